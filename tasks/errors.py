@@ -1,0 +1,13 @@
+"""The errors that people meet. Each message is one sentence: the input, its value, the remedy."""
+
+
+class InputError(ValueError):
+    """A parameter, a file or a URL that a person must change: never retried, exit status 1."""
+
+
+class DamagedError(RuntimeError):
+    """A file does not hold what its manifest says: named, then rebuilt or refused, never used."""
+
+
+class ChangedError(RuntimeError):
+    """A blob is no longer the one that was indexed (its ETag differs): the run must start from a new index."""

@@ -1,0 +1,158 @@
+"""The typed parameters of an experiment: what the UI's run form asks for and what an artifact's identity is made of.
+
+A field either determines the content of an artifact (then it is part of its fingerprint) or says how it is made (workers,
+host, device). The latter are declared with `how(...)` and left out of `identity()`: the same arm prepared with 2 or 64
+workers is the same arm.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+PEDAGOGICAL = "pedagogical_structure_average"
+FACTUAL = "factual_accuracy_average"
+ENGAGEMENT = "lesson_engagement_average"
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
+"""A readable part of an artifact's name: lower case, digits, - and _."""
+
+
+def how(default: Any, **field: Any) -> Any:
+    """A field that says how an artifact is made, not what it is: no part of its identity."""
+    return Field(default, json_schema_extra={"identity": False}, **field)
+
+
+class Spec(BaseModel):
+    """Base of all parameters: immutable, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that determine content, as JSON-ready values, in declaration order."""
+        identity = {}
+        for name, field in type(self).model_fields.items():
+            extra = field.json_schema_extra
+            if isinstance(extra, dict) and extra.get("identity") is False:
+                continue
+            value = getattr(self, name)
+            identity[name] = value.identity() if isinstance(value, Spec) else value
+        return identity
+
+
+class Pool(Spec):
+    """The rated documents that every arm of an experiment draws from, with their holdout and tokenizer."""
+
+    name: Name = Field("pool", description="Readable part of the pool's name.")
+    source: str = Field(
+        "az://raw/fineweb-edu",
+        min_length=1,
+        description="Where the parquet files are: az://container/prefix, file:///folder, or hf://organisation/dataset.",
+    )
+    format: Literal["rated", "unrated", "prebuilt"] = Field(
+        "rated",
+        description="rated: text with score columns. unrated: text alone, arms can only sample at random. "
+        "prebuilt: a subset that somebody chose already, taken as it is.",
+    )
+    text_column: str = Field("text", description="The column that holds a document's text.")
+    token_count_column: str | None = Field(
+        "token_count", description="The column with a document's length in tokens, if any: used for plans and budgets."
+    )
+    score: dict[str, float] = Field(
+        {PEDAGOGICAL: 1.0, FACTUAL: 1.0, ENGAGEMENT: 1.0},
+        description="Score columns and their weights; the composite is the weighted mean. A null score counts as 0.",
+    )
+    holdout_documents: int = Field(
+        20_000, ge=1, description="Documents set aside for evaluation: the same ones for every arm, trained on by none."
+    )
+    holdout_fraction: float = Field(
+        0.02, gt=0, le=0.5, description="The holdout is never more than this part of the pool."
+    )
+    vocab_size: int = Field(32_768, ge=265, le=65_536, description="Tokens in the vocabulary, 9 special ones included.")
+    tokenizer_characters: int = Field(
+        2_000_000_000,
+        ge=1_000,
+        description="Characters of a random sample of the pool that the tokenizer is trained on.",
+    )
+    seed: int = Field(1337, ge=0, description="Seed of the holdout and of the tokenizer's sample.")
+    skip_bad_files: bool = Field(
+        False,
+        description="Leave out files that are corrupt, empty or lack a column (they are named) instead of stopping.",
+    )
+    download: Literal["ranged", "bulk"] = how(
+        "ranged", description="ranged: read only the needed columns. bulk: copy whole blobs first, with azcopy."
+    )
+
+    @model_validator(mode="after")
+    def _scores(self) -> "Pool":
+        if self.format == "rated" and not any(weight > 0 for weight in self.score.values()):
+            raise ValueError("score: a rated pool needs at least one column with a weight above 0")
+        if any(weight < 0 for weight in self.score.values()):
+            raise ValueError("score: a weight is below 0; give weights of 0 or more")
+        return self
+
+
+class Arm(Spec):
+    """Which documents of the pool are trained on, and in which order: the one thing in which arms differ."""
+
+    name: Name = Field("top16", description="Readable part of the arm's name.")
+    select: Literal["top", "bottom", "random", "temperature", "all"] = Field(
+        "top",
+        description="top and bottom by composite score; random; temperature: sampled with weights exp(score / temperature); "
+        "all: the whole pool.",
+    )
+    share: float = Field(0.165, gt=0, le=1, description="Part of the pool's documents that the arm takes.")
+    tokens: int | None = Field(
+        None, ge=1, description="Take documents until they hold this many tokens, instead of a share of the documents."
+    )
+    temperature: float = Field(2.0, gt=0, description="Only for select=temperature: higher is closer to random.")
+    order: Literal["best-first", "shuffled", "worst-first"] = Field(
+        "best-first", description="The order in which the trainer meets the documents."
+    )
+    deduplicate: bool = Field(False, description="Keep one of several documents with exactly the same text.")
+    documents_per_shard: int = Field(14_000, ge=16, le=1_000_000, description="Documents of one text shard.")
+    seed: int = Field(42, ge=0, description="Seed of a random or temperature selection and of a shuffled order.")
+
+
+class Training(Spec):
+    """How an arm is trained: the same for all arms of a comparison. Defaults are nanochat's for depth 20."""
+
+    engine: Literal["builtin", "nanochat"] = Field(
+        "builtin", description="builtin: FabRating's trainer. nanochat: upstream's, patched, in its own environment."
+    )
+    depth: int = Field(20, ge=1, le=64, description="Layers of the model; its width is 64 times as much.")
+    sequence_length: int = Field(2_048, ge=16, le=65_536, description="Tokens of one packed row that are trained on.")
+    window_pattern: str = Field(
+        "SSSL",
+        pattern=r"^[SL]+$",
+        description="Attention windows, tiled over the layers: S a quarter of the sequence, L all of it. The last is always L.",
+    )
+    batch_tokens: int | None = Field(
+        None, ge=1, description="Tokens of one optimizer step; empty: by the scaling rule from depth and budget."
+    )
+    tokens: int | None = Field(
+        None, ge=1, description="Budget in trained tokens; empty: every packed row of the arm exactly once."
+    )
+    precision: Literal["bf16", "fp8", "fp32"] = Field(
+        "bf16", description="fp8 needs a Hopper GPU or later; a CPU computes in fp32 only."
+    )
+    eval_every: int = Field(250, ge=1, description="Steps between evaluations on the holdout.")
+    micro_batch: int | None = how(None, ge=1, description="Rows of one forward pass on one GPU; empty: as many as fit.")
+    save_every: int = how(250, ge=1, description="Steps between checkpoints: the most that a killed run loses.")
+    keep_last: int = how(3, ge=1, description="Checkpoints kept.")
+    keep_every: int | None = how(None, ge=1, description="Keep a checkpoint of every so many steps for good.")
+    gpus: int = how(1, ge=1, le=8, description="GPUs of one host; on a CPU, processes.")
+    device: Literal["auto", "cpu", "cuda"] = how("auto", description="auto takes a GPU where there is one.")
+    compile: bool = how(True, description="Compile the model (GPU only); turn off to debug.")
+    wandb: Literal["offline", "online", "disabled"] = how(
+        "offline", description="offline runs can be sent later with `wandb sync`; online needs WANDB_API_KEY."
+    )
+    dollars_per_gpu_hour: float = how(3.0, ge=0, description="For the estimate and the ledger.")
+
+
+class Experiment(Spec):
+    """One arm from pool to score: what one row of the run ledger is about."""
+
+    pool: Pool = Pool()
+    arm: Arm = Arm()
+    training: Training = Training()
+    seed: int = Field(1, ge=0, description="Seed of the initial weights.")

@@ -1,0 +1,251 @@
+"""Artifacts: directories that are whole or not there.
+
+While it is made, an artifact is a *work directory* beside its final place (`.name.partial`). Each finished file in it has
+a record (bytes, rows, SHA-256), so that an interrupted run goes on at the first file that has none. At the end the
+manifest is written and the directory renamed: one atomic step. No manifest, no artifact.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tasks.errors import DamagedError, InputError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+RECORDS = ".records"
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One finished file: `path` relative to its artifact, with forward slashes."""
+
+    path: str
+    bytes: int
+    sha256: str
+    rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact is (`spec`, `inputs` by fingerprint), what lies in it (`files`) and what was counted (`facts`)."""
+
+    name: str
+    fingerprint: str
+    spec: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    facts: Mapping[str, Any]
+    files: tuple[FileRecord, ...]
+    code: str
+    created: str
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, origin: str) -> "Manifest":
+        """Parse a manifest read from `origin`. Raises DamagedError when it is no manifest of this format."""
+        try:
+            raw = json.loads(text)
+            if raw.get("format") != FORMAT:
+                raise DamagedError(
+                    f"{origin} has manifest format {raw.get('format')!r}, this version of FabRating reads {FORMAT}: "
+                    f"rebuild it, or use the version that wrote it ({raw.get('code', 'unknown')})."
+                )
+            raw["files"] = tuple(FileRecord(**record) for record in raw["files"])
+            manifest = cls(**raw)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DamagedError(f"{origin} is not a manifest ({error}): delete that directory and run again.") from error
+        for record in manifest.files:
+            safe_relative(record.path)
+        return manifest
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A complete artifact on this machine."""
+
+    name: str
+    path: Path
+    manifest: Manifest
+    reused: bool = False
+
+    @property
+    def fingerprint(self) -> str:
+        return self.manifest.fingerprint
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return self.manifest.facts
+
+
+def fingerprint(*parts: Any) -> str:
+    """Ten hexadecimal digits that stand for JSON-ready values: equal values, equal fingerprint, on every machine."""
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+
+def code_version() -> str:
+    """The installed version, for manifests: it says what wrote an artifact, it does not decide its identity."""
+    try:
+        return version("fabrating")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def safe_relative(name: str) -> PurePosixPath:
+    """A file name from outside as a path that cannot leave its directory. Raises InputError otherwise."""
+    path = PurePosixPath(name)
+    hostile = (
+        path.is_absolute() or ".." in path.parts or "\\" in name or any(ord(c) < 32 or ord(c) == 127 for c in name)
+    )
+    if hostile or not path.parts:
+        raise InputError(f"The file name {name!r} is not a plain relative path: rename it in the store.")
+    return path
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file, read once; hashing releases the interpreter lock."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Flush a file or directory to the disk, so that a rename never shows up before the bytes."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a small file whole or not at all: temporary sibling, sync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+    sync(temporary)
+    temporary.replace(path)
+    sync(path.parent)
+
+
+@dataclass
+class Work:
+    """The work directory of an artifact that is being made: it outlives a killed process."""
+
+    path: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def temporary(self, name: str) -> Path:
+        """Where to write the file `name` before `finish` makes it count."""
+        target = self.path / safe_relative(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target.with_name(f".{target.name}.writing")
+
+    def finish(self, name: str, rows: int | None = None, sha256: str | None = None) -> FileRecord:
+        """Make the file written at `temporary(name)` count: synced, renamed, recorded.
+
+        Pass `sha256` when it was computed while writing; otherwise the file is read once more.
+        """
+        temporary, target = self.temporary(name), self.path / safe_relative(name)
+        sync(temporary)
+        record = FileRecord(name, temporary.stat().st_size, sha256 or sha256_file(temporary), rows)
+        temporary.replace(target)
+        write_atomic(self._record_path(name), json.dumps(asdict(record)))
+        return record
+
+    def done(self, name: str) -> FileRecord | None:
+        """The record of a file that an earlier attempt (or this one) finished, or None."""
+        try:
+            record = FileRecord(**json.loads(self._record_path(name).read_bytes()))
+            return record if (self.path / name).stat().st_size == record.bytes else None
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def forget(self, name: str) -> None:
+        """Drop a finished file that is no part of the result (an intermediate)."""
+        self._record_path(name).unlink(missing_ok=True)
+        (self.path / safe_relative(name)).unlink(missing_ok=True)
+
+    def _record_path(self, name: str) -> Path:
+        return self.path / RECORDS / f"{safe_relative(name)}.json"
+
+    def _files(self) -> Iterator[str]:
+        for path in sorted(self.path.rglob("*")):
+            relative = path.relative_to(self.path)
+            if path.is_file() and relative.parts[0] != RECORDS and not any(p.startswith(".") for p in relative.parts):
+                yield relative.as_posix()
+
+    def publish(self, final: Path, name: str, spec: Mapping[str, Any], inputs: Mapping[str, str]) -> Artifact:
+        """Write the manifest over every visible file and rename the directory to `final`.
+
+        Hidden files (names starting with a dot) are intermediates: they are deleted.
+        """
+        with ThreadPoolExecutor(4) as pool:
+            records = tuple(pool.map(self._record, self._files()))
+        for leftover in [p for p in self.path.rglob(".*") if p.name != RECORDS]:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        shutil.rmtree(self.path / RECORDS, ignore_errors=True)
+        manifest = Manifest(
+            name=name,
+            fingerprint=fingerprint(name.rsplit("/", 1)[-1], spec, inputs),
+            spec=spec,
+            inputs=inputs,
+            facts=self.facts,
+            files=records,
+            code=code_version(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        write_atomic(self.path / MANIFEST, manifest.to_json())
+        self.path.rename(final)
+        sync(final.parent)
+        return Artifact(name, final, manifest)
+
+    def _record(self, name: str) -> FileRecord:
+        path = self.path / name
+        return self.done(name) or FileRecord(name, path.stat().st_size, sha256_file(path))
+
+
+def read_manifest(directory: Path) -> Manifest | None:
+    """The manifest of a complete artifact, or None. Raises DamagedError when there is one that cannot be used."""
+    path = directory / MANIFEST
+    return Manifest.from_json(path.read_bytes(), str(path)) if path.is_file() else None
+
+
+def verify(directory: Path, manifest: Manifest, *, checksums: bool = True) -> None:
+    """Compare every file with its record. Raises DamagedError naming the first file that differs."""
+
+    def check(record: FileRecord) -> str | None:
+        path = directory / record.path
+        if not path.is_file():
+            return f"{path} is missing"
+        if path.stat().st_size != record.bytes:
+            return f"{path} has {path.stat().st_size:,} bytes instead of {record.bytes:,}"
+        if checksums and sha256_file(path) != record.sha256:
+            return f"{path} has another SHA-256 than its manifest says"
+        return None
+
+    with ThreadPoolExecutor(4) as pool:
+        for problem in pool.map(check, manifest.files):
+            if problem:
+                raise DamagedError(f"{problem}: delete {directory} and run again to rebuild it.")
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock file: a second process that wants the same artifact waits instead of making it twice."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,194 @@
+"""Object stores behind one interface: `file:///folder`, `az://container/prefix`, a plain path.
+
+Reads are ranged and can be tied to an ETag (`If-Match`), so that a blob which changes in mid-run is noticed. Names are
+relative to the URL's prefix. Credentials come from the environment (or a `.env` file) and are never logged:
+AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, else Azure's
+default credential chain (managed identity, `az login`, ...).
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from threading import Lock
+from urllib.parse import unquote, urlparse
+
+import obstore
+from dotenv import load_dotenv
+from obstore.exceptions import NotFoundError, PreconditionError
+from obstore.store import AzureStore, LocalStore, ObjectStore
+
+from tasks.errors import ChangedError, InputError
+from tasks.store.artifact import safe_relative
+
+CHUNK = 8 << 20
+RETRIES = {"max_retries": 6, "retry_timeout": timedelta(minutes=3)}
+CLIENT = {"timeout": timedelta(minutes=2), "connect_timeout": timedelta(seconds=10)}
+
+
+@dataclass(frozen=True)
+class Blob:
+    """One object: name relative to the store's URL, size in bytes, ETag."""
+
+    name: str
+    size: int
+    etag: str
+
+
+@dataclass
+class Counters:
+    """What went over the wire, for reports."""
+
+    requests: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+
+
+class Blobs:
+    """A prefix of an object store."""
+
+    def __init__(self, url: str, store: ObjectStore):
+        self.url = url
+        self.counters = Counters()
+        self._store = store
+        self._lock = Lock()
+
+    def list(self, prefix: str = "", suffix: str = "") -> list[Blob]:
+        """All blobs below `prefix` with names ending in `suffix`, by name. Raises InputError for an unusable store."""
+        try:
+            pages = [item for page in obstore.list(self._store, prefix or None) for item in page]
+        except (NotFoundError, FileNotFoundError, PermissionError, obstore.exceptions.BaseError) as error:
+            raise InputError(
+                f"{self.url} cannot be listed ({_brief(error)}): check the URL and the credentials."
+            ) from error
+        blobs = [Blob(i["path"], i["size"], i["e_tag"] or "") for i in pages if i["path"].endswith(suffix)]
+        return sorted(blobs, key=lambda blob: blob.name)
+
+    def read_range(self, blob: Blob, start: int, end: int) -> memoryview:
+        """Bytes [start, end) of the blob as it was listed. Raises ChangedError when it is another one by now."""
+        try:
+            options = {"range": (start, end), "if_match": blob.etag or None}
+            data = memoryview(obstore.get(self._store, blob.name, options=options).bytes())
+        except PreconditionError as error:
+            raise ChangedError(f"{self.url}/{blob.name} has changed since it was indexed: run again.") from error
+        except NotFoundError as error:
+            raise ChangedError(f"{self.url}/{blob.name} is gone since it was indexed: run again.") from error
+        self._count(requests=1, bytes_read=len(data))
+        return data
+
+    def read_if_exists(self, name: str) -> bytes | None:
+        """A small object as a whole, or None."""
+        try:
+            data = bytes(obstore.get(self._store, name).bytes())
+        except (NotFoundError, FileNotFoundError):
+            return None
+        self._count(requests=1, bytes_read=len(data))
+        return data
+
+    def upload(self, path: Path, name: str) -> None:
+        """Copy a local file to `name`; large files in parallel blocks. The object appears whole or not at all."""
+        obstore.put(self._store, str(safe_relative(name)), path, chunk_size=CHUNK)
+        self._count(requests=1, bytes_written=path.stat().st_size)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a small object."""
+        obstore.put(self._store, str(safe_relative(name)), data)
+        self._count(requests=1, bytes_written=len(data))
+
+    def download(self, name: str, path: Path) -> None:
+        """Copy an object to a local file by way of a temporary sibling."""
+        temporary = path.with_name(f".{path.name}.download")
+        size = 0
+        with temporary.open("wb") as file:
+            for chunk in obstore.get(self._store, name).stream(min_chunk_size=CHUNK):
+                size += file.write(chunk)
+        temporary.replace(path)
+        self._count(requests=1, bytes_read=size)
+
+    def _count(self, **amounts: int) -> None:
+        with self._lock:
+            for name, amount in amounts.items():
+                setattr(self.counters, name, getattr(self.counters, name) + amount)
+
+
+def local_path(url: str) -> Path | None:
+    """The folder that a `file://` URL or a plain path names, else None. Raises InputError for a scheme nobody knows."""
+    parsed = urlparse(url)
+    if parsed.scheme == "file":
+        return Path(unquote(parsed.path))
+    if parsed.scheme == "":
+        return Path(url).expanduser()
+    if parsed.scheme in ("az", "hf"):
+        return None
+    raise InputError(
+        f"The URL {url!r} has the scheme {parsed.scheme!r}: use az://container/prefix, file:///folder or hf://."
+    )
+
+
+def open_blobs(url: str) -> Blobs:
+    """The store behind a URL. Raises InputError when the URL or the credentials cannot be right."""
+    folder = local_path(url)
+    if folder is not None:
+        if not folder.is_dir():
+            raise InputError(f"The folder {folder} does not exist: check the URL {url}.")
+        return Blobs(url, LocalStore(folder.absolute()))
+    parsed = urlparse(url)
+    if parsed.scheme == "az":
+        return Blobs(url, _azure(parsed.netloc, parsed.path.strip("/"), url))
+    raise InputError(
+        f"The URL {url!r} cannot be opened as an object store: use az://container/prefix or file:///folder."
+    )
+
+
+def azure_settings(url: str) -> dict[str, str]:
+    """Account, endpoint and credential from the environment, in the names that obstore uses.
+
+    Raises InputError when no account is named.
+    """
+    load_dotenv()
+    environment: Sequence[str] = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT")
+    settings: dict[str, str] = {}
+    if connection := os.environ.get(environment[0]):
+        parts = dict(part.split("=", 1) for part in connection.strip().strip(";").split(";") if "=" in part)
+        settings = {
+            "account_name": parts.get("AccountName", ""),
+            "account_key": parts.get("AccountKey", ""),
+            "sas_token": parts.get("SharedAccessSignature", ""),
+            "endpoint": parts.get("BlobEndpoint", ""),
+        }
+    elif account := os.environ.get(environment[1]):
+        settings = {
+            "account_name": account,
+            "account_key": os.environ.get("AZURE_STORAGE_KEY", ""),
+            "sas_token": os.environ.get("AZURE_STORAGE_SAS_TOKEN", "").lstrip("?"),
+            "endpoint": os.environ.get("AZURE_STORAGE_BLOB_ENDPOINT", ""),
+        }
+    settings = {name: value for name, value in settings.items() if value}
+    if "account_name" not in settings and "endpoint" not in settings:
+        raise InputError(
+            f"{url} needs a storage account: set {' or '.join(environment)} in the environment or in a .env file."
+        )
+    return settings
+
+
+def _azure(container: str, prefix: str, url: str) -> ObjectStore:
+    if not container:
+        raise InputError(f"The URL {url!r} names no container: use az://container/prefix.")
+    settings = azure_settings(url)
+    client = dict(CLIENT)
+    if settings.get("endpoint", "").startswith("http://"):
+        client["allow_http"] = True  # Azurite on loopback
+    extra = {}
+    if "account_key" not in settings and "sas_token" not in settings:
+        from obstore.auth.azure import AzureCredentialProvider  # asks azure-identity, slow to import
+
+        extra["credential_provider"] = AzureCredentialProvider()
+    return AzureStore(
+        container, prefix=prefix or None, client_options=client, retry_config=RETRIES, **settings, **extra
+    )
+
+
+def _brief(error: Exception) -> str:
+    """The first line of a store's error, without the request dump that can hold a signature."""
+    return str(error).strip().splitlines()[0].split("?", 1)[0][:200]

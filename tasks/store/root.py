@@ -1,0 +1,178 @@
+"""The root: one URL under which all artifacts lie.
+
+    pools/<pool>/index, holdout, tokenizer, evaluation
+    arms/<arm>/text, packed/<sequence length>
+    runs/<run>/
+    verdicts/<name>/
+
+Each leaf is an artifact with its own manifest, so that each is found, skipped, resumed and verified by itself. With a
+`file://` root artifacts are made in place. With any other root they pass through a local folder: made there, uploaded
+file by file with the manifest last, downloaded and verified on another machine.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import DamagedError, InputError
+from tasks.store.artifact import (
+    MANIFEST,
+    Artifact,
+    Manifest,
+    Work,
+    fingerprint,
+    locked,
+    read_manifest,
+    safe_relative,
+    verify,
+)
+from tasks.store.blobs import Blobs, local_path, open_blobs
+
+DEFAULT_ROOT = ".fabrating/root"
+
+
+class Root:
+    """Artifacts by name (`arms/top16-0a1b2c3d4e/text`), wherever the root URL points.
+
+    `url` is a folder, `file:///folder` or `az://container/prefix`; `cache` is the local folder for a remote root (default:
+    FABRATING_CACHE, else `.fabrating/cache`).
+    """
+
+    def __init__(self, url: str | Path = DEFAULT_ROOT, cache: Path | None = None):
+        local = local_path(str(url))
+        self.remote: Blobs | None = None
+        if local is not None:
+            self.folder = local.absolute()
+            self.url = self.folder.as_uri()
+        else:
+            self.url = str(url).rstrip("/")
+            base = cache or Path(os.environ.get("FABRATING_CACHE", ".fabrating/cache"))
+            self.folder = base.absolute() / fingerprint(self.url)
+            self.remote = open_blobs(self.url)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"The root {url} cannot be used ({error}): give a folder that you can write to."
+            ) from error
+
+    def path(self, name: str) -> Path:
+        """The local directory of an artifact, complete or not."""
+        return self.folder / safe_relative(name)
+
+    def find(self, name: str) -> Manifest | None:
+        """The manifest of a complete artifact here or in the remote store, or None."""
+        manifest = read_manifest(self.path(name))
+        if manifest is None and self.remote is not None:
+            raw = self.remote.read_if_exists(f"{name}/{MANIFEST}")
+            manifest = Manifest.from_json(raw, f"{self.url}/{name}/{MANIFEST}") if raw is not None else None
+        return manifest
+
+    def names(self, prefix: str) -> list[str]:
+        """Names of the complete artifacts below `prefix`, sorted."""
+        found = {p.parent.relative_to(self.folder).as_posix() for p in (self.folder / prefix).rglob(MANIFEST)}
+        if self.remote is not None:
+            found |= {
+                b.name.removesuffix(f"/{MANIFEST}") for b in self.remote.list(prefix) if b.name.endswith(f"/{MANIFEST}")
+            }
+        return sorted(name for name in found if not any(part.startswith(".") for part in Path(name).parts))
+
+    def open(self, name: str, *, checksums: bool = False) -> Artifact:
+        """A complete artifact on this machine, downloaded if need be.
+
+        Sizes are always compared with the manifest, contents only with `checksums` (a download is always compared).
+        Raises InputError when there is no such artifact, DamagedError when a file differs.
+        """
+        directory = self.path(name)
+        manifest = read_manifest(directory)
+        if manifest is None and self.find(name) is not None:
+            with locked(self._lock(name)):
+                manifest = read_manifest(directory) or self._download(name)
+        if manifest is None:
+            raise InputError(
+                f"There is no complete artifact {name} under {self.url}: check the name, or prepare it first."
+            )
+        verify(directory, manifest, checksums=checksums)
+        return Artifact(name, directory, manifest, reused=True)
+
+    def build(
+        self,
+        name: str,
+        make: Callable[[Work], None],
+        *,
+        spec: Mapping[str, Any],
+        inputs: Mapping[str, str] | None = None,
+    ) -> Artifact:
+        """The artifact `name`: as it is when complete, otherwise made by `make(work)` and published.
+
+        `make` writes files through `work.temporary` and `work.finish`, skips those for which `work.done` has a record, and
+        puts what it counted into `work.facts`. A work directory whose spec or inputs were different is started anew.
+        """
+        inputs = dict(inputs or {})
+        with locked(self._lock(name)):
+            manifest = self.find(name)
+            if manifest is not None:
+                wanted = fingerprint(name.rsplit("/", 1)[-1], spec, inputs)
+                if manifest.fingerprint != wanted:
+                    raise DamagedError(
+                        f"{self.url}/{name} was made from other inputs (fingerprint {manifest.fingerprint}, expected "
+                        f"{wanted}): delete it and run again."
+                    )
+                if read_manifest(self.path(name)) is None:
+                    self._download(name)
+                return Artifact(name, self.path(name), manifest, reused=True)
+            work = Work(self._partial(name, fingerprint(spec, inputs)))
+            make(work)
+            artifact = work.publish(self.path(name), name, spec, inputs)
+            self._upload(artifact)
+            return artifact
+
+    def upload_file(self, path: Path) -> None:
+        """Mirror one file that lies below the root's folder to a remote root; nothing to do for a local one."""
+        if self.remote is not None:
+            self.remote.upload(path, path.relative_to(self.folder).as_posix())
+
+    def _lock(self, name: str) -> Path:
+        return self.folder / ".locks" / f"{name.replace('/', '.')}.lock"
+
+    def _partial(self, name: str, recipe: str) -> Path:
+        final = self.path(name)
+        partial = final.with_name(f".{final.name}.{recipe}.partial")
+        for stale in final.parent.glob(f".{final.name}.*.partial"):
+            if stale != partial:
+                shutil.rmtree(stale)
+        partial.mkdir(parents=True, exist_ok=True)
+        return partial
+
+    def _upload(self, artifact: Artifact) -> None:
+        if self.remote is None:
+            return
+        names = [record.path for record in artifact.manifest.files]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda n: self.remote.upload(artifact.path / n, f"{artifact.name}/{n}"), names))
+        self.remote.upload(artifact.path / MANIFEST, f"{artifact.name}/{MANIFEST}")
+
+    def _download(self, name: str) -> Manifest:
+        """Fetch every file into a work directory, verify, rename; files already there and right are kept."""
+        manifest = self.find(name)
+        partial = self._partial(name, "download")
+
+        def fetch(path: str) -> None:
+            target = partial / safe_relative(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.remote.download(f"{name}/{path}", target)
+
+        missing = [r.path for r in manifest.files if not _matches(partial / r.path, r.bytes)]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(fetch, missing))
+        verify(partial, manifest)
+        (partial / MANIFEST).write_text(manifest.to_json())
+        partial.rename(self.path(name))
+        return manifest
+
+
+def _matches(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size

@@ -72,7 +72,7 @@ class Blobs:
             data = memoryview(obstore.get(self._store, blob.name, options=options).bytes())
         except PreconditionError as error:
             raise ChangedError(f"{self.url}/{blob.name} has changed since it was indexed: run again.") from error
-        except NotFoundError as error:
+        except (NotFoundError, FileNotFoundError) as error:
             raise ChangedError(f"{self.url}/{blob.name} is gone since it was indexed: run again.") from error
         self._count(requests=1, bytes_read=len(data))
         return data

@@ -1,0 +1,79 @@
+"""Object stores: names, ranges tied to an ETag, and errors that say what to do. Azure's side runs against Azurite."""
+
+import pytest
+
+from tasks.errors import ChangedError, InputError
+from tasks.store.blobs import azure_settings, open_blobs
+from tasks.store.root import Root
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/b.parquet").write_bytes(b"0123456789")
+    (tmp_path / "in/a.parquet").write_bytes(b"abc")
+    (tmp_path / "in/readme.txt").write_bytes(b"no data")
+    return tmp_path
+
+
+def test_listing_is_sorted_and_filtered(folder):
+    blobs = open_blobs((folder / "in").as_uri())
+    assert [(b.name, b.size) for b in blobs.list(suffix=".parquet")] == [("a.parquet", 3), ("b.parquet", 10)]
+
+
+def test_ranges_are_exact_and_counted(folder):
+    blobs = open_blobs(str(folder / "in"))
+    blob = blobs.list(suffix="b.parquet")[0]
+    assert bytes(blobs.read_range(blob, 2, 5)) == b"234"
+    assert (blobs.counters.requests, blobs.counters.bytes_read) == (1, 3)
+
+
+def test_a_blob_that_changed_since_it_was_listed_is_named(folder):
+    blobs = open_blobs(str(folder / "in"))
+    blob = blobs.list(suffix="b.parquet")[0]
+    (folder / "in/b.parquet").write_bytes(b"something else")
+    with pytest.raises(ChangedError, match=r"b\.parquet has changed"):
+        blobs.read_range(blob, 0, 3)
+    (folder / "in/b.parquet").unlink()
+    with pytest.raises(ChangedError, match=r"b\.parquet is gone"):
+        blobs.read_range(blob, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("file:///no/such/folder", "does not exist"),
+        ("s3://bucket/prefix", "scheme 's3'"),
+        ("az://", "names no container"),
+    ],
+)
+def test_urls_that_cannot_be_right_are_refused(url, sentence, monkeypatch):
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "someone")
+    with pytest.raises(InputError, match=sentence):
+        open_blobs(url)
+
+
+def test_a_missing_account_is_said(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InputError, match="AZURE_STORAGE_ACCOUNT"):
+        open_blobs("az://raw/x")
+
+
+def test_a_connection_string_is_taken_apart(monkeypatch):
+    monkeypatch.setenv(
+        "AZURE_STORAGE_CONNECTION_STRING",
+        "DefaultEndpointsProtocol=http;AccountName=me;AccountKey=a2V5PT0=;BlobEndpoint=http://127.0.0.1:1/me;",
+    )
+    assert azure_settings("az://raw") == {
+        "account_name": "me",
+        "account_key": "a2V5PT0=",
+        "endpoint": "http://127.0.0.1:1/me",
+    }
+
+
+def test_a_root_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(InputError, match="cannot be used"):
+        Root(tmp_path / "file" / "root")

@@ -1,0 +1,45 @@
+"""Parameters: what counts for identity, and what is refused before anything is spent."""
+
+import pytest
+from pydantic import ValidationError
+
+from tasks.spec import Arm, Experiment, Pool, Training
+from tasks.store.blobs import Blob
+from tasks.store.names import arm_id, pool_id, run_id
+
+BLOBS = [Blob("a.parquet", 10, "e1"), Blob("b.parquet", 20, "e2")]
+
+
+def test_how_an_arm_is_made_does_not_change_what_it_is():
+    one, eight = Training(gpus=1, micro_batch=4, device="cpu"), Training(gpus=8, micro_batch=32, device="cuda")
+    assert one.identity() == eight.identity()
+    assert pool_id(Pool(download="bulk"), BLOBS) == pool_id(Pool(), BLOBS)
+
+
+def test_every_field_that_determines_content_changes_the_name():
+    pool = pool_id(Pool(), BLOBS)
+    assert pool_id(Pool(), [BLOBS[0], Blob("b.parquet", 20, "e3")]) != pool
+    assert pool_id(Pool(seed=1), BLOBS) != pool
+    assert arm_id(Arm(select="random"), pool) != arm_id(Arm(), pool)
+    assert arm_id(Arm(), "other-pool") != arm_id(Arm(), pool)
+    assert run_id(Experiment(seed=2), "arm") != run_id(Experiment(seed=1), "arm")
+    assert run_id(Experiment(training=Training(depth=12)), "arm").startswith("top16-d12-s1-")
+
+
+@pytest.mark.parametrize(
+    ("model", "values"),
+    [
+        (Arm, {"share": 0}),
+        (Arm, {"share": 1.5}),
+        (Arm, {"select": "best"}),
+        (Arm, {"name": "../x"}),
+        (Arm, {"shair": 0.5}),
+        (Pool, {"score": {}}),
+        (Pool, {"score": {"a": -1.0}}),
+        (Training, {"precision": "fp4"}),
+        (Training, {"window_pattern": "SXL"}),
+    ],
+)
+def test_bad_values_are_refused(model, values):
+    with pytest.raises(ValidationError):
+        model(**values)

@@ -11,3 +11,15 @@ class DamagedError(RuntimeError):
 
 class ChangedError(RuntimeError):
     """A blob is no longer the one that was indexed (its ETag differs): the run must start from a new index."""
+
+
+class BusyError(RuntimeError):
+    """Another process holds what this one needs (a GPU, a run): the message says who, nothing was touched."""
+
+
+class InterruptedRun(RuntimeError):
+    """A training was asked to stop and wrote a checkpoint: the same call again goes on from there."""
+
+
+class TrainingError(RuntimeError):
+    """A training stopped by itself: a loss that is no number, a lost process; the message names the last checkpoint."""

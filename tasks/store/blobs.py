@@ -6,6 +6,7 @@ AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY
 default credential chain (managed identity, `az login`, ...).
 """
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,6 +96,12 @@ class Blobs:
         """Write a small object."""
         obstore.put(self._store, str(safe_relative(name)), data)
         self._count(requests=1, bytes_written=len(data))
+
+    def delete(self, name: str) -> None:
+        """Remove an object; one that is not there is no error."""
+        with contextlib.suppress(NotFoundError, FileNotFoundError):
+            obstore.delete(self._store, str(safe_relative(name)))
+        self._count(requests=1)
 
     def download(self, name: str, path: Path) -> None:
         """Copy an object to a local file by way of a temporary sibling."""

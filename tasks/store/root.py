@@ -135,6 +135,16 @@ class Root:
         if self.remote is not None:
             self.remote.upload(path, path.relative_to(self.folder).as_posix())
 
+    def remove(self, name: str) -> None:
+        """Delete an artifact here and in a remote root: the manifest first, so that no half of it is ever taken for whole."""
+        directory = self.path(name)
+        (directory / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(directory, ignore_errors=True)
+        if self.remote is not None:
+            self.remote.delete(f"{name}/{MANIFEST}")
+            for blob in self.remote.list(f"{name}/"):
+                self.remote.delete(blob.name)
+
     def _lock(self, name: str) -> Path:
         return self.folder / ".locks" / f"{name.replace('/', '.')}.lock"
 

@@ -1,0 +1,181 @@
+"""What the Prefect UI shows of an experiment: the contents of its artifacts, as plain markdown and rows.
+
+Markdown cells hold text from outside (file names, source names), so every such value passes through `_cell`.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.spec import Experiment
+from tasks.tracking.charts import data_url, loss_curve_svg
+from tasks.tracking.estimate import Estimate
+
+MISSING = "–"
+PLAN = (
+    ("pool_documents", "Documents in the pool", "count"),
+    ("holdout_documents", "Set aside as holdout", "count"),
+    ("documents", "Documents taken", "count"),
+    ("tokens", "Tokens in them", "count"),
+    ("text_bytes", "Text in them, estimated", "bytes"),
+    ("rows", "Packed rows", "count"),
+    ("steps", "Optimizer steps", "count"),
+    ("files", "Blobs of the pool", "count"),
+    ("bytes_to_read", "To read from the blob store", "bytes"),
+    ("disk_bytes", "Disk needed", "bytes"),
+    ("disk_free", "Disk free", "bytes"),
+)
+PREPARED = (
+    ("documents", "Documents", "count"),
+    ("characters", "Characters", "count"),
+    ("bytes", "Bytes of text", "bytes"),
+    ("tokens", "Tokens", "count"),
+    ("cropped_tokens", "Tokens cropped by packing", "count"),
+    ("rows", "Packed rows", "count"),
+    ("sequence_length", "Tokens of a row", "count"),
+    ("tokens_per_epoch", "Trainable tokens (rows x length)", "count"),
+    ("duplicates", "Exact duplicates left out", "count"),
+    ("holdout_texts_removed", "Left out because in the holdout", "count"),
+    ("bytes_read", "Read from the blob store", "bytes"),
+    ("requests", "Requests", "count"),
+)
+
+
+def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], cost: Estimate | None = None) -> str:
+    """What a run will do and cost. Of `plan` those keys are shown that are there: see `PLAN`, and `score_quantiles`."""
+    arm, training = experiment.arm, experiment.training
+    what = f"{arm.select} {'' if arm.select == 'all' else _extent(experiment)}".strip()
+    lines = [
+        f"## Plan of {arm.name}, seed {experiment.seed}",
+        "",
+        f"**{what}** of `{_cell(experiment.pool.source)}`, {arm.order}; depth {training.depth}, {training.engine}, "
+        f"{training.precision}, {training.gpus} GPU(s) or process(es).",
+        "",
+        *_facts(PLAN, plan),
+    ]
+    if quantiles := plan.get("score_quantiles"):
+        shown = ", ".join(f"{_cell(at)}: {_number(value)}" for at, value in dict(quantiles).items())
+        lines += ["", f"Score quantiles of what it takes: {shown}"]
+    if cost is not None:
+        lines += ["", estimate_markdown([cost])]
+    return "\n".join(lines) + "\n"
+
+
+def prepared_markdown(name: str, facts: Mapping[str, Any]) -> str:
+    """What preparing an arm counted, by the facts of its text and packed manifests."""
+    return "\n".join([f"## {_cell(name)} is prepared", "", *_facts(PREPARED, facts)]) + "\n"
+
+
+def estimate_markdown(costs: Sequence[Estimate], notes: Sequence[str] = ()) -> str:
+    """One row a cost, then where each speed comes from."""
+    lines = [
+        "| | runs | tokens a run | steps | parameters | tokens/s | hours a run | GPU hours | cost | disk | egress |",
+        "| --- " + "| ---: " * 10 + "|",
+    ]
+    for cost in costs:
+        egress = f"{byte_size(cost.egress_bytes)}, up to ${cost.egress_dollars:,.2f}"
+        cells = [
+            _cell(cost.label) or "estimate",
+            cost.runs,
+            count(cost.tokens),
+            count(cost.steps),
+            short(cost.parameters),
+        ]
+        cells += [count(cost.tokens_per_second), hours(cost.hours), hours(cost.gpu_hours), dollars(cost.dollars)]
+        lines.append("| " + " | ".join(str(cell) for cell in [*cells, byte_size(cost.disk_bytes), egress]) + " |")
+    sources = dict.fromkeys(cost.source for cost in costs)
+    lines += ["", *(f"Speed: {_cell(source)}." for source in sources)]
+    return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
+
+
+def loss_curve_markdown(metrics: Sequence[Path], labels: Sequence[str], title: str) -> str:
+    """The loss curve as an image inside markdown (the UI shows `data:` images, not inline SVG)."""
+    return f"## {_cell(title)}\n\n![Bits per byte and training loss]({data_url(loss_curve_svg(metrics, labels))})\n"
+
+
+def scores_table(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row a run. `results`: {"run", "arm", "seed", and the facts of `runs/<run>/result`}."""
+    rows = []
+    for result in results:
+        row = {key: result.get(key) for key in ("run", "arm", "seed")}
+        row["bits per byte"] = _rounded(result.get("bpb"))
+        for decile, value in enumerate(result.get("bpb_by_decile") or (), start=1):
+            row[f"decile {decile}"] = _rounded(value)
+        row["tokens"] = count(result.get("tokens"))
+        row["tokens/s"] = count(result.get("tokens_per_second"))
+        if (seconds := result.get("wall_seconds")) is not None:
+            row["hours"] = round(seconds / 3600, 3)
+        rows.append(row)
+    return rows
+
+
+def runs_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The ledger's rows (`ledger.table`) with numbers as people read them."""
+    shown = []
+    for row in rows:
+        numbers = {"tokens": count(row["tokens"]), "tokens_per_second": count(row["tokens_per_second"])}
+        numbers |= {"bpb": _rounded(row["bpb"]), "hours": hours(row["hours"]), "dollars": dollars(row["dollars"])}
+        shown.append({key: MISSING if value is None else value for key, value in (dict(row) | numbers).items()})
+    return shown
+
+
+def count(value: float | None) -> str:
+    """12,345, or a dash for what is not known."""
+    return MISSING if value is None else f"{value:,.0f}"
+
+
+def short(value: float | None) -> str:
+    """897 M, 5.0 B."""
+    if value is None:
+        return MISSING
+    for limit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def byte_size(value: float | None) -> str:
+    """1.46 GB (powers of 1,000, as clouds and disks count)."""
+    return (
+        MISSING if value is None else f"{short(value).replace('B', 'G').replace('k', 'K')}B".replace(" ", "\u202f", 1)
+    )
+
+
+def hours(value: float | None) -> str:
+    """Hours with a sensible unit: 45 s, 12 min, 3.4 h."""
+    if value is None:
+        return MISSING
+    seconds = value * 3600
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{value:,.1f} h"
+
+
+def dollars(value: float | None) -> str:
+    """$12.34, or a dash for what is not known."""
+    return MISSING if value is None else f"${value:,.2f}"
+
+
+def _extent(experiment: Experiment) -> str:
+    tokens = experiment.arm.tokens
+    return f"{100 * experiment.arm.share:g} %" if tokens is None else f"{tokens:,} tokens"
+
+
+def _facts(names: Sequence[tuple[str, str, str]], facts: Mapping[str, Any]) -> list[str]:
+    show = {"count": count, "bytes": byte_size}
+    rows = [f"| {title} | {show[kind](facts[key])} |" for key, title, kind in names if facts.get(key) is not None]
+    return ["| | |", "| --- | ---: |", *rows]
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _cell(text: Any) -> str:
+    """Text from outside inside markdown: one line, nothing that markdown or HTML would act on."""
+    flat = "".join(c if c.isprintable() else " " for c in str(text))
+    return "".join(f"&#{ord(c)};" if c in "&<>|`*_[]!#\\~" else c for c in flat)

@@ -1,0 +1,110 @@
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tasks.errors import DamagedError, InputError
+from tasks.spec import Arm, Experiment, Training
+from tasks.store.names import run_id
+from tasks.store.root import Root
+from tasks.tracking import ledger
+
+EXPERIMENT = Experiment(arm=Arm(name="top16"), training=Training(gpus=2, dollars_per_gpu_hour=3.0), seed=7)
+
+
+@pytest.fixture
+def root(tmp_path):
+    return Root(tmp_path / "root")
+
+
+def opened(root):
+    return ledger.open_entry(root, EXPERIMENT, "pool-1", "top16-1")["run"]
+
+
+def metrics(root, run, *lines):
+    path = root.path(f"runs/{run}") / "metrics.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_an_entry_is_named_as_its_run_and_says_who_runs_it(root):
+    run = opened(root)
+    assert run == run_id(EXPERIMENT, "top16-1")
+    (entry,) = ledger.entries(root)
+    assert (entry["state"], entry["seed"], entry["arm"], entry["group"]) == ("running", 7, "top16", "pool-1")
+    assert Experiment(**entry["experiment"]) == EXPERIMENT
+
+
+def test_finish_takes_over_the_result_and_the_cost_of_all_gpus(root):
+    run = opened(root)
+    facts = {"bpb": 1.1, "steps": 90, "tokens": 9_000, "tokens_per_second": 50.0, "documents": 3}
+    entry = ledger.finish(root, run, "completed", facts=facts)
+    spent = entry["attempts"][0]["finished"] - entry["attempts"][0]["started"]
+    assert entry["dollars"] == pytest.approx(spent / 3600 * 2 * 3.0)
+    (row,) = ledger.table(ledger.entries(root))
+    assert (row["bpb"], row["step"], row["state"], row["attempts"], row["gpus"]) == (1.1, 90, "completed", 1, 2)
+    assert set(row) == set(ledger.COLUMNS)
+
+
+def test_a_second_attempt_keeps_the_first_and_closes_it_at_its_last_sign_of_life(root):
+    run = opened(root)
+    seen = time.time() + 1800
+    metrics(root, run, {"step": 5, "kind": "train", "time": seen, "tokens": 10, "loss": 3.0})
+    opened(root)
+    entry = ledger.finish(root, run, "completed", facts={})
+    assert [attempt["state"] for attempt in entry["attempts"]] == ["lost", "completed"]
+    assert entry["attempts"][0]["finished"] == seen
+    assert entry["hours"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_running_entry_shows_live_numbers_and_forgets_a_torn_line(root):
+    run = opened(root)
+    path = metrics(
+        root,
+        run,
+        {"step": 10, "kind": "eval", "time": time.time(), "tokens": 20, "bpb": 2.5},
+        {"step": 12, "kind": "train", "time": time.time(), "tokens": 24, "loss": 3.0, "tokens_per_second": 8.0},
+    )
+    with path.open("a") as file:
+        file.write('{"step": 13, "kind": "tr')
+    (entry,) = ledger.entries(root)
+    assert (entry["state"], entry["step"], entry["bpb"], entry["tokens_per_second"]) == ("running", 12, 2.5, 8.0)
+
+
+def test_an_entry_whose_process_is_gone_is_lost(root):
+    run = opened(root)
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    path = root.path(f"runs/{run}") / "run.json"
+    entry = json.loads(path.read_text())
+    entry["attempts"][0]["pid"] = child.pid
+    path.write_text(json.dumps(entry))
+    assert ledger.entries(root)[0]["state"] == "lost"
+
+
+def test_a_run_on_another_host_that_went_quiet_is_silent(root):
+    run = opened(root)
+    path = root.path(f"runs/{run}") / "run.json"
+    entry = json.loads(path.read_text())
+    entry["attempts"][0].update(host="elsewhere", started=time.time() - 3600)
+    path.write_text(json.dumps(entry))
+    assert ledger.entries(root)[0]["state"] == "silent"
+
+
+def test_a_failed_run_keeps_what_it_had_reached(root):
+    run = opened(root)
+    metrics(root, run, {"step": 40, "kind": "train", "time": time.time(), "tokens": 400, "loss": 3.0})
+    entry = ledger.finish(root, run, "failed", error="no space left")
+    assert (entry["step"], entry["tokens"], entry["error"]) == (40, 400, "no space left")
+
+
+def test_unknown_runs_and_damaged_entries_are_named(root):
+    with pytest.raises(InputError, match="no run 'nobody'"):
+        ledger.update(root, "nobody", device="cpu")
+    run = opened(root)
+    (root.path(f"runs/{run}") / "run.json").write_text("{")
+    with pytest.raises(DamagedError, match="is not a ledger entry"):
+        ledger.entries(root)

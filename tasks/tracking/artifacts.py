@@ -136,9 +136,10 @@ def short(value: float | None) -> str:
 
 def byte_size(value: float | None) -> str:
     """1.46 GB (powers of 1,000, as clouds and disks count)."""
-    return (
-        MISSING if value is None else f"{short(value).replace('B', 'G').replace('k', 'K')}B".replace(" ", "\u202f", 1)
-    )
+    if value is None:
+        return MISSING
+    amount, _, unit = short(value).partition(" ")
+    return f"{amount}\u202f{'G' if unit == 'B' else unit}B"
 
 
 def hours(value: float | None) -> str:

@@ -192,6 +192,9 @@ class Host(Spec):
         "https://github.com/karpathy/nanochat.git",
         description="Git URL as the host sees it, or a tar archive on this machine that is uploaded.",
     )
+    nanochat_commit: str = Field(
+        "92d63d4", pattern=r"^[0-9a-f]{7,40}$", description="Commit of nanochat that is checked out on the host."
+    )
     way_back: Literal["direct", "tunnel"] = Field(
         "tunnel",
         description="How the worker reaches the server. direct: at its address, by HTTPS. tunnel: through a reverse SSH tunnel "

@@ -1,0 +1,78 @@
+# Describe a host, one `name=value` a line. $1: folder of the installation, below the home directory or absolute.
+folder=$1
+case $folder in
+/*) ;;
+*) folder=${HOME%/}/$folder ;;
+esac
+say() { printf '%s=%s\n' "$1" "$2"; }
+
+say home "$HOME"
+say folder "$folder"
+say user "$(id -un)"
+say clock "$(date +%s)"
+if [ -r /etc/os-release ]; then
+    . /etc/os-release
+    say system "${PRETTY_NAME:-unknown}"
+    say distribution "${ID:-unknown} ${ID_LIKE:-}"
+fi
+say architecture "$(uname -m)"
+say cores "$(nproc 2>/dev/null || echo 1)"
+say memory_bytes "$(awk '/^MemTotal:/ {printf "%.0f", $2 * 1024}' /proc/meminfo)"
+
+place=$folder
+while [ ! -e "$place" ]; do place=$(dirname "$place"); done
+say disk_free_bytes "$(df -B1 --output=avail "$place" | tail -n 1 | tr -d ' ')"
+if [ -w "$place" ]; then say writable yes; else say writable no; fi
+
+if [ "$(id -u)" = 0 ]; then
+    say privilege root
+elif command -v sudo >/dev/null 2>&1 && sudo -n true >/dev/null 2>&1; then
+    say privilege sudo
+else
+    say privilege none
+fi
+
+if [ -d /run/systemd/system ]; then
+    if [ "$(id -u)" = 0 ] || sudo -n true >/dev/null 2>&1; then
+        say services system
+    elif XDG_RUNTIME_DIR=/run/user/$(id -u) systemctl --user show-environment >/dev/null 2>&1; then
+        say services user
+    else
+        say services supervised
+    fi
+else
+    say services supervised
+fi
+
+for command in rsync git cc flock setsid base64 sha256sum; do
+    command -v $command >/dev/null 2>&1 || say missing $command
+done
+
+# The newest Python that our packages support, that can make environments, wins.
+for python in python3.13 python3.12 python3.11 python3; do
+    path=$(command -v $python 2>/dev/null) || continue
+    "$path" -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || continue
+    if ! "$path" -c 'import ensurepip, venv' 2>/dev/null; then
+        say missing venv
+        continue
+    fi
+    say python "$path"
+    header=$("$path" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
+    [ -e "$header" ] || say missing Python.h
+    break
+done
+for uv in uv "$HOME/.local/bin/uv" "$folder/tools/bin/uv"; do
+    path=$(command -v "$uv" 2>/dev/null) || continue
+    say uv "$path"
+    break
+done
+
+if command -v nvidia-smi >/dev/null 2>&1; then
+    if gpus=$(nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader,nounits 2>&1); then
+        printf '%s\n' "$gpus" | while IFS= read -r line; do say gpu "$line"; done
+    else
+        say gpu_problem "nvidia-smi says: $(printf '%s' "$gpus" | head -n 1)"
+    fi
+else
+    say gpu_problem "nvidia-smi is not installed"
+fi

@@ -1,0 +1,322 @@
+"""One host by SSH: scripts run there, files put there, the errors that people meet in one sentence each.
+
+Scripts travel encoded and arguments quoted, so that line endings, spaces in paths and the account's login shell do not
+matter. A link that dies is noticed within a minute and raises `LinkError`: the step is run again.
+"""
+
+import base64
+import contextlib
+import os
+import shlex
+import socket
+import subprocess
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import paramiko
+
+from tasks.errors import InputError
+from tasks.hosts.hostkeys import KEY_TYPES, KnownHosts, Pinning, fingerprint_of, installation_folder
+from tasks.spec import Host
+
+CONNECT_SECONDS = 15
+LINK_SECONDS = 45
+PASSPHRASE = "FABRATING_SSH_PASSPHRASE"
+FULL = "No space left on device"
+UNWRAP = 's=$1; shift; eval "$(printf %s "$s" | base64 -d)"'
+"""Scripts travel as base64: no login shell (csh, fish) then finds a newline or a backslash to interpret."""
+
+
+class LinkError(ConnectionError):
+    """The host cannot be reached, or the link to it was cut: worth another try."""
+
+
+class CommandError(RuntimeError):
+    """A script ended with a status other than 0 on a host."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Exit status and text of a script."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def last(self) -> str:
+        """The last line that says something, for a message."""
+        lines = [line.strip() for line in (self.err + "\n" + self.out).splitlines() if line.strip()]
+        errors = [line.strip() for line in self.err.splitlines() if line.strip()]
+        return (errors or lines or ["no output"])[-1][:300]
+
+
+class Machine:
+    """Where scripts run: a host by SSH or this machine."""
+
+    label: str
+
+    def run(self, script: str, *args: str | int, timeout: float = 60, check: bool = True, stdin: bytes = b"") -> Result:
+        """Run a POSIX shell script with arguments; its standard input is `stdin`.
+
+        Raises CommandError for a status other than 0 (unless `check` is False), InputError when the disk is full,
+        LinkError when the link or the time runs out.
+        """
+        result = self._run(script.replace("\r\n", "\n"), [str(arg) for arg in args], timeout, stdin)
+        if result.status != 0 and FULL in result.err + result.out:
+            raise InputError(f"The disk of {self.label} is full ({result.last}): free some space there and run again.")
+        if check and result.status != 0:
+            raise CommandError(f"{self.label}: {result.last} (exit status {result.status}).")
+        return result
+
+    def put(self, data: bytes | str, path: str, mode: int = 0o600) -> None:
+        """Write a file whole or not at all, with its mode from the first byte on."""
+        data = data.encode() if isinstance(data, str) else data
+        self.run(
+            'umask 077\nmkdir -p "$(dirname "$1")"\ncat > "$1.part" && chmod "$2" "$1.part" && mv -f "$1.part" "$1"',
+            path,
+            f"{mode:o}",
+            stdin=data,
+            timeout=60 + len(data) / 100_000,
+        )
+
+    def read(self, path: str) -> str:
+        """A text file, or an empty string when there is none."""
+        return self.run('if [ -f "$1" ]; then cat "$1"; fi', path).out
+
+    def _run(self, script: str, args: list[str], timeout: float, stdin: bytes) -> Result:
+        raise NotImplementedError
+
+
+class Local(Machine):
+    """This machine."""
+
+    label = "this machine"
+
+    def _run(self, script: str, args: list[str], timeout: float, stdin: bytes) -> Result:
+        try:
+            done = subprocess.run(["sh", "-c", script, "sh", *args], input=stdin, capture_output=True, timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise LinkError(f"this machine: no end after {timeout:.0f} s.") from error
+        return Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+
+
+class Remote(Machine):
+    """A host by SSH. Connects at the first use and again after the link was lost.
+
+    `notes` tells what a person should know, such as a host key that was trusted on first use.
+    """
+
+    def __init__(self, host: Host, known: KnownHosts | None = None):
+        self.host = host
+        self.label = f"{host.name} ({host.user}@{host.address}:{host.port})"
+        self.known = known or KnownHosts(installation_folder() / "known_hosts")
+        self.notes: list[str] = []
+        self._client: paramiko.SSHClient | None = None
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def __enter__(self) -> "Remote":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def connect(self) -> paramiko.SSHClient:
+        """The connection, made anew when there is none that lives.
+
+        Raises InputError for a key or host key that is refused, LinkError when nobody answers.
+        """
+        if self._client is not None and self._client.get_transport() and self._client.get_transport().is_active():
+            return self._client
+        self.close()
+        pinned = self.known.pinned(self.host.address, self.host.port)
+        if pinned is not None:
+            self._match_given(fingerprint_of(pinned))
+            self._client = self._attempt(pinned.get_name())
+            return self._client
+        seen = []
+        for kind in KEY_TYPES if self.host.host_key else (None,):
+            policy = Pinning(self.known, self.host.address, self.host.port, self.host.host_key)
+            try:
+                self._client = self._attempt(kind, policy)
+            except paramiko.BadHostKeyException:
+                seen.append(policy.seen)
+                continue
+            except paramiko.ssh_exception.IncompatiblePeer:
+                continue
+            if policy.trusted:
+                self.notes.append(
+                    f"Trusted on first use: the host key {policy.trusted} of {self.label} is now pinned in "
+                    f"{self.known.path}; compare it with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the host."
+                )
+            return self._client
+        raise InputError(
+            f"{self.label} shows the host key {' and '.join(seen) or 'of no known type'}, not {self.host.host_key}: check "
+            "the address and the fingerprint, another machine may answer there."
+        )
+
+    def _match_given(self, pinned: str) -> None:
+        if self.host.host_key not in (None, pinned):
+            raise InputError(
+                f"{self.label} is pinned with the host key {pinned} in {self.known.path}, but host_key says "
+                f"{self.host.host_key}: remove its line there if the host was set up anew."
+            )
+
+    def _attempt(self, kind: str | None, policy: Pinning | None = None) -> paramiko.SSHClient:
+        """One connection that accepts host keys of one type only (None: any)."""
+        host, client = self.host, paramiko.SSHClient()
+        if policy is None:
+            client.load_host_keys(str(self.known.path))
+        client.set_missing_host_key_policy(policy or paramiko.RejectPolicy())
+        refused = [t for t in KEY_TYPES if kind not in (None, t)]
+        if "ssh-rsa" in refused:
+            refused += ["rsa-sha2-512", "rsa-sha2-256"]
+        try:
+            link = socket.create_connection((host.address, host.port), timeout=CONNECT_SECONDS)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise LinkError(
+                f"{self.label} does not answer ({reason}): check the address, the port and that it runs."
+            ) from error
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LINK_SECONDS * 1000)
+        key = load_key(host.key_file) if host.key_file else None
+        try:
+            client.connect(
+                host.address,
+                host.port,
+                host.user,
+                pkey=key,
+                allow_agent=key is None,
+                look_for_keys=key is None,
+                sock=link,
+                banner_timeout=CONNECT_SECONDS,
+                auth_timeout=CONNECT_SECONDS * 2,
+                timeout=CONNECT_SECONDS,
+                disabled_algorithms={"keys": refused},
+            )
+        except paramiko.BadHostKeyException as error:
+            client.close()
+            if policy is not None:
+                raise
+            raise InputError(
+                f"{self.label} shows another host key ({fingerprint_of(error.key)}) than the pinned one "
+                f"({fingerprint_of(error.expected_key)}): it was set up anew or another machine answers; if that is right, "
+                f"remove its line from {self.known.path}."
+            ) from error
+        except paramiko.AuthenticationException as error:
+            client.close()
+            raise InputError(self._refused(key)) from error
+        except paramiko.ssh_exception.IncompatiblePeer as error:
+            client.close()
+            if policy is not None:
+                raise
+            raise InputError(
+                f"{self.label} no longer offers a host key of the pinned type {kind}: it was set up anew or another machine "
+                f"answers; if that is right, remove its line from {self.known.path}."
+            ) from error
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            client.close()
+            if "No authentication methods" in str(error):
+                raise InputError(self._refused(key)) from error
+            raise LinkError(f"{self.label} broke off the connection ({error}).") from error
+        client.get_transport().set_keepalive(10)
+        return client
+
+    def _refused(self, key: paramiko.PKey | None) -> str:
+        if key is None:
+            return (
+                f"{self.label} accepts none of the keys in ssh-agent and ~/.ssh: give key_file, or add a public key to "
+                f"~/.ssh/authorized_keys of {self.host.user}."
+            )
+        return (
+            f"{self.label} refuses the key {self.host.key_file}: add `{key.get_name()} {key.get_base64()}` to "
+            f"~/.ssh/authorized_keys of {self.host.user}."
+        )
+
+    def _run(self, script: str, args: list[str], timeout: float, stdin: bytes) -> Result:
+        marker = f"begin-{uuid.uuid4().hex}"
+        encoded = base64.b64encode(f"printf '%s\\n' {marker}\n{script}\n".encode()).decode()
+        command = shlex.join(["sh", "-c", UNWRAP, "sh", encoded, *args])
+        transport = self.connect().get_transport()
+        ended = threading.Event()
+        try:
+            channel = transport.open_session(timeout=CONNECT_SECONDS)
+            channel.exec_command(command)
+            watch = threading.Timer(timeout, lambda: (ended.set(), channel.close()))
+            watch.daemon = True
+            watch.start()
+            errors: list[bytes] = []
+            reader = threading.Thread(target=_drain, args=(channel.recv_stderr, errors), daemon=True)
+            reader.start()
+            writer = threading.Thread(target=_feed, args=(channel, stdin), daemon=True)
+            writer.start()
+            output: list[bytes] = []
+            _drain(channel.recv, output)
+            reader.join()
+            while not channel.exit_status_ready() and transport.is_active() and not ended.is_set():
+                time.sleep(0.02)  # the status follows the end of the output
+            watch.cancel()
+            status = channel.recv_exit_status() if channel.exit_status_ready() else -1
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            self.close()
+            raise LinkError(f"The link to {self.label} was cut ({error}).") from error
+        if ended.is_set():
+            raise LinkError(f"{self.label}: no end after {timeout:.0f} s.")
+        if status == -1:
+            self.close()
+            raise LinkError(f"The link to {self.label} was cut while a command ran there.")
+        text = b"".join(output).decode(errors="replace")
+        _, _, text = text.partition(f"{marker}\n")  # what the login shell printed before is not ours
+        return Result(status, text, b"".join(errors).decode(errors="replace"))
+
+
+def load_key(path: str) -> paramiko.PKey:
+    """A private key file. Raises InputError when it is missing, encrypted without a passphrase, or no key."""
+    try:
+        return paramiko.PKey.from_path(Path(path).expanduser(), (os.environ.get(PASSPHRASE) or "").encode() or None)
+    except FileNotFoundError as error:
+        raise InputError(f"The key file {path} does not exist: give the private key as key_file.") from error
+    except (paramiko.PasswordRequiredException, TypeError) as error:
+        raise InputError(
+            f"The key file {path} is encrypted: load it into ssh-agent and leave key_file empty, or set {PASSPHRASE}."
+        ) from error
+    except (paramiko.SSHException, ValueError, OSError) as error:
+        raise InputError(f"The key file {path} cannot be read as a private key ({error}): give another one.") from error
+
+
+def ssh_options(host: Host, known: KnownHosts) -> list[str]:
+    """Options of OpenSSH's client that trust exactly whom we trust and never ask."""
+    options = {
+        "BatchMode": "yes",
+        "StrictHostKeyChecking": "yes",
+        "UserKnownHostsFile": f'"{known.path}"',
+        "GlobalKnownHostsFile": "/dev/null",
+        "ConnectTimeout": str(CONNECT_SECONDS),
+        "ServerAliveInterval": "15",
+        "ServerAliveCountMax": "3",
+        "LogLevel": "ERROR",
+    }
+    command = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
+    if host.key_file:
+        command += ["-o", "IdentitiesOnly=yes", "-i", str(Path(host.key_file).expanduser().absolute())]
+    return [*command, "-p", str(host.port)]
+
+
+def _drain(receive, into: list[bytes]) -> None:
+    with contextlib.suppress(OSError, EOFError):
+        while chunk := receive(1 << 16):
+            into.append(chunk)
+
+
+def _feed(channel: paramiko.Channel, data: bytes) -> None:
+    with contextlib.suppress(OSError, EOFError):
+        channel.sendall(data)
+        channel.shutdown_write()

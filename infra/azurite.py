@@ -1,0 +1,69 @@
+"""Azurite, Microsoft's emulator of Azure Blob Storage: the object store of the demo and of the tests.
+
+It listens on loopback only and knows one account, whose name and key Microsoft publishes for exactly this use.
+"""
+
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from infra.ports import HOST
+
+ACCOUNT = "devstoreaccount1"
+PUBLIC_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+PORT = 10_000
+MAIN = Path(__file__).parent / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+
+
+def available() -> bool:
+    """Whether Node.js and the installed package are there."""
+    return shutil.which("node") is not None and MAIN.is_file()
+
+
+def command(port: int, folder: Path) -> list[str]:
+    """The command line of a server that keeps its data in `folder`."""
+    return [
+        *(
+            shutil.which("node") or "node",
+            str(MAIN),
+            "--blobHost",
+            HOST,
+            "--blobPort",
+            str(port),
+            "--location",
+            str(folder),
+        ),
+        *("--silent", "--skipApiVersionCheck", "--disableTelemetry"),
+    ]
+
+
+def connection_string(port: int) -> str:
+    """What AZURE_STORAGE_CONNECTION_STRING has to be for this server."""
+    return (
+        f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={PUBLIC_KEY};"
+        f"BlobEndpoint=http://{HOST}:{port}/{ACCOUNT};"
+    )
+
+
+def answers(port: int) -> bool:
+    """Whether a blob service answers on the port (a refusal for want of a signature is an answer)."""
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{port}/{ACCOUNT}?comp=list", timeout=2) as reply:
+            return "Azurite" in reply.headers.get("Server", "")
+    except urllib.error.HTTPError as error:
+        return "Azurite" in error.headers.get("Server", "")
+    except OSError:
+        return False
+
+
+def create_container(port: int, name: str) -> None:
+    """Make a container if it is not there."""
+    from azure.core.exceptions import ResourceExistsError
+    from azure.storage.blob import BlobServiceClient
+
+    service = BlobServiceClient.from_connection_string(connection_string(port))
+    try:
+        service.create_container(name)
+    except ResourceExistsError:
+        return

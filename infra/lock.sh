@@ -1,0 +1,20 @@
+#!/bin/sh
+# Resolve pyproject.toml anew in a fresh environment and write requirements.lock: every package of the tested
+# environment, pinned. Build labels (torch's +cpu) are cut off, so that a CUDA build satisfies the same lock; torch
+# comes without its CUDA libraries and stays at the locked version, or moves to TORCH=<version>.
+set -eu
+cd "$(dirname "$0")/.."
+torch=${TORCH:-$(sed -n 's/^torch==//p' requirements.lock)}
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+"${PYTHON:-python3}" -m venv "$scratch"
+pip() { "$scratch/bin/python" -m pip "$@"; }
+pip install --quiet --upgrade 'setuptools>=77'
+pip install --quiet --retries 0 --timeout 5 --index-url https://download.pytorch.org/whl/cpu "torch==$torch" ||
+    pip install --quiet "torch==$torch"
+pip install --quiet "torch==$torch" -e '.[dev]'
+{
+    echo "# Written by 'make lock' from pyproject.toml: the environment that the tests run in."
+    pip freeze --all --exclude-editable | grep -v '^pip==' | sed 's/+[A-Za-z0-9.]*$//'
+} >"$scratch/lock"
+cp "$scratch/lock" requirements.lock

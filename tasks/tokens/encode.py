@@ -1,0 +1,209 @@
+"""Encode many texts: the fastest library that gives exactly the ids of the reference.
+
+Per core, on English web text with this pattern (`python -m benchmarks.tokens` measures it anew): `tokenizers`, the
+reference, ~2 MB/s; tiktoken ~7; fastokens ~35, because it runs our pattern through a general regular-expression engine;
+fastokens on a pattern that it has a hand-written scanner for, 90 to 140. GPT-4's pattern as Qwen cut it is such a one, and
+differs from ours in one thing: there a number falls into single digits, here into groups of two. So the fast route encodes
+with single digits and joins pairs of digit tokens afterwards, which two array operations do.
+
+No library is trusted: each must reproduce the reference on texts made to be difficult and on texts of the very corpus,
+else the next slower one is taken and the log says so.
+"""
+
+import json
+import logging
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from tasks.tokens.tokenizer import PATTERN, Tokenizer, replace_surrogates
+
+log = logging.getLogger(__name__)
+
+Encode = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
+"""texts -> (ids uint16 (tokens,), offsets int64 (texts + 1,)): the tokens of text i are ids[offsets[i]:offsets[i + 1]]."""
+
+SCANNED = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""PATTERN with single digits, spelled as fastokens recognizes it: its alternatives match the same text as ours otherwise."""
+
+CHECKED_CHARACTERS = 20_000
+"""A text of the sample is compared up to here: the reference is slow."""
+
+DIFFICULT = (
+    "",
+    " ",
+    "\n",
+    "1",
+    "12",
+    "123 1234 12345 0007",
+    "3.14159, 1,000,000; 2026-11-22T20:24:55Z 0x1F 10th v2.0.1",
+    "1\n2\r\n3\t44 5  66   777",
+    "½ 1½ 2²³ x² ①② ٣٤٥ १२३ 四五 Ⅷ 𝟙𝟚𝟛 7𝟠",
+    "It's WE'LL they'Re 'tis o'clock ſ'ſ don’t",
+    "a  b   c    \n\n\n   d\t\t\te \r\n\r\n f\u00a0\u00a0g\u2003\u3000h\u2028i\u0085j\x0b\x0ck",
+    "trailing spaces   ",
+    "\n\n  leading",
+    "def f(x):\n\treturn {'a': [1, 22, 333]}  # ++i; !== && <|x|>\n",
+    "Größe naïve Ελληνικά русский العربية עברית 中文字符 日本語 한국어 ไทย हिन्दी",
+    "e\u0301 a\u0308\u0304 क्षि 👩🏽‍🚀👨‍👩‍👧‍👦🇩🇪 🤖🤖",
+    "\x00\x01\x7f\x80\ufeff\ufffd\u200b\u200d\ue000\U0010fffd",
+    "<|bos|> is a name <|user_start|><|output_end|>, <|bos|>12",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" * 20,
+    "=" * 300 + "\n" + "-" * 77 + " " * 65 + "0" * 99,
+    "http://example.org/a?b=c&d=%20e#f user@example.com C:\\dir\\file_1.txt $9.99 50% #42",
+)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder that passed the check, and the library it runs on."""
+
+    library: str
+    encode: Encode
+
+
+def open_encoder(tokenizer: Tokenizer, sample: Sequence[str]) -> Encoder:
+    """The fastest encoder whose ids equal the reference's on DIFFICULT and on `sample`, a few hundred texts of the corpus.
+
+    Special tokens are never produced: their names in a text are text. Each candidate that is missing or wrong is logged.
+    """
+    texts = [*DIFFICULT, *(text[:CHECKED_CHARACTERS] for text in sample)]
+    ids, offsets = _with_reference(tokenizer)(texts)
+    candidates = {
+        "fastokens, digits in pairs": _with_fastokens_pairs,
+        "fastokens": _with_fastokens,
+        "tiktoken": _with_tiktoken,
+    }
+    for library, make in candidates.items():
+        try:
+            encode = make(tokenizer)
+            got, at = encode(texts)
+        except (
+            Exception
+        ) as error:  # a library that is missing, refuses the file or fails: the next one is slower, not wrong
+            log.warning("Encoding without %s, which fails here: %s", library, error)
+            continue
+        if np.array_equal(at, offsets) and np.array_equal(got, ids):
+            return Encoder(library, encode)
+        log.warning("Encoding without %s: its ids differ from those of tokenizers on this corpus.", library)
+    return Encoder("tokenizers", _with_reference(tokenizer))
+
+
+def _with_reference(tokenizer: Tokenizer) -> Encode:
+    def encode(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        encoded = tokenizer.reference.encode_batch_fast(
+            [replace_surrogates(t) for t in texts], add_special_tokens=False
+        )
+        return _flat([encoding.ids for encoding in encoded])
+
+    return encode
+
+
+def _with_tiktoken(tokenizer: Tokenizer) -> Encode:
+    import tiktoken
+
+    encoding = tiktoken.Encoding(
+        "fabrating", pat_str=PATTERN, mergeable_ranks=tokenizer.ranks(), special_tokens=tokenizer.special_tokens
+    )
+    return lambda texts: _flat([encoding.encode_ordinary(text) for text in texts])
+
+
+def _with_fastokens(tokenizer: Tokenizer) -> Encode:
+    return _fastokens(tokenizer.reference.to_str())
+
+
+def _with_fastokens_pairs(tokenizer: Tokenizer) -> Encode:
+    definition = json.loads(tokenizer.reference.to_str())
+    definition["pre_tokenizer"]["pretokenizers"][0]["pattern"] = {"Regex": SCANNED}
+    singly, exactly = _fastokens(json.dumps(definition)), _with_fastokens(tokenizer)
+    join = DigitPairs(tokenizer.ranks())
+
+    def encode(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        rare = np.array([not text.isascii() and has_other_numbers(text) for text in texts], bool)
+        if not rare.any():
+            return join(*singly(texts))
+        ids, offsets = join(*singly(["" if odd else text for text, odd in zip(texts, rare, strict=True)]))
+        rare_ids, rare_offsets = exactly([text for text, odd in zip(texts, rare, strict=True) if odd])
+        lengths = np.diff(offsets)
+        lengths[rare] = np.diff(rare_offsets)
+        from_rare = np.repeat(rare, lengths)
+        merged = np.empty(len(from_rare), np.uint16)
+        merged[from_rare], merged[~from_rare] = rare_ids, ids
+        return merged, np.concatenate([[0], np.cumsum(lengths)])
+
+    return encode
+
+
+def _fastokens(definition: str) -> Encode:
+    import fastokens
+
+    tokenizer = fastokens.Tokenizer.from_json_str(definition)
+
+    def encode(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        texts = [replace_surrogates(text) if not text.isascii() else text for text in texts]
+        ids, offsets = tokenizer.encode_batch_flat(texts, split_special_tokens=True)
+        return np.frombuffer(ids, np.uint32).astype(np.uint16), np.frombuffer(offsets, np.uint64).astype(np.int64)
+
+    return encode
+
+
+class DigitPairs:
+    """Turns ids of texts whose ASCII numbers were cut into single digits into ids with groups of two, from the left.
+
+    A digit is a piece of its own for the pre-split, so a run of digit tokens is a run of digits; and two bytes have only
+    one possible merge, so a pair is either the one token of these two bytes or stays two.
+    """
+
+    def __init__(self, ranks: dict[bytes, int]):
+        digits = [bytes([48 + digit]) for digit in range(10)]
+        self.digit = np.full(65_536, 10, np.uint8)
+        self.digit[[ranks[digit] for digit in digits]] = np.arange(10)
+        self.pair = np.array([[ranks.get(a + b, -1) for b in digits] for a in digits])
+
+    def __call__(self, ids: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(ids, offsets) as an `Encode` returns them, with pairs joined; the ids given are changed in place."""
+        digit = self.digit[ids]
+        places = np.flatnonzero(digit < 10)
+        starts = np.zeros(len(ids) + 1, bool)
+        starts[offsets] = True
+        begins = np.ones(len(places), bool)
+        begins[1:] = (np.diff(places) != 1) | starts[places[1:]]
+        order = np.arange(len(places))
+        within = order - np.maximum.accumulate(np.where(begins, order, 0))
+        seconds = places[within % 2 == 1]
+        pairs = self.pair[digit[seconds - 1], digit[seconds]]
+        joined = seconds[pairs >= 0]
+        ids[joined - 1] = pairs[pairs >= 0]
+        keep = np.ones(len(ids), bool)
+        keep[joined] = False
+        return ids[keep], offsets - np.searchsorted(joined, offsets)
+
+
+def has_other_numbers(text: str) -> bool:
+    """Whether a text has numbers beyond 0-9 (½, ², ٣, Ⅷ, ...), or characters too new for this Python to know."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    return bool(_other_numbers()[codes].any())
+
+
+@cache
+def _other_numbers() -> np.ndarray:
+    """bool (0x110000,): code points beyond ASCII that are numbers or that this Python's Unicode tables lack."""
+    kinds = (unicodedata.category(chr(code)) for code in range(0x110000))
+    table = np.fromiter((kind[0] == "N" or kind == "Cn" for kind in kinds), bool, 0x110000)
+    table[:128] = False
+    return table
+
+
+def _flat(lists: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    offsets = np.zeros(len(lists) + 1, np.int64)
+    np.cumsum([len(ids) for ids in lists], out=offsets[1:])
+    flat = np.empty(offsets[-1], np.uint16)
+    for ids, start in zip(lists, offsets, strict=False):
+        flat[start : start + len(ids)] = ids
+    return flat, offsets

@@ -1,0 +1,60 @@
+"""The holdout in tokens: what every run of the pool is scored on."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.progress import Progress, silent
+from tasks.store.artifact import Artifact, Work
+from tasks.store.root import Root
+from tasks.tokens.encode import open_encoder
+from tasks.tokens.tokenizer import load_tokenizer
+
+COLUMNS = ("document", "cluster", "score", "decile", "bytes", "source")
+"""Columns of the holdout that scores are grouped by; they pass through."""
+
+READ = 512
+CHECKED = 256
+
+
+def encode_holdout(root: Root, pool_id: str, progress: Progress = silent) -> Artifact:
+    """Make `pools/<pool>/evaluation` from the pool's holdout and tokenizer.
+
+    `tokens.bin`: uint16, little-endian, all documents back to back, no BOS. `documents.parquet`: the columns COLUMNS, and
+    `offset` and `tokens` (int64, in tokens): document i is tokens.bin[offset : offset + tokens].
+    """
+    holdout, trained = root.open(f"pools/{pool_id}/holdout"), root.open(f"pools/{pool_id}/tokenizer")
+    tokenizer = load_tokenizer(trained.path)
+
+    def make(work: Work) -> None:
+        with pq.ParquetFile(holdout.path / "documents.parquet") as file:
+            total = file.metadata.num_rows
+            first = next(file.iter_batches(CHECKED, columns=["text"]), None)
+            encoder = open_encoder(tokenizer, first.column(0).to_pylist() if first is not None else [])
+            lengths, tables = [], []
+            with work.temporary("tokens.bin").open("wb") as out:
+                for batch in file.iter_batches(READ, columns=[*COLUMNS, "text"]):
+                    ids, offsets = encoder.encode(batch.column("text").to_pylist())
+                    out.write(ids.astype("<u2").tobytes())
+                    lengths.append(np.diff(offsets))
+                    tables.append(pa.Table.from_batches([batch.select(COLUMNS)]))
+                    progress("evaluation", sum(map(len, lengths)), total, {})
+        counts = np.concatenate([*lengths, np.empty(0, np.int64)])
+        documents = pa.concat_tables(tables)
+        documents = documents.append_column("offset", pa.array(np.cumsum(counts) - counts))
+        documents = documents.append_column("tokens", pa.array(counts))
+        work.finish("tokens.bin", rows=int(counts.sum()))
+        pq.write_table(documents, work.temporary("documents.parquet"), compression="zstd")
+        work.finish("documents.parquet", rows=total)
+        work.facts.update(
+            documents=total,
+            tokens=int(counts.sum()),
+            bytes=int(np.sum(documents["bytes"].to_numpy())),
+            vocab_size=tokenizer.vocab_size,
+            bos=tokenizer.bos,
+            tokenizer=trained.fingerprint,
+            encoder=encoder.library,
+        )
+
+    inputs = {"holdout": holdout.fingerprint, "tokenizer": trained.fingerprint}
+    return root.build(f"pools/{pool_id}/evaluation", make, spec={"columns": list(COLUMNS)}, inputs=inputs)

@@ -4,26 +4,23 @@
 folder=$1 source=$2 commit=$3 uv=$4 prepared=$5 extra=$6
 checkout=$folder/nanochat
 if [ -f "$source" ]; then
-    rm -rf "$checkout.new" && mkdir -p "$checkout.new" || exit
-    tar -xf "$source" -C "$checkout.new" || exit
-    # An archive holds the tree itself or one folder with the tree.
-    if [ ! -d "$checkout.new/nanochat" ] || [ ! -d "$checkout.new/scripts" ]; then
-        for inner in "$checkout.new"/*/scripts; do checkout_in=${inner%/scripts}; done
-        [ -d "$checkout_in/scripts" ] || { echo "the archive holds no nanochat checkout" >&2; exit 66; }
-    fi
-    tree=${checkout_in:-$checkout.new}
+    rm -rf "$checkout.new" && mkdir -p "$checkout.new" && tar -xf "$source" -C "$checkout.new" || exit
+    tree=
+    for scripts in "$checkout.new/scripts" "$checkout.new"/*/scripts; do
+        [ ! -d "$scripts" ] || tree=${scripts%/scripts}
+    done
+    [ -n "$tree" ] || { echo "the archive holds no checkout of nanochat" >&2; exit 66; }
     rm -rf "$checkout" && mv "$tree" "$checkout" && rm -rf "$checkout.new" || exit
 else
-    [ -d "$checkout/.git" ] || { rm -rf "$checkout"; git clone --quiet "$source" "$checkout"; } || exit
+    [ -d "$checkout/.git" ] || { rm -rf "$checkout" && git clone --quiet "$source" "$checkout" </dev/null; } || exit
     cd "$checkout" || exit
-    git cat-file -e "$commit^{commit}" 2>/dev/null || git fetch --quiet origin || exit
+    git cat-file -e "$commit^{commit}" 2>/dev/null || git fetch --quiet origin </dev/null || exit
     git -c advice.detachedHead=false checkout --quiet --force "$commit" || exit
 fi
 cd "$checkout" || exit
 if [ -n "$prepared" ]; then
-    rm -rf .venv && cp -a "$folder/venv/." .venv || exit
-    "$prepared/bin/python" -m venv --without-pip --upgrade .venv
-else
-    [ -n "$uv" ] || { echo "nanochat's lock file needs uv" >&2; exit 66; }
-    env -u VIRTUAL_ENV "$uv" sync --quiet --frozen --no-dev --extra "$extra" </dev/null
+    overlay "$prepared" "$checkout/.venv"
+    exit
 fi
+[ -n "$uv" ] || { echo "nanochat's lock file needs uv" >&2; exit 66; }
+env -u VIRTUAL_ENV "$uv" sync --quiet --frozen --no-dev --extra "$extra" </dev/null

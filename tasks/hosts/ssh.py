@@ -26,6 +26,8 @@ CONNECT_SECONDS = 15
 LINK_SECONDS = 45
 PASSPHRASE = "FABRATING_SSH_PASSPHRASE"
 FULL = "No space left on device"
+WRONG_INPUT = 66
+"""Exit status of our scripts when a person must change something; the last line says what."""
 UNWRAP = 's=$1; shift; eval "$(printf %s "$s" | base64 -d)"'
 """Scripts travel as base64: no login shell (csh, fish) then finds a newline or a backslash to interpret."""
 
@@ -68,6 +70,8 @@ class Machine:
         result = self._run(script.replace("\r\n", "\n"), [str(arg) for arg in args], timeout, stdin)
         if result.status != 0 and FULL in result.err + result.out:
             raise InputError(f"The disk of {self.label} is full ({result.last}): free some space there and run again.")
+        if result.status == WRONG_INPUT:
+            raise InputError(f"{self.label}: {result.last}.")
         if check and result.status != 0:
             raise CommandError(f"{self.label}: {result.last} (exit status {result.status}).")
         return result

@@ -1,0 +1,10 @@
+#!/bin/sh
+# The Prefect worker of this host: one flow run at a time.
+cd "$(dirname "$0")" || exit
+set -a
+. ./worker.env
+. ./secrets.env
+set +a
+cd "$FABRATING_CODE" || exit
+exec "$FABRATING_HOME/venv/bin/python" -m prefect worker start --type process --pool "$FABRATING_POOL" --limit 1 \
+    --name "$FABRATING_WORKER" --install-policy never

@@ -1,0 +1,197 @@
+"""What a host needs before a worker can run: Debian packages, a Python environment from the lock file, nanochat's own."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import InputError
+from tasks.hosts.facts import Facts, script
+from tasks.hosts.ssh import Machine
+from tasks.hosts.wheel import CHECKOUT
+from tasks.spec import Host
+from tasks.store.artifact import sha256_file
+
+INSTALL_SECONDS = 3_600
+TORCH_INDEX = "https://download.pytorch.org/whl"
+CUDA = ((580, "cu130"), (525, "cu126"))
+"""(least driver, build of PyTorch), the newest first; NVIDIA's compatibility table for CUDA 13.0 and 12.6."""
+
+DEBIAN = {
+    "rsync": "rsync",
+    "git": "git",
+    "cc": "gcc libc6-dev",
+    "flock": "util-linux",
+    "setsid": "util-linux",
+    "base64": "coreutils",
+    "sha256sum": "coreutils",
+    "venv": "python3-venv",
+    "Python.h": "python3-dev",
+}
+"""Debian package of each command or header that `identify` looks for."""
+
+GPU_DISK = 14_000_000_000
+CPU_DISK = 3_000_000_000
+PREPARED_DISK = 200_000_000
+NANOCHAT_DISK = 10_000_000_000
+"""Bytes of an installation: environment with CUDA, without, beside a prepared one; nanochat's own environment."""
+
+
+def disk_need(host: Host) -> int:
+    """Bytes that a first installation writes."""
+    if host.python_environment:
+        return PREPARED_DISK
+    base = GPU_DISK if host.gpus else CPU_DISK
+    return base + (NANOCHAT_DISK if "nanochat" in host.engines else 0)
+
+
+def lacking(host: Host, facts: Facts) -> list[str]:
+    """What must still be installed on the host, by the names that `identify` uses. rsync and a compiler are always wanted."""
+    needed = {"rsync", "flock", "setsid", "base64", "sha256sum"}
+    if host.gpus:
+        needed |= {"cc"}  # torch.compile builds its kernels' launchers
+    if host.gpus and not host.python_environment:
+        needed |= {"Python.h"}
+    if "nanochat" in host.engines and not Path(host.nanochat_source).expanduser().is_file():
+        needed |= {"git"}
+    missing = [name for name in facts.missing if name in needed]
+    if facts.python is None and facts.uv is None and not host.python_environment:
+        missing.append("venv")
+    return list(dict.fromkeys(missing))
+
+
+def install_packages(machine: Machine, facts: Facts, names: Sequence[str]) -> str:
+    """Install Debian packages for the names that `lacking` gave. Raises InputError where the account may not."""
+    packages = list(dict.fromkeys(" ".join(DEBIAN[name] for name in names).split()))
+    if facts.privilege == "none":
+        raise InputError(
+            f"{machine.label} lacks {', '.join(names)} and {facts.user} may not install packages: ask its administrator for "
+            f"`apt-get install {' '.join(packages)}`."
+        )
+    if not {"debian", "ubuntu"} & set(facts.distribution.split()):
+        raise InputError(
+            f"{machine.label} lacks {', '.join(names)} and runs {facts.system}, where packages are not installed by FabRating: "
+            f"install them by hand (on Debian: {' '.join(packages)})."
+        )
+    machine.run(script("packages.sh"), facts.privilege, *packages, timeout=INSTALL_SECONDS)
+    return f"installed {', '.join(packages)}"
+
+
+def torch_index(host: Host, facts: Facts) -> str:
+    """The package index with the build of PyTorch for the host, "" for the host's own index.
+
+    Raises InputError for a driver that no build supports.
+    """
+    if host.torch_index is not None or host.find_links:
+        return host.torch_index or ""
+    if not host.gpus:
+        return f"{TORCH_INDEX}/cpu"
+    driver = facts.gpus[0].driver
+    major = int(driver.split(".")[0]) if driver.split(".")[0].isdigit() else 0
+    for least, build in CUDA:
+        if major >= least:
+            return f"{TORCH_INDEX}/{build}"
+    raise InputError(
+        f"{host.name} has NVIDIA driver {driver}, and PyTorch's builds need {CUDA[-1][0]} or later: update the driver."
+    )
+
+
+def lock_file(checkout: Path = CHECKOUT) -> tuple[str, str]:
+    """(requirement of torch, the other requirements as text) of the lock file. Raises InputError when it is not there."""
+    path = checkout / "requirements.lock"
+    if not path.is_file():
+        raise InputError(f"The lock file {path} does not exist: run from a checkout, or give python_environment.")
+    lines = [line.strip() for line in path.read_text().splitlines()]
+    pins = [line for line in lines if line and not line.startswith(("#", "-"))]
+    torch = [pin for pin in pins if re.match(r"torch==", pin)]
+    if not torch:
+        raise InputError(f"The lock file {path} does not pin torch: make it again.")
+    # CUDA's libraries and Triton belong to the build of torch, which brings its own.
+    rest = [pin for pin in pins if not re.match(r"(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+|fabrating)\b", pin)]
+    return torch[0], "\n".join(rest) + "\n"
+
+
+def environment_recipe(host: Host, facts: Facts) -> dict[str, Any]:
+    """What the Python environment is made from: with another recipe it is made anew."""
+    if host.python_environment:
+        return {"prepared": host.python_environment}
+    torch, rest = lock_file()
+    return {
+        "torch": torch,
+        "index": torch_index(host, facts),
+        "find_links": host.find_links,
+        "lock": hashlib.sha256(rest.encode()).hexdigest(),
+    }
+
+
+def install_environment(machine: Machine, host: Host, facts: Facts) -> str:
+    """Make folder/venv: from the lock file, or beside a prepared environment."""
+    hold, arguments = script("hold.sh"), [facts.folder]
+    if host.python_environment:
+        arguments += [host.python_environment.rstrip("/"), "", "", "", "", ""]
+    else:
+        torch, rest = lock_file()
+        machine.put(rest, f"{facts.folder}/requirements.txt", 0o644)
+        arguments += ["", facts.python or "", facts.uv or "", torch, torch_index(host, facts), host.find_links or ""]
+    machine.run(hold + script("overlay.sh") + script("environment.sh"), *arguments, timeout=INSTALL_SECONDS)
+    return f"made from {'the environment ' + host.python_environment if host.python_environment else 'the lock file'}"
+
+
+def install_wheel(machine: Machine, facts: Facts, wheel: Path) -> str:
+    """Upload our own package, compare its SHA-256 there, install it. Raises CommandError when it arrived damaged."""
+    digest = sha256_file(wheel)
+    there = f"{facts.folder}/wheels/{wheel.name}"
+    machine.put(wheel.read_bytes(), there, 0o644)
+    arrived = machine.run('sha256sum "$1"', there).out.split()[0].lstrip("\\")
+    if arrived != digest:
+        raise ConnectionError(f"{wheel.name} arrived on {machine.label} with SHA-256 {arrived}, not {digest}.")
+    machine.run(script("hold.sh") + script("install.sh"), facts.folder, there, facts.uv or "", timeout=300)
+    return f"installed {wheel.name} (SHA-256 {digest[:12]})"
+
+
+def probe(machine: Machine, facts: Facts, gpus: int) -> dict[str, Any]:
+    """Versions and GPUs as the new environment sees them. Raises InputError when it computes on fewer than `gpus`."""
+    result = machine.run(
+        'cd /; exec "$1/venv/bin/python" -c "$2" "$3"', facts.folder, script("probe.py"), gpus, timeout=300
+    )
+    seen = json.loads(result.out.splitlines()[-1])
+    absent = [name for name, version in seen["versions"].items() if version is None]
+    if absent:
+        raise InputError(
+            f"The environment of {machine.label} lacks {', '.join(absent)}: complete it, or leave python_environment empty."
+        )
+    if seen["computed"] < gpus:
+        raise InputError(
+            f"PyTorch {seen['versions']['torch']} (CUDA {seen['cuda']}) on {machine.label} computes on {seen['computed']} of "
+            f"{gpus} GPU(s): give a torch_index that fits the driver, or gpus={seen['computed']}."
+        )
+    return seen
+
+
+def install_nanochat(machine: Machine, host: Host, facts: Facts) -> str:
+    """nanochat at its pinned commit with an environment of its own, from a git URL or an archive on this machine."""
+    source = host.nanochat_source
+    archive = Path(source).expanduser()
+    if archive.is_file():
+        source = f"{facts.folder}/wheels/nanochat.tar"
+        machine.put(archive.read_bytes(), source, 0o644)
+    uv = facts.uv or ""
+    if not uv and not host.python_environment:
+        uv = f"{facts.folder}/tools/bin/uv"
+        bootstrap = (
+            '[ -x "$1/tools/bin/uv" ] || { "$2" -m venv "$1/tools" && "$1/tools/bin/python" -m pip install -q uv; }'
+        )
+        machine.run(script("hold.sh") + bootstrap, facts.folder, facts.python or "python3", timeout=600)
+    machine.run(
+        script("hold.sh") + script("overlay.sh") + script("nanochat.sh"),
+        facts.folder,
+        source,
+        host.nanochat_commit,
+        uv,
+        (host.python_environment or "").rstrip("/"),
+        "gpu" if host.gpus else "cpu",
+        timeout=INSTALL_SECONDS,
+    )
+    return f"checked out nanochat {host.nanochat_commit}"

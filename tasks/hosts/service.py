@@ -1,0 +1,208 @@
+"""Services: the Prefect worker on a host, and the tunnel that leads from there back to the server.
+
+systemd keeps them running where there is one (a unit of the system, or of the user), else the supervisor of `infra/host`.
+A service is installed anew only when its `recipe` differs from the one in `NAME.recipe` beside it, or when it is down.
+"""
+
+import getpass
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlparse
+
+from tasks.errors import InputError
+from tasks.hosts.facts import Facts, identify, script
+from tasks.hosts.hostkeys import KnownHosts, installation_folder
+from tasks.hosts.ssh import Local, Machine, ssh_options
+from tasks.spec import Host
+from tasks.store.artifact import fingerprint
+
+SECRETS = (
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_STORAGE_ACCOUNT",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_BLOB_ENDPOINT",
+    "AZURE_TENANT_ID",
+    "AZURE_CLIENT_ID",
+    "AZURE_CLIENT_SECRET",
+    "HF_TOKEN",
+    "PREFECT_API_AUTH_STRING",
+    "PREFECT_API_KEY",
+    "WANDB_API_KEY",
+)
+"""Variables of the environment here that a worker gets when they are set."""
+
+HEARTBEAT_SECONDS = 30
+SERVICE_SECONDS = 60
+
+
+def environment_file(values: Mapping[str, str]) -> str:
+    """Lines that a POSIX shell reads back exactly, whatever is in the values."""
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+
+
+def secrets(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The secrets that are set here; a carriage return at an end (a .env file from Windows) is no part of one."""
+    return {name: value.strip("\r\n") for name in SECRETS if (value := environment.get(name, "").strip("\r\n"))}
+
+
+def loopback(url: str) -> bool:
+    """Whether a URL's host is this machine's loopback."""
+    name = urlparse(url).hostname or ""
+    return name in ("localhost", "::1") or name.startswith("127.")
+
+
+def server_seen_from_host(host: Host) -> str:
+    """The Prefect API's URL as the worker uses it. Raises InputError when it would send secrets in the clear."""
+    parsed = urlparse(host.server)
+    if host.way_back == "tunnel":
+        if parsed.scheme == "https" and not loopback(host.server):
+            raise InputError(f"server {host.server} is reached by HTTPS: set way_back=direct, no tunnel is needed.")
+        return f"http://127.0.0.1:{host.tunnel_port}{parsed.path.rstrip('/') or '/api'}"
+    if parsed.scheme == "http" and not loopback(host.server):
+        raise InputError(
+            f"server {host.server} would carry secrets unencrypted: give an https URL, or set way_back=tunnel."
+        )
+    return host.server
+
+
+def worker_environment(host: Host, facts: Facts, code: str) -> dict[str, str]:
+    """Variables of the worker and of its runs; `code` is the folder that holds our packages on the host."""
+    values = {
+        "FABRATING_HOME": facts.folder,
+        "FABRATING_CODE": code,
+        "FABRATING_POOL": host.work_pool,
+        "FABRATING_WORKER": host.name,
+        "FABRATING_ROOT": host.root or f"{facts.folder}/root",
+        "FABRATING_CACHE": f"{facts.folder}/cache",
+        "PREFECT_API_URL": server_seen_from_host(host),
+        "PREFECT_HOME": f"{facts.folder}/prefect",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+        "PREFECT_CLIENT_MAX_RETRIES": "20",
+    }
+    if "nanochat" in host.engines:
+        values["FABRATING_NANOCHAT"] = f"{facts.folder}/nanochat"
+    return values
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service on one machine: its name, its folder there, its command, and what it depends on (`recipe`)."""
+
+    machine: Machine
+    facts: Facts
+    name: str
+    title: str
+    folder: str
+    python: str
+    command: Sequence[str]
+    recipe: str
+
+    def installed(self) -> bool:
+        """Whether it runs and was installed from the same recipe."""
+        return self.machine.read(f"{self.folder}/{self.name}.recipe") == self.recipe and self.running()
+
+    def running(self) -> bool:
+        """Whether it runs now."""
+        return self._call("status", check=False).status == 0
+
+    def install(self) -> str:
+        """Install and start it, or start it anew."""
+        supervisor = script("supervise.py")
+        if self.facts.services == "supervised":
+            self.machine.put(supervisor, f"{self.folder}/supervise.py")
+        else:
+            self.machine.put(self.unit(), f"{self.folder}/{self.name}.service", 0o644)
+        self._call("install", *self.command)
+        self.machine.put(self.recipe, f"{self.folder}/{self.name}.recipe")
+        kinds = {"system": "a systemd unit", "user": "a user's systemd unit", "supervised": "a supervised process"}
+        return f"{self.name} runs as {kinds[self.facts.services]}"
+
+    def remove(self) -> None:
+        """Stop it and take its unit away; nothing to do when it was not there."""
+        self._call("stop")
+        self.machine.run('rm -f "$1.recipe" "$1.service" "$1.log" "$1.lock"', f"{self.folder}/{self.name}")
+
+    def log(self) -> str:
+        """The last line of its log, for messages."""
+        if self.facts.services == "supervised":
+            text = self.machine.read(f"{self.folder}/{self.name}.log")
+        else:
+            user = "--user " if self.facts.services == "user" else ""
+            text = self.machine.run(f'journalctl {user}-q -n 20 -o cat -u "$1"', self.name, check=False).out
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        lines = [line for line in lines if " ended with status " not in line] or lines
+        return lines[-1][:300] if lines else "its log is empty"
+
+    def unit(self) -> str:
+        """The systemd unit."""
+        system = self.facts.services == "system"
+        fields = {
+            "TITLE": self.title,
+            "USER": f"User={self.facts.user}" if system else "",
+            "COMMAND": " ".join(_unit_word(word) for word in self.command),
+            "TARGET": "multi-user.target" if system else "default.target",
+        }
+        text = script("unit.service")
+        for name, value in fields.items():
+            text = text.replace(f"@{name}@", value)
+        return text
+
+    def _call(self, action: str, *command: str, check: bool = True):
+        facts = self.facts
+        arguments = [action, facts.services, self.name, self.folder, self.python, facts.privilege, *command]
+        return self.machine.run(script("service.sh"), *arguments, timeout=SERVICE_SECONDS, check=check)
+
+
+def worker(machine: Machine, host: Host, facts: Facts, recipe: str) -> Service:
+    """The worker's service on a host."""
+    folder = facts.folder
+    return Service(
+        machine,
+        facts,
+        name="fabrating-worker" if folder == f"{facts.home}/fabrating" else f"fabrating-worker-{fingerprint(folder)}",
+        title=f"Prefect worker {host.name}",
+        folder=folder,
+        python=f"{folder}/venv/bin/python",
+        command=[f"{folder}/worker.sh"],
+        recipe=recipe,
+    )
+
+
+def tunnel(host: Host, facts: Facts, known: KnownHosts) -> Service:
+    """The tunnel's service on this machine: it opens the server's port on the host's loopback."""
+    parsed = urlparse(host.server)
+    folder = installation_folder() / "tunnels" / host.name
+    server = f"{parsed.hostname}:{parsed.port or (443 if parsed.scheme == 'https' else 80)}"
+    ssh = ["ssh", "-T", *ssh_options(host, known), f"{host.user}@{host.address}"]
+    far = shlex.quote(f"{facts.folder}/tunnel-far.sh")
+    command = ["/bin/sh", str(folder / "tunnel.sh"), str(host.tunnel_port), server, far, *ssh]
+    here = Local()
+    return Service(
+        here,
+        identify(here, str(folder)),
+        name=f"fabrating-tunnel-{host.name}",
+        title=f"tunnel from {host.name} to the Prefect server",
+        folder=str(folder),
+        python=sys.executable,
+        command=command,
+        recipe=fingerprint(command, getpass.getuser(), script("tunnel.sh"), script("tunnel-far.sh")),
+    )
+
+
+def install_tunnel(service: Service, machine: Machine, facts: Facts) -> str:
+    """Put both ends of the tunnel in place and start it."""
+    machine.put(script("tunnel-far.sh"), f"{facts.folder}/tunnel-far.sh")
+    Path(service.folder).mkdir(parents=True, exist_ok=True)
+    service.machine.put(script("tunnel.sh"), f"{service.folder}/tunnel.sh", 0o700)
+    return service.install()
+
+
+def _unit_word(word: str) -> str:
+    """A word of ExecStart: quoted, with systemd's own specifiers and variables made literal."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"'

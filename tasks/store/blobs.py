@@ -8,6 +8,8 @@ default credential chain (managed identity, `az login`, ...).
 
 import contextlib
 import os
+import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,13 +19,14 @@ from urllib.parse import unquote, urlparse
 
 import obstore
 from dotenv import load_dotenv
-from obstore.exceptions import NotFoundError, PreconditionError
+from obstore.exceptions import NotFoundError, PermissionDeniedError, PreconditionError, UnauthenticatedError
 from obstore.store import AzureStore, LocalStore, ObjectStore
 
 from tasks.errors import ChangedError, InputError
 from tasks.store.artifact import safe_relative
 
 CHUNK = 8 << 20
+ATTEMPTS = 4
 RETRIES = {"max_retries": 6, "retry_timeout": timedelta(minutes=3)}
 CLIENT = {"timeout": timedelta(minutes=2), "connect_timeout": timedelta(seconds=10)}
 
@@ -42,6 +45,7 @@ class Counters:
     """What went over the wire, for reports."""
 
     requests: int = 0
+    retries: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
 
@@ -67,16 +71,34 @@ class Blobs:
         return sorted(blobs, key=lambda blob: blob.name)
 
     def read_range(self, blob: Blob, start: int, end: int) -> memoryview:
-        """Bytes [start, end) of the blob as it was listed. Raises ChangedError when it is another one by now."""
-        try:
-            options = {"range": (start, end), "if_match": blob.etag or None}
-            data = memoryview(obstore.get(self._store, blob.name, options=options).bytes())
-        except PreconditionError as error:
-            raise ChangedError(f"{self.url}/{blob.name} has changed since it was indexed: run again.") from error
-        except (NotFoundError, FileNotFoundError) as error:
-            raise ChangedError(f"{self.url}/{blob.name} is gone since it was indexed: run again.") from error
-        self._count(requests=1, bytes_read=len(data))
-        return data
+        """Bytes [start, end) of the blob as it was listed, tried `ATTEMPTS` times.
+
+        Raises ChangedError when it is another one by now, InputError when it may not be read, OSError when it cannot be.
+        """
+        options = {"range": (start, end), "if_match": blob.etag or None}
+        for attempt in range(ATTEMPTS):
+            try:
+                data = memoryview(obstore.get(self._store, blob.name, options=options).bytes())
+            except PreconditionError as error:
+                raise ChangedError(f"{self.url}/{blob.name} has changed since it was indexed: run again.") from error
+            except (NotFoundError, FileNotFoundError) as error:
+                raise ChangedError(f"{self.url}/{blob.name} is gone since it was indexed: run again.") from error
+            except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
+                raise InputError(
+                    f"{self.url}/{blob.name} cannot be read ({_brief(error)}): check the credentials."
+                ) from error
+            except (obstore.exceptions.BaseError, OSError) as error:
+                # the client itself repeats requests that fail; this is for answers that break off in the middle
+                if attempt == ATTEMPTS - 1:
+                    raise OSError(f"{self.url}/{blob.name} cannot be read ({_brief(error)})") from error
+                self._count(retries=1)
+                time.sleep(random.uniform(0.5, 1.0) * 2**attempt)
+                continue
+            self._count(requests=1, bytes_read=len(data))
+            if len(data) != end - start:
+                raise ChangedError(f"{self.url}/{blob.name} is shorter than when it was indexed: run again.")
+            return data
+        raise AssertionError("the loop returns or raises")
 
     def read_if_exists(self, name: str) -> bytes | None:
         """A small object as a whole, or None."""

@@ -1,0 +1,152 @@
+"""Second half of the text pass: gather the runs of an arm shard by shard, order each bucket, write the shards.
+
+A bucket is some consecutive shards, as many as fit into `BUCKET_BYTES` of text; of each run it needs one stretch of bytes.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from tasks.corpus.scatter import Runs
+from tasks.corpus.scratch import Scratch
+from tasks.corpus.shards import ordered_groups, shard_name, write_shard
+from tasks.corpus.texts import from_buffers
+from tasks.corpus.workers import Tick
+from tasks.store.artifact import Work
+
+BUCKET_BYTES = 64 << 20
+REMOTE_BUCKET_BYTES = 512 << 20
+"""Larger when runs lie in an object store, where each stretch is a request."""
+
+DROPPED = np.uint32(0xFFFFFFFF)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Bytes [start, end) of a run."""
+
+    run: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Consecutive shards: `bounds` in final positions, and the documents' lengths and positions as they lie in the runs."""
+
+    shards: tuple[int, ...]
+    bounds: tuple[int, ...]
+    stretches: tuple[Stretch, ...]
+    lengths: np.ndarray
+    positions: np.ndarray
+
+
+@dataclass(frozen=True)
+class EmitJob:
+    """Some buckets of an arm, from `scratch` into the work directory of its text."""
+
+    scratch: Scratch
+    work: Work
+    buckets: tuple[Bucket, ...]
+    threads: int
+
+
+def emit(job: EmitJob, tick: Tick) -> None:
+    """Write the shards of all buckets."""
+    with ThreadPoolExecutor(job.threads) as pool:
+        futures = [pool.submit(_emit, job, bucket) for bucket in job.buckets]
+        try:
+            for future in as_completed(futures):
+                tick(
+                    {
+                        "units": len(future.result().shards),
+                        "rows": future.result().bounds[-1] - future.result().bounds[0],
+                    }
+                )
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _emit(job: EmitJob, bucket: Bucket) -> Bucket:
+    data = np.empty(sum(s.end - s.start for s in bucket.stretches), np.uint8)
+    view, place = memoryview(data), 0
+    for stretch in bucket.stretches:
+        size = stretch.end - stretch.start
+        job.scratch.read_into(stretch.run, stretch.start, view[place : place + size])
+        place += size
+    offsets = np.zeros(len(bucket.lengths) + 1, np.int64)
+    np.cumsum(bucket.lengths, out=offsets[1:])
+    texts = from_buffers(offsets, data)
+    order = np.argsort(bucket.positions)  # dropped ones are last
+    base = bucket.bounds[0]
+    for shard, (start, end) in zip(bucket.shards, pairwise(bucket.bounds), strict=True):
+        name = shard_name(shard)
+        digest = write_shard(job.work.temporary(name), ordered_groups(texts, order[start - base : end - base]))
+        job.work.finish(name, end - start, digest)
+    return bucket
+
+
+def plan_buckets(
+    runs: Runs, dropped: np.ndarray, bounds: Sequence[int], done: Sequence[bool], limit: int
+) -> list[Bucket]:
+    """Buckets for the shards that are not done. `bounds`: shard boundaries in final positions, `dropped`: bool per document."""
+    kept = np.sort(runs.ranks[~dropped])
+    positions = np.searchsorted(kept, runs.ranks).astype(np.uint32)
+    shard = np.searchsorted(np.asarray(bounds), positions, side="right") - 1
+    shard = np.minimum(shard, len(bounds) - 2)
+    size = np.bincount(shard, weights=runs.lengths, minlength=len(bounds) - 1)
+    positions[dropped] = DROPPED
+    ends = np.cumsum(runs.lengths, dtype=np.int64)
+
+    groups: list[list[int]] = []
+    total = 0.0
+    for number in range(len(bounds) - 1):
+        if done[number]:
+            continue
+        if groups and groups[-1][-1] == number - 1 and total + size[number] <= limit:
+            groups[-1].append(number)
+            total += size[number]
+        else:
+            groups.append([number])
+            total = size[number]
+
+    # a run is sorted by rank, so each bucket has one stretch of it; found for all buckets of a run at once
+    edges = np.array([bounds[n] for group in groups for n in (group[0], group[-1] + 1)], np.int64)
+    limits = np.append(kept.astype(np.int64), np.int64(1) << 32)[edges]
+    limits[edges == 0] = 0
+    cuts = np.array(
+        [np.searchsorted(runs.ranks[a:b], limits) + a for a, b in pairwise(runs.first.tolist())], np.int64
+    ).reshape(len(runs.names), len(edges))
+    return [
+        _bucket(runs, ends, positions, bounds, group, cuts[:, 2 * i], cuts[:, 2 * i + 1])
+        for i, group in enumerate(groups)
+    ]
+
+
+def _bucket(
+    runs: Runs,
+    ends: np.ndarray,
+    positions: np.ndarray,
+    bounds: Sequence[int],
+    group: Sequence[int],
+    low: np.ndarray,
+    high: np.ndarray,
+) -> Bucket:
+    stretches, index = [], []
+    for run in np.flatnonzero(high > low):
+        base = ends[runs.first[run]] - runs.lengths[runs.first[run]]
+        start = ends[low[run]] - runs.lengths[low[run]] - base
+        stretches.append(Stretch(runs.names[run], int(start), int(ends[high[run] - 1] - base)))
+        index.append(np.arange(low[run], high[run]))
+    rows = np.concatenate(index)
+    return Bucket(
+        tuple(group),
+        tuple(bounds[n] for n in (*group, group[-1] + 1)),
+        tuple(stretches),
+        runs.lengths[rows],
+        positions[rows],
+    )

@@ -1,0 +1,60 @@
+"""A fetch pool ahead of decoders: under latency, how far ahead of the decoders bytes are asked for decides the speed."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+from tasks.corpus.parquet import Range
+from tasks.store.blobs import Blob, Blobs
+
+REQUESTS = 32
+"""Requests in flight of one process."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Parts = list[tuple[int, memoryview]]
+
+
+def read_parts(source: Blobs, blob: Blob, ranges: Sequence[Range]) -> Parts:
+    """The ranges of a blob, one after another."""
+    return [(r.start, source.read_range(blob, r.start, r.end)) for r in ranges]
+
+
+def fetch_ahead(
+    source: Blobs,
+    items: Iterable[tuple[Item, Blob, Sequence[Range]]],
+    handle: Callable[[Item, Parts], Result],
+    *,
+    threads: int,
+    ahead_bytes: int = 96 << 20,
+) -> Iterator[Result]:
+    """Fetch each item's ranges and hand them to `handle` on one of `threads` threads; results come in the items' order.
+
+    Requests run ahead of the decoders until `ahead_bytes` compressed bytes are on their way or wait (at least one item
+    per decoder). The first error ends it: what was not started is cancelled.
+    """
+    with ThreadPoolExecutor(REQUESTS) as network, ThreadPoolExecutor(threads) as decoders:
+
+        def work(item: Item, parts: list[tuple[int, Future]]) -> Result:
+            return handle(item, [(start, future.result()) for start, future in parts])
+
+        queue: deque[tuple[Future, int]] = deque()
+        waiting = 0
+        try:
+            for item, blob, ranges in items:
+                size = sum(r.end - r.start for r in ranges)
+                while len(queue) > threads and waiting + size > ahead_bytes:
+                    future, done = queue.popleft()
+                    yield future.result()
+                    waiting -= done
+                parts = [(r.start, network.submit(source.read_range, blob, r.start, r.end)) for r in ranges]
+                queue.append((decoders.submit(work, item, parts), size))
+                waiting += size
+            while queue:
+                yield queue.popleft()[0].result()
+        except BaseException:
+            network.shutdown(wait=False, cancel_futures=True)
+            decoders.shutdown(wait=False, cancel_futures=True)
+            wait([future for future, _ in queue])
+            raise

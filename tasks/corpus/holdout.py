@@ -1,0 +1,200 @@
+"""The holdout: documents set aside for evaluation, the same for every arm of a pool.
+
+Blocks of consecutive rows of a row group are picked by a hash of (seed, blob name, block) until there are enough
+documents: representative of the pool, and only their row groups are read. A block is at most 1,000 rows, and small
+enough that there are at least 64 of them, because neighbours resemble each other and the bootstrap over blocks needs many.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tasks.corpus.fetch import Parts, fetch_ahead
+from tasks.corpus.index import Index
+from tasks.corpus.parquet import BadFile, Range, parse_footer, text_column, top_level
+from tasks.corpus.plan import quantiles
+from tasks.corpus.selection import random_bits
+from tasks.corpus.shards import RANKS, ordered_groups, write_shard
+from tasks.corpus.texts import KnownTexts, Reading, lengths, take_texts
+from tasks.errors import InputError
+from tasks.progress import Progress
+from tasks.spec import Pool
+from tasks.store.artifact import Artifact, Work
+from tasks.store.blobs import Blobs
+
+BLOCK_ROWS = 1000
+BLOCKS = 64
+PICK = 3
+DECILES = 10
+DUMP = "dump"
+
+
+def wanted_documents(pool: Pool, documents: int) -> int:
+    """Documents of the holdout of a pool of so many. Raises InputError when the pool is too small for one."""
+    count = min(pool.holdout_documents, int(documents * pool.holdout_fraction))
+    if count < RANKS:
+        raise InputError(
+            f"The pool {pool.name} of {documents:,} documents leaves {count} for the holdout, fewer than {RANKS}: "
+            "raise holdout_documents or holdout_fraction, or take a larger pool."
+        )
+    return count
+
+
+def pick_blocks(index: Index, seed: int, block_rows: int) -> np.ndarray:
+    """All blocks of a pool in the order in which they are picked: (blocks, 3) int64 of row group, first row, rows."""
+    per_group = -(-index.rows // block_rows)
+    group = np.repeat(np.arange(len(index.rows)), per_group)
+    within = np.arange(len(group)) - np.repeat(np.cumsum(per_group) - per_group, per_group)
+    first = within * block_rows
+    rows = np.minimum(block_rows, index.rows[group] - first)
+    file = index.file[group]
+    start_of_file = np.searchsorted(file, np.arange(len(index.blobs)))
+    number = np.arange(len(group)) - start_of_file[file]
+    names = [hashlib.sha256(f"{seed}/{blob.name}".encode()).digest()[:8] for blob in index.blobs]
+    key = np.array([int.from_bytes(name, "little") for name in names], np.uint64)[file]
+    order = np.argsort(key ^ random_bits(seed, PICK, number), kind="stable")
+    return np.column_stack([group, first, rows])[order]
+
+
+def build(work: Work, pool: Pool, source: Blobs, index: Index, threads: int, progress: Progress) -> None:
+    """Write documents.parquet and shard.parquet into a work directory. Raises InputError for unusable text."""
+    count = wanted_documents(pool, len(index))
+    block_rows = max(1, min(BLOCK_ROWS, -(-count // BLOCKS)))
+    blocks = pick_blocks(index, pool.seed, block_rows)
+    tables, found, next_block, empty = [], 0, 0, 0
+    while found < count and next_block < len(blocks):
+        total = np.cumsum(blocks[next_block:, 2])
+        end = next_block + int(np.searchsorted(total, count - found)) + 1
+        for table in _read(pool, source, index, blocks[next_block:end], threads):
+            kept = table.filter(pc.greater(table.column("bytes"), 0))
+            empty += table.num_rows - kept.num_rows
+            kept = kept.slice(0, count - found)
+            tables.append(kept)
+            found += kept.num_rows
+            progress("holdout", found, count, vars(source.counters))
+        next_block = end
+    documents = pa.concat_tables(tables).sort_by("number")
+    if documents.num_rows < count:
+        raise InputError(
+            f"The pool {pool.name} holds only {documents.num_rows:,} documents with text: {count:,} wanted."
+        )
+    documents = _describe(documents, index)
+    temporary = work.temporary("documents.parquet")
+    pq.write_table(documents, temporary, compression="zstd", row_group_size=1024)
+    work.finish("documents.parquet", documents.num_rows)
+    texts = documents.column("text").combine_chunks()
+    groups = ordered_groups(texts, np.arange(len(texts)))
+    work.finish("shard.parquet", len(texts), write_shard(work.temporary("shard.parquet"), groups))
+    work.facts.update(
+        documents=count,
+        clusters=len(np.unique(documents.column("cluster").to_numpy())),
+        bytes=int(documents.column("bytes").to_numpy().sum()),
+        empty_texts=empty,
+        bytes_read=source.counters.bytes_read,
+        requests=source.counters.requests,
+        retries=source.counters.retries,
+        scores=quantiles(documents.column("score").to_numpy()),
+    )
+
+
+def _read(pool: Pool, source: Blobs, index: Index, blocks: np.ndarray, threads: int) -> Iterator[pa.Table]:
+    """The documents of each block, in the order of `blocks`."""
+    footers = index.footers(sorted({int(index.file[group]) for group in blocks[:, 0]}))
+
+    def items() -> Iterator[tuple[tuple, object, Sequence[Range]]]:
+        for group, first, rows in blocks.tolist():
+            file = int(index.file[group])
+            blob, footer = index.blobs[file], parse_footer(index.blobs[file].name, footers[file])
+            ranges = [Range(int(index.start[group]), int(index.end[group]))]
+            dump = _dump_column(blob.name, footer)
+            if dump is not None:
+                chunk = footer.row_group(int(index.row_group[group])).column(dump)
+                begin = min(o for o in (chunk.dictionary_page_offset, chunk.data_page_offset) if o is not None)
+                ranges.append(Range(begin, min(begin + chunk.total_compressed_size + 100, blob.size)))
+            reading = Reading(
+                blob, footers[file], (int(index.row_group[group]),), (int(index.rows[group]),), tuple(ranges)
+            )
+            yield (reading, group, first, rows, dump is not None), blob, reading.requests()
+
+    def handle(item: tuple, parts: Parts) -> pa.Table:
+        reading, group, first, rows, dump = item
+        name = reading.blob.name
+        table = reading.table(parts, [pool.text_column, DUMP] if dump else [pool.text_column])
+        texts = take_texts(name, table.column(pool.text_column), np.arange(first, first + rows))
+        folder = PurePosixPath(name).parent.as_posix()
+        sources = pa.array([folder if folder != "." else ""] * rows)
+        if dump and folder == ".":
+            sources = table.column(DUMP).slice(first, rows).combine_chunks().cast(pa.string()).fill_null("")
+        return pa.table(
+            {
+                "number": np.arange(rows) + index.group_first[group] + first,
+                "block": np.full(rows, index.group_first[group] + first),
+                "row_group": np.full(rows, index.row_group[group], np.int32),
+                "bytes": lengths(texts),
+                "source": sources,
+                "text": texts,
+            }
+        )
+
+    try:
+        yield from fetch_ahead(source, items(), handle, threads=threads)
+    except BadFile as error:
+        raise InputError(f"{source.url}/{error}: repair or remove the file.") from error
+
+
+def _dump_column(name: str, footer: pq.FileMetaData) -> int | None:
+    if DUMP not in top_level(footer):
+        return None
+    try:
+        return text_column(name, footer, DUMP)
+    except BadFile:
+        return None
+
+
+def _describe(documents: pa.Table, index: Index) -> pa.Table:
+    """The columns of documents.parquet, from document numbers and texts."""
+    number = documents.column("number").to_numpy()
+    file, row = index.place(number)
+    score = index.scores[number]
+    rank = np.empty(len(number), np.int64)
+    rank[np.argsort(score, kind="stable")] = np.arange(len(number))
+    names = np.array([blob.name for blob in index.blobs], object)
+    return pa.table(
+        {
+            "document": pa.array(np.arange(len(number)), pa.int64()),
+            "blob": pa.array(names[file], pa.string()),
+            "row": pa.array(row, pa.int64()),
+            "row_group": documents.column("row_group"),
+            "cluster": pa.array(np.unique(documents.column("block").to_numpy(), return_inverse=True)[1], pa.int32()),
+            "score": pa.array(score, pa.float64()),
+            "decile": pa.array(rank * DECILES // len(number), pa.int8()),
+            "bytes": documents.column("bytes"),
+            "source": documents.column("source").cast(pa.string()),
+            "text": documents.column("text"),
+        }
+    )
+
+
+class Holdout:
+    """A finished holdout, opened."""
+
+    def __init__(self, artifact: Artifact, index: Index):
+        table = pq.read_table(artifact.path / "documents.parquet", columns=["blob", "row"])
+        number = {blob.name: i for i, blob in enumerate(index.blobs)}
+        files = np.array([number[name] for name in table.column("blob").to_pylist()], np.int64)
+        self.documents = np.sort(index.first[files] + table.column("row").to_numpy())
+        """Their numbers in the pool, int64, ascending."""
+        self._path = artifact.path
+
+    def known_texts(self) -> KnownTexts:
+        """To recognize the holdout's texts elsewhere in the pool."""
+        return KnownTexts.of(
+            pq.read_table(self._path / "documents.parquet", columns=["text"])["text"]
+            .cast(pa.large_string())
+            .combine_chunks()
+        )

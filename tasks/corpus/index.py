@@ -1,0 +1,351 @@
+"""The index of a pool: one row per document (score, tokens), one per row group, one per file; never the text.
+
+Read from footers and score columns alone, by coalesced ranges, many files in flight. A document's number is its place
+in the pool: files by name, then rows. In memory a document costs 8 bytes of score and 4 of tokens, both memory-mapped.
+
+    files.parquet       blob, size, etag, rows, row_groups, null_scores, problem ("" or why it was left out), footer
+    row_groups.parquet  file, row_group, rows, start, end (compressed text in the file), text_bytes (decoded)
+    scores.npy          float64, the composite; null and NaN count as 0
+    tokens.npy          int32, -1 where unknown; only when the pool has a column for it
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.corpus.parquet import (
+    BadFile,
+    Range,
+    chunk_range,
+    coalesce,
+    column_index,
+    decode,
+    footer_range,
+    missing_footer,
+    number_column,
+    parse_footer,
+    text_column,
+    top_level,
+)
+from tasks.corpus.scratch import Scratch
+from tasks.corpus.workers import Tick, Workers
+from tasks.errors import InputError
+from tasks.progress import Progress
+from tasks.spec import Pool
+from tasks.store.artifact import Work
+from tasks.store.blobs import Blob, Blobs, open_blobs
+
+FILES_IN_FLIGHT = 16
+ROW_GROUPS = ("file", "row_group", "rows", "start", "end", "text_bytes")
+UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class IndexJob:
+    """Some blobs, by number in the pool, to be indexed into `scratch`."""
+
+    pool: Pool
+    url: str
+    blobs: tuple[tuple[int, Blob], ...]
+    scratch: Scratch
+
+
+def index_blobs(job: IndexJob, tick: Tick) -> None:
+    """Leave one file in the scratch space for each blob. A blob that cannot be used is recorded with its problem."""
+    source = open_blobs(job.url)
+    with ThreadPoolExecutor(FILES_IN_FLIGHT) as files, ThreadPoolExecutor(2 * FILES_IN_FLIGHT) as network:
+
+        def one(number: int, blob: Blob) -> int:
+            try:
+                entry = _read(source, network, blob, job.pool)
+            except BadFile as error:
+                entry = _Entry(error.reason)
+            job.scratch.write(_name(number), [entry.to_bytes()])
+            return len(entry.scores)
+
+        before = dict(vars(source.counters))
+        futures = [files.submit(one, number, blob) for number, blob in job.blobs]
+        try:
+            for future in futures:
+                rows = future.result()
+                now = dict(vars(source.counters))
+                tick({"units": 1, "rows": rows} | {name: now[name] - before[name] for name in now})
+                before = now
+        except BaseException:
+            files.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def build(
+    work: Work, pool: Pool, url: str, blobs: Sequence[Blob], scratch: Scratch, workers: Workers, progress: Progress
+) -> None:
+    """Write the index of `blobs` into a work directory. Raises InputError naming files that cannot be used."""
+    done = scratch.sizes()
+    todo = [(number, blob) for number, blob in enumerate(blobs) if _name(number) not in done]
+    finished, counters = len(blobs) - len(todo), {"bytes_read": 0, "requests": 0, "retries": 0, "rows": 0}
+
+    def tick(counted: dict[str, int]) -> None:
+        nonlocal finished
+        finished += counted["units"]
+        for name in counters:
+            counters[name] += counted[name]
+        progress("index", finished, len(blobs), counters)
+
+    jobs = [IndexJob(pool, url, tuple(batch), scratch) for batch in workers.batches(todo)]
+    for _ in workers.run(index_blobs, jobs, tick):
+        pass
+    _reduce(work, pool, url, blobs, scratch, counters["retries"])
+    scratch.clear()
+
+
+@dataclass
+class _Entry:
+    """What the index keeps of one blob."""
+
+    problem: str = ""
+    footer: bytes = b""
+    groups: np.ndarray = None
+    scores: np.ndarray = None
+    tokens: np.ndarray = None
+    nulls: int = 0
+    bytes_read: int = 0
+    requests: int = 0
+
+    def __post_init__(self) -> None:
+        if self.groups is None:
+            self.groups = np.zeros((0, len(ROW_GROUPS) - 1), np.int64)
+            self.scores, self.tokens = np.zeros(0), np.zeros(0, np.int32)
+
+    def to_bytes(self) -> bytes:
+        counts = {k: getattr(self, k) for k in ("problem", "nulls", "bytes_read", "requests")}
+        out = io.BytesIO()
+        arrays = {"groups": self.groups, "scores": self.scores, "tokens": self.tokens}
+        np.savez(out, footer=np.frombuffer(self.footer, np.uint8), counts=np.array(json.dumps(counts)), **arrays)
+        return out.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: memoryview) -> "_Entry":
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            counts = json.loads(str(arrays["counts"]))
+            return cls(
+                footer=arrays["footer"].tobytes(),
+                groups=arrays["groups"],
+                scores=arrays["scores"],
+                tokens=arrays["tokens"],
+                **counts,
+            )
+
+
+def _name(number: int) -> str:
+    return f"{number:08d}.npz"
+
+
+def _read(source: Blobs, network: ThreadPoolExecutor, blob: Blob, pool: Pool) -> _Entry:
+    """Index one blob. Raises BadFile."""
+    requests, count = 0, 0
+
+    def fetch(ranges: Sequence[Range]) -> list[tuple[int, memoryview]]:
+        nonlocal requests, count
+        parts: list[tuple[int, Future]] = [
+            (r.start, network.submit(source.read_range, blob, r.start, r.end)) for r in ranges
+        ]
+        requests, count = requests + len(ranges), count + sum(r.end - r.start for r in ranges)
+        return [(start, future.result()) for start, future in parts]
+
+    if blob.size < 12:
+        raise BadFile(blob.name, f"is not a Parquet file ({blob.size} bytes)")
+    end = footer_range(blob.size)
+    [(start, tail)] = fetch([end])
+    parts = [(start, tail)]
+    if (missing := missing_footer(blob.name, blob.size, tail)) is not None:
+        [(start, head)] = fetch([missing])
+        tail = memoryview(bytes(head) + bytes(tail))
+        parts = [(start, tail)]
+    length = int.from_bytes(tail[-8:-4], "little") + 8
+    footer_bytes = bytes(tail[-length:])
+    footer = parse_footer(blob.name, footer_bytes)
+    text = text_column(blob.name, footer, pool.text_column)
+    weights = wanted_scores(blob.name, footer, pool)
+    numbers = {name: number_column(blob.name, footer, name) for name in weights}
+    if pool.token_count_column and pool.token_count_column in top_level(footer):
+        numbers[pool.token_count_column] = number_column(blob.name, footer, pool.token_count_column)
+    if footer.num_rows == 0:
+        raise BadFile(blob.name, "is empty (0 rows)")
+
+    groups, ranges = [], []
+    for group in range(footer.num_row_groups):
+        rows = footer.row_group(group).num_rows
+        place = chunk_range(blob.name, blob.size, footer, group, text)
+        groups.append(
+            (group, rows, place.start, place.end, footer.row_group(group).column(text).total_uncompressed_size)
+        )
+        if rows:
+            ranges += [chunk_range(blob.name, blob.size, footer, group, column) for column in numbers.values()]
+    have = Range(start, blob.size)
+    parts += fetch(coalesce(r for r in ranges if r.start < have.start))
+    row_groups = [group for group, rows, *_ in groups if rows]
+    table = decode(blob.name, blob.size, footer_bytes, parts, row_groups, list(numbers)) if numbers else None
+    if sum(rows for _, rows, *_ in groups) != footer.num_rows:
+        raise BadFile(blob.name, f"is damaged (its row groups do not add up to {footer.num_rows:,} rows)")
+
+    scores, nulls = composite(table, weights, footer.num_rows)
+    tokens = np.full(footer.num_rows, UNKNOWN, np.int32)
+    if pool.token_count_column in numbers:
+        column = table.column(pool.token_count_column).to_numpy().astype(np.float64)
+        known = (column >= 0) & (column < 2**31)
+        tokens[known] = column[known].astype(np.int32)
+    return _Entry(footer=footer_bytes, groups=np.array(groups, np.int64), scores=scores, tokens=tokens, nulls=nulls, bytes_read=count, requests=requests)  # fmt: skip
+
+
+def wanted_scores(name: str, footer: pq.FileMetaData, pool: Pool) -> dict[str, float]:
+    """Score columns to read of a file, with their weights. Raises BadFile when a rated file lacks one.
+
+    A prebuilt subset is not ranked: its scores are for the report, so they are read where they are.
+    """
+    if pool.format == "unrated":
+        return {}
+    weights = {column: weight for column, weight in pool.score.items() if weight > 0}
+    if pool.format == "prebuilt":
+        columns = top_level(footer)
+        if all(column in columns for column in weights):
+            return weights
+        return {"score": 1.0} if "score" in columns else {}
+    for column in weights:
+        column_index(name, footer, column)
+    return weights
+
+
+def composite(table: pa.Table | None, weights: dict[str, float], rows: int) -> tuple[np.ndarray, int]:
+    """Weighted mean of the score columns, float64 (rows,), and how many values were null or NaN (they count as 0)."""
+    total, nulls = np.zeros(rows), 0
+    for column, weight in weights.items():
+        values = table.column(column).to_numpy().astype(np.float64)
+        bad = ~np.isfinite(values)
+        nulls += int(bad.sum())
+        total += weight * np.where(bad, 0.0, values)
+    return (total / sum(weights.values()) if weights else total), nulls
+
+
+def _reduce(work: Work, pool: Pool, url: str, blobs: Sequence[Blob], scratch: Scratch, retries: int) -> None:
+    """Join the entries of all blobs into the files of the index."""
+    sizes = scratch.sizes()
+    entries = (_Entry.from_bytes(scratch.read(_name(number), 0, sizes[_name(number)])) for number in range(len(blobs)))
+    files: list[dict[str, Any]] = []
+    groups, scores, tokens = [], [], []
+    footers = []
+    for number, (blob, entry) in enumerate(zip(blobs, entries, strict=True)):
+        files.append(
+            {
+                "blob": blob.name,
+                "size": blob.size,
+                "etag": blob.etag,
+                "rows": len(entry.scores),
+                "row_groups": len(entry.groups),
+                "null_scores": entry.nulls,
+                "problem": entry.problem,
+                "bytes_read": entry.bytes_read,
+                "requests": entry.requests,
+            }
+        )
+        footers.append(entry.footer)
+        groups.append(np.column_stack([np.full(len(entry.groups), number), entry.groups]))
+        scores.append(entry.scores)
+        tokens.append(entry.tokens)
+    bad = [file for file in files if file["problem"]]
+    if bad and not pool.skip_bad_files:
+        for number, file in enumerate(files):
+            if file["problem"]:
+                scratch.remove(_name(number))  # a rerun looks again
+        more = f" (and {len(bad) - 1} more of {len(blobs)} files)" if len(bad) > 1 else ""
+        raise InputError(
+            f"{url}/{bad[0]['blob']} {bad[0]['problem']}{more}: repair or remove it, or set skip_bad_files."
+        )
+    score, token = np.concatenate(scores), np.concatenate(tokens)
+    if not len(score):
+        raise InputError(f"{url} holds no documents in {len(blobs)} files: check the URL.")
+
+    table = pa.Table.from_pylist(files).append_column("footer", pa.array(footers, pa.large_binary()))
+    _write(work, "files.parquet", lambda path: pq.write_table(table, path, compression="zstd", row_group_size=64))
+    rows = np.concatenate(groups)
+    columns = {name: pa.array(rows[:, i], pa.int64()) for i, name in enumerate(ROW_GROUPS)}
+    _write(work, "row_groups.parquet", lambda path: pq.write_table(pa.table(columns), path, compression="zstd"))
+    _write(work, "scores.npy", lambda path: _save(path, score), len(score))
+    known = token >= 0
+    if known.any():
+        _write(work, "tokens.npy", lambda path: _save(path, token), len(token))
+    work.facts.update(
+        documents=len(score),
+        files=len(files) - len(bad),
+        bad_files=[f"{file['blob']} {file['problem']}" for file in bad],
+        row_groups=len(rows),
+        raw_bytes=sum(file["size"] for file in files if not file["problem"]),
+        text_bytes=int(rows[:, 5].sum()),
+        text_bytes_compressed=int((rows[:, 4] - rows[:, 3]).sum()),
+        null_scores=sum(file["null_scores"] for file in files),
+        tokens=int(token[known].sum()) if known.any() else None,
+        documents_without_tokens=int((~known).sum()),
+        bytes_read=sum(file["bytes_read"] for file in files),
+        requests=sum(file["requests"] for file in files),
+        retries=retries,
+    )
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, array)
+
+
+def _write(work: Work, name: str, write: Any, rows: int | None = None) -> None:
+    write(work.temporary(name))
+    work.finish(name, rows)
+
+
+class Index:
+    """A finished index, opened: arrays over documents and over row groups."""
+
+    def __init__(self, folder: Path):
+        table = pq.read_table(folder / "files.parquet", columns=["blob", "size", "etag", "rows", "problem"])
+        self.folder = folder
+        self.blobs = [
+            Blob(name, size, etag)
+            for name, size, etag in zip(*(table.column(c).to_pylist() for c in ("blob", "size", "etag")), strict=True)
+        ]
+        self.first = np.concatenate([[0], np.cumsum(table.column("rows").to_numpy())])
+        """Number of the first document of each file, (files + 1,) int64."""
+        groups = pq.read_table(folder / "row_groups.parquet")
+        self.file, self.row_group, self.rows, self.start, self.end, self.text_bytes = (
+            groups.column(name).to_numpy() for name in ROW_GROUPS
+        )
+        self.group_first = np.concatenate([[0], np.cumsum(self.rows)])
+        """Number of the first document of each row group, (row groups + 1,) int64."""
+        self.scores = np.load(folder / "scores.npy", mmap_mode="r")
+        tokens = folder / "tokens.npy"
+        self.tokens = np.load(tokens, mmap_mode="r") if tokens.exists() else None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def place(self, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """File numbers and rows within the file of documents."""
+        file = np.searchsorted(self.first, documents, side="right") - 1
+        return file, documents - self.first[file]
+
+    def footers(self, files: Sequence[int]) -> dict[int, bytes]:
+        """The stored footers of some files."""
+        reader = pq.ParquetFile(self.folder / "files.parquet")
+        wanted: dict[int, list[int]] = {}
+        for number in files:
+            wanted.setdefault(number // 64, []).append(number)
+        footers = {}
+        for group, numbers in wanted.items():
+            column = reader.read_row_group(group, columns=["footer"]).column("footer")
+            footers.update((number, column[number % 64].as_py()) for number in numbers)
+        return footers

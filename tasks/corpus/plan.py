@@ -1,0 +1,99 @@
+"""What an arm takes, reads and needs, from the index alone: before any text moves."""
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.corpus.estimate import CPU_BYTES_PER_SECOND
+from tasks.corpus.index import Index
+from tasks.errors import InputError
+
+LEVELS = np.arange(11) / 10
+RESERVE = 512 << 20
+"""Free bytes that a preparation leaves on the disk."""
+
+COMPRESSED = 0.5
+"""Bytes of a zstd-3 shard for one byte of web text, rounded up: texts of the web come to 0.35-0.45."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An arm before it is made: counts are exact, bytes are estimates from the footers.
+
+    `documents`: before texts of the holdout and duplicates are removed; `tokens`: of the pool's own column, None without
+    one; `disk_bytes`: at the peak, intermediate runs and shards together; `seconds`: expected on this machine's cores,
+    reading not counted.
+    """
+
+    pool_id: str
+    arm_id: str
+    pool_documents: int
+    holdout_documents: int
+    documents: int
+    tokens: int | None
+    text_bytes: int
+    score_quantiles: dict[str, float]
+    pool_score_quantiles: dict[str, float]
+    files: int
+    blobs_to_read: int
+    bytes_to_read: int
+    requests: int
+    disk_bytes: int
+    disk_free: int
+    seconds: float
+    reused: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    def check_disk(self, folder: Path) -> None:
+        """Raises InputError when the disk under `folder` is too small."""
+        if not self.reused and self.disk_bytes + RESERVE > self.disk_free:
+            raise InputError(
+                f"The arm {self.arm_id} needs {self.disk_bytes / 1e9:.1f} GB under {folder} and "
+                f"{self.disk_free / 1e9:.1f} GB are free: make room, or choose another root."
+            )
+
+
+def plan(
+    pool_id: str, arm_id: str, index: Index, held: int, order: np.ndarray, folder: Path, cores: int, reused: bool
+) -> Plan:
+    """The plan of an arm that takes the documents `order`."""
+    documents = np.sort(order)
+    bounds = np.searchsorted(documents, index.group_first)
+    chosen = np.diff(bounds)
+    used = chosen > 0
+    # a row group's bytes are known; a document's are taken as the mean of its row group
+    text_bytes = int((index.text_bytes[used] * (chosen[used] / index.rows[used])).sum())
+    tokens = None
+    if index.tokens is not None:
+        counts = index.tokens[documents]
+        tokens = int(counts[counts >= 0].sum(dtype=np.int64))
+    return Plan(
+        pool_id=pool_id,
+        arm_id=arm_id,
+        pool_documents=len(index),
+        holdout_documents=held,
+        documents=len(order),
+        tokens=tokens,
+        text_bytes=text_bytes,
+        score_quantiles=quantiles(index.scores[documents]),
+        pool_score_quantiles=quantiles(index.scores),
+        files=len(index.blobs),
+        blobs_to_read=len(np.unique(index.file[used])),
+        bytes_to_read=int((index.end[used] - index.start[used]).sum()),
+        requests=int(used.sum()),
+        disk_bytes=int(text_bytes * (1 + COMPRESSED)),
+        disk_free=shutil.disk_usage(folder).free,
+        seconds=text_bytes / CPU_BYTES_PER_SECOND / cores,
+        reused=reused,
+    )
+
+
+def quantiles(scores: np.ndarray) -> dict[str, float]:
+    """Deciles of scores, by level."""
+    return {f"{level:g}": float(value) for level, value in zip(LEVELS, np.quantile(scores, LEVELS), strict=True)}

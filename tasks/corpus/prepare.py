@@ -1,0 +1,321 @@
+"""Blobs -> pool -> arm: the steps of preparation, each an artifact that is skipped when complete and continued when not.
+
+open_pool     list the source; the pool's name follows from its parameters and the blobs' ETags
+build_index   pools/<pool>/index       footers and scores
+build_holdout pools/<pool>/holdout     documents for evaluation
+build_sample  pools/<pool>/sample      text for the tokenizer
+plan_arm      what an arm would take, read and need, before any text moves
+build_arms    arms/<arm>/text          shards of several arms in one pass over the text
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.corpus import emit, holdout, index, sample, scatter
+from tasks.corpus.holdout import Holdout
+from tasks.corpus.index import UNKNOWN, Index
+from tasks.corpus.plan import Plan, plan
+from tasks.corpus.scratch import Scratch
+from tasks.corpus.selection import select
+from tasks.corpus.shards import RANKS, shard_bounds, shard_name
+from tasks.corpus.workers import Workers, local_workers
+from tasks.errors import InputError
+from tasks.progress import Progress, silent
+from tasks.spec import Arm, Pool
+from tasks.store import names
+from tasks.store.artifact import Artifact, Work, locked
+from tasks.store.blobs import Blob, Blobs, open_blobs
+from tasks.store.root import Root
+
+DOCUMENTS = "documents.parquet"
+SUFFIX = ".parquet"
+
+
+@dataclass(frozen=True)
+class PoolHandle:
+    """A pool whose source was listed: its name, its blobs, and the URL under which they are read."""
+
+    pool: Pool
+    pool_id: str
+    blobs: tuple[Blob, ...]
+    url: str
+    readable: tuple[Blob, ...]
+    """The same blobs as `url` has them: their ETags are those of local copies when they were downloaded in bulk."""
+
+    def source(self) -> Blobs:
+        """The store that the blobs are read from."""
+        return open_blobs(self.url)
+
+
+def open_pool(root: Root, pool: Pool | PoolHandle) -> PoolHandle:
+    """List the pool's source. Raises InputError when it cannot be listed or has no Parquet files."""
+    if isinstance(pool, PoolHandle):
+        return pool
+    blobs = tuple(open_blobs(pool.source).list(suffix=SUFFIX))
+    if not blobs:
+        raise InputError(f"{pool.source} holds no files ending in {SUFFIX}: check the URL.")
+    return PoolHandle(pool, names.pool_id(pool, blobs), blobs, pool.source, blobs)
+
+
+def build_index(
+    root: Root,
+    pool: Pool | PoolHandle,
+    *,
+    workers: int | None = None,
+    mapper: Workers | None = None,
+    progress: Progress = silent,
+) -> Artifact:
+    """The index of the pool. Raises InputError naming files that cannot be used, ChangedError when a blob changes."""
+    handle = open_pool(root, pool)
+    name = f"pools/{handle.pool_id}/index"
+    mapper = mapper or local_workers(workers)
+
+    def make(work: Work) -> None:
+        scratch = Scratch.open(root, f"pools/{handle.pool_id}/.index", shared=mapper.shared)
+        index.build(work, handle.pool, handle.url, handle.readable, scratch, mapper, progress)
+
+    return root.build(name, make, spec=handle.pool.identity(), inputs={"pool": handle.pool_id})
+
+
+def build_holdout(
+    root: Root, pool: Pool | PoolHandle, *, workers: int | None = None, progress: Progress = silent
+) -> Artifact:
+    """The holdout of the pool, and its index if need be."""
+    handle = open_pool(root, pool)
+    indexed = build_index(root, handle, workers=workers, progress=progress)
+
+    def make(work: Work) -> None:
+        opened = _open_index(handle, indexed)
+        holdout.build(work, handle.pool, handle.source(), opened, local_workers(workers).threads, progress)
+
+    name = f"pools/{handle.pool_id}/holdout"
+    return root.build(name, make, spec=handle.pool.identity(), inputs={"index": indexed.fingerprint})
+
+
+def build_sample(
+    root: Root, pool: Pool | PoolHandle, *, workers: int | None = None, progress: Progress = silent
+) -> Artifact:
+    """The tokenizer's sample of the pool, and its index and holdout if need be."""
+    handle = open_pool(root, pool)
+    held = build_holdout(root, handle, workers=workers, progress=progress)
+
+    def make(work: Work) -> None:
+        opened = _open_index(handle, build_index(root, handle))
+        threads = local_workers(workers).threads
+        sample.build(work, handle.pool, handle.source(), opened, Holdout(held, opened), threads, progress)
+
+    name = f"pools/{handle.pool_id}/sample"
+    return root.build(name, make, spec=handle.pool.identity(), inputs={"holdout": held.fingerprint})
+
+
+def plan_arm(
+    root: Root, pool: Pool | PoolHandle, arm: Arm, *, workers: int | None = None, check_disk: bool = True
+) -> Plan:
+    """What the arm takes, reads and needs. Builds index and holdout if need be.
+
+    Raises InputError when the pool cannot serve the arm, or with `check_disk` when the disk is too small for it.
+    """
+    handle = open_pool(root, pool)
+    held = build_holdout(root, handle, workers=workers)
+    opened = _open_index(handle, build_index(root, handle, workers=workers))
+    order = _select(handle, arm, opened, Holdout(held, opened))
+    name = names.arm_id(arm, handle.pool_id)
+    reused = root.find(f"arms/{name}/text") is not None
+    made = plan(
+        handle.pool_id, name, opened, held.facts["documents"], order, root.folder, local_workers(workers).count, reused
+    )
+    if check_disk:
+        made.check_disk(root.folder)
+    return made
+
+
+def build_arms(
+    root: Root,
+    pool: Pool | PoolHandle,
+    arms: Sequence[Arm],
+    *,
+    workers: int | None = None,
+    mapper: Workers | None = None,
+    progress: Progress = silent,
+) -> list[Artifact]:
+    """The text of several arms of one pool, by a single pass over the pool's text for all that are not complete.
+
+    Memory is bounded by a piece of a blob and a bucket of shards for each worker, and 30 bytes a document. Raises
+    InputError, ChangedError when a blob is no longer the indexed one.
+    """
+    if not arms:
+        raise InputError("No arm is given: name at least one.")
+    handle = open_pool(root, pool)
+    mapper = mapper or local_workers(workers)
+    held = build_holdout(root, handle, workers=workers, progress=progress)
+    text_names = {arm: f"arms/{names.arm_id(arm, handle.pool_id)}/text" for arm in arms}
+    with ExitStack() as stack:
+        for name in sorted(set(text_names.values())):
+            stack.enter_context(locked(root.path(f".locks/pass.{name.replace('/', '.')}.lock")))
+        missing = [arm for arm in text_names if root.find(text_names[arm]) is None]
+        makers = _scatter(root, handle, missing, held, mapper, progress) if missing else {}
+        return [
+            root.build(
+                text_names[arm],
+                makers.get(arm, _unreachable),
+                spec=arm.identity(),
+                inputs={"pool": handle.pool_id, "holdout": held.fingerprint},
+            )
+            for arm in arms
+        ]
+
+
+def _unreachable(work: Work) -> None:
+    raise AssertionError(f"{work.path} was complete a moment ago")
+
+
+def _open_index(handle: PoolHandle, indexed: Artifact) -> Index:
+    opened = Index(indexed.path)
+    opened.blobs = list(handle.readable)
+    return opened
+
+
+def _select(handle: PoolHandle, arm: Arm, opened: Index, held: Holdout) -> np.ndarray:
+    """The arm's documents in order: those of the holdout are never among them."""
+    free = np.ones(len(opened), bool)
+    free[held.documents] = False
+    documents = np.flatnonzero(free)
+    tokens = opened.tokens[documents] if opened.tokens is not None else None
+    order = select(arm, handle.pool, documents, opened.scores[documents], tokens)
+    if len(order) < RANKS:
+        raise InputError(
+            f"The arm {arm.name} takes {len(order)} documents, fewer than the {RANKS} row groups of a shard: raise its share."
+        )
+    return order
+
+
+def _scatter(
+    root: Root, handle: PoolHandle, arms: Sequence[Arm], held: Artifact, mapper: Workers, progress: Progress
+) -> dict[Arm, Callable[[Work], None]]:
+    """Read the text once for all `arms`; what remains to be done for each is returned."""
+    opened = _open_index(handle, build_index(root, handle))
+    taken = Holdout(held, opened)
+    orders = {arm: _select(handle, arm, opened, taken) for arm in arms}
+    for arm, order in orders.items():
+        name = names.arm_id(arm, handle.pool_id)
+        plan(handle.pool_id, name, opened, len(taken.documents), order, root.folder, mapper.count, False).check_disk(
+            root.folder
+        )
+    spaces = {
+        arm: Scratch.open(root, f"arms/{names.arm_id(arm, handle.pool_id)}/.runs", shared=mapper.shared) for arm in arms
+    }
+    wanted = [(spaces[arm], orders[arm], arm.deduplicate) for arm in arms]
+    done = [set(spaces[arm].sizes()) for arm in arms]
+    pieces = list(scatter.plan_pieces(opened, wanted, done, handle.readable))
+    texts = taken.known_texts()
+    count = _Count("text", len(pieces), progress)
+    jobs = [
+        scatter.ScatterJob(
+            handle.url, handle.pool.text_column, tuple(batch), texts, handle.pool.skip_bad_files, mapper.threads
+        )
+        for batch in mapper.batches(pieces)
+    ]
+    for _ in mapper.run(scatter.scatter, jobs, count):
+        pass
+
+    def maker(arm: Arm) -> Callable[[Work], None]:
+        return lambda work: _emit(
+            work, arm, handle, opened, orders[arm], spaces[arm], held, mapper, count.counters["retries"], progress
+        )
+
+    return {arm: maker(arm) for arm in arms}
+
+
+def _emit(
+    work: Work,
+    arm: Arm,
+    handle: PoolHandle,
+    opened: Index,
+    order: np.ndarray,
+    scratch: Scratch,
+    held: Artifact,
+    mapper: Workers,
+    retries: int,
+    progress: Progress,
+) -> None:
+    """Write the shards of one arm from its runs, the holdout as the last one, and the list of what it took."""
+    runs = scatter.Runs.read(scratch)
+    dropped = runs.duplicates()
+    kept = np.sort(runs.ranks[~dropped])
+    if len(kept) < RANKS:
+        raise InputError(f"The arm {arm.name} has only {len(kept)} documents with text: {RANKS} are needed.")
+    bounds = shard_bounds(len(kept), arm.documents_per_shard)
+    shards = len(bounds) - 1
+    finished = [work.done(shard_name(n)) is not None for n in range(shards)]
+    limit = emit.REMOTE_BUCKET_BYTES if scratch.url else emit.BUCKET_BYTES
+    buckets = emit.plan_buckets(runs, dropped, bounds, finished, limit)
+    count = _Count("shards", shards, progress, sum(finished))
+    jobs = [emit.EmitJob(scratch, work, tuple(batch), mapper.threads) for batch in mapper.batches(buckets)]
+    for _ in mapper.run(emit.emit, jobs, count):
+        pass
+    last = shard_name(shards)
+    shutil.copyfile(held.path / "shard.parquet", work.temporary(last))
+    work.finish(last, held.facts["documents"])
+    documents = order[kept]
+    tokens = opened.tokens[documents] if opened.tokens is not None else None
+    _write_documents(work, opened, documents, tokens)
+    work.facts.update(
+        documents=len(documents),
+        shards=shards,
+        bytes=int(runs.lengths[~dropped].sum(dtype=np.int64)),
+        tokens=int(tokens[tokens >= 0].sum(dtype=np.int64)) if tokens is not None else None,
+        holdout_documents=held.facts["documents"],
+        duplicates=int(dropped.sum()),
+        bad_files=list(runs.problems),
+        retries=retries,
+        **runs.counts,
+    )
+    scratch.clear()
+
+
+def _write_documents(work: Work, opened: Index, documents: np.ndarray, tokens: np.ndarray | None) -> None:
+    """documents.parquet: rank, blob, row, score and tokens of what the arm took."""
+    schema = pa.schema(
+        [
+            ("rank", pa.int64()),
+            ("blob", pa.dictionary(pa.int32(), pa.string())),
+            ("row", pa.int64()),
+            ("score", pa.float64()),
+            ("tokens", pa.int64()),
+        ]
+    )
+    blobs = pa.array([blob.name for blob in opened.blobs])
+    with pq.ParquetWriter(work.temporary(DOCUMENTS), schema, compression="zstd", compression_level=3) as writer:
+        for start in range(0, len(documents), 1 << 20):
+            part = documents[start : start + (1 << 20)]
+            file, row = opened.place(part)
+            count = tokens[start : start + (1 << 20)] if tokens is not None else np.full(len(part), UNKNOWN)
+            columns = [
+                pa.array(np.arange(start, start + len(part))),
+                pa.DictionaryArray.from_arrays(pa.array(file.astype(np.int32)), blobs),
+                pa.array(row),
+                pa.array(opened.scores[part]),
+                pa.array(count.astype(np.int64), mask=count < 0),
+            ]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+    work.finish(DOCUMENTS, len(documents))
+
+
+class _Count:
+    """Adds up the ticks of jobs and tells the caller."""
+
+    def __init__(self, stage: str, total: int, progress: Progress, done: int = 0):
+        self.stage, self.total, self.progress, self.done = stage, total, progress, done
+        self.counters = {"bytes_read": 0, "requests": 0, "retries": 0, "rows": 0}
+
+    def __call__(self, counted: dict[str, int]) -> None:
+        self.done += counted["units"]
+        for name in self.counters:
+            self.counters[name] += counted.get(name, 0)
+        self.progress(self.stage, self.done, self.total, self.counters)

@@ -1,0 +1,231 @@
+"""First half of the text pass: read the selected rows of each blob once and leave a sorted run for each arm.
+
+A run holds the texts that one arm takes from some row groups of one blob, by rank in the arm. It is written whole or not
+at all, so that a killed preparation goes on behind the last finished one. Layout:
+
+    texts, back to back | rank uint32 each | length uint32 each | digest, 16 bytes each (only for deduplication) | trailer
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.corpus.fetch import Parts, fetch_ahead
+from tasks.corpus.index import Index
+from tasks.corpus.parquet import BadFile, Range
+from tasks.corpus.scratch import Scratch
+from tasks.corpus.texts import DIGEST, KnownTexts, Reading, buffers, digests, lengths, take_texts
+from tasks.corpus.workers import Tick
+from tasks.errors import InputError
+from tasks.store.blobs import open_blobs
+
+PIECE_BYTES = 48 << 20
+"""Decoded text that is read at once: bounds the memory of a decoder, however large a blob is."""
+
+TRAILER = 512
+COUNTS = ("holdout_texts_removed", "empty_texts", "bytes_read", "requests")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one arm takes of a piece: ascending rows (counted within the piece) and their ranks in the arm."""
+
+    scratch: Scratch
+    rows: np.ndarray
+    ranks: np.ndarray
+    digests: bool
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Row groups of one blob and what the arms take of them."""
+
+    name: str
+    reading: Reading
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True)
+class ScatterJob:
+    """Some pieces of a pool, to be read from `url`."""
+
+    url: str
+    text_column: str
+    pieces: tuple[Piece, ...]
+    holdout: KnownTexts
+    skip_bad_files: bool
+    threads: int
+
+
+def scatter(job: ScatterJob, tick: Tick) -> None:
+    """Write the runs of all pieces. Raises InputError naming a blob whose text cannot be used."""
+    source = open_blobs(job.url)
+
+    def handle(piece: Piece, parts: Parts) -> int:
+        size = sum(len(data) for _, data in parts)
+        try:
+            table = piece.reading.table(parts, [job.text_column])
+            column, problem = table.column(job.text_column), ""
+            runs = [_run(piece, column, target, job.holdout) for target in piece.targets]
+        except BadFile as error:
+            if not job.skip_bad_files:
+                raise InputError(f"{source.url}/{error}: repair or remove the file, or set skip_bad_files.") from error
+            problem = str(error)
+            runs = [([], {}) for _ in piece.targets]
+        for target, (arrays, counts) in zip(piece.targets, runs, strict=True):
+            counts = counts | {"bytes_read": size, "requests": len(parts)}
+            _write_run(target.scratch, piece.name, arrays, counts, problem)
+        return sum(len(target.rows) for target in piece.targets)
+
+    items = ((piece, piece.reading.blob, piece.reading.requests()) for piece in job.pieces)
+    before = dict(vars(source.counters))
+    for rows in fetch_ahead(source, items, handle, threads=job.threads):
+        now = dict(vars(source.counters))
+        tick({"units": 1, "rows": rows} | {name: now[name] - before[name] for name in now})
+        before = now
+
+
+def _run(
+    piece: Piece, column: pa.ChunkedArray, target: Target, holdout: KnownTexts
+) -> tuple[list[np.ndarray], dict[str, int]]:
+    """The arrays of one run (data, ranks, lengths, digests) and what was left out."""
+    texts = take_texts(piece.reading.blob.name, column, target.rows)
+    empty = lengths(texts) == 0
+    held = holdout.matches(texts) & ~empty
+    kept = np.flatnonzero(~(empty | held))
+    order = kept[np.argsort(target.ranks[kept])]
+    texts = texts.take(pa.array(order))
+    offsets, data = buffers(texts)
+    arrays = [data[: offsets[-1]], target.ranks[order], np.diff(offsets).astype(np.uint32)]
+    if target.digests:
+        arrays.append(digests(texts))
+    return arrays, {"holdout_texts_removed": int(held.sum()), "empty_texts": int(empty.sum())}
+
+
+def _write_run(scratch: Scratch, name: str, arrays: list[np.ndarray], counts: Mapping[str, int], problem: str) -> None:
+    rows, size = (len(arrays[1]), len(arrays[0])) if arrays else (0, 0)
+    trailer = {"rows": rows, "bytes": size, "digests": len(arrays) > 3, "problem": problem[:200], **counts}
+    scratch.write(name, [*(a.view(np.uint8) for a in arrays), json.dumps(trailer).encode().ljust(TRAILER)])
+
+
+def plan_pieces(
+    index: Index,
+    arms: Sequence[tuple[Scratch, np.ndarray, bool]],
+    done: Sequence[Iterable[str]],
+    blobs: Sequence,
+    files_at_once: int = 64,
+) -> Iterator[Piece]:
+    """The pieces of the pool that some arm still needs.
+
+    `arms`: for each its scratch space, its documents in order, and whether digests are wanted; `done`: the names of the
+    runs it has already; `blobs`: as they are to be read, in the pool's order.
+    """
+    sorted_arms = []
+    for scratch, order, wants in arms:
+        by_document = np.argsort(order, kind="stable").astype(np.uint32)
+        sorted_arms.append((scratch, order[by_document], by_document, wants))
+    group_bounds = np.searchsorted(index.file, np.arange(len(index.blobs) + 1))
+    footers: dict[int, bytes] = {}
+    for file in range(len(index.blobs)):
+        if file % files_at_once == 0:
+            footers = index.footers(range(file, min(file + files_at_once, len(index.blobs))))
+        for part, groups in enumerate(_cut(index, range(group_bounds[file], group_bounds[file + 1]))):
+            name = f"{file:08d}-{part:05d}.run"
+            targets, used = [], np.zeros(len(groups), bool)
+            chosen = []
+            first = index.group_first[groups[0]]
+            bounds = index.group_first[np.array([*groups, groups[-1] + 1])]
+            for (scratch, documents, ranks, wants), finished in zip(sorted_arms, done, strict=True):
+                low, high = np.searchsorted(documents, (bounds[0], bounds[-1]))
+                if low == high or name in finished:
+                    continue
+                rows = documents[low:high]
+                used |= np.diff(np.searchsorted(rows, bounds)) > 0
+                chosen.append((scratch, rows, ranks[low:high], wants))
+            if not chosen:
+                continue
+            kept = [group for group, use in zip(groups, used, strict=True) if use]
+            # rows are counted within the row groups that are read
+            skipped = np.cumsum(np.where(used, 0, np.diff(bounds)))
+            for scratch, rows, ranks, wants in chosen:
+                group = np.searchsorted(bounds, rows, side="right") - 1
+                targets.append(Target(scratch, (rows - first - skipped[group]).astype(np.int64), ranks, wants))
+            reading = Reading(
+                blobs[file],
+                footers[file],
+                tuple(int(index.row_group[g]) for g in kept),
+                tuple(int(index.rows[g]) for g in kept),
+                tuple(Range(int(index.start[g]), int(index.end[g])) for g in kept),
+            )
+            yield Piece(name, reading, tuple(targets))
+
+
+def _cut(index: Index, groups: Sequence[int]) -> Iterator[list[int]]:
+    """Row groups of one file in pieces of about `PIECE_BYTES` of decoded text, at least one row group each."""
+    piece: list[int] = []
+    size = 0
+    for group in groups:
+        if piece and size + index.text_bytes[group] > PIECE_BYTES:
+            yield piece
+            piece, size = [], 0
+        piece.append(group)
+        size += int(index.text_bytes[group])
+    if piece:
+        yield piece
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The headers of all runs of an arm: per run its name, per document (runs one after another, by rank) its place."""
+
+    names: tuple[str, ...]
+    first: np.ndarray
+    """Position of each run's first document, (runs + 1,)."""
+    ranks: np.ndarray
+    lengths: np.ndarray
+    digests: np.ndarray | None
+    counts: Mapping[str, int]
+    problems: tuple[str, ...]
+
+    @classmethod
+    def read(cls, scratch: Scratch) -> "Runs":
+        """Read the trailers and headers of every run in a scratch space."""
+        sizes = {name: size for name, size in sorted(scratch.sizes().items()) if name.endswith(".run")}
+        ranks, sized, marks, first, problems = [], [], [], [0], []
+        counts = dict.fromkeys(COUNTS, 0)
+        for name, size in sizes.items():
+            trailer = json.loads(bytes(scratch.read(name, size - TRAILER, size)))
+            rows, wants = trailer["rows"], trailer["digests"]
+            header = scratch.read(name, trailer["bytes"], size - TRAILER)
+            ranks.append(np.frombuffer(header, np.uint32, rows))
+            sized.append(np.frombuffer(header, np.uint32, rows, offset=4 * rows))
+            if wants:
+                marks.append(np.frombuffer(header, np.dtype((np.void, DIGEST)), rows, offset=8 * rows))
+            first.append(first[-1] + rows)
+            for key in COUNTS:
+                counts[key] += trailer.get(key, 0)
+            if trailer["problem"]:
+                problems.append(trailer["problem"])
+        none = np.zeros(0, np.uint32)
+        return cls(
+            names=tuple(sizes),
+            first=np.array(first),
+            ranks=np.concatenate([none, *ranks]),
+            lengths=np.concatenate([none, *sized]),
+            digests=np.concatenate(marks) if marks else None,
+            counts=counts,
+            problems=tuple(dict.fromkeys(problems)),
+        )
+
+    def duplicates(self) -> np.ndarray:
+        """Whether the same text has a better rank elsewhere, bool (n,)."""
+        if self.digests is None:
+            return np.zeros(len(self.ranks), bool)
+        by_rank = np.argsort(self.ranks)
+        _, keep = np.unique(self.digests[by_rank], return_index=True)
+        duplicate = np.ones(len(self.ranks), bool)
+        duplicate[by_rank[keep]] = False
+        return duplicate

@@ -1,0 +1,111 @@
+"""Intermediate files of an artifact that is being made: written whole or not at all, found again after a kill.
+
+They lie in a hidden folder on this machine's disk, or, when several machines share the work, below the artifact root.
+On the disk they are not synced, which would cost the disk's bandwidth for files that are read once and deleted; they
+survive a killed process but not a power cut, so those of an earlier boot are not trusted.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from tasks.store.blobs import Blob, Blobs, open_blobs
+from tasks.store.root import Root
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A folder (`url` None) or a prefix of an object store. Names are flat."""
+
+    folder: Path
+    url: str | None = None
+    prefix: str = ""
+
+    @classmethod
+    def open(cls, root: Root, name: str, *, shared: bool) -> "Scratch":
+        """The scratch space `name` of a root; `shared`: other machines must see it."""
+        if shared and root.remote is not None:
+            return cls(root.path(name), root.url, f"{name}/")
+        scratch = cls(root.path(name))
+        scratch._trust_this_boot_only()
+        return scratch
+
+    @cached_property
+    def _remote(self) -> Blobs:
+        return open_blobs(self.url)
+
+    def __getstate__(self) -> dict:
+        return {"folder": self.folder, "url": self.url, "prefix": self.prefix}  # no open connections
+
+    def sizes(self) -> dict[str, int]:
+        """Finished files and their bytes."""
+        if self.url is not None:
+            return {blob.name.removeprefix(self.prefix): blob.size for blob in self._remote.list(self.prefix)}
+        with os.scandir(self.folder) as entries:
+            return {e.name: e.stat().st_size for e in entries if not e.name.startswith(".")}
+
+    def write(self, name: str, parts: Sequence[bytes | memoryview | np.ndarray]) -> None:
+        """A file from its parts, one after another."""
+        if self.url is not None:
+            self._remote.write(self.prefix + name, b"".join(bytes(memoryview(part).cast("B")) for part in parts))
+            return
+        temporary = self.folder / f".{name}.{os.getpid()}"
+        with temporary.open("wb", buffering=0) as file:
+            for part in parts:
+                view = memoryview(part).cast("B")
+                while len(view):
+                    view = view[file.write(view) :]
+        temporary.rename(self.folder / name)
+
+    def read(self, name: str, start: int, end: int) -> memoryview:
+        """Bytes [start, end) of a file."""
+        if self.url is not None:
+            return self._remote.read_range(Blob(self.prefix + name, end, ""), start, end)
+        out = bytearray(end - start)
+        self.read_into(name, start, memoryview(out))
+        return memoryview(out)
+
+    def read_into(self, name: str, start: int, out: memoryview) -> None:
+        """Fill `out` from byte `start` of a file."""
+        if self.url is not None:
+            out[:] = self.read(name, start, start + len(out))
+            return
+        with (self.folder / name).open("rb", buffering=0) as file:
+            file.seek(start)
+            while len(out):
+                count = file.readinto(out)
+                if not count:
+                    raise OSError(f"{self.folder / name} ends before byte {start + len(out):,}")
+                out = out[count:]
+
+    def remove(self, name: str) -> None:
+        """Delete one file."""
+        if self.url is not None:
+            self._remote.delete(self.prefix + name)
+        else:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Delete everything."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.url is not None:
+            for blob in self._remote.list(self.prefix):
+                self._remote.delete(blob.name)
+
+    def _trust_this_boot_only(self) -> None:
+        boot = BOOT_ID.read_text().strip() if BOOT_ID.exists() else "unknown"
+        mark = self.folder / ".boot"
+        if mark.is_file() and mark.read_text() == boot:
+            for torn in self.folder.glob(".*.[0-9]*"):
+                torn.unlink()
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        mark.write_text(boot)

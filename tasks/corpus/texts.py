@@ -1,0 +1,136 @@
+"""Texts of documents out of row groups: checked, contiguous, and recognizable by their content."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.corpus.parquet import BadFile, Range, coalesce, decode
+from tasks.store.blobs import Blob
+
+DIGEST = 16
+"""Bytes of a text's BLAKE2b digest: with 128 bits, 52 million documents collide by chance once in 10^23 pools."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Row groups of one blob that are read at once: their numbers in the file, rows and compressed byte ranges."""
+
+    blob: Blob
+    footer: bytes
+    groups: tuple[int, ...]
+    rows: tuple[int, ...]
+    ranges: tuple[Range, ...]
+
+    def requests(self) -> list[Range]:
+        """What to fetch: neighbouring row groups of a file without other large columns are one request."""
+        return coalesce(self.ranges)
+
+    def table(self, parts: Sequence[tuple[int, memoryview]], columns: Sequence[str]) -> pa.Table:
+        """Decode the fetched parts. Raises BadFile."""
+        table = decode(self.blob.name, self.blob.size, self.footer, parts, self.groups, columns)
+        if table.num_rows != sum(self.rows):
+            raise BadFile(self.blob.name, f"is damaged ({table.num_rows:,} rows instead of {sum(self.rows):,})")
+        return table
+
+
+def take_texts(name: str, column: pa.ChunkedArray, rows: np.ndarray) -> pa.LargeStringArray:
+    """The texts at ascending `rows` of a column as one array. Raises BadFile for bytes that are not UTF-8."""
+    pieces, start = [], 0
+    for chunk in column.chunks:
+        low, high = np.searchsorted(rows, (start, start + len(chunk)))
+        if high - low == len(chunk):
+            pieces.append(chunk)
+        elif high > low:
+            pieces.append(chunk.take(pa.array(rows[low:high] - start)))
+        start += len(chunk)
+    texts = pa.chunked_array(pieces, column.type)
+    try:
+        texts = texts.cast(pa.large_string()).combine_chunks()
+        texts.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise BadFile(name, f"has text that is not UTF-8 in {_first_invalid(pieces, rows)}") from error
+    return texts if isinstance(texts, pa.Array) else pa.concat_arrays(texts.chunks)
+
+
+def _first_invalid(pieces: Iterable[pa.Array], rows: np.ndarray) -> str:
+    position = 0
+    for piece in pieces:
+        for value in piece.cast(pa.large_binary(), safe=False):
+            try:
+                (value.as_py() or b"").decode()
+            except UnicodeDecodeError as error:
+                return f"row {rows[position]:,} of those read (byte {error.start:,}: {error.reason})"
+            position += 1
+    return "its dictionary"
+
+
+def buffers(texts: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets, int64 (n + 1,), and the bytes they point into, uint8."""
+    _, offsets, data = texts.buffers()
+    first = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    return first, np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
+
+
+def from_buffers(offsets: np.ndarray, data: np.ndarray) -> pa.LargeStringArray:
+    """The array of strings over existing memory."""
+    return pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+
+
+def lengths(texts: pa.LargeStringArray) -> np.ndarray:
+    """UTF-8 bytes of each text, int64 (n,); null: 0."""
+    offsets, _ = buffers(texts)
+    sizes = np.diff(offsets)
+    return np.where(texts.is_valid().to_numpy(zero_copy_only=False), sizes, 0) if texts.null_count else sizes
+
+
+def digest(data: np.ndarray, start: int, end: int) -> bytes:
+    """The BLAKE2b digest of one text."""
+    return hashlib.blake2b(data[start:end], digest_size=DIGEST).digest()
+
+
+def digests(texts: pa.LargeStringArray) -> np.ndarray:
+    """Digest of each text, (n,) of 16 bytes."""
+    offsets, data = buffers(texts)
+    joined = b"".join(digest(data, offsets[i], offsets[i + 1]) for i in range(len(texts)))
+    return np.frombuffer(joined, np.dtype((np.void, DIGEST)))
+
+
+def signatures(texts: pa.LargeStringArray) -> np.ndarray:
+    """A cheap 64-bit number of each text, from its length and its first and last 8 bytes: equal texts, equal numbers."""
+    offsets, data = buffers(texts)
+    start, size = offsets[:-1], np.diff(offsets)
+    mixed = size.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    long = size >= 8
+    if long.any():
+        words = np.ndarray((len(data) - 7,), np.dtype("<u8"), data.data, strides=(1,))
+        head, tail = words[start[long]], words[start[long] + size[long] - 8]
+        with np.errstate(over="ignore"):
+            mixed[long] ^= head * np.uint64(0xBF58476D1CE4E5B9) ^ tail * np.uint64(0x94D049BB133111EB)
+    return mixed
+
+
+@dataclass(frozen=True)
+class KnownTexts:
+    """Texts to recognize exactly: sorted signatures to look up first, digests to be sure."""
+
+    signatures: np.ndarray
+    digests: frozenset[bytes]
+
+    @classmethod
+    def of(cls, texts: pa.LargeStringArray) -> "KnownTexts":
+        return cls(np.unique(signatures(texts)), frozenset(value.tobytes() for value in digests(texts)))
+
+    def matches(self, texts: pa.LargeStringArray) -> np.ndarray:
+        """Whether each text is one of these, bool (n,). Only texts with a known signature are hashed."""
+        found = np.zeros(len(texts), bool)
+        if not len(self.signatures) or not len(texts):
+            return found
+        own = signatures(texts)
+        place = np.minimum(np.searchsorted(self.signatures, own), len(self.signatures) - 1)
+        offsets, data = buffers(texts)
+        for i in np.flatnonzero(self.signatures[place] == own):
+            found[i] = digest(data, offsets[i], offsets[i + 1]) in self.digests
+        return found

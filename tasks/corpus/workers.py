@@ -1,0 +1,78 @@
+"""Who does the work: the same jobs on threads of this process, on several processes, or (see `steps`) on many machines.
+
+Decoding, hashing and compression release the interpreter lock, so that a few threads in one process use a few cores fully
+and share one set of buffers; beyond `THREADS` cores there is a process for every `THREADS` of them.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+THREADS = 4
+"""Decoding or encoding threads of one process."""
+
+BATCH = 64
+"""Blobs of one job at most: enough that starting a job costs nothing, few enough that progress shows."""
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+Tick = Callable[[dict[str, int]], None]
+"""Called by a job after each finished unit, with what it counted since the last call."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Threads of this process, or processes of this machine."""
+
+    count: int
+    shared = False
+    """Whether jobs run on other machines, so that what they leave must lie on the artifact root."""
+
+    @property
+    def processes(self) -> int:
+        return -(-self.count // THREADS)
+
+    @property
+    def threads(self) -> int:
+        """Threads of one job."""
+        return -(-self.count // self.processes)
+
+    def batches(self, items: Sequence[Any]) -> list[Sequence[Any]]:
+        """The items cut into jobs: one for this process alone, a few for each of several."""
+        if self.processes == 1:
+            return [items] if items else []
+        size = max(1, min(BATCH, -(-len(items) // (self.processes * 4))))
+        return [items[i : i + size] for i in range(0, len(items), size)]
+
+    def run(self, function: Callable[[Job, Tick], Result], jobs: Sequence[Job], tick: Tick) -> Iterator[Result]:
+        """`function(job, tick)` for each job, results as they come."""
+        if self.processes == 1 or len(jobs) <= 1:
+            for job in jobs:
+                yield function(job, tick)
+            return
+        context = multiprocessing.get_context("spawn")  # the store's client has threads: a fork would inherit its locks
+        with ProcessPoolExecutor(min(self.processes, len(jobs)), mp_context=context) as pool:
+            futures = [pool.submit(counted, function, job) for job in jobs]
+            try:
+                for future in as_completed(futures):
+                    result, ticks = future.result()
+                    for counters in ticks:
+                        tick(counters)
+                    yield result
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def counted(function: Callable[[Job, Tick], Result], job: Job) -> tuple[Result, list[dict[str, int]]]:
+    """Run a job elsewhere and bring its ticks along."""
+    ticks: list[dict[str, int]] = []
+    return function(job, ticks.append), ticks
+
+
+def local_workers(count: int | None = None) -> Workers:
+    """As many as asked for, or one for each core this process may use."""
+    return Workers(count or len(os.sched_getaffinity(0)))

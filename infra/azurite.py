@@ -3,6 +3,8 @@
 It listens on loopback only and knows one account, whose name and key Microsoft publishes for exactly this use.
 """
 
+import contextlib
+import hashlib
 import shutil
 import urllib.error
 import urllib.request
@@ -57,13 +59,27 @@ def answers(port: int) -> bool:
         return False
 
 
-def create_container(port: int, name: str) -> None:
-    """Make a container if it is not there."""
-    from azure.core.exceptions import ResourceExistsError
-    from azure.storage.blob import BlobServiceClient
+def upload(port: int, container: str, prefix: str, folder: Path) -> int:
+    """Copy the parquet files of a folder into a container, which is made if need be. Returns how many were written.
 
-    service = BlobServiceClient.from_connection_string(connection_string(port))
-    try:
-        service.create_container(name)
-    except ResourceExistsError:
-        return
+    A blob with the same MD5 is left alone: writing it again would change its ETag, and with it every artifact's identity.
+    """
+    from azure.core.exceptions import ResourceExistsError
+    from azure.storage.blob import BlobServiceClient, ContentSettings
+
+    client = BlobServiceClient.from_connection_string(connection_string(port)).get_container_client(container)
+    with contextlib.suppress(ResourceExistsError):
+        client.create_container()
+    there = {blob.name: bytes(blob.content_settings.content_md5 or b"") for blob in client.list_blobs(prefix)}
+    written = 0
+    for path in sorted(folder.glob("*.parquet")):
+        name, data = f"{prefix}/{path.name}", path.read_bytes()
+        digest = hashlib.md5(data, usedforsecurity=False).digest()
+        if there.pop(name, None) != digest:
+            client.upload_blob(
+                name, data, overwrite=True, content_settings=ContentSettings(content_md5=bytearray(digest))
+            )
+            written += 1
+    for stale in there:
+        client.delete_blob(stale)
+    return written

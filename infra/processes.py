@@ -45,6 +45,15 @@ def belongs(pid: int, mark: str) -> bool:
         return False
 
 
+def listens(pid: int, port: int) -> bool:
+    """Whether it is this process that listens on the loopback port."""
+    try:
+        connections = psutil.Process(pid).net_connections(kind="tcp")
+    except (psutil.Error, OSError):
+        return False
+    return any(c.laddr.port == port and c.status == psutil.CONN_LISTEN for c in connections)
+
+
 def members(mark: str) -> list[psutil.Process]:
     """All living processes of the stack `mark`, this one and its ancestors left out."""
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}

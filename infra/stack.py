@@ -87,7 +87,12 @@ class Stack:
         )
         (self.home / "env").chmod(0o600)
 
+    def listens(self, name: str, port: int) -> bool:
+        """Whether the part listens on the port itself; a stranger that was quicker does not count."""
+        return name in self.pids and processes.listens(self.pids[name], port)
+
     def alive(self, name: str) -> bool:
+        """Whether the part was started by this stack and lives."""
         return name in self.pids and processes.belongs(self.pids[name], self.mark)
 
 
@@ -157,7 +162,7 @@ def running(stack: Stack | None) -> bool:
 def own_azure() -> bool:
     """Whether a real storage account is configured: then Azurite is not started and the sample goes to a folder."""
     settings = {**dotenv_values(PROJECT / ".env"), **os.environ}
-    return any(settings.get(name) for name in OWN_AZURE)
+    return any(settings.get(name) and azurite.ACCOUNT not in settings[name] for name in OWN_AZURE)
 
 
 def _start_stores(stack: Stack, say: Say) -> None:
@@ -176,10 +181,16 @@ def _start_server(stack: Stack, say: Say, port: int) -> None:
         say(f"Starting the Prefect server on {stack.ui}")
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", ports.HOST]
         stack.pids["server"] = _start(stack, "server", [*command, "--port", str(stack.server_port)])
-    if not ports.wait(lambda: _healthy(stack.api), lambda: stack.alive("server"), SERVER_SECONDS):
+    if not ports.wait(
+        lambda: stack.listens("server", stack.server_port) and _healthy(stack.api),
+        lambda: stack.alive("server"),
+        SERVER_SECONDS,
+    ):
         raise InputError(f"The Prefect server did not come up: see {stack.home / 'logs' / 'server.log'}.")
     if stack.azurite_port and not ports.wait(
-        lambda: azurite.answers(stack.azurite_port), lambda: stack.alive("azurite"), 30
+        lambda: stack.listens("azurite", stack.azurite_port) and azurite.answers(stack.azurite_port),
+        lambda: stack.alive("azurite"),
+        30,
     ):
         raise InputError(f"Azurite did not come up: see {stack.home / 'logs' / 'azurite.log'}.")
 

@@ -7,17 +7,11 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from prefect import get_run_logger
-from prefect.artifacts import (
-    create_link_artifact,
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import get_run_context
 from prefect.exceptions import MissingContextError
 
@@ -56,24 +50,6 @@ def retryable(task: Any, run: Any, state: Any) -> bool:
     except Exception:
         return True
     return False
-
-
-def markdown(name: str, text: str, description: str) -> None:
-    """Show a markdown artifact with the key `name`."""
-    if in_run():
-        create_markdown_artifact(key=key(name), markdown=text, description=description)
-
-
-def table(name: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
-    """Show a table artifact with the key `name`."""
-    if in_run():
-        create_table_artifact(key=key(name), table=[dict(row) for row in rows], description=description)
-
-
-def link(name: str, url: str, text: str, description: str) -> None:
-    """Show a link artifact with the key `name`."""
-    if in_run():
-        create_link_artifact(key=key(name), link=url, link_text=text, description=description)
 
 
 @contextlib.contextmanager

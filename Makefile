@@ -1,0 +1,39 @@
+# Everything goes through .venv, which infra/setup.sh makes from requirements.lock; a finished one is reused at once.
+PYTHON_ENV := .venv/bin/python
+RUN := .venv/bin/fabrating
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up down test test-unit lint format lock
+
+help: ## Say what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
+
+setup: ## Make the virtual environment and install Azurite
+	@sh infra/setup.sh
+
+demo: setup ## Start the local stack and run the demo experiment to its end
+	@$(RUN) demo
+
+up: setup ## Start the local stack and leave it running
+	@$(RUN) up
+
+down: setup ## Stop the local stack
+	@$(RUN) down
+
+test: setup ## Run all tests
+	@$(PYTHON_ENV) -m pytest -n $(WORKERS) --dist loadfile
+
+test-unit: setup ## Run the tests that need no Prefect server
+	@$(PYTHON_ENV) -m pytest -n $(WORKERS) --dist loadfile -m "not stack"
+
+lint: setup ## Check style
+	@$(PYTHON_ENV) -m ruff check .
+	@$(PYTHON_ENV) -m ruff format --check .
+
+format: setup ## Repair style
+	@$(PYTHON_ENV) -m ruff check --fix .
+	@$(PYTHON_ENV) -m ruff format .
+
+lock: ## Resolve pyproject.toml anew and write requirements.lock
+	@sh infra/lock.sh

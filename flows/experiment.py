@@ -1,0 +1,51 @@
+"""One arm from pool to score: prepare on the cpu pool, train on the gpu pool, show the scores."""
+
+from prefect import flow, get_run_logger
+
+from flows.children import cancel_children, run_child
+from tasks.corpus.steps import find_pool
+from tasks.spec import Arm, Experiment, Pool, Training
+from tasks.store.names import arm_id, run_id
+from tasks.store.root import DEFAULT_ROOT, Root
+from tasks.tracking.steps import show_loss_curve, show_scores
+
+
+@flow(name="experiment", flow_run_name="{arm.name}-d{train.depth}-s{seed}", on_cancellation=[cancel_children])
+def experiment(
+    arm: Arm = Arm(),
+    data: Pool = Pool(),
+    train: Training = Training(),
+    seed: int = 1,
+    root: str = DEFAULT_ROOT,
+) -> dict[str, object]:
+    """Prepare an arm, train on it and score the model on the common holdout.
+
+    What is complete under the root is not made again, and a run that stopped half-way goes on where it was.
+
+    Args:
+        arm: Which documents of the pool the model is trained on, and in which order.
+        data: The pool: where the rated documents are, how they are scored, what is held out.
+        train: How the model is trained: the same for all arms of a comparison.
+        seed: Seed of the initial weights. Repeat an arm with other seeds for an error bar.
+        root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
+    """
+    whole = Experiment(pool=data, arm=arm, training=train, seed=seed)
+    pool = find_pool(root, data)["pool_id"]
+    chosen = arm_id(arm, pool)
+    run = run_id(whole, chosen)
+    store, log = Root(root), get_run_logger()
+    if store.find(f"arms/{chosen}/packed/{train.sequence_length}"):
+        log.info("Arm %s is complete: nothing to prepare", chosen)
+    else:
+        run_child(
+            "prepare/prepare", f"prepare:{chosen}", {"arm": arm, "data": data, "train": train, "root": root}, chosen
+        )
+    if store.find(f"runs/{run}/result"):
+        log.info("Run %s is complete: nothing to train", run)
+    else:
+        run_child("train/train", f"train:{run}", {"arm": chosen, "train": train, "seed": seed, "root": root}, run)
+    result = store.open(f"runs/{run}/result")
+    show_loss_curve(store, [run])
+    show_scores(run, [{"run": run, "arm": arm.name, "seed": seed, **result.facts}])
+    log.info("%s: %.4f bits per byte on the holdout", run, result.facts["bpb"])
+    return {"run": run, "arm": chosen, "pool": pool, "bpb": result.facts["bpb"]}

@@ -1,0 +1,33 @@
+"""The ledger around a training: an attempt is opened before it, and closed with how it ended. Used by flow and command."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from tasks.errors import InterruptedRun
+from tasks.spec import Experiment
+from tasks.store.names import run_id
+from tasks.store.root import Root
+from tasks.tracking import ledger
+
+
+@contextlib.contextmanager
+def recorded(
+    root: Root, experiment: Experiment, pool: str, arm: str, flow_run: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """Note the attempt in the run ledger. The block puts the facts of the result into the yielded dict."""
+    run = run_id(experiment, arm)
+    facts: dict[str, Any] = {}
+    ledger.open_entry(root, experiment, pool, arm, flow_run=flow_run)
+    try:
+        yield facts
+    except InterruptedRun as error:
+        ledger.finish(root, run, "interrupted", error=str(error))
+        raise
+    except Exception as error:
+        ledger.finish(root, run, "failed", error=str(error))
+        raise
+    except BaseException as error:  # cancelled by the worker, or Ctrl-C
+        ledger.finish(root, run, "cancelled", error=type(error).__name__)
+        raise
+    ledger.finish(root, run, "completed", facts=facts)

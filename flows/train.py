@@ -1,0 +1,41 @@
+"""Arm -> checkpoints and scores: the part of an experiment that takes a GPU."""
+
+from prefect import flow, runtime
+
+from flows.recorded import recorded
+from tasks.nanochat import steps as nanochat
+from tasks.spec import Training
+from tasks.store.names import run_id
+from tasks.store.recall import recall
+from tasks.store.root import DEFAULT_ROOT, Root
+from tasks.tracking.steps import show_loss_curve, show_scores
+from tasks.trainer import steps as builtin
+
+ENGINES = {"builtin": builtin.train, "nanochat": nanochat.train}
+
+
+@flow(name="train", flow_run_name="{arm}-d{train.depth}-s{seed}")
+def train(
+    arm: str,
+    train: Training = Training(),
+    seed: int = 1,
+    root: str = DEFAULT_ROOT,
+) -> dict[str, object]:
+    """Train a model on a prepared arm and score it on the pool's holdout.
+
+    A training that was killed goes on from its newest checkpoint when it is run again with the same parameters.
+
+    Args:
+        arm: Name of a prepared arm with its fingerprint, such as top16-0a1b2c3d4e: a folder below arms/ of the root.
+        train: How the model is trained: the same for all arms of a comparison.
+        seed: Seed of the initial weights.
+        root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
+    """
+    store = Root(root)
+    experiment, pool = recall(store, arm, train, seed)
+    run = run_id(experiment, arm)
+    with recorded(store, experiment, pool, arm, flow_run=str(runtime.flow_run.id)) as facts:
+        facts |= ENGINES[train.engine](root, experiment, pool, arm)
+    show_loss_curve(store, [run])
+    show_scores(run, [{"run": run, "arm": experiment.arm.name, "seed": seed, **facts}])
+    return {"run": run, "arm": arm, "pool": pool}

@@ -1,0 +1,75 @@
+"""The part of the `fabrating` command that is about the local stack: up, down, demo, deploy, doctor."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra import deploy as deployments
+from infra import stack, terminal
+from tasks.errors import InputError
+
+HomeOption = Annotated[Path | None, typer.Option(help="The stack's folder; default: .fabrating, or FABRATING_HOME.")]
+PortOption = Annotated[int, typer.Option(help="Port of the Prefect server; the next free one if it is taken.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    for command in (up, down, demo, deploy, doctor):
+        app.command()(command)
+
+
+def up(home: HomeOption = None, port: PortOption = stack.SERVER_PORT, as_json: JsonOption = False) -> None:
+    """Start the local stack (Prefect server, object store, workers) and leave it running."""
+    with terminal.plain_errors():
+        running = stack.up(_home(home), _say(as_json), port=port)
+        summary = {"ui": running.ui, "api": running.api, "sample": running.sample, "processes": running.pids}
+        terminal.show({**summary, "environment": str(running.home / "env")}, as_json)
+
+
+def down(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Stop the local stack, runs in progress included."""
+    with terminal.plain_errors():
+        terminal.show({"processes stopped": stack.down(_home(home), _say(as_json))}, as_json)
+
+
+def demo(home: HomeOption = None, port: PortOption = stack.SERVER_PORT, as_json: JsonOption = False) -> None:
+    """Start the stack, run `experiment/demo` to its end, and say where to look."""
+    with terminal.plain_errors():
+        from infra.demo import run_demo
+
+        terminal.show(run_demo(_home(home), _say(as_json), port), as_json)
+
+
+def deploy(
+    working_dir: Annotated[Path, typer.Option(help="The project's folder on the workers.")] = deployments.PROJECT,
+) -> None:
+    """Put work pools and deployments onto the server that PREFECT_API_URL names."""
+    with terminal.plain_errors():
+        api = os.environ.get("PREFECT_API_URL")
+        if not api:
+            raise InputError(
+                "PREFECT_API_URL is not set: set it to the server's URL, such as http://127.0.0.1:4200/api."
+            )
+        deployments.create_pools(api, working_dir)
+        deployments.deploy(os.environ)
+
+
+def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Check this machine and the local stack; exit status 1 when something that is needed is missing."""
+    from infra.doctor import examine
+
+    findings = examine(_home(home))
+    terminal.show_rows([finding.row() for finding in findings], as_json)
+    if any(finding.state == "bad" for finding in findings):
+        raise SystemExit(1)
+
+
+def _home(home: Path | None) -> Path:
+    return (home or stack.default_home()).absolute()
+
+
+def _say(as_json: bool):
+    return (lambda message: terminal.err.print(message, highlight=False)) if as_json else terminal.out.print

@@ -1,0 +1,112 @@
+"""What the `fabrating` command prints: bars and tables for people, JSON for programs, one sentence for what went wrong."""
+
+import contextlib
+import errno
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from tasks.errors import BusyError, ChangedError, DamagedError, InputError, InterruptedRun, TrainingError
+from tasks.progress import Progress, silent
+
+EXPECTED = (InputError, DamagedError, ChangedError, BusyError, TrainingError)
+INTERRUPTED = 75  # EX_TEMPFAIL: the same command again goes on
+
+out, err = Console(), Console(stderr=True)
+
+
+@contextlib.contextmanager
+def bars() -> Iterator[Progress]:
+    """A `Progress` that draws one bar per stage on a terminal, and nothing elsewhere."""
+    if not err.is_terminal:
+        yield silent
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=err) as shown:
+        stages: dict[str, Any] = {}
+
+        def progress(stage: str, done: int, total: int, counters: Mapping[str, float]) -> None:
+            if stage not in stages:
+                stages[stage] = shown.add_task(stage, total=total)
+            shown.update(stages[stage], completed=done, total=total)
+
+        yield progress
+
+
+def show(value: Mapping[str, Any] | Sequence[Any], as_json: bool) -> None:
+    """Print a mapping as JSON or as lines of name and value."""
+    if as_json:
+        print(json.dumps(value, indent=1, default=str))
+        return
+    table = Table(show_header=False, box=None)
+    for name, field in value.items() if isinstance(value, Mapping) else enumerate(value):
+        table.add_row(str(name), text(field))
+    out.print(table)
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Print rows with equal keys as JSON or as a table."""
+    if as_json:
+        print(json.dumps(list(rows), indent=1, default=str))
+        return
+    table = Table(*(rows[0] if rows else ()))
+    for row in rows:
+        table.add_row(*(text(value) for value in row.values()))
+    out.print(table)
+
+
+def text(value: Any) -> str:
+    """A value as people read it."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.4f}".rstrip("0").rstrip(".")
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {text(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(text, value))
+    return str(value)
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn what a person can act on into one sentence on stderr and exit status 1; let bugs show their traceback."""
+    try:
+        yield
+    except EXPECTED as error:
+        _fail(str(error))
+    except ValidationError as error:
+        _fail(sentence(error))
+    except InterruptedRun as error:
+        _fail(str(error), INTERRUPTED)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        where = error.filename or "the disk of the root"
+        _fail(f"No space is left on {where}: free some, or give another --root; the same command then goes on.")
+    except KeyboardInterrupt:
+        _fail("Stopped by Ctrl-C; the same command goes on where this one was.", 130)
+
+
+def sentence(error: ValidationError) -> str:
+    """The first problem of a parameter: its name, its value, what it should be."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"]) or error.title
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{name} = {first['input']!r} cannot be used: {message[:1].lower()}{message[1:]}."
+
+
+def _fail(message: str, status: int = 1) -> None:
+    print(f"fabrating: {message}", file=sys.stderr)
+    raise SystemExit(status)

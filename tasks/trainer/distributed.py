@@ -1,0 +1,97 @@
+"""One process per GPU: who this process is, and how the processes agree.
+
+Works under torchrun and under `launch.py` (RANK, WORLD_SIZE, LOCAL_RANK in the environment). On a CPU the same code runs over
+gloo.
+"""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from tasks.errors import InputError
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=15)
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its equals. `control` is a gloo group: agreeing over it asks for no GPU synchronization."""
+
+    rank: int
+    size: int
+    device: torch.device
+    control: Any = None
+
+    @property
+    def leads(self) -> bool:
+        """Rank 0 writes what is written once."""
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """True on every rank when it is true on one."""
+        if self.size == 1:
+            return flag
+        shared = torch.tensor([int(flag)])
+        dist.all_reduce(shared, dist.ReduceOp.MAX, group=self.control)
+        return bool(shared.item())
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The elementwise sum over ranks, in place, on the tensor's own device."""
+        if self.size > 1:
+            dist.all_reduce(tensor, group=self.control if tensor.device.type == "cpu" else None)
+        return tensor
+
+    def share(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.control)
+        return box[0]
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        if self.size > 1:
+            dist.barrier(group=self.control)
+
+
+def join(device: str) -> World:
+    """Become the rank that the environment names. `device`: auto, cpu or cuda.
+
+    Raises InputError when a GPU is asked for that is not there.
+    """
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local = int(os.environ.get("LOCAL_RANK", rank))
+    found = torch.cuda.device_count() if device != "cpu" else 0
+    if device == "cuda" and found == 0:
+        raise InputError(
+            "device is cuda, but PyTorch finds no GPU here: use device=cpu, or check the driver and torch."
+        )
+    if found:
+        if local >= found:
+            raise InputError(f"gpus is {size}, but this host has {found}: set training.gpus to {found} or fewer.")
+        torch.cuda.set_device(local)
+        own = torch.device("cuda", local)
+    else:
+        own = torch.device("cpu")
+        torch.set_num_threads(max(1, cpu_cores() // size))
+    if size == 1:
+        return World(0, 1, own)
+    dist.init_process_group("nccl" if found else "gloo", timeout=COLLECTIVE_TIMEOUT, device_id=own if found else None)
+    control = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT) if found else dist.group.WORLD
+    return World(rank, size, own, control)
+
+
+def leave() -> None:
+    """Take the process groups down, if there are any."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def cpu_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -300,7 +300,9 @@ for process in /proc/[0-9]*; do
 done"""
 
 
-def remove(remote: Machine, host: Host, *, artifacts: bool = False, force: bool = False, known: Any = None) -> list[Outcome]:
+def remove(
+    remote: Machine, host: Host, *, artifacts: bool = False, force: bool = False, known: Any = None
+) -> list[Outcome]:
     """Undo provisioning: service, secrets, environments, tunnel. `artifacts` deletes the host's own root folder, too.
 
     Debian packages stay. Raises InputError while a run is active there, unless `force`, and when the folder is none of ours.

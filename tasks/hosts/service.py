@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -36,6 +37,7 @@ SECRETS = (
 )
 """Variables of the environment here that a worker gets when they are set."""
 
+HERE = Local()
 HEARTBEAT_SECONDS = 30
 SERVICE_SECONDS = 60
 
@@ -181,10 +183,9 @@ def tunnel(host: Host, facts: Facts, known: KnownHosts) -> Service:
     ssh = ["ssh", "-T", *ssh_options(host, known), f"{host.user}@{host.address}"]
     far = shlex.quote(f"{facts.folder}/tunnel-far.sh")
     command = ["/bin/sh", str(folder / "tunnel.sh"), str(host.tunnel_port), server, far, *ssh]
-    here = Local()
     return Service(
-        here,
-        identify(here, str(folder)),
+        HERE,
+        _here(),
         name=f"fabrating-tunnel-{host.name}",
         title=f"tunnel from {host.name} to the Prefect server",
         folder=str(folder),
@@ -192,6 +193,12 @@ def tunnel(host: Host, facts: Facts, known: KnownHosts) -> Service:
         command=command,
         recipe=fingerprint(command, getpass.getuser(), script("tunnel.sh"), script("tunnel-far.sh")),
     )
+
+
+@cache
+def _here() -> Facts:
+    """What this machine is: looked at once."""
+    return identify(HERE, str(installation_folder()))
 
 
 def install_tunnel(service: Service, machine: Machine, facts: Facts) -> str:

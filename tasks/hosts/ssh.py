@@ -271,7 +271,8 @@ class Remote(Machine):
             status = channel.recv_exit_status() if channel.exit_status_ready() else -1
         except (paramiko.SSHException, OSError, EOFError) as error:
             self.close()
-            raise LinkError(f"The link to {self.label} was cut ({error}).") from error
+            reason = str(error) or type(error).__name__
+            raise LinkError(f"The link to {self.label} was cut ({reason}).") from error
         if ended.is_set():
             raise LinkError(f"{self.label}: no end after {timeout:.0f} s.")
         if status == -1:

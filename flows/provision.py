@@ -1,0 +1,72 @@
+"""A bare SSH host becomes a worker, and a worker a bare host again."""
+
+from pathlib import Path
+
+from prefect import flow
+
+from tasks import show
+from tasks.hosts import report, steps
+from tasks.hosts.environment import lock_file
+from tasks.hosts.hostkeys import installation_folder
+from tasks.hosts.provision import STEPS, Setup
+from tasks.hosts.service import secrets
+from tasks.hosts.ssh import Remote
+from tasks.hosts.wheel import build_wheel
+from tasks.spec import Host, Training
+from tasks.tracking.estimate import estimate, scaling_parameters
+
+VOCABULARY = 32_768
+TOKENS_A_PARAMETER = 12
+"""nanochat's default budget."""
+
+
+def cost_of_d20(host: Host, gpu: str | None) -> report.Cost:
+    """What training d20 by nanochat's default budget takes on a host's GPUs."""
+    training = Training(
+        depth=20, gpus=max(host.gpus, 1), dollars_per_gpu_hour=host.dollars_per_hour / max(host.gpus, 1)
+    )
+    tokens = TOKENS_A_PARAMETER * scaling_parameters(20, VOCABULARY)
+    cost = estimate(training, tokens, vocab_size=VOCABULARY, device=gpu or "cpu")
+    return report.Cost(f"d20, {tokens / 1e9:.1f} B tokens", cost.hours, cost.dollars, cost.source)
+
+
+@flow(name="provision", flow_run_name="{host.name}")
+def gpu_host(host: Host = Host(), wheel: str | None = None) -> dict[str, object]:
+    """Turn a host with an SSH server into a worker. Running it again changes only what is not as it should be.
+
+    Secrets (storage credentials, WANDB_API_KEY, PREFECT_API_AUTH_STRING, ...) are taken from the environment of the machine
+    that runs this and written to a file on the host that only its account can read.
+
+    Args:
+        host: Address, account and key; what is installed there; how its worker reaches the Prefect server.
+        wheel: FabRating's package to install there; empty: built from the checkout that this runs from.
+    """
+    package = Path(wheel) if wheel else build_wheel(installation_folder() / "wheels")
+    if not host.python_environment:
+        lock_file()
+    with Remote(host) as remote:
+        facts = steps.look(host.name, steps.Held(remote), host)
+        setup = Setup(host, remote, facts, package, secrets())
+        outcomes = [steps.provision_step(host.name, step, steps.Held(setup)) for step in STEPS]
+        outcomes.append(steps.worker_online(host.name, host.work_pool))
+        setup.facts = steps.look(host.name, steps.Held(remote), host)
+        notes = list(remote.notes)
+    cost = cost_of_d20(host, facts.gpus[0].name if facts.gpus else None)
+    show.markdown(f"host-{host.name}", report.provisioned(setup, outcomes, notes, [cost]), "What is on the host")
+    return {"host": host.name, "changed": [outcome.step for outcome in outcomes if outcome.changed]}
+
+
+@flow(name="remove-host", flow_run_name="{host.name}")
+def remove_host(host: Host = Host(), artifacts: bool = False, force: bool = False) -> dict[str, object]:
+    """Undo provisioning: the worker, its secrets and environments, the tunnel. Debian packages stay.
+
+    Args:
+        host: The host as it was provisioned.
+        artifacts: Delete the artifacts on the host's own disk, too.
+        force: Remove it even while a run is active there.
+    """
+    with Remote(host) as remote:
+        outcomes = steps.remove(host.name, steps.Held(remote), host, artifacts, force)
+    outcomes.append(steps.forget_worker(host.name, host.work_pool))
+    show.markdown(f"host-{host.name}", report.removed(host, outcomes), "What was removed from the host")
+    return {"host": host.name, "changed": [outcome.step for outcome in outcomes if outcome.changed]}

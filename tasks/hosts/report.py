@@ -1,0 +1,87 @@
+"""What provisioning found and did, as markdown for people."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.hosts.facts import Facts
+from tasks.hosts.provision import Outcome, Setup
+from tasks.spec import Host
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run takes on the host: `hours` and `dollars` are None where nothing alike was ever measured."""
+
+    label: str
+    hours: float | None
+    dollars: float | None
+    source: str
+
+
+def outcomes_table(outcomes: Sequence[Outcome]) -> list[str]:
+    """One row a step."""
+    lines = ["| step | | what | seconds |", "| --- | --- | --- | ---: |"]
+    for outcome in outcomes:
+        state = "changed" if outcome.changed else "as it was"
+        lines.append(f"| {outcome.step} | {state} | {_cell(outcome.text)} | {outcome.seconds:.1f} |")
+    return lines
+
+
+def provisioned(setup: Setup, outcomes: Sequence[Outcome], notes: Sequence[str], costs: Sequence[Cost]) -> str:
+    """The report of a provisioned host: found, installed, versions, disk left, what a run will take there."""
+    host, facts = setup.host, setup.facts
+    changed = sum(outcome.changed for outcome in outcomes)
+    lines = [
+        f"## {host.name} is a worker of the pool {host.work_pool}",
+        "",
+        f"{changed} of {len(outcomes)} steps changed something; {sum(o.seconds for o in outcomes):.1f} s.",
+        "",
+        *(f"- {_cell(note)}" for note in notes),
+        "",
+        *_found(host, facts),
+        "",
+        *outcomes_table(outcomes),
+        "",
+        "| installed | version |",
+        "| --- | --- |",
+        *(f"| {name} | {version} |" for name, version in setup.probed.get("versions", {}).items()),
+        "",
+        *_costs(costs),
+    ]
+    if facts.services == "supervised":
+        lines += ["", f"{host.name} has no systemd: after a reboot the worker is away until this is run again."]
+    return "\n".join(lines) + "\n"
+
+
+def removed(host: Host, outcomes: Sequence[Outcome]) -> str:
+    """The report of a host that was a worker."""
+    return "\n".join([f"## {host.name} is no worker any more", "", *outcomes_table(outcomes)]) + "\n"
+
+
+def _found(host: Host, facts: Facts) -> list[str]:
+    gpus = ", ".join(f"{gpu.name} ({gpu.memory_mib / 1024:.0f} GiB, driver {gpu.driver})" for gpu in facts.gpus)
+    rows = {
+        "Address": f"{host.user}@{host.address}:{host.port}",
+        "System": f"{facts.system}, {facts.architecture}",
+        "GPUs": gpus or "none",
+        "CPU and memory": f"{facts.cores} cores, {facts.memory_bytes / 2**30:.0f} GiB",
+        "Disk left": f"{facts.disk_free_bytes / 1e9:.1f} GB for {facts.folder}",
+        "Clock": f"{facts.skew_seconds:+.0f} s against ours",
+        "Rights": {"root": "root", "sudo": "sudo", "none": "no root: system packages are not touched"}[facts.privilege],
+    }
+    return ["| found | |", "| --- | --- |", *(f"| {name} | {_cell(value)} |" for name, value in rows.items())]
+
+
+def _costs(costs: Sequence[Cost]) -> list[str]:
+    if not costs:
+        return []
+    lines = ["| one run | hours | dollars | from |", "| --- | ---: | ---: | --- |"]
+    for cost in costs:
+        hours = f"{cost.hours:.2f}" if cost.hours is not None else "not known yet"
+        dollars = f"{cost.dollars:.2f}" if cost.dollars is not None else "not known yet"
+        lines.append(f"| {_cell(cost.label)} | {hours} | {dollars} | {_cell(cost.source)} |")
+    return lines
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

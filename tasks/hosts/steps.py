@@ -1,0 +1,106 @@
+"""The Prefect tasks of this room: each step of provisioning and each transfer, retried where the network is to blame."""
+
+import time
+from typing import Any
+
+from httpx import HTTPStatusError
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import WorkerStatus
+from prefect.exceptions import ObjectNotFound
+from prefect.tasks import exponential_backoff
+
+from tasks import show
+from tasks.errors import InputError
+from tasks.hosts import provision
+from tasks.hosts.facts import Facts
+from tasks.hosts.provision import Outcome, Setup
+from tasks.hosts.ssh import Remote
+from tasks.spec import Host
+
+RETRIED: dict[str, Any] = {
+    "retries": 4,
+    "retry_delay_seconds": exponential_backoff(5),
+    "retry_jitter_factor": 0.3,
+    "retry_condition_fn": show.retryable,
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+}
+ONLINE_SECONDS = 90
+PATH_OF_WORKER: Any = "/work_pools/{work_pool_name}/workers/{name}"
+
+
+class Held:
+    """Something that a task takes as it is: Prefect neither copies nor inspects it."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
+@task(task_run_name="look at {name}", **RETRIED)
+def look(name: str, remote: Held, host: Host) -> Facts:
+    """Reach and describe a host; says aloud which host key was trusted."""
+    connection: Remote = remote.value
+    facts = provision.look(connection, host)
+    for note in connection.notes:
+        show.log().warning(note)
+    gpus = ", ".join(gpu.name for gpu in facts.gpus) or "no GPU"
+    show.log().info("%s: %s, %s, %s", connection.label, facts.system, facts.architecture, gpus)
+    return facts
+
+
+@task(task_run_name="{step} of {name}", **RETRIED)
+def provision_step(name: str, step: str, setup: Held) -> Outcome:
+    """One step of provisioning."""
+    outcome = provision.run_step(setup.value, step)
+    show.log().info("%s: %s (%s)", step, outcome.text, "changed" if outcome.changed else "as it was")
+    return outcome
+
+
+@task(task_run_name="{name} online in {pool}", **RETRIED)
+def worker_online(name: str, pool: str) -> Outcome:
+    """Wait until the worker shows up in its pool. Raises InputError when there is no such pool."""
+    started = time.monotonic()
+    first = True
+    with get_client(sync_client=True) as client:
+        while time.monotonic() - started < ONLINE_SECONDS:
+            try:
+                workers = client.read_workers_for_work_pool(pool)
+            except ObjectNotFound as error:
+                raise InputError(
+                    f"There is no work pool {pool}: create it first (`fabrating up`), or name another."
+                ) from error
+            if any(worker.name == name and worker.status == WorkerStatus.ONLINE for worker in workers):
+                text = f"worker {name} is online in the pool {pool}"
+                return Outcome("online", not first, text, round(time.monotonic() - started, 2))
+            first = False
+            time.sleep(1)
+    raise TimeoutError(
+        f"The worker {name} did not show up in the pool {pool} within {ONLINE_SECONDS} s: see its log there."
+    )
+
+
+@task(task_run_name="forget {name} in {pool}", **RETRIED)
+def forget_worker(name: str, pool: str) -> Outcome:
+    """Delete the worker's entry in its pool."""
+    started = time.monotonic()
+    gone = True
+    with get_client(sync_client=True) as client:
+        try:
+            client.request("DELETE", PATH_OF_WORKER, path_params={"work_pool_name": pool, "name": name})
+        except HTTPStatusError as error:
+            if error.response.status_code != 404:
+                raise
+            gone = False
+    text = f"{name} left the pool {pool}" if gone else f"{name} was not in the pool {pool}"
+    return Outcome("pool", gone, text, round(time.monotonic() - started, 2))
+
+
+@task(task_run_name="remove {name}", **RETRIED)
+def remove(name: str, remote: Held, host: Host, artifacts: bool, force: bool) -> list[Outcome]:
+    """Undo provisioning."""
+    outcomes = provision.remove(remote.value, host, artifacts=artifacts, force=force)
+    for outcome in outcomes:
+        show.log().info("%s: %s", outcome.step, outcome.text)
+    return outcomes

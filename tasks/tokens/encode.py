@@ -16,14 +16,20 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from tasks.tokens.tokenizer import PATTERN, Tokenizer, replace_surrogates
+from tasks.tokens.tokenizer import PATTERN, Tokenizer
 
 log = logging.getLogger(__name__)
 
-Encode = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
+Texts = pa.Array | pa.ChunkedArray
+"""Strings as Arrow holds them, none of them null."""
+
+Encode = Callable[[Texts], tuple[np.ndarray, np.ndarray]]
 """texts -> (ids uint16 (tokens,), offsets int64 (texts + 1,)): the tokens of text i are ids[offsets[i]:offsets[i + 1]]."""
 
 SCANNED = (
@@ -73,7 +79,7 @@ def open_encoder(tokenizer: Tokenizer, sample: Sequence[str]) -> Encoder:
 
     Special tokens are never produced: their names in a text are text. Each candidate that is missing or wrong is logged.
     """
-    texts = [*DIFFICULT, *(text[:CHECKED_CHARACTERS] for text in sample)]
+    texts = pa.array([*DIFFICULT, *(text[:CHECKED_CHARACTERS] for text in sample)], pa.large_string())
     ids, offsets = _with_reference(tokenizer)(texts)
     candidates = {
         "fastokens, digits in pairs": _with_fastokens_pairs,
@@ -96,11 +102,9 @@ def open_encoder(tokenizer: Tokenizer, sample: Sequence[str]) -> Encoder:
 
 
 def _with_reference(tokenizer: Tokenizer) -> Encode:
-    def encode(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        encoded = tokenizer.reference.encode_batch_fast(
-            [replace_surrogates(t) for t in texts], add_special_tokens=False
-        )
-        return _flat([encoding.ids for encoding in encoded])
+    def encode(texts: Texts) -> tuple[np.ndarray, np.ndarray]:
+        encodings = tokenizer.reference.encode_batch_fast(texts.to_pylist(), add_special_tokens=False)
+        return _flat([encoding.ids for encoding in encodings])
 
     return encode
 
@@ -111,7 +115,7 @@ def _with_tiktoken(tokenizer: Tokenizer) -> Encode:
     encoding = tiktoken.Encoding(
         "fabrating", pat_str=PATTERN, mergeable_ranks=tokenizer.ranks(), special_tokens=tokenizer.special_tokens
     )
-    return lambda texts: _flat([encoding.encode_ordinary(text) for text in texts])
+    return lambda texts: _flat([encoding.encode_ordinary(text) for text in texts.to_pylist()])
 
 
 def _with_fastokens(tokenizer: Tokenizer) -> Encode:
@@ -124,12 +128,13 @@ def _with_fastokens_pairs(tokenizer: Tokenizer) -> Encode:
     singly, exactly = _fastokens(json.dumps(definition)), _with_fastokens(tokenizer)
     join = DigitPairs(tokenizer.ranks())
 
-    def encode(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        rare = np.array([not text.isascii() and has_other_numbers(text) for text in texts], bool)
-        if not rare.any():
+    def encode(texts: Texts) -> tuple[np.ndarray, np.ndarray]:
+        rare = pc.match_substring_regex(texts, other_numbers())
+        if not pc.any(rare).as_py():
             return join(*singly(texts))
-        ids, offsets = join(*singly(["" if odd else text for text, odd in zip(texts, rare, strict=True)]))
-        rare_ids, rare_offsets = exactly([text for text, odd in zip(texts, rare, strict=True) if odd])
+        ids, offsets = join(*singly(pc.if_else(rare, "", texts)))
+        rare_ids, rare_offsets = exactly(texts.filter(rare))
+        rare = rare.to_numpy(zero_copy_only=False)
         lengths = np.diff(offsets)
         lengths[rare] = np.diff(rare_offsets)
         from_rare = np.repeat(rare, lengths)
@@ -145,9 +150,8 @@ def _fastokens(definition: str) -> Encode:
 
     tokenizer = fastokens.Tokenizer.from_json_str(definition)
 
-    def encode(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        texts = [replace_surrogates(text) if not text.isascii() else text for text in texts]
-        ids, offsets = tokenizer.encode_batch_flat(texts, split_special_tokens=True)
+    def encode(texts: Texts) -> tuple[np.ndarray, np.ndarray]:
+        ids, offsets = tokenizer.encode_batch_flat(texts.to_pylist(), split_special_tokens=True)
         return np.frombuffer(ids, np.uint32).astype(np.uint16), np.frombuffer(offsets, np.uint64).astype(np.int64)
 
     return encode
@@ -185,19 +189,21 @@ class DigitPairs:
         return ids[keep], offsets - np.searchsorted(joined, offsets)
 
 
-def has_other_numbers(text: str) -> bool:
-    """Whether a text has numbers beyond 0-9 (½, ², ٣, Ⅷ, ...), or characters too new for this Python to know."""
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    return bool(_other_numbers()[codes].any())
-
-
 @cache
-def _other_numbers() -> np.ndarray:
-    """bool (0x110000,): code points beyond ASCII that are numbers or that this Python's Unicode tables lack."""
-    kinds = (unicodedata.category(chr(code)) for code in range(0x110000))
-    table = np.fromiter((kind[0] == "N" or kind == "Cn" for kind in kinds), bool, 0x110000)
-    table[:128] = False
-    return table
+def other_numbers() -> str:
+    """A regular expression (RE2) for one number beyond 0-9 (½, ², ٣, Ⅷ, ...), or one character newer than this Python.
+
+    Such a number can be one of a group of two that tokens of single digits cannot be joined to.
+    """
+    beyond_ascii = (code for code in range(128, 0x110000) if _may_be_number(chr(code)))
+    spans = groupby(enumerate(beyond_ascii), key=lambda pair: pair[1] - pair[0])
+    ranges = ([code for _, code in span] for _, span in spans)
+    return "[" + "".join(rf"\x{{{codes[0]:x}}}-\x{{{codes[-1]:x}}}" for codes in ranges) + "]"
+
+
+def _may_be_number(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category[0] == "N" or category == "Cn"
 
 
 def _flat(lists: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -34,7 +34,7 @@ def encode_holdout(root: Root, pool_id: str, progress: Progress = silent) -> Art
             lengths, tables = [], []
             with work.temporary("tokens.bin").open("wb") as out:
                 for batch in file.iter_batches(READ, columns=[*COLUMNS, "text"]):
-                    ids, offsets = encoder.encode(batch.column("text").to_pylist())
+                    ids, offsets = encoder.encode(batch.column("text"))
                     out.write(ids.astype("<u2").tobytes())
                     lengths.append(np.diff(offsets))
                     tables.append(pa.Table.from_batches([batch.select(COLUMNS)]))

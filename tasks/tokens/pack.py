@@ -147,7 +147,7 @@ def _encoded(shards: list[Path], encode: Encode, workers: int) -> Iterator[tuple
             column = file.read_row_group(group, columns=["text"], use_threads=False).column(0)
         if column.null_count:
             raise InputError(f"{shard} has {column.null_count} null texts in row group {group}: prepare the arm again.")
-        return pc.sum(pc.binary_length(column)).as_py() or 0, *encode(column.to_pylist())
+        return pc.sum(pc.binary_length(column)).as_py() or 0, *encode(column)
 
     ahead: deque[tuple[bool, Future]] = deque()
     with ThreadPoolExecutor(workers) as pool:

@@ -1,5 +1,7 @@
 """Packing an arm on disk: contents, determinism, resuming, and what is refused."""
 
+from itertools import chain
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,7 +33,7 @@ def test_rows_are_the_texts_in_shard_order(root, tokenizer):
         for start in range(0, len(shard), 200):
             ids = [tokenizer.encode(text) for text in shard[start : start + 200]]
             offsets = np.cumsum([0, *map(len, ids)])
-            expected.append(packer.push(np.array(sum(ids, []), np.uint16), offsets))
+            expected.append(packer.push(np.array(list(chain(*ids)), np.uint16), offsets))
     expected.append(packer.flush())
     assert np.array_equal(rows_of(packed), np.concatenate(expected))
 

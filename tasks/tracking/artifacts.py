@@ -109,6 +109,29 @@ def scores_table(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+def verdict_markdown(verdict: Mapping[str, Any], report: str | None = None) -> str:
+    """The sentences of a verdict, the arms, and the pairs with their intervals. `report`: address of the HTML page."""
+    lines = [f"## Verdict of {_cell(verdict['name'])}", ""]
+    lines += [f"**{_cell(pair['sentence'])}**\n" for pair in verdict["comparisons"]]
+    lines += ["| arm | bits per byte | by seed |", "| --- | ---: | --- |"]
+    for arm in verdict["arms"]:
+        seeds = ", ".join(f"{seed}: {bpb:.4f}" for seed, bpb in zip(arm["seeds"], arm["bpb_by_seed"], strict=True))
+        lines.append(f"| {_cell(arm['label'])} | {arm['bpb']:.4f} | {seeds} |")
+    lines += ["", "| difference | bits per byte | from | to | p |", "| --- | ---: | ---: | ---: | ---: |"]
+    for pair in verdict["comparisons"]:
+        numbers = (signed(pair[key]) for key in ("difference", "low", "high"))
+        lines.append(f"| {_cell(pair['a'])} − {_cell(pair['b'])} | {' | '.join(numbers)} | {probability(pair['p'])} |")
+    held = verdict["holdout"]
+    lines += [
+        "",
+        f"Below 0: the first arm is better. {100 * verdict['level']:g} % intervals over {held['documents']:,} ",
+    ]
+    lines[-1] += f"documents in {held['clusters']:,} {held['clusters_are']}."
+    if report:
+        lines += ["", f"Report: `{report}`"]
+    return "\n".join(lines) + "\n"
+
+
 def runs_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The ledger's rows (`ledger.table`) with numbers as people read them."""
     shown = []
@@ -155,6 +178,16 @@ def hours(value: float | None) -> str:
 def dollars(value: float | None) -> str:
     """$12.34, or a dash for what is not known."""
     return MISSING if value is None else f"${value:,.2f}"
+
+
+def signed(value: float | None, digits: int = 4) -> str:
+    """+0.0123 or −0.0123."""
+    return MISSING if value is None else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def probability(p: float | None) -> str:
+    """0.034, or < 0.001."""
+    return MISSING if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _extent(experiment: Experiment) -> str:

@@ -1,8 +1,13 @@
-"""What the Prefect UI shows of an experiment: plan, preparation, loss curve, scores. Called inside a flow or task."""
+"""What the Prefect UI shows of an experiment: plan, preparation, loss curve, scores, verdict. Called inside a flow or task.
+
+Outside of a run, artifacts belong to nobody: nothing is shown then, so that the same code works as a plain library.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from tasks import show
 from tasks.spec import Experiment
@@ -14,32 +19,47 @@ from tasks.tracking.estimate import Estimate
 def show_plan(experiment: Experiment, plan: Mapping[str, Any], cost: Estimate | None = None) -> None:
     """Before anything is spent: documents, tokens, steps, time and cost."""
     text = artifacts.plan_markdown(experiment, plan, cost)
-    show.markdown(f"plan-{experiment.arm.name}", text, "Plan and cost")
+    _markdown(f"plan-{experiment.arm.name}", text, "Plan and cost")
 
 
 def show_estimate(name: str, costs: Sequence[Estimate], notes: Sequence[str] = ()) -> None:
     """What one or several runs would cost."""
-    show.markdown(f"estimate-{name}", artifacts.estimate_markdown(costs, notes), "Estimated cost")
+    _markdown(f"estimate-{name}", artifacts.estimate_markdown(costs, notes), "Estimated cost")
 
 
 def show_prepared(arm_id: str, facts: Mapping[str, Any]) -> None:
     """What preparing an arm counted."""
-    show.markdown(f"prepared-{arm_id}", artifacts.prepared_markdown(arm_id, facts), "What was prepared")
+    _markdown(f"prepared-{arm_id}", artifacts.prepared_markdown(arm_id, facts), "What was prepared")
 
 
-def show_loss_curve(root: Root, name: str, run_ids: Sequence[str], labels: Sequence[str] | None = None) -> None:
+def show_loss_curve(
+    root: Root, run_ids: Sequence[str], labels: Sequence[str] | None = None, name: str | None = None
+) -> None:
     """The loss curves of one or several runs, as far as they have come; equal labels are seeds of one arm."""
     files = [metrics_file(root, run) for run in run_ids]
-    text = artifacts.loss_curve_markdown(files, labels or run_ids, name)
-    show.markdown(f"loss-{name}", text, "Bits per byte and training loss over trained tokens")
+    text = artifacts.loss_curve_markdown(files, labels or run_ids, name or ", ".join(run_ids))
+    _markdown(f"loss-{name or run_ids[0]}", text, "Bits per byte and training loss over trained tokens")
 
 
 def show_scores(name: str, results: Sequence[Mapping[str, Any]]) -> None:
     """Bits per byte in all and per score decile, one row a run."""
-    show.table(f"scores-{name}", artifacts.scores_table(results), "Bits per byte on the common holdout")
+    if show.in_run():
+        rows = artifacts.scores_table(results)
+        create_table_artifact(rows, key=show.key("scores", name), description="Bits per byte on the common holdout")
+
+
+def show_verdict(verdict: Mapping[str, Any], report: Path) -> None:
+    """Which arm is better, by how much, how sure; and where the report lies."""
+    text = artifacts.verdict_markdown(verdict, report.as_uri())
+    _markdown(f"verdict-{verdict['name']}", text, "Verdict")
 
 
 def metrics_file(root: Root, run: str) -> Path:
     """A run's metrics: the live file where the run is on this machine, else the copy in its result."""
     live = root.path(f"runs/{run}") / "metrics.jsonl"
     return live if live.is_file() else root.open(f"runs/{run}/result").path / "metrics.jsonl"
+
+
+def _markdown(key: str, text: str, description: str) -> None:
+    if show.in_run():
+        create_markdown_artifact(text, key=show.key(key), description=description)

@@ -1,0 +1,32 @@
+"""Put the automations of `deployments/automations.yaml` onto the Prefect server: made or updated by name, never twice."""
+
+import asyncio
+
+import yaml
+from prefect.client.orchestration import get_client
+from prefect.events.schemas.automations import AutomationCore
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from infra.deploy import DEPLOYMENTS
+
+
+def ensure_automations(api: str) -> None:
+    """Make the server at `api` have our automations as the file says; doing it again changes nothing.
+
+    (`prefect automation create -f` would make a second one with the same name.)
+    """
+    wanted = yaml.safe_load((DEPLOYMENTS / "automations.yaml").read_text())["automations"]
+    with temporary_settings({PREFECT_API_URL: api}):
+        asyncio.run(_upsert([AutomationCore.model_validate(one) for one in wanted]))
+
+
+async def _upsert(wanted: list[AutomationCore]) -> None:
+    async with get_client() as client:
+        for automation in wanted:
+            existing = await client.read_automations_by_name(automation.name)
+            if existing:
+                await client.update_automation(existing[0].id, automation)
+            else:
+                await client.create_automation(automation)
+            for double in existing[1:]:
+                await client.delete_automation(double.id)

@@ -6,6 +6,7 @@ differ by at most one row. 14,000 documents are 16 row groups of 875.
 
 import hashlib
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -88,5 +89,5 @@ def write_shard(path: Path, groups: Iterable[pa.Array]) -> str:
 def ordered_groups(texts: pa.LargeStringArray, order: np.ndarray) -> Iterable[pa.Array]:
     """The texts taken in `order`, cut to the row groups of one shard; only one of them is copied at a time."""
     bounds = row_groups(len(order))
-    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, end in pairwise(bounds):
         yield texts.take(pa.array(order[start:end]))

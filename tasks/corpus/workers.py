@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 THREADS = 4
 """Decoding or encoding threads of one process."""
@@ -28,7 +28,7 @@ class Workers:
     """Threads of this process, or processes of this machine."""
 
     count: int
-    shared = False
+    shared: ClassVar[bool] = False
     """Whether jobs run on other machines, so that what they leave must lie on the artifact root."""
 
     @property
@@ -53,8 +53,7 @@ class Workers:
             for job in jobs:
                 yield function(job, tick)
             return
-        context = multiprocessing.get_context("spawn")  # the store's client has threads: a fork would inherit its locks
-        with ProcessPoolExecutor(min(self.processes, len(jobs)), mp_context=context) as pool:
+        with ProcessPoolExecutor(min(self.processes, len(jobs)), mp_context=spawning()) as pool:
             futures = [pool.submit(counted, function, job) for job in jobs]
             try:
                 for future in as_completed(futures):
@@ -71,6 +70,11 @@ def counted(function: Callable[[Job, Tick], Result], job: Job) -> tuple[Result, 
     """Run a job elsewhere and bring its ticks along."""
     ticks: list[dict[str, int]] = []
     return function(job, ticks.append), ticks
+
+
+def spawning() -> multiprocessing.context.BaseContext:
+    """Fresh processes: the store's client has threads, and a fork would inherit their locks."""
+    return multiprocessing.get_context("spawn")
 
 
 def local_workers(count: int | None = None) -> Workers:

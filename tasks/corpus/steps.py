@@ -1,0 +1,135 @@
+"""The tasks of this room. Reading and writing text goes in batches of about 64 blobs, one Prefect task for each.
+
+A task for every blob would be thousands of runs for the server to write down; inside of a batch blobs are retried one by
+one. The batches run on whatever task runner the flow has: threads of its process, or, with prefect-dask's
+DaskTaskRunner, workers on many machines, where what one leaves for another lies under the artifact root.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from prefect import task
+from prefect.context import FlowRunContext
+from prefect.tasks import exponential_backoff
+from prefect.utilities.annotations import quote
+
+from tasks import show
+from tasks.corpus import prepare
+from tasks.corpus.workers import BATCH, THREADS, Tick, Workers, counted, local_workers, spawning
+from tasks.spec import Arm, Pool
+from tasks.store.artifact import Artifact
+from tasks.store.root import Root
+
+RETRIED: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": exponential_backoff(10),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": show.retryable,
+    "persist_result": False,
+}
+"""What the network did is tried again; a blob that changed or a parameter that is wrong is not."""
+
+
+@task(task_run_name="{stage} {number} of {total}", **RETRIED)
+def batch(stage: str, number: int, total: int, function: Callable, job: Any, here: bool) -> tuple[Any, list[dict]]:
+    """One job of a preparation; `here`: on this machine, whose processes are kept for the next one."""
+    if here and (os.cpu_count() or 1) > THREADS:
+        return _processes().submit(counted, function, job).result()
+    return counted(function, job)
+
+
+@cache
+def _processes() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(local_workers().processes, mp_context=spawning())
+
+
+@dataclass(frozen=True)
+class PrefectWorkers(Workers):
+    """Jobs as Prefect tasks. `shared`: they run on other machines, where each is given `count` threads."""
+
+    shared: bool = False
+
+    @property
+    def processes(self) -> int:
+        return 1 if self.shared else super().processes
+
+    def batches(self, items: Sequence[Any]) -> list[Sequence[Any]]:
+        """Batches of at most 64."""
+        return [items[i : i + BATCH] for i in range(0, len(items), BATCH)]
+
+    def run(self, function: Callable, jobs: Sequence[Any], tick: Tick) -> Iterator[Any]:
+        """`function(job, tick)` for each job: on this machine as many at a time as it has processes, elsewhere all."""
+        ahead = len(jobs) if self.shared else self.processes
+        waiting: deque = deque()
+        todo = enumerate(jobs, 1)
+        while True:
+            while len(waiting) < ahead and (following := next(todo, None)) is not None:
+                number, job = following
+                stage = function.__name__.replace("_", " ")
+                waiting.append(batch.submit(stage, number, len(jobs), function, quote(job), here=not self.shared))
+            if not waiting:
+                return
+            result, ticks = waiting.popleft().result()
+            for counters in ticks:
+                tick(counters)
+            yield result
+
+
+def workers() -> Workers:
+    """What fits the flow that runs: its Dask cluster, or this machine; outside of a flow, plain threads and processes."""
+    context = FlowRunContext.get()
+    if context is None:
+        return local_workers()
+    if type(context.task_runner).__name__ == "DaskTaskRunner":
+        return PrefectWorkers(count=1, shared=True)
+    return PrefectWorkers(count=local_workers().count)
+
+
+@task(task_run_name="list {pool.source}", **RETRIED)
+def find_pool(root_url: str, pool: Pool) -> dict[str, Any]:
+    """List the source; returns the pool's name and what is there."""
+    handle = prepare.open_pool(Root(root_url), pool)
+    return {"pool_id": handle.pool_id, "blobs": len(handle.blobs), "bytes": sum(blob.size for blob in handle.blobs)}
+
+
+def index_pool(root_url: str, pool: Pool) -> dict[str, Any]:
+    """Index the pool in batches of blobs; returns the artifact's facts. Called in a flow."""
+    with show.progress("Index") as progress:
+        return facts(prepare.build_index(Root(root_url), pool, mapper=workers(), progress=progress))
+
+
+@task(task_run_name="holdout of {pool.name}", **RETRIED)
+def holdout(root_url: str, pool: Pool) -> dict[str, Any]:
+    """Set the holdout aside; returns the artifact's facts."""
+    with show.progress("Holdout") as progress:
+        return facts(prepare.build_holdout(Root(root_url), pool, progress=progress))
+
+
+@task(task_run_name="sample of {pool.name}", **RETRIED)
+def sample(root_url: str, pool: Pool) -> dict[str, Any]:
+    """Sample texts for the tokenizer; returns the artifact's facts."""
+    with show.progress("Sample") as progress:
+        return facts(prepare.build_sample(Root(root_url), pool, progress=progress))
+
+
+@task(task_run_name="plan of {arm.name}", **RETRIED)
+def plan(root_url: str, pool: Pool, arm: Arm) -> dict[str, Any]:
+    """What the arm takes, reads and needs. Fails when the pool or the disk cannot serve it."""
+    return prepare.plan_arm(Root(root_url), pool, arm).as_dict()
+
+
+def arms(root_url: str, pool: Pool, chosen: Sequence[Arm]) -> list[dict[str, Any]]:
+    """The text of arms, in batches of blobs and shards, one pass for all; returns their facts. Called in a flow."""
+    with show.progress("Text") as progress:
+        made = prepare.build_arms(Root(root_url), pool, chosen, mapper=workers(), progress=progress)
+        return [facts(artifact) for artifact in made]
+
+
+def facts(artifact: Artifact) -> dict[str, Any]:
+    """What an artifact's manifest counted, with its name and whether it was there already."""
+    return {"artifact": artifact.name, "reused": artifact.reused, **artifact.facts}

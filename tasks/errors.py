@@ -22,4 +22,8 @@ class InterruptedRun(RuntimeError):
 
 
 class TrainingError(RuntimeError):
-    """A training stopped by itself: a loss that is no number, a lost process; the message names the last checkpoint."""
+    """A training stopped by itself, as with a loss that is no number; the message names the last checkpoint."""
+
+
+class LostProcessError(RuntimeError):
+    """A training's process was killed (memory, by hand): another attempt goes on from the newest checkpoint."""

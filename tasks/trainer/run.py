@@ -2,12 +2,13 @@
 
 import json
 import logging
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import BusyError, InputError, InterruptedRun, TrainingError
+from tasks.errors import BusyError, InputError, InterruptedRun, LostProcessError, TrainingError
 from tasks.progress import Progress, silent
 from tasks.spec import Experiment
 from tasks.store.artifact import Artifact
@@ -29,7 +30,7 @@ def train(root: Root, experiment: Experiment, pool_id: str, arm_id: str, progres
     checkpoint and ends). What it prints is appended to `runs/<run>/log.txt`. `progress`: stage "train", in steps.
 
     Raises InputError for a parameter that cannot work, BusyError when the GPU or the run is in use, InterruptedRun when the
-    trainer was asked to stop and saved a checkpoint, TrainingError when it failed.
+    trainer was asked to stop and saved a checkpoint, LostProcessError when it was killed, TrainingError when it failed.
     """
     job = Job.of(root, experiment, pool_id, arm_id)
     if root.find(job.result) is not None:
@@ -47,6 +48,16 @@ def train(root: Root, experiment: Experiment, pool_id: str, arm_id: str, progres
     if status != jobs.DONE:
         raise _error(job.run, folder, status)
     return root.open(job.result)
+
+
+def score(root: Root, run: str, checkpoint: int | None = None) -> Artifact:
+    """Score a checkpoint of a run on the holdout again, in this process: the artifact `runs/<run>/scores/step_<step>`.
+
+    `checkpoint`: its step; None: the newest whole one. Raises InputError when there is none.
+    """
+    from tasks.trainer.score import score_checkpoint  # torch is slow to import, and `train` does without it here
+
+    return score_checkpoint(root, run, checkpoint)
 
 
 class Follower:
@@ -78,8 +89,10 @@ class Follower:
 
 def _error(run: str, folder: Path, status: int) -> Exception:
     """What an exit status other than 0 means."""
-    if status == jobs.RESUME:
-        return InterruptedRun(f"The run {run} was asked to stop and saved a checkpoint: start it again to go on.")
+    if status in (jobs.RESUME, -signal.SIGTERM):
+        return InterruptedRun(
+            f"The run {run} was asked to stop and saved what it had learned: start it again to go on."
+        )
     failure = _failure(folder / jobs.FAILURE)
     kinds: Mapping[int, type[Exception]] = {jobs.INPUT: InputError, jobs.BUSY: BusyError}
     if failure and failure["status"] in kinds:
@@ -87,7 +100,7 @@ def _error(run: str, folder: Path, status: int) -> Exception:
     if failure:
         return TrainingError(failure["message"])
     how = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
-    return TrainingError(
+    return LostProcessError(
         f"The trainer of {run} was {how} (out of memory, or by hand?): read {folder / LOG} and start it again to go on "
         f"from the newest checkpoint."
     )

@@ -1,0 +1,43 @@
+"""The tasks of this room: train a packed arm, score a checkpoint again."""
+
+from typing import Any
+
+from prefect import task
+
+from tasks import show
+from tasks.errors import BusyError, InterruptedRun, TrainingError
+from tasks.spec import Experiment
+from tasks.store.root import Root
+from tasks.trainer import run as runs
+from tasks.trainer.job import Job
+
+FINAL = (BusyError, InterruptedRun, TrainingError)
+
+
+def again(task: Any, run: Any, state: Any) -> bool:
+    """Prefect's `retry_condition_fn`: a killed process and a store that is away are worth another attempt, which goes on
+    from the newest checkpoint; a diverged training and a request to stop are not.
+    """
+    return show.retryable(task, run, state) and not isinstance(state.result(raise_on_failure=False), FINAL)
+
+
+@task(
+    task_run_name="train {experiment.arm.name}, seed {experiment.seed}",
+    retries=2,
+    retry_delay_seconds=[10, 60],
+    retry_jitter_factor=0.5,
+    retry_condition_fn=again,
+    persist_result=False,
+)
+def train(root_url: str, experiment: Experiment, pool_id: str, arm_id: str) -> dict[str, Any]:
+    """Train and score; returns the run's id and the facts of its result."""
+    root = Root(root_url)
+    with show.progress("Training") as progress:
+        result = runs.train(root, experiment, pool_id, arm_id, progress=progress)
+    return {"run_id": Job.of(root, experiment, pool_id, arm_id).run, **result.facts}
+
+
+@task(task_run_name="score {run_id}", persist_result=False)
+def score(root_url: str, run_id: str, checkpoint: int | None = None) -> dict[str, Any]:
+    """Score a checkpoint again; returns the facts of its scores."""
+    return dict(runs.score(Root(root_url), run_id, checkpoint).facts)

@@ -17,6 +17,11 @@ REPOSITORY = "https://github.com/karpathy/nanochat"
 TRAIN_SCRIPT = "scripts.base_train"
 BASE_VARIABLE = "NANOCHAT_BASE_DIR"
 DTYPE_VARIABLE = "NANOCHAT_DTYPE"
+HOME_VARIABLE = "FABRATING_NANOCHAT_HOME"
+"""The folder of the checkout, with its environment in `.venv`."""
+PYTHON_VARIABLE = "FABRATING_NANOCHAT_PYTHON"
+"""The interpreter of its environment, where that is not `.venv/bin/python` of the checkout."""
+ALLOW_VARIABLE = "FABRATING_NANOCHAT_ALLOW_UNKNOWN"
 
 HEAD_WIDTH = 128
 WIDTH_PER_LAYER = 64
@@ -40,6 +45,45 @@ SPECIAL_TOKENS = (
     "<|output_start|>",
     "<|output_end|>",
 )
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """A commit that was run with the overlay. `code`: the fingerprint of the files that it hooks (see `check`)."""
+
+    commit: str
+    date: str
+    code: str
+    dtype_variable: bool
+    """Whether NANOCHAT_DTYPE sets the precision (else bf16 on a GPU, by autocast)."""
+
+
+PINNED = Upstream("92d63d4e8bb4df75c3b71618f31ddde2378b2bcd", "2026-07-03", "bf6425fcf6", True)
+KNOWN = (
+    PINNED,
+    Upstream("4a6e47b0c68aa062c62fa859aed2e8dd0d59d684", "2026-02-17", "5c8621ed51", False),
+)
+
+OPTIONS = (
+    "--run",
+    "--device-type",
+    "--fp8",
+    "--depth",
+    "--max-seq-len",
+    "--window-pattern",
+    "--num-iterations",
+    "--target-param-data-ratio",
+    "--device-batch-size",
+    "--total-batch-size",
+    "--resume-from-step",
+    "--eval-every",
+    "--eval-tokens",
+    "--core-metric-every",
+    "--sample-every",
+    "--save-every",
+    "--model-tag",
+)
+"""What the launcher passes to base_train."""
 
 
 @dataclass(frozen=True)

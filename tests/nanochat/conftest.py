@@ -14,13 +14,19 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from tasks.nanochat import contract
+from tasks.store.artifact import Work
+from tasks.store.root import Root
+from tasks.tokens.evaluation import encode_holdout
+from tasks.tokens.pack import pack_arm
+from tasks.tokens.train import train_tokenizer
 
 VOCAB = 512
+POOL, ARM = "pool-0123456789", "arm-0123456789"
 
 
 @pytest.fixture(scope="session")
@@ -42,28 +48,77 @@ def texts() -> list[str]:
     return [textwrap.dedent(paragraph) for paragraph in paragraphs if len(paragraph) > 80]
 
 
+def write_text(root: Root, name: str, texts: list[str], files: int, row_group: int) -> None:
+    """An arm's text artifact: `files` training shards, then the holdout's."""
+    each = len(texts) // files
+
+    def make(work: Work) -> None:
+        for number in range(files):
+            part = pa.table({"text": pa.array(texts[number * each : (number + 1) * each], pa.large_string())})
+            pq.write_table(part, work.temporary(f"shard_{number:05d}.parquet"), row_group_size=row_group)
+            work.finish(f"shard_{number:05d}.parquet", rows=part.num_rows)
+        held_out = root.path(f"pools/{POOL}/holdout/shard.parquet")
+        work.temporary(f"shard_{files:05d}.parquet").write_bytes(held_out.read_bytes())
+        work.finish(f"shard_{files:05d}.parquet")
+
+    root.build(name, make, spec={"files": files, "row_group": row_group})
+
+
+def write_pool(root: Root, texts: list[str], holdout: list[str]) -> None:
+    """A pool's sample and holdout, as the corpus room leaves them."""
+
+    def make_sample(work: Work) -> None:
+        pq.write_table(pa.table({"text": texts}), work.temporary("sample.parquet"))
+        work.finish("sample.parquet", rows=len(texts))
+
+    def make_holdout(work: Work) -> None:
+        n = len(holdout)
+        columns = {
+            "document": pa.array(range(n), pa.int64()),
+            "cluster": pa.array([i // 10 for i in range(n)], pa.int32()),
+            "score": [float(i % 7) for i in range(n)],
+            "decile": pa.array([i * 10 // n for i in range(n)], pa.int8()),
+            "bytes": pa.array([len(text.encode()) for text in holdout], pa.int64()),
+            "source": ["stdlib"] * n,
+            "text": pa.array(holdout, pa.large_string()),
+        }
+        pq.write_table(pa.table(columns), work.temporary("documents.parquet"))
+        work.finish("documents.parquet", rows=n)
+        shard = pa.table({"text": columns["text"]})
+        pq.write_table(shard, work.temporary("shard.parquet"), row_group_size=-(-n // 8))
+        work.finish("shard.parquet", rows=n)
+
+    root.build(f"pools/{POOL}/sample", make_sample, spec={"texts": len(texts)})
+    root.build(f"pools/{POOL}/holdout", make_holdout, spec={"texts": len(holdout)})
+
+
 @pytest.fixture(scope="session")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Path:
-    """The folder of a pool's tokenizer artifact: tokenizer.json and token_bytes.npy."""
-    folder = tmp_path_factory.mktemp("tokenizer")
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(contract.PATTERN), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    bpe.decoder = decoders.ByteLevel()
-    size = VOCAB - len(contract.SPECIAL_TOKENS)
-    trainer = trainers.BpeTrainer(
-        vocab_size=size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    bpe.train_from_iterator(texts, trainer)
-    bpe.add_special_tokens(list(contract.SPECIAL_TOKENS))
-    bpe.save(str(folder / "tokenizer.json"))
-    lengths = [len(bpe.id_to_token(number)) for number in range(size)] + [0] * len(contract.SPECIAL_TOKENS)
-    np.save(folder / "token_bytes.npy", np.array(lengths, np.int32))
+def prepared(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Path:
+    """A root with a pool, and an arm in 4 shards of one row group each, packed for 64 tokens; read only."""
+    folder = tmp_path_factory.mktemp("prepared")
+    root = Root(folder)
+    write_pool(root, texts, texts[::25])
+    train_tokenizer(root, POOL, VOCAB)
+    encode_holdout(root, POOL)
+    write_text(root, f"arms/{ARM}/text", texts, files=4, row_group=10_000)
+    pack_arm(root, ARM, POOL, 64, workers=1)
     return folder
+
+
+@pytest.fixture
+def root(prepared: Path, tmp_path: Path) -> Root:
+    """A root of its own for one test, with the pool and the arm in it."""
+    folder = tmp_path / "root"
+    for name in (f"pools/{POOL}", f"arms/{ARM}"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(prepared / name)
+    return Root(folder)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(prepared: Path) -> Path:
+    """The folder of a pool's tokenizer artifact: tokenizer.json and token_bytes.npy."""
+    return prepared / "pools" / POOL / "tokenizer"
 
 
 def checkout(variable: str) -> Path:

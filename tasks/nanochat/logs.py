@@ -1,0 +1,91 @@
+"""What a line of nanochat's output means: its own step and validation lines, and the overlay's JSON lines.
+
+Any text may come (warnings, tracebacks, half a line after a kill): what is none of these is nothing, never an error.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_NUMBER = r"([-+0-9.eE]+|nan|-?inf)"
+_STEP = re.compile(
+    rf"step (\d+)/(\d+) \({_NUMBER}%\) \| loss: {_NUMBER} \| lrm: {_NUMBER} \| dt: {_NUMBER}ms"
+    rf" \| tok/sec: ([\d,]+) \| (?:bf16_)?mfu: {_NUMBER}(?: \||$)"
+)
+_VALIDATION = re.compile(rf"Step (\d+) \| Validation bpb: {_NUMBER}\s*$")
+_TOLD = "fabrating: "
+LONGEST = 10_000
+"""Characters of a line that is looked at."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step. `done`: steps finished with it; `loss`: nats per token, smoothed by nanochat."""
+
+    done: int
+    total: int
+    loss: float
+    lr_scale: float
+    seconds: float
+    tokens_per_second: int
+    mfu: float | None
+
+
+@dataclass(frozen=True)
+class Validation:
+    """nanochat's line after an evaluation: bits per byte after `step` finished steps."""
+
+    step: int
+    bpb: float
+
+
+@dataclass(frozen=True)
+class Told:
+    """An event of the overlay, such as saving, saved, evaluating, evaluation."""
+
+    event: str
+    values: Mapping[str, Any]
+
+
+def parse(line: str) -> Step | Validation | Told | None:
+    """The meaning of one line, or None."""
+    if len(line) > LONGEST:
+        return None
+    line = line.rstrip()
+    if line.startswith(_TOLD):
+        return _told(line.removeprefix(_TOLD))
+    try:
+        if match := _STEP.match(line):
+            return _step(*match.groups())
+        if match := _VALIDATION.match(line):
+            return Validation(int(match[1]), float(match[2]))
+    except ValueError:  # digits that are no number after all, such as 1.2.3
+        return None
+    return None
+
+
+def _step(index: str, total: str, _: str, loss: str, lrm: str, milliseconds: str, rate: str, mfu: str) -> Step:
+    percent = float(mfu)
+    known = math.isfinite(percent) and percent > 0  # nanochat prints 0.00 where it does not know the GPU
+    return Step(
+        done=int(index) + 1,
+        total=int(total),
+        loss=float(loss),
+        lr_scale=float(lrm),
+        seconds=round(float(milliseconds) / 1_000, 6),
+        tokens_per_second=int(rate.replace(",", "")),
+        mfu=percent / 100 if known else None,
+    )
+
+
+def _told(text: str) -> Told | None:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict) or not isinstance(values.get("event"), str):
+        return None
+    return Told(values.pop("event"), values)

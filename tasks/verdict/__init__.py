@@ -1,0 +1,7 @@
+"""Which arm is better, by how much, how sure: matched arms, paired statistics, a sentence.
+
+`paired`   the statistics: ratio of sums, clustered bootstrap-t, seeds as a second level of variance
+`matched`  the proof that two arms differ in selection alone
+`savings`  a difference in bits per byte as a share of trained tokens, by the measured loss curve
+`judge`    from runs on disk to a verdict
+"""

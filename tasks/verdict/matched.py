@@ -1,0 +1,106 @@
+"""The proof that arms are matched: they differ in which documents they take, and in nothing else.
+
+Checked twice: on the parameters before anything is spent (`differences`), and on what the finished runs say they read, did
+and were made by (`differences_of_runs`). A difference is named by its path; `require_matched` refuses it unless it is allowed.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from tasks.errors import InputError
+from tasks.spec import Experiment
+from tasks.store.artifact import Manifest
+from tasks.store.root import Root
+
+SELECTION = {f"arm.{field}" for field in ("name", "select", "share", "tokens", "temperature", "seed")}
+ORDER = "arm.order"
+SEED = "seed"
+INPUTS = ("pool", "evaluation", "tokenizer")
+FACTS = ("tokens", "steps", "batch_tokens", "code")
+
+
+def differences(a: Experiment, b: Experiment) -> dict[str, str]:
+    """In what two experiments differ beside selection and seed: {path: "x against y"}, such as {"training.depth": ...}.
+
+    A pool's name is no difference, its source and everything else is. Order is one: allow it to make it a factor.
+    """
+    return _differences(a.identity(), b.identity())
+
+
+def differences_of_runs(root: Root, a: Manifest, b: Manifest) -> dict[str, str]:
+    """The same for two finished runs, by their results' manifests; and pool, holdout, tokenizer, trained tokens, code.
+
+    `commit` is compared where the ledger knows it of both, as "which commit trained it".
+    """
+    found = _differences(a.spec, b.spec)
+    for name in INPUTS:
+        found |= _compared(name, a.inputs.get(name), b.inputs.get(name))
+    for name in FACTS:
+        found |= _compared(name, a.facts.get(name), b.facts.get(name))
+    commits = [_commit(root, manifest.name) for manifest in (a, b)]
+    return found | (_compared("commit", *commits) if all(commits) else {})
+
+
+def require_matched(
+    labels: Sequence[str], found: Iterable[Mapping[str, str]], allow: Sequence[str] = ()
+) -> dict[str, str]:
+    """Raises InputError naming every difference that `allow` does not cover; returns those that it does.
+
+    `allow` holds paths, such as "arm.order" or "training" for all below it. `found`: the differences of neighbours in
+    `labels`.
+    """
+    allowed: dict[str, str] = {}
+    for (a, b), named in zip(pairwise(labels), found, strict=True):
+        refused = {path: text for path, text in named.items() if not _covered(path, allow)}
+        if refused:
+            listed = "; ".join(f"{path}: {text}" for path, text in refused.items())
+            raise InputError(
+                f"{a} and {b} differ in more than their selection ({listed}): make them equal, or allow the difference by "
+                f"name (allow: {', '.join(refused)})."
+            )
+        allowed |= {path: f"{a} and {b}: {text}" for path, text in named.items()}
+    return allowed
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, str]:
+    ours, theirs = dict(_leaves(a)), dict(_leaves(b))
+    found: dict[str, str] = {}
+    for path in sorted(ours.keys() | theirs.keys()):
+        if path not in SELECTION | {SEED, "pool.name"}:
+            found |= _compared(path, ours.get(path), theirs.get(path))
+    return found
+
+
+def _compared(path: str, a: Any, b: Any) -> dict[str, str]:
+    return {} if a == b else {path: f"{_shown(a)} against {_shown(b)}"}
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested parameters as dotted paths; the columns of a composite score stay together, as one value."""
+    for name, value in values.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping) and path in ("pool", "arm", "training"):
+            yield from _leaves(value, f"{path}.")
+        else:
+            yield path, value
+
+
+def _covered(path: str, allow: Sequence[str]) -> bool:
+    return any(path == allowed or path.startswith(f"{allowed}.") for allowed in allow)
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _commit(root: Root, result: str) -> str | None:
+    """The commit of the attempt that finished a run, as its ledger entry says, or None."""
+    name = f"{result.rsplit('/', 1)[0]}/run.json"
+    path = root.path(name)
+    raw = path.read_bytes() if path.is_file() else root.remote.read_if_exists(name) if root.remote else None
+    if raw is None:
+        return None
+    attempts = json.loads(raw).get("attempts") or [{}]
+    return attempts[-1].get("commit")

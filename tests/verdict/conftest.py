@@ -1,0 +1,114 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tasks.spec import Arm, Experiment, Pool, Training
+from tasks.store.names import run_id
+from tasks.store.root import Root
+
+POOL = "pool-0123456789"
+DOCUMENTS = 600
+BLOCKS = 30
+TOKENS = 1_000_000
+TRAINING = Training(depth=4, sequence_length=256, tokens=TOKENS, precision="fp32", device="cpu")
+
+
+class Bench:
+    """A root with finished runs on one holdout, whose losses are planted."""
+
+    def __init__(self, folder: Path, hostile: str = "CC-MAIN"):
+        self.root = Root(folder)
+        random = np.random.default_rng(5)
+        self.bytes = np.exp(random.normal(7.5, 1, DOCUMENTS)).astype(np.int64) + 1
+        self.score = random.normal(3, 1, DOCUMENTS)
+        self.cluster = np.arange(DOCUMENTS) // (DOCUMENTS // BLOCKS)
+        self.base = random.normal(1.2, 0.2, DOCUMENTS)  # bits per byte of each document, for every model
+        self.source = np.where(np.arange(DOCUMENTS) % 3 == 0, hostile, "books")
+
+    def experiment(self, arm: str, seed: int, training: Training = TRAINING, pool: Pool | None = None) -> Experiment:
+        select = "top" if arm.startswith("top") else "random"
+        return Experiment(pool=pool or Pool(), arm=Arm(name=arm, select=select), training=training, seed=seed)
+
+    def run(
+        self,
+        arm: str,
+        seed: int,
+        offset: float = 0.0,
+        spread: float = 0.001,
+        by_score: float = 0.0,
+        training: Training = TRAINING,
+        pool: Pool | None = None,
+        inputs: dict | None = None,
+        facts: dict | None = None,
+        arm_id: str | None = None,
+        name: str = "result",
+    ) -> str:
+        """Add a run; returns its id. A document costs base + offset + by_score * its score + what the seed does, bits per byte."""
+        experiment = self.experiment(arm, seed, training, pool)
+        arm_id = arm_id or f"{arm}-arm"
+        run = run_id(experiment, arm_id)
+        random = np.random.default_rng([seed, *arm.encode()])
+        bpb = self.base + offset + by_score * self.score + spread * random.normal()
+        bpb = bpb + 0.003 * np.random.default_rng([*arm.encode()]).normal(size=DOCUMENTS)
+        nats = bpb * self.bytes * np.log(2)
+        decile = np.argsort(np.argsort(self.score)) * 10 // DOCUMENTS
+        table = pa.table(
+            {
+                "document": np.arange(DOCUMENTS),
+                "cluster": self.cluster.astype(np.int32),
+                "score": self.score,
+                "decile": decile.astype(np.int8),
+                "bytes": self.bytes,
+                "tokens": self.bytes // 4,
+                "nats": nats,
+                "source": self.source,
+            }
+        )
+        final = float(nats.sum() / self.bytes.sum() / np.log(2))
+        lines = []
+        for step in range(1, 41):
+            tokens = step * TOKENS // 40
+            lines.append({"step": step, "kind": "train", "time": 1e9 + step, "tokens": tokens, "loss": 3 + 2 / step})
+            lines[-1] |= {"tokens_per_second": 25_000.0, "mfu": 0.4}
+            if step % 5 == 0:
+                value = final + 0.5 * (np.log(TOKENS) - np.log(tokens))
+                lines.append({"step": step, "kind": "eval", "time": 1e9 + step, "tokens": tokens, "bpb": value})
+        by_decile = [float(nats[decile == d].sum() / self.bytes[decile == d].sum() / np.log(2)) for d in range(10)]
+        known = {"seed": seed, "bpb": final, "bpb_by_decile": by_decile, "tokens": TOKENS, "steps": 40, "code": "0.1.0"}
+        known |= {"tokens_per_second": 25_000.0, "wall_seconds": 40.0, "device": "cpu", "batch_tokens": 25_000}
+        samples = [{"document": 1, "score": 2.5, "prompt": "Water <b>", "text": f"boils, says {arm} </script>"}]
+
+        def make(work) -> None:
+            pq.write_table(table, work.temporary("scores.parquet"))
+            work.finish("scores.parquet")
+            for file, text in (
+                ("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines)),
+                ("samples.json", json.dumps(samples)),
+                ("summary.json", json.dumps(known)),
+            ):
+                work.temporary(file).write_text(text)
+                work.finish(file)
+            work.facts.update(known | (facts or {}))
+
+        read = {"packed": f"packed-{arm}", "tokenizer": "tok", "evaluation": "eval", "arm": arm_id, "pool": POOL}
+        self.root.build(f"runs/{run}/{name}", make, spec=experiment.identity(), inputs=read | (inputs or {}))
+        return run
+
+    def arms(self, seeds: int = 3, **offsets: float) -> dict[str, list[str]]:
+        """{arm: its runs} with planted offsets in bits per byte."""
+        return {arm: [self.run(arm, seed, offset) for seed in range(1, seeds + 1)] for arm, offset in offsets.items()}
+
+
+@pytest.fixture
+def bench(tmp_path) -> Bench:
+    return Bench(tmp_path / "root")
+
+
+@pytest.fixture
+def make_bench(tmp_path) -> Callable[..., Bench]:
+    return lambda **options: Bench(tmp_path / "root", **options)

@@ -14,10 +14,8 @@ from tasks.tokens.train import train_tokenizer
 POOL, ARM = "pool-0123456789", "arm-0123456789"
 SENTENCE = (
     "the quick brown fox jumps over lazy dogs while 12 engineers count 2026 tokens in 3.14 seconds and 7 of them don't "
-    "believe that Größe, naïve café, Москва or 東京 fit into one vocabulary; however (as ever) they do!\n"
+    "believe that Größe, naïve café, Москва or 東京 fit into one vocabulary; however (as ever) 1½ and ٣٤ do!\n"
 )
-
-
 WORDS = SENTENCE.split(" ")
 
 

@@ -20,11 +20,9 @@ def plain_packing(documents: list[list[int]], width: int, batch: int, buffer: in
         if not held:
             return rows, cropped, len(row)
         left = width - len(row)
-        fitting = [document for document in held if len(document) <= left]
-        if fitting:
-            taken = next(document for document in held if len(document) == max(map(len, fitting)))
-        else:
-            taken = next(document for document in held if len(document) == min(map(len, held)))
+        lengths = [len(document) for document in held]
+        fitting = [length for length in lengths if length <= left]
+        taken = held[lengths.index(max(fitting) if fitting else min(lengths))]
         held = [document for document in held if document is not taken]
         row = row + taken[:left]
         cropped += max(0, len(taken) - left)

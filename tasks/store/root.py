@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,28 @@ class Root:
             )
         verify(directory, manifest, checksums=checksums)
         return Artifact(name, directory, manifest, reused=True)
+
+    def file(self, name: str, path: str) -> Path:
+        """One file of a complete artifact on this machine: of a remote one that is not here, this file alone is fetched.
+
+        Raises InputError when there is no such artifact or file, DamagedError when what was fetched differs.
+        """
+        manifest = self.find(name)
+        record = next((r for r in manifest.files if r.path == path), None) if manifest is not None else None
+        if record is None:
+            raise InputError(f"There is no file {path} of a complete artifact {name} under {self.url}: check the name.")
+        if read_manifest(self.path(name)) is not None:
+            return self.path(name) / safe_relative(path)
+        single = self.folder / ".files" / safe_relative(name) / manifest.fingerprint / safe_relative(path)
+        if not _matches(single, record.bytes):
+            single.parent.mkdir(parents=True, exist_ok=True)
+            self.remote.download(f"{name}/{path}", single)
+            try:
+                verify(single.parents[len(safe_relative(path).parts) - 1], replace(manifest, files=(record,)))
+            except DamagedError:
+                single.unlink()
+                raise
+        return single
 
     def build(
         self,

@@ -99,4 +99,8 @@ def build_compute(model: GPT, precision: str, kernels: bool = True) -> Compute:
     """
     device = model.lm_head.weight.device
     check_precision(precision, device)
+    if device.type == "cuda" and precision != "fp32" and kernels:
+        from tasks.trainer.fused import Fused  # needs Triton, which PyTorch for CPUs does not bring
+
+        return Fused(model)
     return Plain(model, f"{device.type}, {precision}, autograd, PyTorch attention")

@@ -232,9 +232,10 @@ class Checkpoints:
                     shutil.rmtree(final)
                 work.facts.update(step=step, rows=state["rows"])
                 work.publish(final, name_of(self._run, step), {"run": self._run, "step": step}, self._inputs)
+        except TrainingError:
+            raise
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            if isinstance(error, TrainingError):
-                raise
+            shutil.rmtree(work.path, ignore_errors=True)
             raise TrainingError(
                 f"The checkpoint of step {step} could not be written to {final} ({error}): free space there and run "
                 f"again; {self.describe_last()}."

@@ -12,7 +12,7 @@ under torchrun likewise. The settings file (JSON) holds:
     seed                 of the initial weights
     compile              false: torch.compile does nothing
     wandb                arguments of wandb.init to add (id, resume, group, ...), or null
-    state                a folder for what is told besides: process ids, nats per holdout document
+    state                a folder for the nats per holdout document of the last evaluation (nats.f64)
 
 What is hooked: where shards lie; validation is each document of the common holdout exactly once, whatever --eval-tokens
 says; a parquet file with any number of row groups feeds every rank; exactly one of PyTorch's two TF32 interfaces is used; the
@@ -39,6 +39,7 @@ STOPPED = 75
 TRAIN = "scripts.base_train"
 MARKER = "fabrating"
 HEARTBEAT_SECONDS = 10.0
+SECONDS_TO_SAVE = 60
 PR_SET_PDEATHSIG = 1
 
 
@@ -72,16 +73,14 @@ def write_whole(path, write):
 # --- this process -----------------------------------------------------------------------------------------------------
 
 
-def guard_process(state):
-    """End with the launcher, print all stacks on SIGUSR1, and say under which id this rank runs."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def guard_process():
+    """Get SIGTERM when the launcher goes, print all stacks on SIGUSR1."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    state.mkdir(parents=True, exist_ok=True)
-    (state / f"rank{rank()}.pid").write_text(str(os.getpid()))
 
 
 class Stop:
-    """Whether SIGTERM came, to this rank or another."""
+    """Whether SIGTERM came, to this rank or another. A rank that does not get to save in time is ended by SIGALRM."""
 
     def __init__(self):
         self.asked = False
@@ -89,6 +88,7 @@ class Stop:
 
     def _ask(self, number, frame):
         self.asked = True
+        signal.alarm(SECONDS_TO_SAVE)
 
     def __call__(self):
         import torch
@@ -290,6 +290,7 @@ class HoldoutEvaluation:
         nats = torch.zeros(len(self.windows), dtype=torch.float64, device=device)
         mine = range(rank() * self.rows, len(self.windows), world_size() * self.rows)
         beat = time.monotonic()
+        tell(event="evaluating", done=0, total=len(self.windows))
         with torch.no_grad():
             for first in mine:
                 windows = self.windows[first : first + self.rows]
@@ -433,7 +434,7 @@ def main(module, arguments):
     settings = json.loads(Path(os.environ[SETTINGS]).read_text(encoding="utf-8"))
     source = Path.cwd()
     sys.path[0] = str(source)  # in place of this file's folder: nanochat has its own top-level `tasks` and `scripts`
-    guard_process(Path(settings["state"]))
+    guard_process()
     if not settings["compile"]:
         leave_out_compile()
     hook_start(settings)

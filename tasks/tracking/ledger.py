@@ -13,12 +13,13 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import variance
 from typing import Any, Literal
 
 import psutil
 
 from tasks.errors import DamagedError, InputError
-from tasks.spec import Experiment
+from tasks.spec import Experiment, Training
 from tasks.store.artifact import code_version, locked, write_atomic
 from tasks.store.names import run_id as name_of_run
 from tasks.store.root import Root
@@ -150,6 +151,25 @@ def table(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         row |= {"attempts": len(entry["attempts"]), "step": entry.get("step", entry.get("steps"))}
         rows.append(row)
     return rows
+
+
+def spread_between_seeds(found: Sequence[Mapping[str, Any]], training: Training) -> tuple[float, int] | None:
+    """Variance of bits per byte between seeds in finished runs alike, and its degrees of freedom; None when there are none.
+
+    Alike: same engine, depth and precision, trained on half to twice the tokens when `training` names a budget. Pooled over
+    groups that differ in their seed alone.
+    """
+    groups: dict[str, list[float]] = {}
+    for entry in found:
+        alike = all(entry.get(field) == getattr(training, field) for field in ("engine", "depth", "precision"))
+        tokens, budget = entry.get("tokens"), training.tokens
+        near = not budget or (tokens and budget / 2 <= tokens <= 2 * budget)
+        if entry["state"] == "completed" and entry.get("bpb") is not None and alike and near:
+            identity = Training(**entry["experiment"]["training"]).identity()
+            groups.setdefault(json.dumps([entry["arm_id"], identity]), []).append(entry["bpb"])
+    repeated = [values for values in groups.values() if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in repeated)
+    return (sum(variance(values) * (len(values) - 1) for values in repeated) / freedom, freedom) if freedom else None
 
 
 def commit() -> str | None:

@@ -18,6 +18,7 @@ from tasks.store.artifact import Artifact, code_version
 from tasks.store.root import Root
 from tasks.verdict import matched
 from tasks.verdict.paired import (
+    FEWEST_CLUSTERS,
     Differences,
     Spread,
     bits_per_byte,
@@ -31,7 +32,6 @@ from tasks.verdict.wording import sentence
 
 LENGTHS = (1_000, 2_000, 4_000, 8_000, 16_000)  # bytes: bounds of the length classes
 SOURCES = 20  # the largest ones get a row each
-FEWEST_CLUSTERS = 5
 PLANNED = 3  # further numbers of seeds, each twice the last, of which the power is said
 MOST_SEEDS = 64
 
@@ -186,6 +186,10 @@ def _evidence(results: Mapping[str, Sequence[Artifact]]) -> tuple[Holdout, Evide
 
 def _holdout(table: Any) -> Holdout:
     blocks, cluster = np.unique(table["cluster"].to_numpy(), return_inverse=True)
+    if table.num_rows < FEWEST_CLUSTERS:
+        raise InputError(
+            f"The holdout has {table.num_rows} documents: a verdict needs at least {FEWEST_CLUSTERS}, better 1,000."
+        )
     enough = len(blocks) >= FEWEST_CLUSTERS
     return Holdout(
         document=table["document"].to_numpy(),

@@ -38,6 +38,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 LN2 = np.log(2.0)
+FEWEST_CLUSTERS = 8  # with documents in them: below, too many resamples hold one cluster alone
 DRAWS = 4_000
 TILE = 10  # values of Student's t per bootstrap draw
 CHUNK = 1 << 22  # resampling weights held at once
@@ -101,15 +102,15 @@ def paired_differences(
 ) -> Differences:
     """Difference of arm `a` from arm `b` per stratum, with an interval of the given level and a two-sided p-value.
 
-    a: (seeds of a, S, C) nats, b: (seeds of b, S, C) nats, sizes: (S, C) bytes. A stratum with documents in fewer than two
-    clusters gets NaN for its interval. Equal input gives equal output: resampling starts from `seed`.
+    a: (seeds of a, S, C) nats, b: (seeds of b, S, C) nats, sizes: (S, C) bytes. A stratum with documents in fewer than
+    `FEWEST_CLUSTERS` clusters gets NaN for its interval. Equal input gives equal output: resampling starts from `seed`.
     """
     clusters = (sizes > 0).sum(1)
     difference = (a.mean(0) - b.mean(0)) / LN2
     with np.errstate(invalid="ignore", divide="ignore"):
         estimate = difference.sum(1) / sizes.sum(1)
         variance = _linearized(difference - estimate[:, None] * sizes) / sizes.sum(1) ** 2
-    variance = np.where(clusters > 1, variance, np.nan)
+    variance = np.where(clusters >= FEWEST_CLUSTERS, variance, np.nan)
     random = np.random.default_rng(seed)
     errors = _studentized(difference, sizes, estimate, draws, random)
     main = np.maximum(variance - _interaction(a, sizes) / len(a) - _interaction(b, sizes) / len(b), 0.0)

@@ -1,0 +1,193 @@
+"""Matched arms, trained with several seeds each, and the verdict on them: which is better, by how much, how sure."""
+
+import contextvars
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+from prefect import flow, get_run_logger
+from pydantic import Field
+from tasks.tracking.report import write_verdict
+
+from flows.children import cancel_children, run_child
+from tasks.corpus.steps import find_pool
+from tasks.errors import InputError
+from tasks.spec import Arm, Experiment, Name, Pool, Training
+from tasks.store.names import arm_id, run_id
+from tasks.store.root import DEFAULT_ROOT, Root
+from tasks.tracking.estimate import Estimate, batch_tokens, estimate
+from tasks.tracking.ledger import entries, spread_between_seeds
+from tasks.tracking.steps import show_estimate, show_loss_curve, show_scores, show_verdict
+from tasks.verdict.judge import judge
+from tasks.verdict.matched import differences, require_matched
+from tasks.verdict.paired import detectable_difference
+
+BESIDE_BYTES = ("training.tokens", "tokens", "steps")  # what equal bytes make unequal
+# The run form shows plain default values, not ones that a function makes.
+ARMS = [Arm(), Arm(name="rand16", select="random")]
+SEEDS = [1, 2, 3]
+ALLOW: list[str] = []
+Arms = Annotated[list[Arm], Field(min_length=2)]
+Seeds = Annotated[list[int], Field(min_length=1)]
+
+
+@flow(name="compare", flow_run_name="{name}", on_cancellation=[cancel_children])
+def compare(
+    arms: Arms = ARMS,
+    seeds: Seeds = SEEDS,
+    data: Pool = Pool(),
+    train: Training = Training(),
+    root: str = DEFAULT_ROOT,
+    name: Name = "top16-vs-rand16",
+    budget: Literal["tokens", "bytes"] = "tokens",
+    allow: list[str] = ALLOW,
+) -> dict[str, Any]:
+    """Train every arm with every seed on the same budget, and judge which is better with an error bar.
+
+    Refuses arms that differ in more than their selection before anything is spent. What is complete under the root is not
+    made again.
+
+    Args:
+        arms: Two or more selections of the pool. Their order must be the same, unless allow names arm.order.
+        seeds: Seeds of the initial weights. Two seeds an arm are the fewest that make a verdict, three or more a good one.
+        data: The pool that all arms draw from, with the holdout that all are scored on.
+        train: How every arm is trained. Its tokens are the common budget; empty: as many as the smaller arm's packed rows hold.
+        root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
+        name: Name of the verdict.
+        budget: What is equal between arms: tokens (those of the smaller arm), or bytes of text.
+        allow: Differences beside selection that are meant, by their path, such as arm.order.
+    """
+    store, log = Root(root), get_run_logger()
+    _require_matched(arms, data, train, allow)
+    pool = find_pool(root, data)["pool_id"]
+    ids = {arm.name: arm_id(arm, pool) for arm in arms}
+    _prepare(store, arms, ids, data, train, root)
+    packed = {label: store.find(f"arms/{arm}/packed/{train.sequence_length}").facts for label, arm in ids.items()}
+    trainings = {
+        label: train.model_copy(update=change) for label, change in equal_budget(packed, train, data, budget).items()
+    }
+    wholes = [Experiment(pool=data, arm=arm, training=trainings[arm.name], seed=seed) for arm in arms for seed in seeds]
+    runs = {whole: run_id(whole, ids[whole.arm.name]) for whole in wholes}
+    missing = [whole for whole, run in runs.items() if not store.find(f"runs/{run}/result")]
+    log.info("%d of %d runs are complete, %d are to train", len(wholes) - len(missing), len(wholes), len(missing))
+    _show_cost(store, name, missing, pool, data, arms=len(arms), seeds=len(seeds))
+    _all_at_once(
+        [
+            lambda whole=whole: run_child(
+                "train/train", f"train:{runs[whole]}", _training(whole, ids, root), runs[whole]
+            )
+            for whole in missing
+        ]
+    )
+    by_arm = {arm.name: [run for whole, run in runs.items() if whole.arm == arm] for arm in arms}
+    verdict = judge(store, name, by_arm, allow=[*allow, *(BESIDE_BYTES if budget == "bytes" else ())])
+    made = write_verdict(store, verdict)
+    labels = [label for label, ours in by_arm.items() for _ in ours]
+    every = [run for ours in by_arm.values() for run in ours]
+    show_loss_curve(store, every, labels, name)
+    results = {run: store.find(f"runs/{run}/result").facts for run in every}
+    show_scores(name, [{"run": run, "arm": label, **results[run]} for run, label in zip(every, labels, strict=True)])
+    show_verdict(verdict, made.path / "report.html")
+    sentences = [pair["sentence"] for pair in verdict["comparisons"]]
+    for sentence in sentences:
+        log.info(sentence)
+    return {"verdict": made.name, "sentences": sentences, "report": str(made.path / "report.html")}
+
+
+def equal_budget(
+    packed: Mapping[str, Mapping[str, Any]], train: Training, data: Pool, budget: str
+) -> dict[str, dict[str, int]]:
+    """The fields of `train` that make the budget equal, per arm. `packed`: facts of each arm's packed rows.
+
+    The batch is set too, because the scaling rule would else choose another one for another number of tokens. Raises
+    InputError when an arm has fewer tokens than the budget.
+    """
+    smallest = min(packed, key=lambda label: packed[label]["tokens_per_epoch"])
+    most = packed[smallest]["tokens_per_epoch"]
+    if train.tokens is not None and train.tokens > most:
+        raise InputError(
+            f"train.tokens is {train.tokens:,}, but the arm {smallest} has {most:,} trainable tokens: lower it, leave it empty, or "
+            "raise the arm's share."
+        )
+    tokens = {label: train.tokens or most for label in packed}
+    if budget == "bytes":
+        weight = {label: facts["bytes"] / facts["tokens"] for label, facts in packed.items()}
+        common = min(weight[label] * min(facts["tokens_per_epoch"], tokens[label]) for label, facts in packed.items())
+        tokens = {
+            label: int(common / weight[label]) // train.sequence_length * train.sequence_length for label in packed
+        }
+    batch = batch_tokens(train, min(tokens.values()), data.vocab_size)
+    return {label: {"tokens": count, "batch_tokens": batch} for label, count in tokens.items()}
+
+
+def _require_matched(arms: Sequence[Arm], data: Pool, train: Training, allow: Sequence[str]) -> None:
+    """Before anything is spent: arms have names of their own, different selections, and nothing else between them."""
+    names = [arm.name for arm in arms]
+    if len(set(names)) < len(names):
+        raise InputError(f"The arms are named {', '.join(names)}: give each a name of its own.")
+    wholes = [Experiment(pool=data, arm=arm, training=train) for arm in arms]
+    found = [differences(a, b) for a, b in pairwise(wholes)]
+    require_matched(names, found, allow)
+
+
+def _prepare(store: Root, arms: Sequence[Arm], ids: Mapping[str, str], data: Pool, train: Training, root: str) -> None:
+    """Children prepare what is missing: the first arm makes index, holdout and tokenizer, the others run side by side."""
+    missing = [arm for arm in arms if not store.find(f"arms/{ids[arm.name]}/packed/{train.sequence_length}")]
+    shared = {"data": data.model_dump(), "train": train.model_dump(), "root": root}
+    jobs = [
+        lambda arm=arm: run_child(
+            "prepare/prepare", f"prepare:{ids[arm.name]}", {"arm": arm.model_dump(), **shared}, ids[arm.name]
+        )
+        for arm in missing
+    ]
+    for job in jobs[:1]:
+        job()
+    _all_at_once(jobs[1:])
+
+
+def _training(whole: Experiment, ids: Mapping[str, str], root: str) -> dict[str, Any]:
+    arm, train = ids[whole.arm.name], whole.training.model_dump()
+    return {"arm": arm, "train": train, "seed": whole.seed, "root": root}
+
+
+def what_seeds_show(ledger: Sequence[Mapping[str, Any]], train: Training, arms: int, seeds: int) -> str:
+    """A sentence: the smallest difference that this many seeds an arm can show, from how far a seed moved runs alike."""
+    known = spread_between_seeds(ledger, train)
+    if seeds < 2:
+        return "One seed an arm makes no verdict: what another seed would have done stays unknown."
+    if known is None:
+        return "How far a seed moves such a run is not known yet, so neither is what these seeds can show: the verdict will tell."
+    variance, freedom = known
+    smallest = detectable_difference(0.0, variance, freedom, arms, seeds)
+    return (
+        f"In runs alike a seed moved bits per byte by {variance**0.5:.2g} (standard deviation, {freedom} degrees of freedom): "
+        f"{seeds} seeds an arm show a difference of {smallest:.2g} 4 times in 5, the holdout's own error aside."
+    )
+
+
+def _show_cost(
+    store: Root, name: str, missing: Sequence[Experiment], pool: str, data: Pool, *, arms: int, seeds: int
+) -> None:
+    """What the missing runs will cost, one row an arm, and what this many seeds can show."""
+    if not missing:
+        return
+    ledger = entries(store)
+    held = store.find(f"pools/{pool}/evaluation")
+    costs: list[Estimate] = []
+    for label in dict.fromkeys(whole.arm.name for whole in missing):
+        ours = [whole for whole in missing if whole.arm.name == label]
+        training = ours[0].training
+        options = {"vocab_size": data.vocab_size, "holdout_tokens": held.facts["tokens"], "ledger": ledger}
+        costs.append(estimate(training, training.tokens, runs=len(ours), label=label, **options))
+    show_estimate(name, costs, [what_seeds_show(ledger, missing[0].training, arms, seeds)])
+
+
+def _all_at_once(jobs: Sequence[Callable[[], Any]]) -> None:
+    """Run the jobs side by side, each in this flow run's context. The first error is raised when all have ended."""
+    if not jobs:
+        return
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        started = [pool.submit(contextvars.copy_context().run, job) for job in jobs]
+    for job in started:
+        job.result()

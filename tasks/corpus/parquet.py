@@ -169,13 +169,14 @@ def decode(
     columns: Sequence[str],
 ) -> pa.Table:
     """The columns of some row groups, one after another, from fetched ranges (offset, bytes). Raises BadFile."""
-    tail = memoryview(footer)
-    file = RangeFile(name, size, [*parts, (size - len(tail), tail)])
+    # given the metadata, the reader does not ask for the end of the file again, of which only the footer is kept
+    metadata = parse_footer(name, footer)
+    file = RangeFile(name, size, parts)
     try:
         # the cast to a Python file is explicit: pyarrow would take a RawIOBase for one that it may buffer
-        reader = pq.ParquetFile(pa.PythonFile(file, mode="r"), pre_buffer=False)
+        reader = pq.ParquetFile(pa.PythonFile(file, mode="r"), metadata=metadata, pre_buffer=False)
         table = reader.read_row_groups(list(row_groups), columns=list(columns), use_threads=False)
-        expected = sum(reader.metadata.row_group(g).num_rows for g in row_groups)
+        expected = sum(metadata.row_group(g).num_rows for g in row_groups)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadFile(
             name, f"is damaged (row groups {min(row_groups)}-{max(row_groups)}: {first_line(error)})"

@@ -53,6 +53,9 @@ class Counters:
 class Blobs:
     """A prefix of an object store."""
 
+    conditional = True
+    """Whether a read asks for the ETag that was listed."""
+
     def __init__(self, url: str, store: ObjectStore):
         self.url = url
         self.counters = Counters()
@@ -75,7 +78,7 @@ class Blobs:
 
         Raises ChangedError when it is another one by now, InputError when it may not be read, OSError when it cannot be.
         """
-        options = {"range": (start, end), "if_match": blob.etag or None}
+        options = {"range": (start, end), "if_match": (blob.etag or None) if self.conditional else None}
         for attempt in range(ATTEMPTS):
             try:
                 data = memoryview(obstore.get(self._store, blob.name, options=options).bytes())
@@ -165,9 +168,9 @@ def open_blobs(url: str) -> Blobs:
     parsed = urlparse(url)
     if parsed.scheme == "az":
         return Blobs(url, _azure(parsed.netloc, parsed.path.strip("/"), url))
-    raise InputError(
-        f"The URL {url!r} cannot be opened as an object store: use az://container/prefix or file:///folder."
-    )
+    from tasks.store.hub import HubBlobs  # slow to import, and only this needs it
+
+    return HubBlobs(url)
 
 
 def azure_settings(url: str) -> dict[str, str]:

@@ -1,0 +1,127 @@
+"""Whole blobs by azcopy: faster than ranges where most of their bytes are wanted, or for several passes over a slow link.
+
+azcopy takes its source with a signature in the argument list, which every user of the machine can read. So it is given a
+signature of its own, for reading and listing one container and for some hours, derived from the account's key; where there is
+no key, azcopy logs in by itself (managed identity, `az login`), and a token from the environment is never passed on.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import quote, urlparse
+
+from tasks.errors import ChangedError, InputError
+from tasks.store.artifact import safe_relative
+from tasks.store.blobs import Blob, azure_settings, open_blobs
+
+HOURS = 24
+RESERVE = 512 << 20
+PACKAGE = "node_modules/@azure-tools"
+
+
+def find_azcopy() -> Path | None:
+    """azcopy on the PATH, or from the npm package (`@azure-tools/azcopy-linux`) in this folder or `infra`."""
+    found = shutil.which("azcopy")
+    if found:
+        return Path(found)
+    for folder in (Path(), Path("infra")):
+        for binary in sorted((folder / PACKAGE).glob("azcopy-*/dist/bin/azcopy_*")):
+            if not os.access(binary, os.X_OK):
+                binary.chmod(binary.stat().st_mode | 0o111)  # the package comes without it
+            return binary.absolute()
+    return None
+
+
+def why_not(url: str) -> str | None:
+    """Why blobs of `url` cannot be copied in bulk here, as half a sentence; None when they can."""
+    if urlparse(url).scheme != "az":
+        return "azcopy copies from az:// only"
+    if find_azcopy() is None:
+        return "azcopy is not installed"
+    settings = azure_settings(url)
+    if "sas_token" in settings and "account_key" not in settings:
+        return "azcopy would show the SAS token to all users of this machine"
+    return None
+
+
+def copy_blobs(url: str, blobs: Sequence[Blob], folder: Path) -> list[Blob]:
+    """Copy blobs of an az:// URL below `folder` and return them as `folder` lists them, in the same order.
+
+    What is there already with the right size is not copied again. Raises InputError when the disk is too small or azcopy
+    fails, ChangedError when a blob does not arrive as it was listed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [b for b in blobs if not _arrived(folder, b)]
+    if missing:
+        size, free = sum(b.size for b in missing), shutil.disk_usage(folder).free
+        if size + RESERVE > free:
+            raise InputError(
+                f"Copying {url} needs {size / 1e9:.1f} GB under {folder} and {free / 1e9:.1f} GB are free: "
+                "make room, or read it with download=ranged."
+            )
+        _run(url, missing, folder)
+    for blob in blobs:
+        if not _arrived(folder, blob):
+            raise ChangedError(f"{url}/{blob.name} did not arrive as it was listed: run again.")
+    local = {blob.name: blob for blob in open_blobs(folder.as_uri()).list()}
+    return [local[blob.name] for blob in blobs]
+
+
+def _arrived(folder: Path, blob: Blob) -> bool:
+    path = folder / safe_relative(blob.name)
+    return path.is_file() and path.stat().st_size == blob.size
+
+
+def _run(url: str, blobs: Sequence[Blob], folder: Path) -> None:
+    parsed = urlparse(url)
+    settings = azure_settings(url)
+    endpoint = settings.get("endpoint") or f"https://{settings['account_name']}.blob.core.windows.net"
+    source = "/".join(part.strip("/") for part in (endpoint, parsed.netloc, parsed.path) if part.strip("/"))
+    environment = os.environ | {
+        "AZCOPY_LOG_LOCATION": str(folder / ".azcopy"),
+        "AZCOPY_JOB_PLAN_LOCATION": str(folder / ".azcopy"),
+    }
+    for name in ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN"):
+        environment.pop(name, None)
+    if "account_key" in settings:
+        source += "?" + _signature(settings, parsed.netloc)
+    else:
+        environment.setdefault("AZCOPY_AUTO_LOGIN_TYPE", "AZCLI")
+    names = folder / ".azcopy.files"
+    names.write_text("".join(f"{blob.name}\n" for blob in blobs))
+    command = [
+        *(str(find_azcopy()), "copy", source, str(folder), "--from-to", "BlobLocal", "--list-of-files", str(names)),
+        *("--output-type", "json", "--output-level", "essential", "--skip-version-check", "--overwrite", "true"),
+    ]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    names.unlink()
+    shutil.rmtree(folder / ".azcopy", ignore_errors=True)
+    if ended.returncode:
+        raise InputError(f"azcopy could not copy {url} ({_last_message(ended.stdout)}): or use download=ranged.")
+
+
+def _signature(settings: dict[str, str], container: str) -> str:
+    from azure.storage.blob import ContainerSasPermissions, generate_container_sas
+
+    return generate_container_sas(
+        settings["account_name"],
+        container,
+        account_key=settings["account_key"],
+        permission=ContainerSasPermissions(read=True, list=True),
+        expiry=datetime.now(UTC) + timedelta(hours=HOURS),
+    )
+
+
+def _last_message(output: str) -> str:
+    """The last thing that azcopy said, without signatures."""
+    for line in reversed(output.splitlines()):
+        try:
+            content = json.loads(line).get("MessageContent", "")
+        except (ValueError, AttributeError):
+            continue
+        return quote(content.split("?", 1)[0][:200], safe=" :/.,()'=-")
+    return "it gave no reason"

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from prefect import flow, get_run_logger
 from pydantic import Field
-from tasks.tracking.report import write_verdict
 
 from flows.children import cancel_children, run_child
 from tasks.corpus.steps import find_pool
@@ -18,12 +17,12 @@ from tasks.store.names import arm_id, run_id
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tracking.estimate import Estimate, batch_tokens, estimate
 from tasks.tracking.ledger import entries, spread_between_seeds
+from tasks.tracking.report import write_verdict
 from tasks.tracking.steps import show_estimate, show_loss_curve, show_scores, show_verdict
 from tasks.verdict.judge import judge
 from tasks.verdict.matched import differences, require_matched
-from tasks.verdict.paired import detectable_difference
+from tasks.verdict.planning import BESIDE_BYTES, equal_budget, what_seeds_show
 
-BESIDE_BYTES = ("training.tokens", "tokens", "steps")  # what equal bytes make unequal
 # The run form shows plain default values, not ones that a function makes.
 ARMS = [Arm(), Arm(name="rand16", select="random")]
 SEEDS = [1, 2, 3]
@@ -64,8 +63,11 @@ def compare(
     ids = {arm.name: arm_id(arm, pool) for arm in arms}
     _prepare(store, arms, ids, data, train, root)
     packed = {label: store.find(f"arms/{arm}/packed/{train.sequence_length}").facts for label, arm in ids.items()}
+    tokens = equal_budget(packed, train.tokens, budget)
+    # The batch is said too: the scaling rule would choose another one for another number of tokens.
+    batch = batch_tokens(train, min(tokens.values()), data.vocab_size)
     trainings = {
-        label: train.model_copy(update=change) for label, change in equal_budget(packed, train, data, budget).items()
+        label: train.model_copy(update={"tokens": count, "batch_tokens": batch}) for label, count in tokens.items()
     }
     wholes = [Experiment(pool=data, arm=arm, training=trainings[arm.name], seed=seed) for arm in arms for seed in seeds]
     runs = {whole: run_id(whole, ids[whole.arm.name]) for whole in wholes}
@@ -93,32 +95,6 @@ def compare(
     for sentence in sentences:
         log.info(sentence)
     return {"verdict": made.name, "sentences": sentences, "report": str(made.path / "report.html")}
-
-
-def equal_budget(
-    packed: Mapping[str, Mapping[str, Any]], train: Training, data: Pool, budget: str
-) -> dict[str, dict[str, int]]:
-    """The fields of `train` that make the budget equal, per arm. `packed`: facts of each arm's packed rows.
-
-    The batch is set too, because the scaling rule would else choose another one for another number of tokens. Raises
-    InputError when an arm has fewer tokens than the budget.
-    """
-    smallest = min(packed, key=lambda label: packed[label]["tokens_per_epoch"])
-    most = packed[smallest]["tokens_per_epoch"]
-    if train.tokens is not None and train.tokens > most:
-        raise InputError(
-            f"train.tokens is {train.tokens:,}, but the arm {smallest} has {most:,} trainable tokens: lower it, leave it empty, or "
-            "raise the arm's share."
-        )
-    tokens = {label: train.tokens or most for label in packed}
-    if budget == "bytes":
-        weight = {label: facts["bytes"] / facts["tokens"] for label, facts in packed.items()}
-        common = min(weight[label] * min(facts["tokens_per_epoch"], tokens[label]) for label, facts in packed.items())
-        tokens = {
-            label: int(common / weight[label]) // train.sequence_length * train.sequence_length for label in packed
-        }
-    batch = batch_tokens(train, min(tokens.values()), data.vocab_size)
-    return {label: {"tokens": count, "batch_tokens": batch} for label, count in tokens.items()}
 
 
 def _require_matched(arms: Sequence[Arm], data: Pool, train: Training, allow: Sequence[str]) -> None:
@@ -151,21 +127,6 @@ def _training(whole: Experiment, ids: Mapping[str, str], root: str) -> dict[str,
     return {"arm": arm, "train": train, "seed": whole.seed, "root": root}
 
 
-def what_seeds_show(ledger: Sequence[Mapping[str, Any]], train: Training, arms: int, seeds: int) -> str:
-    """A sentence: the smallest difference that this many seeds an arm can show, from how far a seed moved runs alike."""
-    known = spread_between_seeds(ledger, train)
-    if seeds < 2:
-        return "One seed an arm makes no verdict: what another seed would have done stays unknown."
-    if known is None:
-        return "How far a seed moves such a run is not known yet, so neither is what these seeds can show: the verdict will tell."
-    variance, freedom = known
-    smallest = detectable_difference(0.0, variance, freedom, arms, seeds)
-    return (
-        f"In runs alike a seed moved bits per byte by {variance**0.5:.2g} (standard deviation, {freedom} degrees of freedom): "
-        f"{seeds} seeds an arm show a difference of {smallest:.2g} 4 times in 5, the holdout's own error aside."
-    )
-
-
 def _show_cost(
     store: Root, name: str, missing: Sequence[Experiment], pool: str, data: Pool, *, arms: int, seeds: int
 ) -> None:
@@ -180,7 +141,7 @@ def _show_cost(
         training = ours[0].training
         options = {"vocab_size": data.vocab_size, "holdout_tokens": held.facts["tokens"], "ledger": ledger}
         costs.append(estimate(training, training.tokens, runs=len(ours), label=label, **options))
-    show_estimate(name, costs, [what_seeds_show(ledger, missing[0].training, arms, seeds)])
+    show_estimate(name, costs, [what_seeds_show(spread_between_seeds(ledger, missing[0].training), arms, seeds)])
 
 
 def _all_at_once(jobs: Sequence[Callable[[], Any]]) -> None:

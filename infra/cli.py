@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from infra import stack_cli, terminal
+from infra import stack_cli, terminal, tracking_cli
 from tasks.errors import InputError
 from tasks.spec import Arm, Pool, Training
 from tasks.store.root import DEFAULT_ROOT, Root
@@ -22,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 stack_cli.register(app)
+tracking_cli.register(app)
 
 RootOption = Annotated[
     str, typer.Option(help="Where artifacts lie: a folder, file:///folder or az://container/prefix.")

@@ -35,7 +35,7 @@ p{margin:8px 0}
 .facts b{display:block;font-size:1.2rem;font-weight:600;font-variant-numeric:tabular-nums}
 .facts span{color:var(--quiet);font-size:.8rem}
 .scroll{overflow-x:auto}
-table{border-collapse:collapse;width:100%;font-size:.875rem}
+table{border-collapse:collapse;width:100%;font-size:.875rem;overflow-wrap:normal}
 th,td{text-align:left;vertical-align:top;padding:6px 12px 6px 0;border-bottom:1px solid var(--grid)}
 th{color:var(--quiet);font-weight:500;white-space:nowrap}
 td.number,th.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}

@@ -1,0 +1,50 @@
+"""Before arms are trained: the budget they share, and what a number of seeds can show."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from tasks.errors import InputError
+from tasks.verdict.paired import detectable_difference
+
+BESIDE_BYTES = ("training.tokens", "tokens", "steps")
+"""What differs between arms of equal bytes, as paths for `allow`."""
+
+
+def equal_budget(
+    packed: Mapping[str, Mapping[str, Any]], tokens: int | None, budget: Literal["tokens", "bytes"] = "tokens"
+) -> dict[str, int]:
+    """Trained tokens of each arm. `packed`: {arm: facts of its packed rows}; `tokens`: the budget, or None for the largest.
+
+    The largest budget is every packed row of the smaller arm. With "bytes", arms read equally much text instead: as many bytes
+    as the arm with the least has in its tokens. Counts are whole rows. Raises InputError when the budget is more than an arm has.
+    """
+    smallest = min(packed, key=lambda label: packed[label]["tokens_per_epoch"])
+    most = packed[smallest]["tokens_per_epoch"]
+    if tokens is not None and tokens > most:
+        raise InputError(
+            f"The budget is {tokens:,} tokens, but the arm {smallest} has only {most:,} in its packed rows: lower the budget, leave "
+            "it empty, or raise the arm's share."
+        )
+    if budget == "tokens":
+        return {label: tokens or most for label in packed}
+    weight = {label: facts["bytes"] / facts["tokens"] for label, facts in packed.items()}
+    bytes_read = min(weight[label] * (tokens or facts["tokens_per_epoch"]) for label, facts in packed.items())
+    length = {label: facts["sequence_length"] for label, facts in packed.items()}
+    return {label: int(bytes_read / weight[label]) // length[label] * length[label] for label in packed}
+
+
+def what_seeds_show(spread: tuple[float, int] | None, arms: int, seeds: int) -> str:
+    """A sentence: the smallest difference that `seeds` seeds an arm can show.
+
+    `spread`: variance of bits per byte between seeds in earlier runs alike, and its degrees of freedom, if any is known.
+    """
+    if seeds < 2:
+        return "One seed an arm makes no verdict: what another seed would have done stays unknown."
+    if spread is None:
+        return "How far a seed moves such a run is not known yet, so neither is what these seeds can show: the verdict will tell."
+    variance, freedom = spread
+    smallest = detectable_difference(0.0, variance, freedom, arms, seeds)
+    return (
+        f"In runs alike a seed moved bits per byte by {variance**0.5:.2g} (standard deviation, {freedom} degrees of freedom): "
+        f"{seeds} seeds an arm show a difference of {smallest:.2g} 4 times in 5, the holdout's own error aside."
+    )

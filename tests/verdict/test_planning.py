@@ -1,0 +1,33 @@
+import pytest
+
+from tasks.errors import InputError
+from tasks.verdict.planning import equal_budget, what_seeds_show
+
+PACKED = {
+    "top16": {"tokens_per_epoch": 80_000, "tokens": 100_000, "bytes": 500_000, "sequence_length": 256},
+    "rand16": {"tokens_per_epoch": 96_000, "tokens": 120_000, "bytes": 480_000, "sequence_length": 256},
+}
+
+
+def test_the_budget_is_every_row_of_the_smaller_arm():
+    assert equal_budget(PACKED, None) == {"top16": 80_000, "rand16": 80_000}
+    assert equal_budget(PACKED, 50_000) == {"top16": 50_000, "rand16": 50_000}
+
+
+def test_equal_bytes_are_fewer_tokens_where_tokens_are_longer():
+    tokens = equal_budget(PACKED, None, "bytes")
+    assert tokens == {"top16": 76_800, "rand16": 95_744 + 256}
+    assert tokens["top16"] * 5 == tokens["rand16"] * 4
+
+
+def test_a_budget_that_an_arm_does_not_have_is_refused():
+    with pytest.raises(InputError, match="90,000 tokens, but the arm top16 has only 80,000"):
+        equal_budget(PACKED, 90_000)
+
+
+def test_what_seeds_show_is_said_only_when_it_is_known():
+    assert "makes no verdict" in what_seeds_show((1e-6, 4), 2, 1)
+    assert "not known yet" in what_seeds_show(None, 2, 3)
+    few, many = (what_seeds_show((1e-6, 4), 2, seeds) for seeds in (2, 8))
+    assert "a seed moved bits per byte by 0.001 " in few
+    assert "2 seeds an arm show a difference of 0.0054" in few and "8 seeds an arm show a difference of 0.0015" in many

@@ -5,7 +5,7 @@ Format: https://parquet.apache.org/docs/file-format/ (a file ends with the foote
 """
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -79,19 +79,27 @@ class RangeFile(io.RawIOBase):
         raise OSError(f"{self._name}: bytes {start}-{end} were not fetched")
 
 
-def footer_range(size: int) -> Range:
-    """What to read first of a file of `size` bytes: its end, or all of it when it is small."""
-    return Range(0 if size <= SMALL_FILE else size - TAIL, size)
+def read_footer(
+    name: str, size: int, read: Callable[[Range], memoryview]
+) -> tuple[pq.FileMetaData, bytes, tuple[int, memoryview]]:
+    """The metadata of a file, the footer's own bytes, and all of the file's end that was read for it (offset, bytes).
 
-
-def missing_footer(name: str, size: int, tail: memoryview) -> Range | None:
-    """What is still to be read, if `tail` (the file's last bytes) does not hold the whole footer. Raises BadFile."""
-    if size < 12 or bytes(tail[-4:]) != b"PAR1":
+    A small file is read whole, so that its columns are there at once. Raises BadFile.
+    """
+    if size < 12:
+        raise BadFile(name, f"is not a Parquet file ({size} bytes)")
+    start = 0 if size <= SMALL_FILE else size - TAIL
+    tail = read(Range(start, size))
+    if bytes(tail[-4:]) != b"PAR1":
         raise BadFile(name, "is not a Parquet file (it does not end with PAR1)")
     length = int.from_bytes(tail[-8:-4], "little") + 8
     if length > size - 4:
         raise BadFile(name, f"is damaged (its footer claims {length:,} bytes of a file of {size:,})")
-    return Range(size - length, size - len(tail)) if length > len(tail) else None
+    if length > len(tail):
+        tail = memoryview(bytes(read(Range(size - length, start))) + bytes(tail))
+        start = size - length
+    footer = bytes(tail[-length:])
+    return parse_footer(name, footer), footer, (start, tail)
 
 
 def parse_footer(name: str, tail: bytes | memoryview) -> pq.FileMetaData:

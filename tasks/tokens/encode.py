@@ -42,7 +42,7 @@ SCANNED = (
 TIKTOKEN_CHARACTERS = 100_000
 """Texts up to here go to tiktoken: in longer ones a run of spaces can overflow its stack, which ends the process."""
 
-CHECKED_CHARACTERS = 20_000
+CHECKED_CHARACTERS = 5_000
 """A text of the sample is compared up to here: the reference is slow."""
 
 DIFFICULT = (
@@ -62,7 +62,7 @@ DIFFICULT = (
     "def f(x):\n\treturn {'a': [1, 22, 333]}  # ++i; !== && <|x|>\n",
     "Größe naïve Ελληνικά русский العربية עברית 中文字符 日本語 한국어 ไทย हिन्दी",
     "e\u0301 a\u0308\u0304 क्षि 👩🏽‍🚀👨‍👩‍👧‍👦🇩🇪 🤖🤖",
-    "\x00\x01\x7f\x80\ufeff\ufffd\u200b\u200d\ue000\U0010fffd",
+    "\x00\x01\x7f\x80\ufeff\ufffd\u200b\u200d\u180e \u180e\ue000\U0010fffd",
     "<|bos|> is a name <|user_start|><|output_end|>, <|bos|>12",
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" * 20,
     "=" * 300 + "\n" + "-" * 77 + " " * 65 + "0" * 99,
@@ -192,7 +192,7 @@ def other_numbers() -> str:
 
     Such a number can be one of a group of two that tokens of single digits cannot be joined to.
     """
-    beyond_ascii = (code for code in range(128, 0x110000) if _may_be_number(chr(code)))
+    beyond_ascii = (code for code in range(128, 0x40000) if _may_be_number(chr(code)))  # no script lies above
     spans = groupby(enumerate(beyond_ascii), key=lambda pair: pair[1] - pair[0])
     ranges = ([code for _, code in span] for _, span in spans)
     return "[" + "".join(rf"\x{{{codes[0]:x}}}-\x{{{codes[-1]:x}}}" for codes in ranges) + "]"

@@ -5,12 +5,14 @@ other, in order, by the caller's thread, which costs a few microseconds a docume
 many threads there are. After every shard the state of the packer is saved: a killed run goes on at the shard it was in.
 """
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow.compute as pc
@@ -28,6 +30,12 @@ ROWS = "rows.bin"
 STATE = ".state.npz"
 CHECKED = 64
 """Documents of the first, middle and last shard on which the encoder is checked."""
+
+READ_AHEAD = 2
+"""Row groups encoded before their turn, beyond one for each worker: what bounds the memory."""
+
+UNREADABLE = (ValueError, KeyError, EOFError, BadZipFile)
+"""What a damaged state, or one of another version, raises; then packing starts anew."""
 
 
 def pack_arm(
@@ -49,13 +57,11 @@ def pack_arm(
     """
     text, trained = root.open(f"arms/{arm_id}/text"), root.open(f"pools/{pool_id}/tokenizer")
     tokenizer = load_tokenizer(trained.path)
-    shards = sorted(text.path.glob("shard_*.parquet"))[:-1]
-    if not shards:
-        raise InputError(f"{text.name} has no training shard before the holdout: prepare the arm with more documents.")
+    shards = _training_shards(text)
 
     def make(work: Work) -> None:
         encoder = open_encoder(tokenizer, _sample(shards))
-        packing = _Packing(work, Packer(sequence_length, tokenizer.bos), len(shards))
+        packing = _Packing(work, Packer(sequence_length, tokenizer.bos))
         packing.resume()
         packing.run(shards, encoder.encode, workers or os.cpu_count() or 1, progress)
         packer = packing.packer
@@ -96,32 +102,34 @@ class _Packing:
 
     work: Work
     packer: Packer
-    shards: int
     done: int = 0
     bytes: int = 0
 
     def resume(self) -> None:
         """Go on after the last shard that an earlier attempt saved; rows written after it are cut off."""
-        rows = self.work.temporary(ROWS)
-        try:
-            with np.load(self.work.path / STATE) as state:
-                self.packer.restore(state)
+        rows, finished = self.work.temporary(ROWS), self.work.path / ROWS
+        if finished.is_file():  # killed after the last row and before the manifest
+            finished.replace(rows)
+        rows.touch()
+        with contextlib.suppress(FileNotFoundError, *UNREADABLE), np.load(self.work.path / STATE) as state:
+            saved = Packer(self.packer.width - 1, self.packer.bos)
+            saved.restore(state)
+            if saved.rows * self._row_bytes() <= rows.stat().st_size:
+                self.packer = saved
                 self.done, self.bytes = state["shards"].tolist()
-            os.truncate(rows, self._size())
-        except FileNotFoundError:
-            rows.write_bytes(b"")
+        os.truncate(rows, self.packer.rows * self._row_bytes())
 
     def run(self, shards: list[Path], encode: Encode, workers: int, progress: Progress) -> None:
         """Pack the shards that are left and close the last row."""
         with self.work.temporary(ROWS).open("ab") as out:
-            for shard, size, ids, offsets in _encoded(shards[self.done :], encode, workers):
+            for group, size, ids, offsets in _encoded(_row_groups(shards, self.done), encode, workers):
                 self.bytes += size
                 out.write(self.packer.push(ids, offsets).astype("<u2", copy=False).data)
-                if shard:
-                    self.done += 1
+                if group.last:
+                    self.done = group.shard + 1
                     self._save(out)
                 counters = {"documents": self.packer.documents, "tokens": self.packer.tokens, "rows": self.packer.rows}
-                progress("pack", self.done, self.shards, counters)
+                progress("pack", self.done, len(shards), counters)
             out.write(self.packer.flush().astype("<u2", copy=False).data)
 
     def _save(self, out) -> None:
@@ -135,49 +143,68 @@ class _Packing:
             os.fsync(file.fileno())
         temporary.replace(self.work.path / STATE)
 
-    def _size(self) -> int:
-        return self.packer.rows * self.packer.width * np.dtype(np.uint16).itemsize
+    def _row_bytes(self) -> int:
+        return self.packer.width * np.dtype(np.uint16).itemsize
 
 
-def _encoded(shards: list[Path], encode: Encode, workers: int) -> Iterator[tuple[bool, int, np.ndarray, np.ndarray]]:
-    """(last of its shard, UTF-8 bytes, ids, offsets) of every row group, in order, a few ahead of the caller."""
+@dataclass(frozen=True)
+class _RowGroup:
+    path: Path
+    shard: int
+    number: int
+    last: bool
 
-    def read(shard: Path, group: int) -> tuple[int, np.ndarray, np.ndarray]:
-        with pq.ParquetFile(shard) as file:
-            column = file.read_row_group(group, columns=["text"], use_threads=False).column(0)
+
+def _row_groups(shards: list[Path], start: int) -> Iterator[_RowGroup]:
+    """The row groups of the shards from number `start` on, in order."""
+    for shard, path in enumerate(shards[start:], start):
+        groups = pq.read_metadata(path).num_row_groups
+        yield from (_RowGroup(path, shard, number, number == groups - 1) for number in range(groups))
+
+
+def _encoded(
+    groups: Iterator[_RowGroup], encode: Encode, workers: int
+) -> Iterator[tuple[_RowGroup, int, np.ndarray, np.ndarray]]:
+    """(row group, UTF-8 bytes, ids, offsets) in the order of the groups, read and encoded a few ahead of the caller."""
+
+    def read(group: _RowGroup) -> tuple[_RowGroup, int, np.ndarray, np.ndarray]:
+        with pq.ParquetFile(group.path) as file:
+            column = file.read_row_group(group.number, columns=["text"], use_threads=False).column(0)
         if column.null_count:
-            raise InputError(f"{shard} has {column.null_count} null texts in row group {group}: prepare the arm again.")
-        return pc.sum(pc.binary_length(column)).as_py() or 0, *encode(column)
+            raise InputError(
+                f"{group.path} has {column.null_count} null texts in row group {group.number}: prepare the arm again."
+            )
+        return group, pc.sum(pc.binary_length(column)).as_py() or 0, *encode(column)
 
-    ahead: deque[tuple[bool, Future]] = deque()
+    ahead: deque[Future] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for shard in shards:
-                groups = _groups(shard)
-                for group in range(groups):
-                    ahead.append((group == groups - 1, pool.submit(read, shard, group)))
-                    if len(ahead) > workers + 2:
-                        last, future = ahead.popleft()
-                        yield last, *future.result()
+            for group in groups:
+                ahead.append(pool.submit(read, group))
+                if len(ahead) > workers + READ_AHEAD:
+                    yield ahead.popleft().result()
             while ahead:
-                last, future = ahead.popleft()
-                yield last, *future.result()
+                yield ahead.popleft().result()
         finally:
-            for _, future in ahead:
+            for future in ahead:
                 future.cancel()
 
 
-def _groups(shard: Path) -> int:
-    metadata = pq.read_metadata(shard)
-    if "text" not in metadata.schema.names:
-        raise InputError(f"{shard} has no column `text`: a shard must hold one column of that name.")
-    return metadata.num_row_groups
+def _training_shards(text: Artifact) -> list[Path]:
+    """The arm's shards but for the last, the common holdout. Raises InputError when they cannot be training text."""
+    shards = sorted(text.path.glob("shard_*.parquet"))[:-1]
+    if not shards:
+        raise InputError(f"{text.name} has no training shard before the holdout: prepare the arm with more documents.")
+    for shard in shards:
+        if "text" not in pq.read_schema(shard).names:
+            raise InputError(f"{shard} has no column `text`: a shard must hold one column of that name.")
+    return shards
 
 
 def _sample(shards: list[Path]) -> list[str]:
+    """Documents of the first, the middle and the last shard."""
     texts = []
-    for shard in {shards[0], shards[len(shards) // 2], shards[-1]}:
-        _groups(shard)
+    for shard in sorted({shards[0], shards[len(shards) // 2], shards[-1]}):
         with pq.ParquetFile(shard) as file:
             batch = next(file.iter_batches(CHECKED, columns=["text"]), None)
         texts += [text for text in batch.column(0).to_pylist() if text] if batch is not None else []

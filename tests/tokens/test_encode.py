@@ -63,7 +63,7 @@ def test_nothing(encoders):
 
 
 def test_every_kind_of_character_and_every_number(encoders):
-    ideographs, surrogates, private = range(0x4E00, 0xA000), range(0xD800, 0xE000), range(0xE000, 0xF800)
+    ideographs, surrogates, private = range(0x4E00, 0xA000), range(0xD800, 0xE000), range(0xE000, 0xF900)
     left_out = {*ideographs[99:], *range(0xAC00, 0xD7A0)[99:], *surrogates, *private[99:]}
     characters = [chr(code) for code in range(0x10000) if code not in left_out] + NUMBERS
     assert_equal_ids(encoders, [f"a{c}b {c}{c}1{c}23 {c}\n{c} '{c}s  {c}" for c in characters])

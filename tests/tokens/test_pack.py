@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.errors import InputError
-from tasks.store.artifact import sha256_file
+from tasks.store.artifact import Work, sha256_file
 from tasks.store.root import Root
 from tasks.tokens import pack as pack_module
 from tasks.tokens.pack import pack_arm
@@ -61,18 +61,23 @@ def test_the_number_of_workers_changes_nothing(root, pool_folder, tmp_path):
     assert len(digests) == 1
 
 
-@pytest.mark.parametrize("groups_before_the_kill", [1, 4, 7, 9])
-def test_a_killed_run_goes_on_at_the_shard_it_was_in(root, pool_folder, tmp_path, monkeypatch, groups_before_the_kill):
+class KilledError(Exception):
+    """Stands for the end of the process: nothing in the code under test catches it."""
+
+
+@pytest.fixture
+def packed_at_once(tmp_path, pool_folder):
+    """SHARDS packed without an interruption, T = 64."""
     straight = Root(tmp_path / "straight")
     straight.path("pools").mkdir()
     straight.path(f"pools/{POOL}").symlink_to(pool_folder / "pools" / POOL)
-    for one in (root, straight):
-        write_text(one, ARM, SHARDS)
-    expected = pack_arm(straight, ARM, POOL, 64)
+    write_text(straight, ARM, SHARDS)
+    return pack_arm(straight, ARM, POOL, 64)
 
-    class KilledError(Exception):
-        pass
 
+@pytest.mark.parametrize("groups_before_the_kill", [1, 4, 7, 9])
+def test_a_killed_run_goes_on_at_the_shard_it_was_in(root, packed_at_once, monkeypatch, groups_before_the_kill):
+    write_text(root, ARM, SHARDS)
     pushed = 0
     real_push = Packer.push
 
@@ -88,15 +93,52 @@ def test_a_killed_run_goes_on_at_the_shard_it_was_in(root, pool_folder, tmp_path
         with pytest.raises(KilledError):
             pack_arm(root, ARM, POOL, 64)
 
-    read_again = []
-    real_groups = pack_module._groups
-    monkeypatch.setattr(pack_module, "_sample", lambda shards: [])
-    monkeypatch.setattr(pack_module, "_groups", lambda shard: read_again.append(shard.name) or real_groups(shard))
+    starts = []
+    real_groups = pack_module._row_groups
+    monkeypatch.setattr(pack_module, "_row_groups", lambda s, start: starts.append(start) or real_groups(s, start))
     packed = pack_arm(root, ARM, POOL, 64)
-    assert sha256_file(packed.path / "rows.bin") == sha256_file(expected.path / "rows.bin")
-    assert packed.facts == expected.facts
-    finished = sum(groups_before_the_kill >= groups for groups in (5, 9, 12))
-    assert read_again == [f"shard_{number:05d}.parquet" for number in range(finished, 3)]
+    assert sha256_file(packed.path / "rows.bin") == sha256_file(packed_at_once.path / "rows.bin")
+    assert packed.facts == packed_at_once.facts
+    assert starts == [sum(groups_before_the_kill >= groups for groups in (5, 9, 12))]
+
+
+def test_a_run_killed_before_its_manifest_ends_the_same(root, packed_at_once, monkeypatch):
+    write_text(root, ARM, SHARDS)
+
+    def publish(self, *rest):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Work, "publish", publish)
+        with pytest.raises(KilledError):
+            pack_arm(root, ARM, POOL, 64)
+    packed = pack_arm(root, ARM, POOL, 64)
+    assert sha256_file(packed.path / "rows.bin") == sha256_file(packed_at_once.path / "rows.bin")
+    assert packed.facts == packed_at_once.facts
+
+
+@pytest.mark.parametrize("damage", ["state", "rows"])
+def test_damaged_leftovers_are_packed_anew(root, packed_at_once, monkeypatch, damage):
+    write_text(root, ARM, SHARDS)
+
+    def flush(self):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Packer, "flush", flush)
+        with pytest.raises(KilledError):
+            pack_arm(root, ARM, POOL, 64)
+    (partial,) = root.path(f"arms/{ARM}/packed").glob(".64.*.partial")
+    leftover = partial / {"state": ".state.npz", "rows": ".rows.bin.writing"}[damage]
+    leftover.write_bytes(leftover.read_bytes()[:1_000])
+    packed = pack_arm(root, ARM, POOL, 64)
+    assert sha256_file(packed.path / "rows.bin") == sha256_file(packed_at_once.path / "rows.bin")
+    assert packed.facts == packed_at_once.facts
+
+
+def test_an_empty_shard_is_gone_over(root):
+    write_text(root, ARM, [SHARDS[0], [], SHARDS[2]])
+    assert pack_arm(root, ARM, POOL, 64).facts["documents"] == len(SHARDS[0]) + len(SHARDS[2])
 
 
 def test_a_complete_artifact_is_reused(root):

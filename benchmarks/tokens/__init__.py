@@ -1,0 +1,1 @@
+"""Packing an arm against the usual loader: `python -m benchmarks.tokens`."""

@@ -6,6 +6,7 @@ The only place that knows nanochat's names. Everything lies under one base direc
     base_checkpoints/<tag>/model_000250.pt, meta_000250.json, optim_000250_rank0.pt
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +156,10 @@ class ModelConfig:
                 shapes[f"value_embeds.{layer}.weight"] = (vocab, key_width)
         shapes |= {"resid_lambdas": (layers,), "x0_lambdas": (layers,)}
         return shapes | {"smear_gate.weight": (1, SMEAR_CHANNELS), "smear_lambda": (1,), "backout_lambda": (1,)}
+
+    def parameters(self) -> int:
+        """All parameters."""
+        return sum(math.prod(shape) for shape in self.shapes().values())
 
     def scaling_parameters(self) -> int:
         """Parameters that nanochat's scaling rules count: everything inside the blocks, and lm_head."""

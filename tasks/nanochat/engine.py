@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 STOPPED = 75
 POLL_SECONDS = 0.25
 WATCH_SECONDS = 5.0
+HUNG_GRACE = 5.0
+"""Seconds that ranks get to end when they can hardly save."""
 MIRROR_GRACE = 15.0
 """Seconds that a run which did not finish gives to mirroring its last checkpoint."""
 
@@ -200,7 +202,7 @@ class Attempt:
 
     def _listen(self, ranks: Ranks, written: metrics.Metrics, keeper: checkpoints.Keeper) -> None:
         """Until the ranks are done. Raises when they were stopped, failed, hang, or lost their way."""
-        watcher, looked = watch.Watch(), time.monotonic()
+        watcher, looked = watch.Watch(watch.TIMES, watch.LEAST), time.monotonic()
         while (status := ranks.status()) is None:
             self._hear(ranks, written, keeper, watcher)
             if self._broken is not None:
@@ -213,7 +215,7 @@ class Attempt:
                     raise self._hang(ranks, watcher)
             time.sleep(POLL_SECONDS)
         if status != 0:
-            ranks.end()
+            ranks.end(HUNG_GRACE)
             self._hear(ranks, written, keeper, None)
             raise self._failure(ranks, status)
 
@@ -249,7 +251,7 @@ class Attempt:
     def _hang(self, ranks: Ranks, watcher: watch.Watch) -> TrainingError:
         percents = watch.gpu_utilization([gpu.uuid for gpu in self._gpus])
         cause = watch.likely_cause(ranks.stacks())
-        ranks.end()
+        ranks.end(HUNG_GRACE)
         busy = f", GPUs {percents} % busy" if percents else ""
         return TrainingError(
             f"The run {self._run} hangs: nothing for {watcher.silence():.0f} s where a step takes {watcher.usual:.1f} s{busy}; "
@@ -296,7 +298,7 @@ class Attempt:
             "depth": training.depth,
             "sequence_length": training.sequence_length,
             "batch_tokens": plan.batch_tokens,
-            "parameters": sum(math.prod(shape) for shape in plan.config.shapes().values()),
+            "parameters": plan.config.parameters(),
             "engine": "nanochat",
             "commit": self._environment.identity.name,
             "scored_by": chosen["scored_by"],

@@ -39,9 +39,9 @@ CAUSES = (
 
 
 class Watch:
-    """How long nothing was heard, and how long that may be. `clock` in seconds."""
+    """How long nothing was heard, and how long that may be: `times` usual steps, but at `least` so many seconds."""
 
-    def __init__(self, times: float = TIMES, least: float = LEAST, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, times: float, least: float, clock: Callable[[], float] = time.monotonic):
         self._times, self._least, self._clock = times, least, clock
         self._seconds: deque[float] = deque(maxlen=RECENT)
         self._heard = clock()
@@ -94,18 +94,19 @@ def gpu_utilization(uuids: Sequence[str]) -> list[int] | None:
 
 
 def likely_cause(stacks: Sequence[str]) -> str:
-    """What the stacks of the ranks (faulthandler's output) suggest, the rank that waits for no other first."""
+    """What the stacks of the ranks (faulthandler's output) suggest: of a silent rank, else of one that waits for no other."""
+    silent = [str(rank) for rank, stack in enumerate(stacks) if not _FRAME.search(stack)]
+    if silent:
+        return f"rank {' and '.join(silent)} does not answer: is it stopped, or stuck in a driver or a file system?"
     found = []
     for rank, stack in enumerate(stacks):
         frames = [(Path(path).name, name) for path, _, name in _FRAME.findall(_main_thread(stack))]
-        if not frames:
-            continue
         cause = next(
             (text for word, text in CAUSES if any(word in name or word in file for file, name in frames)), None
         )
         where = f"rank {rank} is in {frames[0][1]} ({frames[0][0]})"
         found.append((cause is not None and "other ranks" in cause, f"{where}: {cause}" if cause else where))
-    return min(found, key=lambda item: item[0])[1] if found else "no rank says what it does"
+    return min(found, key=lambda item: item[0])[1]
 
 
 def _main_thread(stack: str) -> str:

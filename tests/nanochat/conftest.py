@@ -105,6 +105,16 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Path
     return folder
 
 
+@pytest.fixture(scope="session")
+def pool_id() -> str:
+    return POOL
+
+
+@pytest.fixture(scope="session")
+def arm_id() -> str:
+    return ARM
+
+
 @pytest.fixture
 def root(prepared: Path, tmp_path: Path) -> Root:
     """A root of its own for one test, with the pool and the arm in it."""

@@ -31,7 +31,7 @@ def cost_of_d20(host: Host, gpu: str | None) -> report.Cost:
 
 
 @flow(name="provision", flow_run_name="{host.name}")
-def gpu_host(host: Host = Host(), wheel: str | None = None) -> dict[str, object]:
+def gpu_host(host: Host, wheel: str | None = None) -> dict[str, object]:
     """Turn a host with an SSH server into a worker. Running it again changes only what is not as it should be.
 
     Secrets (storage credentials, WANDB_API_KEY, PREFECT_API_AUTH_STRING, ...) are taken from the environment of the machine
@@ -57,7 +57,7 @@ def gpu_host(host: Host = Host(), wheel: str | None = None) -> dict[str, object]
 
 
 @flow(name="remove-host", flow_run_name="{host.name}")
-def remove_host(host: Host = Host(), artifacts: bool = False, force: bool = False) -> dict[str, object]:
+def remove_host(host: Host, artifacts: bool = False, force: bool = False) -> dict[str, object]:
     """Undo provisioning: the worker, its secrets and environments, the tunnel. Debian packages stay.
 
     Args:

@@ -206,7 +206,7 @@ def _smoke_text(setup: Setup) -> str:
     smoke = setup.probed["smoke"]
     return (
         f"{smoke['steps']} steps of a d{smoke['depth']} model on {smoke['device']}, loss {smoke['first_loss']:.2f} -> "
-        f"{smoke['last_loss']:.2f}, {smoke['seconds']:.0f} s"
+        f"{smoke['lowest_loss']:.2f}, {smoke['seconds']:.0f} s"
     )
 
 

@@ -15,7 +15,7 @@ from tasks import show
 from tasks.errors import InputError
 from tasks.hosts import provision
 from tasks.hosts.facts import Facts
-from tasks.hosts.provision import Outcome, Setup
+from tasks.hosts.provision import Outcome
 from tasks.hosts.ssh import Remote
 from tasks.spec import Host
 

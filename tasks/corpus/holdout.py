@@ -7,6 +7,7 @@ enough that there are at least 64 of them, because neighbours resemble each othe
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 
 from tasks.corpus.fetch import Parts, fetch_ahead
 from tasks.corpus.index import Index
-from tasks.corpus.parquet import BadFile, Range, parse_footer, text_column, top_level
+from tasks.corpus.parquet import BadFile, Range, chunk_range, parse_footer, text_column, top_level
 from tasks.corpus.plan import quantiles
 from tasks.corpus.selection import random_bits
 from tasks.corpus.shards import RANKS, ordered_groups, write_shard
@@ -32,6 +33,17 @@ BLOCKS = 64
 PICK = 3
 DECILES = 10
 DUMP = "dump"
+SCHEMA = pa.schema(
+    [
+        ("number", pa.int64()),
+        ("block", pa.int64()),
+        ("row_group", pa.int32()),
+        ("bytes", pa.int64()),
+        ("source", pa.string()),
+        ("text", pa.large_string()),
+    ]
+)
+"""What is kept of a document between reading it and describing it: its number in the pool, the first one of its block."""
 
 
 def wanted_documents(pool: Pool, documents: int) -> int:
@@ -109,49 +121,46 @@ def _read(pool: Pool, source: Blobs, index: Index, blocks: np.ndarray, threads: 
     def items() -> Iterator[tuple[tuple, object, Sequence[Range]]]:
         for group, first, rows in blocks.tolist():
             file = int(index.file[group])
-            blob, footer = index.blobs[file], parse_footer(index.blobs[file].name, footers[file])
-            ranges = [Range(int(index.start[group]), int(index.end[group]))]
-            dump = _dump_column(blob.name, footer)
+            reading = index.reading([group], footers[file])
+            dump = _dump_range(reading)
             if dump is not None:
-                chunk = footer.row_group(int(index.row_group[group])).column(dump)
-                begin = min(o for o in (chunk.dictionary_page_offset, chunk.data_page_offset) if o is not None)
-                ranges.append(Range(begin, min(begin + chunk.total_compressed_size + 100, blob.size)))
-            reading = Reading(
-                blob, footers[file], (int(index.row_group[group]),), (int(index.rows[group]),), tuple(ranges)
-            )
-            yield (reading, group, first, rows, dump is not None), blob, reading.requests()
+                reading = replace(reading, ranges=(*reading.ranges, dump))
+            yield (reading, group, first, rows, dump is not None), reading.blob, reading.requests()
 
     def handle(item: tuple, parts: Parts) -> pa.Table:
         reading, group, first, rows, dump = item
-        name = reading.blob.name
-        table = reading.table(parts, [pool.text_column, DUMP] if dump else [pool.text_column])
-        texts = take_texts(name, table.column(pool.text_column), np.arange(first, first + rows))
-        folder = PurePosixPath(name).parent.as_posix()
-        sources = pa.array([folder if folder != "." else ""] * rows)
-        if dump and folder == ".":
+        try:
+            table = reading.table(parts, [pool.text_column, DUMP] if dump else [pool.text_column])
+            texts = take_texts(reading, table.column(pool.text_column), np.arange(first, first + rows))
+        except BadFile as error:
+            if pool.skip_bad_files:
+                return SCHEMA.empty_table()
+            raise InputError(f"{source.url}/{error}: repair or remove the file, or set skip_bad_files.") from error
+        folder = PurePosixPath(reading.blob.name).parent.as_posix()
+        sources = pa.array([folder if folder != "." else ""] * rows, pa.string())
+        if dump:
             sources = table.column(DUMP).slice(first, rows).combine_chunks().cast(pa.string()).fill_null("")
-        return pa.table(
-            {
-                "number": np.arange(rows) + index.group_first[group] + first,
-                "block": np.full(rows, index.group_first[group] + first),
-                "row_group": np.full(rows, index.row_group[group], np.int32),
-                "bytes": lengths(texts),
-                "source": sources,
-                "text": texts,
-            }
-        )
+        columns = [
+            np.arange(rows) + index.group_first[group] + first,
+            np.full(rows, index.group_first[group] + first),
+            np.full(rows, index.row_group[group], np.int32),
+            lengths(texts),
+            sources,
+            texts,
+        ]
+        return pa.table(columns, schema=SCHEMA)
 
-    try:
-        yield from fetch_ahead(source, items(), handle, threads=threads)
-    except BadFile as error:
-        raise InputError(f"{source.url}/{error}: repair or remove the file.") from error
+    yield from fetch_ahead(source, items(), handle, threads=threads)
 
 
-def _dump_column(name: str, footer: pq.FileMetaData) -> int | None:
-    if DUMP not in top_level(footer):
+def _dump_range(reading: Reading) -> Range | None:
+    """Where the column `dump` of the first row group lies, in a file that has one and lies in no folder."""
+    name, footer = reading.blob.name, parse_footer(reading.blob.name, reading.footer)
+    if "/" in name or DUMP not in top_level(footer):
         return None
     try:
-        return text_column(name, footer, DUMP)
+        column = text_column(name, footer, DUMP)
+        return chunk_range(name, reading.blob.size, footer, reading.groups[0], column)
     except BadFile:
         return None
 

@@ -28,14 +28,13 @@ from tasks.corpus.parquet import (
     coalesce,
     column_index,
     decode,
-    footer_range,
-    missing_footer,
     number_column,
-    parse_footer,
+    read_footer,
     text_column,
     top_level,
 )
 from tasks.corpus.scratch import Scratch
+from tasks.corpus.texts import Reading
 from tasks.corpus.workers import Tick, Workers
 from tasks.errors import InputError
 from tasks.progress import Progress
@@ -85,9 +84,19 @@ def index_blobs(job: IndexJob, tick: Tick) -> None:
 
 
 def build(
-    work: Work, pool: Pool, url: str, blobs: Sequence[Blob], scratch: Scratch, workers: Workers, progress: Progress
+    work: Work,
+    pool: Pool,
+    listed: Sequence[Blob],
+    url: str,
+    blobs: Sequence[Blob],
+    scratch: Scratch,
+    workers: Workers,
+    progress: Progress,
 ) -> None:
-    """Write the index of `blobs` into a work directory. Raises InputError naming files that cannot be used."""
+    """Write the index of the blobs that were `listed` into a work directory; `url` and `blobs` are how they are read.
+
+    Raises InputError naming files that cannot be used.
+    """
     done = scratch.sizes()
     todo = [(number, blob) for number, blob in enumerate(blobs) if _name(number) not in done]
     finished, counters = len(blobs) - len(todo), {"bytes_read": 0, "requests": 0, "retries": 0, "rows": 0}
@@ -102,7 +111,7 @@ def build(
     jobs = [IndexJob(pool, url, tuple(batch), scratch) for batch in workers.batches(todo)]
     for _ in workers.run(index_blobs, jobs, tick):
         pass
-    _reduce(work, pool, url, blobs, scratch, counters["retries"])
+    _reduce(work, pool, listed, scratch, counters["retries"])
     scratch.clear()
 
 
@@ -160,18 +169,7 @@ def _read(source: Blobs, network: ThreadPoolExecutor, blob: Blob, pool: Pool) ->
         requests, count = requests + len(ranges), count + sum(r.end - r.start for r in ranges)
         return [(start, future.result()) for start, future in parts]
 
-    if blob.size < 12:
-        raise BadFile(blob.name, f"is not a Parquet file ({blob.size} bytes)")
-    end = footer_range(blob.size)
-    [(start, tail)] = fetch([end])
-    parts = [(start, tail)]
-    if (missing := missing_footer(blob.name, blob.size, tail)) is not None:
-        [(start, head)] = fetch([missing])
-        tail = memoryview(bytes(head) + bytes(tail))
-        parts = [(start, tail)]
-    length = int.from_bytes(tail[-8:-4], "little") + 8
-    footer_bytes = bytes(tail[-length:])
-    footer = parse_footer(blob.name, footer_bytes)
+    footer, footer_bytes, end = read_footer(blob.name, blob.size, lambda r: fetch([r])[0][1])
     text = text_column(blob.name, footer, pool.text_column)
     weights = wanted_scores(blob.name, footer, pool)
     numbers = {name: number_column(blob.name, footer, name) for name in weights}
@@ -189,8 +187,7 @@ def _read(source: Blobs, network: ThreadPoolExecutor, blob: Blob, pool: Pool) ->
         )
         if rows:
             ranges += [chunk_range(blob.name, blob.size, footer, group, column) for column in numbers.values()]
-    have = Range(start, blob.size)
-    parts += fetch(coalesce(r for r in ranges if r.start < have.start))
+    parts = [end, *fetch(coalesce(r for r in ranges if r.start < end[0]))]
     row_groups = [group for group, rows, *_ in groups if rows]
     table = decode(blob.name, blob.size, footer_bytes, parts, row_groups, list(numbers)) if numbers else None
     if sum(rows for _, rows, *_ in groups) != footer.num_rows:
@@ -234,7 +231,7 @@ def composite(table: pa.Table | None, weights: dict[str, float], rows: int) -> t
     return (total / sum(weights.values()) if weights else total), nulls
 
 
-def _reduce(work: Work, pool: Pool, url: str, blobs: Sequence[Blob], scratch: Scratch, retries: int) -> None:
+def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, retries: int) -> None:
     """Join the entries of all blobs into the files of the index."""
     sizes = scratch.sizes()
     entries = (_Entry.from_bytes(scratch.read(_name(number), 0, sizes[_name(number)])) for number in range(len(blobs)))
@@ -266,11 +263,11 @@ def _reduce(work: Work, pool: Pool, url: str, blobs: Sequence[Blob], scratch: Sc
                 scratch.remove(_name(number))  # a rerun looks again
         more = f" (and {len(bad) - 1} more of {len(blobs)} files)" if len(bad) > 1 else ""
         raise InputError(
-            f"{url}/{bad[0]['blob']} {bad[0]['problem']}{more}: repair or remove it, or set skip_bad_files."
+            f"{pool.source}/{bad[0]['blob']} {bad[0]['problem']}{more}: repair or remove it, or set skip_bad_files."
         )
     score, token = np.concatenate(scores), np.concatenate(tokens)
     if not len(score):
-        raise InputError(f"{url} holds no documents in {len(blobs)} files: check the URL.")
+        raise InputError(f"{pool.source} holds no documents in {len(blobs)} files: check the URL.")
 
     table = pa.Table.from_pylist(files).append_column("footer", pa.array(footers, pa.large_binary()))
     _write(work, "files.parquet", lambda path: pq.write_table(table, path, compression="zstd", row_group_size=64))
@@ -337,6 +334,18 @@ class Index:
         """File numbers and rows within the file of documents."""
         file = np.searchsorted(self.first, documents, side="right") - 1
         return file, documents - self.first[file]
+
+    def reading(self, groups: Sequence[int], footer: bytes) -> Reading:
+        """Some row groups of one file, by their numbers in the index, as they are read."""
+        file = int(self.file[groups[0]])
+        return Reading(
+            self.blobs[file],
+            footer,
+            tuple(int(self.row_group[g]) for g in groups),
+            tuple(int(self.group_first[g] - self.first[file]) for g in groups),
+            tuple(int(self.rows[g]) for g in groups),
+            tuple(Range(int(self.start[g]), int(self.end[g])) for g in groups),
+        )
 
     def footers(self, files: Sequence[int]) -> dict[int, bytes]:
         """The stored footers of some files."""

@@ -8,10 +8,11 @@ plan_arm      what an arm would take, read and need, before any text moves
 build_arms    arms/<arm>/text          shards of several arms in one pass over the text
 """
 
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +29,7 @@ from tasks.corpus.workers import Workers, local_workers
 from tasks.errors import InputError
 from tasks.progress import Progress, silent
 from tasks.spec import Arm, Pool
-from tasks.store import names
+from tasks.store import bulk, names
 from tasks.store.artifact import Artifact, Work, locked
 from tasks.store.blobs import Blob, Blobs, open_blobs
 from tasks.store.root import Root
@@ -46,11 +47,23 @@ class PoolHandle:
     blobs: tuple[Blob, ...]
     url: str
     readable: tuple[Blob, ...]
-    """The same blobs as `url` has them: their ETags are those of local copies when they were downloaded in bulk."""
+    """The same blobs as `url` has them: with other ETags once they are copied to this machine."""
 
     def source(self) -> Blobs:
         """The store that the blobs are read from."""
         return open_blobs(self.url)
+
+    def at_hand(self, root: Root) -> "PoolHandle":
+        """With `download=bulk`: copied below the root first, where azcopy can; where it cannot, that is said in the log."""
+        if self.pool.download == "ranged" or self.url != self.pool.source:
+            return self
+        if (reason := bulk.why_not(self.url)) is not None:
+            logging.getLogger("fabrating").warning("%s is read by ranges: %s.", self.url, reason)
+            return self
+        folder = root.path(f"pools/{self.pool_id}/.raw")
+        with locked(root.path(f".locks/{self.pool_id}.raw.lock")):
+            copies = bulk.copy_blobs(self.url, self.blobs, folder)
+        return replace(self, url=folder.as_uri(), readable=tuple(copies))
 
 
 def open_pool(root: Root, pool: Pool | PoolHandle) -> PoolHandle:
@@ -78,7 +91,8 @@ def build_index(
 
     def make(work: Work) -> None:
         scratch = Scratch.open(root, f"pools/{handle.pool_id}/.index", shared=mapper.shared)
-        index.build(work, handle.pool, handle.url, handle.readable, scratch, mapper, progress)
+        near = handle.at_hand(root)
+        index.build(work, near.pool, near.blobs, near.url, near.readable, scratch, mapper, progress)
 
     return root.build(name, make, spec=handle.pool.identity(), inputs={"pool": handle.pool_id})
 
@@ -91,8 +105,9 @@ def build_holdout(
     indexed = build_index(root, handle, workers=workers, progress=progress)
 
     def make(work: Work) -> None:
-        opened = _open_index(handle, indexed)
-        holdout.build(work, handle.pool, handle.source(), opened, local_workers(workers).threads, progress)
+        near = handle.at_hand(root)
+        opened = _open_index(near, indexed)
+        holdout.build(work, near.pool, near.source(), opened, local_workers(workers).threads, progress)
 
     name = f"pools/{handle.pool_id}/holdout"
     return root.build(name, make, spec=handle.pool.identity(), inputs={"index": indexed.fingerprint})
@@ -106,9 +121,10 @@ def build_sample(
     held = build_holdout(root, handle, workers=workers, progress=progress)
 
     def make(work: Work) -> None:
-        opened = _open_index(handle, build_index(root, handle))
+        near = handle.at_hand(root)
+        opened = _open_index(near, build_index(root, handle))
         threads = local_workers(workers).threads
-        sample.build(work, handle.pool, handle.source(), opened, Holdout(held, opened), threads, progress)
+        sample.build(work, near.pool, near.source(), opened, Holdout(held, opened), threads, progress)
 
     name = f"pools/{handle.pool_id}/sample"
     return root.build(name, make, spec=handle.pool.identity(), inputs={"holdout": held.fingerprint})
@@ -199,6 +215,7 @@ def _scatter(
     root: Root, handle: PoolHandle, arms: Sequence[Arm], held: Artifact, mapper: Workers, progress: Progress
 ) -> dict[Arm, Callable[[Work], None]]:
     """Read the text once for all `arms`; what remains to be done for each is returned."""
+    handle = handle.at_hand(root)
     opened = _open_index(handle, build_index(root, handle))
     taken = Holdout(held, opened)
     orders = {arm: _select(handle, arm, opened, taken) for arm in arms}
@@ -212,7 +229,7 @@ def _scatter(
     }
     wanted = [(spaces[arm], orders[arm], arm.deduplicate) for arm in arms]
     done = [set(spaces[arm].sizes()) for arm in arms]
-    pieces = list(scatter.plan_pieces(opened, wanted, done, handle.readable))
+    pieces = list(scatter.plan_pieces(opened, wanted, done))
     texts = taken.known_texts()
     count = _Count("text", len(pieces), progress)
     jobs = [

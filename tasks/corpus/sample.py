@@ -36,32 +36,27 @@ def sample_arrays(
         for group in order.tolist():
             file, first = int(index.file[group]), index.group_first[group]
             rows = np.setdiff1d(np.arange(first, first + index.rows[group]), holdout.documents, assume_unique=True)
-            reading = Reading(
-                index.blobs[file],
-                index.footers([file])[file],
-                (int(index.row_group[group]),),
-                (int(index.rows[group]),),
-                (Range(int(index.start[group]), int(index.end[group])),),
-            )
+            reading = index.reading([group], index.footers([file])[file])
             yield (reading, rows - first), reading.blob, reading.requests()
 
     def handle(item: tuple[Reading, np.ndarray], parts: Parts) -> pa.LargeStringArray:
         reading, rows = item
-        table = reading.table(parts, [pool.text_column])
-        texts = take_texts(reading.blob.name, table.column(pool.text_column), rows)
+        try:
+            texts = take_texts(reading, reading.table(parts, [pool.text_column]).column(pool.text_column), rows)
+        except BadFile as error:
+            if pool.skip_bad_files:
+                return pa.array([], pa.large_string())
+            raise InputError(f"{source.url}/{error}: repair or remove the file, or set skip_bad_files.") from error
         return texts.filter(pa.array(lengths(texts) > 0))
 
     left = characters
-    try:
-        for texts in fetch_ahead(source, items(), handle, threads=threads, ahead_bytes=32 << 20):
-            total = np.cumsum(pc.utf8_length(texts).to_numpy())
-            count = int(np.searchsorted(total, left)) + 1
-            yield texts.slice(0, count)
-            if count <= len(texts):
-                return
-            left -= int(total[-1]) if len(total) else 0
-    except BadFile as error:
-        raise InputError(f"{source.url}/{error}: repair or remove the file.") from error
+    for texts in fetch_ahead(source, items(), handle, threads=threads, ahead_bytes=32 << 20):
+        total = np.cumsum(pc.utf8_length(texts).to_numpy())
+        count = int(np.searchsorted(total, left)) + 1
+        yield texts.slice(0, count)
+        if count <= len(texts):
+            return
+        left -= int(total[-1]) if len(total) else 0
 
 
 def build(

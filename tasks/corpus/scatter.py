@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from tasks.corpus.fetch import Parts, fetch_ahead
 from tasks.corpus.index import Index
-from tasks.corpus.parquet import BadFile, Range
+from tasks.corpus.parquet import BadFile
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.texts import DIGEST, KnownTexts, Reading, buffers, digests, lengths, take_texts
 from tasks.corpus.workers import Tick
@@ -92,7 +92,7 @@ def _run(
     piece: Piece, column: pa.ChunkedArray, target: Target, holdout: KnownTexts
 ) -> tuple[list[np.ndarray], dict[str, int]]:
     """The arrays of one run (data, ranks, lengths, digests) and what was left out."""
-    texts = take_texts(piece.reading.blob.name, column, target.rows)
+    texts = take_texts(piece.reading, column, target.rows)
     empty = lengths(texts) == 0
     held = holdout.matches(texts) & ~empty
     kept = np.flatnonzero(~(empty | held))
@@ -115,13 +115,12 @@ def plan_pieces(
     index: Index,
     arms: Sequence[tuple[Scratch, np.ndarray, bool]],
     done: Sequence[Iterable[str]],
-    blobs: Sequence,
     files_at_once: int = 64,
 ) -> Iterator[Piece]:
     """The pieces of the pool that some arm still needs.
 
     `arms`: for each its scratch space, its documents in order, and whether digests are wanted; `done`: the names of the
-    runs it has already; `blobs`: as they are to be read, in the pool's order.
+    runs it has already.
     """
     sorted_arms = []
     for scratch, order, wants in arms:
@@ -153,14 +152,7 @@ def plan_pieces(
             for scratch, rows, ranks, wants in chosen:
                 group = np.searchsorted(bounds, rows, side="right") - 1
                 targets.append(Target(scratch, (rows - first - skipped[group]).astype(np.int64), ranks, wants))
-            reading = Reading(
-                blobs[file],
-                footers[file],
-                tuple(int(index.row_group[g]) for g in kept),
-                tuple(int(index.rows[g]) for g in kept),
-                tuple(Range(int(index.start[g]), int(index.end[g])) for g in kept),
-            )
-            yield Piece(name, reading, tuple(targets))
+            yield Piece(name, index.reading(kept, footers[file]), tuple(targets))
 
 
 def _cut(index: Index, groups: Sequence[int]) -> Iterator[list[int]]:

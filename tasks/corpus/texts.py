@@ -1,7 +1,7 @@
 """Texts of documents out of row groups: checked, contiguous, and recognizable by their content."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +16,12 @@ DIGEST = 16
 
 @dataclass(frozen=True)
 class Reading:
-    """Row groups of one blob that are read at once: their numbers in the file, rows and compressed byte ranges."""
+    """Row groups of one blob that are read at once: their numbers, first rows, rows and compressed byte ranges."""
 
     blob: Blob
     footer: bytes
     groups: tuple[int, ...]
+    first_rows: tuple[int, ...]
     rows: tuple[int, ...]
     ranges: tuple[Range, ...]
 
@@ -35,9 +36,15 @@ class Reading:
             raise BadFile(self.blob.name, f"is damaged ({table.num_rows:,} rows instead of {sum(self.rows):,})")
         return table
 
+    def row(self, position: int) -> int:
+        """Row in the file of a row of the table."""
+        ends = np.cumsum(self.rows)
+        group = int(np.searchsorted(ends, position, side="right"))
+        return self.first_rows[group] + position - int(ends[group] - self.rows[group])
 
-def take_texts(name: str, column: pa.ChunkedArray, rows: np.ndarray) -> pa.LargeStringArray:
-    """The texts at ascending `rows` of a column as one array. Raises BadFile for bytes that are not UTF-8."""
+
+def take_texts(reading: Reading, column: pa.ChunkedArray, rows: np.ndarray) -> pa.LargeStringArray:
+    """The texts at ascending `rows` of what was read, as one array. Raises BadFile for bytes that are not UTF-8."""
     pieces, start = [], 0
     for chunk in column.chunks:
         low, high = np.searchsorted(rows, (start, start + len(chunk)))
@@ -48,23 +55,20 @@ def take_texts(name: str, column: pa.ChunkedArray, rows: np.ndarray) -> pa.Large
         start += len(chunk)
     texts = pa.chunked_array(pieces, column.type)
     try:
-        texts = texts.cast(pa.large_string()).combine_chunks()
-        texts.validate(full=True)
+        joined = pa.concat_arrays([pa.array([], pa.large_string()), *texts.cast(pa.large_string()).chunks])
+        joined.validate(full=True)
     except pa.ArrowInvalid as error:
-        raise BadFile(name, f"has text that is not UTF-8 in {_first_invalid(pieces, rows)}") from error
-    return texts if isinstance(texts, pa.Array) else pa.concat_arrays(texts.chunks)
+        raise BadFile(reading.blob.name, _first_invalid(reading, texts, rows)) from error
+    return joined
 
 
-def _first_invalid(pieces: Iterable[pa.Array], rows: np.ndarray) -> str:
-    position = 0
-    for piece in pieces:
-        for value in piece.cast(pa.large_binary(), safe=False):
-            try:
-                (value.as_py() or b"").decode()
-            except UnicodeDecodeError as error:
-                return f"row {rows[position]:,} of those read (byte {error.start:,}: {error.reason})"
-            position += 1
-    return "its dictionary"
+def _first_invalid(reading: Reading, texts: pa.ChunkedArray, rows: np.ndarray) -> str:
+    for position, value in zip(rows.tolist(), texts.cast(pa.large_binary(), safe=False), strict=True):
+        try:
+            (value.as_py() or b"").decode()
+        except UnicodeDecodeError as error:
+            return f"has text that is not UTF-8 (row {reading.row(position):,}, byte {error.start:,}: {error.reason})"
+    return "has text that cannot be decoded"
 
 
 def buffers(texts: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,8 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 SSHD = "/usr/sbin/sshd"
@@ -179,13 +179,15 @@ class Host:
 class Lab:
     """Hosts on bridges of this machine. Hosts on different networks reach this machine, but not each other."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self) -> None:
+        self.folder = Path(
+            tempfile.mkdtemp(prefix="fabrating-lab-")
+        )  # pytest's own folders are closed to other accounts
         self.prefix = f"10.{200 + os.getpid() % 50}"
         self.hosts: list[Host] = []
         self.bridges: dict[int, str] = {}
-        self.key = folder / "client_key"
-        folder.chmod(0o755)
+        self.key = self.folder / "client_key"
+        self.folder.chmod(0o755)
         call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(self.key))
 
     def bridge(self, network: int) -> str:
@@ -208,17 +210,10 @@ class Lab:
             host.close()
         for name in self.bridges.values():
             call("ip", "link", "del", name, check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> "Lab":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def reachable(paths: Sequence[Path]) -> None:
-    """Let every account read below these folders (pytest makes its own private)."""
-    for path in paths:
-        for parent in [path, *path.parents]:
-            if parent.stat().st_uid == os.geteuid() and str(parent).startswith("/tmp"):
-                parent.chmod(parent.stat().st_mode | 0o055)

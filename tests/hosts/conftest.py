@@ -1,0 +1,82 @@
+"""Hosts for the tests of this room: real ones in namespaces, and a stand-in for the Prefect server's health endpoint."""
+
+import http.server
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.hosts.hostkeys import KnownHosts
+from tasks.hosts.ssh import Remote
+from tasks.spec import Host
+from tests.hosts import lab as labs
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[labs.Lab]:
+    """An empty lab; skipped with the reason where none can be set up."""
+    if reason := labs.unable():
+        pytest.skip(reason)
+    with labs.Lab() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def machine(lab: labs.Lab) -> labs.Host:
+    """A host that tests may log in to, but not change for good."""
+    return lab.host("a")
+
+
+@pytest.fixture(autouse=True)
+def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh installation folder, with a space in its name."""
+    folder = tmp_path / "our installation"
+    monkeypatch.setenv("FABRATING_HOME", str(folder))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    return folder
+
+
+@pytest.fixture
+def known(installation: Path) -> KnownHosts:
+    return KnownHosts(installation / "known_hosts")
+
+
+def parameters(machine: labs.Host, **changes: object) -> Host:
+    """Parameters of a lab's host: CPU, with the environment of the tests as the prepared one."""
+    fields = {
+        "name": machine.name,
+        "address": machine.address,
+        "port": machine.port,
+        "user": labs.USER,
+        "key_file": str(machine.key),
+        "gpus": 0,
+        "folder": "fab rating",
+        "python_environment": sys.prefix,
+    }
+    return Host(**{**fields, **changes})
+
+
+@pytest.fixture
+def remote(machine: labs.Host, known: KnownHosts) -> Iterator[Remote]:
+    with Remote(parameters(machine), known) as connection:
+        yield connection
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """URL of an API that is healthy and can do nothing else."""
+
+    class Health(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/api/health" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Health)
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{made.server_port}/api"
+    made.shutdown()

@@ -1,0 +1,135 @@
+"""One host by SSH: what runs there, whom we trust, and the sentences for what goes wrong."""
+
+import time
+
+import pytest
+
+from tasks.errors import InputError
+from tasks.hosts.hostkeys import KnownHosts
+from tasks.hosts.ssh import CommandError, LinkError, Remote
+from tasks.spec import Host
+from tests.hosts.conftest import parameters
+from tests.hosts.lab import Host as Machine
+from tests.hosts.lab import Lab, call
+
+
+def test_script_sees_its_arguments_and_input(remote: Remote) -> None:
+    result = remote.run('printf "%s|" "$@"; cat', "it's", 'a "b" $c', "back\\slash", stdin=b"in\x00put")
+    assert result.out == 'it\'s|a "b" $c|back\\slash|in\x00put'
+    assert remote.run("cd /tmp\r\npwd\r\n").out == "/tmp\n"
+
+
+def test_startup_noise_of_the_login_shell_is_left_out(remote: Remote) -> None:
+    remote.run('echo "echo welcome to the machine" >"$HOME/.bashrc"')
+    try:
+        assert remote.run("echo done").out == "done\n"
+    finally:
+        remote.run('rm "$HOME/.bashrc"')
+
+
+def test_file_arrives_whole_with_its_mode(remote: Remote) -> None:
+    content = bytes(range(256)) * 4000
+    remote.put(content, "/tmp/a folder/a file", 0o600)
+    assert remote.run('stat -c %a "$1"', "/tmp/a folder/a file").out == "600\n"
+    assert int(remote.run('wc -c <"$1"', "/tmp/a folder/a file").out) == len(content)
+    remote.run('rm -r "/tmp/a folder"')
+
+
+def test_failing_script_says_why(remote: Remote) -> None:
+    with pytest.raises(CommandError, match=r"the bucket leaks \(exit status 3\)"):
+        remote.run("echo fine; echo the bucket leaks >&2; exit 3")
+    with pytest.raises(LinkError, match="no end after 1 s"):
+        remote.run("sleep 30", timeout=1)
+    assert remote.run("echo alive").out == "alive\n"
+
+
+def test_first_key_is_pinned_aloud_and_then_kept(machine: Machine, known: KnownHosts) -> None:
+    with Remote(parameters(machine), known) as first:
+        first.run("true")
+        assert machine.fingerprint in first.notes[0]
+        assert "Trusted on first use" in first.notes[0]
+    with Remote(parameters(machine), known) as second:
+        second.run("true")
+        assert second.notes == []
+    assert known.path.read_text().startswith(f"[{machine.address}]:{machine.port} ssh-ed25519 ")
+
+
+def test_given_fingerprint_is_compared_before_anything_is_sent(machine: Machine, known: KnownHosts) -> None:
+    with Remote(parameters(machine, host_key=machine.fingerprint), known) as right:
+        right.run("true")
+        assert right.notes == []
+    known.forget(machine.address, machine.port)
+    wrong = "SHA256:" + "A" * 43
+    with Remote(parameters(machine, host_key=wrong), known) as other, pytest.raises(InputError) as caught:
+        other.run("true")
+    assert machine.fingerprint in str(caught.value)
+    assert wrong in str(caught.value)
+    assert not known.path.read_text()
+
+
+def test_changed_host_key_is_refused_by_name(lab: Lab, known: KnownHosts) -> None:
+    machine = lab.host("changed")
+    with Remote(parameters(machine), known) as connection:
+        connection.run("true")
+    before = machine.fingerprint
+    machine.stop()
+    after = machine.new_host_key()
+    machine.start()
+    with Remote(parameters(machine), known) as connection, pytest.raises(InputError) as caught:
+        connection.run("true")
+    for part in (before, after, str(known.path), "changed"):
+        assert part in str(caught.value)
+    known.forget(machine.address, machine.port)
+    with Remote(parameters(machine), known) as connection:
+        assert connection.run("echo ok").out == "ok\n"
+
+
+def test_wrong_key_file(machine: Machine, known: KnownHosts, tmp_path) -> None:
+    stranger = tmp_path / "stranger"
+    call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(stranger))
+    public = stranger.with_suffix(".pub").read_text().split()[1]
+    cases = {
+        str(stranger): public,
+        str(tmp_path / "absent"): "does not exist",
+        str(stranger.with_suffix(".pub")): "cannot be read as a private key",
+    }
+    for path, expected in cases.items():
+        connection = Remote(parameters(machine, key_file=path), known)
+        with connection, pytest.raises(InputError) as caught:
+            connection.run("true")
+        assert expected in str(caught.value)
+        assert "\n" not in str(caught.value)
+    locked = tmp_path / "locked"
+    call("ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(locked))
+    with (
+        Remote(parameters(machine, key_file=str(locked)), known) as connection,
+        pytest.raises(InputError, match="agent"),
+    ):
+        connection.run("true")
+
+
+def test_nobody_answers(known: KnownHosts) -> None:
+    with (
+        Remote(Host(address="127.0.0.1", port=9), known) as connection,
+        pytest.raises(LinkError, match="does not answer"),
+    ):
+        connection.run("true")
+
+
+def test_full_disk_is_named(lab: Lab, known: KnownHosts) -> None:
+    machine = lab.host("small", disk="2m")
+    with Remote(parameters(machine), known) as connection, pytest.raises(InputError, match=r"disk of small .* is full"):
+        connection.put(b"x" * 4_000_000, f"{machine.home}/large")
+
+
+def test_dead_host_ends_the_command(lab: Lab, known: KnownHosts) -> None:
+    machine = lab.host("mortal")
+    with Remote(parameters(machine), known) as connection:
+        connection.run("true")
+        machine.stop()
+        started = time.monotonic()
+        with pytest.raises(LinkError):
+            connection.run("true")
+        assert time.monotonic() - started < 30
+        machine.start()
+        assert connection.run("echo back").out == "back\n"

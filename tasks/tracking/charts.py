@@ -121,7 +121,7 @@ def decile_svg(by_label: Mapping[str, Sequence[float]], *, theme: Theme = "page"
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _legend(axes)
 
-    return _render(draw, 430, 280, theme, "Bits per byte per score decile of the holdout")
+    return _render(draw, 380, 250, theme, "Bits per byte per score decile of the holdout")
 
 
 def score_histogram_svg(by_label: Mapping[str, np.ndarray], *, theme: Theme = "page") -> str:
@@ -143,7 +143,7 @@ def score_histogram_svg(by_label: Mapping[str, np.ndarray], *, theme: Theme = "p
         axes.set_ylabel("% of documents")
         _legend(axes)
 
-    return _render(draw, 430, 280, theme, "Distribution of composite scores")
+    return _render(draw, 380, 250, theme, "Distribution of composite scores")
 
 
 def strata_svg(rows: Sequence[Interval], *, zero: str, theme: Theme = "page") -> str:
@@ -163,7 +163,7 @@ def strata_svg(rows: Sequence[Interval], *, zero: str, theme: Theme = "page") ->
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel(_clean(zero, 80))
 
-    return _render(draw, 430, 90 + 20 * len(rows), theme, f"Differences with intervals: {_clean(zero, 80)}")
+    return _render(draw, 380, 80 + 20 * len(rows), theme, f"Differences with intervals: {_clean(zero, 80)}")
 
 
 def data_url(svg: str) -> str:
@@ -195,7 +195,7 @@ def _curve_svg(
         _tokens_axis(axes)
         _legend(axes)
 
-    return _render(draw, 430, 280, theme, title)
+    return _render(draw, 380, 250, theme, title)
 
 
 def _by_label(metrics: Sequence[Path], labels: Sequence[str]) -> dict[str, list[list[dict[str, Any]]]]:
@@ -269,7 +269,7 @@ def _colors() -> list[str]:
     return COLORS
 
 
-def _clean(label: str, longest: int = 28) -> str:
+def _clean(label: str, longest: int = 24) -> str:
     """A label from outside: no control characters (XML forbids them), not longer than fits."""
     text = "".join(c if c.isprintable() else " " for c in str(label))
     return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -32,10 +32,12 @@ p{margin:8px 0}
 .pair{display:grid;gap:16px;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr))}
 .facts{display:grid;gap:12px;grid-template-columns:repeat(auto-fit,minmax(min(100%,150px),1fr));margin:16px 0}
 .facts .card{padding:10px 14px}
-.facts b{display:block;font-size:1.2rem;font-weight:600;font-variant-numeric:tabular-nums}
-.facts span{color:var(--quiet);font-size:.8rem}
+.facts b{display:block;font-size:1.1rem;line-height:1.35;font-weight:600;font-variant-numeric:tabular-nums}
+.facts span{display:block;color:var(--quiet);font-size:.8rem;line-height:1.35}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:.875rem;overflow-wrap:normal}
+td{min-width:5.5em}
+.mark+*{white-space:nowrap}
 th,td{text-align:left;vertical-align:top;padding:6px 12px 6px 0;border-bottom:1px solid var(--grid)}
 th{color:var(--quiet);font-weight:500;white-space:nowrap}
 td.number,th.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
@@ -132,7 +134,7 @@ def details(summary: str, *content: Any) -> Html:
 
 def marked(label: str, series: int) -> Html:
     """A label with the colour that its curves have."""
-    return Html(f'<span class="mark s{series}"></span>{escape(label)}')
+    return Html(f'<span class="mark s{series}"></span><span>{escape(label)}</span>')
 
 
 def code(value: Any) -> Html:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def verdict_report(root: Root, verdict: Mapping[str, Any]) -> str:
     series = parts.series_of(runs)
     held = verdict["holdout"]
     about = (
-        f"{verdict['created']}. Scored on {held['documents']:,} documents ({byte_size(held['bytes'])}) in {held['clusters']:,} "
+        f"{_when(verdict['created'])}. Scored on {held['documents']:,} documents ({byte_size(held['bytes'])}) in {held['clusters']:,} "
         f"{held['clusters_are']}; trained on {count(verdict['tokens'])} tokens a run."
     )
     deciles = {
@@ -91,7 +92,7 @@ def verdict_report(root: Root, verdict: Mapping[str, Any]) -> str:
         "",
         f"{len(runs)} runs",
         "",
-        f"{verdict['created']} by {verdict['code']}",
+        f"{_when(verdict['created'])} by {verdict['code']}",
     ]
     content = [
         element("h1", f"Verdict: {verdict['name']}"),
@@ -161,8 +162,10 @@ def _comparison(pair: Mapping[str, Any], series: Mapping[str, int], verdict: Map
         ("error of documents / of seeds", f"{_error(pair, 'documents')} / {_error(pair, 'seeds')}"),
     ]
     side = f"bits per byte; left of 0 {a} is better, right of it {b}"
+    whole = {"label": "all documents", **{key: pair[key] for key in ("difference", "low", "high")}}
     by_kind = {
-        kind: [row for row in pair["strata"] if row["kind"] == kind and row["low"] is not None]
+        kind: [whole] * (kind == "decile")
+        + [row for row in pair["strata"] if row["kind"] == kind and row["low"] is not None]
         for kind in ("decile", "length", "source")
     }
     pictures = [
@@ -184,6 +187,11 @@ def _comparison(pair: Mapping[str, Any], series: Mapping[str, int], verdict: Map
             _outlook(pair),
         ]
     )
+
+
+def _when(moment: str) -> str:
+    """2026-01-31 12:34 UTC."""
+    return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _strata(rows: Sequence[Mapping[str, Any]], side: str) -> str:

@@ -99,6 +99,44 @@ class Bench:
         self.root.build(f"runs/{run}/{name}", make, spec=experiment.identity(), inputs=read | (inputs or {}))
         return run
 
+    def arm(self, arm: str, rows: range, texts: Callable[[int], str], shards: int = 2) -> None:
+        """Add what an arm took: rows of one blob, in that order, as text shards of which the last is the holdout's."""
+        rows = list(rows)
+
+        def make(work) -> None:
+            for number, part in enumerate([*np.array_split(np.array(rows), shards), np.array([0])]):
+                name = f"shard_{number:05d}.parquet"
+                content = {"text": [texts(int(row)) for row in part] if number < shards else ["the holdout"]}
+                pq.write_table(pa.table(content), work.temporary(name), row_group_size=4)
+                work.finish(name, len(part))
+            taken = {
+                "rank": range(len(rows)),
+                "blob": pa.array(["a.parquet"] * len(rows)).dictionary_encode(),
+                "row": rows,
+            }
+            taken |= {"score": [5 - row / 100 for row in rows], "tokens": [10] * len(rows)}
+            pq.write_table(pa.table(taken), work.temporary("documents.parquet"))
+            work.finish("documents.parquet", len(rows))
+            work.facts.update(documents=len(rows), bytes=12_345)
+
+        self.root.build(f"arms/{arm}-arm/text", make, spec={"name": arm}, inputs={"pool": POOL})
+
+    def pool(self) -> None:
+        """Add the pool's index and encoded holdout."""
+
+        def index(work) -> None:
+            work.temporary("files.parquet").write_bytes(b"x")
+            work.finish("files.parquet")
+
+        def evaluation(work) -> None:
+            pq.write_table(pa.table({"score": self.score}), work.temporary("documents.parquet"))
+            work.finish("documents.parquet")
+
+        self.root.build(
+            f"pools/{POOL}/index", index, spec=Pool(source="az://raw/<i>docs").identity(), inputs={"pool": POOL}
+        )
+        self.root.build(f"pools/{POOL}/evaluation", evaluation, spec={})
+
     def arms(self, seeds: int = 3, **offsets: float) -> dict[str, list[str]]:
         """{arm: its runs} with planted offsets in bits per byte."""
         return {arm: [self.run(arm, seed, offset) for seed in range(1, seeds + 1)] for arm, offset in offsets.items()}

@@ -4,7 +4,7 @@ case $1 in
 release)
     # After a cut the host may keep the old connection, and with it the port, for hours: end it.
     old=$(cat "$mark" 2>/dev/null) || exit 0
-    case $(cat "/proc/$old/comm" 2>/dev/null) in sshd*) kill "$old" ;; esac
+    case $(cat "/proc/$old/comm" 2>/dev/null) in sshd*) kill -9 "$old" ;; esac
     rm -f "$mark"
     ;;
 hold)

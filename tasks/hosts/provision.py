@@ -289,6 +289,7 @@ _ACTIONS: dict[str, tuple[Callable[[Setup], str | None], Callable[[Setup], str]]
 }
 
 
+PRESENT = '[ -d "$1/state" ] || { [ -n "$2" ] && [ -d "$1/$2" ]; }'
 RUNS = r"""
 for process in /proc/[0-9]*; do
     [ -O "$process" ] || continue
@@ -314,7 +315,7 @@ def remove(
         outcomes.append(Outcome(step, changed, text, round(time.monotonic() - started, 2)))
 
     started = time.monotonic()
-    present = remote.run('[ -d "$1/state" ]', facts.folder, check=False).status == 0
+    present = remote.run(PRESENT, facts.folder, "root" if artifacts else "", check=False).status == 0
     if present:
         runs = remote.run(RUNS, facts.folder).out.split()
         if runs and not force:

@@ -146,7 +146,7 @@ class Service:
         fields = {
             "TITLE": self.title,
             "USER": f"User={self.facts.user}" if system else "",
-            "COMMAND": " ".join(_unit_word(word) for word in self.command),
+            "COMMAND": ":" + " ".join(_unit_word(word) for word in self.command),
             "TARGET": "multi-user.target" if system else "default.target",
         }
         text = script("unit.service")
@@ -210,6 +210,6 @@ def install_tunnel(service: Service, machine: Machine, facts: Facts) -> str:
 
 
 def _unit_word(word: str) -> str:
-    """A word of ExecStart: quoted, with systemd's own specifiers and variables made literal."""
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    """A word of ExecStart, quoted; `%` is systemd's own, `$` is literal after the `:` before the command."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'

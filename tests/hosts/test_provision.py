@@ -1,0 +1,193 @@
+"""A bare account becomes a host with a worker's service, stays one, survives cuts, and is a bare account again."""
+
+import shutil
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import InputError
+from tasks.hosts import environment, provision, report
+from tasks.hosts.facts import Gpu, identify
+from tasks.hosts.hostkeys import KnownHosts
+from tasks.hosts.provision import STEPS, Outcome, Setup, run_step
+from tasks.hosts.ssh import LinkError, Local, Remote
+from tasks.hosts.wheel import CHECKOUT, build_wheel
+from tests.hosts.conftest import parameters
+from tests.hosts.lab import Host as Machine
+from tests.hosts.lab import Lab
+
+SECRET = {"WANDB_API_KEY": "it's $(no) `secret`\\", "AZURE_STORAGE_KEY": "a+/=="}
+QUICK = [step for step in STEPS if step != "smoke"]
+"""Without the training, which takes a while on a CPU: the test of the flow has it."""
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("wheels"))
+
+
+def prepare(machine: Machine, known: KnownHosts, wheel: Path, **changes: object) -> Setup:
+    host = parameters(machine, **changes)
+    remote = Remote(host, known)
+    return Setup(host, remote, provision.look(remote, host), wheel, SECRET)
+
+
+def all_steps(setup: Setup) -> list[Outcome]:
+    return [run_step(setup, step) for step in QUICK]
+
+
+def test_wheel_of_the_same_source_is_the_same(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    for name in ("pyproject.toml", "README.md", "LICENSE", "tasks/__init__.py", "tasks/errors.py", "infra/__init__.py"):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(CHECKOUT / name, checkout / name)
+    first = build_wheel(tmp_path / "one", checkout)
+    assert build_wheel(tmp_path / "two", checkout).read_bytes() == first.read_bytes()
+    (checkout / "tasks" / "errors.py").write_text("")
+    assert build_wheel(tmp_path / "one", checkout).parent != first.parent
+
+
+def test_bare_account_to_worker_and_back(machine: Machine, known: KnownHosts, wheel: Path, server: str) -> None:
+    setup = prepare(machine, known, wheel, server=server)
+    folder = setup.folder
+    assert folder == f"{machine.home}/fab rating"
+    first = {outcome.step: outcome.changed for outcome in all_steps(setup)}
+    assert first == {
+        "packages": False,
+        "environment": True,
+        "fabrating": True,
+        "secrets": True,
+        "nanochat": False,
+        "way-back": True,
+        "worker": True,
+    }
+    assert setup.remote.run('. "$1/secrets.env"; printf %s "$WANDB_API_KEY"', folder).out == SECRET["WANDB_API_KEY"]
+    assert setup.remote.run('stat -c %a "$1/secrets.env"', folder).out.strip() == "600"
+    assert all(value not in setup.remote.run("cat /proc/[0-9]*/cmdline").out for value in SECRET.values())
+
+    again = prepare(machine, known, wheel, server=server)
+    started = time.monotonic()
+    assert [outcome.step for outcome in all_steps(again) if outcome.changed] == []
+    assert time.monotonic() - started < 20
+
+    rotated = Setup(again.host, again.remote, again.facts, wheel, SECRET | {"HF_TOKEN": "new"})
+    assert [o.step for o in all_steps(rotated) if o.changed] == ["secrets", "worker"]
+
+    machine.run(f'mkdir -p "{folder}/root/arms" && touch "{folder}/root/arms/kept"')
+    key = machine.key.read_text().splitlines()[1]
+    assert machine.run(f'grep -rlF "{key}" "$HOME" || true') == ""
+    removed = {outcome.step: outcome.changed for outcome in provision.remove(again.remote, again.host)}
+    assert removed == {"worker": True, "way-back": True, "files": True}
+    assert machine.run('cd "$HOME" && find . -type f') == "./fab rating/root/arms/kept"
+    assert "worker.sh" not in machine.run("ps ax -o args")
+    provision.remove(again.remote, again.host, artifacts=True)
+    assert machine.run('ls -A "$HOME"') == ""
+    assert not any(outcome.changed for outcome in provision.remove(again.remote, again.host)[:2])
+
+
+@pytest.mark.slow
+def test_run_that_is_cut_again_and_again_gets_there(lab: Lab, known: KnownHosts, wheel: Path, server: str) -> None:
+    machine = lab.host("torn")
+    ended = threading.Event()
+
+    def tear() -> None:
+        pause = 1.0
+        while not ended.wait(pause):
+            pause *= 1.3  # however busy this machine is, some pause is long enough for every step
+            machine.run("pkill -u rented -x sshd || pkill -u rented -x sshd-session || true", user="root")
+
+    thread = threading.Thread(target=tear)
+    thread.start()
+    cuts = 0
+    host = parameters(machine, server=server)
+    remote = Remote(host, known)
+    try:
+        for step in ("look", *QUICK):
+            for _ in range(20):
+                try:
+                    if step == "look":
+                        setup = Setup(host, remote, provision.look(remote, host), wheel, SECRET)
+                    else:
+                        run_step(setup, step)
+                    break
+                except (LinkError, ConnectionError):
+                    cuts += 1
+            else:
+                pytest.fail(f"{step} did not get through 20 cuts")
+    finally:
+        ended.set()
+        thread.join()
+    assert cuts > 0
+    try:
+        assert [outcome.step for outcome in all_steps(setup) if outcome.changed] == []
+    finally:
+        provision.remove(remote, host, artifacts=True)
+
+
+def test_misfits_are_refused_before_anything_is_changed(lab: Lab, machine: Machine, known: KnownHosts) -> None:
+    cases = {
+        r"asked for 2 GPU\(s\) but nvidia-smi is not installed: .* gpus=0": {"gpus": 2},
+        r"needs about 3.0 GB: free some space": {"python_environment": None},
+        r"cannot write to /usr/lib/fabrating": {"folder": "/usr/lib/fabrating"},
+        r"would carry secrets unencrypted": {"way_back": "direct", "server": "http://192.0.2.1:4200/api"},
+        r"set way_back=direct": {"way_back": "tunnel", "server": "https://prefect.example/api"},
+    }
+    for expected, changes in cases.items():
+        host = parameters(machine, **changes)
+        with Remote(host, known) as remote, pytest.raises(InputError, match=expected) as caught:
+            provision.look(remote, host)
+        assert "\n" not in str(caught.value)
+    assert machine.run('cd "$HOME" && find . -type f') == ""
+    tiny = lab.host("tiny", disk="50m")
+    host = parameters(tiny)
+    with (
+        Remote(host, known) as remote,
+        pytest.raises(InputError, match=r"tiny has 0\.1 GB free .* needs about 0\.2 GB"),
+    ):
+        provision.look(remote, host)
+
+
+def test_missing_prepared_environment_is_named(machine: Machine, known: KnownHosts, wheel: Path) -> None:
+    setup = prepare(machine, known, wheel, python_environment="/opt/none")
+    with pytest.raises(InputError, match="no bin/python in /opt/none"):
+        run_step(setup, "environment")
+    provision.remove(setup.remote, setup.host)
+
+
+def test_account_without_root_is_told_what_to_ask_for(machine: Machine, remote: Remote) -> None:
+    facts = identify(remote, "fabrating")
+    assert facts.privilege == "none"
+    with pytest.raises(InputError, match=r"lacks rsync, venv .* `apt-get install rsync python3-venv`"):
+        environment.install_packages(remote, facts, ["rsync", "venv"])
+
+
+def test_build_of_torch_follows_driver_and_architecture(machine: Machine) -> None:
+    here = identify(Local(), "/tmp/none")
+    gpu_host = parameters(machine, gpus=1, python_environment=None)
+    for driver, build in {"580.65.06": "cu130", "570.172.08": "cu126", "535.1": "cu126"}.items():
+        for architecture in ("x86_64", "aarch64"):
+            facts = replace(here, architecture=architecture, gpus=(Gpu("H100", 81559, driver),))
+            assert environment.torch_index(gpu_host, facts) == f"https://download.pytorch.org/whl/{build}"
+    with pytest.raises(InputError, match="NVIDIA driver 470"):
+        environment.torch_index(gpu_host, replace(here, gpus=(Gpu("A100", 81559, "470.1"),)))
+    assert environment.torch_index(parameters(machine, gpus=0), here).endswith("/cpu")
+
+
+def test_report_tells_what_is_there(machine: Machine, known: KnownHosts, wheel: Path) -> None:
+    setup = prepare(machine, known, wheel)
+    setup.probed = {"versions": {"torch": "2.13.0", "fabrating": "0.1.0"}}
+    outcomes = [Outcome("packages", False, "nothing is missing", 0.1), Outcome("secrets", True, "a | b", 0.2)]
+    text = report.provisioned(setup, outcomes, ["pinned"], [report.Cost("d20", 8.5, 25.5, "measured")])
+    for part in (
+        "1 of 2 steps",
+        "Debian",
+        "GB for",
+        "| torch | 2.13.0 |",
+        "| d20 | 8.50 | 25.50 |",
+        "a \\| b",
+        "after a reboot",
+    ):
+        assert part in text

@@ -78,7 +78,7 @@ def join(device: str) -> World:
         own = torch.device("cuda", local)
     else:
         own = torch.device("cpu")
-        torch.set_num_threads(max(1, cpu_cores() // size))
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", max(1, cpu_cores() // size))))
     if size == 1:
         return World(0, 1, own)
     dist.init_process_group("nccl" if found else "gloo", timeout=COLLECTIVE_TIMEOUT, device_id=own if found else None)

@@ -16,8 +16,7 @@ CONTEXT.set_forkserver_preload(["tasks.trainer.__main__"])
 
 def rank_main(job_file, environment, seen):
     """Run the trainer's entry as one rank; `seen`: a file that takes the first tokens of every row trained on, if given."""
-    os.environ.update(environment)
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.update(environment, OMP_NUM_THREADS="1")
     log = (job_file.parent / "log.txt").open("a")
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)

@@ -157,10 +157,10 @@ def nanochat_python() -> str:
 def run_upstream(nanochat_python: str) -> Callable[..., dict]:
     """Run a program inside nanochat's own environment and checkout; its last line of output is JSON."""
 
-    def run(source: Path, base: Path, program: str, *arguments: str) -> dict:
+    def run(source: Path, base: Path, program: str, *arguments: str, seconds: float = 300) -> dict:
         environment = {**os.environ, contract.BASE_VARIABLE: str(base), "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
         command = [nanochat_python, "-c", textwrap.dedent(program), *arguments]
-        done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, timeout=seconds)
         assert done.returncode == 0, done.stderr[-3000:]
         return json.loads(done.stdout.strip().splitlines()[-1])
 

@@ -19,7 +19,7 @@ from tasks.tracking.estimate import Estimate, batch_tokens, estimate
 from tasks.tracking.ledger import entries, spread_between_seeds
 from tasks.tracking.report import write_verdict
 from tasks.tracking.steps import show_estimate, show_loss_curve, show_scores, show_verdict
-from tasks.verdict.judge import judge
+from tasks.verdict.judge import Target, judge
 from tasks.verdict.matched import differences, require_matched
 from tasks.verdict.planning import BESIDE_BYTES, equal_budget, what_seeds_show
 
@@ -39,6 +39,7 @@ def compare(
     train: Training = Training(),
     root: str = DEFAULT_ROOT,
     name: Name = "top16-vs-rand16",
+    target: Target = "all",
     budget: Literal["tokens", "bytes"] = "tokens",
     allow: list[str] = ALLOW,
 ) -> dict[str, Any]:
@@ -54,6 +55,7 @@ def compare(
         train: How every arm is trained. Its tokens are the common budget; empty: as many as the smaller arm's packed rows hold.
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
         name: Name of the verdict.
+        target: Which documents of the holdout decide: all of them, as they come in the pool, or one half of them by score.
         budget: What is equal between arms: tokens (those of the smaller arm), or bytes of text.
         allow: Differences beside selection that are meant, by their path, such as arm.order.
     """
@@ -83,7 +85,7 @@ def compare(
         ]
     )
     by_arm = {arm.name: [run for whole, run in runs.items() if whole.arm == arm] for arm in arms}
-    verdict = judge(store, name, by_arm, allow=[*allow, *(BESIDE_BYTES if budget == "bytes" else ())])
+    verdict = judge(store, name, by_arm, target=target, allow=[*allow, *(BESIDE_BYTES if budget == "bytes" else ())])
     made = write_verdict(store, verdict)
     labels = [label for label, ours in by_arm.items() for _ in ours]
     every = [run for ours in by_arm.values() for run in ours]

@@ -39,6 +39,9 @@ def judge(
     arms: Annotated[list[str], typer.Argument(metavar="ARM=RUN,RUN...", help="Two or more arms with their runs.")],
     name: Annotated[str, typer.Option(help="Readable part of the verdict's name.")] = "verdict",
     allow: Annotated[list[str] | None, typer.Option(help="A difference that is meant, such as arm.order.")] = None,
+    target: Annotated[
+        str, typer.Option(help="Which documents decide: all, 'lower half' or 'upper half' by score.")
+    ] = "all",
     outside: Annotated[list[str] | None, typer.Option(help="Further scores of every run, beside its result.")] = None,
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
@@ -49,7 +52,7 @@ def judge(
         from tasks.verdict.judge import judge as decide
 
         store = Root(root)
-        verdict = decide(store, name, _arms(arms), allow=allow or (), outside=outside or ())
+        verdict = decide(store, name, _arms(arms), allow=allow or (), outside=outside or (), target=target)
         made = write_verdict(store, verdict)
         if as_json:
             terminal.show({"artifact": made.name, **verdict}, True)

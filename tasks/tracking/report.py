@@ -33,6 +33,8 @@ VERDICT = "verdict.json"
 METHOD = (
     "A difference is nats of the first arm minus nats of the second, summed over the documents both models were scored on, "
     "divided by the documents' bytes: every byte weighs the same, and below 0 the first arm is better.",
+    "The holdout is a sample of the whole pool. An arm that leaves out the pool's worst documents is examined on them all the same, "
+    "and at home on the better-rated half: look at both halves before saying which arm is better for what.",
     "The interval answers for two kinds of chance. Documents: whole blocks of the holdout are resampled (bootstrap-t). Seeds: "
     "the spread between runs that differ in their seed alone, pooled over arms, enters by Student's t with its few degrees of freedom.",
     "Intervals of deciles, lengths and sources are not adjusted for their number: one in twenty excludes 0 by chance. They say "
@@ -162,14 +164,13 @@ def _comparison(pair: Mapping[str, Any], series: Mapping[str, int], verdict: Map
         ("error of documents / of seeds", f"{_error(pair, 'documents')} / {_error(pair, 'seeds')}"),
     ]
     side = f"bits per byte; left of 0 {a} is better, right of it {b}"
-    whole = {"label": "all documents", **{key: pair[key] for key in ("difference", "low", "high")}}
-    by_kind = {
-        kind: [whole] * (kind == "decile")
-        + [row for row in pair["strata"] if row["kind"] == kind and row["low"] is not None]
-        for kind in ("decile", "length", "source")
-    }
+    shown = [row for row in pair["strata"] if row["low"] is not None]
+    by_kind = {kind: [row for row in shown if row["kind"] == kind] for kind in ("decile", "length", "source")}
+    by_kind["decile"] = [row for row in shown if row["kind"] in ("all", "half")] + by_kind["decile"]
     pictures = [
-        figure(f"By {kind}" if kind != "decile" else "By decile of the score (10: the best)", _strata(rows, side))
+        figure(
+            f"By {kind}" if kind != "decile" else "By score: all, halves, deciles (10: the best)", _strata(rows, side)
+        )
         for kind, rows in by_kind.items()
         if rows
     ]

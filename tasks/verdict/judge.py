@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import combinations, pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -32,6 +32,14 @@ from tasks.verdict.wording import sentence
 
 LENGTHS = (1_000, 2_000, 4_000, 8_000, 16_000)  # bytes: bounds of the length classes
 SOURCES = 20  # the largest ones get a row each
+DECILES = 10
+Target = Literal["all", "lower half", "upper half"]
+TARGETS: dict[str, tuple[str, slice]] = {
+    "all": ("", slice(0, DECILES)),
+    "lower half": (" on the worse-rated half of the holdout", slice(0, DECILES // 2)),
+    "upper half": (" on the better-rated half of the holdout", slice(DECILES // 2, DECILES)),
+}
+"""Which documents of the holdout decide: their name in the sentence, and their score deciles. In the order of the strata."""
 PLANNED = 3  # further numbers of seeds, each twice the last, of which the power is said
 MOST_SEEDS = 64
 
@@ -75,19 +83,25 @@ def judge(
     *,
     allow: Sequence[str] = (),
     outside: Sequence[str] = (),
+    target: Target = "all",
     level: float = 0.95,
 ) -> dict[str, Any]:
     """Compare every pair of arms. `arms`: {label: ids of its finished runs, one a seed}.
 
-    `allow`: differences beside selection that are meant, by path ("arm.order"). `outside`: names of further scores beside
+    `target`: which documents of the holdout decide. The holdout is a sample of the whole pool, so an arm that leaves out the
+    pool's worst documents is examined on them too; "upper half" asks about the better-rated half alone, where in turn an arm of
+    such documents is at home. `allow`: differences beside selection that are meant, by path ("arm.order"). `outside`: names of further scores beside
     `result`, of texts from elsewhere (`runs/<run>/<name>/scores.parquet`, same columns). With more than one pair, the
-    intervals of the whole holdout are Bonferroni-adjusted so that all of them hold together with probability `level`;
+    intervals of the target are Bonferroni-adjusted so that all of them hold together with probability `level`;
     those of strata are not: they explore.
     Raises InputError when arms are not matched, an arm has the same seed twice, or a run is not finished.
     """
+    if target not in TARGETS:
+        raise InputError(f"The target {target!r} is unknown: take one of {', '.join(TARGETS)}.")
     results = _open(root, arms)
     allowed = _require_comparable(root, results, allow)
     pairs = list(combinations(arms, 2))
+    decides = list(TARGETS).index(target)
     holdout, evidence = _evidence(results)
     spread = seed_spread(list(evidence.nats.values()), evidence.sizes)
     texts = {text: _evidence(_open(root, arms, text))[1] for text in outside}
@@ -98,6 +112,7 @@ def judge(
         "code": code_version(),
         "level": level,
         "level_of_a_pair": 1 - (1 - level) / len(pairs),
+        "target": target,
         "pool": first.inputs.get("pool"),
         "tokens": first.facts.get("tokens"),
         "holdout": {
@@ -108,11 +123,13 @@ def judge(
         },
         "matched": {"allowed": allowed},
         "seed_spread": {
-            "standard_deviation": _number(np.sqrt(spread.variance[0])),
+            "standard_deviation": _number(np.sqrt(spread.variance[decides])),
             "degrees_of_freedom": spread.degrees_of_freedom,
         },
         "arms": [_arm(label, results[label], evidence) for label in arms],
-        "comparisons": [_comparison(a, b, results, evidence, spread, texts, level, len(pairs)) for a, b in pairs],
+        "comparisons": [
+            _comparison(a, b, results, evidence, spread, texts, target, level, len(pairs)) for a, b in pairs
+        ],
     }
 
 
@@ -215,7 +232,8 @@ def _groupings(holdout: Holdout) -> list[tuple[str, np.ndarray, list[str]]]:
     sources = [str(found[i]) or "(no source)" for i in largest] + (["all others"] if len(found) > SOURCES else [])
     return [
         ("all", np.zeros(len(holdout.document), dtype=np.int64), ["all documents"]),
-        ("decile", holdout.decile.astype(np.int64), [f"decile {i + 1}" for i in range(10)]),
+        ("half", holdout.decile.astype(np.int64) * 2 // DECILES, ["worse-rated half", "better-rated half"]),
+        ("decile", holdout.decile.astype(np.int64), [f"decile {i + 1}" for i in range(DECILES)]),
         ("length", np.searchsorted(LENGTHS, holdout.bytes, side="right"), lengths),
         ("source", place[codes], sources),
     ]
@@ -245,27 +263,32 @@ def _comparison(
     evidence: Evidence,
     spread: Spread,
     texts: Mapping[str, Evidence],
+    target: Target,
     level: float,
     pairs: int,
 ) -> dict[str, Any]:
-    adjusted = 1 - (1 - level) / pairs
+    adjusted, decides = 1 - (1 - level) / pairs, list(TARGETS).index(target)
     overall = _paired(a, b, evidence, spread, adjusted)
     explored = _paired(a, b, evidence, spread, level)
     seeds = min(len(evidence.nats[label]) for label in (a, b))
-    found = _row(overall, 0) | {"a": a, "b": b, "seeds": seeds, "covers_seeds": overall.covers_seeds}
+    found = {"a": a, "b": b, "seeds": seeds, "covers_seeds": overall.covers_seeds, "on": TARGETS[target][0]}
+    found |= _row(overall, decides)
     excludes_zero = found["low"] is not None and not found["low"] <= 0 <= found["high"]
     found["conclusion"] = (
         "one seed" if not overall.covers_seeds else "better" if excludes_zero else "not distinguishable"
     )
     found["better"] = (a if found["difference"] < 0 else b) if found["conclusion"] == "better" else None
-    found["errors"] = {"documents": _number(overall.error_documents[0]), "seeds": _number(overall.error_seeds[0])}
+    found["errors"] = {
+        "documents": _number(overall.error_documents[decides]),
+        "seeds": _number(overall.error_seeds[decides]),
+    }
     found["degrees_of_freedom"] = overall.degrees_of_freedom
-    found |= _power(found, spread, len(results), adjusted)
-    found["tokens_saved"] = _savings(found, results[a if found["difference"] < 0 else b])
+    found |= _power(found, float(spread.variance[decides]), spread.degrees_of_freedom, len(results), adjusted)
+    found["tokens_saved"] = _savings(found, results[a if found["difference"] < 0 else b], evidence, target)
     found["strata"] = [
         {"kind": s.kind, "label": s.label, "documents": s.documents, "bytes": s.bytes} | _row(explored, i)
         for i, s in enumerate(evidence.strata)
-        if i and s.documents
+        if s.documents
     ]
     found["outside"] = [
         {"label": text} | _row(_paired(a, b, other, seed_spread(list(other.nats.values()), other.sizes), level), 0)
@@ -284,14 +307,13 @@ def _row(found: Differences, i: int) -> dict[str, Any]:
     return {name: _number(value) for name, value in values.items()} | {"clusters": int(found.clusters[i])}
 
 
-def _power(found: Mapping[str, Any], spread: Spread, arms: int, level: float) -> dict[str, Any]:
+def _power(found: Mapping[str, Any], variance: float, freedom: int, arms: int, level: float) -> dict[str, Any]:
     """What this many seeds could have shown, what more would, and how many would show a difference as large as this one."""
 
     def smallest(seeds: int) -> float:
-        documents, freedom = found["errors"]["documents"] or 0.0, spread.degrees_of_freedom
-        return detectable_difference(documents, float(spread.variance[0]), freedom, arms, seeds, level)
+        return detectable_difference(found["errors"]["documents"] or 0.0, variance, freedom, arms, seeds, level)
 
-    if not spread.degrees_of_freedom:
+    if not freedom:
         return {"detectable": [], "seeds_needed": None}
     planned = [found["seeds"] * 2**i for i in range(PLANNED + 1)]
     needed = next(
@@ -303,8 +325,14 @@ def _power(found: Mapping[str, Any], spread: Spread, arms: int, level: float) ->
     }
 
 
-def _savings(found: Mapping[str, Any], better: Sequence[Artifact]) -> dict[str, Any]:
-    curves = [curve_of([json.loads(line) for line in (run.path / "metrics.jsonl").open()]) for run in better]
+def _savings(
+    found: Mapping[str, Any], better: Sequence[Artifact], evidence: Evidence, target: Target
+) -> dict[str, Any]:
+    """The difference and the ends of its interval as shares of trained tokens, by the better arm's curve on the target."""
+    sizes = np.array([s.bytes for s in evidence.strata if s.kind == "decile"])
+    deciles = TARGETS[target][1]
+    lines = [[json.loads(line) for line in (run.path / "metrics.jsonl").open()] for run in better]
+    curves = [curve_of(run) if target == "all" else curve_of(run, sizes, deciles) for run in lines]
     curve = mean_curve(curves)
     ends = sorted(abs(found[end]) for end in ("low", "high")) if found["low"] is not None else [0.0, 0.0]
     if found["low"] is not None and found["low"] <= 0 <= found["high"]:

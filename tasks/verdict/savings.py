@@ -15,9 +15,21 @@ Curve = tuple[np.ndarray, np.ndarray]
 """Trained tokens (rising) and bits per byte on the holdout at each."""
 
 
-def curve_of(metrics: Sequence[Mapping[str, Any]]) -> Curve:
-    """The evaluations among a run's metrics lines."""
-    points = {line["tokens"]: line["bpb"] for line in metrics if line.get("kind") == "eval" and "bpb" in line}
+def curve_of(
+    metrics: Sequence[Mapping[str, Any]], sizes: np.ndarray | None = None, deciles: slice = slice(None)
+) -> Curve:
+    """The evaluations among a run's metrics lines; with `sizes` (bytes of each decile) those of some score deciles alone."""
+    lines = [line for line in metrics if line.get("kind") == "eval" and "bpb" in line]
+    if sizes is None:
+        points = {line["tokens"]: line["bpb"] for line in lines}
+    else:
+        weights = sizes[deciles] / sizes[deciles].sum()
+        found = {line["tokens"]: line.get("bpb_by_decile") for line in lines}
+        points = {
+            tokens: float(np.array(values[deciles], dtype=float) @ weights)
+            for tokens, values in found.items()
+            if values
+        }
     tokens = np.array(sorted(points), dtype=float)
     return tokens, np.array([points[at] for at in sorted(points)], dtype=float)
 

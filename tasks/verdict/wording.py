@@ -11,12 +11,14 @@ def sentence(comparison: Mapping[str, Any]) -> str:
     amount = with_error(abs(comparison["difference"]), (comparison["high"] - comparison["low"]) / 2)
     if comparison["conclusion"] == "better":
         winner, loser = (a, b) if comparison["difference"] < 0 else (b, a)
-        return f"{winner} is better than {loser} by {amount} bits per byte{_equivalent(comparison)}."
+        return f"{winner} is better than {loser} by {amount} bits per byte{comparison['on']}{_equivalent(comparison)}."
     if comparison["conclusion"] == "one seed":
         return (
             f"{_one_seed(comparison, amount)} What another seed would say is not known: train at least 2 seeds an arm."
         )
-    seen = f"{a} and {b} are not distinguishable: the difference is {_signed(comparison)} bits per byte"
+    seen = (
+        f"{a} and {b} are not distinguishable{comparison['on']}: the difference is {_signed(comparison)} bits per byte"
+    )
     return f"{seen}. {_outlook(comparison)}"
 
 
@@ -47,9 +49,9 @@ def _equivalent(comparison: Mapping[str, Any]) -> str:
 def _one_seed(comparison: Mapping[str, Any], amount: str) -> str:
     a, b = comparison["a"], comparison["b"]
     if comparison["low"] <= 0 <= comparison["high"]:
-        return f"One seed each: the two models are not distinguishable on new documents ({_signed(comparison)} bits per byte)."
+        return f"One seed each: the two models are not distinguishable{comparison['on'] or ' on new documents'} ({_signed(comparison)} bits per byte)."
     winner, loser = (a, b) if comparison["difference"] < 0 else (b, a)
-    return f"One seed each: the model of {winner} spends {amount} bits per byte less than that of {loser} on new documents."
+    return f"One seed each: the model of {winner} spends {amount} bits per byte less than that of {loser}{comparison['on'] or ' on new documents'}."
 
 
 def _outlook(comparison: Mapping[str, Any]) -> str:

@@ -62,13 +62,29 @@ def test_strata_partition_the_holdout_and_show_where_the_difference_is(bench):
         "rand16": [bench.run("rand16", seed) for seed in (1, 2, 3)],
     }
     (pair,) = judge(bench.root, "strata", runs)["comparisons"]
-    for kind in ("decile", "length", "source"):
+    for kind in ("all", "half", "decile", "length", "source"):
         rows = [row for row in pair["strata"] if row["kind"] == kind]
         assert sum(row["documents"] for row in rows) == 600
         assert sum(row["bytes"] for row in rows) == bench.bytes.sum()
     deciles = {row["label"]: row for row in pair["strata"] if row["kind"] == "decile"}
     assert deciles["decile 10"]["difference"] < deciles["decile 1"]["difference"] - 0.1
     assert {row["label"] for row in pair["strata"] if row["kind"] == "source"} == {"CC-MAIN", "books"}
+
+
+def test_a_target_decides_by_one_half_of_the_holdout_and_says_so(bench):
+    """An arm that is better on well-rated documents and as much worse on the others: which one is better depends."""
+    runs = {
+        "top16": [bench.run("top16", seed, 0.15, by_score=-0.05) for seed in (1, 2, 3)],
+        "rand16": [bench.run("rand16", seed) for seed in (1, 2, 3)],
+    }
+    found = {t: judge(bench.root, "t", runs, target=t)["comparisons"][0] for t in ("all", "upper half", "lower half")}
+    assert (found["upper half"]["better"], found["lower half"]["better"]) == ("top16", "rand16")
+    assert "bits per byte on the better-rated half of the holdout" in found["upper half"]["sentence"]
+    rows = {row["label"]: row for row in found["all"]["strata"] if row["kind"] == "half"}
+    assert rows["better-rated half"]["difference"] == found["upper half"]["difference"]
+    assert abs(found["all"]["difference"]) < 0.02
+    with pytest.raises(InputError, match="target 'best' is unknown"):
+        judge(bench.root, "t", runs, target="best")
 
 
 def test_three_arms_make_three_pairs_with_wider_intervals(bench):

@@ -35,3 +35,11 @@ def test_the_mean_curve_takes_the_tokens_that_all_seeds_share():
     tokens, values = mean_curve([curve_of(lines), (np.array([20.0, 30.0]), np.array([4.0, 1.0]))])
     assert tokens.tolist() == [20] and values.tolist() == [3.0]
     assert len(mean_curve([])[0]) == 0
+
+
+def test_the_curve_of_some_deciles_weighs_them_by_bytes():
+    by_decile = [float(i) for i in range(10)]
+    lines = [{"kind": "eval", "tokens": 10, "bpb": 9.0, "bpb_by_decile": by_decile}]
+    sizes = np.array([1, 1, 1, 1, 1, 1, 1, 1, 1, 6])
+    assert curve_of(lines)[1].tolist() == [9.0]
+    assert curve_of(lines, sizes, slice(5, 10))[1].tolist() == [pytest.approx((5 + 6 + 7 + 8 + 6 * 9) / 10)]

@@ -3,8 +3,9 @@
 A bucket is some consecutive shards, as many as fit into `BUCKET_BYTES` of text; of each run it needs one stretch of bytes.
 """
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -55,29 +56,34 @@ class EmitJob:
 
 
 def emit(job: EmitJob, tick: Tick) -> None:
-    """Write the shards of all buckets."""
-    with ThreadPoolExecutor(job.threads) as pool:
-        futures = [pool.submit(_emit, job, bucket) for bucket in job.buckets]
+    """Write the shards of all buckets. Syncing them to the disk waits for the disk, not for a core: on threads of its own."""
+    memory = threading.local()
+    with ThreadPoolExecutor(job.threads) as encoders, ThreadPoolExecutor(job.threads) as closers:
+
+        def one(bucket: Bucket) -> list[Future]:
+            return [closers.submit(job.work.finish, *shard) for shard in _shards(job, bucket, memory)]
+
+        futures = [encoders.submit(one, bucket) for bucket in job.buckets]
         try:
             for future in as_completed(futures):
-                tick(
-                    {
-                        "units": len(future.result().shards),
-                        "rows": future.result().bounds[-1] - future.result().bounds[0],
-                    }
-                )
+                for shard in future.result():
+                    tick({"units": 1, "rows": shard.result().rows})
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            encoders.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _emit(job: EmitJob, bucket: Bucket) -> Bucket:
-    data = np.empty(sum(s.end - s.start for s in bucket.stretches), np.uint8)
+def _shards(job: EmitJob, bucket: Bucket, memory: threading.local) -> Iterator[tuple[str, int, str]]:
+    """Write each shard of a bucket: its name, rows and SHA-256."""
+    size = sum(s.end - s.start for s in bucket.stretches)
+    data = getattr(memory, "data", None)
+    if data is None or len(data) < size:  # a thread's memory is used again: fresh pages cost as much as the reading
+        data = memory.data = np.empty(max(size, BUCKET_BYTES), np.uint8)
     view, place = memoryview(data), 0
     for stretch in bucket.stretches:
-        size = stretch.end - stretch.start
-        job.scratch.read_into(stretch.run, stretch.start, view[place : place + size])
-        place += size
+        end = place + stretch.end - stretch.start
+        job.scratch.read_into(stretch.run, stretch.start, view[place:end])
+        place = end
     offsets = np.zeros(len(bucket.lengths) + 1, np.int64)
     np.cumsum(bucket.lengths, out=offsets[1:])
     texts = from_buffers(offsets, data)
@@ -86,8 +92,7 @@ def _emit(job: EmitJob, bucket: Bucket) -> Bucket:
     for shard, (start, end) in zip(bucket.shards, pairwise(bucket.bounds), strict=True):
         name = shard_name(shard)
         digest = write_shard(job.work.temporary(name), ordered_groups(texts, order[start - base : end - base]))
-        job.work.finish(name, end - start, digest)
-    return bucket
+        yield name, end - start, digest
 
 
 def plan_buckets(

@@ -271,14 +271,16 @@ def _emit(
     shards = len(bounds) - 1
     finished = [work.done(shard_name(n)) is not None for n in range(shards)]
     limit = emit.REMOTE_BUCKET_BYTES if scratch.url else emit.BUCKET_BYTES
+    limit = min(limit, int(runs.lengths.sum(dtype=np.int64)) // (2 * mapper.count) + 1)  # something to do for everybody
     buckets = emit.plan_buckets(runs, dropped, bounds, finished, limit)
     count = _Count("shards", shards, progress, sum(finished))
     jobs = [emit.EmitJob(scratch, work, tuple(batch), mapper.threads) for batch in mapper.batches(buckets)]
     for _ in mapper.run(emit.emit, jobs, count):
         pass
     last = shard_name(shards)
-    shutil.copyfile(held.path / "shard.parquet", work.temporary(last))
-    work.finish(last, held.facts["documents"])
+    if work.done(last) is None:
+        shutil.copyfile(held.path / "shard.parquet", work.temporary(last))
+        work.finish(last, held.facts["documents"])
     documents = order[kept]
     tokens = opened.tokens[documents] if opened.tokens is not None else None
     _write_documents(work, opened, documents, tokens)

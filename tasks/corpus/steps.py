@@ -5,12 +5,9 @@ one. The batches run on whatever task runner the flow has: threads of its proces
 DaskTaskRunner, workers on many machines, where what one leaves for another lies under the artifact root.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from prefect import task
@@ -20,7 +17,7 @@ from prefect.utilities.annotations import quote
 
 from tasks import show
 from tasks.corpus import prepare
-from tasks.corpus.workers import BATCH, THREADS, Tick, Workers, counted, local_workers, spawning
+from tasks.corpus.workers import BATCH, Tick, Workers, counted, local_workers, processes
 from tasks.spec import Arm, Pool
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
@@ -38,14 +35,10 @@ RETRIED: dict[str, Any] = {
 @task(task_run_name="{stage} {number} of {total}", **RETRIED)
 def batch(stage: str, number: int, total: int, function: Callable, job: Any, here: bool) -> tuple[Any, list[dict]]:
     """One job of a preparation; `here`: on this machine, whose processes are kept for the next one."""
-    if here and (os.cpu_count() or 1) > THREADS:
-        return _processes().submit(counted, function, job).result()
+    machine = local_workers()
+    if here and machine.processes > 1:
+        return processes(machine.processes).submit(counted, function, job).result()
     return counted(function, job)
-
-
-@cache
-def _processes() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(local_workers().processes, mp_context=spawning())
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, TypeVar
 
 THREADS = 4
@@ -53,28 +55,32 @@ class Workers:
             for job in jobs:
                 yield function(job, tick)
             return
-        with ProcessPoolExecutor(min(self.processes, len(jobs)), mp_context=spawning()) as pool:
-            futures = [pool.submit(counted, function, job) for job in jobs]
-            try:
-                for future in as_completed(futures):
-                    result, ticks = future.result()
-                    for counters in ticks:
-                        tick(counters)
-                    yield result
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        pool = processes(self.processes)
+        futures = [pool.submit(counted, function, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                result, ticks = future.result()
+                for counters in ticks:
+                    tick(counters)
+                yield result
+        except BaseException as error:
+            for future in futures:
+                future.cancel()
+            if isinstance(error, BrokenProcessPool):
+                processes.cache_clear()
+            raise
+
+
+@cache
+def processes(count: int) -> ProcessPoolExecutor:
+    """Processes that stay for the next stage. Fresh ones: the store's client has threads, and a fork inherits their locks."""
+    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
 
 
 def counted(function: Callable[[Job, Tick], Result], job: Job) -> tuple[Result, list[dict[str, int]]]:
     """Run a job elsewhere and bring its ticks along."""
     ticks: list[dict[str, int]] = []
     return function(job, ticks.append), ticks
-
-
-def spawning() -> multiprocessing.context.BaseContext:
-    """Fresh processes: the store's client has threads, and a fork would inherit their locks."""
-    return multiprocessing.get_context("spawn")
 
 
 def local_workers(count: int | None = None) -> Workers:

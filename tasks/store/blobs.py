@@ -78,7 +78,7 @@ class Blobs:
 
         Raises ChangedError when it is another one by now, InputError when it may not be read, OSError when it cannot be.
         """
-        options = {"range": (start, end), "if_match": (blob.etag or None) if self.conditional else None}
+        options = {"range": (start, end)} | ({"if_match": blob.etag} if self.conditional and blob.etag else {})
         for attempt in range(ATTEMPTS):
             try:
                 data = memoryview(obstore.get(self._store, blob.name, options=options).bytes())

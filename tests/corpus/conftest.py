@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from azure.storage.blob import BlobServiceClient
 
 from infra import azurite
 from tasks.spec import ENGAGEMENT, FACTUAL, PEDAGOGICAL
@@ -90,5 +92,23 @@ def azure(azurite_port: int, monkeypatch: pytest.MonkeyPatch, request: pytest.Fi
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string(azurite_port))
     container = f"c{abs(hash(request.node.nodeid)):x}"
-    azurite.create_container(azurite_port, container)
+    BlobServiceClient.from_connection_string(azurite.connection_string(azurite_port)).create_container(container)
     return container
+
+
+@pytest.fixture
+def range_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A blob server over `tmp_path / "store"` (a sub-folder is a container); the path is that of its log of reads."""
+    (tmp_path / "store").mkdir()
+    log = tmp_path / "reads.tsv"
+    command = [sys.executable, "-m", "benchmarks.data.range_server", str(tmp_path / "store"), "--log", str(log)]
+    process = subprocess.Popen([*command, "--delay", "0.002"], stdout=subprocess.PIPE, text=True)
+    try:
+        port = int(process.stdout.readline())
+        for name in ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string(port))
+        yield log
+    finally:
+        process.terminate()
+        process.wait(30)

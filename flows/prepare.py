@@ -44,8 +44,8 @@ def prepare(
     pool, chosen = plan["pool_id"], plan["arm_id"]
     (text,) = corpus.arms(root, data, [arm])
     corpus.sample(root, data)
-    tokens.train_tokenizer(root, pool, data.vocab_size)
-    tokens.encode_holdout(root, pool)
-    packed = tokens.pack_arm(root, chosen, pool, train.sequence_length)
+    tokens.tokenizer(root, pool, data.vocab_size)
+    tokens.evaluation(root, pool)
+    packed = tokens.pack(root, chosen, pool, train.sequence_length)
     show_prepared(chosen, {**text, **packed})
     return {"pool": pool, "arm": chosen}

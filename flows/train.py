@@ -1,17 +1,15 @@
 """Arm -> checkpoints and scores: the part of an experiment that takes a GPU."""
 
-from prefect import flow, runtime
+from typing import Any
+
+from prefect import Task, flow, runtime
 
 from flows.recorded import recorded
-from tasks.nanochat import steps as nanochat
 from tasks.spec import Training
 from tasks.store.names import run_id
 from tasks.store.recall import recall
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tracking.steps import show_loss_curve, show_scores
-from tasks.trainer import steps as builtin
-
-ENGINES = {"builtin": builtin.train, "nanochat": nanochat.train}
 
 
 @flow(name="train", flow_run_name="{arm}-d{train.depth}-s{seed}")
@@ -35,7 +33,16 @@ def train(
     experiment, pool = recall(store, arm, train, seed)
     run = run_id(experiment, arm)
     with recorded(store, experiment, pool, arm, flow_run=str(runtime.flow_run.id)) as facts:
-        facts |= ENGINES[train.engine](root, experiment, pool, arm)
+        facts |= engine(train.engine)(root, experiment, pool, arm)
     show_loss_curve(store, [run])
     show_scores(run, [{"run": run, "arm": experiment.arm.name, "seed": seed, **facts}])
     return {"run": run, "arm": arm, "pool": pool}
+
+
+def engine(name: str) -> Task[..., dict[str, Any]]:
+    """The task that trains: FabRating's trainer or nanochat's. Only the chosen one is imported."""
+    if name == "nanochat":
+        from tasks.nanochat import steps
+    else:
+        from tasks.trainer import steps
+    return steps.train

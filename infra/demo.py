@@ -101,7 +101,6 @@ def _cancel(client: Any, run: Any) -> None:
 def _where_to_look(running: Stack, run: Any, client: Any) -> dict[str, Any]:
     """Addresses, files and numbers of a finished experiment; its scores table names the run."""
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
-
     from tasks.tracking.report import write_report
 
     wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]), type=ArtifactFilterType(any_=["table"]))

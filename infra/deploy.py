@@ -50,11 +50,17 @@ def create_pools(api: str, working_dir: Path = PROJECT) -> None:
                     client.request("POST", f"/work_pools/{name}/queues", json=body).raise_for_status()
 
 
-def deploy(environment: Mapping[str, str]) -> None:
-    """Run `prefect deploy --all` on `deployments/prefect.yaml`. Raises InputError with its message when that fails."""
+def deploy(api: str, environment: Mapping[str, str]) -> None:
+    """Run `prefect deploy --all` on `deployments/prefect.yaml`, then put the automations there.
+
+    Raises InputError with Prefect's message when that fails.
+    """
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     command += ["--prefect-file", "deployments/prefect.yaml"]
     result = subprocess.run(command, cwd=PROJECT, env=dict(environment), capture_output=True, text=True, check=False)
     if result.returncode:
         lines = [line.strip() for line in (result.stdout + result.stderr).splitlines() if line.strip()]
         raise InputError(f"The deployments could not be put onto the server: {lines[-1] if lines else 'no message'}")
+    from infra.automations import ensure_automations
+
+    ensure_automations(api)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from flows.recorded import recorded
 from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_sample, open_pool, plan_arm
 from tasks.errors import InputError
-from tasks.nanochat import engine as nanochat
 from tasks.progress import Progress, silent
 from tasks.spec import Arm, Pool, Training
 from tasks.store.artifact import Artifact
@@ -14,7 +13,6 @@ from tasks.store.root import Root
 from tasks.tokens.evaluation import encode_holdout
 from tasks.tokens.pack import pack_arm
 from tasks.tokens.train import train_tokenizer
-from tasks.trainer import run as builtin
 
 
 @dataclass(frozen=True)
@@ -47,9 +45,12 @@ def prepare(root: Root, pool: Pool, arm: Arm, sequence_length: int, progress: Pr
 def train(root: Root, arm_id: str, training: Training, seed: int, progress: Progress = silent) -> Artifact:
     """Train on a prepared arm and score the model; the attempt is noted in the run ledger. Returns the run's result."""
     experiment, pool_id = recall(root, arm_id, training, seed)
-    engine = nanochat.train if training.engine == "nanochat" else builtin.train
+    if training.engine == "nanochat":
+        from tasks.nanochat import engine
+    else:
+        from tasks.trainer import run as engine
     with recorded(root, experiment, pool_id, arm_id) as facts:
-        result = engine(root, experiment, pool_id, arm_id, progress=progress)
+        result = engine.train(root, experiment, pool_id, arm_id, progress=progress)
         facts |= result.facts
     return result
 

@@ -68,6 +68,8 @@ class Stack:
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             "PREFECT_CLIENT_MAX_RETRIES": "20",
             "DO_NOT_TRACK": "1",
+            # One core is left to server and workers: OpenMP threads that wait for one without a core slow all others down.
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 2) - 1)),
             "FABRATING_HOME": str(self.home),
             "FABRATING_SAMPLE": self.sample,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
@@ -202,7 +204,7 @@ def _deploy(stack: Stack, say: Say) -> None:
     deploy.create_pools(stack.api)
     _start_workers(stack, say)  # they load while the deployments are read
     say("Deploying the flows of deployments/prefect.yaml")
-    deploy.deploy(full_environment(stack))
+    deploy.deploy(stack.api, full_environment(stack))
     stack.deployed = version
 
 

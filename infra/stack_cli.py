@@ -54,7 +54,7 @@ def deploy(
                 "PREFECT_API_URL is not set: set it to the server's URL, such as http://127.0.0.1:4200/api."
             )
         deployments.create_pools(api, working_dir)
-        deployments.deploy(os.environ)
+        deployments.deploy(api, os.environ)
 
 
 def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:

@@ -11,12 +11,14 @@ import argparse
 import os
 import statistics
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import cycle
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -24,10 +26,13 @@ from benchmarks.tokens.runs import ARM, POOL, Run, run_ours, run_usual
 from infra.sample_data import choose
 from tasks.errors import InputError
 from tasks.store.root import Root
+from tasks.tokens.encode import CANDIDATES, with_reference
+from tasks.tokens.pack import CHECKED
+from tasks.tokens.tokenizer import load_tokenizer
 from tasks.tokens.train import train_tokenizer
 
 DOCUMENTS_PER_SHARD, ROW_GROUP = 14_000, 875
-TRAINED_MEGABYTES = 20
+TRAINED_MEGABYTES, COMPARED_MEGABYTES = 20, 10
 BAR = 5.0
 
 
@@ -53,6 +58,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
         f"{megabytes:.0f} MB of text ({times:.1f} x {options.text or 'documentation on this machine'}), vocabulary "
         f"{vocab_size:,}, rows of {options.sequence_length:,} + 1, {options.cores} cores, {options.rounds} rounds"
     )
+    compare_encoders(root, texts)
     runs: dict[str, list[Run]] = {"usual loader": [], "FabRating": []}
     for _ in range(options.rounds):
         for name, measured in (("usual loader", run_usual), ("FabRating", run_ours)):
@@ -61,6 +67,22 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     if len({run.digest for each in runs.values() for run in each}) != 1:
         raise SystemExit("The rows differ: this is a defect, the timings mean nothing.")
     report(runs, options.cores)
+
+
+def compare_encoders(root: Root, texts: list[str]) -> None:
+    """Megabytes a CPU second of every encoder, and whether its ids are those of the reference."""
+    tokenizer = load_tokenizer(root.path(f"pools/{POOL}/tokenizer"))
+    column = pa.array(list(_first(texts, COMPARED_MEGABYTES)), pa.large_string())
+    encoders = {library: make(tokenizer) for library, make in [*CANDIDATES.items(), ("tokenizers", with_reference)]}
+    ids, seconds = {}, {}
+    for library, encode in encoders.items():
+        encode(column[:CHECKED])
+        start = time.process_time()
+        ids[library], _ = encode(column)
+        seconds[library] = time.process_time() - start
+    for library, found in ids.items():
+        equal = "the same ids" if np.array_equal(found, ids["tokenizers"]) else "OTHER IDS"
+        print(f"{library:14}{column.nbytes / 1e6 / seconds[library]:8.1f} MB per CPU s, {equal}")
 
 
 def report(runs: dict[str, list[Run]], cores: int) -> None:

@@ -1,8 +1,8 @@
 """Encode many texts: the fastest library that gives exactly the ids of the reference.
 
-Per core, on English web text with this pattern (`python -m benchmarks.tokens` measures it anew): `tokenizers`, the
-reference, ~2 MB/s; tiktoken ~7. fastokens runs our pattern through PCRE2 at ~35, where U+180E counts as white space, which
-is wrong; but patterns that it knows have a hand-written scanner, at 90 to 140. GPT-4's pattern as Qwen cut it is one of
+Per core, on English web text with this pattern: `tokenizers`, the reference, ~2 MB/s; tiktoken ~7. fastokens runs our
+pattern through PCRE2 at ~35, where U+180E counts as white space, which is wrong; but patterns that it knows have a
+hand-written scanner, at 90 to 140 (`python -m benchmarks.tokens` measures the three anew). GPT-4's pattern as Qwen cut it is one of
 them, and differs from ours in one thing: there a number falls into single digits, here into groups of two. So the fast
 route encodes with single digits and joins pairs of digit tokens afterwards, in a few array operations. Texts with numbers
 beyond 0-9 (½, ², ٣), whose groups cannot be joined like this, go to tiktoken.
@@ -84,9 +84,8 @@ def open_encoder(tokenizer: Tokenizer, sample: Sequence[str]) -> Encoder:
     Special tokens are never produced: their names in a text are text. Each candidate that is missing or wrong is logged.
     """
     texts = pa.array([*DIFFICULT, *(text[:CHECKED_CHARACTERS] for text in sample)], pa.large_string())
-    ids, offsets = _with_reference(tokenizer)(texts)
-    candidates = {"fastokens": _with_fastokens, "tiktoken": _with_tiktoken}
-    for library, make in candidates.items():
+    ids, offsets = with_reference(tokenizer)(texts)
+    for library, make in CANDIDATES.items():
         try:
             encode = make(tokenizer)
             got, at = encode(texts)
@@ -96,10 +95,12 @@ def open_encoder(tokenizer: Tokenizer, sample: Sequence[str]) -> Encoder:
         if np.array_equal(at, offsets) and np.array_equal(got, ids):
             return Encoder(library, encode)
         log.warning("Encoding without %s: its ids differ from those of tokenizers on this corpus.", library)
-    return Encoder("tokenizers", _with_reference(tokenizer))
+    return Encoder("tokenizers", with_reference(tokenizer))
 
 
-def _with_reference(tokenizer: Tokenizer) -> Encode:
+def with_reference(tokenizer: Tokenizer) -> Encode:
+    """`tokenizers` itself: right by definition, slow."""
+
     def encode(texts: Texts) -> tuple[np.ndarray, np.ndarray]:
         encodings = tokenizer.reference.encode_batch_fast(texts.to_pylist(), add_special_tokens=False)
         return _flat([encoding.ids for encoding in encodings])
@@ -107,7 +108,8 @@ def _with_reference(tokenizer: Tokenizer) -> Encode:
     return encode
 
 
-def _with_tiktoken(tokenizer: Tokenizer) -> Encode:
+def with_tiktoken(tokenizer: Tokenizer) -> Encode:
+    """tiktoken with the tokenizer's merges as ranks."""
     import tiktoken
 
     encoding = tiktoken.Encoding(
@@ -125,13 +127,14 @@ def _with_tiktoken(tokenizer: Tokenizer) -> Encode:
     return encode
 
 
-def _with_fastokens(tokenizer: Tokenizer) -> Encode:
+def with_fastokens(tokenizer: Tokenizer) -> Encode:
+    """fastokens with SCANNED, digits joined afterwards; tiktoken for texts with other numbers."""
     import fastokens
 
     definition = json.loads(tokenizer.reference.to_str())
     definition["pre_tokenizer"]["pretokenizers"][0]["pattern"] = {"Regex": SCANNED}
     scanner = fastokens.Tokenizer.from_json_str(json.dumps(definition))
-    join, exactly = DigitPairs(tokenizer.ranks()), _with_tiktoken(tokenizer)
+    join, exactly = DigitPairs(tokenizer.ranks()), with_tiktoken(tokenizer)
 
     def singly(texts: Texts) -> tuple[np.ndarray, np.ndarray]:
         ids, offsets = scanner.encode_batch_flat(texts.to_pylist(), split_special_tokens=True)
@@ -152,6 +155,10 @@ def _with_fastokens(tokenizer: Tokenizer) -> Encode:
         return merged, np.concatenate([[0], np.cumsum(lengths)])
 
     return encode
+
+
+CANDIDATES: dict[str, Callable[[Tokenizer], Encode]] = {"fastokens": with_fastokens, "tiktoken": with_tiktoken}
+"""Encoders that are faster than the reference, the fastest first."""
 
 
 class DigitPairs:

@@ -15,6 +15,7 @@ COLUMNS = ("document", "cluster", "score", "decile", "bytes", "source")
 
 READ = 512
 CHECKED = 256
+"""Documents on which the encoder is checked."""
 
 
 def encode_holdout(root: Root, pool_id: str, progress: Progress = silent) -> Artifact:
@@ -29,8 +30,8 @@ def encode_holdout(root: Root, pool_id: str, progress: Progress = silent) -> Art
     def make(work: Work) -> None:
         with pq.ParquetFile(holdout.path / "documents.parquet") as file:
             total = file.metadata.num_rows
-            first = next(file.iter_batches(CHECKED, columns=["text"]), None)
-            encoder = open_encoder(tokenizer, first.column(0).to_pylist() if first is not None else [])
+            first = next(file.iter_batches(CHECKED, columns=["text"]))
+            encoder = open_encoder(tokenizer, first.column(0).to_pylist())
             lengths, tables = [], []
             with work.temporary("tokens.bin").open("wb") as out:
                 for batch in file.iter_batches(READ, columns=[*COLUMNS, "text"]):
@@ -39,7 +40,7 @@ def encode_holdout(root: Root, pool_id: str, progress: Progress = silent) -> Art
                     lengths.append(np.diff(offsets))
                     tables.append(pa.Table.from_batches([batch.select(COLUMNS)]))
                     progress("evaluation", sum(map(len, lengths)), total, {})
-        counts = np.concatenate([*lengths, np.empty(0, np.int64)])
+        counts = np.concatenate(lengths)
         documents = pa.concat_tables(tables)
         documents = documents.append_column("offset", pa.array(np.cumsum(counts) - counts))
         documents = documents.append_column("tokens", pa.array(counts))

@@ -10,16 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.tokens import encode
-from tasks.tokens.encode import DIFFICULT, DigitPairs, open_encoder
+from tasks.tokens.encode import CANDIDATES, DIFFICULT, DigitPairs, open_encoder, with_reference
 from tasks.tokens.tokenizer import Tokenizer
 from tasks.tokens.train import train_reference
 from tests.tokens.conftest import make_documents
 
-FASTER = {
-    "fastokens": encode._with_fastokens,
-    "tiktoken": encode._with_tiktoken,
-}
 NUMBERS = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code))[0] == "N"]
 
 
@@ -33,9 +28,9 @@ def rich_tokenizer(tmp_path_factory):
     return Tokenizer(path, reference)
 
 
-@pytest.fixture(scope="module", params=FASTER)
+@pytest.fixture(scope="module", params=CANDIDATES)
 def encoders(request, rich_tokenizer):
-    return FASTER[request.param](rich_tokenizer), encode._with_reference(rich_tokenizer)
+    return CANDIDATES[request.param](rich_tokenizer), with_reference(rich_tokenizer)
 
 
 def assert_equal_ids(encoders, texts):
@@ -104,7 +99,7 @@ def test_the_fastest_is_taken(rich_tokenizer):
 
 def test_a_wrong_encoder_is_left_out_and_named(rich_tokenizer, monkeypatch, caplog):
     def wrong(tokenizer):
-        right = encode._with_reference(tokenizer)
+        right = with_reference(tokenizer)
 
         def almost(texts):
             ids, offsets = right(texts)
@@ -113,7 +108,7 @@ def test_a_wrong_encoder_is_left_out_and_named(rich_tokenizer, monkeypatch, capl
 
         return almost
 
-    monkeypatch.setattr(encode, "_with_fastokens", wrong)
+    monkeypatch.setitem(CANDIDATES, "fastokens", wrong)
     with caplog.at_level(logging.WARNING):
         encoder = open_encoder(rich_tokenizer, ["some text"])
     assert encoder.library == "tiktoken"

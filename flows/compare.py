@@ -16,7 +16,7 @@ from tasks.spec import Arm, Experiment, Name, Pool, Training
 from tasks.store.names import arm_id, run_id
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tracking.estimate import Estimate, batch_tokens, estimate
-from tasks.tracking.ledger import entries, spread_between_seeds
+from tasks.tracking.ledger import commit, entries, find, spread_between_seeds
 from tasks.tracking.report import write_verdict
 from tasks.tracking.steps import show_estimate, show_loss_curve, show_scores, show_verdict
 from tasks.verdict.judge import Target, judge
@@ -60,7 +60,7 @@ def compare(
         allow: Differences beside selection that are meant, by their path, such as arm.order.
     """
     store, log = Root(root), get_run_logger()
-    _require_matched(arms, data, train, allow)
+    _require_matched(arms, seeds, data, train, allow)
     pool = find_pool(root, data)["pool_id"]
     ids = {arm.name: arm_id(arm, pool) for arm in arms}
     _prepare(store, arms, ids, data, train, root)
@@ -71,27 +71,29 @@ def compare(
     trainings = {
         label: train.model_copy(update={"tokens": count, "batch_tokens": batch}) for label, count in tokens.items()
     }
-    wholes = [Experiment(pool=data, arm=arm, training=trainings[arm.name], seed=seed) for arm in arms for seed in seeds]
-    runs = {whole: run_id(whole, ids[whole.arm.name]) for whole in wholes}
-    missing = [whole for whole, run in runs.items() if not store.find(f"runs/{run}/result")]
-    log.info("%d of %d runs are complete, %d are to train", len(wholes) - len(missing), len(wholes), len(missing))
-    _show_cost(store, name, missing, pool, data, arms=len(arms), seeds=len(seeds))
+    runs = [
+        (run_id(whole, ids[arm.name]), whole)
+        for arm in arms
+        for seed in seeds
+        for whole in [Experiment(pool=data, arm=arm, training=trainings[arm.name], seed=seed)]
+    ]
+    missing = [(run, whole) for run, whole in runs if not store.find(f"runs/{run}/result")]
+    log.info("%d of %d runs are complete, %d are to train", len(runs) - len(missing), len(runs), len(missing))
+    if missing:
+        _require_same_code(store, [run for run, _ in runs], allow)
+        _show_cost(store, name, [whole for _, whole in missing], pool, data, arms=len(arms), seeds=len(seeds))
     _all_at_once(
         [
-            lambda whole=whole: run_child(
-                "train/train", f"train:{runs[whole]}", _training(whole, ids, root), runs[whole]
-            )
-            for whole in missing
+            lambda run=run, whole=whole: run_child("train/train", f"train:{run}", _training(whole, ids, root), run)
+            for run, whole in missing
         ]
     )
-    by_arm = {arm.name: [run for whole, run in runs.items() if whole.arm == arm] for arm in arms}
+    by_arm = {arm.name: [run for run, whole in runs if whole.arm == arm] for arm in arms}
     verdict = judge(store, name, by_arm, target=target, allow=[*allow, *(BESIDE_BYTES if budget == "bytes" else ())])
     made = write_verdict(store, verdict)
-    labels = [label for label, ours in by_arm.items() for _ in ours]
-    every = [run for ours in by_arm.values() for run in ours]
-    show_loss_curve(store, every, labels, name)
-    results = {run: store.find(f"runs/{run}/result").facts for run in every}
-    show_scores(name, [{"run": run, "arm": label, **results[run]} for run, label in zip(every, labels, strict=True)])
+    show_loss_curve(store, [run for run, _ in runs], [whole.arm.name for _, whole in runs], name)
+    facts = {run: store.find(f"runs/{run}/result").facts for run, _ in runs}
+    show_scores(name, [{"run": run, "arm": whole.arm.name, "seed": whole.seed, **facts[run]} for run, whole in runs])
     show_verdict(verdict, made.path / "report.html")
     sentences = [pair["sentence"] for pair in verdict["comparisons"]]
     for sentence in sentences:
@@ -99,14 +101,33 @@ def compare(
     return {"verdict": made.name, "sentences": sentences, "report": str(made.path / "report.html")}
 
 
-def _require_matched(arms: Sequence[Arm], data: Pool, train: Training, allow: Sequence[str]) -> None:
+def _require_matched(
+    arms: Sequence[Arm], seeds: Sequence[int], data: Pool, train: Training, allow: Sequence[str]
+) -> None:
     """Before anything is spent: arms have names of their own, different selections, and nothing else between them."""
     names = [arm.name for arm in arms]
     if len(set(names)) < len(names):
         raise InputError(f"The arms are named {', '.join(names)}: give each a name of its own.")
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"The seeds are {', '.join(map(str, seeds))}: give each one once.")
     wholes = [Experiment(pool=data, arm=arm, training=train) for arm in arms]
     found = [differences(a, b) for a, b in pairwise(wholes)]
     require_matched(names, found, allow)
+
+
+def _require_same_code(store: Root, runs: Sequence[str], allow: Sequence[str]) -> None:
+    """Runs that are complete were trained by the commit that is to train the others, as far as the ledger knows."""
+    now = commit()
+    known = {run: entry["attempts"][-1]["commit"] for run in runs if (entry := find(store, run))}
+    other = {
+        run: then for run, then in known.items() if then and now and then != now and store.find(f"runs/{run}/result")
+    }
+    if other and "commit" not in allow:
+        run, then = next(iter(other.items()))
+        raise InputError(
+            f"{run} was trained by commit {then}, the missing runs would be by {now}: allow the difference by name (allow: commit), or "
+            f"delete runs/{run} to train it again."
+        )
 
 
 def _prepare(store: Root, arms: Sequence[Arm], ids: Mapping[str, str], data: Pool, train: Training, root: str) -> None:
@@ -133,8 +154,6 @@ def _show_cost(
     store: Root, name: str, missing: Sequence[Experiment], pool: str, data: Pool, *, arms: int, seeds: int
 ) -> None:
     """What the missing runs will cost, one row an arm, and what this many seeds can show."""
-    if not missing:
-        return
     ledger = entries(store)
     held = store.find(f"pools/{pool}/evaluation")
     costs: list[Estimate] = []

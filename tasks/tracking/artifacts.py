@@ -4,6 +4,7 @@ Markdown cells hold text from outside (file names, source names), so every such 
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,11 @@ def hours(value: float | None) -> str:
 def dollars(value: float | None) -> str:
     """$12.34, or a dash for what is not known."""
     return MISSING if value is None else f"${value:,.2f}"
+
+
+def when(moment: str) -> str:
+    """An ISO time as 2026-01-31 12:34 UTC."""
+    return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def signed(value: float | None, digits: int = 4) -> str:

@@ -36,13 +36,15 @@ p{margin:8px 0}
 .facts span{display:block;color:var(--quiet);font-size:.8rem;line-height:1.35}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:.875rem;overflow-wrap:normal}
-td{min-width:5.5em}
-.mark+*{white-space:nowrap}
+td{min-width:7em}
+td.number{min-width:0}
+.label{white-space:nowrap}
 th,td{text-align:left;vertical-align:top;padding:6px 12px 6px 0;border-bottom:1px solid var(--grid)}
 th{color:var(--quiet);font-weight:500;white-space:nowrap}
 td.number,th.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 tr:last-child td{border-bottom:0}
 code{font:.85em ui-monospace,monospace}
+td code{white-space:nowrap}
 svg{display:block;width:100%;height:auto}
 figure{margin:0}
 figcaption{color:var(--quiet);font-size:.875rem;margin-bottom:8px}
@@ -134,7 +136,7 @@ def details(summary: str, *content: Any) -> Html:
 
 def marked(label: str, series: int) -> Html:
     """A label with the colour that its curves have."""
-    return Html(f'<span class="mark s{series}"></span><span>{escape(label)}</span>')
+    return Html(f'<span class="label"><span class="mark s{series}"></span>{escape(label)}</span>')
 
 
 def code(value: Any) -> Html:

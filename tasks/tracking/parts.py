@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.tracking import charts
-from tasks.tracking.artifacts import MISSING, byte_size, count, dollars, hours
+from tasks.tracking.artifacts import MISSING, byte_size, count, dollars, hours, when
 from tasks.tracking.evidence import Link, Run, Taken, holdout_scores
 from tasks.tracking.page import Html, code, details, element, escape, facts, figure, grid, join, marked, section, table
 
@@ -41,7 +41,7 @@ def scores(runs: Labelled, deciles: Mapping[str, Sequence[float | None]]) -> Htm
         "Scores",
         grid(
             figure(
-                "Bits per byte of holdout documents, by decile of their score: below is better.",
+                "Bits per byte of holdout documents, by decile of their score: lower is better.",
                 charts.decile_svg(known) if known else "",
             ),
             figure("Composite scores of the documents that were taken.", charts.score_histogram_svg(shown)),
@@ -86,7 +86,7 @@ def speed_and_cost(runs: Labelled) -> Html:
             figure("Tokens per second.", charts.throughput_svg(files, labels)),
             figure("Model FLOPs utilization, percent of the device's peak.", charts.mfu_svg(files, labels)),
         ),
-        element("div", table(head, rows, range(4, len(head))), class_="card", style="margin-top:16px"),
+        element("div", table(head, rows, [1, *range(4, len(head))]), class_="card", style="margin-top:16px"),
         element("p", f"All runs together: {dollars(sum(total))}, by the ledger's hours and price.", class_="quiet")
         if len(total) > 1
         else "",
@@ -140,10 +140,10 @@ def lineage_table(links: Sequence[Link], last: Sequence[Sequence[Any]] = ()) -> 
         made_from = []
         for role, given in manifest.inputs.items():
             name = by_fingerprint.get(given)
-            made_from.append(join([code(given), f" ({name})" if name else f" ({role})"], ""))
+            made_from.append(join([element("span", role, class_="quiet"), " ", code(name or given)], ""))
         size = byte_size(sum(record.bytes for record in manifest.files))
         fields = [code(link.name), code(manifest.fingerprint), join(made_from, "<br>" if made_from else "")]
-        rows.append([_kind(link.name), *fields, size, f"{manifest.created} by {manifest.code}"])
+        rows.append([_kind(link.name), *fields, size, f"{when(manifest.created)} by {manifest.code}"])
     head = ["", "Artifact", "Fingerprint", "Made from", "Size", "Made"]
     return section(
         "Lineage",

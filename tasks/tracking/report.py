@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from tasks.errors import InputError
 from tasks.store.artifact import Artifact, Work, fingerprint, write_atomic
 from tasks.store.root import Root
 from tasks.tracking import charts, parts
-from tasks.tracking.artifacts import byte_size, count, dollars, hours, probability, signed
+from tasks.tracking.artifacts import byte_size, count, dollars, hours, probability, signed, when
 from tasks.tracking.evidence import Document, Run, Taken, lineage, only_in
 from tasks.tracking.page import (
     Html,
@@ -81,7 +80,7 @@ def verdict_report(root: Root, verdict: Mapping[str, Any]) -> str:
     series = parts.series_of(runs)
     held = verdict["holdout"]
     about = (
-        f"{_when(verdict['created'])}. Scored on {held['documents']:,} documents ({byte_size(held['bytes'])}) in {held['clusters']:,} "
+        f"{when(verdict['created'])}. Scored on {held['documents']:,} documents ({byte_size(held['bytes'])}) in {held['clusters']:,} "
         f"{held['clusters_are']}; trained on {count(verdict['tokens'])} tokens a run."
     )
     deciles = {
@@ -94,7 +93,7 @@ def verdict_report(root: Root, verdict: Mapping[str, Any]) -> str:
         "",
         f"{len(runs)} runs",
         "",
-        f"{_when(verdict['created'])} by {verdict['code']}",
+        f"{when(verdict['created'])} by {verdict['code']}",
     ]
     content = [
         element("h1", f"Verdict: {verdict['name']}"),
@@ -188,11 +187,6 @@ def _comparison(pair: Mapping[str, Any], series: Mapping[str, int], verdict: Map
             _outlook(pair),
         ]
     )
-
-
-def _when(moment: str) -> str:
-    """2026-01-31 12:34 UTC."""
-    return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _strata(rows: Sequence[Mapping[str, Any]], side: str) -> str:

@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tasks.trainer.job import RESUME
+
 GRACE = 45.0
 """Seconds between SIGTERM and SIGKILL: a checkpoint takes up to 30."""
-ORPHAN_GRACE = 5.0
+ORPHAN_GRACE = 20.0
 """The same for ranks that lost one of their number and cannot go on."""
 LAUNCHER = "FABRATING_LAUNCHER"
 """Environment variable with the process id of the launcher, for its ranks."""
@@ -44,7 +46,7 @@ def launch(
     """Run `command` as `processes` ranks on this host, in this process group, and return the exit status.
 
     The status is that of the first rank found failed, else 0; when one fails the others are ended. `log` takes what they
-    print. `poll` is called twice a second. `stop`, and any exception here (a cancelled flow, Ctrl-C), send SIGTERM to the
+    print. `poll` is called a few times a second. `stop`, and any exception here (a cancelled flow, Ctrl-C), send SIGTERM to the
     ranks, so that they write a checkpoint, and SIGKILL after 45 s.
     """
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), LAUNCHER: str(os.getpid())}
@@ -55,13 +57,14 @@ def launch(
         for rank in range(processes):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
             ranks.append(subprocess.Popen(command, env=os.environ | shared | own, stdout=output, stderr=output))
-        while not stop and any(rank.poll() is None for rank in ranks) and not _first_failure(ranks):
+        while not stop and _running(ranks) and not _first_failure(ranks):
             poll()
             time.sleep(0.25)
         failure = _first_failure(ranks)
         if failure:
-            # Ranks that end for the same reason do so within moments; one that waits in a collective never does.
-            grace = ORPHAN_GRACE
+            # Ranks that end for the same reason do so soon, the first one last: it publishes what all have written. One that
+            # waits in a collective for a rank that died never does.
+            grace = GRACE if failure == RESUME else ORPHAN_GRACE
             _await(ranks, grace)
         end(ranks, grace)
         return failure or _first_failure(ranks)
@@ -69,6 +72,11 @@ def launch(
         end(ranks, grace)
         if output is not None:
             output.close()
+
+
+def _running(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
+    """How many still run; asks each one, so that every return code is known."""
+    return sum(rank.poll() is None for rank in ranks)
 
 
 def _first_failure(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
@@ -89,7 +97,7 @@ def end(ranks: Sequence[subprocess.Popen[bytes]], grace: float) -> None:
 
 def _await(ranks: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while any(rank.poll() is None for rank in ranks) and time.monotonic() < deadline:
+    while _running(ranks) and time.monotonic() < deadline:
         time.sleep(0.1)
 
 

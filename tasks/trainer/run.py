@@ -5,6 +5,7 @@ import logging
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def train(root: Root, experiment: Experiment, pool_id: str, arm_id: str, progres
     follower.look()
     if status != jobs.DONE:
         raise _error(job.run, folder, status)
-    return root.open(job.result)
+    return replace(root.open(job.result), reused=False)
 
 
 def score(root: Root, run: str, checkpoint: int | None = None) -> Artifact:

@@ -150,7 +150,7 @@ class Host:
     def run(self, script: str, user: str = USER) -> str:
         """What a script prints that runs on the host, behind FabRating's back."""
         inner = call("pgrep", "-P", str(self.process.pid), check=False).stdout.split()[0]
-        command = ["nsenter", "-t", inner, "-m", "-n", "-p", "runuser", "-u", user, "--", "sh", "-c", script]
+        command = ["nsenter", "-t", inner, "-m", "-n", "-p", "runuser", "-u", user, "--", "sh", "-c", f"cd; {script}"]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode != 0:
             raise RuntimeError(f"{self.name}: {script!r} ended with {done.returncode}: {done.stderr}")

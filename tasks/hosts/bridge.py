@@ -1,0 +1,173 @@
+"""How one host's rsync gets to another: with a key that lives for one transfer, and never on a host.
+
+The key pair is made here. Its private half is in the memory of an ssh-agent of our own that is forwarded to the source;
+its public half is in the target's authorized_keys, restricted (no forwarding, no terminal), with an expiry, and removed at
+the end. The source trusts exactly the target's host key that is pinned here.
+"""
+
+import contextlib
+import os
+import random
+import shlex
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.errors import InputError
+from tasks.hosts.ssh import CommandError, LinkError, Remote, ssh_options
+from tasks.hosts.streams import FAST_SSH
+
+HOURS = 24
+MARK = "fabrating-transfer"
+FORGET = r"""
+file=$HOME/.ssh/authorized_keys
+[ -f "$file" ] || exit 0
+grep -vF "$1" "$file" >"$file.fabrating" || true
+cat "$file.fabrating" >"$file" && rm -f "$file.fabrating" """
+ADMIT = r"""
+umask 077
+mkdir -p "$HOME/.ssh" && touch "$HOME/.ssh/authorized_keys"
+[ ! -s "$HOME/.ssh/authorized_keys" ] || [ -z "$(tail -c 1 "$HOME/.ssh/authorized_keys")" ] || echo >>"$HOME/.ssh/authorized_keys"
+printf '%s\n' "$1" >>"$HOME/.ssh/authorized_keys" """
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """A way from a source host to a target host. `relayed`: the bytes pass through this machine, still encrypted end to end."""
+
+    source: Remote
+    target: Remote
+    environment: dict[str, str]
+    agent: str
+    known_hosts: str
+    relayed: bool
+
+    def command(self, inner: Sequence[str]) -> list[str]:
+        """What to start here so that `inner(ssh command, user@address)` runs on the source with a way to the target."""
+        host = self.source.host
+        ssh = ["ssh", "-T", *ssh_options(host, self.source.known), "-o", f"ForwardAgent={self.agent}"]
+        port = self.target.host.port
+        address = self.target.host.address
+        if self.relayed:
+            there = random.randint(20_000, 60_000)  # taken already: the stream fails and is started again on another
+            ssh += ["-o", "ExitOnForwardFailure=yes", "-R", f"127.0.0.1:{there}:{address}:{port}"]
+            address, port = "127.0.0.1", there
+        shell = shlex.join(["ssh", *self.inner_options(), "-p", str(port)])
+        words = [
+            word.replace("{ssh}", shell).replace("{target}", f"{self.target.host.user}@{address}") for word in inner
+        ]
+        return [*ssh, f"{host.user}@{host.address}", shlex.join(words)]
+
+    def inner_options(self) -> list[str]:
+        """Options of the ssh that runs on the source: it trusts one host and asks nobody."""
+        host = self.target.host
+        return [
+            *("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", f"UserKnownHostsFile={self.known_hosts}"),
+            *("-o", "GlobalKnownHostsFile=/dev/null", "-o", "ConnectTimeout=10", "-o", "LogLevel=ERROR", "-F", "none"),
+            *("-o", f"HostKeyAlias={self.source.known.name(host.address, host.port)}", *FAST_SSH),
+        ]
+
+
+@contextlib.contextmanager
+def bridge(source: Remote, target: Remote) -> Iterator[Bridge]:
+    """A way between two hosts for as long as the block lasts: direct when the source reaches the target, else relayed.
+
+    Raises InputError when neither works, as where the source's sshd forbids agent forwarding.
+    """
+    source.connect(), target.connect()
+    with _agent() as (agent, environment, public), _trust(source, target) as known_hosts, _admitted(target, public):
+        seen = []
+        if source.host.key_file is None and "SSH_AUTH_SOCK" in os.environ:
+            # Logging in to the source takes a person's agent; ssh forwards no agent where this variable names none.
+            environment = dict(os.environ)
+        for relayed in (False, True):
+            made = Bridge(source, target, environment, agent, known_hosts, relayed)
+            done = subprocess.run(
+                made.command(["sh", "-c", '{ssh} "$1" rsync --version', "sh", "{target}"]),
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+            if done.returncode == 0:
+                yield made
+                return
+            seen.append((done.stderr.strip().splitlines() or ["no reason given"])[-1])
+        raise InputError(
+            f"{source.host.name} reaches {target.host.name} neither directly ({seen[0]}) nor through this machine ({seen[1]}): "
+            "allow agent forwarding (AllowAgentForwarding) in its sshd, and check that rsync is on both."
+        )
+
+
+@contextlib.contextmanager
+def _agent() -> Iterator[tuple[str, dict[str, str], str]]:
+    """An ssh-agent of our own with a new key: (socket, environment for ssh here, public key)."""
+    with tempfile.TemporaryDirectory(prefix="fabrating-") as folder:
+        key, socket = Path(folder) / "key", str(Path(folder) / "agent")
+        name = f"{MARK}-{os.urandom(8).hex()}"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(key)], check=True)
+        agent = subprocess.Popen(
+            ["ssh-agent", "-D", "-a", socket],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            end = time.monotonic() + 10
+            while not Path(socket).exists() and time.monotonic() < end:
+                time.sleep(0.02)
+            ours = os.environ | {"SSH_AUTH_SOCK": socket}
+            subprocess.run(
+                ["ssh-add", "-q", "-t", f"{HOURS}h", str(key)],
+                env=ours,
+                check=True,
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+            )
+            public = key.with_suffix(".pub").read_text().strip()
+            key.unlink()
+            yield socket, ours, public
+        finally:
+            agent.terminate()
+            agent.wait()
+
+
+@contextlib.contextmanager
+def _trust(source: Remote, target: Remote) -> Iterator[str]:
+    """A file on the source with the target's pinned key."""
+    key = source.known.pinned(target.host.address, target.host.port)
+    name = source.known.name(target.host.address, target.host.port)
+    path = source.run('mktemp "${TMPDIR:-/tmp}/fabrating-known.XXXXXX"').out.strip()
+    source.put(f"{name} {key.get_name()} {key.get_base64()}\n", path)
+    try:
+        yield path
+    finally:
+        _at_last(source, 'rm -f "$1"', path)
+
+
+@contextlib.contextmanager
+def _admitted(target: Remote, public: str) -> Iterator[None]:
+    """The public key in the target's authorized_keys."""
+    # sshd reads the expiry in the target's own time zone: a day is more than any two zones differ by.
+    expiry = time.strftime("%Y%m%d%H%M", time.gmtime(time.time() + HOURS * 3600))
+    target.run(ADMIT, f'restrict,expiry-time="{expiry}" {public}')
+    try:
+        yield
+    finally:
+        _at_last(target, FORGET, public.split()[1])
+
+
+def _at_last(machine: Remote, script: str, *args: str) -> None:
+    """Clean up on a host that may be out of reach for a moment."""
+    for attempt in range(5):
+        try:
+            machine.run(script, *args)
+            return
+        except (LinkError, CommandError):
+            if attempt == 4:
+                raise
+            time.sleep(2 * (attempt + 1))

@@ -1,0 +1,273 @@
+"""Artifacts and folders of shards from one machine to another: in parallel, resumable, every file verified.
+
+An artifact arrives in a work directory beside its place (`.name.incoming`), file by file. A file counts when its SHA-256
+is the manifest's; one that differs is deleted and sent again. The manifest comes last, then the directory is renamed: what
+is visible is whole. A folder without a manifest is listed and hashed at its source first, and gets a manifest of nothing.
+"""
+
+import contextlib
+import os
+import shlex
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tasks.errors import DamagedError, InputError
+from tasks.hosts.bridge import Bridge, bridge
+from tasks.hosts.facts import script
+from tasks.hosts.ssh import LinkError, Local, Machine, Remote, ssh_options
+from tasks.hosts.streams import FAST_SSH, RSYNC, run_streams, share_out
+from tasks.progress import Progress, silent
+from tasks.store.artifact import MANIFEST, FileRecord, Manifest, safe_relative
+
+HASH_BYTES_PER_SECOND = 20_000_000
+"""A slow disk, for time limits."""
+ROUNDS = 30
+PAUSE_SECONDS = 3.0
+RESERVE = 256 << 20
+
+
+@dataclass(frozen=True)
+class Place:
+    """A root folder on a machine; a relative one lies below the account's home directory."""
+
+    machine: Machine
+    root: str
+
+    def path(self, name: str) -> str:
+        """The folder of an artifact. Raises InputError for a name that leaves the root."""
+        return f"{self.root.rstrip('/')}/{safe_relative(name)}"
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What a transfer did: `bytes` of `files` files, of which `sent` bytes were missing; `way`: how they travelled."""
+
+    name: str
+    files: int
+    bytes: int
+    sent: int
+    again: int
+    rounds: int
+    seconds: float
+    way: str
+
+
+def place(machine: Machine, root: str) -> Place:
+    """A place with its root made absolute."""
+    return Place(
+        machine, machine.run('cd / && case $1 in /*) echo "$1" ;; *) echo "$HOME/$1" ;; esac', root).out.rstrip("\n")
+    )
+
+
+def inventory(source: Place, name: str) -> tuple[list[FileRecord], str | None]:
+    """(files, manifest as text) of an artifact; a folder without a manifest is listed and hashed.
+
+    Raises InputError when there is no such folder or it is empty, DamagedError for a manifest that cannot be read.
+    """
+    folder = source.path(name)
+    listed = source.machine.run('[ -d "$1" ] && cd "$1" && find . -type f -printf "%s %P\\0"', folder, check=False)
+    sizes = {}
+    for entry in listed.out.split("\0")[:-1]:
+        size, _, path = entry.partition(" ")
+        if not any(part.startswith(".") for part in path.split("/")):
+            sizes[path] = int(size)
+    if not sizes:
+        raise InputError(f"{source.machine.label} has no files in {folder}: check the name and the root.")
+    if MANIFEST in sizes:
+        text = source.machine.read(f"{folder}/{MANIFEST}")
+        return list(Manifest.from_json(text, f"{source.machine.label}: {folder}/{MANIFEST}").files), text
+    for path in sizes:
+        safe_relative(path)
+    hashes = hash_files(source.machine, folder, [FileRecord(path, size, "") for path, size in sizes.items()])
+    return [FileRecord(path, size, hashes[path]) for path, size in sorted(sizes.items())], None
+
+
+def hash_files(machine: Machine, folder: str, files: Sequence[FileRecord]) -> dict[str, str]:
+    """SHA-256 of those of the files that are there, by path."""
+    names = "\0".join(record.path for record in files).encode()
+    limit = 120 + sum(record.bytes for record in files) / HASH_BYTES_PER_SECOND
+    seen = machine.run(script("inventory.sh"), folder, stdin=names, timeout=limit, check=False)
+    entries = (entry.partition("  ") for entry in seen.out.split("\0") if entry)
+    return {path: digest for digest, _, path in entries}
+
+
+def transfer(source: Place, target: Place, name: str, *, streams: int = 4, progress: Progress = silent) -> Moved:
+    """Bring the artifact or folder `name` from one place to another, or complete what an earlier attempt brought.
+
+    A lost link is waited for and the transfer continued. Raises InputError when the source has no such files, the target's
+    disk is too small or the hosts cannot reach each other; DamagedError when the source's own files differ from its
+    manifest; LinkError when the link stays away.
+    """
+    started = time.monotonic()
+    files, manifest = inventory(source, name)
+    total = sum(record.bytes for record in files)
+    final = target.path(name)
+    there = target.machine.read(f"{final}/{MANIFEST}") if manifest else ""
+    if there == manifest if manifest else _all_right(target.machine, final, files):
+        return Moved(name, len(files), total, 0, 0, 0, round(time.monotonic() - started, 2), "already there")
+    parent, _, leaf = final.rpartition("/")
+    incoming = f"{parent}/.{leaf}.incoming"
+    target.machine.run('mkdir -p "$1"', incoming)
+    state = _State(target.machine, incoming, files)
+    missing = state.missing()
+    needed = sum(record.bytes for record in missing)
+    _check_disk(target, incoming, needed - state.partial(missing))
+    way, rounds, failures = "nothing to send", 0, 0
+    with contextlib.ExitStack() as stack:
+        road = _road(source, target, stack) if missing else None
+        while missing:
+            rounds += 1
+            way = road.way
+            before = len(missing)
+            report = _Rate(progress, name, total, total - sum(record.bytes for record in missing))
+            problems = _send(road, source.path(name), incoming, missing, streams, report)
+            try:
+                missing = state.missing()
+            except LinkError as error:
+                problems.append(str(error))
+            if missing and not problems and len(missing) == before:
+                _blame_source(source, name, missing)
+            failures = failures + 1 if problems and len(missing) == before else 0
+            if failures >= ROUNDS:
+                raise LinkError(
+                    f"{name} does not get from {source.machine.label} to {target.machine.label}: {problems[0]}."
+                )
+            if missing and problems:
+                time.sleep(PAUSE_SECONDS)
+    _publish(target, incoming, final, manifest)
+    progress(f"transfer {name}", total, total, {})
+    return Moved(name, len(files), total, needed, state.again, rounds, round(time.monotonic() - started, 2), way)
+
+
+class _State:
+    """What has arrived: a file that was found right once is not hashed again. `again` counts files that arrived wrong."""
+
+    def __init__(self, machine: Machine, folder: str, files: Sequence[FileRecord]):
+        self.machine, self.folder, self.files = machine, folder, files
+        self.right: set[str] = set()
+        self.again = 0
+
+    def missing(self) -> list[FileRecord]:
+        """The files that are not there yet; those of the right size with other contents are deleted."""
+        sizes = self._sizes()
+        open_files = [record for record in self.files if record.path not in self.right]
+        whole = [record for record in open_files if sizes.get(record.path, -1) >= record.bytes]
+        hashes = hash_files(self.machine, self.folder, whole)
+        wrong = [record for record in whole if hashes.get(record.path) != record.sha256]
+        self.right |= {record.path for record in whole} - {record.path for record in wrong}
+        if wrong:
+            self.again += len(wrong)
+            names = "\0".join(record.path for record in wrong).encode()
+            self.machine.run('cd "$1" && xargs -0 rm -f --', self.folder, stdin=names)
+        return [record for record in self.files if record.path not in self.right]
+
+    def partial(self, files: Iterable[FileRecord]) -> int:
+        """Bytes that are there of files that are not complete."""
+        sizes = self._sizes()
+        return sum(min(sizes.get(record.path, 0), record.bytes) for record in files)
+
+    def _sizes(self) -> dict[str, int]:
+        listed = self.machine.run('cd "$1" && find . -type f -printf "%s %P\\0"', self.folder).out
+        return {path: int(size) for size, _, path in (entry.partition(" ") for entry in listed.split("\0")[:-1])}
+
+
+class _Rate:
+    """Progress with a rate over the last seconds and the time left."""
+
+    def __init__(self, progress: Progress, name: str, total: int, start: int):
+        self.progress, self.name, self.total, self.start = progress, name, total, start
+        self.seen: list[tuple[float, int]] = []
+
+    def __call__(self, sent: int) -> None:
+        now = time.monotonic()
+        if self.seen and now - self.seen[-1][0] < 1:
+            return
+        self.seen = [*self.seen[-15:], (now, sent)]
+        (first, before), (last, after) = self.seen[0], self.seen[-1]
+        rate = max(0.0, (after - before) / (last - first)) if last > first else 0.0
+        done = min(self.start + sent, self.total)
+        counters = {"bytes_per_second": rate}
+        if rate:
+            counters["seconds_left"] = (self.total - done) / rate
+        self.progress(f"transfer {self.name}", done, self.total, counters)
+
+
+@dataclass(frozen=True)
+class _Road:
+    """How rsync is started for a pair of places; `bridge` between two hosts."""
+
+    source: Place
+    target: Place
+    way: str
+    bridge: Bridge | None = None
+
+    def command(self, folder: str, incoming: str) -> list[str]:
+        """One stream's command, which reads the names of files from its input."""
+        if self.bridge is not None:
+            rsync = [*RSYNC, "-s", "-e", "{ssh}", f"{folder}/", f"{{target}}:{incoming}/"]
+            return self.bridge.command(rsync)
+        remotes = [place.machine for place in (self.source, self.target) if isinstance(place.machine, Remote)]
+        if not remotes:
+            return [*RSYNC, "--", f"{folder}/", f"{incoming}/"]
+        remote = remotes[0]
+        address = f"{remote.host.user}@{remote.host.address}:"
+        ssh = shlex.join(["ssh", *ssh_options(remote.host, remote.known), *FAST_SSH])
+        far_source = isinstance(self.source.machine, Remote)
+        ends = [f"{address}{folder}/", f"{incoming}/"] if far_source else [f"{folder}/", f"{address}{incoming}/"]
+        return [*RSYNC, "-s", "-e", ssh, *ends]
+
+
+def _road(source: Place, target: Place, stack: contextlib.ExitStack) -> _Road:
+    if isinstance(source.machine, Remote) and isinstance(target.machine, Remote):
+        made = stack.enter_context(bridge(source.machine, target.machine))
+        return _Road(source, target, "through this machine" if made.relayed else "directly", made)
+    for machine in (source.machine, target.machine):
+        if isinstance(machine, Remote):
+            machine.connect()
+    return _Road(source, target, "from here" if isinstance(source.machine, Local) else "to here")
+
+
+def _send(
+    road: _Road, folder: str, incoming: str, files: Sequence[FileRecord], streams: int, report: _Rate
+) -> list[str]:
+    groups = share_out(files, streams)
+    environment = road.bridge.environment if road.bridge else dict(os.environ)
+    return run_streams([road.command(folder, incoming) for _ in groups], groups, environment, report)
+
+
+def _all_right(machine: Machine, folder: str, files: Sequence[FileRecord]) -> bool:
+    if machine.run('[ -d "$1" ]', folder, check=False).status != 0:
+        return False
+    hashes = hash_files(machine, folder, files)
+    return all(hashes.get(record.path) == record.sha256 for record in files)
+
+
+def _check_disk(target: Place, folder: str, needed: int) -> None:
+    free = int(target.machine.run('df -B1 --output=avail "$1" | tail -n 1', folder).out)
+    if needed + RESERVE * bool(needed) > free:
+        raise InputError(
+            f"{target.machine.label} has {free / 1e9:.1f} GB free for {folder} and {needed / 1e9:.1f} GB are to come: free some "
+            "space there, or give a root on a larger disk."
+        )
+
+
+def _blame_source(source: Place, name: str, missing: Sequence[FileRecord]) -> None:
+    """Raise DamagedError when what is sent again and again differs from the manifest already where it comes from."""
+    hashes = hash_files(source.machine, source.path(name), missing)
+    for record in missing:
+        if hashes.get(record.path) != record.sha256:
+            raise DamagedError(
+                f"{source.machine.label}: {source.path(name)}/{record.path} is not what its manifest says: rebuild {name} there."
+            )
+
+
+def _publish(target: Place, incoming: str, final: str, manifest: str | None) -> None:
+    if manifest is not None:
+        target.machine.put(manifest, f"{incoming}/{MANIFEST}", 0o644)
+    target.machine.run(
+        'sync -f "$1" 2>/dev/null; if [ -d "$2" ]; then rm -rf "$2.old" && mv "$2" "$2.old"; fi; mv "$1" "$2" && rm -rf "$2.old"',
+        incoming,
+        final,
+        timeout=600,
+    )

@@ -1,4 +1,4 @@
-"""The ledger around a training: an attempt is opened before it, and closed with how it ended. Used by flow and command."""
+"""Ledger and W&B around a training: an attempt is opened before it, forwarded while it runs, and closed with how it ended."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from tasks.spec import Experiment
 from tasks.store.names import run_id
 from tasks.store.root import Root
 from tasks.tracking import ledger
+from tasks.tracking.wandb_run import forwarded
 
 
 @contextlib.contextmanager
@@ -20,7 +21,8 @@ def recorded(
     facts: dict[str, Any] = {}
     ledger.open_entry(root, experiment, pool, arm, flow_run=flow_run)
     try:
-        yield facts
+        with forwarded(root, experiment, pool, arm):
+            yield facts
     except InterruptedRun as error:
         ledger.finish(root, run, "interrupted", error=str(error))
         raise

@@ -22,10 +22,10 @@ down: setup ## Stop the local stack
 	@$(RUN) down
 
 test: setup ## Run all tests
-	@$(PYTHON_ENV) -m pytest -n $(WORKERS) --dist loadfile
+	@$(PYTHON_ENV) -m pytest -n $(WORKERS) --dist loadgroup
 
 test-unit: setup ## Run the tests that need no Prefect server
-	@$(PYTHON_ENV) -m pytest -n $(WORKERS) --dist loadfile -m "not stack"
+	@$(PYTHON_ENV) -m pytest -n $(WORKERS) --dist loadgroup -m "not stack"
 
 lint: setup ## Check style
 	@$(PYTHON_ENV) -m ruff check .

@@ -47,13 +47,21 @@ PRECISE = re.compile(r"\b(must|returns?|raises?|defaults? to|specified|equivalen
 SPEAKS = re.compile(r"\b(you|your|we|let's|try|want|how to)\b|[?!]", re.I)
 
 
-def build_sample(home: Path, documents: int = DOCUMENTS, progress: Progress = silent) -> Artifact:
+def build_sample(
+    home: Path, documents: int = DOCUMENTS, packages: Sequence[str] = PACKAGES, progress: Progress = silent
+) -> Artifact:
     """The sample below `home`/sample, made anew when other packages are installed than last time."""
     root = Root(home / "sample")
-    spec = {"recipe": RECIPE, "documents": documents, "python": sys.version.split()[0], "packages": _versions()}
+    spec = {
+        "recipe": RECIPE,
+        "documents": documents,
+        "python": sys.version.split()[0],
+        "installed": _versions(),
+        "packages": list(packages),
+    }
 
     def make(work: Work) -> None:
-        texts = choose(documents, progress)
+        texts = choose(documents, packages, progress)
         for number, part in enumerate(np.array_split(np.arange(len(texts)), FILES)):
             name = f"part_{number:05d}.parquet"
             table = rated_table([texts[i] for i in part], number)
@@ -71,10 +79,10 @@ def build_sample(home: Path, documents: int = DOCUMENTS, progress: Progress = si
         return root.build(NAME, make, spec=spec)
 
 
-def choose(documents: int, progress: Progress = silent) -> list[tuple[str, str]]:
+def choose(documents: int, packages: Sequence[str], progress: Progress = silent) -> list[tuple[str, str]]:
     """(origin, text) of at most so many distinct texts, in an order that depends on the texts alone."""
     found: dict[str, tuple[str, str]] = {}
-    for number, (origin, text) in enumerate(_texts()):
+    for number, (origin, text) in enumerate(_texts(packages)):
         for piece in pieces(text):
             found.setdefault(hashlib.sha256(piece.encode()).hexdigest(), (origin, piece))
         if number % 500 == 0:
@@ -138,7 +146,7 @@ def rated_table(texts: Sequence[tuple[str, str]], number: int) -> pa.Table:
     return pa.table(columns)
 
 
-def _texts() -> Iterator[tuple[str, str]]:
+def _texts(packages: Sequence[str]) -> Iterator[tuple[str, str]]:
     """All (origin, text) that the sample may be taken from, in a fixed order."""
     from pydoc_data.topics import topics
 
@@ -152,7 +160,7 @@ def _texts() -> Iterator[tuple[str, str]]:
         if not {"test", "tests", "site-packages", "idlelib", "lib2to3"} & set(parts):
             yield from _docstrings(path, f"stdlib/{'/'.join(parts)}")
     installed = Path(sysconfig.get_path("purelib"))
-    for package in PACKAGES:
+    for package in packages:
         for path in sorted((installed / package).rglob("*.py")):
             relative = path.relative_to(installed)
             if not {"test", "tests", "testing"} & set(relative.parts):

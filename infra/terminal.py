@@ -19,7 +19,9 @@ from tasks.progress import Progress, silent
 EXPECTED = (InputError, DamagedError, ChangedError, BusyError, TrainingError)
 INTERRUPTED = 75  # EX_TEMPFAIL: the same command again goes on
 
-out, err = Console(), Console(stderr=True)
+# A pipe has no width: nothing is cut there.
+out = Console(soft_wrap=True) if sys.stdout.isatty() else Console(soft_wrap=True, width=400)
+err = Console(stderr=True, soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -56,9 +58,10 @@ def show_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(list(rows), indent=1, default=str))
         return
-    table = Table(*(rows[0] if rows else ()))
+    columns = [name for name in (rows[0] if rows else ()) if any(row[name] is not None for row in rows)]
+    table = Table(*columns, box=None)
     for row in rows:
-        table.add_row(*(text(value) for value in row.values()))
+        table.add_row(*(text(row[name]) for name in columns))
     out.print(table)
 
 

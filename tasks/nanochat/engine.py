@@ -68,10 +68,11 @@ def train(root: Root, experiment: Experiment, pool_id: str, arm_id: str, progres
         return root.open(f"runs/{run}/result")
     training = experiment.training
     inputs = open_inputs(root, pool_id, arm_id, training.sequence_length)
-    base = root.path(checkpoints.base_name(run))
-    environment = find_environment(base)
+    rows, vocab_size = inputs.packed.facts["rows"], inputs.packed.facts["vocab_size"]
+    plan_run(training, rows, vocab_size, ())  # what is wrong on any device is said before upstream is imported
+    environment = find_environment(root.path(checkpoints.base_name(run)))
     gpus = environment.devices(training.device, training.gpus, training.precision)
-    plan = plan_run(training, inputs.packed.facts["rows"], inputs.packed.facts["vocab_size"], gpus)
+    plan = plan_run(training, rows, vocab_size, gpus)
     folder = root.path(f"runs/{run}")
     attempt = Attempt(root, experiment, run, environment, gpus, plan, inputs, pool_id, progress)
     with hold(folder, run, gpus) as descriptors:

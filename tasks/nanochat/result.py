@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from tasks.errors import DamagedError, InputError, TrainingError
 from tasks.nanochat import metrics
-from tasks.nanochat.weights import read_weights
+from tasks.nanochat.exchange import import_checkpoint
 from tasks.spec import Experiment
 from tasks.store.artifact import Artifact, Work, code_version, write_atomic
 from tasks.store.root import Root
@@ -38,29 +37,6 @@ from tasks.trainer.run import score
 url, cache, run, step = sys.argv[1:]
 score(Root(url, Path(cache) if cache else None), run, int(step))
 """
-
-
-def checkpoint_from_nanochat(
-    root: Root, run: str, folder: Path, step: int, inputs: Mapping[str, str], rows: int, seconds: float
-) -> Artifact:
-    """nanochat's weights of `step` in `folder` as the artifact `runs/<run>/checkpoints/step_<step>` of the built-in trainer.
-
-    Without its optimizer: such a checkpoint can be scored and sampled from, not trained on. Raises InputError when its model
-    is not the one that the built-in trainer knows.
-    """
-    state, meta = read_weights(folder, step)
-
-    def make(work: Work) -> None:
-        torch.save(state, work.temporary("model.pt"))
-        work.finish("model.pt")
-        torch.save({"optimizer": {}, "compute": {}, "random": {}}, work.temporary("optimizer_00.pt"))
-        work.finish("optimizer_00.pt")
-        described = {"step": step, "rows": rows, "ranks": 1, "seconds": seconds, "config": meta["model_config"]}
-        work.temporary("state.json").write_text(json.dumps(described, indent=1))
-        work.finish("state.json")
-        work.facts.update(step=step, rows=rows)
-
-    return root.build(f"runs/{run}/checkpoints/step_{step:06d}", make, spec={"run": run, "step": step}, inputs=inputs)
 
 
 def write_job(root: Root, run: str, experiment: Experiment, pool_id: str, arm_id: str) -> None:
@@ -115,7 +91,7 @@ def choose_scores(root: Root, run: str, folder: Path, step: int, theirs: pa.Tabl
     upstream = summarize(theirs)["bpb"]
     kept = {"scores": theirs, "scored_by": "nanochat", "bpb_nanochat": upstream}
     try:
-        checkpoint_from_nanochat(root, run, folder, step, **convert)
+        import_checkpoint(root, run, folder, step, **convert)
     except InputError as error:
         log.warning("The run %s is scored by nanochat's own forward pass: %s", run, error)
         return kept

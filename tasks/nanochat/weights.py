@@ -36,13 +36,18 @@ def read_weights(folder: Path, step: int) -> tuple[dict[str, torch.Tensor], dict
         config = meta["model_config"]
     except (ValueError, TypeError, KeyError) as error:
         raise DamagedError(f"{meta_path} is no checkpoint metadata ({error!r}): use an earlier checkpoint.") from error
+    parsed = ModelConfig.from_meta(config, str(meta_path))
+    return check_weights(load_state(model_path), parsed, str(model_path)), meta
+
+
+def load_state(path: Path) -> Any:
+    """What a file of tensors holds, mapped from it, on the CPU. Raises DamagedError when it is anything but plain tensors."""
     try:
-        state = torch.load(model_path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError) as error:
         raise DamagedError(
-            f"{model_path} cannot be read as plain tensors ({type(error).__name__}): use an earlier checkpoint."
+            f"{path} cannot be read as plain tensors ({type(error).__name__}): use an earlier checkpoint."
         ) from error
-    return check_weights(state, ModelConfig.from_meta(config, str(meta_path)), str(model_path)), meta
 
 
 def check_weights(state: Any, config: ModelConfig, origin: str) -> dict[str, torch.Tensor]:

@@ -195,13 +195,13 @@ train(Root(sys.argv[1]), Experiment.model_validate_json(sys.argv[2]), sys.argv[3
 def test_when_the_launcher_is_killed_the_ranks_save_and_end(
     root: Root, pool_id: str, arm_id: str, engine, upstream: Path, nanochat_python: str
 ) -> None:
-    what = experiment(tokens=512 * 400, eval_every=1000, save_every=1000)
+    what = experiment(tokens=512 * 130, eval_every=1000, save_every=1000)
     run = run_id(what, arm_id)
     environment = {**os.environ, "FABRATING_NANOCHAT_HOME": str(upstream), "FABRATING_NANOCHAT_PYTHON": nanochat_python}
     words = [sys.executable, "-c", PROGRAM, str(root.folder), what.model_dump_json(), pool_id, arm_id]
     launcher = subprocess.Popen(words, env=environment)
     metrics_file = root.path(f"runs/{run}/metrics.jsonl")
-    wait_for(lambda: any(line["kind"] == "train" for line in read(metrics_file)))
+    wait_for(lambda: launcher.poll() is not None or any(line["kind"] == "train" for line in read(metrics_file)))
     ranks = psutil.Process(launcher.pid).children()
     launcher.kill()
     launcher.wait()
@@ -219,7 +219,7 @@ def test_a_hang_ends_the_run_with_its_cause(engine, upstream: Path, monkeypatch:
         began.append(time.monotonic())
         os.kill(ranks_of_nanochat()[1].pid, signal.SIGSTOP)
 
-    what = experiment(gpus=2, tokens=512 * 400, eval_every=1000, save_every=3)
+    what = experiment(gpus=2, tokens=512 * 130, eval_every=1000, save_every=3)
     with pytest.raises(TrainingError, match=r"hangs: nothing for .*rank 1 does not answer.*checkpoint is that of step"):
         engine(upstream, what, at_step(5, stop))
     assert time.monotonic() - began[0] < 60

@@ -1,0 +1,133 @@
+"""Does the verdict find what was planted, and nothing where nothing is? `python -m benchmarks.verdict FOLDER`
+
+A pool of real documentation text in which a third of the documents are junk: their words shuffled, their ratings low. An
+arm of the best-rated documents is compared with one taken at random, on the same budget, with several seeds each, all of it by
+the real road: index, holdout, selection, tokenizer, packing, training, scoring, verdict. Then the same texts with the same
+ratings permuted among them, where the ratings say nothing and no arm is better.
+
+The holdout is a sample of the pool, junk included, which a model that never saw junk finds hard to predict; the question of
+interest is about text that is none, so the better-rated half decides ("upper half"), and in the permuted pool all of it.
+"""
+
+import json
+import random
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+
+from infra import road
+from infra.sample_data import build_sample
+from tasks.spec import ENGAGEMENT, FACTUAL, PEDAGOGICAL, Arm, Pool, Training
+from tasks.store.root import Root
+from tasks.tracking.report import write_verdict
+from tasks.verdict.judge import Target, judge
+from tasks.verdict.planning import equal_budget
+
+SEED = 20
+FILES = 4
+JUNK = 1 / 3
+SHARE = 0.3  # of the documents, so that the best-rated ones are all real text
+LENGTH = 256
+
+
+def shuffled(text: str, rng: random.Random) -> str:
+    """The text with its words in another order; white space stays where it is."""
+    parts = re.split(r"(\s+)", text)
+    words = parts[::2]
+    rng.shuffle(words)
+    parts[::2] = words
+    return "".join(parts)
+
+
+def write_pool(folder: Path, texts: Sequence[str], *, permuted: bool) -> Path:
+    """Raw files of a pool: a third junk, rated 0 to 1, the others 3 to 5; the same ratings on other documents if `permuted`."""
+    rng, numbers = random.Random(SEED), np.random.default_rng(SEED)
+    junk = numbers.random(len(texts)) < JUNK
+    ratings = np.where(junk, numbers.uniform(0, 1, len(texts)), numbers.uniform(3, 5, len(texts)))
+    written = [shuffled(text, rng) if bad else text for text, bad in zip(texts, junk, strict=True)]
+    ratings = numbers.permutation(ratings) if permuted else ratings
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, part in enumerate(np.array_split(np.arange(len(texts)), FILES)):
+        columns: dict[str, Any] = {
+            "text": [written[i] for i in part],
+            "token_count": [len(written[i]) // 4 for i in part],
+        }
+        columns |= {name: ratings[part] for name in (PEDAGOGICAL, FACTUAL, ENGAGEMENT)}
+        pq.write_table(pa.table(columns), folder / f"part_{number:05d}.parquet", row_group_size=100)
+    return folder
+
+
+def compare(root: Root, source: Path, name: str, seeds: int, target: Target) -> dict[str, Any]:
+    """Prepare, train and judge both arms."""
+    pool = Pool(
+        name=name,
+        source=source.as_uri(),
+        holdout_documents=800,
+        holdout_fraction=0.2,
+        vocab_size=2_048,
+        tokenizer_characters=2_000_000,
+    )
+    arms = [
+        Arm(name=select, select=select, share=SHARE, order="shuffled", documents_per_shard=400)
+        for select in ("top", "random")
+    ]
+    prepared = {arm.name: road.prepare(root, pool, arm, LENGTH) for arm in arms}
+    tokens = equal_budget({label: made.packed.facts for label, made in prepared.items()}, None)
+    runs: dict[str, list[str]] = {}
+    for seed in range(1, seeds + 1):
+        for label, made in prepared.items():
+            training = Training(
+                depth=2,
+                sequence_length=LENGTH,
+                window_pattern="L",
+                batch_tokens=4_096,
+                tokens=tokens[label],
+                precision="fp32",
+                device="cpu",
+                eval_every=10,
+                wandb="disabled",
+            )
+            result = road.train(root, made.arm_id, training, seed)
+            runs.setdefault(label, []).append(result.name.split("/")[1])
+            print(f"{name}: {label} seed {seed}: {result.facts['bpb']:.4f} bits per byte", flush=True)
+    verdict = judge(root, name, runs, target=target)
+    (pair,) = verdict["comparisons"]
+    rows = {row["label"]: row for row in pair["strata"] if row["kind"] in ("all", "half")}
+    return {
+        "sentence": pair["sentence"],
+        "conclusion": pair["conclusion"],
+        "better": pair["better"],
+        "tokens": verdict["tokens"],
+        "seed_spread": verdict["seed_spread"]["standard_deviation"],
+        **{label: [row["difference"], row["low"], row["high"]] for label, row in rows.items()},
+        "report": str(write_verdict(root, verdict).path / "report.html"),
+    }
+
+
+def main(folder: Annotated[Path, typer.Argument(help="Where to work.")], seeds: int = 3) -> None:
+    """Compare both pools and say whether the verdicts are the expected ones (exit status 1 if not)."""
+    started = time.monotonic()
+    sample = build_sample(folder)
+    texts = [
+        text
+        for file in sorted(sample.path.glob("*.parquet"))
+        for text in pq.read_table(file, columns=["text"])["text"].to_pylist()
+    ]
+    root, found = Root(folder / "root"), {}
+    for name, target in (("junk", "upper half"), ("permuted", "all")):
+        source = write_pool(folder / name, texts, permuted=name == "permuted")
+        found[name] = compare(root, source, name, seeds, target)
+    expected = found["junk"]["better"] == "top" and found["permuted"]["conclusion"] == "not distinguishable"
+    print(json.dumps({**found, "as expected": expected, "seconds": round(time.monotonic() - started)}, indent=1))
+    raise SystemExit(0 if expected else 1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

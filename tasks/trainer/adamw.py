@@ -21,11 +21,18 @@ def adamw_step(
 ) -> None:
     """Update `parameter` and its moments in place; `step` counts from 1, `gradient` is fp32."""
     lr = constants.lr * lr_scale
-    values = parameter.float().mul_(1 - lr * constants.weight_decay)
+    keep = 1 - lr * constants.weight_decay
+    step_size = lr / (1 - constants.beta1**step)
+    correction = 1 / (1 - constants.beta2**step)
+    if parameter.is_cuda:
+        from tasks.trainer.kernels.update import adamw
+
+        beta1, beta2 = constants.beta1, constants.beta2
+        adamw(parameter, gradient, first, second, beta1, beta2, keep, step_size, correction, EPSILON)
+        return
     mean = first.float().lerp_(gradient, 1 - constants.beta1)
     square = second.float().lerp_(gradient.square(), 1 - constants.beta2)
     first.copy_(mean)
     second.copy_(square)
-    denominator = square.div(1 - constants.beta2**step).sqrt_().add_(EPSILON)
-    values.addcdiv_(mean, denominator, value=-lr / (1 - constants.beta1**step))
-    parameter.copy_(values)
+    denominator = (square * correction).sqrt_().add_(EPSILON)
+    parameter.copy_((parameter.float() * keep).addcdiv_(mean, denominator, value=-step_size))

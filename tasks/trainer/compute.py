@@ -99,8 +99,14 @@ def build_compute(model: GPT, precision: str, kernels: bool = True) -> Compute:
     """
     device = model.lm_head.weight.device
     check_precision(precision, device)
-    if device.type == "cuda" and precision != "fp32" and kernels:
+    config = model.config
+    fusable = config.n_layer > 2 and config.n_kv_head == config.n_head
+    if precision == "fp8" and not (kernels and fusable):
+        raise InputError(
+            "precision=fp8 has no autograd form: it needs kernels, 3 layers or more and as many key as query heads"
+        )
+    if device.type == "cuda" and precision != "fp32" and kernels and fusable:
         from tasks.trainer.fused import Fused  # needs Triton, which PyTorch for CPUs does not bring
 
-        return Fused(model)
+        return Fused(model, precision)
     return Plain(model, f"{device.type}, {precision}, autograd, PyTorch attention")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tasks.errors import InputError
 from tasks.trainer.attention import choose_backend
+from tasks.trainer.fp8 import Fp8Products
 from tasks.trainer.kernels.heads import heads, heads_backward
 from tasks.trainer.kernels.loss import cross_entropy
 from tasks.trainer.kernels.rows import embed, embed_backward, mix_norm, mix_norm_backward, norm, norm_backward
@@ -21,7 +21,7 @@ from tasks.trainer.model import GPT, QK_SCALE, SOFTCAP, VE_GATE_CHANNELS
 from tasks.trainer.products import Bf16Products, Products
 from tasks.trainer.storage import storage_of
 
-LOGIT_ROWS = 8192
+LOGIT_ROWS = 16_384
 """Tokens whose logits exist at a time."""
 
 
@@ -30,47 +30,48 @@ class Saved:
     """What the backward of one layer needs of its forward."""
 
     x: Tensor
-    normed: object
+    normed: Tensor
+    first: Tensor
     qkv: Tensor
-    rstd: Tensor
+    heads_rstd: Tensor
     attention: tuple[Tensor, Tensor, Tensor, Tensor]
     """q, k, v as leaves and the output that autograd knows the way back from."""
-    proj_input: object
+    proj_input: Tensor
     middle: Tensor
-    mlp: object
+    """The residual stream between attention and MLP; its norm where that is not in fp8."""
+    middle_rstd: Tensor
+    mlp: tuple[Tensor, ...]
 
 
 class Fused:
-    """A model's computation on one CUDA GPU, in bf16 (`products` says how products are done)."""
+    """A model's computation on one CUDA GPU. Evaluation is in bf16 whatever the precision of training."""
 
-    def __init__(self, model: GPT, products: Products | None = None) -> None:
+    def __init__(self, model: GPT, precision: str) -> None:
         config = model.config
-        if config.n_kv_head != config.n_head:
-            raise InputError(
-                f"{config.n_kv_head} key heads for {config.n_head} query heads: the fused path has no grouped queries"
-            )
         self.model = model
         self.storage = storage_of(model)
         device = model.lm_head.weight.device
-        self.products = products or Bf16Products(self.storage)
+        self.evaluation = Bf16Products(self.storage)
+        self.training = Fp8Products(self.evaluation) if precision == "fp8" else self.evaluation
         self.attend, attention = choose_backend(config.windows, config.sequence_len, config.head_dim, device)
         self.one = torch.ones((), device=device)
-        self.version = -1
-        self.description = f"{device.type}, {self.products.name} products, fused kernels, attention by {attention}"
+        self.versions: dict[str, int] = {}
+        self.description = f"{device.type}, {precision} products, fused kernels, attention by {attention}"
 
     def invalidate(self) -> None:
         self.storage.version += 1
 
     def state_dict(self) -> dict[str, Tensor]:
-        return self.products.state_dict()
+        return self.training.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.products.load_state_dict(state)
+        self.training.load_state_dict(state)
 
-    def _refresh(self) -> None:
-        if self.version != self.storage.version:
-            self.products.refresh()
-            self.version = self.storage.version
+    def _refresh(self, products: Products) -> None:
+        """Cast the weights anew if they changed since these products' last use."""
+        if self.versions.get(products.name) != self.storage.version:
+            products.refresh()
+            self.versions[products.name] = self.storage.version
 
     def _values(self, layer: int, flat: Tensor, normed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         """What `heads` wants of a layer with a value embedding."""
@@ -81,60 +82,77 @@ class Fused:
 
     def _trunk(self, tokens: Tensor, keep: list[Saved] | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(normed output, last x, mid x, x0), each (M, C); fills `keep` when a backward follows."""
-        model, products = self.model, self.products
+        model, products = self.model, self.evaluation if keep is None else self.training
         config, flat = model.config, tokens.view(-1)
         batch, length = tokens.shape
         cos, sin = model.rotary(length, tokens.device)
         x = x0 = mid = embed(tokens, model.transformer["wte"].weight, model.smear_gate.weight, model.smear_lambda)
         for layer in range(config.n_layer):
-            mixed, normed = mix_norm(x, x0, model.resid_lambdas[layer], model.x0_lambdas[layer])
-            qkv, saved_normed = products.qkv(layer, normed)
-            rstd = heads(qkv, cos, sin, length, self._values(layer, flat, normed), QK_SCALE)
+            a, b = model.resid_lambdas[layer], model.x0_lambdas[layer]
+            mixed, normed, first = mix_norm(x, x0, a, b, low=products.low_norms)
+            qkv = products.qkv(layer, normed)
+            rstd = heads(qkv, cos, sin, length, self._values(layer, flat, first), QK_SCALE)
             q, k, v = qkv.view(batch, length, 3, config.n_head, config.head_dim).unbind(2)
             with torch.set_grad_enabled(keep is not None):
                 if keep is not None:
                     q, k, v = (part.detach().requires_grad_() for part in (q, k, v))
                 y = self.attend(q, k, v, config.windows[layer])
             middle, saved_y = products.proj(layer, y.detach().reshape(mixed.shape), mixed)
-            after, saved_mlp = products.mlp(layer, norm(middle), middle, keep is not None)
+            middle_normed, middle_rstd = norm(middle, products.low_norms)
+            after, saved_mlp = products.mlp(layer, middle_normed, middle)
             if keep is not None:
-                keep.append(Saved(x, saved_normed, qkv, rstd, (q, k, v, y), saved_y, middle, saved_mlp))
+                value = middle if products.low_norms else middle_normed
+                keep.append(Saved(x, normed, first, qkv, rstd, (q, k, v, y), saved_y, value, middle_rstd, saved_mlp))
             x = after
             if layer == config.n_layer // 2:
                 mid = x
-        _, out = mix_norm(x, mid, self.one, -model.backout_lambda[0], store_mix=False)
+        _, out, _ = mix_norm(x, mid, self.one, -model.backout_lambda[0], store_mix=False)
         return out, x, mid, x0
 
     @torch.no_grad()
     def losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        self._refresh()
+        self._refresh(self.evaluation)
         out, *_ = self._trunk(tokens.contiguous(), None)
         return self._loss(out, targets.reshape(-1), None)[0].view(targets.shape)
 
     @torch.no_grad()
     def logits(self, tokens: Tensor) -> Tensor:
-        self._refresh()
+        self._refresh(self.evaluation)
         out, *_ = self._trunk(tokens.contiguous(), None)
-        logits = self.products.logits(out, None)[:, : self.model.config.vocab_size].float()
+        logits = self.evaluation.logits(out)[:, : self.model.config.vocab_size].float()
         return (SOFTCAP * torch.tanh(logits / SOFTCAP)).view(*tokens.shape, -1)
 
     def _loss(self, out: Tensor, targets: Tensor, scale: float | None) -> tuple[Tensor, Tensor | None]:
         """Nats (M,), and with a scale the gradient of `out`; lm_head's gradient is added on the way. Logits exist piece by piece."""
         losses, d_out = [], None if scale is None else torch.empty_like(out)
-        self.products.start_head(out)
         for start in range(0, len(out), LOGIT_ROWS):
             rows = slice(start, start + LOGIT_ROWS)
-            logits = self.products.logits(out[rows], rows)
+            logits = self.training.logits(out[rows])
             losses.append(cross_entropy(logits, targets[rows], self.model.config.vocab_size, SOFTCAP, scale))
             if d_out is not None:
-                self.products.logits_backward(logits, out[rows], rows, d_out[rows])
+                self.training.logits_backward(logits, out[rows], d_out[rows])
         return torch.cat(losses), d_out
 
     @torch.no_grad()
     def backward(self, tokens: Tensor, targets: Tensor, scale: float) -> Tensor:
-        self._refresh()
-        model, storage, products = self.model, self.storage, self.products
+        self._refresh(self.training)
         tokens = tokens.contiguous()
+        if isinstance(self.training, Fp8Products) and self.training.rehearsals:
+            self._rehearse(tokens, targets, scale)
+        return self._backward(tokens, targets, scale)
+
+    def _rehearse(self, tokens: Tensor, targets: Tensor, scale: float) -> None:
+        """Find the scales of fp8 on the first micro-batch; the gradients of that are thrown away."""
+        ready, self.storage.on_ready = self.storage.on_ready, None
+        self.training.guess(scale / targets.numel())
+        while self.training.rehearsals:
+            self.training.rehearsals -= 1
+            self._backward(tokens, targets, scale)
+        self.storage.zero_grads()
+        self.storage.on_ready = ready
+
+    def _backward(self, tokens: Tensor, targets: Tensor, scale: float) -> Tensor:
+        model, storage, products = self.model, self.storage, self.training
         config, grads, flat = model.config, storage.grads, tokens.view(-1)
         cos, sin = model.rotary(tokens.size(1), tokens.device)
         keep: list[Saved] = []
@@ -145,38 +163,52 @@ class Fused:
         layers, rows = config.n_layer, flat.numel()
         sums = torch.empty(layers + 1, 2, rows, dtype=torch.float32, device=out.device)
         backout = -model.backout_lambda[0]
-        dx = d_last = mix_norm_backward(last, mid, self.one, backout, d_out, None, None, None, sums[layers])
-        if config.n_layer // 2 == layers - 1:
-            dx = d_last * (1 + backout)
+        slots = products.slots
+        d_last, low = mix_norm_backward(
+            last, mid, self.one, backout, d_out, None, None, None, sums[layers], slots("mlp", layers - 1)
+        )
+        dx = d_last.clone()
         d_x0 = torch.zeros_like(x0)
         del out, last, mid, d_out
         for layer in reversed(range(layers)):
             saved = keep.pop()
             block = model.transformer["h"][layer]
-            d_normed = products.mlp_backward(layer, dx, saved.mlp)
-            dx = norm_backward(saved.middle, d_normed, dx.clone() if dx is d_last else dx)
-            d_y = products.proj_backward(layer, dx, saved.proj_input)
+            d_normed = products.mlp_backward(layer, dx if low is None else low, saved.mlp)
+            low = norm_backward(
+                saved.middle, not products.low_norms, saved.middle_rstd, d_normed, dx, slots("proj", layer)
+            )
+            d_y = products.proj_backward(layer, dx if low is None else low, saved.proj_input)
             q, k, v, y = saved.attention
             d_qkv = torch.autograd.grad(y, (q, k, v), d_y.view_as(y))
-            values = self._values(layer, flat, products.plain(saved.normed))
+            values = self._values(layer, flat, saved.first)
             d_table = grads[model.value_embeds[str(layer)].weight] if values else None
             d_qkv, d_logit = heads_backward(
-                d_qkv, saved.qkv, saved.rstd, cos, sin, tokens.size(1), values, d_table, QK_SCALE
+                d_qkv,
+                saved.qkv,
+                saved.heads_rstd,
+                cos,
+                sin,
+                tokens.size(1),
+                values,
+                d_table,
+                QK_SCALE,
+                slots("qkv", layer),
             )
             d_normed = products.qkv_backward(layer, d_qkv, saved.normed)
             if d_logit is not None:
                 gate = block.attn.ve_gate.weight
                 d_normed[:, :VE_GATE_CHANNELS] += d_logit @ gate
                 grads[gate] += d_logit.T @ values[1][:, :VE_GATE_CHANNELS].float()
-                storage.ready(model.value_embeds[str(layer)].weight)
+                self._all_ready(model.value_embeds[str(layer)].weight)
             extra = (d_last, backout) if layer == layers // 2 + 1 else None
             a, b = model.resid_lambdas[layer], model.x0_lambdas[layer]
-            dx = mix_norm_backward(saved.x, x0, a, b, d_normed, dx, d_x0, extra, sums[layer])
-            for parameter in block.parameters():
-                storage.ready(parameter)
+            before = slots("mlp", layer - 1) if layer else None
+            dx, low = mix_norm_backward(saved.x, x0, a, b, d_normed, dx, d_x0, extra, sums[layer], before)
+            self._all_ready(*block.parameters())
             del saved, q, k, v, y, d_qkv, d_normed, d_y
         wte = model.transformer["wte"].weight
         d_gate, d_smear = embed_backward(tokens, wte, model.smear_gate.weight, model.smear_lambda, d_x0, dx, grads[wte])
+        products.finish()
         totals = sums.sum(-1)
         for parameter, gradient in (
             (model.smear_gate.weight, d_gate),
@@ -186,10 +218,10 @@ class Fused:
             (model.backout_lambda, -totals[layers, 1]),
         ):
             grads[parameter] += gradient
-        self._all_ready((wte, model.smear_gate.weight, model.smear_lambda, model.resid_lambdas, model.x0_lambdas))
-        self._all_ready((model.backout_lambda,))
+        self._all_ready(wte, model.smear_gate.weight, model.smear_lambda, model.resid_lambdas)
+        self._all_ready(model.x0_lambdas, model.backout_lambda)
         return losses.sum() / targets.numel()
 
-    def _all_ready(self, parameters: tuple[nn.Parameter, ...]) -> None:
+    def _all_ready(self, *parameters: nn.Parameter) -> None:
         for parameter in parameters:
             self.storage.ready(parameter)

@@ -2,6 +2,7 @@
 
 Nesterov momentum, MuonEq row equilibration (arXiv 2603.28254), Polar Express orthogonalization (arXiv 2505.16932), Muon+
 renormalization (arXiv 2602.21545), NorMuon variance reduction (arXiv 2510.05491), cautious weight decay (arXiv 2510.12402).
+On a GPU the three elementwise parts are Triton kernels of the same arithmetic (`kernels/update.py`).
 """
 
 import math
@@ -24,21 +25,62 @@ def second_moment_shape(count: int, rows: int, columns: int) -> tuple[int, int, 
     return (count, rows, 1) if rows >= columns else (count, 1, columns)
 
 
-def orthogonalize(x: Tensor) -> Tensor:
-    """The orthogonal factor of the polar decomposition of each (K, m, n), approximately, in x's dtype.
+def _norms(x: Tensor, dim: int | tuple[int, int]) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=torch.float32)
 
-    Rows are first brought to one norm. All three products of an iteration act on the smaller side's Gram matrix.
+
+def equilibration(x: Tensor) -> Tensor:
+    """Factors (K, m, 1) that bring the rows of (K, m, n) to one norm, and each matrix to a Frobenius norm just under 1."""
+    rows = _norms(x, -1)
+    target = rows.square().mean(-2, keepdim=True).sqrt()
+    factors = target / rows.clamp_min(1e-6)
+    return factors / ((rows * factors).square().sum(-2, keepdim=True).sqrt() * 1.01 + 1e-6)
+
+
+def orthogonalize(x: Tensor) -> Tensor:
+    """The orthogonal factor of the polar decomposition of each equilibrated (K, m, n), approximately, in x's dtype.
+
+    All products act on the Gram matrix of the smaller side; the linear term rides on the polynomial's diagonal.
     """
-    rows = x.float().square().sum(-1, keepdim=True)
-    target = (rows.sum(-2, keepdim=True) / x.size(-2)).sqrt()
-    x = x * (target / rows.sqrt().clamp_min(1e-6)).to(x.dtype)
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.01 + 1e-6)
     tall = x.size(-2) > x.size(-1)
     for a, b, c in POLAR_EXPRESS:
         gram = x.mT @ x if tall else x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, x, polynomial, beta=a) if tall else torch.baddbmm(x, polynomial, x, beta=a)
+        polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
+        x = x @ polynomial if tall else polynomial @ x
     return x
+
+
+def renormalization(x: Tensor, second: Tensor, beta2: float) -> Tensor:
+    """Factors (K, m, 1) or (K, 1, n) of the update; `second` takes the new mean squares in.
+
+    Muon+ gives the Frobenius norm of an exactly orthogonal matrix; NorMuon divides each row (column) by its running root mean
+    square and keeps that norm.
+    """
+    rows, columns = x.shape[-2:]
+    reduced, size = (-1, columns) if rows >= columns else (-2, rows)
+    norms = _norms(x, reduced)
+    total = norms.square().sum(dim=(-2, -1), keepdim=True).sqrt().clamp_min(1e-6)
+    muon_plus = math.sqrt(min(rows, columns)) / total
+    mean = (norms * muon_plus).square() / size
+    second.lerp_(mean, 1 - beta2)
+    scale = second.clamp_min(1e-10).rsqrt()
+    before = mean.sum(dim=(-2, -1), keepdim=True).sqrt()
+    after = (mean * scale.square()).sum(dim=(-2, -1), keepdim=True).sqrt()
+    return muon_plus * scale * (before / after.clamp_min(1e-10))
+
+
+def nesterov(gradients: Tensor, momentum_buffer: Tensor, momentum: float, dtype: torch.dtype) -> Tensor:
+    """The look-ahead gradient in `dtype`; the buffer takes the gradients in."""
+    momentum_buffer.lerp_(gradients, 1 - momentum)
+    return gradients.lerp(momentum_buffer, momentum).to(dtype)
+
+
+def cautious_update(parameters: Tensor, x: Tensor, factors: Tensor, lr: float, weight_decay: float) -> None:
+    """parameters -= lr (u + weight_decay parameters where they agree with u in sign), u = factors x."""
+    x = x.float() * factors
+    agrees = (x * parameters) >= 0
+    parameters.sub_(x.add_(parameters * agrees, alpha=weight_decay), alpha=lr)
 
 
 def muon_step(
@@ -53,25 +95,18 @@ def muon_step(
     weight_decay: float,
     dtype: torch.dtype,
 ) -> None:
-    """Update a stack (K, m, n) and its state in place; `gradients` is overwritten. The lr is scaled by sqrt(max(1, m / n)) here.
+    """Update a stack (K, m, n) and its state in place. The lr is scaled by sqrt(max(1, m / n)) here.
 
     `dtype` is what orthogonalization computes in.
     """
-    rows, columns = parameters.shape[-2:]
-    momentum_buffer.lerp_(gradients, 1 - momentum)
-    x = orthogonalize(gradients.lerp_(momentum_buffer, momentum).to(dtype)).to(parameters.dtype)
-    # Muon+: the Frobenius norm of an exactly orthogonal matrix
-    norms = x.square().sum(dim=(-2, -1), keepdim=True).sqrt().clamp_min(1e-6)
-    x = x.mul_(math.sqrt(min(rows, columns)) / norms)
-    # NorMuon: each row (column) over its running root mean square, the whole at its former norm
-    reduced = -1 if rows >= columns else -2
-    mean = x.square().mean(dim=reduced, keepdim=True)
-    second.lerp_(mean, 1 - beta2)
-    scale = second.clamp_min(1e-10).rsqrt_()
-    before = mean.sum(dim=(-2, -1), keepdim=True).sqrt()
-    after = (mean * scale.square()).sum(dim=(-2, -1), keepdim=True).sqrt()
-    x = x.mul_(scale * (before / after.clamp_min(1e-10)))
-    # cautious weight decay: only where update and weight agree in sign
-    lr *= math.sqrt(max(1.0, rows / columns))
-    agrees = (x * parameters) >= 0
-    parameters.sub_(x.add_(parameters * agrees, alpha=weight_decay), alpha=lr)
+    lr *= math.sqrt(max(1.0, parameters.size(-2) / parameters.size(-1)))
+    if parameters.is_cuda:
+        from tasks.trainer.kernels import update
+
+        x = update.nesterov(gradients, momentum_buffer, momentum, dtype)
+        x = orthogonalize(update.scale_rows_(x, equilibration(x)))
+        update.cautious_update(parameters, x, renormalization(x, second, beta2), lr, weight_decay)
+        return
+    x = nesterov(gradients, momentum_buffer, momentum, dtype)
+    x = orthogonalize((x * equilibration(x)).to(dtype))
+    cautious_update(parameters, x, renormalization(x, second, beta2), lr, weight_decay)

@@ -5,6 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tasks.trainer.kernels.low import Slot, first_or, record, to_low
+
 EPSILON = tl.constexpr(torch.finfo(torch.float32).eps)
 
 
@@ -41,6 +43,7 @@ def _heads(
     rstd_ptr,
     tokens_ptr,
     x_ptr,
+    x_stride,
     gate_ptr,
     table_ptr,
     T,
@@ -61,7 +64,7 @@ def _heads(
     _rotate_norm(base, rstd_ptr + row * 2 * H, cos, sin, h, d, H, HALF, SCALE)
     _rotate_norm(base + C, rstd_ptr + (row * 2 + 1) * H, cos, sin, h, d, H, HALF, SCALE)
     if VALUES:
-        gate = _gates(x_ptr + row * C, gate_ptr, h, H, CHANNELS)
+        gate = _gates(x_ptr + row * x_stride, gate_ptr, h, H, CHANNELS)
         full = tl.arange(0, 2 * HALF)
         inside = (h < H)[:, None]
         place = h[:, None] * (2 * HALF) + full[None, :]
@@ -91,15 +94,38 @@ def heads(
     tokens, x, gate, table = values or (qkv, qkv, qkv, qkv)
     taps = gate.size(1) if values else 1
     _heads[(rows,)](
-        qkv, cos, sin, rstd, tokens, x, gate, table, length, channels, count,
+        qkv, cos, sin, rstd, tokens, x, x.stride(0), gate, table, length, channels, count,
         values is not None, taps, scale, half, triton.next_power_of_2(count),
     )  # fmt: skip
     return rstd
 
 
 @triton.jit
+def _put(x, ptr, inside, scale, LOW: tl.constexpr):
+    """Store a gradient as it is, or in fp8. Returns its largest magnitude."""
+    if LOW:
+        tl.store(ptr, to_low(x, scale, ptr.dtype.element_ty), inside)
+    else:
+        tl.store(ptr, x.to(ptr.dtype.element_ty), inside)
+    return tl.max(tl.abs(x))
+
+
+@triton.jit
 def _rotate_norm_backward(
-    grad_ptr, grad_stride, unit_ptr, rstd_ptr, out_ptr, cos, sin, h, d, H, HALF: tl.constexpr, SCALE: tl.constexpr
+    grad_ptr,
+    grad_stride,
+    unit_ptr,
+    rstd_ptr,
+    out_ptr,
+    low_scale,
+    cos,
+    sin,
+    h,
+    d,
+    H,
+    HALF: tl.constexpr,
+    SCALE: tl.constexpr,
+    LOW: tl.constexpr,
 ):
     inside = (h < H)[:, None]
     grad = grad_ptr + h[:, None] * grad_stride + d[None, :]
@@ -112,8 +138,9 @@ def _rotate_norm_backward(
     scale = (tl.load(rstd_ptr + h, h < H, 0.0) * SCALE)[:, None]
     d_left = scale * (d_left - left * along)
     d_right = scale * (d_right - right * along)
-    tl.store(out_ptr + place, (d_left * cos - d_right * sin).to(out_ptr.dtype.element_ty), inside)
-    tl.store(out_ptr + place + HALF, (d_left * sin + d_right * cos).to(out_ptr.dtype.element_ty), inside)
+    first = _put(d_left * cos - d_right * sin, out_ptr + place, inside, low_scale, LOW)
+    second = _put(d_left * sin + d_right * cos, out_ptr + place + HALF, inside, low_scale, LOW)
+    return tl.maximum(first, second)
 
 
 @triton.jit
@@ -129,15 +156,19 @@ def _heads_backward(
     rstd_ptr,
     tokens_ptr,
     x_ptr,
+    x_stride,
     gate_ptr,
     table_ptr,
     out_ptr,
+    low_scale_ptr,
+    amax_ptr,
     d_logit_ptr,
     d_table_ptr,
     T,
     C,
     H,
     VALUES: tl.constexpr,
+    LOW: tl.constexpr,
     CHANNELS: tl.constexpr,
     SCALE: tl.constexpr,
     HALF: tl.constexpr,
@@ -149,20 +180,37 @@ def _heads_backward(
     cos = tl.load(cos_ptr + (row % T) * HALF + d).to(tl.float32)[None, :]
     sin = tl.load(sin_ptr + (row % T) * HALF + d).to(tl.float32)[None, :]
     base = qkv_ptr + row * 3 * C
+    low_scale = tl.load(low_scale_ptr) if LOW else 1.0
     out = out_ptr + row * 3 * C
     rstd = rstd_ptr + row * 2 * H
-    _rotate_norm_backward(dq_ptr + row * token_stride, head_stride, base, rstd, out, cos, sin, h, d, H, HALF, SCALE)
-    _rotate_norm_backward(
-        dk_ptr + row * token_stride, head_stride, base + C, rstd + H, out + C, cos, sin, h, d, H, HALF, SCALE
+    of_q = _rotate_norm_backward(
+        dq_ptr + row * token_stride, head_stride, base, rstd, out, low_scale, cos, sin, h, d, H, HALF, SCALE, LOW
+    )
+    of_k = _rotate_norm_backward(
+        dk_ptr + row * token_stride,
+        head_stride,
+        base + C,
+        rstd + H,
+        out + C,
+        low_scale,
+        cos,
+        sin,
+        h,
+        d,
+        H,
+        HALF,
+        SCALE,
+        LOW,
     )
     full = tl.arange(0, 2 * HALF)
     inside = (h < H)[:, None]
     place = h[:, None] * (2 * HALF) + full[None, :]
-    dv = tl.load(dv_ptr + row * token_stride + h[:, None] * head_stride + full[None, :], inside, 0.0)
-    tl.store(out + 2 * C + place, dv.to(out_ptr.dtype.element_ty), inside)
+    dv = tl.load(dv_ptr + row * token_stride + h[:, None] * head_stride + full[None, :], inside, 0.0).to(tl.float32)
+    of_v = _put(dv, out + 2 * C + place, inside, low_scale, LOW)
+    if LOW:
+        record(amax_ptr, tl.maximum(tl.maximum(of_q, of_k), of_v))
     if VALUES:
-        dv = dv.to(tl.float32)
-        gate = _gates(x_ptr + row * C, gate_ptr, h, H, CHANNELS)
+        gate = _gates(x_ptr + row * x_stride, gate_ptr, h, H, CHANNELS)
         token = tl.load(tokens_ptr + row).to(tl.int64)
         embedding = tl.load(table_ptr + token * C + place, inside, 0.0).to(tl.float32)
         d_gate = tl.sum(dv * embedding, 1)
@@ -180,23 +228,25 @@ def heads_backward(
     values: tuple[Tensor, Tensor, Tensor, Tensor] | None,
     d_table: Tensor | None,
     scale: float,
+    slot: Slot | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Backward of `heads`: from attention's gradients (B, T, H, D), any strides as long as D is dense, to the products'.
 
     `qkv` is what `heads` left. `d_table` (V, C) fp32 gets the value embedding's gradient added.
-    Returns: the gradient of qkv (M, 3 C), and of the gates before the sigmoid (M, H) fp32 where there are any.
+    Returns: the gradient of qkv (M, 3 C), in fp8 with a slot, and of the gates before the sigmoid (M, H) fp32 where there are any.
     """
     dq, dk, dv = (_like_first(grads[0], grad) for grad in grads)
     rows, channels, half = qkv.size(0), qkv.size(1) // 3, cos.size(1)
     count = channels // (2 * half)
-    out = torch.empty_like(qkv)
+    out = torch.empty_like(qkv, dtype=slot.dtype if slot else qkv.dtype)
+    _, low_scale, amax = first_or(out, slot, rstd)
     d_logit = torch.empty(rows, count, dtype=torch.float32, device=qkv.device) if values else None
     tokens, x, gate, table = values or (qkv, qkv, qkv, qkv)
     taps = gate.size(1) if values else 1
     _heads_backward[(rows,)](
-        dq, dk, dv, dq.stride(1), dq.stride(2), qkv, cos, sin, rstd, tokens, x, gate, table, out,
+        dq, dk, dv, dq.stride(1), dq.stride(2), qkv, cos, sin, rstd, tokens, x, x.stride(0), gate, table, out, low_scale, amax,
         qkv if d_logit is None else d_logit, qkv if d_table is None else d_table, length, channels, count,
-        values is not None, taps, scale, half, triton.next_power_of_2(count),
+        values is not None, slot is not None, taps, scale, half, triton.next_power_of_2(count),
     )  # fmt: skip
     return out, d_logit
 

@@ -1,6 +1,6 @@
 """Kernels over rows of activations (M tokens, C channels): residual mix with RMS norm, embedding with smear, and their backward.
 
-One program handles one row; statistics are recomputed in fp32 from what is saved rather than stored.
+One program handles one row. Results that only fp8 products read are written in fp8 at once (`low.py` says how).
 """
 
 import torch
@@ -8,12 +8,30 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tasks.trainer.kernels.low import NORM_LIMIT, Slot, first_or, store_low
+
 EPSILON = tl.constexpr(torch.finfo(torch.float32).eps)
+FIRST = 16
+"""Channels of a norm that are kept in bf16 beside an fp8 one: the value gates read them."""
 
 
 @triton.jit
 def _mix_norm(
-    x_ptr, y_ptr, a_ptr, b_ptr, mix_ptr, norm_ptr, C, MIX: tl.constexpr, STORE_MIX: tl.constexpr, BLOCK: tl.constexpr
+    x_ptr,
+    y_ptr,
+    a_ptr,
+    b_ptr,
+    mix_ptr,
+    norm_ptr,
+    rstd_ptr,
+    first_ptr,
+    factor,
+    C,
+    MIX: tl.constexpr,
+    STORE_MIX: tl.constexpr,
+    LOW: tl.constexpr,
+    FIRST: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     c = tl.arange(0, BLOCK)
@@ -24,30 +42,90 @@ def _mix_norm(
         x = tl.load(a_ptr) * x + tl.load(b_ptr) * y
         if STORE_MIX:
             tl.store(mix_ptr + row * C + c, x.to(mix_ptr.dtype.element_ty), inside)
-    scale = tl.rsqrt(tl.sum(x * x, 0) / C + EPSILON)
-    tl.store(norm_ptr + row * C + c, (x * scale).to(norm_ptr.dtype.element_ty), inside)
+    rstd = tl.rsqrt(tl.sum(x * x, 0) / C + EPSILON)
+    tl.store(rstd_ptr + row, rstd)
+    if LOW:
+        tl.store(first_ptr + row * FIRST + c, (x * rstd).to(first_ptr.dtype.element_ty), c < FIRST)
+    tl.store(norm_ptr + row * C + c, (x * (rstd * factor)).to(norm_ptr.dtype.element_ty), inside)
 
 
-def _grid_and_block(x: Tensor) -> tuple[tuple[int], int, int]:
+def _mix_and_norm(
+    x: Tensor, mix: tuple[Tensor, Tensor, Tensor] | None, store_mix: bool, low: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rows, channels = x.shape
-    return (rows,), channels, triton.next_power_of_2(channels)
-
-
-def norm(x: Tensor) -> Tensor:
-    """RMS norm of the rows of x (M, C)."""
-    grid, channels, block = _grid_and_block(x)
-    normed = torch.empty_like(x)
-    _mix_norm[grid](x, x, x, x, x, normed, channels, False, False, block)
-    return normed
-
-
-def mix_norm(x: Tensor, y: Tensor, a: Tensor, b: Tensor, store_mix: bool = True) -> tuple[Tensor, Tensor]:
-    """(z, norm(z)) with z = a x + b y; a and b 0-d fp32 tensors. Without `store_mix`, z is not written and x comes back for it."""
-    grid, channels, block = _grid_and_block(x)
-    normed = torch.empty_like(x)
+    normed = torch.empty_like(x, dtype=torch.float8_e4m3fn if low else x.dtype)
     mixed = torch.empty_like(x) if store_mix else x
-    _mix_norm[grid](x, y, a, b, mixed, normed, channels, True, store_mix, block)
-    return mixed, normed
+    rstd = torch.empty(rows, dtype=torch.float32, device=x.device)
+    first = torch.empty(rows, FIRST, dtype=x.dtype, device=x.device) if low else normed
+    y, a, b = mix or (x, x, x)
+    factor = NORM_LIMIT / channels**0.5 if low else 1.0
+    _mix_norm[(rows,)](
+        x, y, a, b, mixed, normed, rstd, first, factor, channels,
+        mix is not None, store_mix, low, FIRST, triton.next_power_of_2(channels),
+    )  # fmt: skip
+    return mixed, normed, first, rstd
+
+
+def norm(x: Tensor, low: bool = False) -> tuple[Tensor, Tensor]:
+    """RMS norm of the rows of x (M, C), and 1/rms (M,) fp32. With `low`, in e4m3, times 448 / sqrt(C): no norm exceeds that."""
+    _, normed, _, rstd = _mix_and_norm(x, None, False, low)
+    return normed, rstd
+
+
+def mix_norm(
+    x: Tensor, y: Tensor, a: Tensor, b: Tensor, store_mix: bool = True, low: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(z, norm(z), first channels of the norm) with z = a x + b y; a and b 0-d fp32 tensors, `low` as in `norm`.
+
+    Without `store_mix`, z is not written and x comes back for it.
+    """
+    mixed, normed, first, _ = _mix_and_norm(x, (y, a, b), store_mix, low)
+    return mixed, normed, first
+
+
+@triton.jit
+def _norm_backward(
+    value_ptr,
+    rstd_ptr,
+    d_normed_ptr,
+    dx_ptr,
+    low_ptr,
+    low_scale_ptr,
+    amax_ptr,
+    C,
+    NORMED: tl.constexpr,
+    LOW: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    c = tl.arange(0, BLOCK)
+    inside = c < C
+    place = row * C + c
+    rstd = tl.load(rstd_ptr + row)
+    unit = tl.load(value_ptr + place, inside, 0.0).to(tl.float32)
+    if not NORMED:
+        unit *= rstd
+    dn = tl.load(d_normed_ptr + place, inside, 0.0).to(tl.float32)
+    dx = tl.load(dx_ptr + place, inside, 0.0).to(tl.float32) + rstd * (dn - unit * (tl.sum(dn * unit, 0) / C))
+    tl.store(dx_ptr + place, dx.to(dx_ptr.dtype.element_ty), inside)
+    if LOW:
+        store_low(dx, low_ptr, place, inside, low_scale_ptr, amax_ptr)
+
+
+def norm_backward(
+    value: Tensor, normed: bool, rstd: Tensor, d_normed: Tensor, dx: Tensor, slot: Slot | None = None
+) -> Tensor | None:
+    """Add the gradient through norm(x) to dx (M, C), in place. `value` is norm(x) or (not `normed`) x.
+
+    Returns: with a slot, dx in that slot's fp8 as well.
+    """
+    rows, channels = dx.shape
+    low = torch.empty_like(dx, dtype=slot.dtype) if slot else None
+    _norm_backward[(rows,)](
+        value, rstd, d_normed, dx, *first_or(low, slot, rstd), channels,
+        normed, slot is not None, triton.next_power_of_2(channels),
+    )  # fmt: skip
+    return low
 
 
 @triton.jit
@@ -57,18 +135,21 @@ def _mix_norm_backward(
     a_ptr,
     b_ptr,
     residual_ptr,
-    normed_ptr,
+    d_normed_ptr,
     extra_ptr,
     extra_scale_ptr,
     total_ptr,
     dx_ptr,
     sums_ptr,
+    low_ptr,
+    low_scale_ptr,
+    amax_ptr,
     M,
     C,
-    MIX: tl.constexpr,
     RESIDUAL: tl.constexpr,
     EXTRA: tl.constexpr,
     TOTAL: tl.constexpr,
+    LOW: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
@@ -76,38 +157,27 @@ def _mix_norm_backward(
     inside = c < C
     place = row * C + c
     x = tl.load(x_ptr + place, inside, 0.0).to(tl.float32)
-    z = x
-    if MIX:
-        y = tl.load(y_ptr + place, inside, 0.0).to(tl.float32)
-        a = tl.load(a_ptr)
-        b = tl.load(b_ptr)
-        z = a * x + b * y
-    scale = tl.rsqrt(tl.sum(z * z, 0) / C + EPSILON)
-    unit = z * scale
-    dn = tl.load(normed_ptr + place, inside, 0.0).to(tl.float32)
-    dz = scale * (dn - unit * (tl.sum(dn * unit, 0) / C))
+    y = tl.load(y_ptr + place, inside, 0.0).to(tl.float32)
+    a = tl.load(a_ptr)
+    b = tl.load(b_ptr)
+    z = a * x + b * y
+    rstd = tl.rsqrt(tl.sum(z * z, 0) / C + EPSILON)
+    unit = z * rstd
+    dn = tl.load(d_normed_ptr + place, inside, 0.0).to(tl.float32)
+    dz = rstd * (dn - unit * (tl.sum(dn * unit, 0) / C))
     if RESIDUAL:
         dz += tl.load(residual_ptr + place, inside, 0.0).to(tl.float32)
-    dx = dz
-    if MIX:
-        tl.store(sums_ptr + row, tl.sum(dz * x, 0))
-        tl.store(sums_ptr + M + row, tl.sum(dz * y, 0))
-        dx = a * dz
+    tl.store(sums_ptr + row, tl.sum(dz * x, 0))
+    tl.store(sums_ptr + M + row, tl.sum(dz * y, 0))
+    dx = a * dz
     if TOTAL:
         total = tl.load(total_ptr + place, inside, 0.0).to(tl.float32) + b * dz
         tl.store(total_ptr + place, total.to(total_ptr.dtype.element_ty), inside)
     if EXTRA:
         dx += tl.load(extra_scale_ptr) * tl.load(extra_ptr + place, inside, 0.0).to(tl.float32)
     tl.store(dx_ptr + place, dx.to(dx_ptr.dtype.element_ty), inside)
-
-
-def norm_backward(x: Tensor, d_normed: Tensor, d_residual: Tensor) -> Tensor:
-    """Gradient of x (M, C) that goes both through norm(x) and, as it is, into the residual stream. Written over `d_residual`."""
-    grid, channels, block = _grid_and_block(x)
-    _mix_norm_backward[grid](
-        x, x, x, x, d_residual, d_normed, x, x, x, d_residual, x, len(x), channels, False, True, False, False, block
-    )
-    return d_residual
+    if LOW:
+        store_low(dx, low_ptr, place, inside, low_scale_ptr, amax_ptr)
 
 
 def mix_norm_backward(
@@ -120,34 +190,22 @@ def mix_norm_backward(
     d_y_total: Tensor | None,
     extra: tuple[Tensor, Tensor] | None,
     sums: Tensor,
-) -> Tensor:
-    """Backward of `mix_norm`: the gradient of x, plus `extra` = (tensor, 0-d scale) where given.
+    slot: Slot | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Backward of `mix_norm`: the gradient of x, plus `extra` = (tensor, 0-d scale) where given; with a slot, in fp8 as well.
 
     `d_y_total` (M, C) gets the gradient of y added; `sums` (2, M) fp32 takes each row's part of the gradients of a and b.
     """
-    grid, channels, block = _grid_and_block(x)
+    rows, channels = x.shape
     dx = torch.empty_like(x)
-    _mix_norm_backward[grid](
-        x,
-        y,
-        a,
-        b,
-        x if d_mixed is None else d_mixed,
-        d_normed,
-        x if extra is None else extra[0],
-        a if extra is None else extra[1],
-        x if d_y_total is None else d_y_total,
-        dx,
-        sums,
-        len(x),
-        channels,
-        True,
-        d_mixed is not None,
-        extra is not None,
-        d_y_total is not None,
-        block,
-    )
-    return dx
+    low = torch.empty_like(dx, dtype=slot.dtype) if slot else None
+    extra_tensor, extra_scale = extra or (x, a)
+    _mix_norm_backward[(rows,)](
+        x, y, a, b, x if d_mixed is None else d_mixed, d_normed, extra_tensor, extra_scale,
+        x if d_y_total is None else d_y_total, dx, sums, *first_or(low, slot, sums), rows, channels,
+        d_mixed is not None, extra is not None, d_y_total is not None, slot is not None, triton.next_power_of_2(channels),
+    )  # fmt: skip
+    return dx, low
 
 
 @triton.jit

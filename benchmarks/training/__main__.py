@@ -1,0 +1,114 @@
+"""python -m benchmarks.training speed|parity --nanochat CHECKOUT ...
+
+speed: steps of ours and of nanochat, each in a fresh process with cold compilation caches, one after the other on the same GPU.
+parity: how far bf16 (and fp8) gradients of ours and of nanochat are from ours in fp32, from equal weights and rows.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.training import parity
+from tasks.trainer.model import config_for
+from tasks.trainer.schedule import Plan, peak_flops, plan_training
+
+UPSTREAM = Path(__file__).with_name("upstream.py")
+
+
+def rows_of_tokens(rows: int, length: int, vocab_size: int) -> torch.Tensor:
+    """(rows, length + 1) tokens with frequencies like text's: the n-th most common in proportion to 1 / (n + 10)."""
+    generator = torch.Generator().manual_seed(0)
+    frequency = 1 / (torch.arange(vocab_size) + 10.0)
+    ids = torch.multinomial(frequency, rows * (length + 1), replacement=True, generator=generator)
+    return ids.view(rows, length + 1)
+
+
+def measure(command: list[str], task: dict) -> dict:
+    """Run a child with fresh caches; its last line is the result."""
+    with tempfile.TemporaryDirectory() as cache:
+        environment = os.environ | {
+            "TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor",
+            "TRITON_CACHE_DIR": f"{cache}/triton",
+            "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+            "PYTORCH_ALLOC_CONF": "expandable_segments:True",
+        }
+        done = subprocess.run(
+            [*command, json.dumps(task | {"started": time.time()})], stdout=subprocess.PIPE, env=environment, text=True
+        )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with status {done.returncode}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def speed(arguments: argparse.Namespace) -> None:
+    """Print tokens/s, MFU, start and memory of both, their ratios, and where our time goes."""
+    config = config_for(arguments.depth, arguments.sequence_length, arguments.window_pattern)
+    accumulation = arguments.batch_tokens // (arguments.rows * arguments.sequence_length)
+    plan: Plan = plan_training(config, tokens=3000 * arguments.batch_tokens, batch_tokens=arguments.batch_tokens)
+    name, device = torch.cuda.get_device_name(), torch.__version__
+    print(f"{name}, torch {device}, d{arguments.depth}, {arguments.precision}, T={arguments.sequence_length}, "
+          f"pattern {arguments.window_pattern}, batch {arguments.batch_tokens:,} = {accumulation} x {arguments.rows} rows")  # fmt: skip
+    with tempfile.NamedTemporaryFile(suffix=".pt") as tokens:
+        torch.save(rows_of_tokens(arguments.rows, arguments.sequence_length, config.vocab_size), tokens.name)
+        task = {
+            "config": dataclasses.asdict(config), "plan": dataclasses.asdict(plan), "tokens": tokens.name,
+            "precision": arguments.precision, "steps": arguments.steps, "accumulation": accumulation,
+            "rates": (1.0, 0.95, plan.weight_decay), "breakdown": True,
+        }  # fmt: skip
+        ours = measure([sys.executable, "-m", "benchmarks.training.ours"], task)
+        theirs = None
+        if arguments.nanochat:
+            theirs = measure([sys.executable, str(UPSTREAM), "speed", arguments.nanochat], task)
+    print(ours["description"])
+    peak = peak_flops(name)
+    rates = {}
+    for label, result in (("ours", ours), ("nanochat", theirs)):
+        if result is None:
+            continue
+        rate = rates[label] = arguments.batch_tokens / statistics.median(result["step_seconds"])
+        share = f", {rate * result['flops_per_token'] / peak:.1%} of the bf16 peak" if peak else ""
+        print(f"{label:9} {rate:9,.0f} tokens/s{share}, first step after {result['first_step_seconds']:.1f} s, "
+              f"peak {result['peak_bytes'] / 2**30:.1f} GiB, losses {result['losses'][0]:.4f} .. {result['losses'][-1]:.4f}")  # fmt: skip
+    if theirs:
+        print(f"ratios    {rates['ours'] / rates['nanochat']:.3f} x tokens/s, "
+              f"{ours['first_step_seconds'] / theirs['first_step_seconds']:.3f} x time to the first step, "
+              f"{ours['peak_bytes'] / theirs['peak_bytes']:.3f} x memory")  # fmt: skip
+    total = statistics.median(ours["step_seconds"]) * 1e3
+    floor = sum(ours["breakdown"].get(kind, 0.0) for kind in ("products", "attention"))
+    for kind, milliseconds in ours["breakdown"].items():
+        print(f"  {milliseconds:8.1f} ms {milliseconds / total:6.1%}  {kind}")
+    print(f"  {total:8.1f} ms         a step; products and attention alone {floor:.1f} ms = "
+          f"{arguments.batch_tokens / floor * 1e3:,.0f} tokens/s")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.training", description=__doc__)
+    parser.add_argument("command", choices=("speed", "parity"))
+    parser.add_argument("--nanochat", help="a checkout of nanochat")
+    parser.add_argument("--depth", type=int, default=20)
+    parser.add_argument("--sequence-length", type=int, default=2048)
+    parser.add_argument("--window-pattern", default="L")
+    parser.add_argument("--batch-tokens", type=int, default=524_288)
+    parser.add_argument("--rows", type=int, default=32, help="rows of a micro-batch")
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--precision", choices=("bf16", "fp8"), default="bf16")
+    arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit("this benchmark needs a GPU")
+    if arguments.command == "speed":
+        speed(arguments)
+    else:
+        parity.main(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""One speed measurement of our trainer's model and optimizer, in its own process: python -m benchmarks.training.ours TASK."""
+
+import json
+import sys
+import time
+
+
+def main(task: dict) -> None:
+    """The same steps as `upstream.speed`, one line of JSON."""
+    import torch
+
+    from tasks.trainer.compute import build_compute, embedding_dtype
+    from tasks.trainer.model import GPT, GPTConfig
+    from tasks.trainer.optimizer import build_optimizer
+    from tasks.trainer.schedule import Plan, flops_per_token
+
+    config = GPTConfig(**task["config"])
+    tokens = torch.load(task["tokens"]).cuda()
+    with torch.device("cuda"):
+        model = GPT(config, embedding_dtype(task["precision"]))
+    model.init_weights(1)
+    compute = build_compute(model, task["precision"])
+    optimizer = build_optimizer(model, Plan(**task["plan"]))
+    x, y = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+    seconds, losses, first = [], [], 0.0
+    for step in range(task["steps"] + 1):
+        torch.cuda.synchronize()
+        start = time.time()
+        optimizer.zero_grad()
+        for _ in range(task["accumulation"]):
+            loss = compute.backward(x, y, 1 / task["accumulation"])
+        optimizer.step(*task["rates"])
+        losses.append(loss.item())
+        torch.cuda.synchronize()
+        if step == 0:
+            first = time.time() - task["started"]
+        else:
+            seconds.append(time.time() - start)
+    result = {"first_step_seconds": first, "step_seconds": seconds, "losses": losses}
+    result |= {"flops_per_token": flops_per_token(config), "description": compute.description}
+    result["peak_bytes"] = torch.cuda.max_memory_allocated()
+    if task.get("breakdown"):
+        from benchmarks.training.breakdown import table
+
+        accumulation, median = task["accumulation"], sorted(seconds)[len(seconds) // 2]
+        result["breakdown"] = table(
+            lambda: compute.backward(x, y, 1 / accumulation), accumulation, optimizer, task["rates"], median
+        )
+    print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,136 @@
+"""Numbers in fp8: what a scale is, how kernels write with one, and the passes that only fp8 products need.
+
+A tensor in fp8 is the tensor times one scale, cut off at the format's limit. Norms have a scale that follows from their shape. The
+others have the scale of the micro-batch before, with a margin: their largest value is recorded while they are written, so no
+tensor is read once more for it. Formats: e4m3 for activations and weights, e5m2 for gradients (arXiv 2209.05433).
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
+NORM_LIMIT = 448.0
+"""The largest e4m3."""
+
+
+class Slot(NamedTuple):
+    """One tensor's place among the scales."""
+
+    scale: Tensor
+    """0-d fp32: what the tensor is multiplied by."""
+    inverse: Tensor
+    """0-d fp32: 1 / scale, for the product."""
+    amax: Tensor
+    """0-d fp32: grows to the largest magnitude written."""
+    dtype: torch.dtype
+
+
+def first_or(low: Tensor | None, slot: Slot | None, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The three arguments of a kernel's optional fp8 output; `other` stands in where there is none."""
+    return (low, slot.scale, slot.amax) if slot is not None and low is not None else (other, other, other)
+
+
+@triton.jit
+def to_low(x, scale, dtype: tl.constexpr):
+    """x times scale, cut off at the limit of an fp8 format."""
+    limit = 448.0 if dtype == tl.float8e4nv else 57344.0
+    return tl.minimum(tl.maximum(x * scale, -limit), limit).to(dtype)
+
+
+@triton.jit
+def record(amax_ptr, magnitude):
+    """Raise amax to a magnitude; most programs find it there already and leave the memory alone."""
+    if magnitude > tl.load(amax_ptr):
+        tl.atomic_max(amax_ptr, magnitude, sem="relaxed")
+
+
+@triton.jit
+def store_low(x, ptr, place, inside, scale_ptr, amax_ptr):
+    """Write x in fp8 and record its largest magnitude."""
+    record(amax_ptr, tl.max(tl.abs(x)))
+    tl.store(ptr + place, to_low(x, tl.load(scale_ptr), ptr.dtype.element_ty), inside)
+
+
+@triton.jit
+def _transpose(x_ptr, out_ptr, M, N, BLOCK: tl.constexpr):
+    rows = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    columns = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = (rows < M)[:, None] & (columns < N)[None, :]
+    x = tl.load(x_ptr + rows[:, None] * N + columns[None, :], inside)
+    tl.store(out_ptr + columns[:, None] * M + rows[None, :], tl.trans(x), tl.trans(inside))
+
+
+def transpose(x: Tensor) -> Tensor:
+    """x (M, N) of 1-byte numbers -> (N, M), dense."""
+    out = torch.empty(x.size(1), x.size(0), dtype=x.dtype, device=x.device)
+    grid = (triton.cdiv(x.size(0), 128), triton.cdiv(x.size(1), 128))
+    _transpose[grid](x.view(torch.uint8), out.view(torch.uint8), *x.shape, 128, num_warps=8)
+    return out
+
+
+@triton.jit
+def _quantize(x_ptr, out_ptr, scale_ptr, amax_ptr, size, BLOCK: tl.constexpr):
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + place, place < size, 0.0).to(tl.float32)
+    store_low(x, out_ptr, place, place < size, scale_ptr, amax_ptr)
+
+
+def quantize(x: Tensor, slot: Slot) -> Tensor:
+    """A contiguous x in the slot's fp8."""
+    out = torch.empty_like(x, dtype=slot.dtype)
+    _quantize[(triton.cdiv(x.numel(), 8192),)](x, out, slot.scale, slot.amax, x.numel(), 8192, num_warps=8)
+    return out
+
+
+@triton.jit
+def _relu2_low(
+    z_ptr,
+    h_ptr,
+    out_ptr,
+    out_t_ptr,
+    h_inverse_ptr,
+    scale_ptr,
+    amax_ptr,
+    M,
+    N,
+    BACKWARD: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    columns = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    inside = (rows < M)[:, None] & (columns < N)[None, :]
+    place = rows[:, None] * N + columns[None, :]
+    z = tl.load(z_ptr + place, inside, 0.0).to(tl.float32)
+    if BACKWARD:
+        h = tl.load(h_ptr + place, inside, 0.0).to(tl.float32) * tl.load(h_inverse_ptr)
+        z *= 2 * tl.sqrt(h)
+    else:
+        z = tl.maximum(z, 0.0)
+        z *= z
+    store_low(z, out_ptr, place, inside, scale_ptr, amax_ptr)
+    turned = to_low(tl.trans(z), tl.load(scale_ptr), out_t_ptr.dtype.element_ty)
+    tl.store(out_t_ptr + columns.to(tl.int64)[:, None] * M + rows[None, :], turned, tl.trans(inside))
+
+
+def _launch_relu2(z: Tensor, h: Tensor, h_inverse: Tensor, slot: Slot, backward: bool) -> tuple[Tensor, Tensor]:
+    rows, columns = z.shape
+    out = torch.empty(rows, columns, dtype=slot.dtype, device=z.device)
+    turned = torch.empty(columns, rows, dtype=slot.dtype, device=z.device)
+    grid = (triton.cdiv(rows, 128), triton.cdiv(columns, 64))
+    _relu2_low[grid](z, h, out, turned, h_inverse, slot.scale, slot.amax, rows, columns, backward, 128, 64, num_warps=8)
+    return out, turned
+
+
+def relu2_low(z: Tensor, slot: Slot) -> tuple[Tensor, Tensor]:
+    """relu(z)^2 (M, N) in fp8, and the same transposed."""
+    return _launch_relu2(z, z, slot.inverse, slot, False)
+
+
+def relu2_backward_low(dh: Tensor, h: Tensor, h_inverse: Tensor, slot: Slot) -> tuple[Tensor, Tensor]:
+    """The gradient of z in fp8, and the same transposed, from that of h = relu(z)^2 and from h in fp8 with its 1/scale."""
+    return _launch_relu2(dh, h, h_inverse, slot, True)

@@ -1,0 +1,119 @@
+"""Kernels of the optimizer: the elementwise parts of Muon and the whole of AdamW, each one pass over memory."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK = 2048
+
+
+def _grid(x: Tensor) -> tuple[int]:
+    return (triton.cdiv(x.numel(), BLOCK),)
+
+
+@triton.jit
+def _nesterov(gradient_ptr, buffer_ptr, out_ptr, momentum, size, BLOCK: tl.constexpr):
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < size
+    gradient = tl.load(gradient_ptr + place, inside)
+    buffer = tl.load(buffer_ptr + place, inside)
+    buffer += (1 - momentum) * (gradient - buffer)
+    tl.store(buffer_ptr + place, buffer, inside)
+    tl.store(out_ptr + place, (gradient + momentum * (buffer - gradient)).to(out_ptr.dtype.element_ty), inside)
+
+
+def nesterov(gradients: Tensor, momentum_buffer: Tensor, momentum: float, dtype: torch.dtype) -> Tensor:
+    """As `muon.nesterov`."""
+    out = torch.empty_like(gradients, dtype=dtype)
+    _nesterov[_grid(out)](gradients, momentum_buffer, out, momentum, out.numel(), BLOCK)
+    return out
+
+
+@triton.jit
+def _scale_rows(x_ptr, factors_ptr, columns, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    place = row * columns + c
+    x = tl.load(x_ptr + place, c < columns).to(tl.float32) * tl.load(factors_ptr + row)
+    tl.store(x_ptr + place, x.to(x_ptr.dtype.element_ty), c < columns)
+
+
+def _grid_of_rows(x: Tensor) -> tuple[int, int]:
+    return x.size(0) * x.size(1), triton.cdiv(x.size(2), BLOCK)
+
+
+def scale_rows_(x: Tensor, factors: Tensor) -> Tensor:
+    """x (K, m, n) times factors (K, m, 1), over x."""
+    _scale_rows[_grid_of_rows(x)](x, factors, x.size(-1), BLOCK)
+    return x
+
+
+@triton.jit
+def _cautious_update(
+    parameter_ptr, x_ptr, factors_ptr, lr, weight_decay, rows, columns, WIDE: tl.constexpr, BLOCK: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = c < columns
+    place = row * columns + c
+    factor = tl.load(factors_ptr + row // rows * columns + c, inside) if WIDE else tl.load(factors_ptr + row)
+    x = tl.load(x_ptr + place, inside).to(tl.float32) * factor
+    parameter = tl.load(parameter_ptr + place, inside)
+    decay = tl.where(x * parameter >= 0, weight_decay * parameter, 0.0)
+    tl.store(parameter_ptr + place, parameter - lr * (x + decay), inside)
+
+
+def cautious_update(parameters: Tensor, x: Tensor, factors: Tensor, lr: float, weight_decay: float) -> None:
+    """As `muon.cautious_update`, for contiguous stacks."""
+    rows, columns = parameters.shape[-2:]
+    _cautious_update[_grid_of_rows(x)](
+        parameters, x, factors.contiguous(), lr, weight_decay, rows, columns, factors.size(-1) > 1, BLOCK
+    )
+
+
+@triton.jit
+def _adamw(
+    parameter_ptr,
+    gradient_ptr,
+    first_ptr,
+    second_ptr,
+    beta1,
+    beta2,
+    keep,
+    step_size,
+    correction,
+    epsilon,
+    size,
+    BLOCK: tl.constexpr,
+):
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < size
+    gradient = tl.load(gradient_ptr + place, inside)
+    first = tl.load(first_ptr + place, inside).to(tl.float32)
+    second = tl.load(second_ptr + place, inside).to(tl.float32)
+    first += (1 - beta1) * (gradient - first)
+    second += (1 - beta2) * (gradient * gradient - second)
+    tl.store(first_ptr + place, first.to(first_ptr.dtype.element_ty), inside)
+    tl.store(second_ptr + place, second.to(second_ptr.dtype.element_ty), inside)
+    parameter = tl.load(parameter_ptr + place, inside).to(tl.float32) * keep
+    parameter -= step_size * first / (tl.sqrt(second * correction) + epsilon)
+    tl.store(parameter_ptr + place, parameter.to(parameter_ptr.dtype.element_ty), inside)
+
+
+def adamw(
+    parameter: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    beta1: float,
+    beta2: float,
+    keep: float,
+    step_size: float,
+    correction: float,
+    epsilon: float,
+) -> None:
+    """parameter = keep x parameter - step_size x first / (sqrt(second x correction) + epsilon), after taking the gradient in."""
+    _adamw[_grid(parameter)](
+        parameter, gradient, first, second, beta1, beta2, keep, step_size, correction, epsilon, parameter.numel(), BLOCK
+    )

@@ -3,11 +3,14 @@
 A bucket is some consecutive shards, as many as fit into `BUCKET_BYTES` of text; of each run it needs one stretch of bytes.
 """
 
+import os
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
@@ -47,12 +50,18 @@ class Bucket:
 
 @dataclass(frozen=True)
 class EmitJob:
-    """Some buckets of an arm, from `scratch` into the work directory of its text."""
+    """Some buckets of an arm, from `scratch` into the work directory of its text, or, where that is on another machine
+    (None), back into `scratch`, from where `collect` takes them."""
 
     scratch: Scratch
-    work: Work
+    work: Work | None
     buckets: tuple[Bucket, ...]
     threads: int
+
+
+def shards_of(bucket: Bucket) -> int:
+    """How many shards a bucket is."""
+    return len(bucket.shards)
 
 
 def emit(job: EmitJob, tick: Tick) -> None:
@@ -61,20 +70,44 @@ def emit(job: EmitJob, tick: Tick) -> None:
     with ThreadPoolExecutor(job.threads) as encoders, ThreadPoolExecutor(job.threads) as closers:
 
         def one(bucket: Bucket) -> list[Future]:
-            return [closers.submit(job.work.finish, *shard) for shard in _shards(job, bucket, memory)]
+            return [closers.submit(_close, job, *shard) for shard in _shards(job, bucket, memory)]
 
         futures = [encoders.submit(one, bucket) for bucket in job.buckets]
         try:
             for future in as_completed(futures):
                 for shard in future.result():
-                    tick({"units": 1, "rows": shard.result().rows})
+                    tick({"units": 1, "rows": shard.result()})
         except BaseException:
             encoders.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _shards(job: EmitJob, bucket: Bucket, memory: threading.local) -> Iterator[tuple[str, int, str]]:
-    """Write each shard of a bucket: its name, rows and SHA-256."""
+def _close(job: EmitJob, path: Path, name: str, rows: int, digest: str) -> int:
+    """Make a written shard count."""
+    if job.work is not None:
+        job.work.finish(name, rows, digest)
+    else:
+        job.scratch.write(name, [path.read_bytes()])
+        path.unlink()
+    return rows
+
+
+def collect(scratch: Scratch, work: Work, rows: dict[str, int]) -> None:
+    """Bring shards that other machines left in the scratch space into the work directory, several at a time."""
+    there = scratch.sizes()
+
+    def one(name: str) -> None:
+        with work.temporary(name).open("wb") as file:
+            file.write(scratch.read(name, 0, there[name]))
+        work.finish(name, rows[name])
+        scratch.remove(name)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(one, [name for name in rows if name in there and work.done(name) is None]))
+
+
+def _shards(job: EmitJob, bucket: Bucket, memory: threading.local) -> Iterator[tuple[Path, str, int, str]]:
+    """Write each shard of a bucket: where it was written, its name, rows and SHA-256."""
     size = sum(s.end - s.start for s in bucket.stretches)
     data = getattr(memory, "data", None)
     if data is None or len(data) < size:  # a thread's memory is used again: fresh pages cost as much as the reading
@@ -91,8 +124,14 @@ def _shards(job: EmitJob, bucket: Bucket, memory: threading.local) -> Iterator[t
     base = bucket.bounds[0]
     for shard, (start, end) in zip(bucket.shards, pairwise(bucket.bounds), strict=True):
         name = shard_name(shard)
-        digest = write_shard(job.work.temporary(name), ordered_groups(texts, order[start - base : end - base]))
-        yield name, end - start, digest
+        if job.work is not None:
+            path = job.work.temporary(name)
+        else:
+            handle, written = tempfile.mkstemp(suffix=name)
+            os.close(handle)
+            path = Path(written)
+        digest = write_shard(path, ordered_groups(texts, order[start - base : end - base]))
+        yield path, name, end - start, digest
 
 
 def plan_buckets(

@@ -240,6 +240,12 @@ def _scatter(
     ]
     for _ in mapper.run(scatter.scatter, jobs, count):
         pass
+    arrived = {space: space.sizes() for space in spaces.values()}
+    if any(piece.name not in arrived[target.scratch] for piece in pieces for target in piece.targets):
+        raise InputError(
+            f"What workers on other machines wrote is not under the root {root.url}: give one that all of them reach, "
+            "az://container/prefix or a shared folder."
+        )
 
     def maker(arm: Arm) -> Callable[[Work], None]:
         return lambda work: _emit(
@@ -269,14 +275,22 @@ def _emit(
         raise InputError(f"The arm {arm.name} has only {len(kept)} documents with text: {RANKS} are needed.")
     bounds = shard_bounds(len(kept), arm.documents_per_shard)
     shards = len(bounds) - 1
-    finished = [work.done(shard_name(n)) is not None for n in range(shards)]
+    rows = {shard_name(n): bounds[n + 1] - bounds[n] for n in range(shards)}
+    if scratch.url:
+        emit.collect(scratch, work, rows)
+    finished = [work.done(name) is not None for name in rows]
     limit = emit.REMOTE_BUCKET_BYTES if scratch.url else emit.BUCKET_BYTES
     limit = min(limit, int(runs.lengths.sum(dtype=np.int64)) // (2 * mapper.count) + 1)  # something to do for everybody
     buckets = emit.plan_buckets(runs, dropped, bounds, finished, limit)
     count = _Count("shards", shards, progress, sum(finished))
-    jobs = [emit.EmitJob(scratch, work, tuple(batch), mapper.threads) for batch in mapper.batches(buckets)]
+    target = None if scratch.url else work
+    jobs = [
+        emit.EmitJob(scratch, target, tuple(batch), mapper.threads) for batch in mapper.batches(buckets, emit.shards_of)
+    ]
     for _ in mapper.run(emit.emit, jobs, count):
         pass
+    if scratch.url:
+        emit.collect(scratch, work, rows)
     last = shard_name(shards)
     if work.done(last) is None:
         shutil.copyfile(held.path / "shard.parquet", work.temporary(last))

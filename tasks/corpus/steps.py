@@ -13,11 +13,10 @@ from typing import Any
 from prefect import task
 from prefect.context import FlowRunContext
 from prefect.tasks import exponential_backoff
-from prefect.utilities.annotations import quote
 
 from tasks import show
 from tasks.corpus import prepare
-from tasks.corpus.workers import BATCH, Tick, Workers, counted, local_workers, processes
+from tasks.corpus.workers import BATCH, Tick, Workers, counted, cut, local_workers, processes
 from tasks.spec import Arm, Pool
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
@@ -32,13 +31,26 @@ RETRIED: dict[str, Any] = {
 """What the network did is tried again; a blob that changed or a parameter that is wrong is not."""
 
 
+STAGES = {"index_blobs": "read scores", "scatter": "read texts", "emit": "write shards"}
+"""What the tasks of a stage are called in the UI."""
+
+
 @task(task_run_name="{stage} {number} of {total}", **RETRIED)
-def batch(stage: str, number: int, total: int, function: Callable, job: Any, here: bool) -> tuple[Any, list[dict]]:
+def batch(
+    stage: str, number: int, total: int, function: Callable, sealed: "Sealed", here: bool
+) -> tuple[Any, list[dict]]:
     """One job of a preparation; `here`: on this machine, whose processes are kept for the next one."""
     machine = local_workers()
     if here and machine.processes > 1:
-        return processes(machine.processes).submit(counted, function, job).result()
-    return counted(function, job)
+        return processes(machine.processes).submit(counted, function, sealed.job).result()
+    return counted(function, sealed.job)
+
+
+class Sealed:
+    """A job that Prefect does not look into: it would search large arrays for futures."""
+
+    def __init__(self, job: Any):
+        self.job = job
 
 
 @dataclass(frozen=True)
@@ -51,9 +63,9 @@ class PrefectWorkers(Workers):
     def processes(self) -> int:
         return 1 if self.shared else super().processes
 
-    def batches(self, items: Sequence[Any]) -> list[Sequence[Any]]:
-        """Batches of at most 64."""
-        return [items[i : i + BATCH] for i in range(0, len(items), BATCH)]
+    def batches(self, items: Sequence[Any], units: Callable[[Any], int] = lambda item: 1) -> list[list[Any]]:
+        """Jobs of at most 64 blobs or shards: one Prefect task each."""
+        return cut(items, units, BATCH)
 
     def run(self, function: Callable, jobs: Sequence[Any], tick: Tick) -> Iterator[Any]:
         """`function(job, tick)` for each job: on this machine as many at a time as it has processes, elsewhere all."""
@@ -63,8 +75,8 @@ class PrefectWorkers(Workers):
         while True:
             while len(waiting) < ahead and (following := next(todo, None)) is not None:
                 number, job = following
-                stage = function.__name__.replace("_", " ")
-                waiting.append(batch.submit(stage, number, len(jobs), function, quote(job), here=not self.shared))
+                stage = STAGES[function.__name__]
+                waiting.append(batch.submit(stage, number, len(jobs), function, Sealed(job), here=not self.shared))
             if not waiting:
                 return
             result, ticks = waiting.popleft().result()

@@ -42,12 +42,14 @@ class Workers:
         """Threads of one job."""
         return -(-self.count // self.processes)
 
-    def batches(self, items: Sequence[Any]) -> list[Sequence[Any]]:
-        """The items cut into jobs: one for this process alone, a few for each of several."""
+    def batches(self, items: Sequence[Any], units: Callable[[Any], int] = lambda item: 1) -> list[list[Any]]:
+        """The items cut into jobs, in order: one for this process alone, a few for each of several.
+
+        `units` says how many blobs or shards an item is; a job is `BATCH` of them at most, or one item.
+        """
         if self.processes == 1:
-            return [items] if items else []
-        size = max(1, min(BATCH, -(-len(items) // (self.processes * 4))))
-        return [items[i : i + size] for i in range(0, len(items), size)]
+            return [list(items)] if items else []
+        return cut(items, units, max(1, min(BATCH, -(-sum(map(units, items)) // (self.processes * 4)))))
 
     def run(self, function: Callable[[Job, Tick], Result], jobs: Sequence[Job], tick: Tick) -> Iterator[Result]:
         """`function(job, tick)` for each job, results as they come."""
@@ -69,6 +71,19 @@ class Workers:
             if isinstance(error, BrokenProcessPool):
                 processes.cache_clear()
             raise
+
+
+def cut(items: Sequence[Any], units: Callable[[Any], int], size: int) -> list[list[Any]]:
+    """Consecutive items in lists of up to `size` units, at least one item each."""
+    jobs: list[list[Any]] = []
+    filled = size
+    for item in items:
+        if filled + units(item) > size:
+            jobs.append([])
+            filled = 0
+        jobs[-1].append(item)
+        filled += units(item)
+    return jobs
 
 
 @cache

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from conftest import SCORES, rated_table, shard_texts
+from corpora import SCORES, rated_table, shard_texts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

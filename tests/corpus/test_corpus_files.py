@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import SCORES, rated_table, shard_texts, write_corpus
+from corpora import SCORES, rated_table, shard_texts, write_corpus
 
 from tasks.corpus.index import Index
 from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_sample, open_pool

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import write_corpus
+from corpora import write_corpus
 
 from tasks.corpus.prepare import build_arms, open_pool
 from tasks.spec import Arm, Pool

@@ -11,7 +11,7 @@ import huggingface_hub.constants
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import SCORES, shard_texts, write_corpus
+from corpora import SCORES, shard_texts, write_corpus
 
 from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_sample, open_pool, plan_arm
 from tasks.corpus.sample import sample_texts
@@ -186,7 +186,7 @@ def test_a_data_set_of_the_hub_is_read_by_ranges(hub: str, corpus: Path, tmp_pat
 
 def test_a_data_set_that_cannot_be_opened_says_why(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "wrong")
-    with pytest.raises(InputError, match="cannot be opened .*HF_TOKEN"):
+    with pytest.raises(InputError, match=r"cannot be opened .*HF_TOKEN"):
         open_blobs(hub)
     with pytest.raises(InputError, match="names no data set"):
         open_blobs("hf://just-a-name")

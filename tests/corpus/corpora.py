@@ -1,0 +1,50 @@
+"""Small corpora in any shape."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.spec import ENGAGEMENT, FACTUAL, PEDAGOGICAL
+
+SCORES = (PEDAGOGICAL, FACTUAL, ENGAGEMENT)
+
+
+def rated_table(
+    texts: Sequence[str | None], scores: Sequence[Sequence[float | None]], dtype: str = "double"
+) -> pa.Table:
+    """Documents in the production schema: text, tokens, a large embedding, three score columns."""
+    rng = np.random.default_rng(len(texts))
+    columns = {
+        "text": pa.array(texts, pa.string()),
+        "token_count": pa.array([len(t or "") // 4 + 1 for t in texts], pa.int64()),
+        "embedding": pa.array(list(rng.standard_normal((len(texts), 64), np.float32)), pa.list_(pa.float32())),
+    }
+    kind = pa.float64() if dtype == "double" else pa.float32()
+    columns |= {name: pa.array([row[i] for row in scores], kind) for i, name in enumerate(SCORES)}
+    return pa.table(columns)
+
+
+def write_corpus(folder: Path, files: int = 3, rows: int = 120, row_group: int = 40, seed: int = 0) -> list[pa.Table]:
+    """Parquet files of unlike documents with ties and nulls among their scores."""
+    rng = np.random.default_rng(seed)
+    tables = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(files):
+        texts = [
+            f"document {number}/{row} " + " ".join(map(str, rng.integers(0, 99, int(rng.integers(1, 60)))))
+            for row in range(rows)
+        ]
+        scores = [[None if rng.random() < 0.02 else float(rng.integers(0, 6)) for _ in SCORES] for _ in texts]
+        table = rated_table(texts, scores)
+        pq.write_table(table, folder / f"part_{number:03d}.parquet", row_group_size=row_group)
+        tables.append(table)
+    return tables
+
+
+def shard_texts(folder: Path) -> list[list[str]]:
+    """The texts of an arm's shards, the last of which is the holdout."""
+    paths = sorted(folder.glob("shard_*.parquet"))
+    return [pq.read_table(path).column("text").to_pylist() for path in paths]

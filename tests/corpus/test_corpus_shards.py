@@ -1,0 +1,83 @@
+"""Shards as nanochat reads them: eight ranks side by side, row groups of at most 1,024."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.corpus.prepare import build_arms, build_holdout, build_index, plan_arm
+from tasks.corpus.shards import ordered_groups, row_groups, shard_bounds, write_shard
+from tasks.errors import InputError
+from tasks.spec import Arm, Pool
+from tasks.store.artifact import sha256_file
+from tasks.store.root import Root
+
+
+@given(st.integers(8, 100_000))
+def test_row_groups_are_equal_and_a_multiple_of_eight(documents: int) -> None:
+    sizes = np.diff(row_groups(documents))
+    assert len(sizes) % 8 == 0
+    assert sizes.sum() == documents
+    assert sizes.min() >= 1
+    assert sizes.max() <= min(1024, sizes.min() + 1)
+
+
+@given(st.integers(8, 5000), st.integers(16, 500))
+def test_shards_are_full_but_the_last(documents: int, per_shard: int) -> None:
+    sizes = np.diff(shard_bounds(documents, per_shard))
+    assert sizes.sum() == documents
+    assert (sizes[:-2] == per_shard).all()
+    assert sizes[-1] >= 8
+    assert sizes.max() < per_shard + 8
+
+
+def test_fourteen_thousand_documents_are_sixteen_row_groups_of_875(tmp_path: Path) -> None:
+    texts = pa.array([f"text {i} é" for i in range(14_000)], pa.large_string())
+    order = np.random.default_rng(0).permutation(14_000)
+    digest = write_shard(tmp_path / "shard.parquet", ordered_groups(texts, order))
+    assert digest == sha256_file(tmp_path / "shard.parquet")
+    file = pq.ParquetFile(tmp_path / "shard.parquet")
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [875] * 16
+    column = file.metadata.row_group(0).column(0)
+    assert (column.compression, column.statistics, column.has_dictionary_page) == ("ZSTD", None, False)
+    assert file.schema_arrow == pa.schema([("text", pa.string())])
+    assert file.read().column("text").to_pylist() == [f"text {i} é" for i in order]
+
+
+def test_the_holdout_is_the_last_shard_of_every_arm(corpus: Path, tmp_path: Path) -> None:
+    root, pool = Root(tmp_path / "root"), Pool(source=corpus.as_uri(), holdout_documents=40, holdout_fraction=0.2)
+    held = build_holdout(root, pool)
+    arms = build_arms(root, pool, [Arm(), Arm(name="rand16", select="random", order="shuffled")])
+    for arm in arms:
+        last = max(arm.path.glob("shard_*.parquet"))
+        assert last.read_bytes() == (held.path / "shard.parquet").read_bytes()
+    documents = pq.read_table(held.path / "documents.parquet")
+    assert documents.column("document").to_pylist() == list(range(40))
+    assert sorted(set(documents.column("decile").to_pylist())) == list(range(10))
+    score, decile = documents.column("score").to_numpy(), documents.column("decile").to_numpy()
+    assert all(score[decile == d].max() <= score[decile == d + 1].min() for d in range(9))
+    assert documents.column("bytes").to_pylist() == [len(t.encode()) for t in documents.column("text").to_pylist()]
+    blocks = documents.group_by("cluster").aggregate([("row", "min"), ("row", "max"), ("row", "count"), ("row_group", "count_distinct")])  # fmt: skip
+    assert (blocks.column("row_max").to_numpy() - blocks.column("row_min").to_numpy() < blocks.column("row_count").to_numpy()).all()  # fmt: skip
+    assert set(blocks.column("row_group_count_distinct").to_pylist()) == {1}
+
+
+def test_a_plan_counts_exactly_and_needs_the_disk_it_has(corpus: Path, tmp_path: Path) -> None:
+    root, pool = Root(tmp_path / "root"), Pool(source=corpus.as_uri(), holdout_documents=40, holdout_fraction=0.2)
+    plan = plan_arm(root, pool, Arm(share=0.5))
+    index = build_index(root, pool)
+    assert (plan.pool_documents, plan.holdout_documents, plan.documents) == (360, 40, 160)
+    assert (plan.files, plan.blobs_to_read) == (3, 3)
+    assert plan.bytes_to_read <= index.facts["text_bytes_compressed"]
+    (made,) = build_arms(root, pool, [Arm(share=0.5)])
+    assert made.facts["tokens"] == plan.tokens
+    assert plan.score_quantiles["0"] >= plan.pool_score_quantiles["0.4"]
+    assert plan_arm(root, pool, Arm(share=0.5)).reused
+    from dataclasses import replace
+
+    with pytest.raises(InputError, match=r"needs 9,?000\.0 GB under .* are free: make room"):
+        replace(plan, disk_bytes=9 * 10**12).check_disk(root.folder)

@@ -1,0 +1,142 @@
+"""Preparation as Prefect tasks: on threads of the flow's process, and on Dask workers that share nothing but the root."""
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from prefect.testing.utilities import prefect_test_harness
+
+from infra import azurite
+from tasks.corpus import prepare, steps
+from tasks.spec import ENGAGEMENT, FACTUAL, PEDAGOGICAL, Arm, Pool
+from tasks.store.blobs import open_blobs
+from tasks.store.root import Root
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
+
+FILES = 70
+ARMS = [
+    Arm(name="top", share=0.5, documents_per_shard=100),
+    Arm(name="mixed", select="all", order="shuffled", deduplicate=True, documents_per_shard=64),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, rng = tmp_path_factory.mktemp("raw"), np.random.default_rng(0)
+    for number in range(FILES):
+        texts = [f"{number}/{row % 17} " + "word " * int(rng.integers(0, 90)) for row in range(20)]
+        scores = {name: rng.integers(0, 6, 20).astype(float) for name in (PEDAGOGICAL, FACTUAL, ENGAGEMENT)}
+        pq.write_table(pa.table({"text": texts, **scores}), folder / f"{number:03d}.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[bytes]]:
+    """The shards of both arms, made by one thread without Prefect."""
+    made = prepare.build_arms(Root(tmp_path_factory.mktemp("reference")), pool_of(raw.as_uri()), ARMS, workers=1)
+    return [shards(artifact.path) for artifact in made]
+
+
+@pytest.fixture
+def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    if not azurite.available():
+        pytest.skip("Azurite needs Node.js and `npm ci` in infra/")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(azurite.command(port, tmp_path / "azurite"))
+    try:
+        deadline = time.monotonic() + 60
+        while not azurite.answers(port):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string(port))
+        from azure.storage.blob import BlobServiceClient
+
+        BlobServiceClient.from_connection_string(azurite.connection_string(port)).create_container("dask")
+        yield "az://dask"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def pool_of(source: str) -> Pool:
+    return Pool(source=source, holdout_documents=40, holdout_fraction=0.1)
+
+
+def shards(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(folder.glob("shard_*.parquet"))]
+
+
+def run(root: str, source: str, runner: TaskRunner) -> list[dict]:
+    """The steps in a flow; what they return, and the names of the task runs."""
+
+    @flow(task_runner=runner)
+    def preparation() -> list[dict]:
+        from prefect.runtime import flow_run
+
+        made = [{"run": flow_run.id}, steps.index_pool(root, pool_of(source)), steps.holdout(root, pool_of(source))]
+        steps.plan(root, pool_of(source), ARMS[0])
+        return [*made, *steps.arms(root, pool_of(source), ARMS)]
+
+    return preparation()
+
+
+def task_names(flow_run_id: str) -> list[str]:
+    with get_client(sync_client=True) as client:
+        runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])))
+    return sorted(run.name for run in runs)
+
+
+def test_a_batch_of_blobs_is_one_task(raw: Path, tmp_path: Path, reference: list[list[bytes]]) -> None:
+    began, index, held, *arms = run(str(tmp_path / "root"), raw.as_uri(), ThreadPoolTaskRunner())
+    assert (index["documents"], held["documents"]) == (FILES * 20, 40)
+    made = [shards(Root(tmp_path / "root").path(arm["artifact"])) for arm in arms]
+    assert made == reference
+    deadline = time.monotonic() + 30
+    while len(names := task_names(began["run"])) < 8 and time.monotonic() < deadline:
+        time.sleep(0.5)  # the server learns of task runs a little later
+    assert [name for name in names if name.startswith("read")] == [
+        *(f"read scores {i} of 2" for i in (1, 2)),
+        *(f"read texts {i} of 2" for i in (1, 2)),
+    ]
+
+
+def test_two_dask_workers_share_only_the_remote_root(
+    raw: Path, azure: str, tmp_path: Path, reference: list[list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    prefect_dask = pytest.importorskip("prefect_dask")
+    store = open_blobs(azure)
+    for path in sorted(raw.glob("*.parquet")):
+        store.upload(path, f"raw/{path.name}")
+    monkeypatch.setenv("FABRATING_CACHE", str(tmp_path / "cache"))
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        with distributed.Client(cluster) as client:
+            workers = set(client.run(os.getpid).values())
+            assert len(workers) == 2
+            assert os.getpid() not in workers
+        runner = prefect_dask.DaskTaskRunner(address=cluster.scheduler_address)
+        *_, top, mixed = run(f"{azure}/root", f"{azure}/raw", runner)
+    root = Root(f"{azure}/root", cache=tmp_path / "elsewhere")
+    assert [shards(root.open(arm["artifact"]).path) for arm in (top, mixed)] == reference
+    left = [blob.name for blob in open_blobs(azure).list("root") if ".runs" in blob.name or ".index" in blob.name]
+    assert left == []

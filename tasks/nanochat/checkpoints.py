@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from tasks.errors import InputError
-from tasks.nanochat import contract
+from tasks.nanochat import contract, metrics
 from tasks.store.artifact import safe_relative
 from tasks.store.root import Root
 
@@ -112,7 +112,7 @@ def stale(steps: list[int], last: int, every: int | None) -> list[int]:
 
 
 class Keeper:
-    """Mirrors new checkpoints on a thread of its own and drops old ones. Faults of the store are warnings."""
+    """Mirrors new checkpoints (and the metrics) on a thread of its own and drops old ones. Faults of the store are warnings."""
 
     def __init__(self, root: Root, run: str, keep_last: int, keep_every: int | None):
         self._root, self._run, self._last, self._every = root, run, keep_last, keep_every
@@ -133,6 +133,7 @@ class Keeper:
     def _keep(self, step: int) -> None:
         folder = folder_of(self._root, self._run)
         try:
+            self._root.upload_file(self._root.path(f"runs/{self._run}/{metrics.FILE}"))
             for name in [*(files_of(folder, step) or {}), contract.meta_file(step)]:
                 self._root.upload_file(folder / name)
         except Exception as error:  # a store that is away must not stop training: the next checkpoint tries again

@@ -16,6 +16,7 @@ _STEP = re.compile(
     rf" \| tok/sec: ([\d,]+) \| (?:bf16_)?mfu: {_NUMBER}(?: \||$)"
 )
 _VALIDATION = re.compile(rf"Step (\d+) \| Validation bpb: {_NUMBER}\s*$")
+_MEMORY = re.compile(rf"Peak memory usage: {_NUMBER}MiB$")
 _TOLD = "fabrating: "
 LONGEST = 10_000
 """Characters of a line that is looked at."""
@@ -44,7 +45,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class Told:
-    """An event of the overlay, such as saving, saved, evaluating, evaluation."""
+    """An event of the overlay, such as saving, saved, evaluating, evaluation; and `memory`, at nanochat's end."""
 
     event: str
     values: Mapping[str, Any]
@@ -62,7 +63,9 @@ def parse(line: str) -> Step | Validation | Told | None:
             return _step(*match.groups())
         if match := _VALIDATION.match(line):
             return Validation(int(match[1]), float(match[2]))
-    except ValueError:  # digits that are no number after all, such as 1.2.3
+        if match := _MEMORY.match(line):
+            return Told("memory", {"gpu_memory_bytes": round(float(match[1]) * 2**20)})
+    except (ValueError, OverflowError):  # digits that are no number after all, such as 1.2.3
         return None
     return None
 

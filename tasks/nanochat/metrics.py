@@ -6,7 +6,7 @@
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ class Metrics:
     def __init__(self, path: Path, batch_tokens: int):
         self._path, self._batch_tokens = path, batch_tokens
         self._deciles: list[float | None] | None = None
+        self._step = 0
 
     def take(self, sign: Step | Validation | Told) -> None:
         """Write what nanochat said, if it belongs here."""
         if isinstance(sign, Step):
+            self._step = sign.done
             self.write(
                 "train",
                 sign.done,
@@ -43,6 +45,8 @@ class Metrics:
             self._deciles = None
         elif sign.event == "evaluation":
             self._deciles = sign.values.get("bpb_by_decile")
+        elif sign.event == "memory" and sign.values["gpu_memory_bytes"]:  # 0 on a CPU
+            self.write("event", self._step, event="memory", **sign.values)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """Append one line; values of None are left out."""
@@ -81,8 +85,11 @@ def resume(root: Root, run: str, step: int) -> None:
     write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
-def speed(lines: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """Means over the training lines, weighted by time: tokens_per_second, mfu where known. The first step compiles: left out."""
+def speed(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Means over the training lines, weighted by time (tokens_per_second, mfu), and peak_memory_bytes, where known.
+
+    The first step compiles: it is left out.
+    """
     timed = [line for line in lines if line["kind"] == "train" and line.get("step_seconds")][1:]
     seconds = sum(line["step_seconds"] for line in timed)
     if not seconds:
@@ -90,7 +97,8 @@ def speed(lines: Iterable[dict[str, Any]]) -> dict[str, float]:
     mean = {"tokens_per_second": sum(line["tokens_per_second"] * line["step_seconds"] for line in timed) / seconds}
     if all("mfu" in line for line in timed):
         mean["mfu"] = sum(line["mfu"] * line["step_seconds"] for line in timed) / seconds
-    return mean
+    memory = [line["gpu_memory_bytes"] for line in lines if "gpu_memory_bytes" in line]
+    return mean | ({"peak_memory_bytes": max(memory)} if memory else {})
 
 
 def wall_seconds(lines: Iterable[dict[str, Any]]) -> float:

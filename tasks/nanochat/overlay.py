@@ -80,11 +80,12 @@ def guard_process():
 
 
 class Stop:
-    """Whether SIGTERM came, to this rank or another. A rank that does not get to save in time is ended by SIGALRM."""
+    """Whether SIGTERM or SIGINT came, to this rank or another. A rank that does not get to save in time is ended by SIGALRM."""
 
     def __init__(self):
         self.asked = False
-        signal.signal(signal.SIGTERM, self._ask)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
 
     def _ask(self, number, frame):
         self.asked = True

@@ -95,6 +95,8 @@ def with_remote(tmp_path: Path, name: str) -> Root:
 
 def test_checkpoints_are_mirrored_dropped_and_fetched_on_another_machine(tmp_path: Path) -> None:
     here = with_remote(tmp_path, "here")
+    here.path(f"runs/{RUN}").mkdir(parents=True)
+    here.path(f"runs/{RUN}/metrics.jsonl").write_text('{"step": 0, "kind": "event"}\n')
     keeper = Keeper(here, RUN, keep_last=1, keep_every=500)
     for step in (250, 500, 750):
         save(folder_of(here, RUN), step)
@@ -104,7 +106,7 @@ def test_checkpoints_are_mirrored_dropped_and_fetched_on_another_machine(tmp_pat
     there = with_remote(tmp_path, "there")
     assert resume_step(there, RUN, 1) == 750
     mirrored = {blob.name.rsplit("/", 1)[-1] for blob in here.remote.list(f"runs/{RUN}")}
-    assert mirrored == {path.name for path in folder_of(here, RUN).iterdir()}
+    assert mirrored == {"metrics.jsonl", *(path.name for path in folder_of(here, RUN).iterdir())}
     for path in folder_of(there, RUN).iterdir():
         assert path.read_bytes() == (folder_of(here, RUN) / path.name).read_bytes()
 
@@ -133,16 +135,19 @@ def test_metrics_are_those_of_the_built_in_trainer(tmp_path: Path) -> None:
         Step(2, 10, 6.0, 0.2, 1.0, 1_000, 0.4),
         Step(3, 10, 5.0, 0.3, 3.0, 333, 0.2),
         Validation(3, 0.8),
+        Told("memory", {"gpu_memory_bytes": 77 * 2**30}),
     ]
     for sign in signs:
         written.take(sign)
-    event, first, one, _, three, last = read(tmp_path / "metrics.jsonl")
+    event, first, one, _, three, last, memory = read(tmp_path / "metrics.jsonl")
     assert event["kind"] == "event"
     assert (first["kind"], first["bpb"], first["bpb_by_decile"], first["tokens"]) == ("eval", 0.9, deciles, 0)
     assert (one["step"], one["tokens"], one["loss"], one["lr_scale"]) == (1, 1_000, 7.0, 0.1)
     assert three["step_seconds"] == 3.0 and three["mfu"] == 0.2
     assert last["bpb"] == 0.8 and "bpb_by_decile" not in last
+    assert (memory["step"], memory["gpu_memory_bytes"]) == (3, 77 * 2**30)
     mean = speed(read(tmp_path / "metrics.jsonl"))
+    assert mean.pop("peak_memory_bytes") == 77 * 2**30
     assert mean == {"tokens_per_second": pytest.approx(1_999 / 4), "mfu": pytest.approx(0.25)}
 
 

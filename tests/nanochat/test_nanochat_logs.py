@@ -33,6 +33,11 @@ def test_validation() -> None:
     assert parse("Step 00250 | Validation bpb: 0.912345") == Validation(250, 0.912345)
 
 
+def test_peak_memory() -> None:
+    assert parse("Peak memory usage: 73620.12MiB") == Told("memory", {"gpu_memory_bytes": 77196290949})
+    assert parse("Peak memory usage: infMiB") is None
+
+
 def test_an_event_of_the_overlay() -> None:
     assert parse('fabrating: {"event": "saved", "step": 3}\n') == Told("saved", {"step": 3})
 
@@ -74,7 +79,19 @@ PIECES = st.sampled_from(
             " | tok/sec: ",
             "1,2",
         ),
-        *(" | bf16_mfu: ", "inf", "Step ", " | Validation bpb: ", "fabrating: ", '{"event": "x"}', "1e400", "--", "\n"),
+        *(
+            " | bf16_mfu: ",
+            "inf",
+            "Step ",
+            " | Validation bpb: ",
+            "Peak memory usage: ",
+            "MiB",
+            "fabrating: ",
+            '{"event": "x"}',
+            "1e400",
+            "--",
+            "\n",
+        ),
     ]
 )
 

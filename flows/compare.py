@@ -19,6 +19,7 @@ from tasks.tracking.estimate import Estimate, batch_tokens, estimate
 from tasks.tracking.ledger import commit, entries, find, spread_between_seeds
 from tasks.tracking.report import write_verdict
 from tasks.tracking.steps import show_estimate, show_loss_curve, show_scores, show_verdict
+from tasks.tracking.wandb_verdict import send_verdict
 from tasks.verdict.judge import Target, judge
 from tasks.verdict.matched import differences, require_matched
 from tasks.verdict.planning import BESIDE_BYTES, equal_budget, what_seeds_show
@@ -91,6 +92,7 @@ def compare(
     by_arm = {arm.name: [run for run, whole in runs if whole.arm == arm] for arm in arms}
     verdict = judge(store, name, by_arm, target=target, allow=[*allow, *(BESIDE_BYTES if budget == "bytes" else ())])
     made = write_verdict(store, verdict)
+    send_verdict(store, made, verdict, train.wandb)
     show_loss_curve(store, [run for run, _ in runs], [whole.arm.name for _, whole in runs], name)
     facts = {run: store.find(f"runs/{run}/result").facts for run, _ in runs}
     show_scores(name, [{"run": run, "arm": whole.arm.name, "seed": whole.seed, **facts[run]} for run, whole in runs])

@@ -83,7 +83,8 @@ class Inputs:
 def open_inputs(root: Root, job: Job) -> Inputs:
     """Open the packed arm, the pool's tokenizer and the encoded holdout, and check that they belong together.
 
-    Raises InputError when one is missing or they were made with different tokenizers.
+    Raises InputError when one is missing, when they were made with different tokenizers, or when another holdout than that
+    of the evaluation was kept out of the arm.
     """
     length = job.experiment.training.sequence_length
     inputs = Inputs(
@@ -102,9 +103,30 @@ def open_inputs(root: Root, job: Job) -> Inputs:
                 f"{artifact.name} was made with the tokenizer {used}, but that of the pool {job.pool_id} is "
                 f"{inputs.tokenizer.fingerprint}: delete {artifact.path} and prepare it again."
             )
+    _check_holdout(root, job, inputs)
     if inputs.packed.facts["vocab_size"] != inputs.evaluation.facts["vocab_size"]:
         raise InputError(
             f"{inputs.packed.name} has {inputs.packed.facts['vocab_size']:,} tokens in its vocabulary, "
             f"{inputs.evaluation.name} {inputs.evaluation.facts['vocab_size']:,}: prepare both again."
         )
     return inputs
+
+
+def _check_holdout(root: Root, job: Job, inputs: Inputs) -> None:
+    """The documents that are evaluated on must be those that the arm's text was kept free of."""
+    text = root.find(f"arms/{job.arm_id}/text")
+    if text is None:
+        raise InputError(
+            f"There is no arms/{job.arm_id}/text under {root.url}, which says what was held out: prepare the arm."
+        )
+    if inputs.packed.manifest.inputs.get("text") != text.fingerprint:
+        raise InputError(
+            f"{inputs.packed.name} was packed from another text than arms/{job.arm_id}/text: delete {inputs.packed.path} and "
+            f"prepare it again."
+        )
+    kept_out, evaluated = text.inputs.get("holdout"), inputs.evaluation.manifest.inputs.get("holdout")
+    if kept_out is None or kept_out != evaluated:
+        raise InputError(
+            f"The holdout {kept_out} was kept out of {job.arm_id}, but {inputs.evaluation.name} holds the holdout {evaluated}: "
+            f"prepare the pool and the arm again."
+        )

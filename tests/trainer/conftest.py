@@ -12,6 +12,7 @@ from tasks.store.root import Root
 from tasks.trainer.job import Job
 
 POOL, ARM = "pool-0123456789", "arm-0123456789"
+HOLDOUT = "89abcdef01"
 LENGTH = 32
 ROWS = 60
 TEXT = "the cat sat on a mat and saw nine small green birds fly over old hills to sea"
@@ -54,7 +55,8 @@ def write_artifacts(root, rows=ROWS, length=LENGTH, documents=24):
         work.finish("tokenizer.json")
 
     trained = root.build(f"pools/{POOL}/tokenizer", make_trained, spec={"vocab_size": vocab})
-    inputs = {"tokenizer": trained.fingerprint}
+    inputs = {"tokenizer": trained.fingerprint, "holdout": HOLDOUT}
+    text = root.build(f"arms/{ARM}/text", lambda work: None, spec={}, inputs={"holdout": HOLDOUT})
 
     def make_evaluation(work):
         texts = make_texts(documents, seed=1)
@@ -89,6 +91,7 @@ def write_artifacts(root, rows=ROWS, length=LENGTH, documents=24):
         work.finish("rows.bin", rows=rows)
         work.facts.update(rows=rows, sequence_length=length, vocab_size=vocab, bos=bos)
 
+    inputs = {"tokenizer": trained.fingerprint, "text": text.fingerprint}
     root.build(f"arms/{ARM}/packed/{length}", make_packed, spec={}, inputs=inputs)
 
 

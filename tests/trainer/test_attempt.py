@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from ranks import finish, log_of, losses_of, start, train, wait_for_step
 
 from tasks.errors import BusyError, InputError
 from tasks.store.artifact import sha256_file
-from tasks.trainer.job import Job
+from tasks.trainer.job import Job, open_inputs
 from tasks.trainer.locks import hold
 
 
@@ -129,17 +130,33 @@ def test_a_batch_that_two_processes_cannot_share_is_refused(root):
     assert "which 2 processes cannot share equally: set batch_tokens to 64" in failure(root, job)["message"]
 
 
-def test_another_tokenizer_is_refused(root):
-    """The arm was packed with one tokenizer, the pool has another by now."""
-    trained = root.folder / "pools"
-    real = trained.resolve()
-    trained.unlink()
-    subprocess.run(["cp", "-r", str(real), str(trained)], check=True)
-    path = trained / POOL / "tokenizer" / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "0000000000"}))
-    job = make_job(root)
-    assert finish(root, job, start(root, job)) == [65]
-    assert "made with the tokenizer" in failure(root, job)["message"]
+def change_manifest(root, name, **fields):
+    """Another manifest for one artifact of the root's own copy of the shared ones."""
+    for shared in ("pools", "arms"):
+        if (link := root.folder / shared).is_symlink():
+            real = link.resolve()
+            link.unlink()
+            shutil.copytree(real, link)
+    path = root.path(name) / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "sentence"),
+    [
+        (f"pools/{POOL}/tokenizer", {"fingerprint": "0" * 10}, "was made with the tokenizer"),
+        (
+            f"arms/{ARM}/text",
+            {"inputs": {"holdout": "0" * 10}},
+            "The holdout 0000000000 was kept out of arm-0123456789",
+        ),
+        (f"arms/{ARM}/text", {"fingerprint": "0" * 10}, "was packed from another text"),
+    ],
+)
+def test_artifacts_that_do_not_belong_together_are_refused(root, name, fields, sentence):
+    change_manifest(root, name, **fields)
+    with pytest.raises(InputError, match=sentence):
+        open_inputs(root, make_job(root))
 
 
 TAKE = """

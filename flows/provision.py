@@ -4,7 +4,6 @@ from pathlib import Path
 
 from prefect import flow
 
-from tasks import show
 from tasks.hosts import report, steps
 from tasks.hosts.environment import lock_file
 from tasks.hosts.hostkeys import installation_folder
@@ -52,7 +51,7 @@ def gpu_host(host: Host, wheel: str | None = None) -> dict[str, object]:
         setup.facts = steps.look(host.name, steps.Held(remote), host)
         notes = list(remote.notes)
     cost = cost_of_d20(host, facts.gpus[0].name if facts.gpus else None)
-    show.markdown(f"host-{host.name}", report.provisioned(setup, outcomes, notes, [cost]), "What is on the host")
+    steps.show_report(f"host-{host.name}", report.provisioned(setup, outcomes, notes, [cost]), "What is on the host")
     return {"host": host.name, "changed": [outcome.step for outcome in outcomes if outcome.changed]}
 
 
@@ -68,5 +67,5 @@ def remove_host(host: Host, artifacts: bool = False, force: bool = False) -> dic
     with Remote(host) as remote:
         outcomes = steps.remove(host.name, steps.Held(remote), host, artifacts, force)
     outcomes.append(steps.forget_worker(host.name, host.work_pool))
-    show.markdown(f"host-{host.name}", report.removed(host, outcomes), "What was removed from the host")
+    steps.show_report(f"host-{host.name}", report.removed(host, outcomes), "What was removed from the host")
     return {"host": host.name, "changed": [outcome.step for outcome in outcomes if outcome.changed]}

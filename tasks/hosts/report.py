@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tasks.hosts.facts import Facts
 from tasks.hosts.provision import Outcome, Setup
+from tasks.hosts.transfer import Moved
 from tasks.spec import Host
 
 
@@ -85,3 +86,23 @@ def _costs(costs: Sequence[Cost]) -> list[str]:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def moved(transfers: Sequence[Moved]) -> str:
+    """The report of transfers: what there was, what was missing, how fast and how it travelled."""
+    lines = [
+        "| artifact | files | MB | sent, MB | MB/s | sent again | way |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for one in transfers:
+        rate = one.sent / one.seconds / 1e6 if one.seconds else 0.0
+        cells = (
+            one.files or "",
+            f"{one.bytes / 1e6:,.1f}",
+            f"{one.sent / 1e6:,.1f}",
+            f"{rate:,.1f}",
+            one.again,
+            one.way,
+        )
+        lines.append(f"| {_cell(one.name)} | " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"

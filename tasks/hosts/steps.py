@@ -5,6 +5,7 @@ from typing import Any
 
 from httpx import HTTPStatusError
 from prefect import task
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import WorkerStatus
@@ -16,7 +17,9 @@ from tasks.errors import InputError
 from tasks.hosts import provision
 from tasks.hosts.facts import Facts
 from tasks.hosts.provision import Outcome
-from tasks.hosts.ssh import Remote
+from tasks.hosts.ssh import Machine, Remote
+from tasks.hosts.transfer import Moved
+from tasks.hosts.transfer import move as move_artifact
 from tasks.spec import Host
 
 RETRIED: dict[str, Any] = {
@@ -29,6 +32,11 @@ RETRIED: dict[str, Any] = {
 }
 ONLINE_SECONDS = 90
 PATH_OF_WORKER: Any = "/work_pools/{work_pool_name}/workers/{name}"
+
+
+def show_report(key: str, text: str, description: str) -> None:
+    """Show a report in the UI; called inside a flow."""
+    create_markdown_artifact(text, key=show.key(key), description=description)
 
 
 class Held:
@@ -104,3 +112,17 @@ def remove(name: str, remote: Held, host: Host, artifacts: bool, force: bool) ->
     for outcome in outcomes:
         show.log().info("%s: %s", outcome.step, outcome.text)
     return outcomes
+
+
+@task(task_run_name="move {name}", **RETRIED)
+def move(name: str, source: Held, source_root: str, target: Held, target_root: str, streams: int) -> Moved:
+    """Bring one artifact from one place to another."""
+    ends: tuple[Machine, Machine] = (source.value, target.value)
+    with show.progress("Transfer") as progress:
+        moved = move_artifact(ends[0], source_root, ends[1], target_root, name, streams=streams, progress=progress)
+    for machine in ends:
+        for note in getattr(machine, "notes", ()):
+            show.log().warning(note)
+    rate = moved.sent / moved.seconds / 1e6 if moved.seconds else 0.0
+    show.log().info("%s: %.2f GB %s, %.0f MB/s, %d sent again", name, moved.sent / 1e9, moved.way, rate, moved.again)
+    return moved

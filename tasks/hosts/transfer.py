@@ -6,15 +6,18 @@ is visible is whole. A folder without a manifest is listed and hashed at its sou
 """
 
 import contextlib
+import json
 import os
 import shlex
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tasks.errors import DamagedError, InputError
+from tasks.hosts import bulk
 from tasks.hosts.bridge import Bridge, bridge
-from tasks.hosts.facts import script
+from tasks.hosts.facts import identify, script
 from tasks.hosts.ssh import LinkError, Local, Machine, Remote, ssh_options
 from tasks.hosts.streams import FAST_SSH, RSYNC, run_streams, share_out
 from tasks.progress import Progress, silent
@@ -271,3 +274,48 @@ def _publish(target: Place, incoming: str, final: str, manifest: str | None) -> 
         final,
         timeout=600,
     )
+
+
+BULK = (
+    'cd "$1" && set -a && . ./secrets.env && set +a && exec ./venv/bin/python -m tasks.hosts.bulk "$2" "$3" "$4" "$5"'
+)
+BULK_SECONDS = 24 * 3600
+
+
+def move(
+    source: Machine,
+    source_root: str,
+    target: Machine,
+    target_root: str,
+    name: str,
+    *,
+    streams: int = 4,
+    progress: Progress = silent,
+) -> Moved:
+    """`transfer` for roots that may be blob stores (`az://...`): those are read and written by the machine at the other end.
+
+    A host at the other end must be provisioned. Raises InputError when both roots are blob stores.
+    """
+    stores = [_is_store(source_root), _is_store(target_root)]
+    if not any(stores):
+        return transfer(
+            place(source, source_root), place(target, target_root), name, streams=streams, progress=progress
+        )
+    if all(stores):
+        raise InputError(f"{source_root} and {target_root} are both blob stores: copy between them with azcopy.")
+    started = time.monotonic()
+    action, url = ("fetch", source_root) if stores[0] else ("send", target_root)
+    machine, root = (target, target_root) if stores[0] else (source, source_root)
+    if isinstance(machine, Remote):
+        folder = identify(machine, machine.host.folder).folder
+        there = place(machine, root).root
+        seen = machine.run(BULK, folder, action, url, name, there, timeout=BULK_SECONDS)
+        result = json.loads(seen.out.splitlines()[-1])
+    else:
+        result = {"fetch": bulk.fetch, "send": bulk.send}[action](url, name, Path(root), progress)
+    seconds = round(time.monotonic() - started, 2)
+    return Moved(name, 0, result["bytes"], result["sent"], 0, 1, seconds, result["way"])
+
+
+def _is_store(root: str) -> bool:
+    return "://" in root

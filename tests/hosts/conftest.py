@@ -1,17 +1,16 @@
 """Hosts for the tests of this room: real ones in namespaces, and a stand-in for the Prefect server's health endpoint."""
 
 import http.server
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import hosts_lab as labs
 import pytest
+from hosts_lab import parameters
 
 from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.ssh import Remote
-from tasks.spec import Host
-from tests.hosts import lab as labs
 
 
 @pytest.fixture(scope="session")
@@ -41,21 +40,6 @@ def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def known(installation: Path) -> KnownHosts:
     return KnownHosts(installation / "known_hosts")
-
-
-def parameters(machine: labs.Host, **changes: object) -> Host:
-    """Parameters of a lab's host: CPU, with the environment of the tests as the prepared one."""
-    fields = {
-        "name": machine.name,
-        "address": machine.address,
-        "port": machine.port,
-        "user": labs.USER,
-        "key_file": str(machine.key),
-        "gpus": 0,
-        "folder": "fab rating",
-        "python_environment": sys.prefix,
-    }
-    return Host(**{**fields, **changes})
 
 
 @pytest.fixture

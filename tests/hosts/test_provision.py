@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hosts_lab import Host as Machine
+from hosts_lab import Lab, parameters
 
 from tasks.errors import InputError
 from tasks.hosts import environment, provision, report
@@ -15,9 +17,6 @@ from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.provision import STEPS, Outcome, Setup, run_step
 from tasks.hosts.ssh import LinkError, Local, Remote
 from tasks.hosts.wheel import CHECKOUT, build_wheel
-from tests.hosts.conftest import parameters
-from tests.hosts.lab import Host as Machine
-from tests.hosts.lab import Lab
 
 SECRET = {"WANDB_API_KEY": "it's $(no) `secret`\\", "AZURE_STORAGE_KEY": "a+/=="}
 QUICK = [step for step in STEPS if step != "smoke"]

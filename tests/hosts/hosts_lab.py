@@ -12,6 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from tasks.spec import Host as Parameters
+
 SSHD = "/usr/sbin/sshd"
 USER = "rented"
 TOOLS = (SSHD, "ip", "unshare", "nsenter", "ssh-keygen", "rsync")
@@ -217,3 +219,18 @@ class Lab:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def parameters(machine: Host, **changes: object) -> Parameters:
+    """Parameters of a lab's host: CPU, with the environment of the tests as the prepared one."""
+    fields = {
+        "name": machine.name,
+        "address": machine.address,
+        "port": machine.port,
+        "user": USER,
+        "key_file": str(machine.key),
+        "gpus": 0,
+        "folder": "fab rating",
+        "python_environment": sys.prefix,
+    }
+    return Parameters(**{**fields, **changes})

@@ -1,0 +1,58 @@
+"""Artifacts from host to host, and to and from the blob store."""
+
+import contextlib
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from tasks.hosts import report, steps
+from tasks.hosts.ssh import Local, Machine, Remote
+from tasks.spec import Host
+from tasks.store.root import DEFAULT_ROOT
+
+
+@flow(name="transfer", flow_run_name="{names[0]}")
+def shards(
+    names: Annotated[list[str], Field(min_length=1)],
+    source: Host | None = None,
+    target: Host | None = None,
+    source_root: str = "",
+    target_root: str = "",
+    streams: Annotated[int, Field(ge=1, le=32)] = 4,
+) -> list[dict[str, object]]:
+    """Move artifacts (or folders of shards) between two machines, or between a machine and the blob store.
+
+    Two hosts that reach each other exchange the bytes directly, others through this machine. Every file is compared with its
+    SHA-256 and sent again when it differs; a transfer that was cut goes on where it stopped.
+
+    Args:
+        names: Artifacts by name below the root, such as arms/top16-0a1b2c3d4e/text.
+        source: The host that has them; empty: this machine, or the blob store that source_root names.
+        target: The host that gets them; empty: this machine, or the blob store that target_root names.
+        source_root: Folder or az:// URL; empty: the host's own root.
+        target_root: Folder or az:// URL; empty: the host's own root.
+        streams: Parallel rsync streams.
+    """
+    with contextlib.ExitStack() as stack:
+        ends = [
+            (_machine(host, stack), root or _own_root(host))
+            for host, root in ((source, source_root), (target, target_root))
+        ]
+        (there, from_root), (here, to_root) = ends
+        moved = [steps.move(name, steps.Held(there), from_root, steps.Held(here), to_root, streams) for name in names]
+    steps.show_report(f"transfer-{names[0]}", report.moved(moved), "What was moved")
+    return [
+        {"name": one.name, "bytes": one.bytes, "sent": one.sent, "seconds": one.seconds, "way": one.way}
+        for one in moved
+    ]
+
+
+def _machine(host: Host | None, stack: contextlib.ExitStack) -> Machine:
+    return stack.enter_context(Remote(host)) if host else Local()
+
+
+def _own_root(host: Host | None) -> str:
+    if host is None:
+        return DEFAULT_ROOT
+    return host.root or f"{host.folder}/root"

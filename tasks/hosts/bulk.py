@@ -1,0 +1,138 @@
+"""Artifacts between a folder and the blob store, without a detour: `python -m tasks.hosts.bulk fetch|send URL NAME ROOT`.
+
+It runs here or on a provisioned host, next to the folder. azcopy fetches where it can, the object store's client otherwise.
+Files are compared with the manifest's SHA-256 after fetching and before sending; the manifest travels last.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tasks.errors import DamagedError, InputError
+from tasks.progress import Progress, silent
+from tasks.store.artifact import MANIFEST, FileRecord, Manifest, read_manifest, safe_relative, sha256_file, verify
+from tasks.store.blobs import Blob, open_blobs
+from tasks.store.bulk import copy_blobs, why_not
+
+PARALLEL = 8
+ROUNDS = 3
+WRONG_INPUT = 66
+
+
+def fetch(url: str, name: str, root: Path, progress: Progress = silent) -> dict[str, int | str]:
+    """Bring an artifact from the store at `url` below the folder `root`; what is there and right is kept.
+
+    Returns bytes, bytes that were missing, and the way. Raises InputError when there is no such artifact or the disk is too
+    small, DamagedError when the store's files differ from their manifest.
+    """
+    store = open_blobs(url)
+    raw = store.read_if_exists(f"{safe_relative(name)}/{MANIFEST}")
+    if raw is None:
+        raise InputError(f"There is no complete artifact {name} at {url}: check the name.")
+    manifest = Manifest.from_json(raw, f"{url}/{name}/{MANIFEST}")
+    final = root / name
+    total = sum(record.bytes for record in manifest.files)
+    if final.is_dir() and read_manifest(final) == manifest:
+        return {"bytes": total, "sent": 0, "way": "already there"}
+    incoming = final.with_name(f".{final.name}.incoming")
+    incoming.mkdir(parents=True, exist_ok=True)
+    missing = _missing(incoming, manifest.files)
+    sent = sum(record.bytes for record in missing)
+    if sent > shutil.disk_usage(incoming).free:
+        raise InputError(
+            f"{incoming} needs {sent / 1e9:.1f} GB more than its disk has free: make room, or give another root."
+        )
+    bulk = why_not(url) is None
+    for _ in range(ROUNDS):
+        done = total - sum(record.bytes for record in missing)
+        progress(f"fetch {name}", done, total, {})
+        if not missing:
+            break
+        if bulk:
+            listed = {blob.name: blob for blob in open_blobs(f"{url.rstrip('/')}/{name}").list()}
+            copy_blobs(f"{url.rstrip('/')}/{name}", [_listed(listed, record, url) for record in missing], incoming)
+        else:
+            with ThreadPoolExecutor(PARALLEL) as pool:
+                list(pool.map(lambda record: _download(store, name, record, incoming), missing))
+        missing = _missing(incoming, manifest.files)
+    if missing:
+        raise DamagedError(f"{url}/{name}/{missing[0].path} is not what its manifest says: prepare {name} again.")
+    (incoming / MANIFEST).write_bytes(raw)
+    if final.is_dir():
+        shutil.rmtree(final)
+    incoming.rename(final)
+    return {"bytes": total, "sent": sent, "way": "azcopy" if bulk else "object store client"}
+
+
+def send(url: str, name: str, root: Path, progress: Progress = silent) -> dict[str, int | str]:
+    """Bring an artifact from the folder `root` to the store at `url`; what is there with the right size is kept.
+
+    Raises InputError when there is no such artifact, DamagedError when a file differs from the manifest.
+    """
+    folder = root / safe_relative(name)
+    manifest = read_manifest(folder) if folder.is_dir() else None
+    if manifest is None:
+        raise InputError(f"There is no complete artifact {name} in {root}: check the name.")
+    verify(folder, manifest)
+    store = open_blobs(url)
+    total = sum(record.bytes for record in manifest.files)
+    raw = (folder / MANIFEST).read_bytes()
+    if store.read_if_exists(f"{name}/{MANIFEST}") == raw:
+        return {"bytes": total, "sent": 0, "way": "already there"}
+    there = {blob.name: blob.size for blob in store.list(name)}
+    missing = [record for record in manifest.files if there.get(f"{name}/{record.path}") != record.bytes]
+    sent = sum(record.bytes for record in missing)
+    progress(f"send {name}", total - sent, total, {})
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        list(pool.map(lambda record: store.upload(folder / record.path, f"{name}/{record.path}"), missing))
+    there = {blob.name: blob.size for blob in store.list(name)}
+    for record in manifest.files:
+        if there.get(f"{name}/{record.path}") != record.bytes:
+            raise ConnectionError(f"{url}/{name}/{record.path} did not arrive whole: run again.")
+    store.write(f"{name}/{MANIFEST}", raw)
+    progress(f"send {name}", total, total, {})
+    return {"bytes": total, "sent": sent, "way": "object store client"}
+
+
+def _missing(folder: Path, files: Sequence[FileRecord]) -> list[FileRecord]:
+    """Files that are not there with the right contents; wrong ones are deleted."""
+
+    def wrong(record: FileRecord) -> bool:
+        path = folder / record.path
+        if path.is_file() and path.stat().st_size == record.bytes and sha256_file(path) == record.sha256:
+            return False
+        path.unlink(missing_ok=True)
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        return [record for record, bad in zip(files, pool.map(wrong, files), strict=True) if bad]
+
+
+def _download(store, name: str, record: FileRecord, folder: Path) -> None:
+    target = folder / record.path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    store.download(f"{name}/{record.path}", target)
+
+
+def _listed(blobs: dict[str, Blob], record: FileRecord, url: str) -> Blob:
+    if record.path not in blobs:
+        raise DamagedError(f"{url} lacks {record.path}, which its manifest names: prepare the artifact again.")
+    return blobs[record.path]
+
+
+def main(arguments: list[str]) -> int:
+    """The command line: prints the result as JSON, or one sentence and status 66 when a person must change something."""
+    action, url, name, root = arguments
+    try:
+        print(json.dumps({"fetch": fetch, "send": send}[action](url, name, Path(root))))
+    except (InputError, DamagedError) as error:
+        print(error, file=sys.stderr)
+        return WRONG_INPUT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,86 @@
-"""How long preparing an arm takes, from measured rates."""
+"""How long preparing an arm takes, and what it needs, before there is an index: from sizes and measured rates.
 
-CPU_BYTES_PER_SECOND = 85e6
-"""Decoded text that one core takes through the text pass: decode, order, spill, zstd level 3."""
+The rates were measured by `python -m benchmarks.data floor` on one core of an AMD EPYC (Zen 3 class) virtual machine.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+DECODE_BYTES_PER_SECOND = 380e6
+"""Decoded text that one core reads from snappy Parquet, orders and writes as runs."""
+
+ENCODE_BYTES_PER_SECOND = 110e6
+"""Decoded text that one core reads from runs, orders, compresses with zstd level 3, hashes and writes."""
+
+CPU_BYTES_PER_SECOND = 1 / (1 / DECODE_BYTES_PER_SECOND + 1 / ENCODE_BYTES_PER_SECOND)
+"""Decoded text that one core takes through the whole pass."""
+
+INDEX_DOCUMENTS_PER_SECOND = 1.0e6
+"""Documents whose scores one core decodes and writes."""
+
+TEXT_PART = 0.18
+"""Compressed text of all bytes of a raw file with embeddings."""
+
+SCORE_PART = 0.007
+"""Footers, scores and token counts of all bytes."""
+
+EXPANSION = 2.0
+"""Decoded text for one byte of compressed text in the raw files (snappy)."""
+
+SHARD_PART = 0.42
+"""Bytes of a shard for one byte of decoded text."""
+
+BYTES_PER_DOCUMENT = 30
+MEMORY_PER_WORKER = 260e6
+MEMORY_BASE = 250e6
+EFFICIENCY = 0.8
+"""Part of the cores and of the line that is in use on average."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds of each phase, what limits it, bytes over the wire, memory and disk."""
+
+    cores: int
+    gbit: float
+    share: float
+    documents: int
+    read_bytes: float
+    index_seconds: float
+    text_seconds: float
+    shard_seconds: float
+    limited_by: str
+    memory_bytes: float
+    disk_bytes: float
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole preparation."""
+        return self.index_seconds + self.text_seconds + self.shard_seconds
+
+
+def estimate(documents: int, raw_bytes: float, *, cores: int, gbit: float, share: float) -> dict[str, Any]:
+    """What preparing `share` of a rated pool takes on one machine with `cores` cores and a line of `gbit` Gbit/s.
+
+    All of the text column is read and decoded whatever the share, because the best documents lie in every row group;
+    ordering and encoding is for the share alone. JSON-ready.
+    """
+    line, used = gbit * 1e9 / 8 * EFFICIENCY, cores * EFFICIENCY
+    text, scores = raw_bytes * TEXT_PART, raw_bytes * SCORE_PART
+    decoded = text * EXPANSION
+    reading, decoding = text / line, decoded / DECODE_BYTES_PER_SECOND / used
+    encoding = share * decoded / ENCODE_BYTES_PER_SECOND / used
+    made = Estimate(
+        cores=cores,
+        gbit=gbit,
+        share=share,
+        documents=int(documents * share),
+        read_bytes=text + scores,
+        index_seconds=max(scores / line, documents / INDEX_DOCUMENTS_PER_SECOND / used),
+        text_seconds=max(reading, decoding),
+        shard_seconds=encoding,
+        limited_by="the line" if reading > decoding + encoding else "the cores",
+        memory_bytes=MEMORY_BASE + documents * BYTES_PER_DOCUMENT + cores * MEMORY_PER_WORKER,
+        disk_bytes=share * decoded * (1 + SHARD_PART),
+    )
+    return {**asdict(made), "seconds": made.seconds}

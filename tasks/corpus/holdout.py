@@ -26,7 +26,7 @@ from tasks.errors import InputError
 from tasks.progress import Progress
 from tasks.spec import Pool
 from tasks.store.artifact import Artifact, Work
-from tasks.store.blobs import Blobs
+from tasks.store.blobs import Blob, Blobs
 
 BLOCK_ROWS = 1000
 BLOCKS = 64
@@ -114,28 +114,33 @@ def build(work: Work, pool: Pool, source: Blobs, index: Index, threads: int, pro
     )
 
 
-def _read(pool: Pool, source: Blobs, index: Index, blocks: np.ndarray, threads: int) -> Iterator[pa.Table]:
-    """The documents of each block, in the order of `blocks`."""
+def _read(pool: Pool, source: Blobs, index: Index, blocks: np.ndarray, threads: int) -> list[pa.Table]:
+    """The documents of each block, in the order of `blocks`; a row group with several blocks is read once."""
     footers = index.footers(sorted({int(index.file[group]) for group in blocks[:, 0]}))
+    wanted: dict[int, list[int]] = {}
+    for number, group in enumerate(blocks[:, 0].tolist()):
+        wanted.setdefault(group, []).append(number)
 
-    def items() -> Iterator[tuple[tuple, object, Sequence[Range]]]:
-        for group, first, rows in blocks.tolist():
-            file = int(index.file[group])
-            reading = index.reading([group], footers[file])
+    def items() -> Iterator[tuple[tuple, Blob, Sequence[Range]]]:
+        for group, numbers in wanted.items():
+            reading = index.reading([group], footers[int(index.file[group])])
             dump = _dump_range(reading)
             if dump is not None:
                 reading = replace(reading, ranges=(*reading.ranges, dump))
-            yield (reading, group, first, rows, dump is not None), reading.blob, reading.requests()
+            yield (reading, group, numbers, dump is not None), reading.blob, reading.requests()
 
-    def handle(item: tuple, parts: Parts) -> pa.Table:
-        reading, group, first, rows, dump = item
+    def handle(item: tuple, parts: Parts) -> dict[int, pa.Table]:
+        reading, group, numbers, dump = item
         try:
             table = reading.table(parts, [pool.text_column, DUMP] if dump else [pool.text_column])
-            texts = take_texts(reading, table.column(pool.text_column), np.arange(first, first + rows))
+            return {number: block(reading, group, table, dump, *blocks[number, 1:].tolist()) for number in numbers}
         except BadFile as error:
             if pool.skip_bad_files:
-                return SCHEMA.empty_table()
+                return {number: SCHEMA.empty_table() for number in numbers}
             raise InputError(f"{source.url}/{error}: repair or remove the file, or set skip_bad_files.") from error
+
+    def block(reading: Reading, group: int, table: pa.Table, dump: bool, first: int, rows: int) -> pa.Table:
+        texts = take_texts(reading, table.column(pool.text_column), np.arange(first, first + rows))
         folder = PurePosixPath(reading.blob.name).parent.as_posix()
         sources = pa.array([folder if folder != "." else ""] * rows, pa.string())
         if dump:
@@ -150,7 +155,10 @@ def _read(pool: Pool, source: Blobs, index: Index, blocks: np.ndarray, threads: 
         ]
         return pa.table(columns, schema=SCHEMA)
 
-    yield from fetch_ahead(source, items(), handle, threads=threads)
+    found: dict[int, pa.Table] = {}
+    for tables in fetch_ahead(source, items(), handle, threads=threads):
+        found |= tables
+    return [found[number] for number in range(len(blocks))]
 
 
 def _dump_range(reading: Reading) -> Range | None:

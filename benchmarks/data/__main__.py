@@ -1,0 +1,46 @@
+"""Benchmarks of the data path.
+
+python -m benchmarks.data peers --files 48 --rows 16000 --repeats 3     ours against scripts, Polars, DuckDB
+python -m benchmarks.data floor --files 48 --rows 16000                 where the time goes, against each step alone
+python -m benchmarks.data blobs --blobs 3250                            thousands of small blobs under Prefect
+python -m benchmarks.data estimate                                      248 GB and 52 M documents, from measured rates
+"""
+
+import argparse
+from pathlib import Path
+
+from benchmarks.data import blobs, compare, floor, projection
+
+DEFAULT = ["script-8", "script-16", "polars", "polars-400", "duckdb", "ours"]
+
+
+def main() -> None:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+
+    def command(name: str, function, text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text)
+        made.set_defaults(function=function)
+        made.add_argument("--folder", type=Path, default=Path(".fabrating/bench-data"), help="raw data and output")
+        return made
+
+    peers = command("peers", compare.main, "ours against what else one would use")
+    one = command("floor", floor.main, "each step alone, and all of them together")
+    for sub in (peers, one):
+        sub.add_argument("--files", type=int, default=48)
+        sub.add_argument("--rows", type=int, default=16_000)
+        sub.add_argument("--repeats", type=int, default=3)
+        sub.add_argument("--delay", type=float, default=0.02, help="seconds before each answer of the store")
+    peers.add_argument("--share", type=float, default=1.0, help="part of the documents, the best ones")
+    peers.add_argument("--peers", nargs="+", default=DEFAULT)
+    small = command("blobs", blobs.main, "thousands of small blobs under Prefect on SQLite")
+    small.add_argument("--blobs", type=int, default=3_250)
+    small.add_argument("--rows", type=int, default=40)
+    command("estimate", projection.main, "248 GB and 52 M documents on 2, 16 and 64 cores")
+    arguments = parser.parse_args()
+    arguments.function(arguments)
+
+
+if __name__ == "__main__":
+    main()

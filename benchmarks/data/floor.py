@@ -1,0 +1,103 @@
+"""Where the time goes: the CPU that each step of a preparation needs alone, against what the whole takes.
+
+The floor is what reading, decoding, ordering, writing and reading runs, encoding and hashing cost together, spread over all
+cores with nothing waiting for anything: the least for a preparation that sorts more text than it holds.
+"""
+
+import argparse
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.data import corpus
+from benchmarks.data.measure import measure, serving
+from tasks.corpus.parquet import chunk_range, coalesce
+from tasks.corpus.shards import ordered_groups, write_shard
+from tasks.store.blobs import open_blobs
+
+SHARD = 14_000
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Measure the steps and the whole in turn, `repeats` times; print medians."""
+    folder = arguments.folder.absolute()
+    raw = corpus.write(folder / "store", arguments.files, arguments.rows)
+    cores = len(os.sched_getaffinity(0))
+    log = folder / "requests.tsv"
+    runs: list[dict[str, float]] = []
+    walls, cpus = [], []
+    with serving(folder / "store", arguments.delay, log):
+        for _ in range(arguments.repeats):
+            spent = {"read the text column": read(f"az://{raw.name}", sorted(raw.glob("*.parquet")))}
+            out = folder / "floor"
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir()
+            with ThreadPoolExecutor(cores) as pool:
+                for one in pool.map(lambda path: steps(path, out), sorted(raw.glob("*.parquet"))):  # noqa: B023
+                    for name, seconds in one.items():
+                        spent[name] = spent.get(name, 0.0) + seconds
+            shutil.rmtree(out)
+            runs.append(spent)
+            whole = measure("ours", f"az://{raw.name}", folder / "out", 1.0, log)
+            walls.append(whole.wall)
+            cpus.append(whole.cpu)
+    medians = {name: median(run[name] for run in runs) for name in runs[0]}
+    floor = sum(medians.values())
+    print("| step alone | CPU s |\n| --- | --- |")
+    for name, seconds in medians.items():
+        print(f"| {name} | {seconds:.2f} |")
+    print(f"| floor | {floor:.2f} |\n| the whole preparation | {median(cpus):.2f} |")
+    print(f"\nwall: floor {floor / cores:.2f} s on {cores} cores, the whole {median(walls):.2f} s")
+    print(f"the whole against the floor: CPU {median(cpus) / floor:.2f}, wall {median(walls) * cores / floor:.2f}")
+
+
+def read(url: str, paths: list[Path]) -> float:
+    """CPU seconds of fetching the text column's ranges of all files and dropping them."""
+    source = open_blobs(url)
+    began = time.process_time()
+    with ThreadPoolExecutor(32) as pool:
+        for blob, path in zip(source.list(suffix=".parquet"), paths, strict=True):
+            footer = pq.read_metadata(path)
+            places = [chunk_range(blob.name, blob.size, footer, g, 0) for g in range(footer.num_row_groups)]
+            list(pool.map(lambda r, b=blob: len(source.read_range(b, r.start, r.end)), coalesce(places)))
+    return time.process_time() - began
+
+
+def steps(path: Path, out: Path) -> dict[str, float]:
+    """CPU seconds of this thread for each step of one file."""
+    spent: dict[str, float] = {}
+
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
+        began = time.thread_time()
+        yield
+        spent[name] = spent.get(name, 0.0) + time.thread_time() - began
+
+    data = pa.py_buffer(path.read_bytes())
+    with timed("decode"):
+        reader = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+        groups = list(range(reader.num_row_groups))
+        column = reader.read_row_groups(groups, columns=["text"], use_threads=False).column(0)
+    with timed("order"):
+        texts = pa.concat_arrays(column.cast(pa.large_string()).chunks)
+        texts = texts.take(pa.array(np.random.default_rng(0).permutation(len(texts))))
+    with timed("write runs"), (out / f"{path.stem}.run").open("wb", buffering=0) as file:
+        file.write(texts.buffers()[2])
+    with timed("read runs"), (out / f"{path.stem}.run").open("rb", buffering=0) as file:
+        buffer = memoryview(bytearray(1 << 20))
+        while file.readinto(buffer):
+            pass
+    with timed("order, encode, hash and write shards"):
+        for start in range(0, len(texts), SHARD):
+            rows = np.arange(start, min(start + SHARD, len(texts)))
+            write_shard(out / f"{path.stem}-{start}.parquet", ordered_groups(texts, rows))
+    return spent

@@ -1,0 +1,101 @@
+"""Run one peer in a process of its own and measure it from outside: wall, CPU, peak memory, bytes and requests on the wire."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""The published key of the emulator's account; the server does not look at it."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run: seconds of wall and CPU, peak MiB of the process tree, MB and requests on the wire, bytes written."""
+
+    wall: float
+    cpu: float
+    memory: float
+    wire: float
+    requests: int
+    written: float
+
+
+@contextmanager
+def serving(folder: Path, delay: float, log: Path) -> Iterator[None]:
+    """A range server over `folder` and the environment that leads to it."""
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.data.range_server",
+        str(folder),
+        "--delay",
+        str(delay),
+        "--log",
+        str(log),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        port = int(process.stdout.readline())
+        os.environ["AZURE_STORAGE_CONNECTION_STRING"] = (
+            f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={KEY};"
+            f"BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;"
+        )
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def high_water(pid: int) -> int:
+    """The most KiB that a process has held so far (its rusage would count the process it was forked from)."""
+    with Path(f"/proc/{pid}/status").open() as status:
+        return int(next(line for line in status if line.startswith("VmHWM")).split()[1])
+
+
+def measure(name: str, url: str, out: Path, share: float, log: Path) -> Measured:
+    """Run a peer. Raises SystemExit when it fails."""
+    log.write_text("")
+    began = time.monotonic()
+    command = [sys.executable, "-m", "benchmarks.data.peers", name, url, str(out), "--share", str(share)]
+    process = subprocess.Popen(command)
+    peak = 0.0
+    ended = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        tree = psutil.Process(process.pid)
+        while not ended.wait(0.05):
+            try:
+                peak = max(peak, sum(high_water(p.pid) for p in (tree, *tree.children(recursive=True))))
+            except (psutil.Error, OSError, StopIteration):
+                continue
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.monotonic() - began
+    ended.set()
+    watcher.join()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"The peer {name} failed with status {process.returncode}.")
+    reads = [line.split("\t") for line in log.read_text().splitlines()]
+    written = sum(p.stat().st_size for p in out.rglob("*.parquet"))
+    shutil.rmtree(out)
+    return Measured(
+        wall=wall,
+        cpu=usage.ru_utime + usage.ru_stime,
+        memory=peak / 1024,
+        wire=sum(int(end) - int(start) for _, start, end in reads) / 1e6,
+        requests=len(reads),
+        written=written / 1e6,
+    )

@@ -199,11 +199,7 @@ def _open_index(handle: PoolHandle, indexed: Artifact) -> Index:
 
 def _select(handle: PoolHandle, arm: Arm, opened: Index, held: Holdout) -> np.ndarray:
     """The arm's documents in order: those of the holdout are never among them."""
-    free = np.ones(len(opened), bool)
-    free[held.documents] = False
-    documents = np.flatnonzero(free)
-    tokens = opened.tokens[documents] if opened.tokens is not None else None
-    order = select(arm, handle.pool, documents, opened.scores[documents], tokens)
+    order = select(arm, handle.pool, opened.scores, opened.tokens, held.documents)
     if len(order) < RANKS:
         raise InputError(
             f"The arm {arm.name} takes {len(order)} documents, fewer than the {RANKS} row groups of a shard: raise its share."

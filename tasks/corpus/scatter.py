@@ -124,7 +124,7 @@ def plan_pieces(
     """
     sorted_arms = []
     for scratch, order, wants in arms:
-        by_document = np.argsort(order, kind="stable").astype(np.uint32)
+        by_document = np.argsort(order).astype(np.uint32)
         sorted_arms.append((scratch, order[by_document], by_document, wants))
     group_bounds = np.searchsorted(index.file, np.arange(len(index.blobs) + 1))
     footers: dict[int, bytes] = {}

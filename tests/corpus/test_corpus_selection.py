@@ -48,7 +48,7 @@ def test_temperature_draws_by_exp_of_score_over_temperature() -> None:
     # one of two kinds of documents is drawn first with probability exp(s/T) / sum exp(s/T)
     scores = np.tile([0.0, 2.0], 10_000)
     arm = Arm(select="temperature", temperature=2.0, share=0.001)
-    drawn = [select(arm.model_copy(update={"seed": s}), Pool(), DOCUMENTS, scores, None) for s in range(50)]
+    drawn = [select(arm.model_copy(update={"seed": s}), Pool(), scores, None) for s in range(50)]
     part = np.mean(scores[np.concatenate(drawn)] > 0)
     expected = np.e / (1 + np.e)
     assert abs(part - expected) < 4 * np.sqrt(expected * (1 - expected) / 1000)
@@ -56,9 +56,9 @@ def test_temperature_draws_by_exp_of_score_over_temperature() -> None:
 
 def test_a_cold_temperature_is_the_top_and_a_hot_one_is_random() -> None:
     scores = np.random.default_rng(0).normal(size=20_000)
-    top = set(select(Arm(), Pool(), DOCUMENTS, scores, None))
-    cold = set(select(Arm(select="temperature", temperature=1e-4), Pool(), DOCUMENTS, scores, None))
-    hot = set(select(Arm(select="temperature", temperature=1e4), Pool(), DOCUMENTS, scores, None))
+    top = set(select(Arm(), Pool(), scores, None))
+    cold = set(select(Arm(select="temperature", temperature=1e-4), Pool(), scores, None))
+    hot = set(select(Arm(select="temperature", temperature=1e4), Pool(), scores, None))
     assert len(top & cold) > 0.99 * len(top)
     assert abs(len(top & hot) / len(top) - 0.165) < 0.02
 
@@ -67,13 +67,21 @@ def test_a_token_budget_is_reached_and_not_by_more_than_a_document() -> None:
     rng = np.random.default_rng(1)
     tokens, scores = rng.integers(1, 900, 20_000), rng.normal(size=20_000)
     for kind in ("top", "bottom", "random", "temperature", "all"):
-        chosen = select(Arm(select=kind, tokens=100_000), Pool(), DOCUMENTS, scores, tokens)
+        chosen = select(Arm(select=kind, tokens=100_000), Pool(), scores, tokens)
         assert 100_000 <= tokens[chosen].sum() < 100_900
     with pytest.raises(InputError, match="asks for 99,000,000 tokens, but the pool pool holds"):
-        select(Arm(tokens=99_000_000), Pool(), DOCUMENTS, scores, tokens)
+        select(Arm(tokens=99_000_000), Pool(), scores, tokens)
 
 
 def test_unknown_token_counts_are_taken_as_the_mean() -> None:
     tokens = np.array([100, -1, 300, -1])
-    chosen = select(Arm(select="all", tokens=301), Pool(), np.arange(4), np.zeros(4), tokens)
+    chosen = select(Arm(select="all", tokens=301), Pool(), np.zeros(4), tokens)
     assert chosen.tolist() == [0, 1, 2]
+
+
+def test_excluded_documents_are_not_taken_and_the_others_keep_their_numbers() -> None:
+    scores = np.arange(10.0)
+    chosen = select(Arm(share=0.5), Pool(), scores, None, np.array([0, 7, 9]))
+    assert chosen.tolist() == [8, 6, 5, 4]
+    every = select(Arm(select="all", order="worst-first"), Pool(), scores, None, np.array([0, 1, 2, 5, 9]))
+    assert every.tolist() == [3, 4, 6, 7, 8]

@@ -1,21 +1,21 @@
 """Training an arm with upstream nanochat: `engine: nanochat` of an experiment.
 
 Upstream runs at a commit that is known, in its own environment, as subprocesses in our process group, hooked in memory by
-`overlay.py`. Its log lines become our metrics; its checkpoints are mirrored and gone on with; its final weights are scored by
-our evaluation.
+`overlay.py`. Its log lines become our metrics, which W&B gets from there under the run's one id, as for every engine; its
+checkpoints are mirrored and gone on with; its final weights are scored by our evaluation.
 """
 
 import logging
 import math
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from tasks.errors import DamagedError, InputError, InterruptedRun, LostProcessError, TrainingError
+from tasks.errors import DamagedError, InterruptedRun, LostProcessError, TrainingError
 from tasks.nanochat import checkpoints, launch, metrics, watch
 from tasks.nanochat.environment import Environment, Gpu, find_environment
+from tasks.nanochat.inputs import Inputs, open_inputs
 from tasks.nanochat.launch import Ranks
 from tasks.nanochat.locks import hold
 from tasks.nanochat.logs import Step, Told, Validation, parse
@@ -36,21 +36,6 @@ HUNG_GRACE = 5.0
 """Seconds that ranks get to end when they can hardly save."""
 MIRROR_GRACE = 15.0
 """Seconds that a run which did not finish gives to mirroring its last checkpoint."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The artifacts that a run reads."""
-
-    text: Artifact
-    packed: Artifact
-    tokenizer: Artifact
-    evaluation: Artifact
-
-    def fingerprints(self, pool_id: str, arm_id: str) -> dict[str, str]:
-        """What the result depends on: the same as for the built-in trainer."""
-        made_from = {name: getattr(self, name).fingerprint for name in ("packed", "tokenizer", "evaluation")}
-        return {**made_from, "arm": arm_id, "pool": pool_id}
 
 
 def train(root: Root, experiment: Experiment, pool_id: str, arm_id: str, progress: Progress = silent) -> Artifact:
@@ -80,22 +65,6 @@ def train(root: Root, experiment: Experiment, pool_id: str, arm_id: str, progres
         attempt.follow(descriptors)
     write_job(root, run, experiment, pool_id, arm_id)
     return attempt.finish(pool_id, arm_id)
-
-
-def open_inputs(root: Root, pool_id: str, arm_id: str, sequence_length: int) -> Inputs:
-    """Open what a run reads and check that it was made with the pool's tokenizer. Raises InputError otherwise."""
-    inputs = Inputs(
-        root.open(f"arms/{arm_id}/text"),
-        root.open(f"arms/{arm_id}/packed/{sequence_length}"),
-        root.open(f"pools/{pool_id}/tokenizer"),
-        root.open(f"pools/{pool_id}/evaluation"),
-    )
-    for artifact in (inputs.packed, inputs.evaluation):
-        if artifact.manifest.inputs.get("tokenizer") != inputs.tokenizer.fingerprint:
-            raise InputError(
-                f"{artifact.path} was not made with the tokenizer of the pool {pool_id}: delete it and prepare it again."
-            )
-    return inputs
 
 
 class Attempt:
@@ -138,22 +107,7 @@ class Attempt:
             evaluation=self._inputs.evaluation.path,
             bos=self._inputs.evaluation.facts["bos"],
             cpu=not self._gpus,
-            wandb=self._wandb(),
         )
-
-    def _wandb(self) -> dict[str, Any] | None:
-        """One W&B run per logical run, whatever number of attempts it takes."""
-        if self._experiment.training.wandb == "disabled":
-            return None
-        return {
-            "id": self._run,
-            "name": self._run,
-            "project": "fabrating",
-            "group": self._pool_id,
-            "resume": "allow",
-            "mode": self._experiment.training.wandb,
-            "dir": str(self._folder),
-        }
 
     def follow(self, descriptors: list[int]) -> None:
         """Start the ranks and follow them to the end. Raises what `train` says."""

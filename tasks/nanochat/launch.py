@@ -41,7 +41,7 @@ def command(
     """The command line of one rank. `resume`: the step to go on from, 0 for none."""
     training = experiment.training
     options: dict[str, Any] = {
-        "--run": "dummy" if training.wandb == "disabled" else run,
+        "--run": "dummy",  # no W&B run of its own: our metrics are forwarded under the run's one id
         "--device-type": "cpu" if cpu else "cuda",
         "--depth": training.depth,
         "--max-seq-len": training.sequence_length,
@@ -78,7 +78,6 @@ def write_settings(
     evaluation: Path,
     bos: int,
     cpu: bool,
-    wandb: Mapping[str, Any] | None,
 ) -> None:
     """The overlay's settings: the last of `shards` is the holdout's."""
     settings = {
@@ -90,7 +89,7 @@ def write_settings(
         "sequence": experiment.training.sequence_length,
         "seed": experiment.seed,
         "compile": experiment.training.compile and not cpu,
-        "wandb": dict(wandb) if wandb is not None else None,
+        "wandb": None,
         "state": str(path.parent),
     }
     write_atomic(path, json.dumps(settings, indent=1))

@@ -61,7 +61,8 @@ def write_text(root: Root, name: str, texts: list[str], files: int, row_group: i
         work.temporary(f"shard_{files:05d}.parquet").write_bytes(held_out.read_bytes())
         work.finish(f"shard_{files:05d}.parquet")
 
-    root.build(name, make, spec={"files": files, "row_group": row_group})
+    inputs = {"pool": POOL, "holdout": root.open(f"pools/{POOL}/holdout").fingerprint}
+    root.build(name, make, spec={"files": files, "row_group": row_group}, inputs=inputs)
 
 
 def write_pool(root: Root, texts: list[str], holdout: list[str]) -> None:

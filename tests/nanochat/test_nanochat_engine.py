@@ -20,9 +20,13 @@ import pytest
 
 from tasks.errors import InputError, InterruptedRun, LostProcessError, TrainingError
 from tasks.nanochat import watch
+from tasks.nanochat.check import identify
 from tasks.nanochat.checkpoints import folder_of, whole_steps
 from tasks.nanochat.engine import train
+from tasks.nanochat.environment import Environment
+from tasks.nanochat.launch import command, variables
 from tasks.nanochat.metrics import read
+from tasks.nanochat.plan import plan_run
 from tasks.nanochat.tokenizer import export_tokenizer
 from tasks.spec import Arm, Experiment, Training
 from tasks.store.artifact import Artifact
@@ -45,7 +49,6 @@ def experiment(**changes) -> Experiment:
         "save_every": 3,
         "device": "cpu",
         "window_pattern": "SL",
-        "wandb": "disabled",
     }
     return Experiment(arm=Arm(name="arm"), training=Training(**{**settings, **changes}))
 
@@ -81,11 +84,8 @@ def ranks_of_nanochat() -> list[psutil.Process]:
     return sorted((p for p in children if "overlay.py" in " ".join(p.cmdline())), key=lambda p: p.create_time())
 
 
-def test_an_arm_is_trained_scored_and_recorded(
-    root: Root, pool_id: str, arm_id: str, engine, upstream: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    what = experiment(wandb="offline")
+def test_an_arm_is_trained_scored_and_recorded(root: Root, pool_id: str, arm_id: str, engine, upstream: Path) -> None:
+    what = experiment()
     run = run_id(what, arm_id)
     seen: list[tuple[int, int]] = []
     result = engine(upstream, what, lambda stage, done, total, counters: seen.append((done, total)))
@@ -113,8 +113,26 @@ def test_an_arm_is_trained_scored_and_recorded(
     assert {"packed", "tokenizer", "evaluation", "arm", "pool"} == set(result.manifest.inputs)
     assert whole_steps(folder_of(root, run)) == [3, 6, 8]
     assert root.open(f"runs/{run}/checkpoints/step_000008", checksums=True).facts["step"] == STEPS
-    assert list(root.path(f"runs/{run}/wandb").glob(f"offline-run-*-{run}"))
+    assert not root.path(f"runs/{run}/wandb").exists()
     assert engine(upstream, what).reused
+
+
+def test_by_itself_the_overlay_gives_wandb_one_id_for_all_attempts(
+    root: Root, arm_id: str, engine, upstream: Path, nanochat_python: str, tmp_path: Path
+) -> None:
+    what = experiment(tokens=512, eval_every=100)
+    engine(upstream, what)
+    base = root.path(f"runs/{run_id(what, arm_id)}/nanochat")
+    settings = json.loads((base / "fabrating/settings.json").read_text())
+    settings["wandb"] = {"id": "one-id", "resume": "allow", "mode": "offline", "dir": str(tmp_path)}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    environment = variables(base, tmp_path / "settings.json", "fp32")
+    plan = plan_run(what.training, 8, 512, ())
+    known = Environment(upstream, Path(nanochat_python), identify(upstream), "", ())
+    words = command(known, what, plan, "again", cpu=True, holdout_tokens=1, resume=0)
+    words[words.index("--run=dummy")] = "--run=one-name"
+    subprocess.run(words, cwd=upstream, env=environment, check=True, capture_output=True)
+    assert list((tmp_path / "wandb").glob("offline-run-*-one-id"))
 
 
 def test_the_ratio_is_that_of_the_tokens_to_the_parameters(root: Root, arm_id: str, engine, upstream: Path) -> None:

@@ -83,16 +83,16 @@ def test_the_command_line_says_what_the_plan_says() -> None:
     assert options["--total-batch-size"] == "524288" and options["--device-batch-size"] == "32"
     assert options["--resume-from-step"] == "200" and options["--save-every"] == "100"
     assert options["--core-metric-every"] == options["--sample-every"] == "-1"
-    assert options["--run"] == options["--model-tag"] == "run-1"
+    assert (options["--run"], options["--model-tag"]) == ("dummy", "run-1")
     assert words[-1] == "--fp8"
     assert {*options, "--fp8"} == set(OPTIONS)
 
 
-def test_without_wandb_and_a_checkpoint_nothing_is_said_of_them() -> None:
-    experiment = Experiment(training=Training(precision="fp32", wandb="disabled", batch_tokens=4096, depth=2))
+def test_without_a_checkpoint_and_fp8_nothing_is_said_of_them() -> None:
+    experiment = Experiment(training=Training(precision="fp32", batch_tokens=4096, depth=2))
     plan = plan_run(experiment.training, 10, 512, ())
     words = command(environment(), experiment, plan, "run-1", cpu=True, holdout_tokens=1_000, resume=0)
-    assert "--run=dummy" in words and "--device-type=cpu" in words
+    assert "--device-type=cpu" in words
     assert not [word for word in words if word.startswith(("--resume", "--fp8"))]
 
 

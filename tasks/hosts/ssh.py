@@ -71,9 +71,9 @@ class Machine:
         if result.status != 0 and FULL in result.err + result.out:
             raise InputError(f"The disk of {self.label} is full ({result.last}): free some space there and run again.")
         if result.status == WRONG_INPUT:
-            raise InputError(f"{self.label}: {result.last}.")
+            raise InputError(f"{self.label}: {result.last.rstrip('.')}.")
         if check and result.status != 0:
-            raise CommandError(f"{self.label}: {result.last} (exit status {result.status}).")
+            raise CommandError(f"{self.label}: {result.last.rstrip('.')} (exit status {result.status}).")
         return result
 
     def put(self, data: bytes | str, path: str, mode: int = 0o600) -> None:

@@ -11,12 +11,15 @@ from hosts_lab import Host as Machine
 from hosts_lab import Lab, parameters
 
 from tasks.errors import InputError
-from tasks.hosts import environment, provision, report
+from tasks.hosts import environment, provision, report, smoke
 from tasks.hosts.facts import Gpu, identify
 from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.provision import STEPS, Outcome, Setup, run_step
 from tasks.hosts.ssh import LinkError, Local, Remote
 from tasks.hosts.wheel import CHECKOUT, build_wheel
+from tasks.spec import Experiment, Training
+from tasks.store.root import Root
+from tasks.trainer.job import Job, open_inputs
 
 SECRET = {"WANDB_API_KEY": "it's $(no) `secret`\\", "AZURE_STORAGE_KEY": "a+/=="}
 QUICK = [step for step in STEPS if step != "smoke"]
@@ -190,3 +193,12 @@ def test_report_tells_what_is_there(machine: Machine, known: KnownHosts, wheel: 
         "after a reboot",
     ):
         assert part in text
+
+
+def test_trainer_takes_the_smoke_test_for_an_arm(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    smoke.build_inputs(root, rows=16, sequence=32)
+    training = Training(depth=1, sequence_length=32)
+    job = Job(root=root.url, experiment=Experiment(training=training), pool_id=smoke.POOL, arm_id=smoke.ARM)
+    inputs = open_inputs(root, job)
+    assert inputs.packed.facts["rows"] == 16

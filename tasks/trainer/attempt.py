@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import time
 import uuid
 
@@ -23,6 +24,8 @@ from tasks.trainer.schedule import parameter_counts
 from tasks.trainer.setup import build, describe, newest, restore, size
 
 log = logging.getLogger(__name__)
+COMPILED = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+"""Compiled kernels are kept under the root's folder: the next attempt and the next run of this shape start with them."""
 MIRROR_GRACE = 15.0
 """Seconds that an interrupted run gives to copying its last checkpoint to a remote root."""
 
@@ -46,6 +49,8 @@ def attempt(job: Job, world: World, stop: StopRequest) -> Artifact | bool:
 def _attempt(root: Root, job: Job, world: World, stop: StopRequest) -> Artifact | bool:
     training = job.experiment.training
     folder = root.path(f"runs/{job.run}")
+    for variable, kind in COMPILED.items():
+        os.environ.setdefault(variable, str(root.folder / ".compiled" / kind))
     inputs = open_inputs(root, job)
     fingerprints = inputs.fingerprints(job)
     sized = size(job, inputs, world)

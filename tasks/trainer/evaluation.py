@@ -7,7 +7,7 @@ cannot look. Bits per byte = nats / (ln 2 x UTF-8 bytes), comparable between tok
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from tasks.errors import DamagedError
 from tasks.store.artifact import Artifact
 from tasks.trainer.distributed import World
 
-LENGTHS = 8
-"""Rows are padded to a multiple of 1/8 of the sequence: few shapes, little padding."""
+PARTS = (1, 2, 4, 8)
+"""Rows are padded to the whole, a half, a quarter or an eighth of the sequence, and batches to a fixed number of rows: a GPU
+compiles kernels for four shapes, not for each batch."""
 CHECK_EVERY = 8
 """Batches between two looks at whether to stop."""
 Losses = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -83,11 +84,10 @@ class Holdout:
         order = np.argsort(-(table[:, 2] - table[:, 1] + table[:, 3]), kind="stable")
         return Windows(*table[order].T)
 
-    def batch(self, windows: Windows, rows: slice, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets, int64 (rows, length): `<|bos|>` first, padding and context with target -1."""
-        chosen = range(*rows.indices(len(windows)))
-        inputs = np.full((len(chosen), length), self.bos, dtype=np.int64)
-        targets = np.full((len(chosen), length), -1, dtype=np.int64)
+    def batch(self, windows: Windows, chosen: range, shape: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets, int64, of `shape`: `<|bos|>` first; context, padding and rows to spare have the target -1."""
+        inputs = np.full(shape, self.bos, dtype=np.int64)
+        targets = np.full(shape, -1, dtype=np.int64)
         offsets = self.documents["offset"].to_numpy()
         for row, window in enumerate(chosen):
             offset, context = int(offsets[windows.document[window]]), int(windows.context[window])
@@ -98,17 +98,19 @@ class Holdout:
         return torch.from_numpy(inputs), torch.from_numpy(targets)
 
 
-def batches(windows: Windows, sequence_length: int, batch_tokens: int) -> Iterator[tuple[slice, int]]:
-    """Consecutive windows and the length they are padded to, at most `batch_tokens` positions each (or one row)."""
-    unit = math.ceil(sequence_length / LENGTHS)
+def batches(windows: Windows, sequence_length: int, batch_tokens: int) -> list[tuple[range, tuple[int, int]]]:
+    """Consecutive windows and the shape (rows, length) they are padded to: at most `batch_tokens` positions, or one row."""
     lengths = windows.length
+    plan = []
     first = 0
-    while first < len(windows):
-        length = min(sequence_length, math.ceil(int(lengths[first]) / unit) * unit)
-        count = max(1, batch_tokens // length)
-        last = first + int(np.searchsorted(-lengths[first : first + count], -(length - unit), side="left"))
-        yield slice(first, last), length
-        first = last
+    for part, shorter in zip(PARTS, (*PARTS[1:], None), strict=True):
+        length = math.ceil(sequence_length / part)
+        below = math.ceil(sequence_length / shorter) if shorter else 0
+        last = int(np.searchsorted(-lengths, -below, side="left"))  # windows are sorted, longest first
+        rows = max(1, batch_tokens // length)
+        plan += [(range(start, min(start + rows, last)), (rows, length)) for start in range(first, last, rows)]
+        first = max(first, last)
+    return plan
 
 
 def evaluate(
@@ -125,15 +127,14 @@ def evaluate(
     """
     windows = holdout.windows(sequence_length)
     nats = torch.zeros(len(windows), dtype=torch.float64, device=world.device)
-    plan = list(batches(windows, sequence_length, batch_tokens))
+    plan = batches(windows, sequence_length, batch_tokens)
     for turn in range(0, len(plan), world.size):
         if turn // world.size % CHECK_EVERY == 0 and world.any(stop()):
             return None
         if turn + world.rank < len(plan):
-            rows, length = plan[turn + world.rank]
-            inputs, targets = holdout.batch(windows, rows, length)
-            inputs, targets = (t.to(world.device, non_blocking=True) for t in (inputs, targets))
-            nats[rows] = losses(inputs, targets).double().sum(1)
+            chosen, shape = plan[turn + world.rank]
+            inputs, targets = (t.to(world.device, non_blocking=True) for t in holdout.batch(windows, chosen, shape))
+            nats[chosen.start : chosen.stop] = losses(inputs, targets)[: len(chosen)].double().sum(1)
     found = world.sum(nats).cpu().numpy()
     return np.bincount(windows.document, weights=found, minlength=holdout.documents.num_rows)
 

@@ -59,7 +59,7 @@ def train(root: Root, experiment: Experiment, pool_id: str, arm_id: str, progres
     gpus = environment.devices(training.device, training.gpus, training.precision)
     plan = plan_run(training, rows, vocab_size, gpus)
     folder = root.path(f"runs/{run}")
-    attempt = Attempt(root, experiment, run, environment, gpus, plan, inputs, pool_id, progress)
+    attempt = Attempt(root, experiment, run, environment, gpus, plan, inputs, progress)
     with hold(folder, run, gpus) as descriptors:
         attempt.prepare()
         attempt.follow(descriptors)
@@ -79,11 +79,10 @@ class Attempt:
         gpus: tuple[Gpu, ...],
         plan: Plan,
         inputs: Inputs,
-        pool_id: str,
         progress: Progress,
     ):
         self._root, self._experiment, self._run, self._plan, self._inputs = root, experiment, run, plan, inputs
-        self._environment, self._gpus, self._pool_id, self._progress = environment, gpus, pool_id, progress
+        self._environment, self._gpus, self._progress = environment, gpus, progress
         self._folder = root.path(f"runs/{run}")
         self._base = root.path(checkpoints.base_name(run))
         self._state = self._base / "fabrating"

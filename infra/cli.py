@@ -170,3 +170,7 @@ def _has_gpu() -> bool:
 def main() -> None:
     """The console script."""
     app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""One real stack for all tests here: Prefect server, Azurite, a worker for each pool, the sample, in a folder of its own."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from infra import ports, processes
+from infra import stack as stacks
+from infra.demo import publish
+from infra.sample_data import build_sample
+from infra.stack import Stack
+
+DOCUMENTS = 1_000
+ARM = {"name": "top16", "select": "top", "share": 0.165, "order": "best-first"}
+DATA = {
+    "name": "sample",
+    "holdout_documents": 40,
+    "holdout_fraction": 0.1,
+    "vocab_size": 512,
+    "tokenizer_characters": 200_000,
+}
+TRAIN = {
+    "depth": 1,
+    "sequence_length": 64,
+    "window_pattern": "L",
+    "batch_tokens": 2048,
+    "precision": "fp32",
+    "device": "cpu",
+    "wandb": "disabled",
+}
+
+
+@pytest.fixture(scope="session")
+def said() -> list[str]:
+    """What the stack told its user while it came up."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def taken() -> Iterator[int]:
+    """A port that somebody else listens on."""
+    with socket.socket() as stranger:
+        stranger.bind((ports.HOST, 0))
+        stranger.listen()
+        yield stranger.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, said: list[str], taken: int) -> Iterator[Stack]:
+    """The stack, started with a port that is taken."""
+    home = tmp_path_factory.mktemp("a home")
+    running = stacks.up(home, said.append, port=taken)
+    try:
+        publish(running, build_sample(home, DOCUMENTS, packages=()), said.append)
+        yield running
+    finally:
+        mark = running.mark
+        stacks.down(home, said.append)
+        assert processes.members(mark) == []
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[SyncPrefectClient]:
+    """A client of the stack's server."""
+    with temporary_settings({PREFECT_API_URL: stack.api}), get_client(sync_client=True) as found:
+        yield found
+
+
+@pytest.fixture
+def parameters(stack: Stack, tmp_path: Path) -> dict[str, Any]:
+    """Parameters of an experiment on the sample, small enough for a test, with a root of their own."""
+    return {
+        "arm": ARM,
+        "data": {**DATA, "source": stack.sample},
+        "train": TRAIN,
+        "seed": 1,
+        "root": str(tmp_path / "root"),
+    }
+
+
+def children(client: SyncPrefectClient, run: FlowRun) -> dict[str, FlowRun]:
+    """The runs below a run, by the name of their flow."""
+    below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
+    return {client.read_flow(one.flow_id).name: one for one in client.read_flow_runs(flow_run_filter=below)}

@@ -1,0 +1,158 @@
+"""`experiment/top16` on the running stack: from the command line and from the UI's run form, on blobs and on a folder."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from playwright.sync_api import sync_playwright
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    DeploymentFilter,
+    DeploymentFilterName,
+)
+from prefect.client.schemas.sorting import FlowRunSort
+
+from infra.deploy import PROJECT
+from infra.stack import full_environment
+from tasks.spec import Arm, Pool, Training
+from tasks.store.root import Root
+from tests.stack.conftest import children
+
+pytestmark = pytest.mark.stack
+
+MINUTES = 60
+
+
+def run_top16(stack, client, parameters, status=0):
+    """`prefect deployment run experiment/top16 --watch`; returns the finished flow run."""
+    command = [sys.executable, "-m", "prefect", "deployment", "run", "experiment/top16", "--watch"]
+    result = subprocess.run(
+        [*command, "--params", json.dumps(parameters)],
+        cwd=PROJECT,
+        env=full_environment(stack),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=6 * MINUTES,
+    )
+    assert result.returncode == status, result.stdout + result.stderr
+    return newest(client)
+
+
+def newest(client):
+    """The run of `experiment/top16` that was made last."""
+    (run,) = client.read_flow_runs(
+        deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["top16"])),
+        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+        limit=1,
+    )
+    return run
+
+
+def artifacts(client, run):
+    found = client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id])))
+    return {f"{one.key.split('-')[0]} {one.type}": one for one in found}
+
+
+@pytest.fixture(scope="module")
+def finished():
+    """What the first test leaves for those that build on its run: parameters, name and score."""
+    return {}
+
+
+def test_it_runs_from_the_command_line_on_blobs(stack, client, parameters, finished):
+    run = run_top16(stack, client, parameters)
+    assert run.state.is_completed()
+    below = children(client, run)
+    assert set(below) == {"prepare", "train"}
+    assert all(child.state.is_completed() for child in below.values())
+    assert {name: child.work_pool_name for name, child in below.items()} == {"prepare": "cpu", "train": "gpu"}
+    before = artifacts(client, below["prepare"])["plan markdown"].data
+    for word in ("Documents taken", "steps", "hours a run", "cost", "Score quantiles"):
+        assert word.lower() in before.lower()
+    assert any(kind.endswith("progress") for kind in artifacts(client, below["train"]))
+    shown = artifacts(client, run)
+    assert "data:image/svg+xml" in shown["loss markdown"].data
+    (scores,) = json.loads(shown["scores table"].data)
+    assert scores["bits per byte"] > 0
+    assert {"decile 1", "decile 10"} <= set(scores)
+    finished.update(parameters=parameters, run=scores["run"], bpb=scores["bits per byte"])
+
+
+def test_a_second_run_reuses_what_is_complete(stack, client, finished):
+    run = run_top16(stack, client, finished["parameters"])
+    assert children(client, run) == {}
+    (scores,) = json.loads(artifacts(client, run)["scores table"].data)
+    assert (scores["run"], scores["bits per byte"]) == (finished["run"], finished["bpb"])
+
+
+def test_a_folder_gives_the_same_rows_as_blobs(stack, client, parameters, finished):
+    given = {**parameters, "data": {**parameters["data"], "source": (stack.home / "sample" / "python-docs").as_uri()}}
+    run = run_top16(stack, client, given)
+    (scores,) = json.loads(artifacts(client, run)["scores table"].data)
+    assert scores["bits per byte"] == finished["bpb"]
+    rows = []
+    for one in (finished["parameters"], given):
+        root = Root(one["root"])
+        (packed,) = (name for name in root.names("arms") if "/packed/" in name)
+        rows.append((root.path(packed) / "rows.bin").read_bytes())
+    assert rows[0] == rows[1]
+
+
+def test_bad_data_fails_before_children_run(stack, client, parameters):
+    given = {**parameters, "data": {**parameters["data"], "source": "/nowhere/at/all"}}
+    run = run_top16(stack, client, given, status=1)
+    assert "/nowhere/at/all does not exist" in run.state.message
+    assert children(client, run) == {}
+
+
+def test_it_runs_from_the_form_of_the_ui(stack, client, parameters):
+    """A person opens the run form, changes what is needed in place, submits, and follows the run's page to its end."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium here: apt install chromium")
+    deployment = client.read_deployment_by_name("experiment/top16")
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=options)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(90_000)
+        page.goto(f"{stack.ui}/deployments/deployment/{deployment.id}/run")
+        for model, group in ((Pool, "data"), (Training, "train")):
+            for name, value in parameters[group].items():
+                fill(page, model.model_fields[name].description, value)
+        fill(page, "Where artifacts are kept", parameters["root"])
+        assert field(page, Arm.model_fields["share"].description).locator("input").input_value() == "0.165"
+        page.get_by_role("button", name="Submit").click()
+        page.wait_for_url("**/runs/flow-run/**")
+        page.get_by_text("Completed", exact=True).first.wait_for(timeout=6 * MINUTES * 1_000)
+        browser.close()
+    run = newest(client)
+    assert run.state.is_completed()
+    given = {key: run.parameters[group][key] for group in ("data", "train") for key in parameters[group]}
+    assert given == {**parameters["data"], **parameters["train"]}
+    assert set(children(client, run)) == {"prepare", "train"}
+    (scores,) = json.loads(artifacts(client, run)["scores table"].data)
+    assert Root(parameters["root"]).find(f"runs/{scores['run']}/result") is not None
+
+
+def field(page, description):
+    """The innermost box of the run form that shows a description."""
+    return page.locator(".schema-form-property").filter(has_text=description).last
+
+
+def fill(page, description, value):
+    """Put a value into the field with a description, as its kind asks for."""
+    box = field(page, description)
+    box.wait_for()
+    select = box.locator(".p-select-button__control")
+    if select.count():
+        select.click()
+        page.locator(".p-select-option").get_by_text(str(value), exact=True).click()
+        return
+    if isinstance(value, int) and box.get_by_role("button", name="int", exact=True).count():
+        box.get_by_role("button", name="int", exact=True).click()
+    box.locator("input[type=number], textarea").fill(str(value))

@@ -1,0 +1,91 @@
+"""The local stack itself: idempotent, says a taken port, and nothing is left of a demo that was stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from infra import processes
+from infra import stack as stacks
+from infra.deploy import PROJECT
+from infra.doctor import examine
+
+pytestmark = pytest.mark.stack
+
+
+def test_a_taken_port_is_said_and_the_next_free_one_used(stack, said, taken):
+    assert any(line.startswith(f"Port {taken} is in use: Prefect server takes ") for line in said)
+    assert stack.server_port != taken
+
+
+def test_up_again_changes_nothing(stack, client):
+    said = []
+    before = {one.name: one.id for one in client.read_deployments()}
+    again = stacks.up(stack.home, said.append)
+    assert (again.pids, again.server_port, said) == (stack.pids, stack.server_port, [])
+    assert {one.name: one.id for one in client.read_deployments()} == before
+
+
+def test_deploying_again_makes_nothing_twice(stack, client):
+    names = lambda: sorted(f"{one.flow_id}/{one.name}" for one in client.read_deployments())  # noqa: E731
+    before = names()
+    stacks.deploy.create_pools(stack.api)
+    stacks.deploy.deploy(stack.api, stacks.full_environment(stack))
+    assert names() == before
+    assert {pool.name: pool.concurrency_limit for pool in client.read_work_pools()} == {"cpu": None, "gpu": 1}
+
+
+def test_the_server_listens_on_loopback_only(stack):
+    import psutil
+
+    listening = [c for c in psutil.Process(stack.pids["server"]).net_connections("tcp") if c.status == "LISTEN"]
+    assert {c.laddr.ip for c in listening} == {"127.0.0.1"}
+
+
+def test_doctor_finds_the_stack_well(stack):
+    findings = {finding.what: finding.state for finding in examine(stack.home)}
+    assert {findings[name] for name in stack.pids} == {"good"}
+
+
+def test_a_worker_that_died_is_started_again(stack):
+    pid = stack.pids["worker-gpu"]
+    os.kill(pid, signal.SIGKILL)
+    while processes.belongs(pid, stack.mark):
+        time.sleep(0.1)
+    said = []
+    again = stacks.up(stack.home, said.append)
+    assert said == ["Starting a worker for the work pool gpu"]
+    assert again.pids["worker-gpu"] != pid
+    stack.pids.update(again.pids)
+
+
+def test_ctrl_c_in_a_demo_leaves_no_process(tmp_path):
+    home = tmp_path / "home"
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "infra.cli", "demo", "--home", str(home)],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        seen = []
+        for line in demo.stdout:
+            seen.append(line)
+            if "prepare" in line or ": Running" in line:
+                break
+        mark = stacks.load(home).mark
+        assert len(processes.members(mark)) >= 3, "".join(seen)
+        os.killpg(demo.pid, signal.SIGINT)
+        rest = demo.stdout.read()
+        assert demo.wait(timeout=120) == 130, "".join(seen) + rest
+        assert "Stopping all processes of the demo" in rest
+        assert processes.members(mark) == []
+    finally:
+        if demo.poll() is None:
+            demo.kill()
+        stacks.down(home, print)

@@ -1,0 +1,97 @@
+"""Artifacts to and from the blob store: complete, verified, continued."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hosts_lab import Lab, parameters
+
+from tasks.errors import DamagedError, InputError
+from tasks.hosts.bulk import fetch, main, send
+from tasks.hosts.hostkeys import KnownHosts
+from tasks.hosts.ssh import Local, Remote
+from tasks.hosts.transfer import move
+from tasks.store.artifact import Work
+from tasks.store.root import Root
+
+NAME = "pools/p-0000000000/index"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Root:
+    made = Root(tmp_path / "ours")
+
+    def make(work: Work) -> None:
+        for name in ("a.parquet", "deep/b c.parquet"):
+            work.temporary(name).write_bytes(name.encode() * 1000)
+            work.finish(name)
+
+    made.build(NAME, make, spec={})
+    return made
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    (tmp_path / "store").mkdir()
+    return (tmp_path / "store").as_uri()
+
+
+def test_artifact_goes_up_and_comes_down(root: Root, store: str, tmp_path: Path) -> None:
+    sent = send(store, NAME, root.folder)
+    assert sent["sent"] == sent["bytes"] == 9000 + 16000
+    assert send(store, NAME, root.folder)["way"] == "already there"
+    got = fetch(store, NAME, tmp_path / "theirs")
+    assert got["sent"] == sent["bytes"]
+    assert Root(tmp_path / "theirs").open(NAME, checksums=True).fingerprint == root.open(NAME).fingerprint
+    assert fetch(store, NAME, tmp_path / "theirs")["way"] == "already there"
+
+
+def test_cut_fetch_goes_on_and_replaces_what_is_wrong(root: Root, store: str, tmp_path: Path) -> None:
+    send(store, NAME, root.folder)
+    incoming = tmp_path / "theirs" / "pools" / "p-0000000000" / ".index.incoming"
+    incoming.mkdir(parents=True)
+    shutil.copy(root.path(NAME) / "a.parquet", incoming / "a.parquet")
+    (incoming / "deep").mkdir()
+    (incoming / "deep" / "b c.parquet").write_bytes(b"x" * 16000)
+    assert fetch(store, NAME, tmp_path / "theirs")["sent"] == 16000
+    Root(tmp_path / "theirs").open(NAME, checksums=True)
+
+
+def test_damage_and_absence_are_named(
+    root: Root, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match="no complete artifact"):
+        fetch(store, NAME, tmp_path / "theirs")
+    assert main(["fetch", store, NAME, str(tmp_path / "theirs")]) == 66
+    assert "no complete artifact" in capsys.readouterr().err
+    send(store, NAME, root.folder)
+    (tmp_path / "store" / NAME / "a.parquet").write_bytes(b"y" * 9000)
+    with pytest.raises(DamagedError, match=r"a\.parquet is not what its manifest says"):
+        fetch(store, NAME, tmp_path / "theirs")
+    (root.path(NAME) / "a.parquet").write_bytes(b"z" * 9000)
+    with pytest.raises(DamagedError, match=r"a\.parquet has another SHA-256"):
+        send(store, NAME + "", root.folder)
+    with pytest.raises(InputError, match="both blob stores"):
+        move(Local(), "az://a/b", Local(), "az://c/d", NAME)
+
+
+def test_host_fetches_by_itself(lab: Lab, known: KnownHosts, root: Root, store: str, tmp_path: Path) -> None:
+    """The host runs the copy next to its own disk, with its own secrets; the store is a folder that it sees."""
+    machine = lab.host("fetcher")
+    host = parameters(machine)
+    open_to_all = machine.folder / "store"
+    send(store, NAME, root.folder)
+    shutil.copytree(tmp_path / "store", open_to_all)
+    open_to_all.chmod(0o755)
+    with Remote(host, known) as remote:
+        folder = f"{machine.home}/fab rating"
+        remote.run('mkdir -p "$1/venv/bin" && touch "$1/secrets.env"', folder)
+        python = (
+            f'#!/bin/sh\nPYTHONPATH="{Path(__file__).parents[2]}" exec "{host.python_environment}/bin/python" "$@"\n'
+        )
+        remote.put(python, f"{folder}/venv/bin/python", 0o755)
+        moved = move(Local(), open_to_all.as_uri(), remote, f"{host.folder}/root", NAME)
+        assert moved.sent == 25000
+        assert remote.read(f"{folder}/root/{NAME}/manifest.json") == (root.path(NAME) / "manifest.json").read_text()
+        with pytest.raises(InputError, match=r"fetcher .*no complete artifact pools/none"):
+            move(Local(), open_to_all.as_uri(), remote, f"{host.folder}/root", "pools/none")

@@ -245,8 +245,8 @@ def _grid(xs: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _smoothed(values: np.ndarray, share: float = 0.02) -> np.ndarray:
-    """Mean over a centred window of about 2 % of the curve, shorter at its ends."""
-    half = max(1, round(len(values) * share / 2))
+    """Mean over a centred window of about 2 % of the curve and 5 points at least, shorter at its ends."""
+    half = max(2, round(len(values) * share / 2))
     sums = np.concatenate([[0.0], np.cumsum(values)])
     places = np.arange(len(values))
     reach = np.minimum(half, np.minimum(places, len(values) - 1 - places))

@@ -133,11 +133,17 @@ def estimate(
         source=source,
         hours=hours,
         gpu_hours=gpu_hours,
-        dollars=gpu_hours * training.dollars_per_gpu_hour if gpu_hours is not None else None,
+        dollars=_dollars(training, gpu_hours, device),
         disk_bytes=disk_bytes + 2 * tokens + runs * training.keep_last * checkpoint_bytes(training.depth, vocab_size),
         egress_bytes=read_bytes,
         egress_dollars=read_bytes / 1e9 * egress["dollars_per_gb"],
     )
+
+
+def _dollars(training: Training, gpu_hours: float | None, device: str) -> float | None:
+    if device == "cpu":
+        return 0.0
+    return gpu_hours * training.dollars_per_gpu_hour if gpu_hours is not None else None
 
 
 def _speed(

@@ -235,11 +235,12 @@ def _last_sign(root: Root, run: str, attempt: Mapping[str, Any]) -> float:
 
 
 def _price(entry: dict[str, Any], until: float | None = None) -> None:
-    """Wall hours and dollars of all attempts; one that has no end yet counts until `until`."""
+    """Wall hours and dollars of all attempts; one that has no end yet counts until `until`. A CPU costs no GPU hours."""
     hours = dollars = 0.0
+    gpu = "cpu" not in (entry.get("device"), entry["experiment"]["training"]["device"])
     for attempt in entry["attempts"]:
         finished = attempt["finished"] or until or attempt["started"]
         spent = max(0.0, finished - attempt["started"]) / 3600
         hours += spent
-        dollars += spent * attempt["gpus"] * attempt["dollars_per_gpu_hour"]
+        dollars += spent * attempt["gpus"] * attempt["dollars_per_gpu_hour"] * gpu
     entry.update(hours=hours, dollars=dollars)

@@ -50,7 +50,7 @@ figure{margin:0}
 figcaption{color:var(--quiet);font-size:.875rem;margin-bottom:8px}
 details{margin-top:12px}
 summary{cursor:pointer;color:var(--quiet);font-size:.875rem}
-.text{white-space:pre-wrap;unicode-bidi:isolate;font-size:.9rem;margin:6px 0 0}
+.text{white-space:pre-wrap;unicode-bidi:isolate;font-size:.9rem;margin:6px 0 0;max-height:20em;overflow:auto}
 .mark{display:inline-block;width:.7em;height:.7em;border-radius:50%;margin-right:.45em}
 .mark.s0{background:var(--s0)}.mark.s1{background:var(--s1)}.mark.s2{background:var(--s2)}
 .mark.s3{background:var(--s3)}.mark.s4{background:var(--s4)}.mark.s5{background:var(--s5)}

@@ -263,9 +263,14 @@ def _matched(verdict: Mapping[str, Any], run: Run) -> Html:
     """What was equal, and what was not but was allowed."""
     allowed = verdict["matched"]["allowed"]
     training = run.spec["training"]
-    equal = (
-        f"Equal between all runs: pool {verdict['pool']} with its holdout and tokenizer, {count(verdict['tokens'])} trained tokens, "
-        f"engine {training['engine']}, depth {training['depth']}, {training['precision']}, schedule, code."
-    )
+    shared = {
+        "pool": f"pool {verdict['pool']} with its holdout and tokenizer",
+        "tokens": f"{count(verdict['tokens'])} trained tokens",
+        "training": f"engine {training['engine']}, depth {training['depth']}, {training['precision']}, schedule",
+        "code": f"version {verdict['code']} of the code",
+        "commit": "commit of the code, where it is known",
+    }
+    unequal = {path.split(".")[0] for path in allowed}
+    equal = f"Equal between all runs: {'; '.join(text for path, text in shared.items() if path not in unequal)}."
     differs = [element("p", f"Allowed to differ: {path} ({text}).") for path, text in allowed.items()]
     return section("What the arms share", card(element("p", equal), *differs, parts.parameters(run.spec)))

@@ -150,14 +150,14 @@ def _require_comparable(root: Root, results: Mapping[str, Sequence[Artifact]], a
             raise InputError(f"The arm {label} has two runs with seed {twice[0]}: give one run a seed.")
         if len({run.manifest.inputs.get("arm") for run in runs}) > 1:
             raise InputError(f"The runs of {label} were trained on different arms: give each arm a label of its own.")
-        allowed |= _matched(root, runs, allow)
+        allowed = matched.merged(allowed, _matched(root, runs, allow))
     heads = [runs[0] for runs in results.values()]
     taken = [head.manifest.inputs.get("arm") for head in heads]
     if len(set(taken)) < len(taken):
         raise InputError(
             f"Two of the arms {', '.join(results)} are the same selection ({taken[0]}): compare different ones."
         )
-    return allowed | _matched(root, heads, allow)
+    return matched.merged(allowed, _matched(root, heads, allow))
 
 
 def _matched(root: Root, runs: Sequence[Artifact], allow: Sequence[str]) -> dict[str, str]:

@@ -60,8 +60,13 @@ def require_matched(
                 f"{a} and {b} differ in more than their selection ({listed}): make them equal, or allow the difference by "
                 f"name (allow: {', '.join(refused)})."
             )
-        allowed |= {path: f"{a} and {b}: {text}" for path, text in named.items()}
+        allowed = merged(allowed, {path: f"{a} and {b}: {text}" for path, text in named.items()})
     return allowed
+
+
+def merged(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str]:
+    """Differences of both, those of one path in one sentence."""
+    return {path: "; ".join(side[path] for side in (a, b) if path in side) for path in {**a, **b}}
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, str]:

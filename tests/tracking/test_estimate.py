@@ -59,7 +59,8 @@ def test_precision_decides_before_size():
 
 
 def test_a_device_that_nobody_measured_has_no_speed_and_no_price():
-    cost = estimate(Training(device="cpu"), 10**6)
+    cost = estimate(Training(), 10**6, device="NVIDIA Quadro 1")
+    assert estimate(Training(device="cpu"), 10**6).dollars == 0
     assert (cost.tokens_per_second, cost.hours, cost.dollars) == (None, None, None)
     assert "first one will tell" in cost.source
     assert cost.disk_bytes == 2 * 10**6 + 3 * checkpoint_bytes(20, 32_768)

@@ -51,6 +51,14 @@ def test_order_and_deduplication_are_differences_that_can_be_meant():
     assert list(differences(TOP, Experiment(arm=Arm(deduplicate=True)))) == ["arm.deduplicate"]
 
 
+def test_all_pairs_that_differ_are_named():
+    pairs = [{"commit": "a against b"}, {"commit": "b against c", "steps": "1 against 2"}]
+    assert require_matched(["x", "y", "z"], pairs, ["commit", "steps"]) == {
+        "commit": "x and y: a against b; y and z: b against c",
+        "steps": "y and z: 1 against 2",
+    }
+
+
 def test_how_a_run_is_made_is_no_difference():
     other = Experiment(arm=Arm(name="rand16", select="random"), training=Training(gpus=8, micro_batch=4, save_every=10))
     assert differences(TOP, other) == {}

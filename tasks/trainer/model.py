@@ -7,6 +7,8 @@ arXiv 2109.08668), value embeddings after ResFormer (arXiv 2410.17897), soft-cap
 """
 
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -96,8 +98,18 @@ class Linear(nn.Linear):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, bias=False)
 
+    def reset_parameters(self) -> None:
+        """Nothing: `GPT.init_weights` or a checkpoint gives all weights their values."""
+
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight.to(x.dtype))
+
+
+class Embedding(nn.Embedding):
+    """A table of rows, likewise without values at first."""
+
+    def reset_parameters(self) -> None:
+        """Nothing: see `Linear`."""
 
 
 class Attention(nn.Module):
@@ -147,6 +159,8 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """The whole model. Tokens (B, T) in; logits (B, T, vocab_size) fp32, or a loss in nats, out.
 
+    A new one holds no values yet: call `init_weights`, or load a state.
+
     Weights of products are fp32 masters; the two kinds of embedding are held in `embedding_dtype`, which is also the dtype of
     the activations (bf16 on a GPU, fp32 on a CPU).
     """
@@ -157,7 +171,7 @@ class GPT(nn.Module):
         padded, kv_width = config.padded_vocab_size, config.n_kv_head * config.head_dim
         self.transformer = nn.ModuleDict(
             {
-                "wte": nn.Embedding(padded, config.n_embd, dtype=embedding_dtype),
+                "wte": Embedding(padded, config.n_embd, dtype=embedding_dtype),
                 "h": nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)]),
             }
         )
@@ -169,7 +183,7 @@ class GPT(nn.Module):
         self.backout_lambda = nn.Parameter(torch.full((1,), 0.2))
         self.value_embeds = nn.ModuleDict(
             {
-                str(layer): nn.Embedding(padded, kv_width, dtype=embedding_dtype)
+                str(layer): Embedding(padded, kv_width, dtype=embedding_dtype)
                 for layer in range(config.n_layer)
                 if config.has_value_embedding(layer)
             }
@@ -183,30 +197,40 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Draw the initial weights on the CPU in fp32, so that a seed means the same weights on every device and rank."""
-        generator = torch.Generator().manual_seed(seed)
+        """Draw the initial weights on the CPU in fp32, so that a seed means the same weights on every device and rank.
+
+        Each tensor has its own generator, so that they can be drawn side by side.
+        """
         bound = math.sqrt(3 / self.config.n_embd)
-
-        def fill(parameter: Tensor, draw: str, first: float, second: float) -> None:
-            values = torch.empty(parameter.shape, dtype=torch.float32)
-            parameter.copy_(getattr(values, draw)(first, second, generator=generator))
-
-        fill(self.transformer["wte"].weight, "normal_", 0.0, 0.8)
-        fill(self.lm_head.weight, "normal_", 0.0, 0.001)
+        draws = [
+            (self.transformer["wte"].weight, "normal_", 0.0, 0.8),
+            (self.lm_head.weight, "normal_", 0.0, 0.001),
+            (self.smear_gate.weight, "uniform_", 0.0, 0.02),
+        ]
+        draws += [(embedding.weight, "uniform_", -bound, bound) for embedding in self.value_embeds.values()]
         for block in self.transformer["h"]:
-            for linear in (block.attn.c_q, block.attn.c_k, block.attn.c_v):
-                fill(linear.weight, "uniform_", -bound, bound)
-            fill(block.mlp.c_fc.weight, "uniform_", -0.4 * bound, 0.4 * bound)
-            block.attn.c_proj.weight.zero_()
+            attention = block.attn
+            draws += [
+                (part.weight, "uniform_", -bound, bound) for part in (attention.c_q, attention.c_k, attention.c_v)
+            ]
+            draws.append((block.mlp.c_fc.weight, "uniform_", -0.4 * bound, 0.4 * bound))
+            if attention.ve_gate is not None:
+                draws.append((attention.ve_gate.weight, "uniform_", 0.0, 0.02))
+            attention.c_proj.weight.zero_()
             block.mlp.c_proj.weight.zero_()
-            if block.attn.ve_gate is not None:
-                fill(block.attn.ve_gate.weight, "uniform_", 0.0, 0.02)
-        for embedding in self.value_embeds.values():
-            fill(embedding.weight, "uniform_", -bound, bound)
+
+        def draw(place: int) -> Tensor:
+            parameter, distribution, first, second = draws[place]
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + place)
+            values = torch.empty(parameter.shape, dtype=torch.float32)
+            return getattr(values, distribution)(first, second, generator=generator)
+
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
+            for (parameter, *_), values in zip(draws, pool.map(draw, range(len(draws))), strict=True):
+                parameter.copy_(values)
         depth = torch.arange(self.config.n_layer, dtype=torch.float64) / max(self.config.n_layer - 1, 1)
         self.resid_lambdas.copy_(1.15 - 0.10 * depth)
         self.x0_lambdas.copy_(0.20 - 0.15 * depth)
-        fill(self.smear_gate.weight, "uniform_", 0.0, 0.02)
         self.smear_lambda.zero_()
         self.backout_lambda.fill_(0.2)
 

@@ -4,6 +4,7 @@ All are pure functions. Scaling with the batch after Power Lines (arXiv 2505.137
 per epoch constant (arXiv 2405.13698); the FLOP count is PaLM's (arXiv 2204.02311).
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -28,6 +29,7 @@ PEAK_FLOPS = {"H200": 989e12, "H100 NVL": 835e12, "H100 PCIe": 756e12, "H100": 9
 """Dense bf16 FLOP/s from the data sheets, by a part of the device's name; the longer name first."""
 
 
+@functools.cache
 def parameter_counts(config: GPTConfig) -> dict[str, int]:
     """Parameters by kind; `scaling` (matrices and lm_head) is what budgets are measured against."""
     with torch.device("meta"):

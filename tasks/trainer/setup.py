@@ -62,7 +62,7 @@ def size(job: Job, inputs: Inputs, world: World) -> Sized:
         batch_rows // world.size,
         training.sequence_length,
         world.device,
-        lambda rows: memory_bytes(config, training.precision, rows, world.size),
+        lambda rows: memory_bytes(config, training.precision, rows, world.size, training.compile),
         available_memory(world.device) // (world.size if world.device.type == "cpu" else 1),
     )
     return Sized(config, plan, Batch(batch_rows, world.size, world.rank, micro), rows)

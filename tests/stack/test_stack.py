@@ -23,10 +23,10 @@ def test_a_taken_port_is_said_and_the_next_free_one_used(stack, said, taken):
 
 def test_up_again_changes_nothing(stack, client):
     said = []
-    before = {one.name: one.id for one in client.read_deployments()}
+    before = {one.id for one in client.read_deployments()}
     again = stacks.up(stack.home, said.append)
     assert (again.pids, again.server_port, said) == (stack.pids, stack.server_port, [])
-    assert {one.name: one.id for one in client.read_deployments()} == before
+    assert {one.id for one in client.read_deployments()} == before
 
 
 def test_deploying_again_makes_nothing_twice(stack, client):

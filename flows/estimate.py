@@ -1,0 +1,47 @@
+"""What a comparison would cost, and what it could show, before anything is spent."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from prefect import flow
+from pydantic import Field
+
+from tasks.spec import Training
+from tasks.store.root import DEFAULT_ROOT, Root
+from tasks.tracking.estimate import estimate as calculate
+from tasks.tracking.ledger import entries, spread_between_seeds
+from tasks.tracking.steps import show_estimate
+from tasks.verdict.planning import what_seeds_show
+
+Count = Annotated[int, Field(ge=1)]
+
+
+@flow(name="estimate")
+def estimate(
+    tokens: Count = 5_000_000_000,
+    train: Training = Training(),
+    arms: Count = 2,
+    seeds: Count = 3,
+    device: str | None = None,
+    root: str = DEFAULT_ROOT,
+) -> dict[str, Any]:
+    """Say what training would take: hours, dollars and disk a run and in all, and the smallest difference it could show.
+
+    Speed is what was measured: by this installation's own runs where one is alike, else by the table that comes with it.
+
+    Args:
+        tokens: Trained tokens of one run.
+        train: How every arm is trained, and what a GPU costs an hour.
+        arms: Arms of the comparison.
+        seeds: Seeds of each arm.
+        device: Name of the GPU as its driver says it, or cpu; empty: the GPU that most was measured on.
+        root: Where artifacts and the run ledger are kept.
+    """
+    ledger = entries(Root(root))
+    cost = calculate(
+        train, tokens, runs=arms * seeds, label=f"{arms} arms x {seeds} seeds", ledger=ledger, device=device
+    )
+    one = calculate(train, tokens, label="one run", ledger=ledger, device=device)
+    shows = what_seeds_show(spread_between_seeds(ledger, train), arms, seeds)
+    show_estimate("training", [one, cost], [shows])
+    return {**asdict(cost), "seeds": shows}

@@ -1,0 +1,112 @@
+"""`compare/demo` on the running stack: arms prepared and trained as its children, judged, shown, and not made twice."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
+)
+from prefect.client.schemas.sorting import FlowRunSort
+
+from infra.deploy import PROJECT
+from infra.stack import full_environment
+from tasks.store.root import Root
+from tests.stack.conftest import ARM
+
+pytestmark = pytest.mark.stack
+
+MINUTES = 60
+RANDOM = {**ARM, "name": "rand16", "select": "random"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """One root for all tests of this file: what the first one makes, the others find."""
+    return tmp_path_factory.mktemp("root")
+
+
+def compare(stack, client, parameters, root, status=0, **changes):
+    """`prefect deployment run compare/demo --watch`; returns the finished flow run and its children by flow."""
+    given = {
+        "data": parameters["data"],
+        "train": parameters["train"],
+        "root": str(root),
+        "seeds": [1, 2],
+        "name": "test",
+    }
+    # A commit made by somebody else while the test runs is no business of it.
+    given |= {"arms": [ARM, RANDOM], "allow": ["commit"], **changes}
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "prefect",
+            "deployment",
+            "run",
+            "compare/demo",
+            "--watch",
+            "--params",
+            json.dumps(given),
+        ],
+        cwd=PROJECT,
+        env=full_environment(stack),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=9 * MINUTES,
+    )
+    assert result.returncode == status, result.stdout + result.stderr
+    (run,) = [
+        run
+        for run in client.read_flow_runs(
+            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["demo"])),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=20,
+        )
+        if run.parameters.get("name") == given["name"]
+    ][:1]
+    below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
+    return run, Counter(client.read_flow(child.flow_id).name for child in client.read_flow_runs(flow_run_filter=below))
+
+
+def test_two_arms_with_two_seeds_end_in_a_verdict_and_a_report(stack, client, parameters, root):
+    run, below = compare(stack, client, parameters, root)
+    assert run.state.is_completed()
+    assert below == {"prepare": 2, "train": 4}
+    store = Root(root)
+    (name,) = store.names("verdicts")
+    verdict = json.loads((store.open(name).path / "verdict.json").read_text())
+    (pair,) = verdict["comparisons"]
+    assert (pair["a"], pair["b"], pair["seeds"], pair["degrees_of_freedom"]) == ("top16", "rand16", 2, 2)
+    assert pair["low"] <= pair["difference"] <= pair["high"]
+    tokens = {store.find(f"runs/{run}/result").facts["tokens"] for arm in verdict["arms"] for run in arm["runs"]}
+    assert len(tokens) == 1
+    report = (store.path(name) / "report.html").read_text()
+    assert "took, rand16 did not" in report and "What the models write" in report
+    found = client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id])))
+    shown = {artifact.key: artifact.data for artifact in found}
+    assert pair["sentence"].split(" bits per byte")[0] in shown["verdict-test"].replace("&#45;", "-")
+    assert "2 seeds an arm" in shown["estimate-test"] or "not known yet" in shown["estimate-test"]
+    assert len(json.loads(shown["scores-test"])) == 4
+
+
+def test_again_it_finds_all_complete_and_says_the_same(stack, client, parameters, root):
+    before = Root(root).names("verdicts")
+    run, below = compare(stack, client, parameters, root, name="test")
+    assert run.state.is_completed() and below == {}
+    assert Root(root).names("verdicts") == before
+
+
+def test_unmatched_arms_fail_with_a_sentence_and_spend_nothing(stack, client, parameters, root):
+    arms = [ARM, {**RANDOM, "order": "shuffled"}]
+    run, below = compare(stack, client, parameters, root, status=1, arms=arms, name="unmatched")
+    assert run.state.is_failed() and below == {}
+    assert "arm.order: best-first against shuffled" in run.state.message

@@ -21,7 +21,7 @@ from tasks.store.artifact import Work, fingerprint
 from tasks.store.root import Root
 
 ROWS = 8
-FALL = 0.999
+FALL = 0.9995
 """The lowest loss must be below this part of the first one."""
 POOL, ARM = "smoke-0000000000", "smoke-0000000001"
 BYTES = 256

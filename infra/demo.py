@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from infra import azurite, stack
-from infra.sample_data import NAME, build_sample
-from infra.stack import PROJECT, SAMPLE_CONTAINER, Say, Stack
+from infra.sample_data import build_sample
+from infra.stack import PROJECT, SAMPLE_CONTAINER, SAMPLE_NAME, Say, Stack
 from tasks.errors import InputError
 from tasks.store.artifact import Artifact
 from tasks.store.root import DEFAULT_ROOT, Root
@@ -44,7 +44,7 @@ def publish(running: Stack, sample: Artifact, say: Say) -> None:
     megabytes = sum(record.bytes for record in sample.manifest.files) / 1e6
     what = f"{facts['documents']:,} documents, {megabytes:.1f} MB"
     if running.azurite_port:
-        written = azurite.upload(running.azurite_port, SAMPLE_CONTAINER, NAME, sample.path)
+        written = azurite.upload(running.azurite_port, SAMPLE_CONTAINER, SAMPLE_NAME, sample.path)
         state = "written" if written else "already there"
         say(f"Sample: {what}, {state} at {running.sample} (Azurite)")
     else:
@@ -101,6 +101,7 @@ def _cancel(client: Any, run: Any) -> None:
 def _where_to_look(running: Stack, run: Any, client: Any) -> dict[str, Any]:
     """Addresses, files and numbers of a finished experiment; its scores table names the run."""
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
+
     from tasks.tracking.report import write_report
 
     wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]), type=ArtifactFilterType(any_=["table"]))

@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from infra.stack import SAMPLE_NAME
 from tasks.errors import DamagedError
 from tasks.progress import Progress, silent
 from tasks.store.artifact import Artifact, Work, fingerprint
 from tasks.store.root import Root
 
-NAME = "python-docs"
 RECIPE = 1  # raise it when the code below makes other files of the same packages
 DOCUMENTS, FILES, ROW_GROUP = 4_000, 5, 200
 SHORTEST, LONGEST = 300, 4_000  # characters of one document; longer texts are cut between paragraphs
@@ -73,10 +73,10 @@ def build_sample(
         work.facts.update(documents=len(texts), characters=sum(len(text) for _, text in texts))
 
     try:
-        return root.build(NAME, make, spec=spec)
+        return root.build(SAMPLE_NAME, make, spec=spec)
     except DamagedError:
-        root.remove(NAME)
-        return root.build(NAME, make, spec=spec)
+        root.remove(SAMPLE_NAME)
+        return root.build(SAMPLE_NAME, make, spec=spec)
 
 
 def choose(documents: int, packages: Sequence[str], progress: Progress = silent) -> list[tuple[str, str]]:

@@ -23,9 +23,9 @@ from tasks.errors import InputError
 from tasks.store.artifact import write_atomic
 
 SERVER_PORT = 4200
-SERVER_SECONDS = 120
+SERVER_SECONDS = 240
 OWN_AZURE = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT")
-SAMPLE_CONTAINER = "sample"
+SAMPLE_CONTAINER, SAMPLE_NAME = "sample", "python-docs"
 
 Say = Callable[[str], None]
 
@@ -53,7 +53,9 @@ class Stack:
     @property
     def sample(self) -> str:
         """Where the demo's raw data lies."""
-        return f"az://{SAMPLE_CONTAINER}/python-docs" if self.azurite_port else str(self.home / "sample")
+        return (
+            f"az://{SAMPLE_CONTAINER}/{SAMPLE_NAME}" if self.azurite_port else str(self.home / "sample" / SAMPLE_NAME)
+        )
 
     @property
     def environment(self) -> dict[str, str]:

@@ -47,7 +47,7 @@ def gpu_host(host: Host, wheel: str | None = None) -> dict[str, object]:
         facts = steps.look(host.name, steps.Held(remote), host)
         setup = Setup(host, remote, facts, package, secrets())
         outcomes = [steps.provision_step(host.name, step, steps.Held(setup)) for step in STEPS]
-        outcomes.append(steps.worker_online(host.name, host.work_pool))
+        outcomes.append(steps.worker_online(host.name, host.work_pool, steps.Held(setup)))
         setup.facts = steps.look(host.name, steps.Held(remote), host)
         notes = list(remote.notes)
     cost = cost_of_d20(host, facts.gpus[0].name if facts.gpus else None)

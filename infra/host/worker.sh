@@ -5,6 +5,6 @@ set -a
 . ./worker.env
 . ./secrets.env
 set +a
-cd "$FABRATING_CODE" || exit
+mkdir -p "$TMPDIR" && cd "$FABRATING_CODE" || exit
 exec "$FABRATING_HOME/venv/bin/python" -m prefect worker start --type process --pool "$FABRATING_POOL" --limit 1 \
     --name "$FABRATING_WORKER" --install-policy never

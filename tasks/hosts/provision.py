@@ -266,6 +266,11 @@ def _worker(setup: Setup) -> tuple[service.Service, dict[str, str]]:
     return service.worker(setup.remote, setup.host, setup.facts, recipe), written
 
 
+def worker_log(setup: Setup) -> str:
+    """What the worker's service said last."""
+    return _worker(setup)[0].log()
+
+
 def _worker_done(setup: Setup) -> str | None:
     return "the worker's service runs" if _worker(setup)[0].installed() else None
 
@@ -338,7 +343,7 @@ def remove(
     note("way-back", was, "closed the tunnel" if was else "there was no tunnel", started)
     started = time.monotonic()
     if present:
-        names = "venv wheels nanochat nanochat.new tools state prefect cache worker.sh worker.env secrets.env requirements.txt"
+        names = "venv wheels nanochat nanochat.new tools state prefect cache tmp worker.sh worker.env secrets.env requirements.txt"
         names += " supervise.py tunnel-far.sh tunnel" + (" root" if artifacts else "")
         places = shlex.join(f"{facts.folder}/{name}" for name in names.split())
         remote.run(f'rm -rf {places} && rmdir "$1" 2>/dev/null || true', facts.folder, timeout=600)

@@ -83,6 +83,7 @@ def worker_environment(host: Host, facts: Facts, code: str) -> dict[str, str]:
         "FABRATING_CACHE": f"{facts.folder}/cache",
         "PREFECT_API_URL": server_seen_from_host(host),
         "PREFECT_HOME": f"{facts.folder}/prefect",
+        "TMPDIR": f"{facts.folder}/tmp",  # Prefect's folder in /tmp belongs to the first account that used it
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "PREFECT_CLIENT_MAX_RETRIES": "20",
     }
@@ -130,15 +131,15 @@ class Service:
         self.machine.run('rm -f "$1.recipe" "$1.service" "$1.log" "$1.lock"', f"{self.folder}/{self.name}")
 
     def log(self) -> str:
-        """The last line of its log, for messages."""
+        """The last error in its log, else its last line, for messages."""
         if self.facts.services == "supervised":
             text = self.machine.read(f"{self.folder}/{self.name}.log")
         else:
             user = "--user " if self.facts.services == "user" else ""
             text = self.machine.run(f'journalctl {user}-q -n 20 -o cat -u "$1"', self.name, check=False).out
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        lines = [line for line in lines if " ended with status " not in line] or lines
-        return lines[-1][:300] if lines else "its log is empty"
+        lines = [line.strip() for line in text.splitlines() if line.strip() and " ended with status " not in line]
+        errors = [line for line in lines if "error" in line.lower()]
+        return (errors or lines or ["its log is empty"])[-1][:300]
 
     def unit(self) -> str:
         """The systemd unit."""

@@ -67,7 +67,7 @@ def provision_step(name: str, step: str, setup: Held) -> Outcome:
 
 
 @task(task_run_name="{name} online in {pool}", **RETRIED)
-def worker_online(name: str, pool: str) -> Outcome:
+def worker_online(name: str, pool: str, setup: Held) -> Outcome:
     """Wait until the worker shows up in its pool. Raises InputError when there is no such pool."""
     started = time.monotonic()
     first = True
@@ -84,9 +84,8 @@ def worker_online(name: str, pool: str) -> Outcome:
                 return Outcome("online", not first, text, round(time.monotonic() - started, 2))
             first = False
             time.sleep(1)
-    raise TimeoutError(
-        f"The worker {name} did not show up in the pool {pool} within {ONLINE_SECONDS} s: see its log there."
-    )
+    said = provision.worker_log(setup.value)
+    raise TimeoutError(f"The worker {name} is not in the pool {pool} after {ONLINE_SECONDS} s; it says: {said}")
 
 
 @task(task_run_name="forget {name} in {pool}", **RETRIED)

@@ -1,6 +1,8 @@
 """Hosts for the tests of this room: real ones in namespaces, and a stand-in for the Prefect server's health endpoint."""
 
 import http.server
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,12 +31,14 @@ def machine(lab: labs.Lab) -> labs.Host:
 
 
 @pytest.fixture(autouse=True)
-def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fresh installation folder, with a space in its name."""
+def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A fresh installation folder, with a space in its name; tunnels that a failed test left open are closed."""
     folder = tmp_path / "our installation"
     monkeypatch.setenv("FABRATING_HOME", str(folder))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    return folder
+    yield folder
+    for left in folder.glob("tunnels/*/*.pid"):
+        os.kill(int(left.read_text()), signal.SIGTERM)
 
 
 @pytest.fixture

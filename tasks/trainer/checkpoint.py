@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from tasks.errors import DamagedError, InputError, TrainingError
-from tasks.store.artifact import MANIFEST, Artifact, Work
+from tasks.store.artifact import MANIFEST, Artifact, Work, sha256_file, sync
 from tasks.store.root import Root
 
 log = logging.getLogger(__name__)
@@ -148,6 +148,16 @@ def to_host(tensors: Tensors) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
+def put(work: Work, name: str, content: Mapping[str, Any]) -> None:
+    """Write a file of tensors into a checkpoint in the making; hashed while the disk takes it."""
+    path = work.temporary(name)
+    torch.save(dict(content), path)
+    with ThreadPoolExecutor(1, "sha256") as hasher:
+        digest = hasher.submit(sha256_file, path)
+        sync(path)
+        work.finish(name, sha256=digest.result())
+
+
 class Checkpoints:
     """Writes the checkpoints of one run; every rank has one of these, rank 0 publishes.
 
@@ -221,10 +231,14 @@ class Checkpoints:
         work = Work(final.with_name(f".{final.name}.{self._attempt}.partial"))
         try:
             work.path.mkdir(parents=True, exist_ok=True)
-            self._put(work, shard_name(self._rank), shard)
+            with ThreadPoolExecutor(2, "checkpoint-file") as files:
+                parts = [files.submit(put, work, shard_name(self._rank), shard)]
+                if self._rank == 0:
+                    parts.append(files.submit(put, work, "model.pt", model))
+                    self._check_finite(model, step)
+                for part in parts:
+                    part.result()
             if self._rank == 0:
-                self._check_finite(model, step)
-                self._put(work, "model.pt", model)
                 work.temporary("state.json").write_text(json.dumps(state, indent=1))
                 work.finish("state.json")
                 self._await_others(work)
@@ -243,11 +257,6 @@ class Checkpoints:
         self.last = step
         if self._rank == 0:
             self._mirroring = self._mirror.submit(self._publish_and_prune, step)
-
-    @staticmethod
-    def _put(work: Work, name: str, content: Mapping[str, Any]) -> None:
-        torch.save(dict(content), work.temporary(name))
-        work.finish(name)
 
     def _check_finite(self, model: Tensors, step: int) -> None:
         broken = next((name for name, t in model.items() if t.is_floating_point() and not t.isfinite().all()), None)

@@ -52,6 +52,8 @@ IMPORTS = {
     ("nanochat/dataloader.py", "nanochat.dataset"): ("list_parquet_files",),
     ("nanochat/dataloader.py", "nanochat.common"): ("get_dist_info",),
 }
+NAMED = 8
+"""Differences that a message names."""
 LOG_LINES = (
     ("step ", "/", " | loss: ", " | lrm: ", " | dt: ", "ms | tok/sec: ", " | "),
     ("Step ", " | Validation bpb: "),
@@ -89,8 +91,9 @@ def require(source: Path, *, allow_unknown: bool) -> Identity:
     identity = identify(source)
     found = differences(source)
     if found:
+        more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
         raise InputError(
-            f"The nanochat in {source} (commit {identity.name}) is not what the overlay hooks: {'; '.join(found)}: "
+            f"The nanochat in {source} (commit {identity.name}) is not what the overlay hooks: {'; '.join(found[:NAMED])}{more}: "
             f"check out {contract.PINNED.commit}."
         )
     if identity.known is None and not allow_unknown:

@@ -2,6 +2,8 @@
 
 import ast
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +64,7 @@ def test_batches_are_those_of_the_built_in_evaluation(root: Root, pool_id: str, 
     for place in range(len(windows)):
         key = tuple(int(column[place]) for column in (windows.document, windows.context, windows.start, windows.stop))
         inputs, targets = own.batch([key], "cpu")
-        wanted = holdout.batch(windows, slice(place, place + 1), 64)
+        wanted = holdout.batch(windows, range(place, place + 1), (1, 64))
         assert torch.equal(inputs[:1], wanted[0]) and torch.equal(targets[:1], wanted[1])
         assert (targets[1:] == -1).all()
     assert len(windows) == len(own.windows) > 50
@@ -143,6 +145,25 @@ def test_upstream_cannot_choose_a_tf32_interface() -> None:
     assert torch.backends.fp32_precision == "none"
     assert seen.backends.mps.is_available() == torch.backends.mps.is_available()
     assert seen.float32 is torch.float32
+
+
+TF32 = """
+import torch
+from tasks.nanochat.overlay import WithoutPrecision
+{upstream}.backends.fp32_precision = "tf32"
+{overlay}
+print(torch.backends.cuda.matmul.allow_tf32)
+"""
+
+
+def test_the_tf32_interface_of_old_upstream_clashes_with_the_one_that_inductor_reads_unless_hooked() -> None:
+    def run(upstream: str, overlay: str) -> subprocess.CompletedProcess[str]:
+        program = TF32.format(upstream=upstream, overlay=overlay)
+        return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert "mix of the legacy and new APIs" in run("torch", "").stderr
+    hooked = run("WithoutPrecision(torch)", 'torch.set_float32_matmul_precision("high")')
+    assert hooked.stdout.strip() == "True", hooked.stderr
 
 
 def test_a_fault_of_wandb_is_told_once_and_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:

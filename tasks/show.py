@@ -19,7 +19,8 @@ from tasks.errors import ChangedError, DamagedError, InputError
 from tasks.progress import Progress
 
 SECONDS_BETWEEN_UPDATES = 2.0
-NEVER_RETRIED = (InputError, DamagedError, ChangedError, ValueError, TypeError, KeyError)
+MISTAKES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, NotImplementedError)
+NEVER_RETRIED = (InputError, DamagedError, ChangedError, *MISTAKES)
 
 
 def key(*parts: str) -> str:

@@ -49,9 +49,10 @@ def tables(files: int, rows: int, embedding: int = EMBEDDING, seed: int = 0) -> 
     rng = np.random.default_rng(seed)
     texts = pieces(min(files * rows, 60_000))
     chosen = order(rng, len(texts), files * rows)
+    noise = rng.standard_normal(rows * embedding, dtype=np.float32) / 32
     for number in range(files):
         mine = chosen[number * rows : (number + 1) * rows]
-        vectors = rng.standard_normal(rows * embedding, dtype=np.float32) / 32
+        vectors = np.roll(noise, number)
         columns = {
             "text": pa.array([texts[i] for i in mine]),
             "id": pa.array([f"<urn:uuid:{seed:02d}-{number:05d}-{i:08d}>" for i in range(rows)]),
@@ -71,7 +72,10 @@ def write(folder: Path, files: int, rows: int, embedding: int = EMBEDDING) -> Pa
         folder.mkdir(parents=True, exist_ok=True)
         for number, table in enumerate(tables(files, rows, embedding)):
             name = f"part_{number:05d}.parquet"
-            pq.write_table(table, folder / name, compression="snappy", row_group_size=1000)
+            # a dictionary of random floats would only take time
+            pq.write_table(
+                table, folder / name, compression="snappy", row_group_size=1000, use_dictionary=["text", "id"]
+            )
             print(f"\rraw data: file {number + 1} of {files}", end="", file=sys.stderr)
         print(file=sys.stderr)
         mark.touch()

@@ -1,6 +1,6 @@
 """Second half of the text pass: gather the runs of an arm shard by shard, order each bucket, write the shards.
 
-A bucket is some consecutive shards, as many as fit into `BUCKET_BYTES` of text; of each run it needs one stretch of bytes.
+A bucket is some consecutive shards, as many as fit into `bucket_bytes` of text, or one; of each run it needs one stretch.
 """
 
 import os
@@ -21,7 +21,12 @@ from tasks.corpus.texts import from_buffers
 from tasks.corpus.workers import Tick
 from tasks.store.artifact import Work
 
-BUCKET_BYTES = 64 << 20
+BUCKET_BYTES = (32 << 20, 256 << 20)
+"""Text of a bucket: the least, and the most for an arm so large that small stretches would keep the disk seeking."""
+
+BUCKETS = 512
+"""Between those, an arm is cut into so many."""
+
 REMOTE_BUCKET_BYTES = 512 << 20
 """Larger when runs lie in an object store, where each stretch is a request."""
 
@@ -57,6 +62,13 @@ class EmitJob:
     work: Work | None
     buckets: tuple[Bucket, ...]
     threads: int
+
+
+def bucket_bytes(total: int, workers: int, *, remote: bool) -> int:
+    """The most text of a bucket, for an arm of `total` bytes: a few buckets for every worker where there is enough."""
+    least, most = BUCKET_BYTES
+    limit = REMOTE_BUCKET_BYTES if remote else min(most, max(least, total // BUCKETS))
+    return min(limit, total // (2 * workers) + 1)
 
 
 def shards_of(bucket: Bucket) -> int:
@@ -111,7 +123,7 @@ def _shards(job: EmitJob, bucket: Bucket, memory: threading.local) -> Iterator[t
     size = sum(s.end - s.start for s in bucket.stretches)
     data = getattr(memory, "data", None)
     if data is None or len(data) < size:  # a thread's memory is used again: fresh pages cost as much as the reading
-        data = memory.data = np.empty(max(size, BUCKET_BYTES), np.uint8)
+        data = memory.data = np.empty(size + size // 8, np.uint8)
     view, place = memoryview(data), 0
     for stretch in bucket.stretches:
         end = place + stretch.end - stretch.start

@@ -275,8 +275,8 @@ def _emit(
     if scratch.url:
         emit.collect(scratch, work, rows)
     finished = [work.done(name) is not None for name in rows]
-    limit = emit.REMOTE_BUCKET_BYTES if scratch.url else emit.BUCKET_BYTES
-    limit = min(limit, int(runs.lengths.sum(dtype=np.int64)) // (2 * mapper.count) + 1)  # something to do for everybody
+    total = int(runs.lengths.sum(dtype=np.int64))
+    limit = emit.bucket_bytes(total, mapper.count, remote=scratch.url is not None)
     buckets = emit.plan_buckets(runs, dropped, bounds, finished, limit)
     count = _Count("shards", shards, progress, sum(finished))
     target = None if scratch.url else work

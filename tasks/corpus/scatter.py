@@ -136,9 +136,10 @@ def plan_pieces(
             targets, used = [], np.zeros(len(groups), bool)
             chosen = []
             first = index.group_first[groups[0]]
-            bounds = index.group_first[np.array([*groups, groups[-1] + 1])]
+            # as wide as document numbers: otherwise each search would convert all of them
+            bounds = index.group_first[np.array([*groups, groups[-1] + 1])].astype(np.uint32)
             for (scratch, documents, ranks, wants), finished in zip(sorted_arms, done, strict=True):
-                low, high = np.searchsorted(documents, (bounds[0], bounds[-1]))
+                low, high = np.searchsorted(documents, bounds[[0, -1]])
                 if low == high or name in finished:
                     continue
                 rows = documents[low:high]
@@ -148,10 +149,10 @@ def plan_pieces(
                 continue
             kept = [group for group, use in zip(groups, used, strict=True) if use]
             # rows are counted within the row groups that are read
-            skipped = np.cumsum(np.where(used, 0, np.diff(bounds)))
+            skipped = np.cumsum(np.where(used, 0, np.diff(bounds.astype(np.int64))))
             for scratch, rows, ranks, wants in chosen:
                 group = np.searchsorted(bounds, rows, side="right") - 1
-                targets.append(Target(scratch, (rows - first - skipped[group]).astype(np.int64), ranks, wants))
+                targets.append(Target(scratch, rows.astype(np.int64) - first - skipped[group], ranks, wants))
             yield Piece(name, index.reading(kept, footers[file]), tuple(targets))
 
 

@@ -13,6 +13,7 @@ from tasks.store.root import Root
 from tasks.trainer import checkpoint
 from tasks.trainer.job import Job, open_inputs
 
+pytestmark = pytest.mark.slow
 ROWS = 160
 STEPS = 40
 

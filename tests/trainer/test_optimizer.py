@@ -129,7 +129,7 @@ def test_a_loaded_state_goes_on_bit_for_bit():
 def test_a_foreign_state_is_refused():
     *_, optimizer, _ = _trainer(config_for(2, 32, "L", 70))
     state = dict(optimizer.local_state())
-    with pytest.raises(InputError, match="lacks exp_avg/lm_head.weight"):
+    with pytest.raises(InputError, match=r"lacks exp_avg/lm_head\.weight"):
         optimizer.load_state({key: tensor for key, tensor in state.items() if key != "exp_avg/lm_head.weight"})
     with pytest.raises(InputError, match="has shape"):
         optimizer.load_state(state | {"exp_avg/lm_head.weight": torch.zeros(3)})

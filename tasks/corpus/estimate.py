@@ -12,9 +12,6 @@ DECODE_BYTES_PER_SECOND = 380e6
 ENCODE_BYTES_PER_SECOND = 110e6
 """Decoded text that one core reads from runs, orders, compresses with zstd level 3, hashes and writes."""
 
-CPU_BYTES_PER_SECOND = 1 / (1 / DECODE_BYTES_PER_SECOND + 1 / ENCODE_BYTES_PER_SECOND)
-"""Decoded text that one core takes through the whole pass."""
-
 INDEX_DOCUMENTS_PER_SECOND = 1.0e6
 """Documents whose scores one core decodes and writes."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.corpus.estimate import CPU_BYTES_PER_SECOND
+from tasks.corpus.estimate import DECODE_BYTES_PER_SECOND, ENCODE_BYTES_PER_SECOND
 from tasks.corpus.index import Index
 from tasks.errors import InputError
 
@@ -69,6 +69,7 @@ def plan(
     used = chosen > 0
     # a row group's bytes are known; a document's are taken as the mean of its row group
     text_bytes = int((index.text_bytes[used] * (chosen[used] / index.rows[used])).sum())
+    decoded = int(index.text_bytes[used].sum())
     tokens = None
     if index.tokens is not None:
         counts = index.tokens[documents]
@@ -89,7 +90,7 @@ def plan(
         requests=int(used.sum()),
         disk_bytes=int(text_bytes * (1 + COMPRESSED)),
         disk_free=shutil.disk_usage(folder).free,
-        seconds=text_bytes / CPU_BYTES_PER_SECOND / cores,
+        seconds=(decoded / DECODE_BYTES_PER_SECOND + text_bytes / ENCODE_BYTES_PER_SECOND) / cores,
         reused=reused,
     )
 

@@ -34,7 +34,7 @@ SEED = 20
 FILES = 4
 JUNK = 1 / 3
 SHARE = 0.6  # of the documents, so that the best-rated ones are all real text
-TOKENS, LENGTH = 400_000, 512  # enough to learn which words follow which: what junk lacks
+TOKENS, LENGTH = 200_000, 256  # enough to learn which words follow which: what junk lacks
 
 
 def shuffled(text: str, rng: random.Random) -> str:
@@ -69,7 +69,7 @@ def compare(root: Root, source: Path, name: str, seeds: int, target: Target) -> 
     pool = Pool(
         name=name,
         source=source.as_uri(),
-        holdout_documents=400,
+        holdout_documents=300,
         holdout_fraction=0.1,
         vocab_size=1_024,
         tokenizer_characters=2_000_000,
@@ -87,11 +87,11 @@ def compare(root: Root, source: Path, name: str, seeds: int, target: Target) -> 
                 depth=2,
                 sequence_length=LENGTH,
                 window_pattern="L",
-                batch_tokens=2_048,
+                batch_tokens=1_024,
                 tokens=tokens[label],
                 precision="fp32",
                 device="cpu",
-                eval_every=50,
+                eval_every=100,
                 wandb="disabled",
             )
             result = road.train(root, made.arm_id, training, seed)

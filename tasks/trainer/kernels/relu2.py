@@ -63,9 +63,7 @@ TILES = (128, 256, 64, 8, 3, 8)
 def _launch(a: Tensor, b: Tensor, h: Tensor | None) -> Tensor:
     (rows, depth), columns = a.shape, b.size(0)
     block_m, block_n, block_k, group, stages, warps = TILES
-    out = torch.empty(
-        rows, columns, dtype=a.dtype, device=a.device
-    )
+    out = torch.empty(rows, columns, dtype=a.dtype, device=a.device)
     programs = torch.cuda.get_device_properties(a.device).multi_processor_count if a.is_cuda else 4
     descriptor = TensorDescriptor.from_tensor
     out_desc = descriptor(out, [block_m, block_n // 2])

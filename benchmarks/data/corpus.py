@@ -1,6 +1,6 @@
 """Raw data in the production schema at any size: text from the Python installation, random embeddings, random ratings.
 
-Texts are pieces of 2,300 characters of source code and documentation, drawn with replacement once they run out; 80 % of a
+Texts are pieces of 2,300 characters of source code and documentation, drawn again once they run out, each with its own first line; 80 % of a
 file's bytes are embeddings of 1,024 floats, as in production.
 """
 
@@ -54,7 +54,7 @@ def tables(files: int, rows: int, embedding: int = EMBEDDING, seed: int = 0) -> 
         mine = chosen[number * rows : (number + 1) * rows]
         vectors = np.roll(noise, number)
         columns = {
-            "text": pa.array([texts[i] for i in mine]),
+            "text": pa.array([f"{number}/{row}\n{texts[i]}" for row, i in enumerate(mine)]),
             "id": pa.array([f"<urn:uuid:{seed:02d}-{number:05d}-{i:08d}>" for i in range(rows)]),
             "token_count": pa.array([len(texts[i]) // 4 for i in mine], pa.int64()),
             "score": pa.array(rng.uniform(2.5, 5, rows)),

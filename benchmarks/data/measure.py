@@ -58,7 +58,7 @@ def serving(folder: Path, delay: float, log: Path) -> Iterator[None]:
 def high_water(pid: int) -> int:
     """The most KiB that a process has held so far (its rusage would count the process it was forked from)."""
     with Path(f"/proc/{pid}/status").open() as status:
-        return int(next(line for line in status if line.startswith("VmHWM")).split()[1])
+        return next((int(line.split()[1]) for line in status if line.startswith("VmHWM")), 0)
 
 
 def measure(name: str, url: str, out: Path, share: float, log: Path) -> Measured:
@@ -76,7 +76,7 @@ def measure(name: str, url: str, out: Path, share: float, log: Path) -> Measured
         while not ended.wait(0.05):
             try:
                 peak = max(peak, sum(high_water(p.pid) for p in (tree, *tree.children(recursive=True))))
-            except (psutil.Error, OSError, StopIteration):
+            except (psutil.Error, OSError):
                 continue
 
     watcher = threading.Thread(target=watch)

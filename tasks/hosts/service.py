@@ -88,7 +88,7 @@ def worker_environment(host: Host, facts: Facts, code: str) -> dict[str, str]:
         "PREFECT_CLIENT_MAX_RETRIES": "20",
     }
     if "nanochat" in host.engines:
-        values["FABRATING_NANOCHAT"] = f"{facts.folder}/nanochat"
+        values["FABRATING_NANOCHAT_HOME"] = f"{facts.folder}/nanochat"
     return values
 
 

@@ -7,8 +7,10 @@ import time
 import uuid
 
 import psutil
+import torch
 
 from tasks.store.artifact import Artifact
+from tasks.store.locks import gpu_lock, hold
 from tasks.store.root import Root
 from tasks.trainer import metrics
 from tasks.trainer.checkpoint import Checkpoints
@@ -16,7 +18,6 @@ from tasks.trainer.distributed import World
 from tasks.trainer.evaluation import Holdout
 from tasks.trainer.job import FILE, Job, open_inputs
 from tasks.trainer.launch import StopRequest
-from tasks.trainer.locks import hold, hold_device
 from tasks.trainer.loop import Loop
 from tasks.trainer.result import build_result
 from tasks.trainer.sample import sample
@@ -42,7 +43,9 @@ def attempt(job: Job, world: World, stop: StopRequest) -> Artifact | bool:
     with contextlib.ExitStack() as held:
         if world.leads:
             held.enter_context(hold(folder / ".lock", f"The run {job.run}", job.run))
-        held.enter_context(hold_device(world.device, job.run))
+        if world.device.type == "cuda":  # a CPU is shared
+            gpu = torch.cuda.get_device_properties(world.device)
+            held.enter_context(hold(gpu_lock(str(gpu.uuid)), f"GPU {world.device.index} ({gpu.name})", job.run))
         return _attempt(root, job, world, stop)
 
 

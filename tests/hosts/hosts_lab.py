@@ -39,7 +39,7 @@ def call(*command: str, check: bool = True) -> subprocess.CompletedProcess:
 
 INIT = r"""
 set -e
-lab=$1 size=$2 user=$3 python=$4 systemd=$5
+lab=$1 size=$2 user=$3 python=$4
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 run /run
 mkdir -p /run/sshd
@@ -63,10 +63,6 @@ case $python in
     ;;
 esac
 ip link set lo up
-if [ -n "$systemd" ]; then
-    mount -t cgroup2 cgroup /sys/fs/cgroup
-    exec env -i container=lab PATH="$PATH" /usr/lib/systemd/systemd --system --unit=lab.target
-fi
 exec /usr/sbin/sshd -D -e -f "$lab/sshd_config" 2>>"$lab/sshd.log"
 """
 
@@ -133,7 +129,7 @@ class Host:
         """Switch the host on and wait until its sshd answers. Its disk is empty then."""
         python = sys.base_prefix
         command = ["ip", "netns", "exec", self.namespace, "unshare", "--mount", "--pid", "--fork", "--kill-child"]
-        command += ["--mount-proc", "sh", "-c", INIT, "init", str(self.folder), self.disk, USER, python, ""]
+        command += ["--mount-proc", "sh", "-c", INIT, "init", str(self.folder), self.disk, USER, python]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         for _ in range(100):
             seen = call("ssh-keyscan", "-T", "2", "-p", str(self.port), self.address, check=False)

@@ -171,7 +171,7 @@ def test_seconds_of_all_attempts_are_added_up() -> None:
 
 
 def test_a_run_and_a_gpu_have_one_holder_until_its_last_process_is_gone(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("tasks.store.locks.GPU_LOCKS", tmp_path / "locks")
     gpu = Gpu("NVIDIA H100", 1, "0123", (9, 0))
     with hold(tmp_path / "run", RUN, [gpu]) as descriptors:
         rank = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=descriptors)

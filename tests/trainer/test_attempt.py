@@ -17,8 +17,8 @@ from ranks import finish, log_of, losses_of, start, train, wait_for_step
 
 from tasks.errors import BusyError, InputError
 from tasks.store.artifact import sha256_file
+from tasks.store.locks import hold
 from tasks.trainer.job import Job, open_inputs
-from tasks.trainer.locks import hold
 
 
 def make_job(root, **training):
@@ -161,7 +161,7 @@ def test_artifacts_that_do_not_belong_together_are_refused(root, name, fields, s
 
 TAKE = """
 import os, pathlib, sys
-from tasks.trainer.locks import hold
+from tasks.store.locks import hold
 taken = hold(pathlib.Path(sys.argv[1]), "The run a", sys.argv[2], 0.0)
 taken.__enter__()
 os.kill(os.getpid(), 9)

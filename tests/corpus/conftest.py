@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from azure.storage.blob import BlobServiceClient
-from corpora import write_corpus
 
 from infra import azurite
+from tests.corpus.corpora import write_corpus
 
 
 @pytest.fixture

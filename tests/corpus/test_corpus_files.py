@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpora import SCORES, rated_table, shard_texts, write_corpus
 
 from tasks.corpus.index import Index
 from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_sample, open_pool
 from tasks.errors import ChangedError, InputError
 from tasks.spec import Arm, Pool
 from tasks.store.root import Root
+from tests.corpus.corpora import SCORES, rated_table, shard_texts, write_corpus
 
 ALL = Arm(name="all", select="all", documents_per_shard=64)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from corpora import SCORES, rated_table, shard_texts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from tasks.corpus.prepare import build_arms, build_holdout, open_pool
 from tasks.corpus.selection import gumbel, random_bits
 from tasks.spec import Arm, Pool
 from tasks.store.root import Root
+from tests.corpus.corpora import SCORES, rated_table, shard_texts
 
 SCORE = st.one_of(st.none(), st.sampled_from([0.0, 1.0, 2.5, -1.0, float("nan")]), st.floats(-5, 5, width=32))
 TEXT = st.one_of(

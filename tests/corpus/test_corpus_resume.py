@@ -11,11 +11,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from corpora import write_corpus
 
 from tasks.corpus.prepare import build_arms, open_pool
 from tasks.spec import Arm, Pool
 from tasks.store.root import Root
+from tests.corpus.corpora import write_corpus
 
 ARMS = [
     Arm(name="top", share=0.4, documents_per_shard=100),

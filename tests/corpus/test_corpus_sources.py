@@ -11,7 +11,6 @@ import huggingface_hub.constants
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpora import SCORES, shard_texts, write_corpus
 
 from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_sample, open_pool, plan_arm
 from tasks.corpus.sample import sample_texts
@@ -20,6 +19,7 @@ from tasks.spec import Arm, Pool
 from tasks.store import bulk
 from tasks.store.blobs import open_blobs
 from tasks.store.root import Root
+from tests.corpus.corpora import SCORES, shard_texts, write_corpus
 
 ALL = Arm(name="all", select="all", documents_per_shard=64)
 SIZES = {"holdout_documents": 16, "holdout_fraction": 0.2}

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from corpora import SCORES, rated_table, write_corpus
 
 from tasks.corpus.survey import survey
 from tasks.errors import InputError
+from tests.corpus.corpora import SCORES, rated_table, write_corpus
 
 
 def test_a_survey_says_what_lies_there(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import hosts_lab as labs
 import pytest
-from hosts_lab import parameters
 
 from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.ssh import Remote
+from tests.hosts import hosts_lab as labs
+from tests.hosts.hosts_lab import parameters
 
 
 @pytest.fixture(scope="session")

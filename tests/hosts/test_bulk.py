@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hosts_lab import Lab, parameters
 
 from tasks.errors import DamagedError, InputError
 from tasks.hosts.bulk import fetch, main, send
@@ -13,6 +12,7 @@ from tasks.hosts.ssh import Local, Remote
 from tasks.hosts.transfer import move
 from tasks.store.artifact import Work
 from tasks.store.root import Root
+from tests.hosts.hosts_lab import Lab, parameters
 
 NAME = "pools/p-0000000000/index"
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hosts_lab import Lab, parameters
 
 from tasks.spec import Host
+from tests.hosts.hosts_lab import Lab, parameters
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 PROJECT = Path(__file__).resolve().parents[2]

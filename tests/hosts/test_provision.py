@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hosts_lab import Host as Machine
-from hosts_lab import Lab, parameters
 
 from tasks.errors import InputError
 from tasks.hosts import environment, provision, report, smoke
@@ -20,6 +18,8 @@ from tasks.hosts.wheel import CHECKOUT, build_wheel
 from tasks.spec import Experiment, Training
 from tasks.store.root import Root
 from tasks.trainer.job import Job, open_inputs
+from tests.hosts.hosts_lab import Host as Machine
+from tests.hosts.hosts_lab import Lab, parameters
 
 SECRET = {"WANDB_API_KEY": "it's $(no) `secret`\\", "AZURE_STORAGE_KEY": "a+/=="}
 QUICK = [step for step in STEPS if step != "smoke"]

@@ -12,13 +12,13 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from hosts_lab import Host as Machine
-from hosts_lab import parameters
 
 from tasks.hosts.facts import identify
 from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.service import Service, environment_file, install_tunnel, secrets, tunnel
 from tasks.hosts.ssh import Local, Remote
+from tests.hosts.hosts_lab import Host as Machine
+from tests.hosts.hosts_lab import parameters
 
 SUPERVISE = str(files("infra.host") / "supervise.py")
 

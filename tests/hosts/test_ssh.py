@@ -3,13 +3,13 @@
 import time
 
 import pytest
-from hosts_lab import Host as Machine
-from hosts_lab import Lab, call, parameters
 
 from tasks.errors import InputError
 from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.ssh import CommandError, LinkError, Remote
 from tasks.spec import Host
+from tests.hosts.hosts_lab import Host as Machine
+from tests.hosts.hosts_lab import Lab, call, parameters
 
 
 def test_script_sees_its_arguments_and_input(remote: Remote) -> None:

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import ARM, LENGTH, POOL, make_experiment
-from ranks import finish, log_of, losses_of, start, train, wait_for_step
 
 from tasks.errors import BusyError, InputError
 from tasks.store.artifact import sha256_file
 from tasks.store.locks import hold
 from tasks.trainer.job import Job, open_inputs
+from tests.trainer.conftest import ARM, LENGTH, POOL, make_experiment
+from tests.trainer.ranks import finish, log_of, losses_of, start, train, wait_for_step
 
 
 def make_job(root, **training):

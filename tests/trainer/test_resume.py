@@ -6,12 +6,12 @@ import signal
 
 import numpy as np
 import pytest
-from conftest import ARM, LENGTH, POOL, make_experiment, write_artifacts
-from ranks import finish, lines_of, log_of, losses_of, start, train, wait_for_step
 
 from tasks.store.root import Root
 from tasks.trainer import checkpoint
 from tasks.trainer.job import Job, open_inputs
+from tests.trainer.conftest import ARM, LENGTH, POOL, make_experiment, write_artifacts
+from tests.trainer.ranks import finish, lines_of, log_of, losses_of, start, train, wait_for_step
 
 pytestmark = pytest.mark.slow
 ROWS = 160

@@ -9,7 +9,6 @@ import threading
 import time
 
 import pytest
-from conftest import ARM, LENGTH, POOL, make_experiment
 
 from tasks.errors import InputError, InterruptedRun, LostProcessError
 from tasks.trainer import launch as launcher
@@ -17,6 +16,7 @@ from tasks.trainer.job import Job
 from tasks.trainer.launch import StopRequest, launch
 from tasks.trainer.metrics import read
 from tasks.trainer.run import score, train
+from tests.trainer.conftest import ARM, LENGTH, POOL, make_experiment
 
 PYTHON = [sys.executable, "-c"]
 

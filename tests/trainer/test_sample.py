@@ -3,11 +3,11 @@
 import json
 
 import torch
-from conftest import LENGTH, POOL
 
 from tasks.trainer.evaluation import Holdout
 from tasks.trainer.model import GPT, config_for
 from tasks.trainer.sample import generate, sample
+from tests.trainer.conftest import LENGTH, POOL
 
 
 def make_model():

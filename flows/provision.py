@@ -55,7 +55,7 @@ def gpu_host(host: Host, wheel: str | None = None) -> dict[str, object]:
     return {"host": host.name, "changed": [outcome.step for outcome in outcomes if outcome.changed]}
 
 
-@flow(name="remove-host", flow_run_name="{host.name}")
+@flow(name="provision", flow_run_name="remove-{host.name}")
 def remove_host(host: Host, artifacts: bool = False, force: bool = False) -> dict[str, object]:
     """Undo provisioning: the worker, its secrets and environments, the tunnel. Debian packages stay.
 

@@ -63,4 +63,4 @@ def deploy(api: str, environment: Mapping[str, str]) -> None:
         raise InputError(f"The deployments could not be put onto the server: {lines[-1] if lines else 'no message'}")
     from infra.automations import ensure_automations
 
-    ensure_automations(api)
+    ensure_automations(api, DEPLOYMENTS / "automations.yaml")

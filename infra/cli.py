@@ -5,6 +5,7 @@ on stderr and exit status 1.
 """
 
 import json
+from collections.abc import Collection
 from typing import Annotated, Any
 
 import typer
@@ -51,8 +52,8 @@ def prepare(
     With --set any other field of the pool or of the arm, such as vocab_size=4096.
     """
     with terminal.plain_errors():
-        extra = parse(settings)
-        pool_fields = {key: extra.pop(key) for key in list(extra) if key in Pool.model_fields and key != "seed"}
+        extra = parse(settings, options=("source", "select", "share", "order", "seed", "name", "sequence_length"))
+        pool_fields = {key: extra.pop(key) for key in list(extra) if key in Pool.model_fields}
         pool = Pool(source=source, **pool_fields)
         label = name or f"{select}{round(share * 100)}"
         arm = Arm(name=label, select=select, share=share, order=order, seed=seed, **extra)
@@ -86,7 +87,8 @@ def train(
     With --set any other field of the training, such as batch_tokens=8192.
     """
     with terminal.plain_errors():
-        Training(depth=depth, **parse(settings))  # checks the bounds before torch is loaded
+        extra = parse(settings, options=("depth", "seed", "precision", "sequence_length"))
+        Training(depth=depth, **extra)  # checks the bounds before torch is loaded
         from infra import road
 
         store = Root(root)
@@ -94,7 +96,7 @@ def train(
             depth=depth,
             precision=precision or ("bf16" if _has_gpu() else "fp32"),
             sequence_length=sequence_length or road.packed_length(store, arm),
-            **parse(settings),
+            **extra,
         )
         with terminal.bars() as progress:
             result = road.train(store, arm, training, seed, progress)
@@ -142,13 +144,18 @@ def runs(root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
         terminal.show_rows(table(entries(Root(root))), as_json)
 
 
-def parse(settings: list[str] | None) -> dict[str, Any]:
-    """FIELD=VALUE pairs; a value is JSON where it can be. Raises InputError for one without an equals sign."""
+def parse(settings: list[str] | None, options: Collection[str]) -> dict[str, Any]:
+    """FIELD=VALUE pairs; a value is JSON where it can be.
+
+    Raises InputError for one without an equals sign, and for a field that the command has as one of its `options`.
+    """
     parsed: dict[str, Any] = {}
     for setting in settings or ():
         field, equals, value = setting.partition("=")
         if not equals:
             raise InputError(f"--set {setting} has no value: write --set {setting}=VALUE.")
+        if field in options:
+            raise InputError(f"--set {setting} sets what has an option of its own: see {field!r} in --help.")
         try:
             parsed[field] = json.loads(value)
         except ValueError:

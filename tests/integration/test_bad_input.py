@@ -64,6 +64,7 @@ def test_a_share_outside_of_its_bounds(tmp_path, sample, share):
         (["--set", "vocab_sise=512"], "vocab_sise"),
         (["--set", "vocab_size"], "--set vocab_size has no value"),
         (["--set", "vocab_size=12"], "vocab_size"),
+        (["--set", "share=0.5"], "--set share=0.5 sets what has an option of its own"),
         (["--sequence-length", "3"], "sequence_length"),
         (["--name", "Not A Name"], "'Not A Name'"),
     ],

@@ -70,13 +70,12 @@ def write(folder: Path, files: int, rows: int, embedding: int = EMBEDDING) -> Pa
     mark = folder / ".complete"
     if not mark.exists():
         folder.mkdir(parents=True, exist_ok=True)
+        print(f"writing {files} files of raw data to {folder}", file=sys.stderr)
         for number, table in enumerate(tables(files, rows, embedding)):
             name = f"part_{number:05d}.parquet"
             # a dictionary of random floats would only take time
             pq.write_table(
                 table, folder / name, compression="snappy", row_group_size=1000, use_dictionary=["text", "id"]
             )
-            print(f"\rraw data: file {number + 1} of {files}", end="", file=sys.stderr)
-        print(file=sys.stderr)
         mark.touch()
     return folder

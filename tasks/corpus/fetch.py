@@ -27,7 +27,7 @@ def fetch_ahead(
     handle: Callable[[Item, Parts], Result],
     *,
     threads: int,
-    ahead_bytes: int = 96 << 20,
+    ahead_bytes: int = 56 << 20,
 ) -> Iterator[Result]:
     """Fetch each item's ranges and hand them to `handle` on one of `threads` threads; results come in the items' order.
 
@@ -37,7 +37,9 @@ def fetch_ahead(
     with ThreadPoolExecutor(REQUESTS) as network, ThreadPoolExecutor(threads) as decoders:
 
         def work(item: Item, parts: list[tuple[int, Future]]) -> Result:
-            return handle(item, [(start, future.result()) for start, future in parts])
+            fetched = [(start, future.result()) for start, future in parts]
+            parts.clear()  # the bytes are gone as soon as `handle` has decoded them
+            return handle(item, fetched)
 
         queue: deque[tuple[Future, int]] = deque()
         waiting = 0

@@ -22,7 +22,7 @@ from tasks.corpus.workers import Tick
 from tasks.errors import InputError
 from tasks.store.blobs import open_blobs
 
-PIECE_BYTES = 48 << 20
+PIECE_BYTES = 40 << 20
 """Decoded text that is read at once: bounds the memory of a decoder, however large a blob is."""
 
 TRAILER = 512
@@ -67,17 +67,17 @@ def scatter(job: ScatterJob, tick: Tick) -> None:
     def handle(piece: Piece, parts: Parts) -> int:
         size = sum(len(data) for _, data in parts)
         try:
-            table = piece.reading.table(parts, [job.text_column])
-            column, problem = table.column(job.text_column), ""
-            runs = [_run(piece, column, target, job.holdout) for target in piece.targets]
+            taken, problem = _take(piece, parts, job.text_column), ""
         except BadFile as error:
             if not job.skip_bad_files:
                 raise InputError(f"{source.url}/{error}: repair or remove the file, or set skip_bad_files.") from error
-            problem = str(error)
-            runs = [([], {}) for _ in piece.targets]
-        for target, (arrays, counts) in zip(piece.targets, runs, strict=True):
-            counts = counts | {"bytes_read": size, "requests": len(parts)}
-            _write_run(target.scratch, piece.name, arrays, counts, problem)
+            taken, problem = [], str(error)
+        read = {"bytes_read": size, "requests": len(parts)}
+        parts.clear()
+        for target in piece.targets:
+            # popped, so that the texts as they were read are gone before the next copy of them is made
+            arrays, counts = _run(taken.pop(0), target, job.holdout) if taken else ([], {})
+            _write_run(target.scratch, piece.name, arrays, counts | read, problem)
         return sum(len(target.rows) for target in piece.targets)
 
     items = ((piece, piece.reading.blob, piece.reading.requests()) for piece in job.pieces)
@@ -88,11 +88,14 @@ def scatter(job: ScatterJob, tick: Tick) -> None:
         before = now
 
 
-def _run(
-    piece: Piece, column: pa.ChunkedArray, target: Target, holdout: KnownTexts
-) -> tuple[list[np.ndarray], dict[str, int]]:
+def _take(piece: Piece, parts: Parts, text_column: str) -> list[pa.LargeStringArray]:
+    """The texts of each target, in the order of their rows. Raises BadFile."""
+    column = piece.reading.table(parts, [text_column]).column(text_column)
+    return [take_texts(piece.reading, column, target.rows) for target in piece.targets]
+
+
+def _run(texts: pa.LargeStringArray, target: Target, holdout: KnownTexts) -> tuple[list[np.ndarray], dict[str, int]]:
     """The arrays of one run (data, ranks, lengths, digests) and what was left out."""
-    texts = take_texts(piece.reading, column, target.rows)
     empty = lengths(texts) == 0
     held = holdout.matches(texts) & ~empty
     kept = np.flatnonzero(~(empty | held))

@@ -80,6 +80,8 @@ def _run(running: Stack, say: Say) -> dict[str, Any]:
             raise InputError(
                 f"{DEPLOYMENT} is {run.state.name} ({run.state.message}): see {running.ui}/runs/flow-run/{run.id}."
             )
+        if len(shown) == 1:
+            say("It was complete already: arm, checkpoints and scores were reused, nothing was made again")
         return _where_to_look(running, run, client)
 
 

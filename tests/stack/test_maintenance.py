@@ -1,0 +1,74 @@
+"""The reaper on the running stack: what it sets going again, what it leaves alone; and the server's automations."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from prefect.client.schemas.objects import StateType
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelled, Crashed, Failed, Scheduled
+
+from flows.maintenance import FIRST_DELAY, due, failed_runs, is_permanent, reaper
+from infra import deploy
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+def ended(client):
+    """Makes a run of a deployment that ended in a state, without any worker having taken it."""
+    made = []
+
+    def make(state, name="experiment/top16"):
+        far = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(days=1))
+        run = client.create_flow_run_from_deployment(client.read_deployment_by_name(name).id, state=far)
+        client.set_flow_run_state(run.id, state, force=True)
+        made.append(run.id)
+        return run.id
+
+    yield make
+    for run in made:
+        client.delete_flow_run(run)
+
+
+def test_it_sets_going_what_failed_and_nothing_else(stack, client, ended):
+    crashed, failed = ended(Crashed(message="gone")), ended(Failed(message="exception: ConnectionError: reset"))
+    wrong = ended(Failed(message="Flow run encountered an exception: InputError: share is 2: give less."))
+    cancelled, foreign = ended(Cancelled()), ended(Crashed(), "maintenance/reaper")
+    with temporary_settings({PREFECT_API_URL: stack.api}):
+        reaper()
+    states = {run: client.read_flow_run(run).state for run in (crashed, failed, wrong, cancelled, foreign)}
+    assert {states[crashed].name, states[failed].name} == {"AwaitingRetry"}
+    assert states[crashed].state_details.scheduled_time > datetime.now(UTC) + FIRST_DELAY / 2
+    assert [states[run].type for run in (wrong, cancelled, foreign)] == [
+        StateType.FAILED,
+        StateType.CANCELLED,
+        StateType.CRASHED,
+    ]
+
+
+def test_a_run_is_given_up_after_its_attempts(stack, client, ended):
+    crashed = ended(Crashed(message="gone"))
+    with temporary_settings({PREFECT_API_URL: stack.api}):
+        outcome = reaper(attempts=-1)
+    name = client.read_flow_run(crashed).name
+    assert name in outcome["given up"]
+    assert client.read_flow_run(crashed).state.type == StateType.CRASHED
+
+
+def test_each_attempt_waits_longer_than_the_one_before(client, ended):
+    run = client.read_flow_run(ended(Crashed(message="gone")))
+    now = run.end_time
+    waits = [due(run.model_copy(update={"run_count": count}), now) - now for count in (1, 2, 3)]
+    assert waits == [FIRST_DELAY, 2 * FIRST_DELAY, 4 * FIRST_DELAY]
+    assert not is_permanent(run)
+    later = now + timedelta(days=2)
+    assert run.id not in {found.id for found in failed_runs(client, later)}
+
+
+def test_deploying_again_leaves_one_automation_of_each_name(stack, client):
+    from infra.automations import ensure_automations
+
+    for _ in range(2):
+        ensure_automations(stack.api, deploy.DEPLOYMENTS / "automations.yaml")
+    names = [one["name"] for one in client.request("POST", "/automations/filter", json={}).json()]
+    assert names.count("fabrating-zombies") == 1

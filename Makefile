@@ -2,9 +2,10 @@
 PYTHON_ENV := .venv/bin/python
 RUN := .venv/bin/fabrating
 WORKERS ?= 2
+DATA ?= peers
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-unit lint format lock
+.PHONY: help setup demo up down test test-unit lint format bench-data lock
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
@@ -34,6 +35,9 @@ lint: setup ## Check style
 format: setup ## Repair style
 	@$(PYTHON_ENV) -m ruff check --fix .
 	@$(PYTHON_ENV) -m ruff format .
+
+bench-data: setup ## Measure preparation against what else one would use; DATA="floor", DATA="peers --files 8", ...
+	@$(PYTHON_ENV) -m benchmarks.data $(DATA)
 
 lock: ## Resolve pyproject.toml anew and write requirements.lock
 	@sh infra/lock.sh

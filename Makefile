@@ -5,7 +5,7 @@ WORKERS ?= 2
 DATA ?= peers
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-unit lint format bench-data lock
+.PHONY: help setup demo up down test test-slow test-unit lint format bench-data lock
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
@@ -22,11 +22,14 @@ up: setup ## Start the local stack and leave it running
 down: setup ## Stop the local stack
 	@$(RUN) down
 
-test: setup ## Run all tests
-	@$(PYTHON_ENV) -m pytest -n $(WORKERS) --dist loadgroup
+test: setup ## Run the tests; the slow proofs are left to test-slow
+	@$(PYTHON_ENV) -m pytest -n $(WORKERS) --dist loadgroup -m "not slow"
+
+test-slow: setup ## Run the slow proofs: kills and resumes, several machines, hosts under a Prefect server, real nanochat
+	@$(PYTHON_ENV) -m pytest -m slow
 
 test-unit: setup ## Run the tests that need no Prefect server
-	@$(PYTHON_ENV) -m pytest -n $(WORKERS) --dist loadgroup -m "not stack"
+	@$(PYTHON_ENV) -m pytest -n $(WORKERS) --dist loadgroup -m "not stack and not slow"
 
 lint: setup ## Check style
 	@$(PYTHON_ENV) -m ruff check .

@@ -23,7 +23,7 @@ from tasks.errors import InputError
 from tasks.store.artifact import write_atomic
 
 SERVER_PORT = 4200
-SERVER_SECONDS = 240
+SERVER_SECONDS, AZURITE_SECONDS = 240, 60
 OWN_AZURE = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT")
 SAMPLE_CONTAINER, SAMPLE_NAME = "sample", "python-docs"
 
@@ -180,23 +180,25 @@ def _start_stores(stack: Stack, say: Say) -> None:
 
 
 def _start_server(stack: Stack, say: Say, port: int) -> None:
-    if not stack.alive("server"):
+    while not stack.alive("server"):
         stack.server_port = _choose(port, "Prefect server", say)
         say(f"Starting the Prefect server on {stack.ui}")
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", ports.HOST]
         stack.pids["server"] = _start(stack, "server", [*command, "--port", str(stack.server_port)])
-    if not ports.wait(
-        lambda: stack.listens("server", stack.server_port) and _healthy(stack.api),
-        lambda: stack.alive("server"),
-        SERVER_SECONDS,
-    ):
-        raise InputError(f"The Prefect server did not come up: see {stack.home / 'logs' / 'server.log'}.")
-    if stack.azurite_port and not ports.wait(
-        lambda: stack.listens("azurite", stack.azurite_port) and azurite.answers(stack.azurite_port),
-        lambda: stack.alive("azurite"),
-        30,
+        if _comes_up(stack, "server", stack.server_port, lambda: _healthy(stack.api), SERVER_SECONDS):
+            break
+        if stack.alive("server") or ports.is_free(stack.server_port):
+            raise InputError(f"The Prefect server did not come up: see {stack.home / 'logs' / 'server.log'}.")
+        # a stranger took the port in the seconds between: the next one, then
+    if stack.azurite_port and not _comes_up(
+        stack, "azurite", stack.azurite_port, lambda: azurite.answers(stack.azurite_port), AZURITE_SECONDS
     ):
         raise InputError(f"Azurite did not come up: see {stack.home / 'logs' / 'azurite.log'}.")
+
+
+def _comes_up(stack: Stack, name: str, port: int, answers: Callable[[], bool], seconds: float) -> bool:
+    """Wait until the part itself listens on the port and answers; False when it dies or takes too long."""
+    return ports.wait(lambda: stack.listens(name, port) and answers(), lambda: stack.alive(name), seconds)
 
 
 def _deploy(stack: Stack, say: Say) -> None:

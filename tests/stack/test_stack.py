@@ -76,8 +76,9 @@ def test_ctrl_c_in_a_demo_leaves_no_process(tmp_path):
         seen = []
         for line in demo.stdout:
             seen.append(line)
-            if "prepare" in line or ": Running" in line:
+            if ": Running" in line:
                 break
+        assert ": Running" in seen[-1], "".join(seen)
         mark = stacks.load(home).mark
         assert len(processes.members(mark)) >= 3, "".join(seen)
         os.killpg(demo.pid, signal.SIGINT)

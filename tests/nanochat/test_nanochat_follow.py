@@ -33,7 +33,8 @@ def follow(root: Root, pool_id: str, arm_id: str, tmp_path: Path):
         (tmp_path / "lines.txt").write_text("".join(f"{line}\n" for line in lines))
         script = tmp_path / "python"
         program = f"import os, signal, sys, time\nprint(open({str(tmp_path / 'lines.txt')!r}).read(), end='', flush=True)\n{end}"
-        script.write_text(f"#!{sys.executable}\n{program}\n")
+        (tmp_path / "program.py").write_text(f"{program}\n")
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path}/program.py"\n')  # a path may hold a space
         script.chmod(0o755)
         training = Training(engine="nanochat", depth=2, sequence_length=64, batch_tokens=512, tokens=4096, device="cpu")
         inputs = open_inputs(root, pool_id, arm_id, 64)

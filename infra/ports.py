@@ -19,8 +19,8 @@ def is_free(port: int) -> bool:
 
 
 def choose(wanted: int, tries: int = 100) -> int:
-    """The wanted port, or the next free one above it, or any free one."""
-    for port in range(wanted, min(wanted + tries, 65_536)):
+    """The wanted port, or the next free one above it; with 0, or when all those are taken, any free one."""
+    for port in range(wanted, min(wanted + tries, 65_536)) if wanted else ():
         if is_free(port):
             return port
     with socket.socket() as probe:

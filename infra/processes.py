@@ -46,12 +46,16 @@ def belongs(pid: int, mark: str) -> bool:
 
 
 def listens(pid: int, port: int) -> bool:
-    """Whether it is this process that listens on the loopback port."""
+    """Whether it is this process, or a child (some commands are wrappers), that listens on the loopback port."""
     try:
-        connections = psutil.Process(pid).net_connections(kind="tcp")
+        process = psutil.Process(pid)
+        return any(
+            connection.laddr.port == port and connection.status == psutil.CONN_LISTEN
+            for one in (process, *process.children(recursive=True))
+            for connection in one.net_connections(kind="tcp")
+        )
     except (psutil.Error, OSError):
         return False
-    return any(c.laddr.port == port and c.status == psutil.CONN_LISTEN for c in connections)
 
 
 def members(mark: str) -> list[psutil.Process]:

@@ -23,7 +23,7 @@ from tasks.errors import InputError
 from tasks.store.artifact import write_atomic
 
 SERVER_PORT = 4200
-SERVER_SECONDS, AZURITE_SECONDS = 240, 60
+START_SECONDS = 240  # a cold machine under load takes minutes to import Prefect
 OWN_AZURE = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT")
 SAMPLE_CONTAINER, SAMPLE_NAME = "sample", "python-docs"
 
@@ -175,30 +175,61 @@ def _start_stores(stack: Stack, say: Say) -> None:
     if not azurite.available():
         stack.azurite_port = 0
         return
-    stack.azurite_port = _choose(stack.azurite_port or azurite.PORT, "Azurite", say)
-    stack.pids["azurite"] = _start(stack, "azurite", azurite.command(stack.azurite_port, stack.home / "azurite"))
+    stack.azurite_port = _serve(
+        stack,
+        "azurite",
+        "Azurite",
+        stack.azurite_port or azurite.PORT,
+        lambda port: azurite.command(port, stack.home / "azurite"),
+        azurite.answers,
+        say,
+    )
 
 
 def _start_server(stack: Stack, say: Say, port: int) -> None:
-    while not stack.alive("server"):
-        stack.server_port = _choose(port, "Prefect server", say)
+    if stack.alive("server"):
+        return
+
+    def command(port: int) -> list[str]:
+        stack.server_port = port  # the environment that the server starts with names it
         say(f"Starting the Prefect server on {stack.ui}")
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", ports.HOST]
-        stack.pids["server"] = _start(stack, "server", [*command, "--port", str(stack.server_port)])
-        if _comes_up(stack, "server", stack.server_port, lambda: _healthy(stack.api), SERVER_SECONDS):
-            break
-        if stack.alive("server") or ports.is_free(stack.server_port):
-            raise InputError(f"The Prefect server did not come up: see {stack.home / 'logs' / 'server.log'}.")
+        return [sys.executable, "-m", "prefect", "server", "start", "--host", ports.HOST, "--port", str(port)]
+
+    _serve(stack, "server", "the Prefect server", port, command, lambda _: _healthy(stack.api), say)
+
+
+def _serve(
+    stack: Stack,
+    name: str,
+    what: str,
+    wanted: int,
+    command: Callable[[int], list[str]],
+    answers: Callable[[int], bool],
+    say: Say,
+) -> int:
+    """Start a part on the wanted port or the next free one, and wait until it answers there. Returns the port."""
+    while True:
+        port = _choose(wanted, what, say)
+        stack.pids[name] = _start(stack, name, command(port))
+        if _comes_up(stack, name, port, lambda port=port: answers(port)):
+            return port
+        if stack.alive(name) or ports.is_free(port):
+            log = stack.home / "logs" / f"{name}.log"
+            raise InputError(f"{what[0].upper()}{what[1:]} did not come up on port {port}: see {log}.{_end(log)}")
         # a stranger took the port in the seconds between: the next one, then
-    if stack.azurite_port and not _comes_up(
-        stack, "azurite", stack.azurite_port, lambda: azurite.answers(stack.azurite_port), AZURITE_SECONDS
-    ):
-        raise InputError(f"Azurite did not come up: see {stack.home / 'logs' / 'azurite.log'}.")
 
 
-def _comes_up(stack: Stack, name: str, port: int, answers: Callable[[], bool], seconds: float) -> bool:
+def _end(log: Path, lines: int = 10) -> str:
+    """The last lines of a log, to be shown below an error."""
+    with contextlib.suppress(OSError):
+        last = log.read_text(errors="replace").splitlines()[-lines:]
+        return "".join(f"\n    {line}" for line in last)
+    return ""
+
+
+def _comes_up(stack: Stack, name: str, port: int, answers: Callable[[], bool]) -> bool:
     """Wait until the part itself listens on the port and answers; False when it dies or takes too long."""
-    return ports.wait(lambda: stack.listens(name, port) and answers(), lambda: stack.alive(name), seconds)
+    return ports.wait(lambda: stack.listens(name, port) and answers(), lambda: stack.alive(name), START_SECONDS)
 
 
 def _deploy(stack: Stack, say: Say) -> None:

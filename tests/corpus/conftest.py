@@ -1,9 +1,7 @@
 """A small corpus, an Azurite and a range server of one's own."""
 
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,27 +17,6 @@ def corpus(tmp_path: Path) -> Path:
     """A folder with three files of 120 documents."""
     write_corpus(tmp_path / "raw")
     return tmp_path / "raw"
-
-
-@pytest.fixture(scope="session")
-def azurite_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of an Azurite that belongs to this test session."""
-    if not azurite.available():
-        pytest.skip("Azurite needs Node.js and `npm ci` in infra/")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(azurite.command(port, tmp_path_factory.mktemp("azurite")))
-    try:
-        deadline = time.monotonic() + 60
-        while not azurite.answers(port):
-            assert process.poll() is None, "Azurite ended at once"
-            assert time.monotonic() < deadline, "Azurite does not answer"
-            time.sleep(0.1)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 
 from infra import terminal
 from infra.cli import app
-from tests.integration.conftest import needs_azurite
 
 
 def refused(root, *arguments):
@@ -88,7 +87,6 @@ def test_a_root_that_cannot_be_written(tmp_path, sample):
     assert "cannot be used" in refused(tmp_path / "file", "prepare", sample)
 
 
-@needs_azurite
 def test_a_container_that_is_not_there(tmp_path, container):
     sentence = refused(tmp_path, "prepare", "az://nowhere/at-all")
     assert "az://nowhere/at-all cannot be listed" in sentence

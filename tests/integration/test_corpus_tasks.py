@@ -1,8 +1,6 @@
 """Preparation as Prefect tasks: on threads of the flow's process, and on Dask workers that share nothing but the root."""
 
 import os
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from azure.storage.blob import BlobServiceClient
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
@@ -56,26 +55,12 @@ def reference(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[
 
 
 @pytest.fixture
-def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    if not azurite.available():
-        pytest.skip("Azurite needs Node.js and `npm ci` in infra/")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(azurite.command(port, tmp_path / "azurite"))
-    try:
-        deadline = time.monotonic() + 60
-        while not azurite.answers(port):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string(port))
-        from azure.storage.blob import BlobServiceClient
-
-        BlobServiceClient.from_connection_string(azurite.connection_string(port)).create_container("dask")
-        yield "az://dask"
-    finally:
-        process.terminate()
-        process.wait(30)
+def azure(azurite_port: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty container."""
+    connection = azurite.connection_string(azurite_port)
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection)
+    BlobServiceClient.from_connection_string(connection).create_container("dask")
+    return "az://dask"
 
 
 def pool_of(source: str) -> Pool:

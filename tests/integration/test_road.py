@@ -13,7 +13,6 @@ from infra import azurite
 from infra.cli import app
 from tasks.store.blobs import open_blobs
 from tasks.store.root import Root
-from tests.integration.conftest import needs_azurite
 
 PREPARE = [
     "--select",
@@ -117,7 +116,6 @@ def test_scoring_again_gives_the_same_numbers(trained, root):
     assert again["facts"]["bpb"] == pytest.approx(trained["facts"]["bpb"], rel=1e-6)
 
 
-@needs_azurite
 def test_blobs_and_folders_give_the_same_rows(prepared, container, tmp_path, root):
     other = prepare(container, tmp_path / "root")
     assert other["pool"] != prepared["pool"]  # other ETags
@@ -128,7 +126,6 @@ def test_blobs_and_folders_give_the_same_rows(prepared, container, tmp_path, roo
     assert rows[0] == rows[1]
 
 
-@needs_azurite
 def test_artifacts_can_lie_in_a_container(prepared, container, azurite_port, tmp_path, monkeypatch, root):
     monkeypatch.setenv("FABRATING_CACHE", str(tmp_path / "one machine"))
     made = prepare(container, "az://raw/artifacts")
@@ -138,7 +135,6 @@ def test_artifacts_can_lie_in_a_container(prepared, container, azurite_port, tmp
     assert (packed.path / "rows.bin").read_bytes() == ours.read_bytes()
 
 
-@needs_azurite
 def test_uploading_again_leaves_blobs_as_they_are(container, azurite_port, sample, tmp_path):
     assert azurite.upload(azurite_port, "raw", "docs", sample) == 0
     fewer = tmp_path / "fewer"

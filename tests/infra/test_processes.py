@@ -76,7 +76,8 @@ def test_a_process_is_in_a_session_of_its_own(tmp_path, mark):
     assert os.getsid(pid) == pid != os.getsid(0)
 
 
-def test_a_taken_port_gives_the_next_free_one():
+def test_a_taken_port_gives_the_next_free_one(tmp_path, mark):
+    other, _ = start(tmp_path, mark, NAP)
     with socket.socket() as taken:
         taken.bind((ports.HOST, 0))
         taken.listen()
@@ -86,7 +87,8 @@ def test_a_taken_port_gives_the_next_free_one():
         assert chosen != port
         assert ports.is_free(chosen)
         assert processes.listens(os.getpid(), port)
-        assert not processes.listens(os.getppid(), port)
+        assert processes.listens(os.getppid(), port)  # a child's port is its parent's
+        assert not processes.listens(other, port)
 
 
 def test_waiting_ends_with_the_one_who_is_waited_for():

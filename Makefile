@@ -23,13 +23,13 @@ down: setup ## Stop the local stack
 	@$(RUN) down
 
 test: setup ## Run the tests; the slow proofs are left to test-slow
-	@$(PYTHON_ENV) -m pytest -n $(WORKERS) --dist loadgroup -m "not slow"
+	@$(PYTHON_ENV) -m pytest -n $(WORKERS) -m "not slow"
 
 test-slow: setup ## Run the slow proofs: kills and resumes, several machines, hosts under a Prefect server, real nanochat
 	@$(PYTHON_ENV) -m pytest -m slow
 
 test-unit: setup ## Run the tests that need no Prefect server
-	@$(PYTHON_ENV) -m pytest -n $(WORKERS) --dist loadgroup -m "not stack and not slow"
+	@$(PYTHON_ENV) -m pytest -n $(WORKERS) -m "not stack and not slow"
 
 lint: setup ## Check style
 	@$(PYTHON_ENV) -m ruff check .

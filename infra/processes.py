@@ -33,6 +33,10 @@ def start(command: Sequence[str], *, mark: str, log: Path, cwd: Path, environmen
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    # The kernel shows the new environment a moment after the command has begun: until then nobody would know it as ours.
+    deadline = time.monotonic() + 10
+    while process.poll() is None and not belongs(process.pid, mark) and time.monotonic() < deadline:
+        time.sleep(0.01)
     return process.pid
 
 

@@ -5,16 +5,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from infra import azurite, ports, processes, sample_data
 
 DOCUMENTS = 1_000
+STACK = "tests/stack/"
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep a file's tests in one process, and all tests that share the stack in one (`--dist loadgroup`)."""
-    group = "stack" if item.get_closest_marker("stack") else item.nodeid.split("::")[0]
-    item.add_marker(pytest.mark.xdist_group(group))
+class ByFile(LoadScopeScheduling):
+    """A file's tests go to one process, all of `tests/stack`, which share a stack, to one too."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return STACK if nodeid.startswith(STACK) else nodeid.split("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    """How tests are spread over processes; in the order of collection, not by their number."""
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
 
 
 @pytest.hookimpl(trylast=True)

@@ -95,7 +95,8 @@ def _run(url: str, blobs: Sequence[Blob], folder: Path) -> None:
     names.write_text("".join(f"{blob.name}\n" for blob in blobs))
     command = [
         *(str(find_azcopy()), "copy", source, str(folder), "--from-to", "BlobLocal", "--list-of-files", str(names)),
-        *("--output-type", "json", "--output-level", "essential", "--skip-version-check", "--overwrite", "true"),
+        *("--as-subdir=false", "--overwrite", "true", "--skip-version-check"),
+        *("--output-type", "json", "--output-level", "essential"),
     ]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     names.unlink()

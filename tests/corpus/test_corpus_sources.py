@@ -64,6 +64,8 @@ def test_azcopy_copies_first_and_the_arm_is_the_same(
         assert same.name == arm.name
         assert shard_bytes(same.path) == shard_bytes(arm.path)
         assert len(list(tmp_path.glob("copied/pools/*/.raw/*.parquet"))) == 3
+        whole = bulk.copy_blobs(f"az://{azure}", open_blobs(f"az://{azure}").list(), tmp_path / "container")
+        assert [blob.name for blob in whole] == [f"fw/part_00{number}.parquet" for number in range(3)]
     monkeypatch.setattr(bulk, "find_azcopy", lambda: None)
     (without,) = build_arms(Root(tmp_path / "without"), copied, [ALL])
     assert "read by ranges: azcopy is not installed" in caplog.text

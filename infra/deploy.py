@@ -1,7 +1,6 @@
 """Put work pools and deployments onto the Prefect server that PREFECT_API_URL names. Doing it again changes nothing.
 
-What they are is said by the files of `deployments/`: `prefect.yaml` and one base job template per pool. This module adds
-only what is not the same everywhere: the folder that flows are loaded from.
+What they are is said by the files of `deployments/`: `prefect.yaml`, one base job template per pool, and the automations.
 """
 
 import hashlib
@@ -31,8 +30,8 @@ def version() -> str:
     return digest.hexdigest()
 
 
-def create_pools(api: str, working_dir: Path = PROJECT) -> None:
-    """Make or update the work pools and queues; flows of their runs are loaded from `working_dir`."""
+def create_pools(api: str) -> None:
+    """Make or update the work pools and queues. Each worker loads flows from the folder it was started in."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -40,7 +39,6 @@ def create_pools(api: str, working_dir: Path = PROJECT) -> None:
     with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
         for name, limit in POOLS.items():
             template = json.loads((DEPLOYMENTS / "pools" / f"{name}.json").read_text())
-            template["variables"]["properties"]["working_dir"]["default"] = str(working_dir)
             pool = WorkPoolCreate(name=name, type="process", base_job_template=template, concurrency_limit=limit)
             client.create_work_pool(pool, overwrite=True)
             existing = client.request("POST", f"/work_pools/{name}/queues/filter", json={}).json()

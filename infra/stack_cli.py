@@ -47,9 +47,7 @@ def demo(home: HomeOption = None, port: PortOption = stack.SERVER_PORT, as_json:
         terminal.show(run_demo(_home(home), _say(as_json), port), as_json)
 
 
-def deploy(
-    working_dir: Annotated[Path, typer.Option(help="The project's folder on the workers.")] = deployments.PROJECT,
-) -> None:
+def deploy() -> None:
     """Put work pools and deployments onto the server that PREFECT_API_URL names."""
     with terminal.plain_errors():
         api = os.environ.get("PREFECT_API_URL")
@@ -57,7 +55,7 @@ def deploy(
             raise InputError(
                 "PREFECT_API_URL is not set: set it to the server's URL, such as http://127.0.0.1:4200/api."
             )
-        deployments.create_pools(api, working_dir)
+        deployments.create_pools(api)
         deployments.deploy(api, os.environ)
 
 

@@ -6,6 +6,7 @@ and a network cable that can be cut, mended and slowed down. Everything is gone 
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -37,9 +38,15 @@ def call(*command: str, check: bool = True) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, check=check)
 
 
+def closed(folder: Path) -> Path | None:
+    """The first folder above that other accounts may not enter."""
+    return next((one for one in reversed(folder.parents) if not one.stat().st_mode & stat.S_IXOTH), None)
+
+
 INIT = r"""
 set -e
-lab=$1 size=$2 user=$3 python=$4
+lab=$1 size=$2 user=$3
+shift 3
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 run /run
 mkdir -p /run/sshd
@@ -54,14 +61,25 @@ for file in passwd group shadow; do
 done
 mkdir -p "$lab/home of $user"
 mount -t tmpfs -o "size=$size,mode=700,uid=4242,gid=4242" home "$lab/home of $user"
-# A Python below /root is in nobody else's reach: show that one folder of it.
-case $python in
-/root/*)
-    mkdir -p "$lab/python" && mount --bind "$python" "$lab/python"
-    mount -t tmpfs -o mode=755 root /root
-    mkdir -p "$python" && mount --bind "$lab/python" "$python"
-    ;;
-esac
+# What lies below a folder that is closed to other accounts (a Python below /root) is out of the account's reach: of such
+# a folder only what is asked for is shown. Arguments: closed folder, shown folder, ...
+show() {
+    number=0
+    while [ $# -gt 0 ]; do
+        number=$((number + 1))
+        "$action" "$1" "$2" "$lab/shown/$number"
+        shift 2
+    done
+}
+keep() {
+    mkdir -p "$3" && mount --bind "$2" "$3"
+}
+reveal() {
+    [ -e "$1/.closed" ] || { mount -t tmpfs -o mode=755 closed "$1" && touch "$1/.closed"; }
+    mkdir -p "$2" && mount --bind "$3" "$2"
+}
+action=keep; show "$@"
+action=reveal; show "$@"
 ip link set lo up
 exec /usr/sbin/sshd -D -e -f "$lab/sshd_config" 2>>"$lab/sshd.log"
 """
@@ -127,9 +145,11 @@ class Host:
 
     def start(self) -> None:
         """Switch the host on and wait until its sshd answers. Its disk is empty then."""
-        python = sys.base_prefix
         command = ["ip", "netns", "exec", self.namespace, "unshare", "--mount", "--pid", "--fork", "--kill-child"]
-        command += ["--mount-proc", "sh", "-c", INIT, "init", str(self.folder), self.disk, USER, python]
+        command += ["--mount-proc", "sh", "-c", INIT, "init", str(self.folder), self.disk, USER]
+        for folder in dict.fromkeys((sys.base_prefix, sys.prefix)):
+            if above := closed(Path(folder)):
+                command += [str(above), folder]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         for _ in range(100):
             seen = call("ssh-keyscan", "-T", "2", "-p", str(self.port), self.address, check=False)

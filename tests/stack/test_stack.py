@@ -17,7 +17,7 @@ pytestmark = pytest.mark.stack
 
 
 def test_a_taken_port_is_said_and_the_next_free_one_used(stack, said, taken):
-    assert any(line.startswith(f"Port {taken} is in use: Prefect server takes ") for line in said)
+    assert any(line.startswith(f"Port {taken} is in use: the Prefect server takes ") for line in said)
     assert stack.server_port != taken
 
 

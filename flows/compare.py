@@ -12,9 +12,10 @@ from pydantic import Field
 from flows.children import cancel_children, run_child
 from tasks.corpus.steps import find_pool
 from tasks.errors import InputError
-from tasks.spec import Arm, Experiment, Name, Pool, Training
+from tasks.spec import Arm, Experiment, Name, Pool, Texts, Training
 from tasks.store.names import arm_id, run_id
 from tasks.store.root import DEFAULT_ROOT, Root
+from tasks.tokens import steps as tokens
 from tasks.tracking.estimate import Estimate, batch_tokens, estimate
 from tasks.tracking.ledger import commit, entries, find, spread_between_seeds
 from tasks.tracking.report import write_verdict
@@ -28,6 +29,7 @@ from tasks.verdict.planning import BESIDE_BYTES, equal_budget, what_seeds_show
 ARMS = [Arm(), Arm(name="rand16", select="random")]
 SEEDS = [1, 2, 3]
 ALLOW: list[str] = []
+TEXTS: list[Texts] = []
 Arms = Annotated[list[Arm], Field(min_length=2)]
 Seeds = Annotated[list[int], Field(min_length=1)]
 
@@ -43,6 +45,8 @@ def compare(
     target: Target = "all",
     budget: Literal["tokens", "bytes"] = "tokens",
     allow: list[str] = ALLOW,
+    texts: list[Texts] = TEXTS,
+    core: bool = False,
 ) -> dict[str, Any]:
     """Train every arm with every seed on the same budget, and judge which is better with an error bar.
 
@@ -59,6 +63,8 @@ def compare(
         target: Which documents of the holdout decide: all of them, as they come in the pool, or one half of them by score.
         budget: What is equal between arms: tokens (those of the smaller arm), or bytes of text.
         allow: Differences beside selection that are meant, by their path, such as arm.order.
+        texts: Folders of texts that no arm has trained on, to score every run on beside the holdout.
+        core: Compare nanochat's CORE tasks too. Needs nanochat and its evaluation bundle on the hosts of the gpu pool.
     """
     store, log = Root(root), get_run_logger()
     _require_matched(arms, seeds, data, train, allow)
@@ -66,11 +72,11 @@ def compare(
     ids = {arm.name: arm_id(arm, pool) for arm in arms}
     _prepare(store, arms, ids, data, train, root)
     packed = {label: store.find(f"arms/{arm}/packed/{train.sequence_length}").facts for label, arm in ids.items()}
-    tokens = equal_budget(packed, train.tokens, budget)
+    budgets = equal_budget(packed, train.tokens, budget)
     # The batch is said too: the scaling rule would choose another one for another number of tokens.
-    batch = batch_tokens(train, min(tokens.values()), data.vocab_size)
+    batch = batch_tokens(train, min(budgets.values()), data.vocab_size)
     trainings = {
-        label: train.model_copy(update={"tokens": count, "batch_tokens": batch}) for label, count in tokens.items()
+        label: train.model_copy(update={"tokens": count, "batch_tokens": batch}) for label, count in budgets.items()
     }
     runs = [
         (run_id(whole, ids[arm.name]), whole)
@@ -89,8 +95,10 @@ def compare(
             for run, whole in missing
         ]
     )
+    outside = _score(store, [run for run, _ in runs], pool, texts, core, root)
     by_arm = {arm.name: [run for run, whole in runs if whole.arm == arm] for arm in arms}
-    verdict = judge(store, name, by_arm, target=target, allow=[*allow, *(BESIDE_BYTES if budget == "bytes" else ())])
+    meant = [*allow, *(BESIDE_BYTES if budget == "bytes" else ())]
+    verdict = judge(store, name, by_arm, target=target, allow=meant, outside=outside, core=core)
     made = write_verdict(store, verdict)
     send_verdict(store, made, verdict, train.wandb)
     show_loss_curve(store, [run for run, _ in runs], [whole.arm.name for _, whole in runs], name)
@@ -150,6 +158,18 @@ def _prepare(store: Root, arms: Sequence[Arm], ids: Mapping[str, str], data: Poo
 def _training(whole: Experiment, ids: Mapping[str, str], root: str) -> dict[str, Any]:
     arm, train = ids[whole.arm.name], whole.training.model_dump()
     return {"arm": arm, "train": train, "seed": whole.seed, "root": root}
+
+
+def _score(store: Root, runs: Sequence[str], pool: str, texts: Sequence[Texts], core: bool, root: str) -> list[str]:
+    """Children score what is missing of the texts and of CORE. Returns the names of the texts as encoded."""
+    names = [tokens.outside(root, pool, one) for one in texts]
+    wanted = [f"outside/{name}" for name in names] + (["core"] if core else [])
+    missing = [run for run in runs if not all(store.find(f"runs/{run}/{part}") for part in wanted)]
+    given = {"texts": [one.model_dump() for one in texts], "core": core, "root": root}
+    _all_at_once(
+        [lambda run=run: run_child("score/score", f"score:{run}", {"run": run, **given}, run) for run in missing]
+    )
+    return names
 
 
 def _show_cost(

@@ -12,14 +12,13 @@ import typer
 
 from infra import stack_cli, terminal, tracking_cli
 from tasks.errors import InputError
-from tasks.spec import Arm, Pool, Training
+from tasks.spec import Arm, Pool, Texts, Training
 from tasks.store.root import DEFAULT_ROOT, Root
 
 app = typer.Typer(
     name="fabrating",
     help="Data-quality experiments on small language models: rated documents in, matched arms trained, a verdict out.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 stack_cli.register(app)
@@ -107,13 +106,44 @@ def train(
 def score(
     run: Annotated[str, typer.Argument(help="A run, such as top16-d20-s1-0a1b2c3d4e.")],
     root: RootOption = DEFAULT_ROOT,
+    texts: Annotated[
+        str | None,
+        typer.Option(help="Score on these texts instead: a folder or URL of .parquet, .jsonl or .txt files."),
+    ] = None,
+    texts_name: Annotated[str, typer.Option(help="Readable part of their name.")] = "outside",
+    column: Annotated[str, typer.Option(help="Their column, or field of JSON lines, that holds a document.")] = "text",
+    documents: Annotated[
+        int, typer.Option(help="Documents to take of them, the first by file name and place.")
+    ] = 5_000,
+    core: Annotated[bool, typer.Option("--core", help="Evaluate on nanochat's CORE tasks instead.")] = False,
+    max_per_task: Annotated[int | None, typer.Option(min=1, help="Questions of each task; default: all.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a run's newest checkpoint on the holdout of its pool: bits per byte, per document and per score decile."""
-    with terminal.plain_errors():
-        from tasks.trainer.run import score as evaluate
+    """Score a run: bits per byte of its newest checkpoint on the pool's holdout, per document and per score decile.
 
-        _show_artifact(evaluate(Root(root), run), as_json)
+    With --texts or --core its final weights on texts from elsewhere, or on questions; `fabrating judge` compares those too.
+    """
+    with terminal.plain_errors():
+        store = Root(root)
+        if texts and core:
+            raise InputError("--texts and --core were given together: score one after the other.")
+        if core:
+            from tasks.nanochat.core import evaluate as ask
+
+            _show_artifact(ask(store, run, max_per_task), as_json)
+            return
+        from tasks.trainer import run as trainer
+
+        if texts is None:
+            _show_artifact(trainer.score(store, run), as_json)
+            return
+        from tasks.tokens.outside import encode_outside
+        from tasks.trainer.job import find_job
+
+        given = Texts(name=texts_name, url=texts, column=column, documents=documents)
+        with terminal.bars() as progress:
+            encoded = encode_outside(store, find_job(store, run).pool_id, given, progress)
+        _show_artifact(trainer.score_outside(store, run, encoded.path.name), as_json)
 
 
 @app.command()

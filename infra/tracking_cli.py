@@ -42,7 +42,10 @@ def judge(
     target: Annotated[
         str, typer.Option(help="Which documents decide: all, 'lower half' or 'upper half' by score.")
     ] = "all",
-    outside: Annotated[list[str] | None, typer.Option(help="Further scores of every run, beside its result.")] = None,
+    outside: Annotated[
+        list[str] | None, typer.Option(help="Texts that every run was scored on: NAME of runs/RUN/outside/NAME.")
+    ] = None,
+    core: Annotated[bool, typer.Option("--core", help="Compare CORE too: every run has been evaluated on it.")] = False,
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
@@ -52,7 +55,7 @@ def judge(
         from tasks.verdict.judge import judge as decide
 
         store = Root(root)
-        verdict = decide(store, name, _arms(arms), allow=allow or (), outside=outside or (), target=target)
+        verdict = decide(store, name, _arms(arms), allow=allow or (), outside=outside or (), core=core, target=target)
         made = write_verdict(store, verdict)
         if as_json:
             terminal.show({"artifact": made.name, **verdict}, True)

@@ -210,6 +210,21 @@ class Host(Spec):
     dollars_per_hour: float = Field(3.0, ge=0, description="Price of the whole host, for the report.")
 
 
+class Texts(Spec):
+    """Documents from elsewhere that finished runs are scored on, beside the holdout of their pool."""
+
+    name: Name = Field("outside", description="Readable part of their name.")
+    url: str = Field(
+        min_length=1,
+        description="A folder of .parquet, .jsonl or .txt files: az://container/prefix, file:///folder, or "
+        "hf://organisation/dataset. A .txt file is one document. No arm should have trained on them.",
+    )
+    column: str = Field("text", description="The column of parquet, or the field of JSON lines, that holds a document.")
+    documents: int = Field(
+        5_000, ge=1, le=1_000_000, description="So many are taken, the first by file name and place."
+    )
+
+
 class Experiment(Spec):
     """One arm from pool to score: what one row of the run ledger is about."""
 

@@ -6,6 +6,7 @@ from prefect import task
 
 from tasks import show
 from tasks.errors import BusyError, InterruptedRun, TrainingError
+from tasks.nanochat import core as questions
 from tasks.nanochat import engine
 from tasks.spec import Experiment
 from tasks.store.names import run_id
@@ -34,3 +35,9 @@ def train(root_url: str, experiment: Experiment, pool_id: str, arm_id: str) -> d
     with show.progress("Training") as progress:
         result = engine.train(Root(root_url), experiment, pool_id, arm_id, progress=progress)
     return {"run_id": run_id(experiment, arm_id), **result.facts}
+
+
+@task(task_run_name="CORE of {run_id}", persist_result=False)
+def core(root_url: str, run_id: str) -> dict[str, Any]:
+    """Evaluate the final weights on CORE by nanochat; returns the facts: core, and accuracy of each task."""
+    return dict(questions.evaluate(Root(root_url), run_id).facts)

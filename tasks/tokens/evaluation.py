@@ -1,5 +1,7 @@
 """The holdout in tokens: what every run of the pool is scored on."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,7 +10,7 @@ from tasks.progress import Progress, silent
 from tasks.store.artifact import Artifact, Work
 from tasks.store.root import Root
 from tasks.tokens.encode import open_encoder
-from tasks.tokens.tokenizer import load_tokenizer
+from tasks.tokens.tokenizer import Tokenizer, load_tokenizer
 
 COLUMNS = ("document", "cluster", "score", "decile", "bytes", "source")
 """Columns of the holdout that scores are grouped by; they pass through."""
@@ -28,34 +30,39 @@ def encode_holdout(root: Root, pool_id: str, progress: Progress = silent) -> Art
     tokenizer = load_tokenizer(trained.path)
 
     def make(work: Work) -> None:
-        with pq.ParquetFile(holdout.path / "documents.parquet") as file:
-            total = file.metadata.num_rows
-            first = next(file.iter_batches(CHECKED, columns=["text"]))
-            encoder = open_encoder(tokenizer, first.column(0).to_pylist())
-            lengths, tables = [], []
-            with work.temporary("tokens.bin").open("wb") as out:
-                for batch in file.iter_batches(READ, columns=[*COLUMNS, "text"]):
-                    ids, offsets = encoder.encode(batch.column("text"))
-                    out.write(ids.astype("<u2").tobytes())
-                    lengths.append(np.diff(offsets))
-                    tables.append(pa.Table.from_batches([batch.select(COLUMNS)]))
-                    progress("evaluation", sum(map(len, lengths)), total, {})
-        counts = np.concatenate(lengths)
-        documents = pa.concat_tables(tables)
-        documents = documents.append_column("offset", pa.array(np.cumsum(counts) - counts))
-        documents = documents.append_column("tokens", pa.array(counts))
-        work.finish("tokens.bin", rows=int(counts.sum()))
-        pq.write_table(documents, work.temporary("documents.parquet"), compression="zstd")
-        work.finish("documents.parquet", rows=total)
-        work.facts.update(
-            documents=total,
-            tokens=int(counts.sum()),
-            bytes=int(np.sum(documents["bytes"].to_numpy())),
-            vocab_size=tokenizer.vocab_size,
-            bos=tokenizer.bos,
-            tokenizer=trained.fingerprint,
-            encoder=encoder.library,
-        )
+        write_encoded(work, holdout.path / "documents.parquet", tokenizer, progress)
+        work.facts["tokenizer"] = trained.fingerprint
 
     inputs = {"holdout": holdout.fingerprint, "tokenizer": trained.fingerprint}
     return root.build(f"pools/{pool_id}/evaluation", make, spec={"columns": list(COLUMNS)}, inputs=inputs)
+
+
+def write_encoded(work: Work, documents: Path, tokenizer: Tokenizer, progress: Progress = silent) -> None:
+    """Add tokens.bin and documents.parquet to an artifact in the making; `documents`: a file with COLUMNS and `text`."""
+    with pq.ParquetFile(documents) as file:
+        total = file.metadata.num_rows
+        first = next(file.iter_batches(CHECKED, columns=["text"]))
+        encoder = open_encoder(tokenizer, first.column(0).to_pylist())
+        lengths, tables = [], []
+        with work.temporary("tokens.bin").open("wb") as out:
+            for batch in file.iter_batches(READ, columns=[*COLUMNS, "text"]):
+                ids, offsets = encoder.encode(batch.column("text"))
+                out.write(ids.astype("<u2").tobytes())
+                lengths.append(np.diff(offsets))
+                tables.append(pa.Table.from_batches([batch.select(COLUMNS)]))
+                progress("evaluation", sum(map(len, lengths)), total, {})
+    counts = np.concatenate(lengths)
+    table = pa.concat_tables(tables)
+    table = table.append_column("offset", pa.array(np.cumsum(counts) - counts))
+    table = table.append_column("tokens", pa.array(counts))
+    work.finish("tokens.bin", rows=int(counts.sum()))
+    pq.write_table(table, work.temporary("documents.parquet"), compression="zstd")
+    work.finish("documents.parquet", rows=total)
+    work.facts.update(
+        documents=total,
+        tokens=int(counts.sum()),
+        bytes=int(np.sum(table["bytes"].to_numpy())),
+        vocab_size=tokenizer.vocab_size,
+        bos=tokenizer.bos,
+        encoder=encoder.library,
+    )

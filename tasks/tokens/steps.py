@@ -6,8 +6,10 @@ from prefect import task
 from prefect.tasks import exponential_backoff
 
 from tasks import show
+from tasks.spec import Texts
 from tasks.store.root import Root
 from tasks.tokens.evaluation import encode_holdout
+from tasks.tokens.outside import encode_outside
 from tasks.tokens.pack import pack_arm
 from tasks.tokens.train import train_tokenizer
 
@@ -40,3 +42,10 @@ def pack(root_url: str, arm_id: str, pool_id: str, sequence_length: int = 2_048)
     """Pack an arm's text into rows; returns the artifact's facts."""
     with show.progress("Packed rows") as progress:
         return dict(pack_arm(Root(root_url), arm_id, pool_id, sequence_length, progress=progress).facts)
+
+
+@task(task_run_name="texts {texts.name} for {pool_id}", **RETRIED)
+def outside(root_url: str, pool_id: str, texts: Texts) -> str:
+    """Encode texts from elsewhere; returns the last part of the artifact's name."""
+    with show.progress(f"Texts {texts.name}") as progress:
+        return encode_outside(Root(root_url), pool_id, texts, progress=progress).path.name

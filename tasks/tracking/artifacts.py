@@ -122,6 +122,14 @@ def verdict_markdown(verdict: Mapping[str, Any], report: str | None = None) -> s
     for pair in verdict["comparisons"]:
         numbers = (signed(pair[key]) for key in ("difference", "low", "high"))
         lines.append(f"| {_cell(pair['a'])} − {_cell(pair['b'])} | {' | '.join(numbers)} | {probability(pair['p'])} |")
+        for kind, rows in (
+            ("", pair["outside"]),
+            ("centered accuracy (above 0: the first is better), ", pair["tasks"][:1]),
+        ):
+            for row in rows:
+                numbers = (signed(row[key]) for key in ("difference", "low", "high"))
+                name = f"{_cell(pair['a'])} − {_cell(pair['b'])}: {kind}{_cell(row['label'])}"
+                lines.append(f"| {name} | {' | '.join(numbers)} | {probability(row['p'])} |")
     held = verdict["holdout"]
     lines += [
         "",

@@ -115,11 +115,14 @@ def verdict_report(root: Root, verdict: Mapping[str, Any]) -> str:
 def write_verdict(root: Root, verdict: Mapping[str, Any]) -> Artifact:
     """Keep a verdict as the artifact `verdicts/<name>-<fingerprint>`: verdict.json and report.html.
 
-    The fingerprint is of the runs it judges, so that more seeds make another verdict beside this one.
+    The fingerprint is of what it judges, so that more seeds or other texts make another verdict beside this one.
     """
     runs = {run: root.find(f"runs/{run}/result") for arm in verdict["arms"] for run in arm["runs"]}
     inputs = {run: manifest.fingerprint for run, manifest in runs.items()}
+    beside = [f"outside/{text}" for text in verdict["outside"]] + (["core"] if verdict["core"] else [])
+    inputs |= {f"{run}/{name}": root.find(f"runs/{run}/{name}").fingerprint for run in runs for name in beside}
     spec = {"arms": {arm["label"]: arm["runs"] for arm in verdict["arms"]}, "level": verdict["level"]}
+    spec |= {"target": verdict["target"]}
     name = f"verdicts/{verdict['name']}-{fingerprint(spec, inputs)}"
 
     def make(work: Work) -> None:
@@ -183,10 +186,21 @@ def _comparison(pair: Mapping[str, Any], series: Mapping[str, int], verdict: Map
             parts.tiles(numbers),
             grid(*pictures),
             section("Texts from elsewhere", card(table(["", *head[2:]], outside, range(1, 5)))) if outside else "",
+            _tasks(pair),
             details("These differences as a table", card(table(head, every, range(1, 6)))),
             _outlook(pair),
         ]
     )
+
+
+def _tasks(pair: Mapping[str, Any]) -> Html:
+    """Centered accuracies in questions and answers."""
+    if not pair["tasks"]:
+        return Html("")
+    head = ["Task", pair["a"], pair["b"], "Difference", "From", "To", "p"]
+    rows = [[row["label"], f"{row['a']:.4f}", f"{row['b']:.4f}", *_numbers(row)] for row in pair["tasks"]]
+    note = "Centered accuracy: 0 is guessing, 1 is all right; above 0 the first arm is better. Intervals: new seeds, same questions."
+    return section("CORE tasks", element("p", note, class_="quiet"), card(table(head, rows, range(1, 7))))
 
 
 def _strata(rows: Sequence[Mapping[str, Any]], side: str) -> str:

@@ -48,6 +48,22 @@ def show_scores(name: str, results: Sequence[Mapping[str, Any]]) -> None:
         create_table_artifact(rows, key=show.key("scores", name), description="Bits per byte on the common holdout")
 
 
+def show_outside(run: str, scores: Mapping[str, Mapping[str, Any]]) -> None:
+    """Bits per byte of one run on texts from elsewhere; `scores`: {name of the texts: facts}."""
+    if show.in_run():
+        rows = [{"texts": name, "bits per byte": round(facts["bpb"], 4)} for name, facts in scores.items()]
+        create_table_artifact(rows, key=show.key("outside", run), description="Bits per byte on texts from elsewhere")
+
+
+def show_core(run: str, facts: Mapping[str, Any]) -> None:
+    """CORE of one run, and accuracy of each of its tasks."""
+    if show.in_run():
+        rows = [{"task": "CORE", "accuracy": None, "centered": round(facts["core"], 4)}]
+        for name, values in facts["tasks"].items():
+            rows.append({"task": name} | {key: round(value, 4) for key, value in values.items()})
+        create_table_artifact(rows, key=show.key("core", run), description="Accuracy; centered: 0 is guessing")
+
+
 def show_verdict(verdict: Mapping[str, Any], report: Path) -> None:
     """Which arm is better, by how much, how sure; and where the report lies."""
     text = artifacts.verdict_markdown(verdict, report.as_uri())

@@ -61,6 +61,21 @@ class Job(Spec):
         return f"runs/{self.run}/result"
 
 
+def find_job(root: Root, run: str) -> Job:
+    """The job of a run, here or in a remote root. The root is that of the caller: the run may have moved.
+
+    Raises InputError when there is no such run.
+    """
+    name = f"runs/{run}/{FILE}"
+    path = root.path(name)
+    if not path.is_file() and root.remote is not None and (content := root.remote.read_if_exists(name)) is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    if not path.is_file():
+        raise InputError(f"There is no run {run} under {root.url}: see `fabrating runs` for their names.")
+    return Job.read(path)
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The artifacts that a run reads."""

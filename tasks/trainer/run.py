@@ -61,6 +61,16 @@ def score(root: Root, run: str, checkpoint: int | None = None) -> Artifact:
     return score_checkpoint(root, run, checkpoint)
 
 
+def score_outside(root: Root, run: str, texts: str) -> Artifact:
+    """Score a finished run on texts from elsewhere, in this process: the artifact `runs/<run>/outside/<texts>`.
+
+    `texts`: those encoded as `pools/<pool>/outside/<texts>`. Raises InputError when the run or they are not there.
+    """
+    from tasks.trainer.score import score_outside as evaluate
+
+    return evaluate(root, run, texts)
+
+
 class Follower:
     """Tells a `Progress` what is new in a metrics file."""
 

@@ -10,7 +10,7 @@ from tasks.trainer.compute import build_compute, embedding_dtype
 from tasks.trainer.distributed import World, join
 from tasks.trainer.evaluation import Holdout, evaluate, summarize
 from tasks.trainer.guards import CPU_MICRO_TOKENS
-from tasks.trainer.job import FILE, Job, open_inputs
+from tasks.trainer.job import Inputs, Job, find_job, open_inputs
 from tasks.trainer.model import GPT, config_for
 from tasks.trainer.result import write_json, write_scores
 
@@ -23,13 +23,41 @@ def score_checkpoint(root: Root, run: str, step: int | None = None) -> Artifact:
 
     `step` None: the newest whole checkpoint. Raises InputError when the run or the checkpoint does not exist.
     """
-    job = _job(root, run)
-    training = job.experiment.training
+    job = find_job(root, run)
     inputs = open_inputs(root, job)
-    fingerprints = inputs.fingerprints(job)
-    found = checkpoint.find(root, run, fingerprints, step)
+    found = _checkpoint(root, job, inputs, step)
+    return _build(root, f"runs/{run}/scores/step_{found.step:06d}", job, inputs, found, inputs.evaluation)
+
+
+def score_outside(root: Root, run: str, texts: str) -> Artifact:
+    """The artifact `runs/<run>/outside/<texts>`: the final weights of a finished run, scored on texts from elsewhere.
+
+    `texts`: last part of the name of `pools/<pool>/outside/<texts>`. Raises InputError when the run has not finished, its
+    last checkpoint is gone, or there are no such texts.
+    """
+    job = find_job(root, run)
+    result = root.find(job.result)
+    if result is None:
+        raise InputError(f"The run {run} has not finished: train it to its end, then score it.")
+    inputs, outside = open_inputs(root, job), root.open(f"pools/{job.pool_id}/outside/{texts}")
+    if outside.manifest.inputs.get("tokenizer") != inputs.tokenizer.fingerprint:
+        raise InputError(f"{outside.name} was made with another tokenizer: delete {outside.path} and score again.")
+    found = _checkpoint(root, job, inputs, result.facts["steps"])
+    return _build(root, f"runs/{run}/outside/{texts}", job, inputs, found, outside)
+
+
+def _checkpoint(root: Root, job: Job, inputs: Inputs, step: int | None) -> checkpoint.Checkpoint:
+    found = checkpoint.find(root, job.run, inputs.fingerprints(job), step)
     if found is None:
-        raise InputError(f"The run {run} has no checkpoint: train it first.")
+        raise InputError(f"The run {job.run} has no checkpoint: train it first.")
+    return found
+
+
+def _build(
+    root: Root, name: str, job: Job, inputs: Inputs, found: checkpoint.Checkpoint, evaluation: Artifact
+) -> Artifact:
+    """Score the documents of `evaluation` and keep that as the artifact `name`."""
+    training = job.experiment.training
 
     def make(work: Work) -> None:
         world = join(training.device)
@@ -41,7 +69,7 @@ def score_checkpoint(root: Root, run: str, step: int | None = None) -> Artifact:
         model.load_state_dict(found.model())
         compute = build_compute(model.to(world.device), training.precision, kernels=training.compile)
         compute.load_state_dict(found.shards()[0]["compute"])
-        holdout = Holdout.of(inputs.evaluation)
+        holdout = Holdout.of(evaluation)
         nats = evaluate(compute.losses, holdout, training.sequence_length, _batch_tokens(world), world)
         summary = {
             **summarize(nats, holdout.documents),
@@ -50,25 +78,14 @@ def score_checkpoint(root: Root, run: str, step: int | None = None) -> Artifact:
             "code": code_version(),
         }
         write_scores(work, nats, holdout.documents)
-        write_json(work, "summary.json", {"run": run, "arm": job.arm_id, "pool": job.pool_id, **summary})
+        write_json(work, "summary.json", {"run": job.run, "arm": job.arm_id, "pool": job.pool_id, **summary})
         work.facts.update(summary)
 
-    name = f"runs/{run}/scores/step_{found.step:06d}"
-    inputs_of = {**fingerprints, "checkpoint": found.artifact.fingerprint}
-    return root.build(name, make, spec=job.experiment.identity(), inputs=inputs_of)
+    made_from = inputs.fingerprints(job) | {"checkpoint": found.artifact.fingerprint}
+    if evaluation.name != inputs.evaluation.name:
+        made_from["outside"] = evaluation.fingerprint
+    return root.build(name, make, spec=job.experiment.identity(), inputs=made_from)
 
 
 def _batch_tokens(world: World) -> int:
     return CPU_MICRO_TOKENS if world.device.type == "cpu" else GPU_BATCH_TOKENS
-
-
-def _job(root: Root, run: str) -> Job:
-    """The job of a run, here or in a remote root. The root is that of the caller: the run may have moved."""
-    name = f"runs/{run}/{FILE}"
-    path = root.path(name)
-    if not path.is_file() and root.remote is not None and (content := root.remote.read_if_exists(name)) is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    if not path.is_file():
-        raise InputError(f"There is no run {run} under {root.url}: see `fabrating runs` for their names.")
-    return Job.read(path)

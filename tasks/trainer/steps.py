@@ -41,3 +41,9 @@ def train(root_url: str, experiment: Experiment, pool_id: str, arm_id: str) -> d
 def score(root_url: str, run_id: str, checkpoint: int | None = None) -> dict[str, Any]:
     """Score a checkpoint again; returns the facts of its scores."""
     return dict(runs.score(Root(root_url), run_id, checkpoint).facts)
+
+
+@task(task_run_name="score {run_id} on {texts}", persist_result=False)
+def score_outside(root_url: str, run_id: str, texts: str) -> dict[str, Any]:
+    """Score the final weights on texts from elsewhere; returns the facts of their scores."""
+    return dict(runs.score_outside(Root(root_url), run_id, texts).facts)

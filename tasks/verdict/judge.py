@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from tasks.errors import DamagedError, InputError
 from tasks.store.artifact import Artifact, code_version
 from tasks.store.root import Root
-from tasks.verdict import matched
+from tasks.verdict import answers, matched
 from tasks.verdict.paired import (
     FEWEST_CLUSTERS,
     Differences,
@@ -83,6 +83,7 @@ def judge(
     *,
     allow: Sequence[str] = (),
     outside: Sequence[str] = (),
+    core: bool = False,
     target: Target = "all",
     level: float = 0.95,
 ) -> dict[str, Any]:
@@ -90,8 +91,8 @@ def judge(
 
     `target`: which documents of the holdout decide. The holdout is a sample of the whole pool, so an arm that leaves out the
     pool's worst documents is examined on them too; "upper half" asks about the better-rated half alone, where in turn an arm of
-    such documents is at home. `allow`: differences beside selection that are meant, by path ("arm.order"). `outside`: names of further scores beside
-    `result`, of texts from elsewhere (`runs/<run>/<name>/scores.parquet`, same columns). With more than one pair, the
+    such documents is at home. `allow`: differences beside selection that are meant, by path ("arm.order"). `outside`: texts
+    from elsewhere that every run was scored on, by the names of `runs/<run>/outside/<name>`. `core`: compare `runs/<run>/core` of every run too. With more than one pair, the
     intervals of the target are Bonferroni-adjusted so that all of them hold together with probability `level`;
     those of strata are not: they explore.
     Raises InputError when arms are not matched, an arm has the same seed twice, or a run is not finished.
@@ -104,7 +105,8 @@ def judge(
     decides = list(TARGETS).index(target)
     holdout, evidence = _evidence(results)
     spread = seed_spread(list(evidence.nats.values()), evidence.sizes)
-    texts = {text: _evidence(_open(root, arms, text))[1] for text in outside}
+    texts = {text: _evidence(_open(root, arms, f"outside/{text}"), text)[1] for text in outside}
+    answered = answers.read(_open(root, arms, "core")) if core else None
     first = next(iter(results.values()))[0].manifest
     return {
         "name": name,
@@ -113,6 +115,8 @@ def judge(
         "level": level,
         "level_of_a_pair": 1 - (1 - level) / len(pairs),
         "target": target,
+        "outside": list(outside),
+        "core": core,
         "pool": first.inputs.get("pool"),
         "tokens": first.facts.get("tokens"),
         "holdout": {
@@ -128,7 +132,9 @@ def judge(
         },
         "arms": [_arm(label, results[label], evidence) for label in arms],
         "comparisons": [
-            _comparison(a, b, results, evidence, spread, texts, target, level, len(pairs)) for a, b in pairs
+            _comparison(a, b, results, evidence, spread, texts, target, level, len(pairs))
+            | {"tasks": answers.compare(a, b, answered, level) if answered else []}
+            for a, b in pairs
         ],
     }
 
@@ -165,7 +171,7 @@ def _matched(root: Root, runs: Sequence[Artifact], allow: Sequence[str]) -> dict
     return matched.require_matched([_run(run) for run in runs], found, allow)
 
 
-def _evidence(results: Mapping[str, Sequence[Artifact]]) -> tuple[Holdout, Evidence]:
+def _evidence(results: Mapping[str, Sequence[Artifact]], what: str = "holdout") -> tuple[Holdout, Evidence]:
     """Read every run's scores, check that they are of the same documents, and sum them by stratum and cluster."""
     holdout: Holdout | None = None
     nats: dict[str, list[np.ndarray]] = {label: [] for label in results}
@@ -177,7 +183,7 @@ def _evidence(results: Mapping[str, Sequence[Artifact]]) -> tuple[Holdout, Evide
                 raise DamagedError(
                     f"{run.name} has {(~np.isfinite(values)).sum():,} scores that are no number: score the run again."
                 )
-            read = _holdout(table)
+            read = _holdout(table, what)
             if holdout is None:
                 holdout = read
             elif not (np.array_equal(holdout.document, read.document) and np.array_equal(holdout.bytes, read.bytes)):
@@ -201,11 +207,11 @@ def _evidence(results: Mapping[str, Sequence[Artifact]]) -> tuple[Holdout, Evide
     return holdout, Evidence(strata, np.concatenate(sizes), joined)
 
 
-def _holdout(table: Any) -> Holdout:
+def _holdout(table: Any, what: str) -> Holdout:
     blocks, cluster = np.unique(table["cluster"].to_numpy(), return_inverse=True)
     if table.num_rows < FEWEST_CLUSTERS:
         raise InputError(
-            f"The holdout has {table.num_rows} documents: a verdict needs at least {FEWEST_CLUSTERS}, better 1,000."
+            f"The {what} has {table.num_rows} documents: a verdict needs at least {FEWEST_CLUSTERS}, better 1,000."
         )
     enough = len(blocks) >= FEWEST_CLUSTERS
     return Holdout(

@@ -116,6 +116,32 @@ def test_scoring_again_gives_the_same_numbers(trained, root):
     assert again["facts"]["bpb"] == pytest.approx(trained["facts"]["bpb"], rel=1e-6)
 
 
+def test_texts_from_elsewhere_are_scored_like_the_holdout(prepared, trained, root, tmp_path):
+    """The holdout's own texts, given from outside, cost what they cost in the result."""
+    texts = pq.read_table(root / "pools" / prepared["pool"] / "holdout" / "documents.parquet")["text"].to_pylist()
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"body": text}) + "\n" for text in texts))
+    name = trained["name"].split("/")[1]
+    arguments = (
+        "score",
+        name,
+        "--root",
+        root,
+        "--texts",
+        tmp_path,
+        "--texts-name",
+        "same",
+        "--column",
+        "body",
+        "--json",
+    )
+    scored = run(*arguments)
+    assert scored["name"].startswith(f"runs/{name}/outside/same-")
+    assert scored["facts"]["bpb"] == pytest.approx(trained["facts"]["bpb"], rel=1e-6)
+    ours, theirs = (pq.read_table(root / made["name"] / "scores.parquet") for made in (scored, trained))
+    np.testing.assert_allclose(ours["nats"].to_numpy(), theirs["nats"].to_numpy(), rtol=1e-4)
+    assert run(*arguments)["created"] == scored["created"]
+
+
 def test_blobs_and_folders_give_the_same_rows(prepared, container, tmp_path, root):
     other = prepare(container, tmp_path / "root")
     assert other["pool"] != prepared["pool"]  # other ETags

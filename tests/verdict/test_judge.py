@@ -111,8 +111,8 @@ def test_a_holdout_of_few_blocks_falls_back_to_documents_and_says_so(bench):
 def test_outside_texts_are_compared_beside_the_holdout(bench):
     arms = bench.arms(seeds=2, top16=-0.05, rand16=0.0)
     for seed in (1, 2):
-        bench.run("top16", seed, 0.2, name="wiki")
-        bench.run("rand16", seed, 0.0, name="wiki")
+        bench.run("top16", seed, 0.2, name="outside/wiki")
+        bench.run("rand16", seed, 0.0, name="outside/wiki")
     (pair,) = judge(bench.root, "outside", arms, outside=["wiki"])["comparisons"]
     assert pair["better"] == "top16"
     (row,) = pair["outside"]

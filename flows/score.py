@@ -1,0 +1,45 @@
+"""A finished run on texts from elsewhere, and on nanochat's CORE tasks: the part of a comparison's scores that is no training."""
+
+from typing import Any
+
+from prefect import flow
+
+from tasks.spec import Texts
+from tasks.store.root import DEFAULT_ROOT, Root
+from tasks.tokens import steps as tokens
+from tasks.tracking.steps import show_core, show_outside
+from tasks.trainer import steps as trainer
+from tasks.trainer.job import find_job
+
+# The run form shows plain default values, not ones that a function makes.
+TEXTS: list[Texts] = []
+
+
+@flow(name="score", flow_run_name="{run}")
+def score(
+    run: str,
+    texts: list[Texts] = TEXTS,
+    core: bool = False,
+    root: str = DEFAULT_ROOT,
+) -> dict[str, Any]:
+    """Score the final weights of a finished run on texts from elsewhere, and on nanochat's CORE tasks.
+
+    What is scored already is not scored again.
+
+    Args:
+        run: Name of a finished run, such as top16-d20-s1-0a1b2c3d4e: a folder below runs/ of the root.
+        texts: Folders of texts that no arm has trained on: bits per byte of each, per document.
+        core: Also nanochat's CORE tasks. Needs nanochat and its evaluation bundle on the worker's host.
+        root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
+    """
+    store = Root(root)
+    names = [tokens.outside(root, find_job(store, run).pool_id, one) for one in texts]
+    found: dict[str, Any] = {name: trainer.score_outside(root, run, name) for name in names}
+    if found:
+        show_outside(run, found)
+    if core:
+        from tasks.nanochat import steps as nanochat
+
+        found["core"] = nanochat.core(root, run)
+        show_core(run, found["core"])
+    return {"run": run, **found}

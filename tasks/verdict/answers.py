@@ -1,0 +1,52 @@
+"""Task scores (CORE and its tasks) of two arms: differences of means over seeds, with Student's interval.
+
+Every run answers the same questions, so an interval speaks of new seeds, not of new questions. The variance between seeds is
+pooled over all arms, which is the two-sample t-test where there are two.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtr, stdtrit
+
+from tasks.errors import InputError
+from tasks.store.artifact import Artifact
+
+CORE = "CORE"
+Answers = tuple[list[str], dict[str, np.ndarray]]
+"""Names of the scores (CORE first), and centered accuracies (seeds, scores) per arm: 0 is guessing, 1 is all right."""
+
+
+def read(results: Mapping[str, Sequence[Artifact]]) -> Answers:
+    """The scores in the facts of `runs/<run>/core`. Raises InputError when they are of other questions than each other."""
+    runs = [run for each in results.values() for run in each]
+    first = runs[0]
+    for run in runs:
+        if (run.manifest.inputs["bundle"], run.manifest.spec) != (first.manifest.inputs["bundle"], first.manifest.spec):
+            raise InputError(f"{run.name} answers other questions than {first.name}: delete one and evaluate it again.")
+    names = list(first.facts["tasks"])
+
+    def row(run: Artifact) -> list[float]:
+        return [run.facts["core"], *(run.facts["tasks"][name]["centered"] for name in names)]
+
+    return [CORE, *names], {label: np.array([row(run) for run in each]) for label, each in results.items()}
+
+
+def compare(a: str, b: str, answers: Answers, level: float = 0.95) -> list[dict[str, Any]]:
+    """A row for each score: means of both arms, difference, interval and p; None where one seed, or no spread, gives none."""
+    names, values = answers
+    freedom = sum(len(each) - 1 for each in values.values())
+    squares = sum(((each - each.mean(0)) ** 2).sum(0) for each in values.values())
+    rows = []
+    for i, name in enumerate(names):
+        means = [float(values[label][:, i].mean()) for label in (a, b)]
+        row = {"label": name, "a": means[0], "b": means[1], "difference": means[0] - means[1]}
+        row |= {"low": None, "high": None, "p": None}
+        if freedom and squares[i] > 0:
+            error = float(np.sqrt(squares[i] / freedom * (1 / len(values[a]) + 1 / len(values[b]))))
+            reach = float(stdtrit(freedom, (1 + level) / 2)) * error
+            row |= {"low": row["difference"] - reach, "high": row["difference"] + reach}
+            row["p"] = float(2 * stdtr(freedom, -abs(row["difference"]) / error))
+        rows.append(row)
+    return rows

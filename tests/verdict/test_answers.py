@@ -1,0 +1,71 @@
+"""Task scores of arms: the two-sample t-test over seeds, and what it cannot say."""
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_ind
+
+from tasks.errors import InputError
+from tasks.tracking.report import write_verdict
+from tasks.verdict.answers import compare
+from tasks.verdict.judge import judge
+
+
+def give(bench, runs, seed=0, offset=0.0, bundle="b", names=("arc", "squad")):
+    """Add `runs/<run>/core` to every run; returns the centered accuracies, (runs, 1 + tasks)."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for run in runs:
+        values = 0.2 + offset + 0.05 * random.normal(size=len(names))
+        tasks = {n: {"accuracy": float(v), "centered": float(v)} for n, v in zip(names, values, strict=True)}
+        facts = {"core": float(values.mean()), "tasks": tasks}
+        spec, inputs = {"max_per_task": None}, {"bundle": bundle}
+        bench.root.build(
+            f"runs/{run}/core", lambda work, facts=facts: work.facts.update(facts), spec=spec, inputs=inputs
+        )
+        rows.append([facts["core"], *values])
+    return np.array(rows)
+
+
+def test_two_arms_are_the_t_test_of_scipy(bench):
+    arms = bench.arms(seeds=4, top16=0.0, rand16=0.0)
+    values = {label: give(bench, runs, i, 0.1 * i) for i, (label, runs) in enumerate(arms.items())}
+    verdict = judge(bench.root, "core", arms, core=True)
+    rows = verdict["comparisons"][0]["tasks"]
+    assert [row["label"] for row in rows] == ["CORE", "arc", "squad"]
+    for i, row in enumerate(rows):
+        found = ttest_ind(values["top16"][:, i], values["rand16"][:, i])
+        interval = found.confidence_interval(0.95)
+        assert row["p"] == pytest.approx(found.pvalue)
+        assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
+    report = (write_verdict(bench.root, verdict).path / "report.html").read_text()
+    assert "CORE tasks" in report and "squad" in report
+
+
+def test_false_alarms_come_at_the_nominal_rate():
+    random = np.random.default_rng(1)
+    draws = 1_000
+    values = {label: random.normal(size=(3, draws)) for label in ("a", "b", "c")}
+    rows = compare("a", "b", ([str(i) for i in range(draws)], values))
+    alarms = np.mean([not row["low"] <= 0 <= row["high"] for row in rows])
+    assert alarms == pytest.approx(0.05, abs=0.02)
+
+
+@pytest.mark.parametrize("values", [[[0.1]], [[0.1], [0.1]]])
+def test_one_seed_or_no_spread_gives_no_interval(values):
+    (row,) = compare("a", "b", (["CORE"], {"a": np.array(values), "b": np.array(values) + 0.1}))
+    assert row["difference"] == pytest.approx(-0.1)
+    assert (row["low"], row["high"], row["p"]) == (None, None, None)
+
+
+def test_answers_to_other_questions_are_refused(bench):
+    arms = bench.arms(seeds=2, top16=0.0, rand16=0.0)
+    give(bench, arms["top16"])
+    give(bench, arms["rand16"], bundle="another")
+    with pytest.raises(InputError, match="answers other questions than"):
+        judge(bench.root, "core", arms, core=True)
+
+
+def test_a_verdict_of_another_target_lies_beside_the_first(bench):
+    arms = bench.arms(seeds=2, top16=-0.05, rand16=0.0)
+    made = [write_verdict(bench.root, judge(bench.root, "t", arms, target=target)) for target in ("all", "upper half")]
+    assert made[0].name != made[1].name and not made[1].reused

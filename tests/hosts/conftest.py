@@ -68,10 +68,3 @@ def server() -> Iterator[str]:
     threading.Thread(target=made.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{made.server_port}/api"
     made.shutdown()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Hosts of a lab are network namespaces with an sshd each: a proof of its own (`make test-slow`)."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.slow)

@@ -17,6 +17,7 @@ from tasks.spec import Host as Parameters
 
 SSHD = "/usr/sbin/sshd"
 USER = "rented"
+PROJECT = Path(__file__).resolve().parents[2]
 TOOLS = (SSHD, "ip", "unshare", "nsenter", "ssh-keygen", "rsync")
 
 
@@ -147,7 +148,7 @@ class Host:
         """Switch the host on and wait until its sshd answers. Its disk is empty then."""
         command = ["ip", "netns", "exec", self.namespace, "unshare", "--mount", "--pid", "--fork", "--kill-child"]
         command += ["--mount-proc", "sh", "-c", INIT, "init", str(self.folder), self.disk, USER]
-        for folder in dict.fromkeys((sys.base_prefix, sys.prefix)):
+        for folder in dict.fromkeys((sys.base_prefix, str(PROJECT), sys.prefix)):
             if above := closed(Path(folder)):
                 command += [str(above), folder]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

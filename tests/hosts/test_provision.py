@@ -91,6 +91,7 @@ def test_bare_account_to_worker_and_back(machine: Machine, known: KnownHosts, wh
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_run_that_is_cut_again_and_again_gets_there(lab: Lab, known: KnownHosts, wheel: Path, server: str) -> None:
     machine = lab.host("torn")
     ended = threading.Event()

@@ -144,6 +144,7 @@ def test_hosts_that_do_not_reach_each_other_are_relayed(
         assert complete(target, artifact)
 
 
+@pytest.mark.slow
 def test_interrupted_transfer_goes_on(
     pair: tuple[Machine, Machine], places: tuple[Place, Place], artifact: Root
 ) -> None:

@@ -13,10 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from tasks.errors import BusyError, ChangedError, DamagedError, InputError, InterruptedRun, TrainingError
+from tasks.errors import BusyError, ChangedError, DamagedError, InputError, InterruptedRun, StoreError, TrainingError
 from tasks.progress import Progress, silent
 
-EXPECTED = (InputError, DamagedError, ChangedError, BusyError, TrainingError)
+EXPECTED = (InputError, DamagedError, ChangedError, BusyError, TrainingError, StoreError)
 INTERRUPTED = 75  # EX_TEMPFAIL: the same command again goes on
 
 # A pipe has no width: nothing is cut there.

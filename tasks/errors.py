@@ -5,6 +5,14 @@ class InputError(ValueError):
     """A parameter, a file or a URL that a person must change: never retried, exit status 1."""
 
 
+class DeniedError(InputError):
+    """A store refuses the credential, as one that has expired: somebody renews it, the next attempt reads it anew."""
+
+
+class StoreError(OSError):
+    """An object store does not answer, or not as it should, however often it was asked: later it may."""
+
+
 class DamagedError(RuntimeError):
     """A file does not hold what its manifest says: named, then rebuilt or refused, never used."""
 

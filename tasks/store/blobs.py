@@ -9,6 +9,7 @@ default credential chain (managed identity, `az login`, ...).
 import contextlib
 import os
 import random
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +23,15 @@ from dotenv import load_dotenv
 from obstore.exceptions import NotFoundError, PermissionDeniedError, PreconditionError, UnauthenticatedError
 from obstore.store import AzureStore, LocalStore, ObjectStore
 
-from tasks.errors import ChangedError, InputError
+from tasks.errors import ChangedError, DeniedError, InputError, StoreError
 from tasks.store.artifact import safe_relative
 
 CHUNK = 8 << 20
 ATTEMPTS = 4
-RETRIES = {"max_retries": 6, "retry_timeout": timedelta(minutes=3)}
+DENIED = (PermissionDeniedError, UnauthenticatedError, PermissionError)
+BACKOFF = {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=15), "base": 2}
+RETRIES = {"max_retries": 9, "retry_timeout": timedelta(minutes=3), "backoff": BACKOFF}
+"""About half a minute in all: the client's own six retries are over within 1.2 s, sooner than a busy store answers again."""
 CLIENT = {"timeout": timedelta(minutes=2), "connect_timeout": timedelta(seconds=10)}
 
 
@@ -63,20 +67,27 @@ class Blobs:
         self._lock = Lock()
 
     def list(self, prefix: str = "", suffix: str = "") -> list[Blob]:
-        """All blobs below `prefix` with names ending in `suffix`, by name. Raises InputError for an unusable store."""
+        """All blobs below `prefix` with names ending in `suffix`, by name.
+
+        Raises InputError when there is no such container, DeniedError when it may not be listed, StoreError when the store
+        does not answer.
+        """
         try:
             pages = [item for page in obstore.list(self._store, prefix or None) for item in page]
-        except (NotFoundError, FileNotFoundError, PermissionError, obstore.exceptions.BaseError) as error:
-            raise InputError(
-                f"{self.url} cannot be listed ({_brief(error)}): check the URL and the credentials."
-            ) from error
+        except (FileNotFoundError, PermissionError, obstore.exceptions.BaseError, OSError) as error:
+            what, status = f"{self.url} cannot be listed ({_brief(error)})", _status(error)
+            if isinstance(error, DENIED) or status in (401, 403):
+                raise DeniedError(f"{what}: check or renew the credentials.") from error
+            if isinstance(error, NotFoundError | FileNotFoundError) or (status and 400 <= status < 500):
+                raise InputError(f"{what}: check the URL and the credentials.") from error
+            raise StoreError(f"{what}: the store does not answer as it should, try again later.") from error
         blobs = [Blob(i["path"], i["size"], i["e_tag"] or "") for i in pages if i["path"].endswith(suffix)]
         return sorted(blobs, key=lambda blob: blob.name)
 
     def read_range(self, blob: Blob, start: int, end: int) -> memoryview:
         """Bytes [start, end) of the blob as it was listed, tried `ATTEMPTS` times.
 
-        Raises ChangedError when it is another one by now, InputError when it may not be read, OSError when it cannot be.
+        Raises ChangedError when it is another one by now, DeniedError when it may not be read, StoreError when it cannot be.
         """
         options = {"range": (start, end)} | ({"if_match": blob.etag} if self.conditional and blob.etag else {})
         for attempt in range(ATTEMPTS):
@@ -86,14 +97,14 @@ class Blobs:
                 raise ChangedError(f"{self.url}/{blob.name} has changed since it was indexed: run again.") from error
             except (NotFoundError, FileNotFoundError) as error:
                 raise ChangedError(f"{self.url}/{blob.name} is gone since it was indexed: run again.") from error
-            except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
-                raise InputError(
-                    f"{self.url}/{blob.name} cannot be read ({_brief(error)}): check the credentials."
+            except DENIED as error:
+                raise DeniedError(
+                    f"{self.url}/{blob.name} cannot be read ({_brief(error)}): check or renew the credentials."
                 ) from error
             except (obstore.exceptions.BaseError, OSError) as error:
                 # the client itself repeats requests that fail; this is for answers that break off in the middle
                 if attempt == ATTEMPTS - 1:
-                    raise OSError(f"{self.url}/{blob.name} cannot be read ({_brief(error)})") from error
+                    raise StoreError(f"{self.url}/{blob.name} cannot be read ({_brief(error)})") from error
                 self._count(retries=1)
                 time.sleep(random.uniform(0.5, 1.0) * 2**attempt)
                 continue
@@ -221,6 +232,13 @@ def _azure(container: str, prefix: str, url: str) -> ObjectStore:
     )
 
 
+def _status(error: Exception) -> int | None:
+    """The HTTP status in a store's error: listings that are refused have no class of their own."""
+    found = re.search(r"status code: (\d{3})\b", str(error))
+    return int(found[1]) if found else None
+
+
 def _brief(error: Exception) -> str:
     """The first line of a store's error, without the request dump that can hold a signature."""
-    return str(error).strip().splitlines()[0].split("?", 1)[0][:200]
+    status = f", status {_status(error)}" if _status(error) else ""
+    return str(error).strip().splitlines()[0].split("?", 1)[0][:200] + status

@@ -20,7 +20,8 @@ def experiment(
 ) -> dict[str, object]:
     """Prepare an arm, train on it and score the model on the common holdout.
 
-    What is complete under the root is not made again, and a run that stopped half-way goes on where it was.
+    What is complete under the root is not made again, and a run that stopped half-way goes on where it was. What is damaged
+    is found by its checksums and made anew.
 
     Args:
         arm: Which documents of the pool the model is trained on, and in which order.
@@ -34,7 +35,7 @@ def experiment(
     chosen = arm_id(arm, pool)
     run = run_id(whole, chosen)
     store, log = Root(root), get_run_logger()
-    if store.find(f"arms/{chosen}/packed/{train.sequence_length}"):
+    if store.intact(f"arms/{chosen}/packed/{train.sequence_length}"):
         log.info("Arm %s is complete: nothing to prepare", chosen)
     else:
         run_child(

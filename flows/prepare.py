@@ -28,6 +28,7 @@ def prepare(
         train: How the arm will be trained: says the length of a row, and what the plan costs.
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
     """
+    corpus.set_damaged_aside(root, data, arm)
     corpus.index_pool(root, data)
     corpus.holdout(root, data)
     plan = corpus.plan(root, data, arm)

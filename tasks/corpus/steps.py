@@ -19,6 +19,7 @@ from tasks.corpus import prepare
 from tasks.corpus.workers import BATCH, Tick, Workers, counted, cut, local_workers, processes
 from tasks.spec import Arm, Pool
 from tasks.store.artifact import Artifact
+from tasks.store.names import arm_id
 from tasks.store.root import Root
 
 RETRIED: dict[str, Any] = {
@@ -100,6 +101,16 @@ def find_pool(root_url: str, pool: Pool) -> dict[str, Any]:
     """List the source; returns the pool's name and what is there."""
     handle = prepare.open_pool(Root(root_url), pool)
     return {"pool_id": handle.pool_id, "blobs": len(handle.blobs), "bytes": sum(blob.size for blob in handle.blobs)}
+
+
+@task(task_run_name="checksums of {arm.name}", **RETRIED)
+def set_damaged_aside(root_url: str, pool: Pool, arm: Arm) -> None:
+    """Compare every file of what an earlier attempt completed with its checksum: what differs is made anew."""
+    root = Root(root_url)
+    pool_id = prepare.open_pool(root, pool).pool_id
+    parts = [f"pools/{pool_id}/{part}" for part in ("index", "holdout", "sample", "tokenizer", "evaluation")]
+    for name in [*parts, f"arms/{arm_id(arm, pool_id)}/text"]:
+        root.intact(name)
 
 
 def index_pool(root_url: str, pool: Pool) -> dict[str, Any]:

@@ -10,6 +10,7 @@ Each leaf is an artifact with its own manifest, so that each is found, skipped, 
 file by file with the manifest last, downloaded and verified on another machine.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -33,6 +34,7 @@ from tasks.store.artifact import (
 from tasks.store.blobs import Blobs, local_path, open_blobs
 
 DEFAULT_ROOT = ".fabrating/root"
+log = logging.getLogger(__name__)
 
 
 class Root:
@@ -71,6 +73,25 @@ class Root:
             raw = self.remote.read_if_exists(f"{name}/{MANIFEST}")
             manifest = Manifest.from_json(raw, f"{self.url}/{name}/{MANIFEST}") if raw is not None else None
         return manifest
+
+    def intact(self, name: str) -> bool:
+        """Whether the artifact is complete and every file on this machine has the checksum of its manifest.
+
+        A damaged one is set aside (as `.<name>.damaged`, for whoever wants to see why), so that it is made or fetched anew.
+        Raises DamagedError when the manifest itself cannot be used, as one of another version.
+        """
+        directory = self.path(name)
+        with locked(self._lock(name)):
+            manifest = read_manifest(directory)
+            if manifest is not None:
+                try:
+                    verify(directory, manifest)
+                except DamagedError as error:
+                    aside = directory.with_name(f".{directory.name}.damaged")
+                    shutil.rmtree(aside, ignore_errors=True)
+                    directory.rename(aside)
+                    log.warning("%s It is set aside as %s.", error, aside)
+        return self.find(name) is not None
 
     def names(self, prefix: str) -> list[str]:
         """Names of the complete artifacts below `prefix`, sorted."""

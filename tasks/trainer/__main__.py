@@ -1,7 +1,7 @@
 """`python -m tasks.trainer JOB.json`: one rank under torchrun, or all ranks of a job on this host.
 
-Exit status: 0 done, 75 stopped on request after a checkpoint (run again to go on), 65 a parameter must be changed, 69 the GPU
-or the run is in use, 1 anything else. The sentence to show to a person is the last line of the error output and, for
+Exit status: 0 done, 75 stopped on request after a checkpoint (run again to go on), 65 a parameter or a damaged file must be
+changed, 69 the GPU or the run is in use, 1 anything else. The sentence to show to a person is the last line of the error output and, for
 status 65, 69 and 1, in `failure.json` beside the job.
 """
 
@@ -13,7 +13,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from tasks.errors import BusyError, InputError
+from tasks.errors import BusyError, DamagedError, InputError
 from tasks.trainer.attempt import attempt
 from tasks.trainer.distributed import join
 from tasks.trainer.job import BUSY, DONE, FAILED, FAILURE, INPUT, RESUME, Job
@@ -58,7 +58,7 @@ def entry() -> int:
     job_file = Path(sys.argv[1])
     try:
         return main(job_file)
-    except InputError as error:
+    except (InputError, DamagedError) as error:
         return _report(job_file, INPUT, error)
     except BusyError as error:
         return _report(job_file, BUSY, error)

@@ -9,7 +9,7 @@ import uuid
 import psutil
 import torch
 
-from tasks.store.artifact import Artifact
+from tasks.store.artifact import Artifact, verify
 from tasks.store.locks import gpu_lock, hold
 from tasks.store.root import Root
 from tasks.trainer import metrics
@@ -34,8 +34,8 @@ MIRROR_GRACE = 15.0
 def attempt(job: Job, world: World, stop: StopRequest) -> Artifact | bool:
     """Train until the end or until `stop`. Returns the result (on the first rank; True on others), False when stopped.
 
-    Raises InputError before anything expensive, BusyError when the GPU or the run is in use, TrainingError when training
-    cannot go on.
+    Raises InputError or DamagedError before anything expensive, BusyError when the GPU or the run is in use, TrainingError
+    when training cannot go on.
     """
     root = job.open_root()
     folder = root.path(f"runs/{job.run}")
@@ -55,6 +55,8 @@ def _attempt(root: Root, job: Job, world: World, stop: StopRequest) -> Artifact 
     for variable, kind in COMPILED.items():
         os.environ.setdefault(variable, str(root.folder / ".compiled" / kind))
     inputs = open_inputs(root, job)
+    if world.leads:  # a flipped byte is no error to a trainer: it would learn it
+        verify(inputs.packed.path, inputs.packed.manifest)
     fingerprints = inputs.fingerprints(job)
     sized = size(job, inputs, world)
     found = newest(root, job, fingerprints, world)

@@ -44,6 +44,17 @@ def test_an_artifact_of_other_inputs_under_the_same_name_is_refused(root):
         root.build("arms/x-1/text", two_files, spec={"share": 0.6})
 
 
+def test_a_damaged_artifact_is_set_aside_and_made_anew(root):
+    made = root.build("arms/x-1/text", two_files, spec={})
+    assert root.intact("arms/x-1/text") and not root.intact("arms/y-1/text")
+    (made.path / "part" / "a.txt").write_text("0ne\n")
+    assert not root.intact("arms/x-1/text")
+    assert root.names("arms") == []
+    again = root.build("arms/x-1/text", two_files, spec={})
+    assert not again.reused and again.manifest.files == made.manifest.files
+    assert (made.path.parent / ".text.damaged" / "part" / "a.txt").read_text() == "0ne\n"
+
+
 def test_a_failed_attempt_leaves_nothing_visible_and_its_finished_files_are_kept(root):
     made = []
 

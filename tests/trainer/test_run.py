@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,6 +74,18 @@ def test_a_refusal_comes_through_as_one_sentence(root):
         train(root, make_experiment(precision="bf16"), POOL, ARM)
     with pytest.raises(InputError, match="no complete artifact arms/none/packed/32"):
         train(root, make_experiment(), POOL, "none")
+
+
+def test_a_flipped_byte_of_the_packed_rows_is_refused_by_name(root, prepared):
+    (root.folder / "arms").unlink()
+    shutil.copytree(prepared / "arms", root.folder / "arms")
+    rows = root.path(f"arms/{ARM}/packed/{LENGTH}") / "rows.bin"
+    content = bytearray(rows.read_bytes())
+    content[len(content) // 2] ^= 1
+    rows.write_bytes(content)
+    with pytest.raises(InputError, match=r"rows\.bin has another SHA-256 than its manifest says"):
+        train(root, make_experiment(), POOL, ARM)
+    assert root.names("runs") == []
 
 
 def test_ranks_know_who_they_are(tmp_path):

@@ -24,7 +24,8 @@ def run_child(deployment: str, step: str, parameters: Mapping[str, Any], name: s
     """Run `deployment` below the current flow run and wait for its end.
 
     A retried parent attaches to the child of its earlier attempt: it waits when that still runs, and sets it going again
-    when that failed or crashed. Raises ChildFailed when the child ends in any state but Completed.
+    when that has ended. (A child that has completed, too: what it made must be gone or damaged since, or the parent would
+    not ask for it.) Raises ChildFailed when the child ends in any state but Completed.
     """
     child = run_deployment(
         deployment,
@@ -35,7 +36,7 @@ def run_child(deployment: str, step: str, parameters: Mapping[str, Any], name: s
         timeout=0,
     )
     with get_client(sync_client=True) as client:
-        if child.state is not None and child.state.is_final() and not child.state.is_completed():
+        if child.state is not None and child.state.is_final():
             get_run_logger().info("%s was %s: it goes on", name, child.state.name)
             client.set_flow_run_state(child.id, AwaitingRetry(), force=True)
         child = _wait(client, child.id)
@@ -54,12 +55,14 @@ def cancel_children(flow: Any, run: FlowRun, state: State) -> None:
 
 
 def _wait(client: Any, run: UUID) -> FlowRun:
-    """Poll until the run has ended. A server that is away for a while is waited for."""
+    """Poll until the run has ended. A server (or its database) that is away for a while is waited for."""
     away = False
     while True:
         try:
             found = client.read_flow_run(run)
-        except httpx.TransportError:
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
+                raise
             if not away:
                 get_run_logger().warning("The Prefect server cannot be reached: waiting for it")
             away = True

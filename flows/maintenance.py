@@ -25,12 +25,14 @@ TAG = "fabrating"
 FORGOTTEN = timedelta(days=1)
 """A run that failed longer ago than this is history: nobody expects it to start again."""
 FIRST_DELAY = timedelta(minutes=1)
-PERMANENT = ("InputError", "DamagedError", "Validation of flow parameters failed")
-"""What stands in the state's message of a run that would only fail again: a person has to change something."""
+PERMANENT = ("InputError", "DamagedError", "ChangedError", "Validation of flow parameters failed")
+"""What stands in the state's message of a run that would only fail again: a person has to change something. Not
+DeniedError: a credential is renewed outside of the run, whose next attempt reads it anew. But ChangedError: on other data the
+arms would no longer be matched, so a person decides."""
 
 
 @flow(name="maintenance", flow_run_name="reaper")
-def reaper(attempts: int = 3) -> dict[str, list[str]]:
+def reaper(attempts: int = 3, delay_seconds: float = FIRST_DELAY.total_seconds()) -> dict[str, list[str]]:
     """Set failed and crashed runs going again, each at most `attempts` times, with a delay that doubles.
 
     Only runs of ours (by tag) that no other run waits for: a parent attaches to its children again by itself. Left alone are
@@ -38,13 +40,14 @@ def reaper(attempts: int = 3) -> dict[str, list[str]]:
 
     Args:
         attempts: How often one run is set going again before it stays as it is.
+        delay_seconds: How long after its end a run is set going again for the first time; then twice as long, and so on.
     """
     log = get_run_logger()
     with get_client(sync_client=True) as client:
         found = [run for run in failed_runs(client, datetime.now(UTC)) if not is_permanent(run)]
         again = [run for run in found if run.run_count <= attempts]
         for run in again:
-            start = due(run, datetime.now(UTC))
+            start = due(run, datetime.now(UTC), timedelta(seconds=delay_seconds))
             client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=start), force=True)
             log.info(
                 "%s was %s: attempt %d starts at %s", run.name, run.state.name, run.run_count + 1, f"{start:%H:%M:%S}"
@@ -73,7 +76,7 @@ def is_permanent(run: FlowRun) -> bool:
     return run.state.type == StateType.FAILED and any(mark in message for mark in PERMANENT)
 
 
-def due(run: FlowRun, now: datetime) -> datetime:
-    """When the next attempt starts: one, two, four ... minutes after the end of the last one, not before now."""
+def due(run: FlowRun, now: datetime, delay: timedelta = FIRST_DELAY) -> datetime:
+    """When the next attempt starts: one, two, four ... times `delay` after the end of the last one, not before now."""
     ended: Any = run.end_time or now
-    return max(now, ended + FIRST_DELAY * 2 ** max(0, run.run_count - 1))
+    return max(now, ended + delay * 2 ** max(0, run.run_count - 1))

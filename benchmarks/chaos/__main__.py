@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -19,8 +20,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.chaos.arm import BAD, ArmRun, Change, Left, Read, read_again, reads_by_stage
+from benchmarks.chaos.arm import BAD, ArmRun, Change, Left
 from benchmarks.chaos.faults import KINDS, Harm, Kind, needs_disk, small_disk
+from benchmarks.chaos.reads import Read, by_stage, read_again
 from benchmarks.chaos.rig import Rig, rig
 from infra import azurite
 from infra.stack import SAMPLE_CONTAINER, SAMPLE_NAME
@@ -69,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = list(SHORT) if given.short else list(KINDS) if given.faults == "all" else given.faults.split(",")
     if unknown := [name for name in names if name not in KINDS]:
         parser.error(f"there is no fault {', '.join(unknown)}: choose among {', '.join(KINDS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the parts are ended on the way out
     seed = given.seed if given.seed is not None else random.randrange(1 << 30)
     outcomes = chaos(names, seed, given.repeats, given.home, quick=not given.as_installed)
     print("\n" + table(outcomes), flush=True)
@@ -83,7 +86,7 @@ def chaos(names: Sequence[str], seed: int, repeats: int, home: Path | None, quic
     say(f"seed {seed}")
     if quick:
         say(
-            "the reaper looks every 20 s and waits 5 s before a first rerun (installed: 60 s and 60 s); all else as installed"
+            "the reaper looks every 30 s and waits 5 s before a first rerun (installed: 60 s and 60 s); all else as installed"
         )
     with contextlib.ExitStack() as stack:
         # PostgreSQL's account must get through to its folder, which it does not below a private one.
@@ -101,7 +104,7 @@ def chaos(names: Sequence[str], seed: int, repeats: int, home: Path | None, quic
 
 def undisturbed(parts: Rig) -> Reference:
     """The experiment that all others are compared with; run twice, to know that it is the same twice."""
-    first = ArmRun(parts, parts.home / "root" / "reference", f"az://{SAMPLE_CONTAINER}/{SAMPLE_NAME}")
+    first = ArmRun(parts.server, parts.home / "root" / "reference", f"az://{SAMPLE_CONTAINER}/{SAMPLE_NAME}")
     first.start()
     began = time.time()
     first.running("prepare")
@@ -112,7 +115,7 @@ def undisturbed(parts: Rig) -> Reference:
     packed = first.made("arms/*/packed/*/manifest.json")[0].stat().st_mtime
     steps = first.step()
     say(f"undisturbed: {time.time() - began:.0f} s, of which {packed - working:.1f} s in prepare; {steps} steps")
-    return Reference(first.left(), steps, packed - working, reads_by_stage(first))
+    return Reference(first.left(), steps, packed - working, by_stage(parts.proxy.answers, first))
 
 
 def disturbed(parts: Rig, kind: Kind, number: int, draw: random.Random, reference: Reference) -> Outcome:
@@ -125,7 +128,7 @@ def disturbed(parts: Rig, kind: Kind, number: int, draw: random.Random, referenc
         azurite.upload(
             parts.blob_port, SAMPLE_CONTAINER, root.name, next((parts.home / "sample").rglob("*.parquet")).parent
         )
-    run = ArmRun(parts, root, source)
+    run = ArmRun(parts.server, root, source, patience=100.0 if parts.quick else 150.0)
     harm = Harm(parts, run, draw, reference.steps, reference.preparing)
     try:
         with small_disk(root) if needs_disk(kind.name) else contextlib.nullcontext():
@@ -137,7 +140,9 @@ def disturbed(parts: Rig, kind: Kind, number: int, draw: random.Random, referenc
             changes = run.changes() if run.id == first else []
             noticed, on = reaction(changes, run, harm)
             repeated = steps_repeated(run, harm)
-            again = read_again(run, harm.at, harm.finished, reference.reads) if kind.expected == "completed" else None
+            again = None
+            if kind.expected == "completed":
+                again = read_again(parts.proxy.answers, harm.at, harm.finished, reference.reads)
     except (AssertionError, TimeoutError, RuntimeError, OSError) as error:
         traceback.print_exc()
         return Outcome(kind.name, harm.moment, None, None, None, None, False, time.monotonic() - began, str(error))

@@ -2,29 +2,27 @@
 
 import hashlib
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos.rig import Rig
+from benchmarks.chaos.server import Server
 from tasks.store.root import Root
 from tasks.trainer import metrics
 from tasks.trainer.checkpoint import load_tensors, steps_of
 
 DEPLOYMENT = "experiment/top16"
-ARM = {"name": "top16", "select": "top", "share": 0.165, "order": "best-first", "documents_per_shard": 16}
+ARM = {"name": "top16", "select": "top", "share": 0.12, "order": "best-first", "documents_per_shard": 32}
 DATA = {"name": "sample", "holdout_documents": 40, "holdout_fraction": 0.1, "vocab_size": 512}
 TRAIN = {
-    **{"depth": 1, "sequence_length": 64, "window_pattern": "L", "batch_tokens": 1024, "precision": "fp32"},
-    **{"device": "cpu", "wandb": "disabled", "eval_every": 100, "save_every": 20},
+    **{"depth": 1, "sequence_length": 64, "window_pattern": "L", "batch_tokens": 128, "precision": "fp32"},
+    **{"device": "cpu", "wandb": "disabled", "eval_every": 1_000, "save_every": 10},
 }
 BAD = {"FAILED", "CRASHED", "CANCELLED"}
 END_SECONDS = 600.0
 """An experiment that has not ended by then is lost."""
-Read = tuple[str, int, int]
 
 
 @dataclass(frozen=True)
@@ -51,10 +49,12 @@ class Change:
 class ArmRun:
     """An experiment with a root of its own; `source`: where its raw data lies."""
 
-    rig: Rig
+    server: Server
     root: Path
     source: str
     seed: int = 1
+    patience: float = 100.0
+    """Seconds that a failed or crashed one has to be set going again, before it counts as ended."""
     id: str = ""
     began: float = field(default_factory=time.time)
 
@@ -66,21 +66,21 @@ class ArmRun:
 
     def start(self) -> None:
         """Ask the server for the run, as the UI's form does."""
-        deployment = self.rig.ask("GET", f"/deployments/name/{DEPLOYMENT}", patience=60)
+        deployment = self.server.ask("GET", f"/deployments/name/{DEPLOYMENT}", patience=60)
         body = {"parameters": self.parameters, "state": {"type": "SCHEDULED"}}
-        made = self.rig.ask("POST", f"/deployments/{deployment['id']}/create_flow_run", body, patience=60)
+        made = self.server.ask("POST", f"/deployments/{deployment['id']}/create_flow_run", body, patience=60)
         self.id = made["id"]
 
     @property
     def state(self) -> dict[str, Any] | None:
         """The state of the experiment, None while the server is away."""
-        found = self.rig.ask("GET", f"/flow_runs/{self.id}")
+        found = self.server.ask("GET", f"/flow_runs/{self.id}")
         return found["state"] if found else None
 
     def child(self, step: str) -> str | None:
         """The id of the run below it whose deployment is `step` (prepare, train), if there is one."""
         body = {"flow_runs": {"parent_flow_run_id": {"any_": [self.id]}}, "flows": {"name": {"any_": [step]}}}
-        found = self.rig.ask("POST", "/flow_runs/filter", body)
+        found = self.server.ask("POST", "/flow_runs/filter", body)
         return found[0]["id"] if found else None
 
     def wait(self, what: str, ready: Callable[[], Any], seconds: float = 240.0) -> Any:
@@ -89,7 +89,7 @@ class ArmRun:
         while not (found := ready()):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{what}: not within {seconds:.0f} s")
-            time.sleep(0.05)
+            time.sleep(0.2)
         return found
 
     def running(self, step: str) -> str:
@@ -97,7 +97,7 @@ class ArmRun:
 
         def ready() -> str | None:
             run = self.child(step)
-            found = self.rig.ask("GET", f"/flow_runs/{run}") if run else None
+            found = self.server.ask("GET", f"/flow_runs/{run}") if run else None
             return run if found and found["state"]["type"] == "RUNNING" else None
 
         return self.wait(f"{step} to run", ready)
@@ -117,10 +117,7 @@ class ArmRun:
         return self.wait(f"step {step}", lambda: found if (found := self.step()) >= step else 0)
 
     def finish(self, seconds: float = END_SECONDS) -> dict[str, Any]:
-        """Wait until the experiment has completed, or failed and stays so; returns its state.
-
-        A failed or crashed one is given the reaper's time to be set going again.
-        """
+        """Wait until the experiment has completed, or failed and stays so; returns its state."""
         deadline, ended = time.monotonic() + seconds, 0.0
         while time.monotonic() < deadline:
             state = self.state
@@ -128,12 +125,11 @@ class ArmRun:
                 return state
             if state and state["type"] in BAD:
                 ended = ended or time.monotonic()
-                patience = 12.0 if state["type"] == "CANCELLED" else 60.0
-                if time.monotonic() - ended > (patience if self.rig.quick else 150.0):
+                if time.monotonic() - ended > self.patience:
                     return state
             elif state:
                 ended = 0.0
-            time.sleep(0.3)
+            time.sleep(0.5)
         raise TimeoutError(f"the experiment did not end within {seconds:.0f} s: {self.state}")
 
     def changes(self) -> list[Change]:
@@ -142,13 +138,13 @@ class ArmRun:
         found = []
         for run in runs:
             found += self._states("flow_run", run)
-            tasks = self.rig.ask("POST", "/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}}, 30) or []
+            tasks = self.server.ask("POST", "/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}}, 30) or []
             for task in tasks:
                 found += self._states("task_run", task["id"])
         return sorted(found, key=lambda change: change.at)
 
     def _states(self, kind: str, run: str) -> Iterator[Change]:
-        for state in self.rig.ask("GET", f"/{kind}_states/?{kind}_id={run}", patience=30) or []:
+        for state in self.server.ask("GET", f"/{kind}_states/?{kind}_id={run}", patience=30) or []:
             at = datetime.fromisoformat(state["timestamp"].replace("Z", "+00:00")).timestamp()
             yield Change(at, run, state["type"], state["name"], state.get("message") or "")
 
@@ -173,26 +169,3 @@ class ArmRun:
             for path in self.made(f"{stage}/manifest.json"):
                 found[stage.rsplit("/", 1)[-1]] = path.stat().st_mtime
         return found
-
-    def reads(self, since: float = 0.0, until: float = float("inf")) -> Counter[Read]:
-        """Ranges of blobs that were delivered whole in a time, each with how often."""
-        answers = list(self.rig.proxy.answers)
-        return Counter(one.read for one in answers if one.read and max(since, self.began) <= one.at < until)
-
-
-def reads_by_stage(reference: ArmRun) -> dict[str, Counter[Read]]:
-    """Which ranges each stage of an undisturbed preparation reads, and how often."""
-    found, since = {}, 0.0
-    for stage, at in sorted(reference.stages().items(), key=lambda item: item[1]):
-        found[stage] = reference.reads(since, at)
-        since = at
-    return found
-
-
-def read_again(run: ArmRun, at: float, finished: set[str], reference: dict[str, Counter[Read]]) -> int:
-    """Bytes read after `at` beyond what the stages that were not `finished` then have to read: 0 if all went on in place."""
-    allowed: Counter[Read] = Counter()
-    for stage, reads in reference.items():
-        if stage not in finished:
-            allowed += reads
-    return sum((end - start) * count for (_, start, end), count in (run.reads(since=at) - allowed).items())

@@ -19,6 +19,7 @@ import psutil
 
 from benchmarks.chaos.arm import ArmRun
 from benchmarks.chaos.rig import RESTART_SECONDS, Rig
+from benchmarks.chaos.server import Server
 from infra import azurite
 
 Expected = Literal["completed", "refused"]
@@ -40,6 +41,10 @@ class Harm:
     seen: int = 0
     """The newest step in the metrics at the moment of the fault."""
     finished: set[str] = field(default_factory=set)
+
+    @property
+    def server(self) -> Server:
+        return self.run.server
 
     def strike(self, moment: str) -> None:
         """Note that the harm is done now."""
@@ -101,36 +106,30 @@ def _signal(found: list[psutil.Process], number: int) -> None:
             process.send_signal(number)
 
 
-def _flow_process(harm: Harm, run: str) -> list[psutil.Process]:
-    """The process that a flow run's code runs in: not its trainer."""
-    trainers = {process.pid for process in harm.rig.trainer(run)}
-    return [process for process in harm.rig.processes_of(run) if process.pid not in trainers]
-
-
 @kind("kill -9 of the flow process of prepare")
 def prepare_killed(harm: Harm) -> None:
-    _signal(harm.rig.processes_of(harm.in_preparation()), signal.SIGKILL)
+    _signal(harm.server.processes_of(harm.in_preparation()), signal.SIGKILL)
 
 
 @kind("kill -9 of the trainer")
 def trainer_killed(harm: Harm) -> None:
-    _signal(harm.rig.trainer(harm.in_training()), signal.SIGKILL)
+    _signal(harm.server.trainer(harm.in_training()), signal.SIGKILL)
 
 
 @kind("SIGTERM of the trainer")
 def trainer_stopped(harm: Harm) -> None:
-    _signal(harm.rig.trainer(harm.in_training()), signal.SIGTERM)
+    _signal(harm.server.trainer(harm.in_training()), signal.SIGTERM)
 
 
 @kind("kill -9 of the flow process of train, which leaves the trainer behind")
 def train_killed(harm: Harm) -> None:
-    _signal(_flow_process(harm, harm.in_training()), signal.SIGKILL)
+    _signal(harm.server.flow_process(harm.in_training()), signal.SIGKILL)
 
 
 @kind("kill -9 of the experiment's own process")
 def experiment_killed(harm: Harm) -> None:
     harm.anywhere()
-    _signal(harm.rig.processes_of(harm.run.id), signal.SIGKILL)
+    _signal(harm.server.processes_of(harm.run.id), signal.SIGKILL)
 
 
 @kind("kill -9 of the cpu worker")
@@ -148,7 +147,7 @@ def gpu_worker_killed(harm: Harm) -> None:
 @kind("the gpu host is gone: worker, flow and trainer killed at once, nobody left to say so")
 def gpu_host_lost(harm: Harm) -> None:
     run = harm.in_training()
-    found = harm.rig.processes_of(run)
+    found = harm.server.processes_of(run)
     harm.rig.kill("worker-gpu")
     _signal(found, signal.SIGKILL)
     time.sleep(RESTART_SECONDS)
@@ -213,7 +212,7 @@ def blob_changed(harm: Harm) -> None:
 
 @kind("a byte of the packed rows is flipped between two attempts")
 def packed_byte(harm: Harm) -> None:
-    _signal(_flow_process(harm, harm.in_training()), signal.SIGKILL)
+    _signal(harm.server.flow_process(harm.in_training()), signal.SIGKILL)
     (path,) = harm.run.made("arms/*/packed/*/rows.bin")
     with path.open("r+b") as file:
         place = harm.random.randrange(path.stat().st_size)
@@ -228,7 +227,7 @@ def packed_byte(harm: Harm) -> None:
 def checkpoint_short(harm: Harm) -> None:
     run = harm.in_training()
     harm.run.wait("a checkpoint", lambda: harm.run.made("runs/*/checkpoints/step_*/manifest.json"))
-    everything = harm.rig.processes_of(run)
+    everything = harm.server.processes_of(run)
     harm.strike(harm.moment)
     _signal(everything, signal.SIGKILL)  # with its trainer: the newest checkpoint is the one that is cut
     newest = harm.run.made("runs/*/checkpoints/step_*/model.pt")[-1]
@@ -240,7 +239,7 @@ def checkpoint_short(harm: Harm) -> None:
 def shard_short(harm: Harm) -> None:
     run = harm.run.running("prepare")
     harm.run.wait("the text", lambda: harm.run.made("arms/*/text/manifest.json"))
-    _signal(harm.rig.processes_of(run), signal.SIGKILL)
+    _signal(harm.server.processes_of(run), signal.SIGKILL)
     harm.strike("text complete, rows not packed")
     shard = harm.random.choice(harm.run.made("arms/*/text/shard_*.parquet"))
     os.truncate(shard, harm.random.randrange(shard.stat().st_size))
@@ -263,8 +262,8 @@ def disk_full(harm: Harm) -> None:
 def cancelled(harm: Harm) -> None:
     run = harm.in_training()
     state = {"type": "CANCELLING", "name": "Cancelling"}
-    harm.rig.ask("POST", f"/flow_runs/{harm.run.id}/set_state", {"state": state, "force": True}, 30)
-    harm.run.wait("the trainer's end", lambda: not harm.rig.trainer(run), 60)
+    harm.server.ask("POST", f"/flow_runs/{harm.run.id}/set_state", {"state": state, "force": True}, 30)
+    harm.run.wait("the trainer's end", lambda: not harm.server.trainer(run), 60)
     harm.moment += f", trainer gone in {time.time() - harm.at:.0f} s"
     harm.run.wait("the state Cancelled", lambda: (harm.run.state or {}).get("type") == "CANCELLED", 60)
     time.sleep(45 if harm.rig.quick else 150)  # the reaper looks twice and leaves it alone

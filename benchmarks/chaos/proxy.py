@@ -30,6 +30,7 @@ EXPIRED = (
     "AuthenticationFailed",
     "Server failed to authenticate the request. Signature not valid in the specified time frame.",
 )
+OTHER = (412, "ConditionNotMet", "The condition specified using HTTP conditional header(s) is not met.")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Trouble:
 
     refuse: 503. reset: the connection is reset instead of an answer. slow: the answer begins after `seconds`, its body
     takes as long again. truncate: half of the body that Content-Length promises, then the end. deny: 403, as for a SAS
-    token that expired. change: the ETag that a read asks for is no longer the blob's, so that the store answers 412.
+    token that expired. change: 412, as if the blob no longer had the ETag that a read asks for.
     """
 
     kind: Kind
@@ -140,13 +141,12 @@ def _answer(proxy: Proxy, request: BaseHTTPRequestHandler, body: bytes) -> None:
     trouble = proxy.draw()
     kind = trouble.kind if trouble else None
     headers = {name: value for name, value in request.headers.items() if name.lower() not in CONNECTION}
-    if kind == "change" and "If-Match" in headers:
-        headers["If-Match"] = '"0x0000000000000"'
     if kind == "reset":
         _note(proxy, request, 0, 0, False, kind)
         return _reset(request)
-    if kind in ("refuse", "deny"):
-        status, code, message = BUSY if kind == "refuse" else EXPIRED
+    changed = kind == "change" and "If-Match" in request.headers
+    if kind in ("refuse", "deny") or changed:
+        status, code, message = OTHER if changed else BUSY if kind == "refuse" else EXPIRED
         data = ERROR.format(code=code, message=message).encode()
         found = [("Content-Type", "application/xml"), ("x-ms-error-code", code), ("Server", "proxy")]
     else:

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 
 from benchmarks.chaos.postgres import Postgres
 from benchmarks.chaos.proxy import Proxy
+from benchmarks.chaos.server import Server
 from infra import azurite, deploy, ports, processes
 from infra.deploy import PROJECT
 from infra.sample_data import build_sample
@@ -35,12 +35,12 @@ Say = Callable[[str], None]
 
 @dataclass
 class Rig:
-    """All parts below one folder; `quick`: the reaper looks every 20 s and waits 5, 10, 20 s instead of 1, 2, 4 minutes."""
+    """All parts below one folder; `quick`: the reaper looks every 30 s and waits 5, 10, 20 s instead of 1, 2, 4 minutes."""
 
     home: Path
     say: Say
     quick: bool = True
-    documents: int = 1_000
+    documents: int = 2_000
     mark: str = field(default_factory=lambda: secrets.token_hex(8))
     pids: dict[str, int] = field(default_factory=dict)
 
@@ -63,8 +63,8 @@ class Rig:
         return inherited | settings
 
     @property
-    def api(self) -> str:
-        return self.stack.api
+    def server(self) -> Server:
+        return Server(self.stack.api, self.mark)
 
     def up(self) -> None:
         """Start everything and deploy. Raises InputError when a part is missing or does not come up."""
@@ -80,8 +80,8 @@ class Rig:
         self.say("The Prefect server on PostgreSQL, deployments, two workers")
         self.server_port = ports.choose(0)
         self.start_server()
-        deploy.create_pools(self.api)
-        deploy.deploy(self.api, self.environment)
+        deploy.create_pools(self.stack.api)
+        deploy.deploy(self.stack.api, self.environment)
         if self.quick:
             self.hurry_reaper()
         for pool in deploy.POOLS:
@@ -104,7 +104,7 @@ class Rig:
         """Start the server on the port that it had before."""
         command = ["prefect", "server", "start", "--host", ports.HOST, "--port", str(self.server_port)]
         self._start("server", [sys.executable, "-m", *command])
-        self._await("server", lambda: self.ask("GET", "/health") is True)
+        self._await("server", lambda: self.server.ask("GET", "/health") is True)
 
     def start_worker(self, pool: str) -> None:
         """Start the worker of a pool and wait until the server has heard of it."""
@@ -125,41 +125,14 @@ class Rig:
         while processes.belongs(pid, self.mark):
             time.sleep(0.05)
 
-    def ask(self, method: str, path: str, body: Any = None, patience: float = 0.0) -> Any:
-        """One request to the Prefect server; None when it cannot answer for `patience` seconds."""
-        deadline = time.monotonic() + patience
-        while True:
-            with contextlib.suppress(httpx.HTTPError, ValueError):
-                reply = httpx.request(method, self.api + path, json=body, timeout=10)
-                if reply.is_success:
-                    return reply.json() if reply.content else True
-                if reply.status_code < 500:
-                    raise RuntimeError(f"{method} {path}: {reply.status_code} {reply.text[:300]}")
-            if time.monotonic() >= deadline:
-                return None
-            time.sleep(0.5)
-
     def hurry_reaper(self) -> None:
         """Shorten the reaper's rhythm by its own settings: its schedule's interval and its parameter `delay_seconds`."""
-        found = self.ask("GET", f"/deployments/name/{REAPER}", patience=30)
+        found = self.server.ask("GET", f"/deployments/name/{REAPER}", patience=30)
         (schedule,) = found["schedules"]
-        self.ask("DELETE", f"/deployments/{found['id']}/schedules/{schedule['id']}", patience=30)
-        every = [{"active": True, "schedule": {"interval": 20.0}}]
-        self.ask("POST", f"/deployments/{found['id']}/schedules", every, patience=30)
-        self.ask("PATCH", f"/deployments/{found['id']}", {"parameters": {"attempts": 3, "delay_seconds": 5}}, 30)
-
-    def processes_of(self, run: str) -> list[psutil.Process]:
-        """The living processes of a flow run, the trainer's among them."""
-        found = []
-        for process in processes.members(self.mark):
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get("PREFECT__FLOW_RUN_ID") == run:
-                    found.append(process)
-        return found
-
-    def trainer(self, run: str) -> list[psutil.Process]:
-        """The trainer's processes of a flow run."""
-        return [process for process in self.processes_of(run) if "tasks.trainer" in _command(process)]
+        self.server.ask("DELETE", f"/deployments/{found['id']}/schedules/{schedule['id']}", patience=30)
+        every = [{"active": True, "schedule": {"interval": 30.0}}]
+        self.server.ask("POST", f"/deployments/{found['id']}/schedules", every, patience=30)
+        self.server.ask("PATCH", f"/deployments/{found['id']}", {"parameters": {"attempts": 3, "delay_seconds": 5}}, 30)
 
     def resident(self, name: str) -> int:
         """Bytes of memory of a part and its children."""
@@ -174,13 +147,6 @@ class Rig:
     def _await(self, name: str, ready: Callable[[], bool]) -> None:
         if not ports.wait(ready, lambda: processes.belongs(self.pids[name], self.mark), START_SECONDS):
             raise InputError(f"{name} did not come up: see {self.home / 'logs' / (name + '.log')}.")
-
-
-def _command(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 @contextlib.contextmanager

@@ -1,0 +1,33 @@
+"""What an experiment read from the blobs, by the proxy's log, and what of it it had read before."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from benchmarks.chaos.arm import ArmRun
+from benchmarks.chaos.proxy import Answer
+
+Read = tuple[str, int, int]
+"""A range [start, end) of a blob."""
+
+
+def reads(answers: Sequence[Answer], since: float, until: float = float("inf")) -> Counter[Read]:
+    """Ranges that were delivered whole in a time, each with how often."""
+    return Counter(answer.read for answer in list(answers) if answer.read and since <= answer.at < until)
+
+
+def by_stage(answers: Sequence[Answer], reference: ArmRun) -> dict[str, Counter[Read]]:
+    """Which ranges each stage of an undisturbed preparation reads, and how often."""
+    found, since = {}, reference.began
+    for stage, at in sorted(reference.stages().items(), key=lambda item: item[1]):
+        found[stage] = reads(answers, since, at)
+        since = at
+    return found
+
+
+def read_again(answers: Sequence[Answer], at: float, finished: set[str], reference: dict[str, Counter[Read]]) -> int:
+    """Bytes read after `at` beyond what the stages that were not `finished` then have to read: 0 if all went on in place."""
+    allowed: Counter[Read] = Counter()
+    for stage, needed in reference.items():
+        if stage not in finished:
+            allowed += needed
+    return sum((end - start) * count for (_, start, end), count in (reads(answers, at) - allowed).items())

@@ -3,9 +3,11 @@ PYTHON_ENV := .venv/bin/python
 RUN := .venv/bin/fabrating
 WORKERS ?= 2
 DATA ?= peers
+CHAOS ?=
+SOAK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-slow test-unit lint format bench-data lock
+.PHONY: help setup demo up down test test-slow test-unit lint format bench-data chaos soak lock
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
@@ -41,6 +43,12 @@ format: setup ## Repair style
 
 bench-data: setup ## Measure preparation against what else one would use; DATA="floor", DATA="peers --files 8", ...
 	@$(PYTHON_ENV) -m benchmarks.data $(DATA)
+
+chaos: setup ## Do faults of 22 kinds to a small experiment and compare what is left (PostgreSQL, Azurite); CHAOS="--short", "--faults a,b", ...
+	@$(PYTHON_ENV) -m benchmarks.chaos $(CHAOS)
+
+soak: setup ## Many small runs through two workers: none lost, none twice; SOAK="--runs 50"
+	@$(PYTHON_ENV) -m benchmarks.soak $(SOAK)
 
 lock: ## Resolve pyproject.toml anew and write requirements.lock
 	@sh infra/lock.sh

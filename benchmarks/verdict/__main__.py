@@ -6,7 +6,8 @@ the real road: index, holdout, selection, tokenizer, packing, training, scoring,
 ratings permuted among them, where the ratings say nothing and no arm is better.
 
 The holdout is a sample of the pool, junk included, which a model that never saw junk finds hard to predict; the question of
-interest is about text that is none, so the better-rated half decides ("upper half"), and in the permuted pool all of it.
+interest is about text that is none, so the better-rated half decides ("upper half"), and in the permuted pool all of it. The
+whole, both halves and all deciles are printed with their intervals for either pool; README.md has what was measured.
 """
 
 import json
@@ -99,7 +100,7 @@ def compare(root: Root, source: Path, name: str, seeds: int, target: Target) -> 
             print(f"{name}: {label} seed {seed}: {result.facts['bpb']:.4f} bits per byte", flush=True)
     verdict = judge(root, name, runs, target=target)
     (pair,) = verdict["comparisons"]
-    rows = {row["label"]: row for row in pair["strata"] if row["kind"] in ("all", "half")}
+    rows = {row["label"]: row for row in pair["strata"] if row["kind"] in ("all", "half", "decile")}
     return {
         "sentence": pair["sentence"],
         "conclusion": pair["conclusion"],

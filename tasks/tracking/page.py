@@ -28,7 +28,7 @@ p{margin:8px 0}
 .verdict{font-size:1.25rem;line-height:1.4;font-weight:600;border-left:5px solid var(--quiet);margin:12px 0}
 .verdict.s0{border-left-color:var(--s0)}.verdict.s1{border-left-color:var(--s1)}.verdict.s2{border-left-color:var(--s2)}
 .verdict.s3{border-left-color:var(--s3)}.verdict.s4{border-left-color:var(--s4)}.verdict.s5{border-left-color:var(--s5)}
-.grid{display:grid;gap:16px;grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr))}
+.grid{display:grid;gap:16px;align-items:start;grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr))}
 .pair{display:grid;gap:16px;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr))}
 .facts{display:grid;gap:12px;grid-template-columns:repeat(auto-fit,minmax(min(100%,150px),1fr));margin:16px 0}
 .facts .card{padding:10px 14px}

@@ -174,7 +174,7 @@ def _comparison(pair: Mapping[str, Any], series: Mapping[str, int], verdict: Map
             f"By {kind}" if kind != "decile" else "By score: all, halves, deciles (10: the best)", _strata(rows, side)
         )
         for kind, rows in by_kind.items()
-        if rows
+        if len(rows) > 1  # a single row is all documents once more
     ]
     outside = [[row["label"], *_numbers(row)] for row in pair["outside"]]
     head = ["", "Documents", "Difference", "From", "To", "p"]

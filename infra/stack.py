@@ -69,6 +69,7 @@ class Stack:
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             "PREFECT_CLIENT_MAX_RETRIES": "20",
+            "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500,504",  # what the server says while its database is away
             "DO_NOT_TRACK": "1",
             # One core is left to server and workers: OpenMP threads that wait for one without a core slow all others down.
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 2) - 1)),

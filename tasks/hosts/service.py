@@ -86,6 +86,7 @@ def worker_environment(host: Host, facts: Facts, code: str) -> dict[str, str]:
         "TMPDIR": f"{facts.folder}/tmp",  # Prefect's folder in /tmp belongs to the first account that used it
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "PREFECT_CLIENT_MAX_RETRIES": "20",
+        "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500,504",  # what the server says while its database is away
     }
     if "nanochat" in host.engines:
         values["FABRATING_NANOCHAT_HOME"] = f"{facts.folder}/nanochat"

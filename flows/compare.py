@@ -16,7 +16,7 @@ from tasks.spec import Arm, Experiment, Name, Pool, Texts, Training
 from tasks.store.names import arm_id, run_id
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tokens import steps as tokens
-from tasks.tracking.estimate import Estimate, batch_tokens, estimate
+from tasks.tracking.estimate import Estimate, batch_tokens, estimate, total
 from tasks.tracking.ledger import commit, entries, find, spread_between_seeds
 from tasks.tracking.report import write_verdict
 from tasks.tracking.steps import show_estimate, show_loss_curve, show_scores, show_verdict
@@ -184,6 +184,8 @@ def _show_cost(
         training = ours[0].training
         options = {"vocab_size": data.vocab_size, "holdout_tokens": held.facts["tokens"], "ledger": ledger}
         costs.append(estimate(training, training.tokens, runs=len(ours), label=label, **options))
+    if len(costs) > 1:
+        costs.append(total(costs, "all"))
     show_estimate(name, costs, [what_seeds_show(spread_between_seeds(ledger, missing[0].training), arms, seeds)])
 
 

@@ -68,22 +68,24 @@ def prepared_markdown(name: str, facts: Mapping[str, Any]) -> str:
 
 
 def estimate_markdown(costs: Sequence[Estimate], notes: Sequence[str] = ()) -> str:
-    """One row a cost, then where each speed comes from."""
+    """One column a cost, then where each speed comes from."""
     lines = [
-        "| | runs | tokens a run | steps | parameters | tokens/s | hours a run | GPU hours | cost | disk | egress |",
-        "| --- " + "| ---: " * 10 + "|",
+        f"| | {' | '.join(_cell(cost.label) or 'estimate' for cost in costs)} |",
+        "| --- " + "| ---: " * len(costs) + "|",
     ]
-    for cost in costs:
-        egress = f"{byte_size(cost.egress_bytes)}, up to ${cost.egress_dollars:,.2f}"
-        cells = [
-            _cell(cost.label) or "estimate",
-            cost.runs,
-            count(cost.tokens),
-            count(cost.steps),
-            short(cost.parameters),
-        ]
-        cells += [count(cost.tokens_per_second), hours(cost.hours), hours(cost.gpu_hours), dollars(cost.dollars)]
-        lines.append("| " + " | ".join(str(cell) for cell in [*cells, byte_size(cost.disk_bytes), egress]) + " |")
+    rows: dict[str, list[Any]] = {
+        "runs": [cost.runs for cost in costs],
+        "tokens a run": [count(cost.tokens) for cost in costs],
+        "steps": [count(cost.steps) for cost in costs],
+        "parameters": [short(cost.parameters) for cost in costs],
+        "tokens/s": [count(cost.tokens_per_second) for cost in costs],
+        "hours a run": [hours(cost.hours) for cost in costs],
+        "GPU hours": [hours(cost.gpu_hours) for cost in costs],
+        "cost": [dollars(cost.dollars) for cost in costs],
+        "disk": [byte_size(cost.disk_bytes) for cost in costs],
+        "egress": [f"{byte_size(cost.egress_bytes)}, up to {dollars(cost.egress_dollars)}" for cost in costs],
+    }
+    lines += [f"| {name} | {' | '.join(map(str, cells))} |" for name, cells in rows.items()]
     sources = dict.fromkeys(cost.source for cost in costs)
     lines += ["", *(f"Speed: {_cell(source)}." for source in sources)]
     return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"

@@ -8,7 +8,7 @@ nearest one measured, between numbers of GPUs linearly; `Estimate.source` says w
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,17 @@ def estimate(
         egress_bytes=read_bytes,
         egress_dollars=read_bytes / 1e9 * egress["dollars_per_gb"],
     )
+
+
+def total(costs: Sequence[Estimate], label: str) -> Estimate:
+    """All of them together; what is of one run (tokens, steps, hours) stays that of the first, and so does its source."""
+
+    def added(name: str) -> Any:
+        values = [getattr(cost, name) for cost in costs]
+        return None if None in values else sum(values)
+
+    summed = ("runs", "gpu_hours", "dollars", "disk_bytes", "egress_bytes", "egress_dollars")
+    return replace(costs[0], label=label, **{name: added(name) for name in summed})
 
 
 def _dollars(training: Training, gpu_hours: float | None, device: str) -> float | None:

@@ -2,7 +2,16 @@ import pytest
 
 from tasks.errors import InputError
 from tasks.spec import Training
-from tasks.tracking.estimate import batch_tokens, checkpoint_bytes, estimate, flops_per_token, model_parameters, rates
+from tasks.tracking.artifacts import estimate_markdown
+from tasks.tracking.estimate import (
+    batch_tokens,
+    checkpoint_bytes,
+    estimate,
+    flops_per_token,
+    model_parameters,
+    rates,
+    total,
+)
 
 
 def test_d20_is_counted_as_published():
@@ -69,3 +78,14 @@ def test_a_device_that_nobody_measured_has_no_speed_and_no_price():
 def test_an_empty_budget_is_refused():
     with pytest.raises(InputError, match="0 tokens"):
         estimate(Training(), 0)
+
+
+def test_a_whole_comparison_is_the_sum_of_its_arms():
+    costs = [estimate(Training(), tokens, runs=3, read_bytes=10**9, label=str(tokens)) for tokens in (10**9, 2 * 10**9)]
+    whole = total(costs, "all")
+    assert whole.runs == 6 and whole.dollars == pytest.approx(costs[0].dollars + costs[1].dollars)
+    assert whole.disk_bytes == sum(cost.disk_bytes for cost in costs) and whole.egress_bytes == 2 * 10**9
+    unknown = estimate(Training(), 10**9, device="abacus")
+    assert total([*costs, unknown], "all").dollars is None
+    shown = estimate_markdown([*costs, whole])
+    assert "| cost | " + " | ".join(f"${cost.dollars:,.2f}" for cost in (*costs, whole)) + " |" in shown

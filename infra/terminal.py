@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
@@ -43,26 +44,44 @@ def bars() -> Iterator[Progress]:
 
 
 def show(value: Mapping[str, Any] | Sequence[Any], as_json: bool) -> None:
-    """Print a mapping as JSON or as lines of name and value."""
+    """Print a mapping as JSON or as lines of name and value; what has rows of its own becomes a table below them."""
     if as_json:
         print(json.dumps(value, indent=1, default=str))
         return
     table = Table(show_header=False, box=None)
+    below: dict[str, list[dict[str, Any]]] = {}
     for name, field in value.items() if isinstance(value, Mapping) else enumerate(value):
-        table.add_row(str(name), text(field))
+        if rows := _rows(field):
+            below[str(name)] = rows
+        else:
+            table.add_row(str(name), escape(text(field)))
     out.print(table)
+    for name, rows in below.items():
+        out.print(f"\n[bold]{escape(name)}[/bold]")
+        show_rows(rows, False)
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    """Print rows with equal keys as JSON or as a table."""
+    """Print rows as JSON or as a table; columns without any value are left out."""
     if as_json:
         print(json.dumps(list(rows), indent=1, default=str))
         return
-    columns = [name for name in (rows[0] if rows else ()) if any(row[name] is not None for row in rows)]
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = [name for name in names if any(row.get(name) is not None for row in rows)]
     table = Table(*columns, box=None)
     for row in rows:
-        table.add_row(*(text(row[name]) for name in columns))
+        table.add_row(*(escape(text(row.get(name))) for name in columns))
     out.print(table)
+
+
+def _rows(value: Any, name: str = "") -> list[dict[str, Any]]:
+    """Mappings in a list, or under names, or in lists under names, as rows; nothing for any other value."""
+    if isinstance(value, Mapping) and value and all(isinstance(item, Mapping | list) for item in value.values()):
+        parts = [_rows([item] if isinstance(item, Mapping) else item, str(key)) for key, item in value.items()]
+        return [row for part in parts for row in part] if all(parts) else []
+    if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        return [({"": name} if name else {}) | dict(item) for item in value]
+    return []
 
 
 def text(value: Any) -> str:

@@ -168,7 +168,9 @@ def reaction(changes: Sequence[Change], run: ArmRun, harm: Harm) -> tuple[float 
     told = next((c for c in changes if c.at >= harm.at and (c.type in BAD or c.name == "AwaitingRetry")), None)
     if told is None:
         return None, None
-    on = next((c.at for c in changes if c.at > told.at and c.run == told.run and c.type == "RUNNING"), None)
+    again = [c for c in changes if c.at > told.at and c.type == "RUNNING"]
+    own = next((c.at for c in again if c.run == told.run), None)  # a finished preparation is not run again
+    on = own or next((c.at for c in again if c.run == run.id), None)
     return round(told.at - harm.at, 1), round(on - harm.at, 1) if on else None
 
 

@@ -29,8 +29,8 @@ from tasks.store.artifact import safe_relative
 CHUNK = 8 << 20
 ATTEMPTS = 4
 DENIED = (PermissionDeniedError, UnauthenticatedError, PermissionError)
-BACKOFF = {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=15), "base": 2}
-RETRIES = {"max_retries": 9, "retry_timeout": timedelta(minutes=3), "backoff": BACKOFF}
+BACKOFF = {"init_backoff": timedelta(seconds=1), "max_backoff": timedelta(seconds=15), "base": 2}
+RETRIES = {"max_retries": 15, "retry_timeout": timedelta(minutes=3), "backoff": BACKOFF}
 """About half a minute in all: the client's own six retries are over within 1.2 s, sooner than a busy store answers again."""
 CLIENT = {"timeout": timedelta(minutes=2), "connect_timeout": timedelta(seconds=10)}
 

@@ -26,6 +26,7 @@ def blobs(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Blobs:
     """The sample as it is seen through the proxy; a request that fails is tried again at once."""
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string(proxy.port))
     monkeypatch.setattr("tasks.store.blobs.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("tasks.store.blobs.RETRIES", {"max_retries": 6})
     return open_blobs("az://chaos/docs")
 
 

@@ -53,6 +53,8 @@ def survey(url: str, *, pool: Pool | None = None, samples: int = 3) -> dict[str,
         read = list(threads.map(lambda blob: _footer(source, blob), blobs))
     bad = [str(footer) for footer in read if isinstance(footer, BadFile)]
     good = [(blob, footer, tail) for blob, (footer, tail) in zip(blobs, (r if isinstance(r, tuple) else (None, b"") for r in read), strict=True) if footer is not None]  # fmt: skip
+    if not good:
+        raise InputError(f"None of the {len(blobs)} files under {url} can be read; the first: {bad[0]}.")
     rows = [footer.num_rows for _, footer, _ in good]
     columns = _columns([footer for _, footer, _ in good])
     footer_bytes = source.counters.bytes_read
@@ -200,9 +202,9 @@ def _rows(
     columns = [*numeric, *([text] if text in top_level(footer) else [])]
     position = {footer.schema.column(i).path: i for i in range(len(footer.schema))}
     columns = [name for name in columns if name in position]
-    ranges: list[Range] = [chunk_range(blob.name, blob.size, footer, group, position[name]) for name in columns]
-    parts = [(r.start, source.read_range(blob, r.start, r.end)) for r in coalesce(ranges)]
     try:
+        ranges: list[Range] = [chunk_range(blob.name, blob.size, footer, group, position[name]) for name in columns]
+        parts = [(r.start, source.read_range(blob, r.start, r.end)) for r in coalesce(ranges)]
         return decode(blob.name, blob.size, tail, parts, [group], columns)
     except BadFile as error:
         raise InputError(f"{source.url}/{error}: repair or remove the file.") from error

@@ -45,13 +45,16 @@ def run_child(deployment: str, step: str, parameters: Mapping[str, Any], name: s
     return child
 
 
-def cancel_children(flow: Any, run: FlowRun, state: State) -> None:
-    """Flow hook `on_cancellation`: cancelling a parent cancels the children that have not ended."""
+def cancel_children(flow: Any, flow_run: FlowRun, state: State) -> None:
+    """Flow hook `on_cancellation`: cancelling a parent cancels the children that have not ended.
+
+    Prefect hands these three over by name.
+    """
     with get_client(sync_client=True) as client:
-        below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
+        below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run.id]))
         for child in client.read_flow_runs(flow_run_filter=below):
             if child.state is None or not child.state.is_final():
-                client.set_flow_run_state(child.id, Cancelling(message=f"{run.name} was cancelled"), force=True)
+                client.set_flow_run_state(child.id, Cancelling(message=f"{flow_run.name} was cancelled"), force=True)
 
 
 def _wait(client: Any, run: UUID) -> FlowRun:

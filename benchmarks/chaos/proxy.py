@@ -10,6 +10,7 @@ import random
 import re
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -68,6 +69,14 @@ class Answer:
         return (self.path, self.start, self.end) if delivered and self.end > self.start else None
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *request: object) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # as when a client was killed
+            super().handle_error(*request)
+
+
 class Proxy:
     """The proxy on a port of its own, in threads of this process."""
 
@@ -76,8 +85,7 @@ class Proxy:
         self._upstream, self._random = upstream, random.Random(seed)
         self._trouble: Trouble | None = None
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer((HOST, 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server((HOST, 0), self._handler())
         self.port: int = self._server.server_address[1]
 
     def start(self) -> None:

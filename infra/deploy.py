@@ -3,6 +3,7 @@
 What they are is said by the files of `deployments/`: `prefect.yaml`, one base job template per pool, and the automations.
 """
 
+import contextlib
 import hashlib
 import json
 import subprocess
@@ -34,11 +35,14 @@ def create_pools(api: str) -> None:
     """Make or update the work pools and queues. Each worker loads flows from the folder it was started in."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectNotFound
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
         for name, limit in POOLS.items():
             template = json.loads((DEPLOYMENTS / "pools" / f"{name}.json").read_text())
+            with contextlib.suppress(ObjectNotFound):
+                limit = client.read_work_pool(name).concurrency_limit  # raised by hand where several hosts serve it
             pool = WorkPoolCreate(name=name, type="process", base_job_template=template, concurrency_limit=limit)
             client.create_work_pool(pool, overwrite=True)
             existing = client.request("POST", f"/work_pools/{name}/queues/filter", json={}).json()

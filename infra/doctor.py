@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from infra import azurite, deploy, stack
+from infra import azurite, stack
 
 FREE_BYTES = 5 << 30
 
@@ -72,7 +72,7 @@ def _stack(home: Path) -> list[Finding]:
     found = stack.load(home)
     if found is None or not found.alive("server"):
         return [Finding("local stack", "note", "not running: make up")]
-    names = ("server", *(["azurite"] if found.azurite_port else []), *(f"worker-{pool}" for pool in deploy.POOLS))
+    names = ("server", *(["azurite"] if found.azurite_port else []), *(f"worker-{pool}" for pool in found.pools))
     return [
         Finding(name, "good", f"process {found.pids[name]}")
         if found.alive(name)

@@ -90,6 +90,15 @@ def stop(mark: str, first: Sequence[int] = (), patience: float = 15.0) -> int:
     return len(seen)
 
 
+def end(pid: int, patience: float = 15.0) -> None:
+    """End one process: SIGTERM, then SIGKILL after `patience` seconds."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        process.terminate()
+        _reap([process], patience)
+        process.kill()
+
+
 def _reap(processes: Sequence[psutil.Process], seconds: float) -> None:
     """Wait until the processes are gone; collects those that are our own children."""
     deadline = time.monotonic() + seconds

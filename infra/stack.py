@@ -41,6 +41,12 @@ class Stack:
     azurite_port: int = 0
     pids: dict[str, int] = field(default_factory=dict)
     deployed: str = ""
+    gpu: bool = True
+
+    @property
+    def pools(self) -> list[str]:
+        """The work pools that a worker of this stack serves; without `gpu`, that pool is left to other hosts."""
+        return [pool for pool in deploy.POOLS if pool != "gpu" or self.gpu]
 
     @property
     def ui(self) -> str:
@@ -115,10 +121,10 @@ def load(home: Path) -> Stack | None:
         return None
 
 
-def up(home: Path, say: Say, owner: str = "up", port: int = SERVER_PORT) -> Stack:
+def up(home: Path, say: Say, owner: str = "up", port: int = SERVER_PORT, gpu: bool = True) -> Stack:
     """Start what is not running. A port in use is said and the next free one taken.
 
-    Raises InputError when a part does not come up; what was started is stopped again.
+    `gpu` False: no worker of the gpu pool on this machine (one that runs is stopped), as other hosts serve it. Raises InputError when a part does not come up; what was started is stopped again.
     """
     home.mkdir(parents=True, exist_ok=True)
     with _locked(home, say):
@@ -130,6 +136,7 @@ def up(home: Path, say: Say, owner: str = "up", port: int = SERVER_PORT) -> Stac
             stack = Stack(home, mark=secrets.token_hex(8), owner=owner)
         elif owner == "up":
             stack.owner = "up"
+        stack.gpu = gpu
         try:
             _start_stores(stack, say)
             _start_server(stack, say, port)
@@ -161,7 +168,7 @@ def stop(stack: Stack) -> int:
 
 def running(stack: Stack | None) -> bool:
     """Whether the stack's server and workers live."""
-    return stack is not None and all(stack.alive(name) for name in ("server", *(f"worker-{p}" for p in deploy.POOLS)))
+    return stack is not None and all(stack.alive(name) for name in ("server", *(f"worker-{p}" for p in stack.pools)))
 
 
 def own_azure() -> bool:
@@ -246,12 +253,19 @@ def _deploy(stack: Stack, say: Say) -> None:
 
 def _start_workers(stack: Stack, say: Say) -> None:
     for pool, limit in deploy.POOLS.items():
-        if stack.alive(f"worker-{pool}"):
+        name = f"worker-{pool}"
+        if pool not in stack.pools:
+            if stack.alive(name):
+                say(f"Stopping the worker for the work pool {pool}")
+                processes.end(stack.pids[name])
+            stack.pids.pop(name, None)
+            continue
+        if stack.alive(name):
             continue
         say(f"Starting a worker for the work pool {pool}")
         command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool", pool]
         command += ["--name", f"local-{pool}", *(["--limit", str(limit)] if limit else [])]
-        stack.pids[f"worker-{pool}"] = _start(stack, f"worker-{pool}", command)
+        stack.pids[name] = _start(stack, name, command)
 
 
 def _start(stack: Stack, name: str, command: list[str]) -> int:
@@ -260,9 +274,13 @@ def _start(stack: Stack, name: str, command: list[str]) -> int:
 
 
 def full_environment(stack: Stack) -> dict[str, str]:
-    """This process's environment for a part or a client of the stack; Prefect settings of the shell do not leak in."""
+    """This process's environment for a part or a client of the stack, with what `.env` adds to it (credentials, keys).
+
+    Prefect settings of the shell do not leak in.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return {**inherited, **stack.environment}
+    added = {name: value for name, value in dotenv_values(PROJECT / ".env").items() if value is not None}
+    return {**added, **inherited, **stack.environment}
 
 
 def _choose(wanted: int, what: str, say: Say) -> int:

@@ -21,13 +21,20 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def up(home: HomeOption = None, port: PortOption = stack.SERVER_PORT, as_json: JsonOption = False) -> None:
+def up(
+    home: HomeOption = None,
+    port: PortOption = stack.SERVER_PORT,
+    gpu: Annotated[
+        bool, typer.Option("--gpu/--no-gpu", help="Serve the gpu pool from this machine, or leave it to other hosts.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
     """Start the local stack (Prefect server, object store with a sample, workers) and leave it running."""
     with terminal.plain_errors():
         from infra.demo import publish
         from infra.sample_data import build_sample
 
-        running = stack.up(_home(home), _say(as_json), port=port)
+        running = stack.up(_home(home), _say(as_json), port=port, gpu=gpu)
         publish(running, build_sample(running.home), _say(as_json))
         summary = {"ui": running.ui, "api": running.api, "sample": running.sample, "processes": running.pids}
         terminal.show({**summary, "environment": str(running.home / "env")}, as_json)

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from prefect.client.schemas.actions import WorkPoolUpdate
 
 from infra import processes
 from infra import stack as stacks
@@ -48,6 +49,33 @@ def test_the_server_listens_on_loopback_only(stack):
 def test_doctor_finds_the_stack_well(stack):
     findings = {finding.what: finding.state for finding in examine(stack.home)}
     assert {findings[name] for name in stack.pids} == {"good"}
+
+
+def test_the_gpu_pool_can_be_left_to_other_hosts(stack):
+    pid, said = stack.pids["worker-gpu"], []
+    without = stacks.up(stack.home, said.append, gpu=False)
+    assert said == ["Stopping the worker for the work pool gpu"]
+    assert not processes.belongs(pid, stack.mark) and stacks.running(without)
+    assert "worker-gpu" not in {finding.what for finding in examine(stack.home)}
+    stack.pids = stacks.up(stack.home, said.append).pids
+    assert said[1:] == ["Starting a worker for the work pool gpu"]
+
+
+def test_a_limit_that_was_raised_by_hand_outlives_a_deployment(stack, client):
+    limit = lambda: client.read_work_pool("gpu").concurrency_limit  # noqa: E731
+    client.update_work_pool("gpu", WorkPoolUpdate(concurrency_limit=4))
+    stacks.deploy.create_pools(stack.api)
+    assert limit() == 4
+    client.update_work_pool("gpu", WorkPoolUpdate(concurrency_limit=1))
+
+
+def test_what_dotenv_says_reaches_the_workers(stack, tmp_path, monkeypatch):
+    (tmp_path / ".env").write_text("WANDB_API_KEY=from-file\nHF_TOKEN=from-file\nPREFECT_API_URL=http://elsewhere\n")
+    monkeypatch.setattr(stacks, "PROJECT", tmp_path)
+    monkeypatch.setenv("HF_TOKEN", "from-shell")
+    found = stacks.full_environment(stack)
+    assert (found["WANDB_API_KEY"], found["HF_TOKEN"]) == ("from-file", "from-shell")
+    assert found["PREFECT_API_URL"] == stack.api
 
 
 def test_a_worker_that_died_is_started_again(stack):

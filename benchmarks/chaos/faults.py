@@ -266,6 +266,8 @@ def cancelled(harm: Harm) -> None:
     harm.server.ask("POST", f"/flow_runs/{harm.run.id}/set_state", {"state": state, "force": True}, 30)
     harm.run.wait("the trainer's end", lambda: not harm.server.trainer(run), 60)
     harm.moment += f", trainer gone in {time.time() - harm.at:.0f} s"
+    if harm.run.made("runs/*/result/manifest.json"):
+        harm.moment += " (it had finished by itself)"
     harm.run.wait("the state Cancelled", lambda: (harm.run.state or {}).get("type") == "CANCELLED", 60)
     time.sleep(45 if harm.rig.quick else 150)  # the reaper looks twice and leaves it alone
     if (harm.run.state or {}).get("type") != "CANCELLED":

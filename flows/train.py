@@ -2,9 +2,12 @@
 
 from typing import Any
 
-from prefect import Task, flow, runtime
+from prefect import State, Task, flow, runtime
+from prefect.states import Cancelled
 
 from flows.recorded import recorded
+from tasks.cancellation import cancelled
+from tasks.errors import InterruptedRun
 from tasks.spec import Training
 from tasks.store.names import run_id
 from tasks.store.recall import recall
@@ -18,10 +21,11 @@ def train(
     train: Training = Training(),
     seed: int = 1,
     root: str = DEFAULT_ROOT,
-) -> dict[str, object]:
+) -> dict[str, object] | State:
     """Train a model on a prepared arm and score it on the pool's holdout.
 
-    A training that was killed goes on from its newest checkpoint when it is run again with the same parameters.
+    A training that was killed goes on from its newest checkpoint when it is run again with the same parameters. One that is
+    cancelled saves a checkpoint first.
 
     Args:
         arm: Name of a prepared arm with its fingerprint, such as top16-0a1b2c3d4e: a folder below arms/ of the root.
@@ -32,8 +36,13 @@ def train(
     store = Root(root)
     experiment, pool = recall(store, arm, train, seed)
     run = run_id(experiment, arm)
-    with recorded(store, experiment, pool, arm, flow_run=str(runtime.flow_run.id)) as facts:
-        facts |= engine(train.engine)(root, experiment, pool, arm)
+    try:
+        with recorded(store, experiment, pool, arm, flow_run=str(runtime.flow_run.id)) as facts:
+            facts |= engine(train.engine)(root, experiment, pool, arm)
+    except InterruptedRun as error:
+        if cancelled():
+            return Cancelled(message=str(error))
+        raise
     show_loss_curve(store, [run])
     show_scores(run, [{"run": run, "arm": experiment.arm.name, "seed": seed, **facts}])
     return {"run": run, "arm": arm, "pool": pool}

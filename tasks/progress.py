@@ -1,4 +1,4 @@
-"""How long work tells its caller where it is; what is done with that (a bar, a log line, a Prefect artifact) is theirs."""
+"""How long work tells its caller where it is, and how the caller tells it to stop; what stands behind either is theirs."""
 
 from collections.abc import Callable, Mapping
 
@@ -8,3 +8,12 @@ Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
 def silent(stage: str, done: int, total: int, counters: Mapping[str, float]) -> None:
     """The default: tell nobody."""
+
+
+Stop = Callable[[], bool]
+"""Whether somebody wants the work to save what it has and end. Asked a few times a second."""
+
+
+def never() -> bool:
+    """The default: nobody does."""
+    return False

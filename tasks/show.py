@@ -1,4 +1,4 @@
-"""What a person sees of a step while it runs: the one module beside `steps.py` and the flows that knows Prefect.
+"""What a person sees of a step while it runs. Beside this module, `cancellation`, the `steps.py` and the flows, nothing knows Prefect.
 
 Outside of a flow run everything here only logs, so that a task's function works as plain code.
 """

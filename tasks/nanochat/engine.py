@@ -22,7 +22,7 @@ from tasks.nanochat.logs import Step, Told, Validation, parse
 from tasks.nanochat.plan import Plan, plan_run
 from tasks.nanochat.result import build_result, choose_scores, scores_of_nanochat, write_job
 from tasks.nanochat.tokenizer import export_tokenizer
-from tasks.progress import Progress, silent
+from tasks.progress import Progress, Stop, never, silent
 from tasks.spec import Experiment
 from tasks.store.artifact import Artifact
 from tasks.store.names import run_id
@@ -38,7 +38,9 @@ MIRROR_GRACE = 15.0
 """Seconds that a run which did not finish gives to mirroring its last checkpoint."""
 
 
-def train(root: Root, experiment: Experiment, pool_id: str, arm_id: str, progress: Progress = silent) -> Artifact:
+def train(
+    root: Root, experiment: Experiment, pool_id: str, arm_id: str, progress: Progress = silent, stop: Stop = never
+) -> Artifact:
     """Train a packed arm by nanochat and score it on the holdout: the artifact `runs/<run>/result`, as it is when complete.
 
     An earlier attempt is gone on with from its newest whole checkpoint (nanochat's resume is approximate: it loses the rest
@@ -59,7 +61,7 @@ def train(root: Root, experiment: Experiment, pool_id: str, arm_id: str, progres
     gpus = environment.devices(training.device, training.gpus, training.precision)
     plan = plan_run(training, rows, vocab_size, gpus)
     folder = root.path(f"runs/{run}")
-    attempt = Attempt(root, experiment, run, environment, gpus, plan, inputs, progress)
+    attempt = Attempt(root, experiment, run, environment, gpus, plan, inputs, progress, stop)
     with hold(folder, run, gpus) as descriptors:
         attempt.prepare()
         attempt.follow(descriptors)
@@ -80,9 +82,10 @@ class Attempt:
         plan: Plan,
         inputs: Inputs,
         progress: Progress,
+        stop: Stop,
     ):
         self._root, self._experiment, self._run, self._plan, self._inputs = root, experiment, run, plan, inputs
-        self._environment, self._gpus, self._progress = environment, gpus, progress
+        self._environment, self._gpus, self._progress, self._stop = environment, gpus, progress, stop
         self._folder = root.path(f"runs/{run}")
         self._base = root.path(checkpoints.base_name(run))
         self._state = self._base / "fabrating"
@@ -158,6 +161,8 @@ class Attempt:
         """Until the ranks are done. Raises when they were stopped, failed, hang, or lost their way."""
         watcher, looked = watch.Watch(watch.TIMES, watch.LEAST), time.monotonic()
         while (status := ranks.status()) is None:
+            if self._stop():
+                ranks.end()
             self._hear(ranks, written, keeper, watcher)
             if self._broken is not None:
                 raise TrainingError(

@@ -5,6 +5,7 @@ from typing import Any
 from prefect import task
 
 from tasks import show
+from tasks.cancellation import watched
 from tasks.errors import BusyError, InterruptedRun, TrainingError
 from tasks.nanochat import core as questions
 from tasks.nanochat import engine
@@ -32,8 +33,8 @@ def again(task: Any, run: Any, state: Any) -> bool:
 )
 def train(root_url: str, experiment: Experiment, pool_id: str, arm_id: str) -> dict[str, Any]:
     """Train and score; returns the run's id and the facts of its result."""
-    with show.progress("Training") as progress:
-        result = engine.train(Root(root_url), experiment, pool_id, arm_id, progress=progress)
+    with show.progress("Training") as progress, watched() as stop:
+        result = engine.train(Root(root_url), experiment, pool_id, arm_id, progress=progress, stop=stop)
     return {"run_id": run_id(experiment, arm_id), **result.facts}
 
 

@@ -29,7 +29,7 @@ def main(job_file: Path) -> int:
         return RESUME
     ranks = job.experiment.training.gpus
     if ranks > 1 and "RANK" not in os.environ:
-        return launch([sys.executable, "-m", "tasks.trainer", str(job_file)], ranks, stop=stop)
+        return launch([sys.executable, "-m", "tasks.trainer", str(job_file)], ranks, stop=stop.asked)
     world = join(job.experiment.training.device)
     logging.getLogger().setLevel(logging.INFO if world.leads else logging.WARNING)
     return DONE if attempt(job, world, stop) else RESUME

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tasks.progress import Stop, never
 from tasks.trainer.job import RESUME
 
 GRACE = 45.0
@@ -41,7 +42,7 @@ def launch(
     *,
     log: Path | None = None,
     poll: Callable[[], None] = lambda: None,
-    stop: "StopRequest | None" = None,
+    stop: Stop = never,
 ) -> int:
     """Run `command` as `processes` ranks on this host, in this process group, and return the exit status.
 
@@ -59,7 +60,7 @@ def launch(
         for rank in range(processes):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
             ranks.append(subprocess.Popen(command, env=os.environ | shared | own, stdout=output, stderr=output))
-        while not stop and _running(ranks) and not _first_failure(ranks):
+        while not stop() and _running(ranks) and not _first_failure(ranks):
             poll()
             time.sleep(0.25)
         failure = _first_failure(ranks)
@@ -124,5 +125,6 @@ class StopRequest:
         """Ask for a stop from inside the process."""
         self._event.set()
 
-    def __bool__(self) -> bool:
+    def asked(self) -> bool:
+        """Whether there was one."""
         return self._event.is_set()

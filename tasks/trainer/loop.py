@@ -107,7 +107,7 @@ class Loop:
                 return self._interrupt(start)
             window.restart_clock()
             for step in range(start, steps):
-                if self.world.any(bool(self.stop)):
+                if self.world.any(self.stop.asked()):
                     self._look(window, step, feed)
                     return self._interrupt(step)
                 self._step(step, feed, window)
@@ -209,7 +209,7 @@ class Loop:
             length,
             self.sized.batch.micro * length,
             self.world,
-            lambda: bool(self.stop),
+            self.stop.asked,
         )
         if nats is None:
             return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import BusyError, InputError, InterruptedRun, LostProcessError, TrainingError
-from tasks.progress import Progress, silent
+from tasks.progress import Progress, Stop, never, silent
 from tasks.spec import Experiment
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
@@ -23,7 +23,9 @@ log = logging.getLogger(__name__)
 LOG = "log.txt"
 
 
-def train(root: Root, experiment: Experiment, pool_id: str, arm_id: str, progress: Progress = silent) -> Artifact:
+def train(
+    root: Root, experiment: Experiment, pool_id: str, arm_id: str, progress: Progress = silent, stop: Stop = never
+) -> Artifact:
     """Train a packed arm and score it on the holdout: the artifact `runs/<run>/result`, as it is when complete.
 
     An earlier attempt is gone on with from its newest whole checkpoint. The trainer runs in processes of its own, one per
@@ -44,7 +46,7 @@ def train(root: Root, experiment: Experiment, pool_id: str, arm_id: str, progres
     follower = Follower(folder / metrics.FILE, progress)
     log.info("training %s; its log is %s", job.run, folder / LOG)
     command = [sys.executable, "-m", "tasks.trainer", str(folder / jobs.FILE)]
-    status = launch(command, experiment.training.gpus, log=folder / LOG, poll=follower.look)
+    status = launch(command, experiment.training.gpus, log=folder / LOG, poll=follower.look, stop=stop)
     follower.look()
     if status != jobs.DONE:
         raise _error(job.run, folder, status)

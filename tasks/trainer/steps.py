@@ -5,6 +5,7 @@ from typing import Any
 from prefect import task
 
 from tasks import show
+from tasks.cancellation import watched
 from tasks.errors import BusyError, InterruptedRun, TrainingError
 from tasks.spec import Experiment
 from tasks.store.root import Root
@@ -32,8 +33,8 @@ def again(task: Any, run: Any, state: Any) -> bool:
 def train(root_url: str, experiment: Experiment, pool_id: str, arm_id: str) -> dict[str, Any]:
     """Train and score; returns the run's id and the facts of its result."""
     root = Root(root_url)
-    with show.progress("Training") as progress:
-        result = runs.train(root, experiment, pool_id, arm_id, progress=progress)
+    with show.progress("Training") as progress, watched() as stop:
+        result = runs.train(root, experiment, pool_id, arm_id, progress=progress, stop=stop)
     return {"run_id": Job.of(root, experiment, pool_id, arm_id).run, **result.facts}
 
 

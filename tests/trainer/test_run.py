@@ -124,7 +124,7 @@ def test_a_request_to_stop_reaches_the_ranks(tmp_path):
         if log.read_text().count("up") == 2:
             stop.set()
 
-    assert launch([*PYTHON, code], 2, log=log, poll=poll, stop=stop) == 75
+    assert launch([*PYTHON, code], 2, log=log, poll=poll, stop=stop.asked) == 75
 
 
 LAUNCHED = """
@@ -135,7 +135,7 @@ stop.listen()
 assert die_with_launcher()
 print("up", flush=True)
 for _ in range(3000):
-    if stop:
+    if stop.asked():
         print("stopped", flush=True)
         break
     time.sleep(0.01)

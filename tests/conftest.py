@@ -11,14 +11,14 @@ from xdist.scheduler import LoadScopeScheduling
 from infra import azurite, ports, processes, sample_data
 
 DOCUMENTS = 1_000
-STACK = "tests/stack/"
+STACKS = ("tests/stack/", "tests/chaos/")
 
 
 class ByFile(LoadScopeScheduling):
-    """A file's tests go to one process, all of `tests/stack`, which share a stack, to one too."""
+    """A file's tests go to one process, and all of a folder that share a stack to one too."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return STACK if nodeid.startswith(STACK) else nodeid.split("::")[0]
+        return next((folder for folder in STACKS if nodeid.startswith(folder)), nodeid.split("::")[0])
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
@@ -29,8 +29,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The stack's tests take longest: they begin first."""
-    items.sort(key=lambda item: item.get_closest_marker("stack") is None)
+    """What takes longest begins first: the stack's tests, then what else needs a server."""
+    items.sort(key=lambda item: (not item.nodeid.startswith(STACKS[0]), item.get_closest_marker("stack") is None))
 
 
 @pytest.fixture(scope="session")

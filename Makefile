@@ -30,8 +30,8 @@ test: setup ## Run the tests; the slow proofs are left to test-slow
 test-slow: setup ## Run the slow proofs: kills and resumes, several machines, hosts under a Prefect server, real nanochat
 	@$(PYTHON_ENV) -m pytest -m slow
 
-test-unit: setup ## Run the tests that need no Prefect server
-	@$(PYTHON_ENV) -m pytest -n $(WORKERS) -m "not stack and not slow"
+test-unit: setup ## Run the tests that need neither a Prefect server nor hosts
+	@$(PYTHON_ENV) -m pytest -n $(WORKERS) -m "not stack and not lab and not slow"
 
 lint: setup ## Check style
 	@$(PYTHON_ENV) -m ruff check .

@@ -68,3 +68,9 @@ def server() -> Iterator[str]:
     threading.Thread(target=made.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{made.server_port}/api"
     made.shutdown()
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Tests here that ask for a host need the lab."""
+    if {"lab", "machine"} & set(getattr(item, "fixturenames", ())):
+        item.add_marker(pytest.mark.lab)

@@ -247,14 +247,15 @@ def shard_short(harm: Harm) -> None:
     harm.moment += f", {shard.name}"
 
 
-@kind("the disk is full for 20 s")
+@kind("the disk is full for 20 s of the training")
 def disk_full(harm: Harm) -> None:
-    # The root is a file system of its own; what is free of it is taken away and given back.
-    harm.anywhere()
+    # The root is a file system of its own; what is free of it is taken away and given back. (A preparation is refused with a
+    # sentence before it begins: that is tested elsewhere.)
+    harm.in_training()
     filler = harm.run.root / "filler"
     with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
-            file.write(bytes(1 << 16))
+            file.write(bytes(1 << 20))
     time.sleep(20)
     filler.unlink()
 
@@ -281,8 +282,8 @@ def needs_disk(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path, size: str = "64m"):
-    """A file system of `size` at `folder`, in memory. Raises PermissionError where none can be mounted."""
+def small_disk(folder: Path, size: str = "1g"):
+    """A file system of `size` (preparing wants half a gigabyte free) at `folder`, in memory. Raises PermissionError where none can be mounted."""
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
@@ -304,7 +305,7 @@ def _restart(rig: Rig, pool: str) -> None:
     rig.start_worker(pool)
 
 
-def _store(harm: Harm, trouble, seconds: float, **options) -> None:
+def _store(harm: Harm, trouble: str, duration: float, **options: float) -> None:
     """Trouble with the store from a random moment of the preparation on; it counts from the first request that meets it."""
     run = harm.run.running("prepare")
     pause = harm.random.uniform(0.0, 0.5 * harm.preparing)
@@ -314,7 +315,7 @@ def _store(harm: Harm, trouble, seconds: float, **options) -> None:
         with contextlib.suppress(TimeoutError):
             harm.run.wait("a request", lambda: harm.rig.proxy.met(began) or harm.run.child("train"), 30)
         harm.strike(f"{pause:.1f} s into prepare")
-        time.sleep(seconds)
+        time.sleep(duration)
     met = len(harm.rig.proxy.met(began))
     harm.moment += f", {met} requests met it"
     if not met:

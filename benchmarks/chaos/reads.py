@@ -25,9 +25,10 @@ def by_stage(answers: Sequence[Answer], reference: ArmRun) -> dict[str, Counter[
 
 
 def read_again(answers: Sequence[Answer], at: float, finished: set[str], reference: dict[str, Counter[Read]]) -> int:
-    """Bytes read after `at` beyond what the stages that were not `finished` then have to read: 0 if all went on in place."""
-    allowed: Counter[Read] = Counter()
-    for stage, needed in reference.items():
-        if stage not in finished:
-            allowed += needed
-    return sum((end - start) * count for (_, start, end), count in (reads(answers, at) - allowed).items())
+    """Bytes read after `at` that only stages which were `finished` then need: 0 if all went on in place.
+
+    A stage that had not finished may read again: a file whose read was broken off counts as not read.
+    """
+    allowed = {read for stage, needed in reference.items() if stage not in finished for read in needed}
+    again = {read: count for read, count in reads(answers, at).items() if read not in allowed}
+    return sum((end - start) * count for (_, start, end), count in again.items())

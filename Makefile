@@ -7,7 +7,7 @@ CHAOS ?=
 SOAK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-slow test-unit lint format bench-data chaos soak lock
+.PHONY: help setup demo up down test test-slow test-faults test-unit lint format bench-data chaos soak lock
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
@@ -29,6 +29,9 @@ test: setup ## Run the tests; the slow proofs are left to test-slow
 
 test-slow: setup ## Run the slow proofs: kills and resumes, several machines, hosts under a Prefect server, real nanochat
 	@$(PYTHON_ENV) -m pytest -m slow
+
+test-faults: setup ## Run the short form of chaos: killed preparation, killed trainer, cancelled experiment, a store in trouble
+	@$(PYTHON_ENV) -m pytest tests/chaos
 
 test-unit: setup ## Run the tests that need neither a Prefect server nor hosts
 	@$(PYTHON_ENV) -m pytest -n $(WORKERS) -m "not stack and not lab and not slow"

@@ -11,7 +11,7 @@ from xdist.scheduler import LoadScopeScheduling
 from infra import azurite, ports, processes, sample_data
 
 DOCUMENTS = 1_000
-STACKS = ("tests/stack/", "tests/chaos/")
+STACKS = ("tests/stack/", "tests/compare/", "tests/chaos/")
 
 
 class ByFile(LoadScopeScheduling):
@@ -30,7 +30,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first: the stack's tests, then what else needs a server."""
-    items.sort(key=lambda item: (not item.nodeid.startswith(STACKS[0]), item.get_closest_marker("stack") is None))
+    items.sort(key=lambda item: (not item.nodeid.startswith(STACKS), item.get_closest_marker("stack") is None))
 
 
 @pytest.fixture(scope="session")

@@ -44,11 +44,11 @@ _SENT = re.compile(rb"^\s*([\d,]+)\s+\d+%")
 def share_out(files: Sequence[FileRecord], streams: int) -> list[list[FileRecord]]:
     """Files in at most `streams` groups of about equal bytes: the largest first, each to the lightest group."""
     groups: list[list[FileRecord]] = [[] for _ in range(max(1, min(streams, len(files))))]
-    weights = [0] * len(groups)
+    weights = [(0, 0)] * len(groups)  # bytes, then files: empty ones are shared out, too
     for record in sorted(files, key=lambda record: (-record.bytes, record.path)):
         lightest = weights.index(min(weights))
         groups[lightest].append(record)
-        weights[lightest] += record.bytes
+        weights[lightest] = (weights[lightest][0] + record.bytes, len(groups[lightest]))
     return [group for group in groups if group]
 
 

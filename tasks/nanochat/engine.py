@@ -82,7 +82,7 @@ class Attempt:
         plan: Plan,
         inputs: Inputs,
         progress: Progress,
-        stop: Stop,
+        stop: Stop = never,
     ):
         self._root, self._experiment, self._run, self._plan, self._inputs = root, experiment, run, plan, inputs
         self._environment, self._gpus, self._progress, self._stop = environment, gpus, progress, stop

@@ -12,7 +12,7 @@ from benchmarks.chaos.server import Server
 from infra import stack as stacks
 from tests.stack.conftest import TRAIN, children
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 
 def wait(condition, seconds):

@@ -10,7 +10,7 @@ from benchmarks.chaos.arm import ArmRun
 from benchmarks.chaos.server import Server
 from flows.maintenance import reaper
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 
 @pytest.fixture

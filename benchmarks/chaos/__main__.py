@@ -103,7 +103,7 @@ def chaos(names: Sequence[str], seed: int, repeats: int, home: Path | None, quic
 
 
 def undisturbed(parts: Rig) -> Reference:
-    """The experiment that all others are compared with; run twice, to know that it is the same twice."""
+    """The experiment that all others are compared with."""
     first = ArmRun(parts.server, parts.home / "root" / "reference", f"az://{SAMPLE_CONTAINER}/{SAMPLE_NAME}")
     first.start()
     began = time.time()

@@ -249,8 +249,8 @@ def shard_short(harm: Harm) -> None:
 
 @kind("the disk is full for 20 s of the training")
 def disk_full(harm: Harm) -> None:
-    # The root is a file system of its own; what is free of it is taken away and given back. (A preparation is refused with a
-    # sentence before it begins: that is tested elsewhere.)
+    # The root is a file system of its own; what is free of it is taken away and given back. Only in training: a preparation
+    # that finds no room stops with a sentence for a person, and is not set going again.
     harm.in_training()
     filler = harm.run.root / "filler"
     with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:

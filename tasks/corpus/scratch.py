@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from tasks.store.blobs import Blob, Blobs, open_blobs
+from tasks.store.machine import boot
 from tasks.store.root import Root
-
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
@@ -100,12 +99,11 @@ class Scratch:
                 self._remote.delete(blob.name)
 
     def _trust_this_boot_only(self) -> None:
-        boot = BOOT_ID.read_text().strip() if BOOT_ID.exists() else "unknown"
         mark = self.folder / ".boot"
-        if mark.is_file() and mark.read_text() == boot:
+        if mark.is_file() and mark.read_text() == boot():
             for torn in self.folder.glob(".*.[0-9]*"):
                 torn.unlink()
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        mark.write_text(boot)
+        mark.write_text(boot())

@@ -21,6 +21,7 @@ import psutil
 from tasks.errors import DamagedError, InputError
 from tasks.spec import Experiment, Training
 from tasks.store.artifact import code_version, locked, write_atomic
+from tasks.store.machine import machine
 from tasks.store.names import run_id as name_of_run
 from tasks.store.root import Root
 from tasks.tracking.metrics import last_metrics
@@ -84,6 +85,7 @@ def open_entry(
                 "finished": None,
                 "state": "running",
                 "host": socket.gethostname(),
+                "machine": machine(),
                 "pid": os.getpid(),
                 "gpus": training.gpus,
                 "dollars_per_gpu_hour": training.dollars_per_gpu_hour,
@@ -131,7 +133,7 @@ def entries(root: Root) -> list[dict[str, Any]]:
     """All entries under the root, on this machine and in the remote store, newest attempt first.
 
     An entry that still says "running" gets its step, loss, bpb and speed from the metrics file; its state becomes "lost" when
-    its process on this host is gone, "silent" when nothing was heard from it for 15 minutes.
+    its process on this machine is gone, "silent" when nothing was heard from it for 15 minutes.
     """
     runs = {path.parent.name for path in (root.folder / "runs").glob(f"*/{ENTRY}")}
     if root.remote is not None:
@@ -221,7 +223,8 @@ def _seen(root: Root, entry: dict[str, Any]) -> dict[str, Any]:
     attempt = entry["attempts"][-1]
     live = last_metrics(root.path(f"runs/{entry['run']}") / "metrics.jsonl")
     entry.update({key: live[key] for key in LIVE if key in live})
-    if attempt["host"] == socket.gethostname() and not psutil.pid_exists(attempt["pid"]):
+    # Hosts share names: an attempt is judged by its process only where that runs, and one of before `machine` nowhere.
+    if attempt.get("machine") == machine() and not psutil.pid_exists(attempt["pid"]):
         entry["state"] = "lost"
     elif time.time() - max(attempt["started"], live.get("time", 0)) > SILENT_AFTER:
         entry["state"] = "silent"

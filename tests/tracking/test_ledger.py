@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -7,6 +9,7 @@ import pytest
 
 from tasks.errors import DamagedError, InputError
 from tasks.spec import Arm, Experiment, Training
+from tasks.store.machine import machine
 from tasks.store.names import run_id
 from tasks.store.root import Root
 from tasks.tracking import ledger
@@ -103,13 +106,33 @@ def test_an_entry_whose_process_is_gone_is_lost(root):
     assert ledger.entries(root)[0]["state"] == "lost"
 
 
-def test_a_run_on_another_host_that_went_quiet_is_silent(root):
+@pytest.mark.parametrize("known", ["another", None])
+def test_a_process_of_another_machine_of_this_name_is_not_judged_here(root, known):
+    """None: an entry of the time when it held the hostname alone."""
     run = opened(root)
     path = root.path(f"runs/{run}") / "run.json"
     entry = json.loads(path.read_text())
-    entry["attempts"][0].update(host="elsewhere", started=time.time() - 3600)
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    (attempt,) = entry["attempts"]
+    attempt.update(machine=known, pid=child.pid)
+    if known is None:
+        del attempt["machine"]
+    path.write_text(json.dumps(entry))
+    assert ledger.entries(root)[0]["state"] == "running"
+    attempt.update(started=time.time() - 3600)
     path.write_text(json.dumps(entry))
     assert ledger.entries(root)[0]["state"] == "silent"
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="namespaces need root and util-linux")
+def test_containers_of_one_host_are_machines_of_their_own():
+    command = [sys.executable, "-c", "from tasks.store.machine import machine; print(machine())"]
+    names = [
+        subprocess.run([*before, *command], check=True, capture_output=True, text=True).stdout.strip()
+        for before in ([], [], ["unshare", "--pid", "--fork", "--mount-proc"])
+    ]
+    assert names[0] == names[1] == machine() != names[2]
 
 
 def test_a_failed_run_keeps_what_it_had_reached(root):

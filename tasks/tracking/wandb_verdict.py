@@ -1,4 +1,4 @@
-"""A verdict as a W&B run of its own beside the runs it judges: the same group, tables of arms, pairs and strata.
+"""A verdict as a W&B run of its own beside the runs it judges: the same group, tables of arms, pairs, strata, texts and tasks.
 
 Sent after the fact and never at the verdict's cost: what W&B does is logged, and a service that does not answer is left.
 """
@@ -15,6 +15,8 @@ from tasks.tracking.wandb_run import FINISH_SECONDS, PROJECT, available_mode
 log = logging.getLogger(__name__)
 PAIR = ("a", "b", "conclusion", "better", "difference", "low", "high", "p", "seeds", "sentence")
 STRATUM = ("a", "b", "kind", "label", "documents", "bytes", "difference", "low", "high", "p")
+OUTSIDE = ("a", "b", "texts", "difference", "low", "high", "p")
+CORE = ("a", "b", "task", "accuracy a", "accuracy b", "difference", "low", "high", "p")
 
 
 def send_verdict(root: Root, made: Artifact, verdict: Mapping[str, Any], wanted: str) -> None:
@@ -33,17 +35,31 @@ def send_verdict(root: Root, made: Artifact, verdict: Mapping[str, Any], wanted:
 
 
 def tables(verdict: Mapping[str, Any]) -> dict[str, tuple[list[str], list[list[Any]]]]:
-    """{name: (columns, rows)} of arms, pairs and strata."""
+    """{name: (columns, rows)} of arms, pairs and strata; and where the verdict has them, of outside texts and CORE's tasks.
+
+    Differences are bits per byte, but for CORE: centered accuracy, where more is better.
+    """
     arms = [
         [arm["label"], arm["arm"], arm["bpb"], len(arm["seeds"]), ", ".join(arm["runs"])] for arm in verdict["arms"]
     ]
     pairs = verdict["comparisons"]
     strata = [{**row, "a": pair["a"], "b": pair["b"]} for pair in pairs for row in pair["strata"]]
-    return {
+    outside = [
+        {**row, "a": pair["a"], "b": pair["b"], "texts": row["label"]} for pair in pairs for row in pair["outside"]
+    ]
+    core = [
+        {**row, "a": pair["a"], "b": pair["b"], "task": row["label"], "accuracy a": row["a"], "accuracy b": row["b"]}
+        for pair in pairs
+        for row in pair["tasks"]
+    ]
+    made = {
         "arms": (["label", "arm", "bpb", "seeds", "runs"], arms),
         "comparisons": (list(PAIR), _rows(pairs, PAIR)),
         "strata": (list(STRATUM), _rows(strata, STRATUM)),
+        "outside": (list(OUTSIDE), _rows(outside, OUTSIDE)),
+        "core": (list(CORE), _rows(core, CORE)),
     }
+    return {name: (columns, rows) for name, (columns, rows) in made.items() if rows}
 
 
 def _rows(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[list[Any]]:

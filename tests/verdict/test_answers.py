@@ -10,25 +10,9 @@ from tasks.verdict.answers import compare
 from tasks.verdict.judge import judge
 
 
-def give(bench, runs, seed=0, offset=0.0, bundle="b", names=("arc", "squad")):
-    """Add `runs/<run>/core` to every run; returns the centered accuracies, (runs, 1 + tasks)."""
-    random = np.random.default_rng(seed)
-    rows = []
-    for run in runs:
-        values = 0.2 + offset + 0.05 * random.normal(size=len(names))
-        tasks = {n: {"accuracy": float(v), "centered": float(v)} for n, v in zip(names, values, strict=True)}
-        facts = {"core": float(values.mean()), "tasks": tasks}
-        spec, inputs = {"max_per_task": None}, {"bundle": bundle}
-        bench.root.build(
-            f"runs/{run}/core", lambda work, facts=facts: work.facts.update(facts), spec=spec, inputs=inputs
-        )
-        rows.append([facts["core"], *values])
-    return np.array(rows)
-
-
 def test_two_arms_are_the_t_test_of_scipy(bench):
     arms = bench.arms(seeds=4, top16=0.0, rand16=0.0)
-    values = {label: give(bench, runs, i, 0.1 * i) for i, (label, runs) in enumerate(arms.items())}
+    values = {label: bench.core(runs, i, 0.1 * i) for i, (label, runs) in enumerate(arms.items())}
     verdict = judge(bench.root, "core", arms, core=True)
     rows = verdict["comparisons"][0]["tasks"]
     assert [row["label"] for row in rows] == ["CORE", "arc", "squad"]
@@ -59,8 +43,8 @@ def test_one_seed_or_no_spread_gives_no_interval(values):
 
 def test_answers_to_other_questions_are_refused(bench):
     arms = bench.arms(seeds=2, top16=0.0, rand16=0.0)
-    give(bench, arms["top16"])
-    give(bench, arms["rand16"], bundle="another")
+    bench.core(arms["top16"])
+    bench.core(arms["rand16"], bundle="another")
     with pytest.raises(InputError, match="answers other questions than"):
         judge(bench.root, "core", arms, core=True)
 

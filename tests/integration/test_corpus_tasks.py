@@ -14,7 +14,6 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
-from prefect.testing.utilities import prefect_test_harness
 
 from infra import azurite
 from tasks.corpus import prepare, steps
@@ -33,6 +32,8 @@ ARMS = [
 
 @pytest.fixture(scope="module", autouse=True)
 def server() -> Iterator[None]:
+    from prefect.testing.utilities import prefect_test_harness  # imports the whole server, seconds of every other test run
+
     with prefect_test_harness(server_startup_timeout=120):
         yield
 

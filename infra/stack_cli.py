@@ -9,6 +9,7 @@ import typer
 from infra import deploy as deployments
 from infra import stack, terminal
 from tasks.errors import InputError
+from tasks.store.root import DEFAULT_ROOT
 
 HomeOption = Annotated[Path | None, typer.Option(help="The stack's folder; default: .fabrating, or FABRATING_HOME.")]
 PortOption = Annotated[int, typer.Option(help="Port of the Prefect server; the next free one if it is taken.")]
@@ -66,11 +67,20 @@ def deploy() -> None:
         deployments.deploy(api, os.environ)
 
 
-def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Check this machine and the local stack; exit status 1 when something that is needed is missing."""
+def doctor(
+    home: HomeOption = None,
+    root: Annotated[
+        str, typer.Option(help="Where artifacts lie; it is listed, and tried to be written.")
+    ] = DEFAULT_ROOT,
+    data: Annotated[
+        str | None, typer.Option(help="Raw data to list, such as az://container/prefix; default: the stack's sample.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check this machine, credentials, stores and Prefect, with remedies; exit status 1 when something is in the way."""
     from infra.doctor import examine
 
-    findings = examine(_home(home))
+    findings = examine(_home(home), root, data)
     terminal.show_rows([finding.row() for finding in findings], as_json)
     if any(finding.state == "bad" for finding in findings):
         raise SystemExit(1)

@@ -11,11 +11,12 @@ import os
 import random
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from threading import Lock
+from typing import Any
 from urllib.parse import unquote, urlparse
 
 import obstore
@@ -27,11 +28,13 @@ from tasks.errors import ChangedError, DeniedError, InputError, StoreError
 from tasks.store.artifact import safe_relative
 
 CHUNK = 8 << 20
+PAGE = 1_000
 ATTEMPTS = 4
 DENIED = (PermissionDeniedError, UnauthenticatedError, PermissionError)
 BACKOFF = {"init_backoff": timedelta(seconds=1), "max_backoff": timedelta(seconds=15), "base": 2}
 RETRIES = {"max_retries": 15, "retry_timeout": timedelta(minutes=3), "backoff": BACKOFF}
 """About half a minute in all: the client's own six retries are over within 1.2 s, sooner than a busy store answers again."""
+HURRIED = {"max_retries": 1, "retry_timeout": timedelta(seconds=5), "backoff": BACKOFF}
 CLIENT = {"timeout": timedelta(minutes=2), "connect_timeout": timedelta(seconds=10)}
 
 
@@ -72,8 +75,20 @@ class Blobs:
         Raises InputError when there is no such container, DeniedError when it may not be listed, StoreError when the store
         does not answer.
         """
-        try:
+        with self._listing():
             pages = [item for page in obstore.list(self._store, prefix or None) for item in page]
+        blobs = [Blob(i["path"], i["size"], i["e_tag"] or "") for i in pages if i["path"].endswith(suffix)]
+        return sorted(blobs, key=lambda blob: blob.name)
+
+    def peek(self) -> int:
+        """How many blobs the first page of the listing has, at most `PAGE`: a look at the store. Raises as `list` does."""
+        with self._listing():
+            return len(next(iter(obstore.list(self._store, chunk_size=PAGE)), ()))
+
+    @contextlib.contextmanager
+    def _listing(self) -> Iterator[None]:
+        try:
+            yield
         except (FileNotFoundError, PermissionError, obstore.exceptions.BaseError, OSError) as error:
             what, status = f"{self.url} cannot be listed ({_brief(error)})", _status(error)
             if isinstance(error, DENIED) or status in (401, 403):
@@ -81,8 +96,6 @@ class Blobs:
             if isinstance(error, NotFoundError | FileNotFoundError) or (status and 400 <= status < 500):
                 raise InputError(f"{what}: check the URL and the credentials.") from error
             raise StoreError(f"{what}: the store does not answer as it should, try again later.") from error
-        blobs = [Blob(i["path"], i["size"], i["e_tag"] or "") for i in pages if i["path"].endswith(suffix)]
-        return sorted(blobs, key=lambda blob: blob.name)
 
     def read_range(self, blob: Blob, start: int, end: int) -> memoryview:
         """Bytes [start, end) of the blob as it was listed, tried `ATTEMPTS` times.
@@ -164,13 +177,17 @@ def local_path(url: str) -> Path | None:
         return Path(url).expanduser()
     if parsed.scheme in ("az", "hf"):
         return None
+    shown = url.partition("?")[0]  # what a browser shows of a container may have its token behind it
     raise InputError(
-        f"The URL {url!r} has the scheme {parsed.scheme!r}: use az://container/prefix, file:///folder or hf://."
+        f"The URL {shown!r} has the scheme {parsed.scheme!r}: use az://container/prefix, file:///folder or hf://."
     )
 
 
-def open_blobs(url: str) -> Blobs:
-    """The store behind a URL. Raises InputError when the URL or the credentials cannot be right."""
+def open_blobs(url: str, hurried: bool = False) -> Blobs:
+    """The store behind a URL; `hurried`: tell soon that Azure does not answer, rather than outlive it.
+
+    Raises InputError when the URL or the credentials cannot be right.
+    """
     folder = local_path(url)
     if folder is not None:
         if not folder.is_dir():
@@ -178,7 +195,7 @@ def open_blobs(url: str) -> Blobs:
         return Blobs(url, LocalStore(folder.absolute()))
     parsed = urlparse(url)
     if parsed.scheme == "az":
-        return Blobs(url, _azure(parsed.netloc, parsed.path.strip("/"), url))
+        return Blobs(url, _azure(parsed.netloc, parsed.path.strip("/"), url, HURRIED if hurried else RETRIES))
     from tasks.store.hub import HubBlobs  # slow to import, and only this needs it
 
     return HubBlobs(url)
@@ -215,7 +232,7 @@ def azure_settings(url: str) -> dict[str, str]:
     return settings
 
 
-def _azure(container: str, prefix: str, url: str) -> ObjectStore:
+def _azure(container: str, prefix: str, url: str, retries: Mapping[str, Any]) -> ObjectStore:
     if not container:
         raise InputError(f"The URL {url!r} names no container: use az://container/prefix.")
     settings = azure_settings(url)
@@ -227,9 +244,12 @@ def _azure(container: str, prefix: str, url: str) -> ObjectStore:
         from obstore.auth.azure import AzureCredentialProvider  # asks azure-identity, slow to import
 
         extra["credential_provider"] = AzureCredentialProvider()
-    return AzureStore(
-        container, prefix=prefix or None, client_options=client, retry_config=RETRIES, **settings, **extra
-    )
+    try:
+        return AzureStore(
+            container, prefix=prefix or None, client_options=client, retry_config=retries, **settings, **extra
+        )
+    except obstore.exceptions.BaseError as error:
+        raise InputError(f"{url} cannot be opened ({_brief(error)}): copy the account's key or token again.") from error
 
 
 def _status(error: Exception) -> int | None:
@@ -239,6 +259,8 @@ def _status(error: Exception) -> int | None:
 
 
 def _brief(error: Exception) -> str:
-    """The first line of a store's error, without the request dump that can hold a signature."""
-    status = f", status {_status(error)}" if _status(error) else ""
-    return str(error).strip().splitlines()[0].split("?", 1)[0][:200] + status
+    """What the store said: its status and Azure's word for it, else the first line, without a request that can hold a signature."""
+    if status := _status(error):
+        code = re.search(r"<Code>(\w+)</Code>", str(error))
+        return f"status {status}" + (f", {code[1]}" if code else "")
+    return str(error).strip().splitlines()[0].split("?", 1)[0][:200]

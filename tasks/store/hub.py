@@ -12,7 +12,7 @@ from huggingface_hub.hf_api import RepoFile
 from obstore.store import HTTPStore
 
 from tasks.errors import InputError
-from tasks.store.blobs import CLIENT, RETRIES, Blob, Blobs
+from tasks.store.blobs import CLIENT, PAGE, RETRIES, Blob, Blobs
 
 
 class HubBlobs(Blobs):
@@ -44,6 +44,10 @@ class HubBlobs(Blobs):
         client = CLIENT | {"default_headers": headers, "allow_http": api.endpoint.startswith("http://")}
         base = f"{api.endpoint}/datasets/{self._repository}/resolve/{self._commit}/{self._folder}"
         super().__init__(url, HTTPStore.from_url(base, client_options=client, retry_config=RETRIES))
+
+    def peek(self) -> int:
+        """How many files there are, at most `PAGE`."""
+        return min(PAGE, len(self.list()))
 
     def list(self, prefix: str = "", suffix: str = "") -> list[Blob]:
         """All files below `prefix` with names ending in `suffix`, by name."""

@@ -54,7 +54,7 @@ def forwarded(
 
 def available_mode(wanted: Literal["offline", "online", "disabled"]) -> str:
     """`wanted`, or offline (said in a warning) when it is online and there is no key."""
-    if wanted == "online" and not _has_key():
+    if wanted == "online" and not has_key():
         log.warning(
             "wandb is online, but there is no WANDB_API_KEY: the run is kept offline; send it with `wandb sync`."
         )
@@ -151,7 +151,8 @@ def as_logged(line: Mapping[str, Any]) -> dict[str, Any]:
     return logged | {f"eval/decile_{i}": value for i, value in enumerate(deciles) if value is not None}
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
+    """Whether W&B would find a key: in WANDB_API_KEY, or in the netrc file that `wandb login` writes."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:

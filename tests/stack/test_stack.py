@@ -46,9 +46,16 @@ def test_the_server_listens_on_loopback_only(stack):
     assert {c.laddr.ip for c in listening} == {"127.0.0.1"}
 
 
-def test_doctor_finds_the_stack_well(stack):
-    findings = {finding.what: finding.state for finding in examine(stack.home)}
-    assert {findings[name] for name in stack.pids} == {"good"}
+def test_doctor_finds_the_stack_well(stack, monkeypatch, tmp_path):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    unaware = {finding.what: finding for finding in examine(stack.home, str(tmp_path))}
+    assert unaware["this shell"].remedy == f". {stack.home / 'env'}"
+    for name, value in stack.environment.items():
+        monkeypatch.setenv(name, value)
+    findings = {finding.what: finding for finding in examine(stack.home, str(tmp_path))}
+    expected = {*stack.pids, "root", "data", "credentials", "Prefect", "pool cpu", "pool gpu"}
+    assert {name: findings[name].state for name in expected} == dict.fromkeys(expected, "good")
+    assert "this shell" not in findings and "local-gpu" in findings["pool gpu"].found
 
 
 def test_the_gpu_pool_can_be_left_to_other_hosts(stack):

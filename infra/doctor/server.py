@@ -1,0 +1,80 @@
+"""The Prefect server and the local stack: does it answer, do the work pools have workers."""
+
+import os
+import re
+from typing import Any
+
+from infra import deploy
+from infra.doctor.finding import Finding
+from infra.stack import Stack
+
+HOSTS = {"cpu": "make up", "gpu": "make up, or run provision/gpu-host for a rented one"}
+
+
+def look(stack: Stack | None) -> list[Finding]:
+    """The processes of a local stack that runs, and the server that this shell or else that stack names."""
+    up = stack is not None and stack.alive("server")
+    api = os.environ.get("PREFECT_API_URL") or (stack.api if up else None)
+    findings = _processes(stack) if up else []
+    if api is None:
+        return [*findings, Finding("Prefect", "note", "no server runs here and none is named", "make up")]
+    if up and "PREFECT_API_URL" not in os.environ:
+        remedy = f". {stack.home / 'env'}"
+        findings.append(Finding("this shell", "note", "`prefect` does not know of the local stack", remedy))
+    return [*findings, *_server(api)]
+
+
+def _processes(stack: Stack) -> list[Finding]:
+    names = ("server", *(["azurite"] if stack.azurite_port else []), *(f"worker-{pool}" for pool in stack.pools))
+    return [
+        Finding(name, "good", f"process {stack.pids[name]}")
+        if stack.alive(name)
+        else Finding(name, "bad", f"gone; its log: {stack.home / 'logs' / name}.log", "make up")
+        for name in names
+    ]
+
+
+def _server(api: str) -> list[Finding]:
+    """What answers at the API's URL: version, deployments, and the workers of each pool."""
+    from prefect import __version__
+    from prefect.client.orchestration import get_client
+    from prefect.settings import (
+        PREFECT_API_REQUEST_TIMEOUT,
+        PREFECT_API_URL,
+        PREFECT_CLIENT_MAX_RETRIES,
+        temporary_settings,
+    )
+
+    shown = re.sub(r"//[^/@]*@", "//", api)  # a password may stand before the host
+    hurried = {PREFECT_API_URL: api, PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 10.0}
+    try:
+        with temporary_settings(hurried), get_client(sync_client=True) as client:
+            version, deployments = client.api_version(), len(client.read_deployments())
+            pools = [_pool(client, name) for name in deploy.POOLS] if deployments else []
+    except Exception as error:  # Prefect's client and httpx have many; each means that it cannot be worked with
+        denied = "401" in str(error) or "403" in str(error)
+        found = f"{shown} {'refuses us' if denied else 'does not answer'} ({type(error).__name__})"
+        remedy = "set PREFECT_API_AUTH_STRING as the server does" if denied else "make up, or check PREFECT_API_URL"
+        return [Finding("Prefect", "bad", found, remedy)]
+    found = f"{shown}, version {version}, {deployments} deployments"
+    if version != __version__:
+        remedy = "install the same version on both: requirements.lock names it"
+        return [Finding("Prefect", "note", f"{found}; here it is {__version__}", remedy), *pools]
+    if not deployments:
+        return [Finding("Prefect", "bad", found, "fabrating deploy")]
+    return [Finding("Prefect", "good", found), *pools]
+
+
+def _pool(client: Any, name: str) -> Finding:
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        pool, workers = client.read_work_pool(name), client.read_workers_for_work_pool(name)
+    except ObjectNotFound:
+        return Finding(f"pool {name}", "bad", "is not on the server", "fabrating deploy")
+    online = sorted(worker.name for worker in workers if worker.status == "ONLINE")
+    if pool.is_paused:
+        return Finding(f"pool {name}", "bad", "is paused: nothing starts", f"prefect work-pool resume {name}")
+    if not online:
+        return Finding(f"pool {name}", "bad" if name == "cpu" else "note", "no worker is online", HOSTS[name])
+    return Finding(f"pool {name}", "good", f"online: {', '.join(online)}")

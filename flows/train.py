@@ -1,8 +1,6 @@
 """Arm -> checkpoints and scores: the part of an experiment that takes a GPU."""
 
-from typing import Any
-
-from prefect import State, Task, flow, runtime
+from prefect import State, flow, runtime
 from prefect.states import Cancelled
 
 from flows.recorded import recorded
@@ -13,6 +11,7 @@ from tasks.store.names import run_id
 from tasks.store.recall import recall
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tracking.steps import show_loss_curve, show_scores
+from tasks.trainer import steps
 
 
 @flow(name="train", flow_run_name="{arm}-d{train.depth}-s{seed}")
@@ -38,7 +37,7 @@ def train(
     run = run_id(experiment, arm)
     try:
         with recorded(store, experiment, pool, arm, flow_run=str(runtime.flow_run.id)) as facts:
-            facts |= engine(train.engine)(root, experiment, pool, arm)
+            facts |= steps.train(root, experiment, pool, arm)
     except InterruptedRun as error:
         if cancelled():
             return Cancelled(message=str(error))
@@ -46,12 +45,3 @@ def train(
     show_loss_curve(store, [run])
     show_scores(run, [{"run": run, "arm": experiment.arm.name, "seed": seed, **facts}])
     return {"run": run, "arm": arm, "pool": pool}
-
-
-def engine(name: str) -> Task[..., dict[str, Any]]:
-    """The task that trains: FabRating's trainer or nanochat's. Only the chosen one is imported."""
-    if name == "nanochat":
-        from tasks.nanochat import steps
-    else:
-        from tasks.trainer import steps
-    return steps.train

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from flows.recorded import recorded
+from tasks import engine
 from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_sample, open_pool, plan_arm
 from tasks.errors import InputError
 from tasks.progress import Progress, silent
@@ -45,10 +46,6 @@ def prepare(root: Root, pool: Pool, arm: Arm, sequence_length: int, progress: Pr
 def train(root: Root, arm_id: str, training: Training, seed: int, progress: Progress = silent) -> Artifact:
     """Train on a prepared arm and score the model; the attempt is noted in the run ledger. Returns the run's result."""
     experiment, pool_id = recall(root, arm_id, training, seed)
-    if training.engine == "nanochat":
-        from tasks.nanochat import engine
-    else:
-        from tasks.trainer import run as engine
     with recorded(root, experiment, pool_id, arm_id) as facts:
         result = engine.train(root, experiment, pool_id, arm_id, progress=progress)
         facts |= result.facts

@@ -1,23 +1,23 @@
-"""The tasks of this room: train a packed arm, score a checkpoint again."""
+"""The tasks of this room: train a packed arm by either engine, score a checkpoint again."""
 
 from typing import Any
 
 from prefect import task
 
-from tasks import show
+from tasks import engine, show
 from tasks.cancellation import watched
 from tasks.errors import BusyError, InterruptedRun, TrainingError
 from tasks.spec import Experiment
+from tasks.store.names import run_id
 from tasks.store.root import Root
 from tasks.trainer import run as runs
-from tasks.trainer.job import Job
 
 FINAL = (BusyError, InterruptedRun, TrainingError)
 
 
 def again(task: Any, run: Any, state: Any) -> bool:
     """Prefect's `retry_condition_fn`: a killed process and a store that is away are worth another attempt, which goes on
-    from the newest checkpoint; a diverged training and a request to stop are not.
+    from the newest checkpoint; a hang, a diverged training and a request to stop are not.
     """
     return show.retryable(task, run, state) and not isinstance(state.result(raise_on_failure=False), FINAL)
 
@@ -32,10 +32,9 @@ def again(task: Any, run: Any, state: Any) -> bool:
 )
 def train(root_url: str, experiment: Experiment, pool_id: str, arm_id: str) -> dict[str, Any]:
     """Train and score; returns the run's id and the facts of its result."""
-    root = Root(root_url)
     with show.progress("Training") as progress, watched() as stop:
-        result = runs.train(root, experiment, pool_id, arm_id, progress=progress, stop=stop)
-    return {"run_id": Job.of(root, experiment, pool_id, arm_id).run, **result.facts}
+        result = engine.train(Root(root_url), experiment, pool_id, arm_id, progress=progress, stop=stop)
+    return {"run_id": run_id(experiment, arm_id), **result.facts}
 
 
 @task(task_run_name="score {run_id}", persist_result=False)

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.chaos.arm import BAD, ArmRun, Change, Left
-from benchmarks.chaos.faults import KINDS, Harm, Kind, needs_disk, small_disk
+from benchmarks.chaos.faults import KINDS, Harm, Kind, small_disk
 from benchmarks.chaos.reads import Read, by_stage, read_again
 from benchmarks.chaos.rig import Rig, rig
 from infra import azurite
@@ -131,7 +131,7 @@ def disturbed(parts: Rig, kind: Kind, number: int, draw: random.Random, referenc
     run = ArmRun(parts.server, root, source, patience=100.0 if parts.quick else 150.0)
     harm = Harm(parts, run, draw, reference.steps, reference.preparing)
     try:
-        with small_disk(root) if needs_disk(kind.name) else contextlib.nullcontext():
+        with small_disk(root) if kind.small_disk else contextlib.nullcontext():
             run.start()
             first = run.id
             kind.fault(harm)

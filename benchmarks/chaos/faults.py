@@ -10,10 +10,10 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 
@@ -59,10 +59,10 @@ class Harm:
         self.strike(f"{pause:.1f} s into prepare")
         return run
 
-    def in_training(self) -> str:
-        """A random step of `train`; returns its run."""
+    def in_training(self, until: float = 0.8) -> str:
+        """A random step of `train`, in the first `until` of them; returns its run."""
         run = self.run.running("train")
-        wanted = self.random.randint(1, int(0.8 * self.steps))
+        wanted = self.random.randint(1, int(until * self.steps))
         self.run.steps_reached(wanted)
         self.strike(f"step {wanted}")
         return run
@@ -84,17 +84,19 @@ class Kind:
     what: str
     expected: Expected = "completed"
     ended_by: str = ""
+    small_disk: bool = False
+    """Whether the experiment's root is a file system of its own, small enough to fill."""
 
 
 KINDS: dict[str, Kind] = {}
 
 
-def kind(what: str, expected: Expected = "completed", ended_by: str = "") -> Callable[[Fault], Fault]:
-    """Register a fault under its function's name."""
+def kind(what: str, **judged: Any) -> Callable[[Fault], Fault]:
+    """Register a fault under its function's name; `judged`: the other fields of Kind."""
 
     def register(fault: Fault) -> Fault:
         name = fault.__name__.replace("_", "-")
-        KINDS[name] = Kind(name, fault, what, expected, ended_by)
+        KINDS[name] = Kind(name, fault, what, **judged)
         return fault
 
     return register
@@ -200,7 +202,7 @@ def store_denies(harm: Harm) -> None:
     _store(harm, "deny", 10)
 
 
-@kind("a blob is written anew after it was indexed", "refused", "has changed since it was indexed")
+@kind("a blob is written anew after it was indexed", expected="refused", ended_by="has changed since it was indexed")
 def blob_changed(harm: Harm) -> None:
     with harm.rig.proxy.trouble("slow", seconds=0.4):  # time to do it between the index and the text
         harm.run.wait("the index", lambda: "index" in harm.run.stages())
@@ -247,28 +249,37 @@ def shard_short(harm: Harm) -> None:
     harm.moment += f", {shard.name}"
 
 
-@kind("the disk is full for 20 s of the training")
+@kind("the disk is full for 20 s of the training", small_disk=True)
 def disk_full(harm: Harm) -> None:
-    # The root is a file system of its own; what is free of it is taken away and given back. Only in training: a preparation
-    # that finds no room stops with a sentence for a person, and is not set going again.
     harm.in_training()
-    filler = harm.run.root / "filler"
-    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(1 << 20))
-    time.sleep(20)
-    filler.unlink()
+    with _full(harm.run.root):
+        time.sleep(20)
+
+
+@kind(
+    "the disk is full from a moment of the preparation on, until it has stopped; then a person makes room",
+    small_disk=True,
+)
+def disk_full_early(harm: Harm) -> None:
+    run = harm.in_preparation()
+    with _full(harm.run.root):
+        harm.run.wait("a stop", lambda: (harm.run.state or {}).get("type") in ("FAILED", "COMPLETED"), 120)
+        message = (harm.run.state or {}).get("message") or ""
+        harm.moment += f", said: {message.strip().splitlines()[-1][-160:]}" if message else ""
+        if "free" not in message.lower():
+            raise AssertionError(f"{run} does not say what is to be done about the disk: {message}")
+    harm.run.start()
 
 
 @kind("cancelled by a person in mid-training, then started again by a person")
 def cancelled(harm: Harm) -> None:
-    run = harm.in_training()
+    run = harm.in_training(until=0.1)  # it must not come to its end before it hears of it
     state = {"type": "CANCELLING", "name": "Cancelling"}
     harm.server.ask("POST", f"/flow_runs/{harm.run.id}/set_state", {"state": state, "force": True}, 30)
     harm.run.wait("the trainer's end", lambda: not harm.server.trainer(run), 60)
     harm.moment += f", trainer gone in {time.time() - harm.at:.0f} s"
     if harm.run.made("runs/*/result/manifest.json"):
-        harm.moment += " (it had finished by itself)"
+        raise AssertionError("the training had finished by itself: nothing was cancelled")
     harm.run.wait("the state Cancelled", lambda: (harm.run.state or {}).get("type") == "CANCELLED", 60)
     time.sleep(45 if harm.rig.quick else 150)  # the reaper looks twice and leaves it alone
     if (harm.run.state or {}).get("type") != "CANCELLED":
@@ -276,13 +287,21 @@ def cancelled(harm: Harm) -> None:
     harm.run.start()
 
 
-def needs_disk(name: str) -> bool:
-    """Whether the fault wants a file system of its own for the experiment's root."""
-    return name == "disk-full"
+@contextlib.contextmanager
+def _full(folder: Path) -> Iterator[None]:
+    """Nothing is free on the file system of a folder."""
+    filler = folder / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1 << 20))
+    try:
+        yield
+    finally:
+        filler.unlink()
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path, size: str = "1g"):
+def small_disk(folder: Path, size: str = "1g") -> Iterator[None]:
     """A file system of `size` (preparing wants half a gigabyte free) at `folder`, in memory. Raises PermissionError where none can be mounted."""
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
@@ -294,7 +313,7 @@ def small_disk(folder: Path, size: str = "1g"):
     if done.returncode:
         raise PermissionError(f"no file system can be mounted here: {done.stderr.strip()}")
     try:
-        yield folder
+        yield
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=False)
 

@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,7 @@ class Result:
         return (errors or lines or ["no output"])[-1][:300]
 
 
-class Machine:
+class Machine(ABC):
     """Where scripts run: a host by SSH or this machine."""
 
     label: str
@@ -91,8 +92,9 @@ class Machine:
         """A text file, or an empty string when there is none."""
         return self.run('if [ -f "$1" ]; then cat "$1"; fi', path).out
 
+    @abstractmethod
     def _run(self, script: str, args: list[str], timeout: float, stdin: bytes) -> Result:
-        raise NotImplementedError
+        """What the script says and its exit status. Raises LinkError when the link or the time (seconds) runs out."""
 
 
 class Local(Machine):

@@ -32,7 +32,8 @@ ARMS = [
 
 @pytest.fixture(scope="module", autouse=True)
 def server() -> Iterator[None]:
-    from prefect.testing.utilities import prefect_test_harness  # imports the whole server, seconds of every other test run
+    # Here, not above: it imports the whole server, which costs seconds where these tests are only collected.
+    from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=120):
         yield

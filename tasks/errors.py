@@ -13,6 +13,10 @@ class StoreError(OSError):
     """An object store does not answer, or not as it should, however often it was asked: later it may."""
 
 
+class FullDiskError(OSError):
+    """No space is left where an artifact is made: somebody makes room, the next attempt goes on with what is complete."""
+
+
 class DamagedError(RuntimeError):
     """A file does not hold what its manifest says: named, then rebuilt or refused, never used."""
 

@@ -257,7 +257,7 @@ def disk_full(harm: Harm) -> None:
 
 
 @kind(
-    "the disk is full from a moment of the preparation on, until it has stopped; then a person makes room",
+    "the disk is full from a moment of the preparation on, until it has stopped; then there is room",
     small_disk=True,
 )
 def disk_full_early(harm: Harm) -> None:
@@ -268,6 +268,9 @@ def disk_full_early(harm: Harm) -> None:
         harm.moment += f", said: {message.strip().splitlines()[-1][-160:]}" if message else ""
         if "free" not in message.lower():
             raise AssertionError(f"{run} does not say what is to be done about the disk: {message}")
+    with contextlib.suppress(TimeoutError):  # what was stopped by the check beforehand is a person's to start
+        harm.run.wait("a rerun", lambda: (harm.run.state or {}).get("type") != "FAILED", harm.run.patience)
+        return
     harm.run.start()
 
 

@@ -10,16 +10,18 @@ Each leaf is an artifact with its own manifest, so that each is found, skipped, 
 file by file with the manifest last, downloaded and verified on another machine.
 """
 
+import contextlib
+import errno
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import DamagedError, InputError
+from tasks.errors import DamagedError, FullDiskError, InputError
 from tasks.store.artifact import (
     MANIFEST,
     Artifact,
@@ -154,6 +156,7 @@ class Root:
 
         `make` writes files through `work.temporary` and `work.finish`, skips those for which `work.done` has a record, and
         puts what it counted into `work.facts`. A work directory whose spec or inputs were different is started anew.
+        Raises FullDiskError when no space is left on the way; what was finished stays for the next attempt.
         """
         inputs = dict(inputs or {})
         with locked(self._lock(name)):
@@ -169,8 +172,9 @@ class Root:
                     self._download(name)
                 return Artifact(name, self.path(name), manifest, reused=True)
             work = Work(self._partial(name, fingerprint(spec, inputs)))
-            make(work)
-            artifact = work.publish(self.path(name), name, spec, inputs)
+            with self._told_when_full(name):
+                make(work)
+                artifact = work.publish(self.path(name), name, spec, inputs)
             self._upload(artifact)
             return artifact
 
@@ -191,6 +195,18 @@ class Root:
 
     def _lock(self, name: str) -> Path:
         return self.folder / ".locks" / f"{name.replace('/', '.')}.lock"
+
+    @contextlib.contextmanager
+    def _told_when_full(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise FullDiskError(
+                f"No space is left below {self.folder} to make {name}: free some there and run again, which goes on with "
+                "what is complete."
+            ) from error
 
     def _partial(self, name: str, recipe: str) -> Path:
         final = self.path(name)

@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
-from tasks.errors import DamagedError, InputError
+from tasks.errors import DamagedError, FullDiskError, InputError
 from tasks.store.artifact import MANIFEST, Manifest, fingerprint, safe_relative
 from tasks.store.root import Root
 
@@ -76,6 +77,19 @@ def test_a_failed_attempt_leaves_nothing_visible_and_its_finished_files_are_kept
     assert made == ["b.txt"]
     assert (artifact.path / "a.txt").read_text() == "kept\n"
     assert sorted(p.name for p in artifact.path.iterdir()) == ["a.txt", "b.txt", MANIFEST]
+
+
+def test_a_full_disk_is_named_with_what_was_being_made_and_the_next_attempt_goes_on(root):
+    def fill(work):
+        write(work, "a.txt", "one\n")
+        with Path("/dev/full").open("w") as full:  # it answers as a disk without space does
+            full.write("two\n")
+
+    with pytest.raises(FullDiskError, match=r"No space is left below .* to make arms/x-1/text: free some"):
+        root.build("arms/x-1/text", fill, spec={})
+    seen = []
+    root.build("arms/x-1/text", lambda work: seen.append(work.done("a.txt")), spec={})
+    assert seen[0] is not None
 
 
 def test_a_killed_process_leaves_no_artifact_and_a_rerun_goes_on(tmp_path):

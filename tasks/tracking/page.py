@@ -56,6 +56,10 @@ summary{cursor:pointer;color:var(--quiet);font-size:.875rem}
 .mark.s3{background:var(--s3)}.mark.s4{background:var(--s4)}.mark.s5{background:var(--s5)}
 .prompt{color:var(--quiet)}
 @media (max-width:480px){main{padding:16px 12px 48px}.card{padding:12px}.verdict{font-size:1.1rem}}
+@media (max-width:600px){.stacked thead{display:none}.stacked tr{display:block;padding:6px 0;border-bottom:1px solid var(--grid)}
+.stacked tr:last-child{border-bottom:0}.stacked td,.stacked td.number{display:block;border:0;padding:1px 0;text-align:left}
+.stacked td:empty{display:none}.stacked td,.stacked td code{white-space:normal;overflow-wrap:anywhere}
+.stacked td[data-head]::before{content:attr(data-head) ": ";color:var(--quiet)}}
 @media print{body{background:#fff}.card{break-inside:avoid}}
 """
 
@@ -82,8 +86,8 @@ def join(parts: Iterable[Any], between: str = "\n") -> Html:
 
 
 def element(tag: str, content: Any, **attributes: str) -> Html:
-    """`<tag class="...">content</tag>`; write `class_` for class."""
-    named = "".join(f' {name.rstrip("_")}="{escape(value)}"' for name, value in attributes.items())
+    """`<tag class="..." data-head="...">content</tag>`; write `class_` for class, `data_head` for data-head."""
+    named = "".join(f' {name.rstrip("_").replace("_", "-")}="{escape(value)}"' for name, value in attributes.items())
     return Html(f"<{tag}{named}>{escape(content)}</{tag}>")
 
 
@@ -116,17 +120,27 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> Html:
     return element("div", join(tiles), class_="facts")
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Iterable[int] = ()) -> Html:
-    """A table that scrolls sideways when the page is narrow; columns in `numbers` are aligned right."""
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Iterable[int] = (), *, stacked: bool = False
+) -> Html:
+    """A table; columns in `numbers` are aligned right.
+
+    When the page is narrow it scrolls sideways, or is `stacked`: each row one below the other, each cell under its heading.
+    """
     right = set(numbers)
 
     def cells(tag: str, values: Sequence[Any]) -> Html:
-        made = [element(tag, v, class_="number") if i in right else element(tag, v) for i, v in enumerate(values)]
+        made = []
+        for i, value in enumerate(values):
+            attributes = {"class_": "number"} if i in right else {}
+            if stacked and tag == "td" and head[i]:
+                attributes["data_head"] = head[i]
+            made.append(element(tag, value, **attributes))
         return element("tr", join(made, ""))
 
     body = join(cells("td", row) for row in rows)
     inside = join([element("thead", cells("th", head)), element("tbody", body)])
-    return element("div", element("table", inside), class_="scroll")
+    return element("div", element("table", inside), class_="scroll stacked" if stacked else "scroll")
 
 
 def details(summary: str, *content: Any) -> Html:

@@ -150,7 +150,7 @@ def lineage_table(links: Sequence[Link], last: Sequence[Sequence[Any]] = ()) -> 
         element(
             "p", "Equal fingerprints mean equal content: parameters, inputs and blob ETags decide them.", class_="quiet"
         ),
-        element("div", table(head, [*rows, *last], [4]), class_="card"),
+        element("div", table(head, [*rows, *last], [4], stacked=True), class_="card"),
     )
 
 

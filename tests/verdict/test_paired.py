@@ -43,7 +43,7 @@ def judged(a, b, sizes, **options):
     for start in range(0, len(sizes), 200):
         part = slice(start, start + 200)
         spread = seed_spread([a[:, part], b[:, part]], sizes[part])
-        one = paired_differences(a[:, part], b[:, part], sizes[part], spread, draws=1_000, **options)
+        one = paired_differences(a[:, part], b[:, part], sizes[part], spread, draws=600, **options)
         found.append(np.stack([one.low, one.high, one.p]))
     return np.concatenate(found, axis=1)
 

@@ -5,6 +5,7 @@ WORKERS ?= 2
 DATA ?= peers
 CHAOS ?=
 SOAK ?=
+TOGETHER := chaos compare integration production stack
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down test test-slow test-faults test-unit lint format bench-data chaos soak lock
@@ -33,8 +34,8 @@ test-slow: setup ## Run the slow proofs: kills and resumes, several machines, ho
 test-faults: setup ## Run the short form of chaos: killed preparation, killed trainer, cancelled experiment, a store in trouble
 	@$(PYTHON_ENV) -m pytest tests/chaos
 
-test-unit: setup ## Run the tests that need neither a Prefect server nor hosts
-	@$(PYTHON_ENV) -m pytest -n $(WORKERS) -m "not stack and not lab and not slow"
+test-unit: setup ## Run the rooms' own tests, which need neither a Prefect server nor hosts
+	@$(PYTHON_ENV) -m pytest -n $(WORKERS) -m "not stack and not lab and not slow" $(TOGETHER:%=--ignore=tests/%)
 
 lint: setup ## Check style
 	@$(PYTHON_ENV) -m ruff check .

@@ -7,11 +7,13 @@ python -m benchmarks.data estimate                                      248 GB a
 """
 
 import argparse
+import signal
+import sys
 from pathlib import Path
 
 from benchmarks.data import blobs, compare, floor, projection
 
-DEFAULT = ["script-8", "script-16", "polars", "polars-400", "duckdb", "ours"]
+DEFAULT = ["script-8", "script-16", "obstore-8", "polars", "polars-400", "duckdb", "ours"]
 
 
 def main() -> None:
@@ -39,6 +41,7 @@ def main() -> None:
     small.add_argument("--rows", type=int, default=40)
     command("estimate", projection.main, "248 GB and 52 M documents on 2, 16 and 64 cores")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers are ended on the way out
     arguments.function(arguments)
 
 

@@ -1,7 +1,7 @@
 """Raw data in the production schema at any size: text from the Python installation, random embeddings, random ratings.
 
 Texts are pieces of 2,300 characters of source code and documentation, drawn again once they run out, each with its own first line; 80 % of a
-file's bytes are embeddings of 1,024 floats, as in production.
+file's bytes are embeddings of 1,024 floats, as in production, and all columns are written as pyarrow writes them by default.
 """
 
 import sys
@@ -49,13 +49,15 @@ def tables(files: int, rows: int, embedding: int = EMBEDDING, seed: int = 0) -> 
     rng = np.random.default_rng(seed)
     texts = pieces(min(files * rows, 60_000))
     chosen = order(rng, len(texts), files * rows)
-    noise = rng.standard_normal(rows * embedding, dtype=np.float32) / 32
     for number in range(files):
         mine = chosen[number * rows : (number + 1) * rows]
-        vectors = np.roll(noise, number)
+        vectors = rng.standard_normal(rows * embedding, dtype=np.float32) / 32
         columns = {
             "text": pa.array([f"{number}/{row}\n{texts[i]}" for row, i in enumerate(mine)]),
             "id": pa.array([f"<urn:uuid:{seed:02d}-{number:05d}-{i:08d}>" for i in range(rows)]),
+            "dump": pa.array(["CC-MAIN-2023-50"] * rows),
+            "url": pa.array([f"https://example.org/{number}/{i}" for i in range(rows)]),
+            "language_score": pa.array(rng.uniform(0.8, 1, rows)),
             "token_count": pa.array([len(texts[i]) // 4 for i in mine], pa.int64()),
             "score": pa.array(rng.uniform(2.5, 5, rows)),
             "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors), embedding).cast(pa.list_(pa.float32())),
@@ -73,9 +75,6 @@ def write(folder: Path, files: int, rows: int, embedding: int = EMBEDDING) -> Pa
         print(f"writing {files} files of raw data to {folder}", file=sys.stderr)
         for number, table in enumerate(tables(files, rows, embedding)):
             name = f"part_{number:05d}.parquet"
-            # a dictionary of random floats would only take time
-            pq.write_table(
-                table, folder / name, compression="snappy", row_group_size=1000, use_dictionary=["text", "id"]
-            )
+            pq.write_table(table, folder / name, compression="snappy", row_group_size=1000)
         mark.touch()
     return folder

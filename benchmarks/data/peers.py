@@ -2,7 +2,8 @@
 
     python -m benchmarks.data.peers NAME URL OUT --share 1.0
 
-script-N   what one would write in an afternoon: N threads download whole blobs, drop the column, concatenate, sort, write
+script-N   what one would write in an afternoon: N threads download whole blobs with azure-storage-blob, drop the column,
+           concatenate, sort, write; obstore-N: the same with the client that we use
 polars     its streaming engine straight from the store; polars-M: held to M MiB
 duckdb     blobs downloaded first, by 8 threads (its extension for Azure is not on PyPI for this version), then 2 GB of memory
 ours       index, holdout, one pass over the text; the only one that also sets a holdout aside and removes it from the arm
@@ -22,23 +23,43 @@ COLUMNS = (PEDAGOGICAL, FACTUAL, ENGAGEMENT)
 DOCUMENTS = 14_000
 
 
-def script(url: str, out: Path, share: float, threads: int) -> None:
+Download = Callable[[str], bytes | memoryview]
+
+
+def azure_sdk(url: str) -> tuple[list[str], Download]:
+    """Names of the blobs, and how one is downloaded, by azure-storage-blob."""
+    from azure.storage.blob import ContainerClient
+
+    settings, container = os.environ["AZURE_STORAGE_CONNECTION_STRING"], url.removeprefix("az://")
+    client = ContainerClient.from_connection_string(settings, container)
+    names = [blob.name for blob in client.list_blobs() if blob.name.endswith(".parquet")]
+    return names, lambda name: client.download_blob(name).readall()
+
+
+def obstore(url: str) -> tuple[list[str], Download]:
+    """The same by obstore."""
+    from tasks.store.blobs import open_blobs
+
+    source = open_blobs(url)
+    blobs = {blob.name: blob for blob in source.list(suffix=".parquet")}
+    return list(blobs), lambda name: source.read_range(blobs[name], 0, blobs[name].size)
+
+
+def script(
+    url: str, out: Path, share: float, threads: int, client: Callable[[str], tuple[list[str], Download]]
+) -> None:
     """Everything in memory."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from tasks.store.blobs import open_blobs
+    names, download = client(url)
 
-    source = open_blobs(url)
-
-    def one(blob) -> pa.Table:
-        data = source.read_range(blob, 0, blob.size)
-        table = pq.read_table(pa.BufferReader(pa.py_buffer(data)))
-        return table.drop_columns(["embedding"])
+    def one(name: str) -> pa.Table:
+        return pq.read_table(pa.BufferReader(pa.py_buffer(download(name)))).drop_columns(["embedding"])
 
     with ThreadPoolExecutor(threads) as pool:
-        table = pa.concat_tables(pool.map(one, source.list(suffix=".parquet")))
+        table = pa.concat_tables(pool.map(one, names))
     values = [np.nan_to_num(table.column(name).to_numpy()) for name in COLUMNS]
     order = np.argsort(-sum(values) / 3, kind="stable")[: int(share * table.num_rows + 0.5)]
     texts = table.select(["text"]).take(pa.array(order))
@@ -109,13 +130,13 @@ def ours(url: str, out: Path, share: float) -> None:
 def peer(name: str) -> Callable[[str, Path, float], None]:
     """The peer that a name stands for. Raises SystemExit for an unknown one."""
     kind, _, number = name.partition("-")
-    if kind == "script":
-        return lambda url, out, share: script(url, out, share, int(number or 8))
+    if client := {"script": azure_sdk, "obstore": obstore}.get(kind):
+        return lambda url, out, share: script(url, out, share, int(number or 8), client)
     if kind == "polars":
         return lambda url, out, share: polars(url, out, share, int(number) if number else None)
     if name in ("duckdb", "ours"):
         return {"duckdb": duckdb, "ours": ours}[name]
-    raise SystemExit(f"There is no peer {name!r}: take script-8, script-16, polars, polars-400, duckdb or ours.")
+    raise SystemExit(f"There is no peer {name!r}: take script-8, obstore-8, polars, polars-400, duckdb or ours.")
 
 
 def main() -> None:

@@ -143,6 +143,11 @@ class Training(Spec):
     gpus: int = how(1, ge=1, le=8, description="GPUs of one host; on a CPU, processes.")
     device: Literal["auto", "cpu", "cuda"] = how("auto", description="auto takes a GPU where there is one.")
     compile: bool = how(True, description="Compile the model (GPU only); turn off to debug.")
+    deterministic: bool = how(
+        False,
+        description="The same bits from the same start on one GPU, and so after a kill: attention by FlexAttention, a little slower. "
+        "A CPU always is.",
+    )
     wandb: Literal["offline", "online", "disabled"] = how(
         "offline", description="offline runs can be sent later with `wandb sync`; online needs WANDB_API_KEY."
     )

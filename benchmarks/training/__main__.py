@@ -1,10 +1,14 @@
-"""python -m benchmarks.training speed|parity --nanochat CHECKOUT ...
+"""python -m benchmarks.training speed|ranks|parity|quality|resume ...
 
 speed: steps of ours and of nanochat, each in a fresh process with cold compilation caches, one after the other on the same GPU.
+ranks: steps of ours on one GPU and on several, of the same batch.
 parity: how far bf16 (and fp8) gradients of ours and of nanochat are from ours in fp32, from equal weights and rows.
+quality: bits per byte of ours and of nanochat after equal tokens of a prepared arm.
+resume: are the bits of a killed and resumed training those of an undisturbed one?
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -13,11 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from benchmarks.training import parity
+from benchmarks.training import parity, quality, resume
 from tasks.trainer.model import config_for
 from tasks.trainer.schedule import Plan, peak_flops, plan_training
 
@@ -49,21 +54,49 @@ def measure(command: list[str], task: dict) -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def speed(arguments: argparse.Namespace) -> None:
-    """Print tokens/s, MFU, start and memory of both, their ratios, and where our time goes."""
+def make_task(arguments: argparse.Namespace) -> dict:
+    """What the children are told; "tokens" is added to it."""
     config = config_for(arguments.depth, arguments.sequence_length, arguments.window_pattern)
-    accumulation = arguments.batch_tokens // (arguments.rows * arguments.sequence_length)
     plan: Plan = plan_training(config, tokens=3000 * arguments.batch_tokens, batch_tokens=arguments.batch_tokens)
-    name, device = torch.cuda.get_device_name(), torch.__version__
-    print(f"{name}, torch {device}, d{arguments.depth}, {arguments.precision}, T={arguments.sequence_length}, "
-          f"pattern {arguments.window_pattern}, batch {arguments.batch_tokens:,} = {accumulation} x {arguments.rows} rows")  # fmt: skip
+    return {
+        "config": dataclasses.asdict(config), "plan": dataclasses.asdict(plan), "precision": arguments.precision,
+        "steps": arguments.steps, "accumulation": arguments.batch_tokens // (arguments.rows * arguments.sequence_length),
+        "rates": (1.0, 0.95, plan.weight_decay),
+    }  # fmt: skip
+
+
+@contextlib.contextmanager
+def tokens_of(arguments: argparse.Namespace) -> Iterator[str]:
+    """The rows of one micro-batch in a file, as long as it is needed."""
+    config = config_for(arguments.depth)
     with tempfile.NamedTemporaryFile(suffix=".pt") as tokens:
         torch.save(rows_of_tokens(arguments.rows, arguments.sequence_length, config.vocab_size), tokens.name)
-        task = {
-            "config": dataclasses.asdict(config), "plan": dataclasses.asdict(plan), "tokens": tokens.name,
-            "precision": arguments.precision, "steps": arguments.steps, "accumulation": accumulation,
-            "rates": (1.0, 0.95, plan.weight_decay), "breakdown": True,
-        }  # fmt: skip
+        yield tokens.name
+
+
+def ranks(arguments: argparse.Namespace) -> None:
+    """Print tokens/s on one GPU and on `gpus`, one process each, and their ratio."""
+    rates = {}
+    with tokens_of(arguments) as tokens:
+        task = make_task(arguments) | {"tokens": tokens}
+        for count in (1, arguments.gpus):
+            launcher = ["torch.distributed.run", "--standalone", f"--nproc_per_node={count}", "-m"] if count > 1 else []
+            found = measure([sys.executable, "-m", *launcher, "benchmarks.training.ours"], task)
+            rates[count] = arguments.batch_tokens / statistics.median(found["step_seconds"])
+            print(f"{count} x {torch.cuda.get_device_name()}, d{arguments.depth}, {arguments.precision}, batch "
+                  f"{arguments.batch_tokens:,}: {rates[count]:,.0f} tokens/s, peak {found['peak_bytes'] / 2**30:.1f} GiB on the first, "
+                  f"losses {found['losses'][0]:.4f} .. {found['losses'][-1]:.4f}", flush=True)  # fmt: skip
+    print(f"ratio {rates[arguments.gpus] / rates[1]:.3f}")
+
+
+def speed(arguments: argparse.Namespace) -> None:
+    """Print tokens/s, MFU, start and memory of both, their ratios, and where our time goes."""
+    task = make_task(arguments)
+    name, device = torch.cuda.get_device_name(), torch.__version__
+    print(f"{name}, torch {device}, d{arguments.depth}, {arguments.precision}, T={arguments.sequence_length}, "
+          f"pattern {arguments.window_pattern}, batch {arguments.batch_tokens:,} = {task['accumulation']} x {arguments.rows} rows")  # fmt: skip
+    with tokens_of(arguments) as tokens:
+        task |= {"tokens": tokens, "breakdown": True}
         ours = measure([sys.executable, "-m", "benchmarks.training.ours"], task)
         theirs = None
         if arguments.nanochat:
@@ -90,24 +123,44 @@ def speed(arguments: argparse.Namespace) -> None:
           f"{arguments.batch_tokens / floor * 1e3:,.0f} tokens/s")  # fmt: skip
 
 
+COMMANDS = {
+    "speed": speed,
+    "ranks": ranks,
+    "parity": parity.main,
+    "quality": quality.main,
+    "resume": resume.main,
+}
+DEFAULTS = {
+    "quality": {"depth": 12, "steps": 500, "batch_tokens": 131_072},
+    "resume": {"depth": 12, "steps": 60, "batch_tokens": 131_072},
+}
+"""Where a command's own numbers are others than the parser's."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.training", description=__doc__)
-    parser.add_argument("command", choices=("speed", "parity"))
-    parser.add_argument("--nanochat", help="a checkout of nanochat")
+    parser.add_argument("command", choices=tuple(COMMANDS))
+    parser.add_argument("--nanochat", help="a checkout of nanochat (speed, parity)")
     parser.add_argument("--depth", type=int, default=20)
     parser.add_argument("--sequence-length", type=int, default=2048)
     parser.add_argument("--window-pattern", default="L")
     parser.add_argument("--batch-tokens", type=int, default=524_288)
-    parser.add_argument("--rows", type=int, default=32, help="rows of a micro-batch")
+    parser.add_argument("--rows", type=int, default=32, help="rows of a micro-batch (speed, ranks)")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--precision", choices=("bf16", "fp8"), default="bf16")
+    parser.add_argument("--gpus", type=int, default=2, help="GPUs to compare with one (ranks)")
+    parser.add_argument("--root", help="where the arm lies (quality)")
+    parser.add_argument("--arm", help="a prepared arm (quality)")
+    parser.add_argument("--save-every", type=int, default=10, help="steps between checkpoints (resume)")
+    parser.add_argument("--kills", type=int, default=2, help="how often to kill (resume)")
+    command = sys.argv[1] if len(sys.argv) > 1 else ""
+    parser.set_defaults(**DEFAULTS.get(command, {}))
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("this benchmark needs a GPU")
-    if arguments.command == "speed":
-        speed(arguments)
-    else:
-        parity.main(arguments)
+    if arguments.command == "quality" and not (arguments.root and arguments.arm):
+        raise SystemExit("quality needs --root and --arm: an arm that `fabrating prepare` made")
+    COMMANDS[arguments.command](arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""One speed measurement of our trainer's model and optimizer, in its own process: python -m benchmarks.training.ours TASK."""
+"""One speed measurement of our trainer's model and optimizer, in its own process: python -m benchmarks.training.ours TASK.
+
+Under torchrun the ranks share the micro-batches of a step; the first one speaks.
+"""
 
 import json
 import sys
@@ -10,11 +13,13 @@ def main(task: dict) -> None:
     import torch
 
     from tasks.trainer.compute import build_compute, embedding_dtype
+    from tasks.trainer.distributed import join, leave
     from tasks.trainer.model import GPT, GPTConfig
     from tasks.trainer.optimizer import build_optimizer
     from tasks.trainer.schedule import Plan, flops_per_token
 
-    config = GPTConfig(**task["config"])
+    world = join("cuda")
+    config, accumulation = GPTConfig(**task["config"]), task["accumulation"] // world.size
     tokens = torch.load(task["tokens"]).cuda()
     with torch.device("cuda"):
         model = GPT(config, embedding_dtype(task["precision"]))
@@ -27,7 +32,9 @@ def main(task: dict) -> None:
         torch.cuda.synchronize()
         start = time.time()
         optimizer.zero_grad()
-        for _ in range(task["accumulation"]):
+        for micro in range(accumulation):
+            if micro == accumulation - 1:
+                optimizer.start_reduce()
             loss = compute.backward(x, y, 1 / task["accumulation"])
         optimizer.step(*task["rates"])
         losses.append(loss.item())
@@ -42,11 +49,13 @@ def main(task: dict) -> None:
     if task.get("breakdown"):
         from benchmarks.training.breakdown import table
 
-        accumulation, median = task["accumulation"], sorted(seconds)[len(seconds) // 2]
+        median = sorted(seconds)[len(seconds) // 2]
         result["breakdown"] = table(
             lambda: compute.backward(x, y, 1 / accumulation), accumulation, optimizer, task["rates"], median
         )
-    print(json.dumps(result), flush=True)
+    if world.leads:
+        print(json.dumps(result), flush=True)
+    leave()
 
 
 if __name__ == "__main__":

@@ -59,13 +59,19 @@ def _first(result: Tensor | tuple[Tensor, ...]) -> Tensor:
     return result[0] if isinstance(result, tuple) else result
 
 
-def _cudnn_and_flex() -> Attend:
-    """cuDNN through PyTorch where a query sees everything before it, FlexAttention's compiled kernel for windows."""
+def _flex_attention() -> Attend:
+    """FlexAttention's compiled kernel. Its backward sums in one order; the others' use atomic additions, in any order."""
     compiled = torch.compile(_flex, dynamic=False)
+    return lambda q, k, v, window: compiled(q, k, v, _block_mask(q.size(1), window, q.device))
+
+
+def _cudnn_and_flex() -> Attend:
+    """cuDNN through PyTorch where a query sees everything before it, FlexAttention for windows."""
+    windowed = _flex_attention()
 
     def run(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
         if window < q.size(1):
-            return compiled(q, k, v, _block_mask(q.size(1), window, q.device))
+            return windowed(q, k, v, window)
         with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
             return attend(q, k, v, window)
 
@@ -94,8 +100,11 @@ def _pytorch() -> Attend:
     return attend
 
 
-def _candidates() -> Iterator[tuple[str, Callable[[], Attend]]]:
+def _candidates(deterministic: bool) -> Iterator[tuple[str, Callable[[], Attend]]]:
     """Fastest first, as measured on an H100."""
+    if deterministic:
+        yield "FlexAttention (deterministic)", _flex_attention
+        return
     yield "Flash Attention 3", _flash_attention_3
     yield "Flash Attention 4", _flash_attention_4
     yield "cuDNN (full) and FlexAttention (windows)", _cudnn_and_flex
@@ -116,10 +125,12 @@ def _agrees(function: Attend, length: int, window: int, heads: int, head_dim: in
     return all(((got.float() - wanted).norm() <= TOLERANCE * wanted.norm()).item() for got, wanted in pairs)
 
 
-def choose_backend(windows: list[int], length: int, head_dim: int, device: torch.device) -> tuple[Attend, str]:
+def choose_backend(
+    windows: list[int], length: int, head_dim: int, device: torch.device, deterministic: bool = False
+) -> tuple[Attend, str]:
     """The first backend that is there and right for all windows of a model, and its name with those passed over."""
     passed = []
-    for name, make in _candidates():
+    for name, make in _candidates(deterministic):
         try:
             function = make()
             with torch.enable_grad():

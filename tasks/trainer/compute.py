@@ -92,10 +92,11 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise InputError(f"precision=bf16 needs an Ampere GPU (A100) or later, not {name}; take precision=fp32")
 
 
-def build_compute(model: GPT, precision: str, kernels: bool = True) -> Compute:
+def build_compute(model: GPT, precision: str, kernels: bool = True, deterministic: bool = False) -> Compute:
     """The way to compute a model that is on its device already. `kernels=False`: autograd on a GPU too, to debug.
 
-    Raises InputError when the device cannot compute in `precision` ("fp32", "bf16", "fp8").
+    `deterministic`: the same bits every time. Raises InputError when the device cannot compute in `precision` ("fp32", "bf16",
+    "fp8"), or so.
     """
     device = model.lm_head.weight.device
     check_precision(precision, device)
@@ -108,5 +109,10 @@ def build_compute(model: GPT, precision: str, kernels: bool = True) -> Compute:
     if device.type == "cuda" and precision != "fp32" and kernels and fusable:
         from tasks.trainer.fused import Fused  # needs Triton, which PyTorch for CPUs does not bring
 
-        return Fused(model, precision)
+        return Fused(model, precision, deterministic)
+    if deterministic and device.type == "cuda":
+        raise InputError(
+            "deterministic is true, but on a GPU autograd adds in any order: take precision=bf16 or fp8, compile=true, 3 "
+            "layers or more and as many key as query heads."
+        )
     return Plain(model, f"{device.type}, {precision}, autograd, PyTorch attention")

@@ -17,6 +17,7 @@ from tasks.trainer.fp8 import Fp8Products
 from tasks.trainer.kernels.heads import heads, heads_backward
 from tasks.trainer.kernels.loss import cross_entropy
 from tasks.trainer.kernels.rows import embed, embed_backward, mix_norm, mix_norm_backward, norm, norm_backward
+from tasks.trainer.kernels.scatter import order_of
 from tasks.trainer.model import GPT, QK_SCALE, SOFTCAP, VE_GATE_CHANNELS
 from tasks.trainer.products import Bf16Products, Products
 from tasks.trainer.storage import storage_of
@@ -46,14 +47,16 @@ class Saved:
 class Fused:
     """A model's computation on one CUDA GPU. Evaluation is in bf16 whatever the precision of training."""
 
-    def __init__(self, model: GPT, precision: str) -> None:
+    def __init__(self, model: GPT, precision: str, deterministic: bool = False) -> None:
         config = model.config
         self.model = model
         self.storage = storage_of(model)
         device = model.lm_head.weight.device
         self.evaluation = Bf16Products(self.storage)
         self.training = Fp8Products(self.evaluation) if precision == "fp8" else self.evaluation
-        self.attend, attention = choose_backend(config.windows, config.sequence_len, config.head_dim, device)
+        self.attend, attention = choose_backend(
+            config.windows, config.sequence_len, config.head_dim, device, deterministic
+        )
         self.one = torch.ones((), device=device)
         self.versions: dict[str, int] = {}
         self.description = f"{device.type}, {precision} products, fused kernels, attention by {attention}"
@@ -160,7 +163,7 @@ class Fused:
         losses, d_out = self._loss(out, targets.reshape(-1), scale / targets.numel())
         storage.ready(model.lm_head.weight)
 
-        layers, rows = config.n_layer, flat.numel()
+        layers, rows, order = config.n_layer, flat.numel(), order_of(flat)
         sums = torch.empty(layers + 1, 2, rows, dtype=torch.float32, device=out.device)
         backout = -model.backout_lambda[0]
         slots = products.slots
@@ -191,6 +194,7 @@ class Fused:
                 tokens.size(1),
                 values,
                 d_table,
+                order,
                 QK_SCALE,
                 slots("qkv", layer),
             )
@@ -207,7 +211,9 @@ class Fused:
             self._all_ready(*block.parameters())
             del saved, q, k, v, y, d_qkv, d_normed, d_y
         wte = model.transformer["wte"].weight
-        d_gate, d_smear = embed_backward(tokens, wte, model.smear_gate.weight, model.smear_lambda, d_x0, dx, grads[wte])
+        d_gate, d_smear = embed_backward(
+            tokens, wte, model.smear_gate.weight, model.smear_lambda, d_x0, dx, grads[wte], order
+        )
         products.finish()
         totals = sums.sum(-1)
         for parameter, gradient in (

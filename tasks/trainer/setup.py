@@ -75,7 +75,7 @@ def build(job: Job, sized: Sized, device: torch.device, *, initialize: bool = Tr
     if initialize:
         model.init_weights(job.experiment.seed)
     model.to(device)
-    compute = build_compute(model, training.precision, kernels=training.compile)
+    compute = build_compute(model, training.precision, training.compile, training.deterministic)
     return Learner(model, compute, build_optimizer(model, sized.plan))
 
 

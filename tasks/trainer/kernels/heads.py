@@ -6,6 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tasks.trainer.kernels.low import Slot, first_or, record, to_low
+from tasks.trainer.kernels.scatter import Order, add_rows
 
 EPSILON = tl.constexpr(torch.finfo(torch.float32).eps)
 
@@ -163,7 +164,7 @@ def _heads_backward(
     low_scale_ptr,
     amax_ptr,
     d_logit_ptr,
-    d_table_ptr,
+    gates_ptr,
     T,
     C,
     H,
@@ -215,7 +216,7 @@ def _heads_backward(
         embedding = tl.load(table_ptr + token * C + place, inside, 0.0).to(tl.float32)
         d_gate = tl.sum(dv * embedding, 1)
         tl.store(d_logit_ptr + row * H + h, d_gate * gate * (1 - gate / 3), h < H)
-        tl.atomic_add(d_table_ptr + token * C + place, gate[:, None] * dv, inside, sem="relaxed")
+        tl.store(gates_ptr + row * H + h, gate, h < H)
 
 
 def heads_backward(
@@ -227,12 +228,13 @@ def heads_backward(
     length: int,
     values: tuple[Tensor, Tensor, Tensor, Tensor] | None,
     d_table: Tensor | None,
+    order: Order,
     scale: float,
     slot: Slot | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Backward of `heads`: from attention's gradients (B, T, H, D), any strides as long as D is dense, to the products'.
 
-    `qkv` is what `heads` left. `d_table` (V, C) fp32 gets the value embedding's gradient added.
+    `qkv` is what `heads` left. `d_table` (V, C) fp32 gets the value embedding's gradient added, in the tokens' `order`.
     Returns: the gradient of qkv (M, 3 C), in fp8 with a slot, and of the gates before the sigmoid (M, H) fp32 where there are any.
     """
     dq, dk, dv = (_like_first(grads[0], grad) for grad in grads)
@@ -240,14 +242,16 @@ def heads_backward(
     count = channels // (2 * half)
     out = torch.empty_like(qkv, dtype=slot.dtype if slot else qkv.dtype)
     _, low_scale, amax = first_or(out, slot, rstd)
-    d_logit = torch.empty(rows, count, dtype=torch.float32, device=qkv.device) if values else None
+    d_logit, gates = torch.empty(2, rows, count, dtype=torch.float32, device=qkv.device) if values else (None, None)
     tokens, x, gate, table = values or (qkv, qkv, qkv, qkv)
     taps = gate.size(1) if values else 1
     _heads_backward[(rows,)](
         dq, dk, dv, dq.stride(1), dq.stride(2), qkv, cos, sin, rstd, tokens, x, x.stride(0), gate, table, out, low_scale, amax,
-        qkv if d_logit is None else d_logit, qkv if d_table is None else d_table, length, channels, count,
+        qkv if d_logit is None else d_logit, qkv if gates is None else gates, length, channels, count,
         values is not None, slot is not None, taps, scale, half, triton.next_power_of_2(count),
     )  # fmt: skip
+    if d_table is not None:
+        add_rows(d_table, order, dv.view(rows, count, 2 * half), gates)
     return out, d_logit
 
 

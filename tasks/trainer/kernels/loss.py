@@ -50,6 +50,6 @@ def cross_entropy(logits: Tensor, targets: Tensor, vocab_size: int, cap: float, 
     rows, padded = logits.shape
     losses = torch.empty(rows, dtype=torch.float32, device=logits.device)
     _cross_entropy[(rows,)](
-        logits, targets, losses, scale or 0.0, vocab_size, padded, cap, scale is not None, 4096, num_warps=8
+        logits, targets, losses, scale or 0.0, vocab_size, padded, cap, scale is not None, 4096, num_warps=16
     )
     return losses

@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tasks.trainer.kernels.low import NORM_LIMIT, Slot, first_or, store_low
+from tasks.trainer.kernels.scatter import Order, add_rows
 
 EPSILON = tl.constexpr(torch.finfo(torch.float32).eps)
 FIRST = 16
@@ -204,6 +205,7 @@ def mix_norm_backward(
         x, y, a, b, x if d_mixed is None else d_mixed, d_normed, extra_tensor, extra_scale,
         x if d_y_total is None else d_y_total, dx, sums, *first_or(low, slot, sums), rows, channels,
         d_mixed is not None, extra is not None, d_y_total is not None, slot is not None, triton.next_power_of_2(channels),
+        num_warps=2,
     )  # fmt: skip
     return dx, low
 
@@ -250,7 +252,7 @@ def _embed_backward(
     lambda_ptr,
     dx0_ptr,
     dx_ptr,
-    d_table_ptr,
+    d_row_ptr,
     d_logit_ptr,
     d_lambda_ptr,
     first_ptr,
@@ -288,14 +290,13 @@ def _embed_backward(
         d_unit += smear * _smear_sigmoid(after, gate_ptr, c, CHANNELS) * d_after
     tl.store(d_logit_ptr + row, d_logit)
     tl.store(d_lambda_ptr + row, d_lambda)
-    d_row = scale * (d_unit - unit * (tl.sum(d_unit * unit, 0) / C))
-    tl.atomic_add(d_table_ptr + token * C + c, d_row, inside, sem="relaxed")
+    tl.store(d_row_ptr + row * C + c, scale * (d_unit - unit * (tl.sum(d_unit * unit, 0) / C)), inside)
 
 
 def embed_backward(
-    tokens: Tensor, table: Tensor, gate: Tensor, smear: Tensor, d_x0: Tensor, d_x: Tensor, d_table: Tensor
+    tokens: Tensor, table: Tensor, gate: Tensor, smear: Tensor, d_x0: Tensor, d_x: Tensor, d_table: Tensor, order: Order
 ) -> tuple[Tensor, Tensor]:
-    """Backward of `embed` for the output gradient d_x0 + d_x; adds to `d_table` (fp32).
+    """Backward of `embed` for the output gradient d_x0 + d_x; adds to `d_table` (fp32), in the tokens' `order`.
 
     Returns: the gradients of gate (1, channels) and smear (1,), fp32.
     """
@@ -303,8 +304,10 @@ def embed_backward(
     d_logit = torch.empty(rows, dtype=torch.float32, device=table.device)
     d_lambda = torch.empty_like(d_logit)
     first = torch.empty(rows, taps, dtype=torch.float32, device=table.device)
+    d_rows = torch.empty(rows, channels, dtype=torch.float32, device=table.device)
     block = triton.next_power_of_2(channels)
     _embed_backward[(rows,)](
-        tokens, table, gate, smear, d_x0, d_x, d_table, d_logit, d_lambda, first, tokens.size(1), channels, taps, block
+        tokens, table, gate, smear, d_x0, d_x, d_rows, d_logit, d_lambda, first, tokens.size(1), channels, taps, block
     )
+    add_rows(d_table, order, d_rows[:, None])
     return (d_logit @ first).view_as(gate), d_lambda.sum().view_as(smear)

@@ -5,6 +5,7 @@ host, device). The latter are declared with `how(...)` and left out of `identity
 workers is the same arm.
 """
 
+import os
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -206,9 +207,10 @@ class Host(Spec):
         "that this machine keeps open.",
     )
     server: str = Field(
-        "http://127.0.0.1:4200/api",
+        default_factory=lambda: os.environ.get("PREFECT_API_URL", "http://127.0.0.1:4200/api"),
         pattern=r"^https?://[^\s/]+(/[^\s]*)?$",
-        description="Prefect API, as the host sees it (direct) or as this machine does (tunnel).",
+        description="Prefect API, as the host sees it (direct) or as this machine does (tunnel). Empty: the one that "
+        "runs this.",
     )
     tunnel_port: int = Field(4_300, ge=1, le=65_535, description="Port of the tunnel's end on the host's loopback.")
     work_pool: str = Field("gpu", min_length=1, description="Work pool that the worker serves.")

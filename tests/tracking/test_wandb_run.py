@@ -4,6 +4,7 @@ import json
 import logging
 import struct
 import sys
+import time
 
 import pytest
 from wandb.proto import wandb_internal_pb2
@@ -50,17 +51,24 @@ def log_records(data):
 
 
 def records(path):
-    """(run id, group, project) and history rows of an offline run's file."""
-    runs, rows = set(), []
-    for data in log_records(path.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        if record.WhichOneof("record_type") == "run":
-            runs.add((record.run.run_id, record.run.run_group, record.run.project))
-        if record.WhichOneof("record_type") == "history":
-            items = record.history.item
-            rows.append({(item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in items})
-    return runs, rows
+    """(run id, group, project) and history rows of an offline run's file, once W&B's service has written its last record."""
+    deadline = time.monotonic() + 30
+    while True:
+        runs, rows, ended = set(), [], False
+        for data in log_records(path.read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            kind = record.WhichOneof("record_type")
+            if kind == "run":
+                runs.add((record.run.run_id, record.run.run_group, record.run.project))
+            if kind == "history":
+                items = record.history.item
+                rows.append({(item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in items})
+            ended = ended or kind == "exit"
+        if ended:
+            return runs, rows
+        assert time.monotonic() < deadline, f"{path} has no record of the run's end"
+        time.sleep(0.1)
 
 
 def test_two_attempts_are_one_run_and_nothing_is_sent_twice(tmp_path, monkeypatch):

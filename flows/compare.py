@@ -104,7 +104,7 @@ def compare(
     show_loss_curve(store, [run for run, _ in runs], [whole.arm.name for _, whole in runs], name)
     facts = {run: store.find(f"runs/{run}/result").facts for run, _ in runs}
     show_scores(name, [{"run": run, "arm": whole.arm.name, "seed": whole.seed, **facts[run]} for run, whole in runs])
-    show_verdict(verdict, made.path / "report.html")
+    show_verdict(store, made, verdict)
     sentences = [pair["sentence"] for pair in verdict["comparisons"]]
     for sentence in sentences:
         log.info(sentence)

@@ -18,8 +18,15 @@ DEPLOYMENTS = PROJECT / "deployments"
 POOLS: dict[str, int | None] = {"cpu": None, "gpu": 1}
 """Work pools and how many runs each takes at a time. The cpu pool takes any number: an `experiment` waits in it for its
 children, so that a limit could be used up by runs which all wait. Preparation is limited by its queue instead."""
+DESCRIPTIONS = {
+    "cpu": "Preparation, experiments and comparisons that wait for their children, hosts: what needs no GPU.",
+    "gpu": "Training and scoring. Several hosts may serve it: raise its concurrency limit to their number.",
+}
 QUEUES = {"cpu": {"prepare": 1}}
 """Work queues besides `default`, with their concurrency limits: one preparation at a time, as it takes all cores."""
+
+SAMPLE, NO_SAMPLE = "FABRATING_SAMPLE", "file:///sample"
+"""Where the sample of a local stack lies, and what a server without one is told: a folder that is not there."""
 
 
 def version() -> str:
@@ -43,7 +50,13 @@ def create_pools(api: str) -> None:
             template = json.loads((DEPLOYMENTS / "pools" / f"{name}.json").read_text())
             with contextlib.suppress(ObjectNotFound):
                 limit = client.read_work_pool(name).concurrency_limit  # raised by hand where several hosts serve it
-            pool = WorkPoolCreate(name=name, type="process", base_job_template=template, concurrency_limit=limit)
+            pool = WorkPoolCreate(
+                name=name,
+                description=DESCRIPTIONS[name],
+                type="process",
+                base_job_template=template,
+                concurrency_limit=limit,
+            )
             client.create_work_pool(pool, overwrite=True)
             existing = client.request("POST", f"/work_pools/{name}/queues/filter", json={}).json()
             for queue, queue_limit in QUEUES.get(name, {}).items():
@@ -55,11 +68,13 @@ def create_pools(api: str) -> None:
 def deploy(api: str, environment: Mapping[str, str]) -> None:
     """Run `prefect deploy --all` on `deployments/prefect.yaml`, then put the automations there.
 
+    The demo's deployments read the sample that FABRATING_SAMPLE names; a server without one has them all the same.
     Raises InputError with Prefect's message when that fails.
     """
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     command += ["--prefect-file", "deployments/prefect.yaml"]
-    result = subprocess.run(command, cwd=PROJECT, env=dict(environment), capture_output=True, text=True, check=False)
+    environment = {SAMPLE: NO_SAMPLE, **environment}
+    result = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
     if result.returncode:
         lines = [line.strip() for line in (result.stdout + result.stderr).splitlines() if line.strip()]
         raise InputError(f"The deployments could not be put onto the server: {lines[-1] if lines else 'no message'}")

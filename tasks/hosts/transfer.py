@@ -301,7 +301,7 @@ def move(
 ) -> Moved:
     """`transfer` for roots that may be blob stores (`az://...`): those are read and written by the machine at the other end.
 
-    A host at the other end must be provisioned. Raises InputError when both roots are blob stores.
+    A host at the other end must be provisioned. Raises InputError when it is not, and when both roots are blob stores.
     """
     stores = [_is_store(source_root), _is_store(target_root)]
     if not any(stores):
@@ -316,6 +316,11 @@ def move(
     if isinstance(machine, Remote):
         folder = identify(machine, machine.host.folder).folder
         there = place(machine, root).root
+        if machine.run('[ -x "$1/venv/bin/python" ] && [ -f "$1/secrets.env" ]', folder, check=False).status:
+            raise InputError(
+                f"{machine.label} has no worker in {folder}, which {url} is reached by: run gpu-host for it, or move by way of a "
+                "folder of this machine."
+            )
         seen = machine.run(BULK, folder, action, url, name, there, timeout=BULK_SECONDS)
         result = json.loads(seen.out.splitlines()[-1])
     else:

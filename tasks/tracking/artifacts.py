@@ -112,8 +112,11 @@ def scores_table(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def verdict_markdown(verdict: Mapping[str, Any], report: str | None = None) -> str:
-    """The sentences of a verdict, the arms, and the pairs with their intervals. `report`: address of the HTML page."""
+def verdict_markdown(verdict: Mapping[str, Any], report: str | None = None, fetch: str | None = None) -> str:
+    """The sentences of a verdict, the arms, and the pairs with their intervals.
+
+    `report`: address of the HTML page; `fetch`: the command that brings it to another machine.
+    """
     lines = [f"## Verdict of {_cell(verdict['name'])}", ""]
     lines += [f"**{_cell(pair['sentence'])}**\n" for pair in verdict["comparisons"]]
     lines += ["| arm | bits per byte | by seed |", "| --- | ---: | --- |"]
@@ -140,6 +143,8 @@ def verdict_markdown(verdict: Mapping[str, Any], report: str | None = None) -> s
     lines[-1] += f"documents in {held['clusters']:,} {held['clusters_are']}."
     if report:
         lines += ["", f"Report: `{report}`"]
+    if fetch:
+        lines += ["", f"On another machine: `{fetch}`"]
     return "\n".join(lines) + "\n"
 
 

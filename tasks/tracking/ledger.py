@@ -84,7 +84,7 @@ def open_entry(
                 "started": now,
                 "finished": None,
                 "state": "running",
-                "host": socket.gethostname(),
+                "host": os.environ.get("FABRATING_WORKER") or socket.gethostname(),
                 "machine": machine(),
                 "pid": os.getpid(),
                 "gpus": training.gpus,

@@ -11,6 +11,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from tasks import show
 from tasks.spec import Experiment
+from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 from tasks.tracking import artifacts
 from tasks.tracking.estimate import Estimate
@@ -64,10 +65,11 @@ def show_core(run: str, facts: Mapping[str, Any]) -> None:
         create_table_artifact(rows, key=show.key("core", run), description="Accuracy; centered: 0 is guessing")
 
 
-def show_verdict(verdict: Mapping[str, Any], report: Path) -> None:
-    """Which arm is better, by how much, how sure; and where the report lies."""
-    text = artifacts.verdict_markdown(verdict, report.as_uri())
-    _markdown(f"verdict-{verdict['name']}", text, "Verdict")
+def show_verdict(root: Root, made: Artifact, verdict: Mapping[str, Any]) -> None:
+    """Which arm is better, by how much, how sure; and where the report of the verdict's artifact `made` lies."""
+    fetch = f"fabrating report {made.path.name} --root {root.url}" if root.remote else None
+    text = artifacts.verdict_markdown(verdict, (made.path / "report.html").as_uri(), fetch)
+    _markdown(f"verdict-{verdict['name']}", text, " ".join(pair["sentence"] for pair in verdict["comparisons"]))
 
 
 def metrics_file(root: Root, run: str) -> Path:

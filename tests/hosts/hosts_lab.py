@@ -202,7 +202,9 @@ class Lab:
         self.folder = Path(
             tempfile.mkdtemp(prefix="fabrating-lab-")
         )  # pytest's own folders are closed to other accounts
-        self.prefix = f"10.{200 + os.getpid() % 50}"
+        taken = call("ip", "-o", "addr").stdout  # by labs of other test sessions on this machine
+        numbers = (200 + (os.getpid() + i) % 50 for i in range(50))
+        self.prefix = next(f"10.{number}" for number in numbers if f" 10.{number}." not in taken)
         self.hosts: list[Host] = []
         self.bridges: dict[int, str] = {}
         self.key = self.folder / "client_key"

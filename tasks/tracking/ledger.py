@@ -118,7 +118,7 @@ def finish(
             attempt.update(state=state, finished=time.time(), error=error)
         measured = facts if facts is not None else last_metrics(root.path(f"runs/{run}") / "metrics.jsonl")
         entry.update({key: measured[key] for key in RESULTS if measured.get(key) is not None})
-        entry["step"] = measured.get("steps", measured.get("step", entry.get("step")))
+        entry["step"] = measured.get("step" if facts is None else "steps", entry.get("step"))
         entry.update(state=state, error=error)
         return entry
 

@@ -137,7 +137,8 @@ def test_containers_of_one_host_are_machines_of_their_own():
 
 def test_a_failed_run_keeps_what_it_had_reached(root):
     run = opened(root)
-    metrics(root, run, {"step": 40, "kind": "train", "time": time.time(), "tokens": 400, "loss": 3.0})
+    start = {"step": 0, "kind": "event", "time": time.time(), "event": "start", "steps": 500}  # so many are to come
+    metrics(root, run, start, {"step": 40, "kind": "train", "time": time.time(), "tokens": 400, "loss": 3.0})
     entry = ledger.finish(root, run, "failed", error="no space left")
     assert (entry["step"], entry["tokens"], entry["error"]) == (40, 400, "no space left")
 

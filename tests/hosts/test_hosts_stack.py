@@ -1,7 +1,8 @@
-"""With a real Prefect server: a bare account becomes an online worker that runs work, through a cut, and is removed."""
+"""With a real Prefect server: a bare account becomes an online worker that trains an arm, through a cut, and is removed."""
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from infra.deploy import create_pools, deploy
 from tasks.spec import Host
 from tests.hosts.hosts_lab import Lab, parameters
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 PROJECT = Path(__file__).resolve().parents[2]
+STEPS = 700
 
 
 def call(api: str, method: str, path: str, body: object = None) -> object:
@@ -84,11 +87,20 @@ def workers(api: str) -> dict[str, str]:
     return {one["name"]: one["status"] for one in call(api, "POST", "/work_pools/gpu/workers/filter", {})}
 
 
-def test_bare_account_to_online_worker_and_back(lab: Lab, prefect: tuple[str, dict[str, str]]) -> None:
+TRAIN = {
+    **{"depth": 2, "sequence_length": 256, "window_pattern": "L", "batch_tokens": 256, "tokens": 256 * STEPS},
+    **{"precision": "fp32", "device": "cpu", "wandb": "disabled", "eval_every": 10_000, "save_every": 100},
+}
+PREPARE = """cd "fab rating" && venv/bin/fabrating prepare "$HOME/raw" --root "$HOME/root" --share 0.8 --sequence-length 256 \\
+    --json --set holdout_documents=40 --set holdout_fraction=0.1 --set vocab_size=512 --set documents_per_shard=64"""
+
+
+def test_bare_account_to_online_worker_and_back(lab: Lab, prefect: tuple[str, dict[str, str]], sample: Path) -> None:
     api, environment = prefect
     machine = lab.host("worker")
     host: Host = parameters(machine, server=api, tunnel_port=4302)
-    call(api, "POST", "/work_pools/", {"name": "gpu", "type": "process", "concurrency_limit": 1})
+    create_pools(api)
+    deploy(api, environment)
     first = run_flow(environment, "gpu_host", host=host.model_dump())
     assert set(first["changed"]) >= {"environment", "fabrating", "secrets", "smoke", "way-back", "worker"}
     assert workers(api) == {"worker": "ONLINE"}
@@ -98,35 +110,33 @@ def test_bare_account_to_online_worker_and_back(lab: Lab, prefect: tuple[str, di
     assert "worker of the pool gpu" in reports[0]["data"]
     assert "steps of a d1 model on cpu" in reports[0]["data"]
 
-    # The worker takes work: a run that sleeps, with the link cut for longer than a poll in the middle.
-    flow = call(api, "POST", "/flows/", {"name": "rest"})
-    deployment = call(
-        api,
-        "POST",
-        "/deployments/",
-        {
-            "name": "here",
-            "flow_id": flow["id"],
-            "work_pool_name": "gpu",
-            "entrypoint": "rest.py:rest",
-            "path": ".",
-            "pull_steps": [],
-            "job_variables": {"working_dir": str(machine.home)},
-        },
-    )
-    code = "import time\nfrom prefect import flow\n@flow\ndef rest():\n    time.sleep(25)\n    open('slept', 'w').write('well')\n"
-    machine.run(f"cat >rest.py <<'CODE'\n{code}CODE")
-    run = call(api, "POST", f"/deployments/{deployment['id']}/create_flow_run", {"name": "sleeper"})
+    # The worker trains an arm: the link is cut for longer than a poll in the middle, and training goes on meanwhile.
+    shared = machine.folder / "raw"
+    shutil.copytree(sample, shared)
+    call_host = f"cp -r '{shared}' raw && {PREPARE}"
+    arm = json.loads(machine.run(call_host))["arm"]
+    deployment = call(api, "GET", "/deployments/name/train/train")
+    body = {"parameters": {"arm": arm, "train": TRAIN, "root": f"{machine.home}/root"}}
+    run = call(api, "POST", f"/deployments/{deployment['id']}/create_flow_run", body)
 
     def state() -> str:
-        return call(api, "GET", f"/flow_runs/{run['id']}")["state"]["type"]
+        found = call(api, "GET", f"/flow_runs/{run['id']}")["state"]
+        return found["type"] if found["type"] != "FAILED" else found["message"]
 
-    assert until(120, lambda: state() == "RUNNING")
+    def step() -> int:
+        lines = machine.run("cat root/runs/*/metrics.jsonl 2>/dev/null || true").splitlines()
+        return max((json.loads(line)["step"] for line in lines), default=0)
+
+    assert until(120, lambda: step() > STEPS // 20), state()
     machine.cut()
-    time.sleep(15)
+    before = step()
+    time.sleep(12)
+    assert before < step() < STEPS
     machine.mend()
-    assert until(180, lambda: state() == "COMPLETED"), state()
-    assert machine.run("cat slept") == "well"
+    assert until(240, lambda: state() == "COMPLETED"), state()
+    assert step() == STEPS
+    shown = call(api, "POST", "/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}})
+    assert any("bits per byte" in str(artifact["data"]) for artifact in shown)
 
     removed = run_flow(environment, "remove_host", host=host.model_dump())
     assert set(removed["changed"]) == {"worker", "way-back", "files", "pool"}

@@ -27,8 +27,15 @@ def by_stage(answers: Sequence[Answer], reference: ArmRun) -> dict[str, Counter[
 def read_again(answers: Sequence[Answer], at: float, finished: set[str], reference: dict[str, Counter[Read]]) -> int:
     """Bytes read after `at` that only stages which were `finished` then need: 0 if all went on in place.
 
-    A stage that had not finished may read again: a file whose read was broken off counts as not read.
+    A stage that had not finished may read again: a file whose read was broken off counts as not read. It may read parts of
+    its ranges, too: of an answer that breaks off, the client asks for the rest.
     """
-    allowed = {read for stage, needed in reference.items() if stage not in finished for read in needed}
-    again = {read: count for read, count in reads(answers, at).items() if read not in allowed}
+    allowed = [read for stage, needed in reference.items() if stage not in finished for read in needed]
+    again = {
+        read: count for read, count in reads(answers, at).items() if not any(_within(read, one) for one in allowed)
+    }
     return sum((end - start) * count for (_, start, end), count in again.items())
+
+
+def _within(read: Read, other: Read) -> bool:
+    return read[0] == other[0] and other[1] <= read[1] and read[2] <= other[2]

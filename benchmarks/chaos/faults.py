@@ -164,6 +164,14 @@ def server_killed(harm: Harm) -> None:
     harm.rig.start_server()
 
 
+@kind("kill -9 of the Prefect server in mid-training, back after eleven minutes")
+def server_away(harm: Harm) -> None:
+    harm.in_training()
+    harm.rig.kill("server")
+    time.sleep(660)
+    harm.rig.start_server()
+
+
 @kind("PostgreSQL stopped, back after 10 to 20 s")
 def database_stopped(harm: Harm) -> None:
     harm.anywhere()

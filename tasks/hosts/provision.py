@@ -199,7 +199,7 @@ def _smoke(setup: Setup) -> str:
     return _smoke_text(setup)
 
 
-SMOKE = """cd "$1" && exec "$1/venv/bin/python" -m tasks.hosts.smoke "$1/state/smoke" "$2" """
+SMOKE = """cd "$1" && exec "$1/venv/bin/python" -m tasks.hosts.smoke "$1/tmp/smoke" "$2" """
 
 
 def _smoke_text(setup: Setup) -> str:

@@ -106,6 +106,8 @@ def test_bare_account_to_online_worker_and_back(lab: Lab, prefect: tuple[str, di
     assert workers(api) == {"worker": "ONLINE"}
     again = run_flow(environment, "gpu_host", host=host.model_dump())
     assert again["changed"] == []
+    machine.run("echo 'of older code' >'fab rating/state/smoke'")
+    assert run_flow(environment, "gpu_host", host=host.model_dump())["changed"] == ["smoke"]
     reports = call(api, "POST", "/artifacts/filter", {"artifacts": {"key": {"any_": ["host-worker"]}}})
     assert "worker of the pool gpu" in reports[0]["data"]
     assert "steps of a d1 model on cpu" in reports[0]["data"]

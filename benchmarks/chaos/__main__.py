@@ -54,6 +54,7 @@ class Reference:
     left: Left
     steps: int
     preparing: float
+    reading: float
     reads: dict[str, Counter[Read]]
 
 
@@ -115,7 +116,8 @@ def undisturbed(parts: Rig) -> Reference:
     packed = first.made("arms/*/packed/*/manifest.json")[0].stat().st_mtime
     steps = first.step()
     say(f"undisturbed: {time.time() - began:.0f} s, of which {packed - working:.1f} s in prepare; {steps} steps")
-    return Reference(first.left(), steps, packed - working, by_stage(parts.proxy.answers, first))
+    reading = max(first.stages().values()) - working
+    return Reference(first.left(), steps, packed - working, reading, by_stage(parts.proxy.answers, first))
 
 
 def disturbed(parts: Rig, kind: Kind, number: int, draw: random.Random, reference: Reference) -> Outcome:
@@ -129,7 +131,7 @@ def disturbed(parts: Rig, kind: Kind, number: int, draw: random.Random, referenc
             parts.blob_port, SAMPLE_CONTAINER, root.name, next((parts.home / "sample").rglob("*.parquet")).parent
         )
     run = ArmRun(parts.server, root, source, patience=100.0 if parts.quick else 150.0)
-    harm = Harm(parts, run, draw, reference.steps, reference.preparing)
+    harm = Harm(parts, run, draw, reference.steps, reference.preparing, reference.reading)
     try:
         with small_disk(root) if kind.small_disk else contextlib.nullcontext():
             run.start()

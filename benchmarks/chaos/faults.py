@@ -36,6 +36,8 @@ class Harm:
     """Steps of the undisturbed training."""
     preparing: float
     """Seconds that the undisturbed preparation works."""
+    reading: float
+    """Seconds of those until it has read all that it wants of the store."""
     at: float = 0.0
     moment: str = ""
     seen: int = 0
@@ -338,7 +340,7 @@ def _restart(rig: Rig, pool: str) -> None:
 def _store(harm: Harm, trouble: str, duration: float, **options: float) -> None:
     """Trouble with the store from a random moment of the preparation on; it counts from the first request that meets it."""
     run = harm.run.running("prepare")
-    pause = harm.random.uniform(0.0, 0.5 * harm.preparing)
+    pause = harm.random.uniform(0.0, 0.5 * harm.reading)
     began = time.time() + pause
     time.sleep(pause)
     with harm.rig.proxy.trouble(trouble, **options):

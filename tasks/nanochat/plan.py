@@ -43,9 +43,13 @@ class Plan:
 def plan_run(training: Training, rows: int, vocab_size: int, gpus: tuple[Gpu, ...]) -> Plan:
     """The plan of a training on `rows` packed rows; `gpus` is empty for a CPU.
 
-    Raises InputError when the budget exceeds the rows or does not fill a batch, and when batch, micro-batch and number of
-    ranks do not divide each other.
+    Raises InputError when the budget exceeds the rows or does not fill a batch, when batch, micro-batch and number of
+    ranks do not divide each other, and when it is to be deterministic.
     """
+    if training.deterministic:
+        raise InputError(
+            "deterministic is true, but nanochat's kernels add in any order: leave it out, or set builtin."
+        )
     length = training.sequence_length
     config = ModelConfig.of_depth(training.depth, vocab_size, length, training.window_pattern)
     budget = rows * length if training.tokens is None else training.tokens

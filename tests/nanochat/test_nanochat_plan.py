@@ -66,6 +66,7 @@ def test_the_measured_run_is_planned_as_measured() -> None:
         ({"batch_tokens": 1_048_576}, "does not fill one batch"),
         ({"batch_tokens": 16_384, "micro_batch": 3}, "choose a divisor"),
         ({"depth": 64, "batch_tokens": 16_384}, "lower depth"),
+        ({"deterministic": True}, "leave it out"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_starts(changes: dict, words: str) -> None:

@@ -20,9 +20,15 @@ def _halves(x, M: tl.constexpr, N: tl.constexpr):
 
 
 @triton.jit
+def _sqrt(x):
+    """The square root as the hardware has it; what is below 1e-38 counts as 0, which spares three operations an element."""
+    return tl.inline_asm_elementwise("sqrt.approx.ftz.f32 $0, $1;", "=r,r", [x], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
 def _finish(
     x,
-    h_desc,
+    h,
     out_desc,
     turned_desc,
     row,
@@ -35,8 +41,8 @@ def _finish(
 ):
     """Squared ReLU of a tile, or (backward) the tile times the derivative, stored. Returns each row's largest magnitude."""
     if BACKWARD:
-        h = h_desc.load([row, column]).to(tl.float32)
-        x *= scale * 2 * tl.sqrt(h * h_inverse) if LOW else 2 * tl.sqrt(h)
+        h = h.to(tl.float32)
+        x *= scale * 2 * _sqrt(h * h_inverse) if LOW else 2 * _sqrt(h)
     else:
         x = tl.maximum(x * scale if LOW else x, 0.0)
         x *= x
@@ -89,8 +95,10 @@ def _product_relu2(
             sums = tl.dot(a_desc.load([row, k * BLOCK_K]), b_desc.load([column, k * BLOCK_K]).T, sums)
         left, right = _halves(sums, BLOCK_M, BLOCK_N)
         half = column + BLOCK_N // 2
-        top = _finish(left, h_desc, out_desc, turned_desc, row, column, scale, h_inverse, low_scale, BACKWARD, LOW)
-        other = _finish(right, h_desc, out_desc, turned_desc, row, half, scale, h_inverse, low_scale, BACKWARD, LOW)
+        h_left = h_desc.load([row, column]) if BACKWARD else left
+        h_right = h_desc.load([row, half]) if BACKWARD else right
+        top = _finish(left, h_left, out_desc, turned_desc, row, column, scale, h_inverse, low_scale, BACKWARD, LOW)
+        other = _finish(right, h_right, out_desc, turned_desc, row, half, scale, h_inverse, low_scale, BACKWARD, LOW)
         tops = tl.maximum(tops, tl.maximum(top, other))
     if LOW:
         record(amax_ptr, tl.max(tops))

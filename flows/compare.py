@@ -17,7 +17,7 @@ from tasks.store.names import arm_id, run_id
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tokens import steps as tokens
 from tasks.tracking.estimate import Estimate, batch_tokens, estimate, total
-from tasks.tracking.ledger import commit, entries, find, spread_between_seeds
+from tasks.tracking.ledger import commit, entries, find, other_code, source, spread_between_seeds
 from tasks.tracking.report import write_verdict
 from tasks.tracking.steps import show_estimate, show_loss_curve, show_scores, show_verdict
 from tasks.tracking.wandb_verdict import send_verdict
@@ -126,18 +126,17 @@ def _require_matched(
 
 
 def _require_same_code(store: Root, runs: Sequence[str], allow: Sequence[str]) -> None:
-    """Runs that are complete were trained by the commit that is to train the others, as far as the ledger knows."""
-    now = commit()
-    known = {run: entry["attempts"][-1]["commit"] for run in runs if (entry := find(store, run))}
-    other = {
-        run: then for run, then in known.items() if then and now and then != now and store.find(f"runs/{run}/result")
-    }
-    if other and "commit" not in allow:
-        run, then = next(iter(other.items()))
-        raise InputError(
-            f"{run} was trained by commit {then}, the missing runs would be by {now}: allow the difference by name (allow: commit), or "
-            f"delete runs/{run} to train it again."
-        )
+    """Runs that are complete were trained by the code that is to train the others, as far as the ledger knows."""
+    now = {"commit": commit(), "source": source()}
+    for run in runs:
+        entry = find(store, run) if store.find(f"runs/{run}/result") else None
+        other = other_code(entry["attempts"][-1], now) if entry else None
+        if other and "commit" not in allow:
+            then, would = other.split(" against ")
+            raise InputError(
+                f"{run} was trained by the code {then}, the missing runs would be by {would}: allow the difference by name (allow: commit), or "
+                f"delete runs/{run} to train it again."
+            )
 
 
 def _prepare(store: Root, arms: Sequence[Arm], ids: Mapping[str, str], data: Pool, train: Training, root: str) -> None:

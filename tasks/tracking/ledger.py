@@ -12,6 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import variance
 from typing import Any, Literal
@@ -20,7 +21,7 @@ import psutil
 
 from tasks.errors import DamagedError, InputError
 from tasks.spec import Experiment, Training
-from tasks.store.artifact import code_version, locked, write_atomic
+from tasks.store.artifact import code_version, fingerprint, locked, sha256_file, write_atomic
 from tasks.store.machine import machine
 from tasks.store.names import run_id as name_of_run
 from tasks.store.root import Root
@@ -28,6 +29,8 @@ from tasks.tracking.metrics import last_metrics
 
 State = Literal["running", "completed", "interrupted", "failed", "cancelled"]
 ENTRY = "run.json"
+DECIDING = ("corpus", "tokens", "trainer", "nanochat")
+"""The rooms whose code decides what a run scores."""
 SILENT_AFTER = 15 * 60  # seconds; compiling and a large evaluation each take a few minutes without a new line
 RESULTS = (
     "bpb",
@@ -91,6 +94,7 @@ def open_entry(
                 "dollars_per_gpu_hour": training.dollars_per_gpu_hour,
                 "code": code_version(),
                 "commit": commit(),
+                "source": source(),
                 "flow_run": flow_run,
             }
         )
@@ -181,6 +185,26 @@ def commit() -> str | None:
         head = _git(here, "rev-parse", "--short=10", "HEAD").strip()
         return head + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no").strip() else "")
     return None
+
+
+@cache
+def source() -> str:
+    """Ten hexadecimal digits of the modules that prepare, train and score: alike in a checkout and where its wheel is installed."""
+    tasks = Path(__file__).resolve().parents[1]
+    modules = sorted([tasks / "spec.py", *(path for room in DECIDING for path in (tasks / room).rglob("*.py"))])
+    return fingerprint([[path.relative_to(tasks).as_posix(), sha256_file(path)] for path in modules])
+
+
+def other_code(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
+    """In what the code of two attempts differs, "x against y"; None where it does not, or is not known of both.
+
+    By the modules where they are known of both: a commit that leaves them as they were is no difference.
+    """
+    field = next((field for field in ("source", "commit") if a.get(field) and b.get(field)), None)
+    if field is None or a[field] == b[field]:
+        return None
+    shown = "commit" if a.get("commit") and b.get("commit") and a["commit"] != b["commit"] else field
+    return f"{a[shown]} against {b[shown]}"
 
 
 def _git(directory: Path, *arguments: str) -> str:

@@ -282,7 +282,7 @@ def _matched(verdict: Mapping[str, Any], run: Run) -> Html:
         "tokens": f"{count(verdict['tokens'])} trained tokens",
         "training": f"engine {training['engine']}, depth {training['depth']}, {training['precision']}, schedule",
         "code": f"version {verdict['code']} of the code",
-        "commit": "commit of the code, where it is known",
+        "commit": "the code that trained, where it is known",
     }
     unequal = {path.split(".")[0] for path in allowed}
     equal = f"Equal between all runs: {'; '.join(text for path, text in shared.items() if path not in unequal)}."

@@ -13,6 +13,7 @@ from tasks.errors import InputError
 from tasks.spec import Experiment
 from tasks.store.artifact import Manifest
 from tasks.store.root import Root
+from tasks.tracking.ledger import other_code
 
 SELECTION = {f"arm.{field}" for field in ("name", "select", "share", "tokens", "temperature", "seed")}
 ORDER = "arm.order"
@@ -32,15 +33,15 @@ def differences(a: Experiment, b: Experiment) -> dict[str, str]:
 def differences_of_runs(root: Root, a: Manifest, b: Manifest) -> dict[str, str]:
     """The same for two finished runs, by their results' manifests; and pool, holdout, tokenizer, trained tokens, code.
 
-    `commit` is compared where the ledger knows it of both, as "which commit trained it".
+    `commit` is whether the ledger knows that other code trained the one than the other.
     """
     found = _differences(a.spec, b.spec)
     for name in INPUTS:
         found |= _compared(name, a.inputs.get(name), b.inputs.get(name))
     for name in FACTS:
         found |= _compared(name, a.facts.get(name), b.facts.get(name))
-    commits = [_commit(root, manifest.name) for manifest in (a, b)]
-    return found | (_compared("commit", *commits) if all(commits) else {})
+    other = other_code(*(_last_attempt(root, manifest.name) for manifest in (a, b)))
+    return found | ({"commit": other} if other else {})
 
 
 def require_matched(
@@ -100,12 +101,9 @@ def _shown(value: Any) -> str:
     return "nothing" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _commit(root: Root, result: str) -> str | None:
-    """The commit of the attempt that finished a run, as its ledger entry says, or None."""
+def _last_attempt(root: Root, result: str) -> dict[str, Any]:
+    """The attempt that finished a run, as its ledger entry says, or {}."""
     name = f"{result.rsplit('/', 1)[0]}/run.json"
     path = root.path(name)
     raw = path.read_bytes() if path.is_file() else root.remote.read_if_exists(name) if root.remote else None
-    if raw is None:
-        return None
-    attempts = json.loads(raw).get("attempts") or [{}]
-    return attempts[-1].get("commit")
+    return (json.loads(raw).get("attempts") or [{}])[-1] if raw is not None else {}

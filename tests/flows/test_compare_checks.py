@@ -50,15 +50,17 @@ def test_a_factor_that_is_meant_is_allowed():
     compare._require_matched(arms, [1, 2], Pool(), Training(), ["arm.order"])
 
 
-def test_runs_of_another_commit_are_not_mixed_in_unless_allowed(tmp_path, monkeypatch):
+def test_runs_of_other_code_are_not_mixed_in_unless_allowed(tmp_path, monkeypatch):
     root = Root(tmp_path)
     run = ledger.open_entry(root, Experiment(arm=TOP), "pool", "top-arm")["run"]
     ledger.finish(root, run, "completed", facts={})
     root.build(f"runs/{run}/result", lambda work: None, spec={})
     compare._require_same_code(root, [run, "not-yet"], [])
     monkeypatch.setattr(compare, "commit", lambda: "0123456789")
+    compare._require_same_code(root, [run, "not-yet"], [])  # a commit that left the trainer as it was
+    monkeypatch.setattr(compare, "source", lambda: "abcdefabcd")
     with pytest.raises(
-        InputError, match=f"{run} was trained by commit .*, the missing runs would be by 0123456789.*allow: commit"
+        InputError, match=f"{run} was trained by the code .*, the missing runs would be by 0123456789.*allow: commit"
     ):
         compare._require_same_code(root, [run, "not-yet"], [])
     compare._require_same_code(root, [run, "not-yet"], ["commit"])

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -141,6 +142,19 @@ def test_a_failed_run_keeps_what_it_had_reached(root):
     metrics(root, run, start, {"step": 40, "kind": "train", "time": time.time(), "tokens": 400, "loss": 3.0})
     entry = ledger.finish(root, run, "failed", error="no space left")
     assert (entry["step"], entry["tokens"], entry["error"]) == (40, 400, "no space left")
+
+
+def test_code_is_known_by_its_modules_wherever_they_lie(root, tmp_path):
+    shutil.copytree(Path(ledger.__file__).parents[1], tmp_path / "elsewhere" / "tasks")
+    command = [sys.executable, "-c", "from tasks.tracking import ledger; print(ledger.source(), ledger.commit())"]
+    say = lambda: subprocess.run(  # noqa: E731
+        command, cwd=tmp_path / "elsewhere", check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert say() == [ledger.source(), "None"]
+    opened(root)
+    assert ledger.entries(root)[0]["attempts"][0]["source"] == ledger.source()
+    (tmp_path / "elsewhere" / "tasks" / "trainer" / "model.py").open("a").write("\n")
+    assert say()[0] != ledger.source()
 
 
 def test_unknown_runs_and_damaged_entries_are_named(root):

@@ -76,12 +76,20 @@ def test_runs_are_compared_by_what_they_read_and_did(bench):
     assert found == {"evaluation": "eval against other", "tokens": "1,000,000 against 7", "code": "0.1.0 against 0.2.0"}
 
 
-def test_commits_are_compared_where_the_ledger_knows_both(bench):
+@pytest.mark.parametrize(
+    ("first", "second", "found"),
+    [
+        ({"commit": "aaa"}, {"commit": None}, {}),
+        ({"commit": "aaa"}, {"commit": "bbb"}, {"commit": "aaa against bbb"}),
+        ({"commit": "aaa", "source": "s"}, {"commit": "bbb", "source": "s"}, {}),  # the documentation changed
+        ({"commit": None, "source": "s"}, {"commit": "bbb", "source": "t"}, {"commit": "s against t"}),  # from a wheel
+        ({"commit": "aaa+", "source": "s"}, {"commit": "aaa+", "source": "t"}, {"commit": "s against t"}),
+    ],
+)
+def test_the_code_is_compared_by_what_the_ledger_knows_of_both(bench, first, second, found):
     runs = [bench.run("top16", 1), bench.run("rand16", 1)]
     a, b = (manifest(bench, run) for run in runs)
-    bench.root.path(f"runs/{runs[0]}/run.json").write_text(json.dumps({"attempts": [{"commit": "aaa"}]}))
-    assert differences_of_runs(bench.root, a, b) == {}
-    bench.root.path(f"runs/{runs[1]}/run.json").write_text(
-        json.dumps({"attempts": [{"commit": "x"}, {"commit": "bbb"}]})
-    )
-    assert differences_of_runs(bench.root, a, b) == {"commit": "aaa against bbb"}
+    for run, attempt in zip(runs, (first, second), strict=True):
+        path = bench.root.path(f"runs/{run}/run.json")
+        path.write_text(json.dumps({"attempts": [{"commit": "x", "source": "x"}, attempt]}))
+    assert differences_of_runs(bench.root, a, b) == found

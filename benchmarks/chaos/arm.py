@@ -14,7 +14,7 @@ from tasks.trainer import metrics
 from tasks.trainer.checkpoint import load_tensors, steps_of
 
 DEPLOYMENT = "experiment/top16"
-ARM = {"name": "top16", "select": "top", "share": 0.12, "order": "best-first", "documents_per_shard": 32}
+ARM = {"name": "top16", "select": "top", "share": 0.3, "order": "best-first", "documents_per_shard": 32}
 DATA = {"name": "sample", "holdout_documents": 40, "holdout_fraction": 0.1, "vocab_size": 512}
 TRAIN = {
     **{"depth": 1, "sequence_length": 64, "window_pattern": "L", "batch_tokens": 128, "precision": "fp32"},

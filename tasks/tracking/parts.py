@@ -86,7 +86,9 @@ def speed_and_cost(runs: Labelled) -> Html:
             figure("Tokens per second.", charts.throughput_svg(files, labels)),
             figure("Model FLOPs utilization, percent of the device's peak.", charts.mfu_svg(files, labels)),
         ),
-        element("div", table(head, rows, [1, *range(4, len(head))]), class_="card", style="margin-top:16px"),
+        element(
+            "div", table(head, rows, [1, *range(4, len(head))], stacked=True), class_="card", style="margin-top:16px"
+        ),
         element("p", f"All runs together: {dollars(sum(total))}, by the ledger's hours and price.", class_="quiet")
         if len(total) > 1
         else "",

@@ -236,7 +236,7 @@ def _arms(verdict: Mapping[str, Any], runs: Mapping[str, Run], series: Mapping[s
             [name, chosen, count(facts.get("documents")), byte_size(facts.get("bytes")), f"{arm['bpb']:.4f}", seeds]
         )
     head = ["Arm", "Selection", "Documents", "Text", "Bits per byte", "By seed"]
-    return section("Arms", card(table(head, rows, [2, 3, 4])))
+    return section("Arms", card(table(head, rows, [2, 3, 4], stacked=True)))
 
 
 def _taken(runs: Mapping[str, Run], pairs: Sequence[Mapping[str, Any]], series: Mapping[str, int]) -> Html:
@@ -270,7 +270,7 @@ def _attempts(entry: Mapping[str, Any]) -> Html:
             [i, attempt["state"], attempt["host"], attempt["gpus"], spent, code(attempt["commit"] or attempt["code"])]
         )
     head = ["Attempt", "State", "Host", "GPUs", "Time", "Commit"]
-    return section("Attempts", card(table(head, rows))) if rows else Html("")
+    return section("Attempts", card(table(head, rows, stacked=True))) if rows else Html("")
 
 
 def _matched(verdict: Mapping[str, Any], run: Run) -> Html:

@@ -54,7 +54,6 @@ class Reference:
     left: Left
     steps: int
     preparing: float
-    reading: float
     reads: dict[str, Counter[Read]]
 
 
@@ -116,8 +115,7 @@ def undisturbed(parts: Rig) -> Reference:
     packed = first.made("arms/*/packed/*/manifest.json")[0].stat().st_mtime
     steps = first.step()
     say(f"undisturbed: {time.time() - began:.0f} s, of which {packed - working:.1f} s in prepare; {steps} steps")
-    reading = max(first.stages().values()) - working
-    return Reference(first.left(), steps, packed - working, reading, by_stage(parts.proxy.answers, first))
+    return Reference(first.left(), steps, packed - working, by_stage(parts.proxy.answers, first))
 
 
 def disturbed(parts: Rig, kind: Kind, number: int, draw: random.Random, reference: Reference) -> Outcome:
@@ -131,7 +129,8 @@ def disturbed(parts: Rig, kind: Kind, number: int, draw: random.Random, referenc
             parts.blob_port, SAMPLE_CONTAINER, root.name, next((parts.home / "sample").rglob("*.parquet")).parent
         )
     run = ArmRun(parts.server, root, source, patience=100.0 if parts.quick else 150.0)
-    harm = Harm(parts, run, draw, reference.steps, reference.preparing, reference.reading)
+    reads = sum(counted.total() for counted in reference.reads.values())
+    harm = Harm(parts, run, draw, reference.steps, reference.preparing, reads)
     try:
         with small_disk(root) if kind.small_disk else contextlib.nullcontext():
             run.start()

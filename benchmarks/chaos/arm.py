@@ -83,13 +83,13 @@ class ArmRun:
         found = self.server.ask("POST", "/flow_runs/filter", body)
         return found[0]["id"] if found else None
 
-    def wait(self, what: str, ready: Callable[[], Any], seconds: float = 240.0) -> Any:
-        """Ask until `ready` says something, and return that. Raises TimeoutError naming `what`."""
+    def wait(self, what: str, ready: Callable[[], Any], seconds: float = 240.0, pause: float = 0.2) -> Any:
+        """Ask every `pause` seconds until `ready` says something, and return that. Raises TimeoutError naming `what`."""
         deadline = time.monotonic() + seconds
         while not (found := ready()):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{what}: not within {seconds:.0f} s")
-            time.sleep(0.2)
+            time.sleep(pause)
         return found
 
     def running(self, step: str) -> str:

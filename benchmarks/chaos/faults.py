@@ -36,8 +36,8 @@ class Harm:
     """Steps of the undisturbed training."""
     preparing: float
     """Seconds that the undisturbed preparation works."""
-    reading: float
-    """Seconds of those until it has read all that it wants of the store."""
+    reads: int
+    """Ranges that it reads of the store."""
     at: float = 0.0
     moment: str = ""
     seen: int = 0
@@ -338,20 +338,23 @@ def _restart(rig: Rig, pool: str) -> None:
 
 
 def _store(harm: Harm, trouble: str, duration: float, **options: float) -> None:
-    """Trouble with the store from a random moment of the preparation on; it counts from the first request that meets it."""
-    run = harm.run.running("prepare")
-    pause = harm.random.uniform(0.0, 0.5 * harm.reading)
-    began = time.time() + pause
-    time.sleep(pause)
+    """Trouble with the store from a random read of the preparation on; it counts from the first request that meets it."""
+    wanted, since = harm.random.randint(1, harm.reads // 2), harm.run.began
+
+    def read_enough() -> bool:
+        return sum(answer.at >= since and answer.read is not None for answer in list(harm.rig.proxy.answers)) >= wanted
+
+    harm.run.wait(f"read {wanted}", read_enough, pause=0.01)
+    began = time.time()
     with harm.rig.proxy.trouble(trouble, **options):
         with contextlib.suppress(TimeoutError):
             harm.run.wait("a request", lambda: harm.rig.proxy.met(began) or harm.run.child("train"), 30)
-        harm.strike(f"{pause:.1f} s into prepare")
+        harm.strike(f"read {wanted} of {harm.reads}")
         time.sleep(duration)
     met = len(harm.rig.proxy.met(began))
     harm.moment += f", {met} requests met it"
     if not met:
-        raise AssertionError(f"no request of {run} met the trouble: it came too late")
+        raise AssertionError("no request met the trouble: it came too late")
 
 
 def _other_content(harm: Harm) -> Path:

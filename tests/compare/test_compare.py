@@ -1,29 +1,16 @@
 """`compare/demo` on the running stack: arms prepared and trained as its children, judged, shown, and not made twice."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
-    DeploymentFilter,
-    DeploymentFilterName,
-    FlowRunFilter,
-    FlowRunFilterParentFlowRunId,
-)
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 
-from infra.deploy import PROJECT
-from infra.stack import full_environment
 from tasks.store.root import Root
-from tests.stack.conftest import ARM
+from tests.stack.conftest import ARM, artifacts_of, run_deployment
 
 pytestmark = pytest.mark.stack
 
-MINUTES = 60
 RANDOM = {**ARM, "name": "rand16", "select": "random"}
 
 
@@ -44,35 +31,7 @@ def compare(stack, client, parameters, root, status=0, **changes):
     }
     # A commit made by somebody else while the test runs is no business of it.
     given |= {"arms": [ARM, RANDOM], "allow": ["commit"], **changes}
-    result = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "prefect",
-            "deployment",
-            "run",
-            "compare/demo",
-            "--watch",
-            "--params",
-            json.dumps(given),
-        ],
-        cwd=PROJECT,
-        env=full_environment(stack),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=9 * MINUTES,
-    )
-    assert result.returncode == status, result.stdout + result.stderr
-    (run,) = [
-        run
-        for run in client.read_flow_runs(
-            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["demo"])),
-            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-            limit=20,
-        )
-        if run.parameters.get("name") == given["name"]
-    ][:1]
+    run = run_deployment(stack, client, "compare/demo", given, status, minutes=9)
     below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
     return run, Counter(client.read_flow(child.flow_id).name for child in client.read_flow_runs(flow_run_filter=below))
 
@@ -91,8 +50,7 @@ def test_two_arms_with_two_seeds_end_in_a_verdict_and_a_report(stack, client, pa
     assert len(tokens) == 1
     report = (store.path(name) / "report.html").read_text()
     assert "took, rand16 did not" in report and "What the models write" in report
-    found = client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id])))
-    shown = {artifact.key: artifact.data for artifact in found}
+    shown = {artifact.key: artifact.data for artifact in artifacts_of(client, run)}
     assert pair["sentence"].split(" bits per byte")[0] in shown["verdict-test"].replace("&#45;", "-")
     assert "2 seeds an arm" in shown["estimate-test"] or "not known yet" in shown["estimate-test"]
     assert len(json.loads(shown["scores-test"])) == 4

@@ -1,21 +1,32 @@
 """One real stack for all tests here: Prefect server, Azurite, a worker for each pool, the sample, in a folder of its own."""
 
+import json
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
+)
+from prefect.client.schemas.objects import Artifact, FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from infra import ports, processes
 from infra import stack as stacks
 from infra.demo import publish
 from infra.sample_data import build_sample
-from infra.stack import Stack
+from infra.stack import PROJECT, Stack, full_environment
 
 DOCUMENTS = 1_000
 ARM = {"name": "top16", "select": "top", "share": 0.165, "order": "best-first"}
@@ -83,6 +94,50 @@ def parameters(stack: Stack, tmp_path: Path) -> dict[str, Any]:
         "seed": 1,
         "root": str(tmp_path / "root"),
     }
+
+
+def run_deployment(
+    stack: Stack, client: SyncPrefectClient, name: str, parameters: dict[str, Any], status: int = 0, minutes: float = 6
+) -> FlowRun:
+    """`prefect deployment run NAME --watch` to its end, which must have this exit status; returns the flow run."""
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "deployment",
+        "run",
+        name,
+        "--watch",
+        "--params",
+        json.dumps(parameters),
+    ]
+    result = subprocess.run(
+        command,
+        cwd=PROJECT,
+        env=full_environment(stack),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=minutes * 60,
+    )
+    assert result.returncode == status, result.stdout + result.stderr
+    return newest(client, name)
+
+
+def newest(client: SyncPrefectClient, name: str) -> FlowRun:
+    """The run of a deployment that was made last."""
+    deployment = client.read_deployment_by_name(name)
+    (run,) = client.read_flow_runs(
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
+        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+        limit=1,
+    )
+    return run
+
+
+def artifacts_of(client: SyncPrefectClient, run: FlowRun) -> list[Artifact]:
+    """What a run shows on its page."""
+    return client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id])))
 
 
 def children(client: SyncPrefectClient, run: FlowRun) -> dict[str, FlowRun]:

@@ -2,24 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 from playwright.sync_api import sync_playwright
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
-    DeploymentFilter,
-    DeploymentFilterName,
-)
-from prefect.client.schemas.sorting import FlowRunSort
 
-from infra.deploy import PROJECT
-from infra.stack import full_environment
 from tasks.spec import Arm, Pool, Training
 from tasks.store.root import Root
-from tests.stack.conftest import children
+from tests.stack.conftest import artifacts_of, children, newest, run_deployment
 
 pytestmark = pytest.mark.stack
 
@@ -27,34 +16,11 @@ MINUTES = 60
 
 
 def run_top16(stack, client, parameters, status=0):
-    """`prefect deployment run experiment/top16 --watch`; returns the finished flow run."""
-    command = [sys.executable, "-m", "prefect", "deployment", "run", "experiment/top16", "--watch"]
-    result = subprocess.run(
-        [*command, "--params", json.dumps(parameters)],
-        cwd=PROJECT,
-        env=full_environment(stack),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=6 * MINUTES,
-    )
-    assert result.returncode == status, result.stdout + result.stderr
-    return newest(client)
-
-
-def newest(client):
-    """The run of `experiment/top16` that was made last."""
-    (run,) = client.read_flow_runs(
-        deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["top16"])),
-        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-        limit=1,
-    )
-    return run
+    return run_deployment(stack, client, "experiment/top16", parameters, status)
 
 
 def artifacts(client, run):
-    found = client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id])))
-    return {f"{one.key.split('-')[0]} {one.type}": one for one in found}
+    return {f"{one.key.split('-')[0]} {one.type}": one for one in artifacts_of(client, run)}
 
 
 @pytest.fixture(scope="module")
@@ -128,10 +94,10 @@ def test_it_runs_from_the_form_of_the_ui(stack, client, parameters):
         assert field(page, Arm.model_fields["share"].description).locator("input").input_value() == "0.165"
         page.get_by_role("button", name="Submit").click()
         page.wait_for_url(lambda url: not url.endswith("/run"))  # back to the deployment, where the new run is listed
-        page.goto(f"{stack.ui}/runs/flow-run/{newest(client).id}")
+        page.goto(f"{stack.ui}/runs/flow-run/{newest(client, 'experiment/top16').id}")
         page.get_by_text("Completed", exact=True).first.wait_for(timeout=6 * MINUTES * 1_000)
         browser.close()
-    run = newest(client)
+    run = newest(client, "experiment/top16")
     assert run.state.is_completed()
     given = {key: run.parameters[group][key] for group in ("data", "train") for key in parameters[group]}
     assert given == {**parameters["data"], **parameters["train"]}

@@ -275,7 +275,7 @@ def disk_full_early(harm: Harm) -> None:
     with _full(harm.run.root):
         harm.run.wait("a stop", lambda: (harm.run.state or {}).get("type") in ("FAILED", "COMPLETED"), 120)
         message = (harm.run.state or {}).get("message") or ""
-        harm.moment += f", said: {message.strip().splitlines()[-1][-160:]}" if message else ""
+        harm.moment += f", said: {message.rsplit('Error: ', 1)[-1][:160]}"
         if "free" not in message.lower():
             raise AssertionError(f"{run} does not say what is to be done about the disk: {message}")
     with contextlib.suppress(TimeoutError):  # what was stopped by the check beforehand is a person's to start

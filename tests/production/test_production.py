@@ -98,6 +98,30 @@ def test_a_worker_with_the_password_runs_a_flow_and_no_secret_shows(production: 
     assert [(where, secret[:8]) for where, text in places.items() for secret in secrets if secret in text] == []
 
 
+def test_whoever_asks_while_the_server_is_away_waits_for_it(production: Production):
+    _stop_server(production)
+    with production.client() as client:
+        answer = client.get("/health")
+    assert (answer.status_code, answer.headers["Prefect-Maintenance"], answer.headers["Retry-After"]) == (
+        503,
+        "true",
+        "10",
+    )
+    code = "from prefect.client.orchestration import get_client\nwith get_client(sync_client=True) as c: c.read_flows()"
+    patience = {
+        "PREFECT_API_URL": f"{production.url}/api",
+        "PREFECT_API_AUTH_STRING": PASSWORD,
+        "PREFECT_API_SSL_CERT_FILE": str(production.certificate),
+        "PREFECT_HOME": str(production.home / "waiting"),
+        "PREFECT_CLIENT_MAX_RETRIES": "0",  # it counts as no failed try
+    }
+    with subprocess.Popen([sys.executable, "-c", code], env=clean() | patience) as waiting:
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(8)
+        production.start_server()
+        assert waiting.wait(60) == 0
+
+
 def test_a_backup_brings_back_what_was_lost(production: Production):
     with production.client() as client:
         assert client.post("/variables/", json={"name": "kept", "value": "well"}).status_code == 201
@@ -105,9 +129,7 @@ def test_a_backup_brings_back_what_was_lost(production: Production):
     assert Path(backups[0]).stat().st_mode & 0o077 == 0
     with production.client() as client:
         assert client.delete("/variables/name/kept").status_code == 204
-    server = next(p for p in processes.members(production.mark) if "server" in p.cmdline())
-    server.terminate()
-    server.wait(60)
+    _stop_server(production)
     production.script("restore.sh", backups[0])
     production.start_server()
     with production.client() as client:
@@ -145,6 +167,12 @@ def test_compose_says_the_same_as_the_units():
     assert {name for name, value in example.items() if not value} <= asked  # compose refuses an empty one
     pins = (PROJECT / "requirements.lock").read_text()
     assert f"prefect=={services['server']['image'].split(':')[1].split('-')[0]}\n" in pins
+
+
+def _stop_server(production: Production) -> None:
+    server = next(p for p in processes.members(production.mark) if "server" in p.cmdline())
+    server.terminate()
+    server.wait(60)
 
 
 def _command_lines() -> list[str]:

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from tasks.spec import Arm, Experiment, Pool, Training
+from tasks.spec import Arm, Experiment, Host, Pool, Training
 from tasks.store.blobs import Blob
 from tasks.store.names import arm_id, pool_id, run_id
 
@@ -43,3 +43,9 @@ def test_every_field_that_determines_content_changes_the_name():
 def test_bad_values_are_refused(model, values):
     with pytest.raises(ValidationError):
         model(**values)
+
+
+def test_the_server_of_a_host_is_the_one_that_provisions_it(monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4871/api")
+    assert Host(address="host").server == "http://127.0.0.1:4871/api"
+    assert "default" not in Host.model_json_schema()["properties"]["server"]  # the form leaves it empty

@@ -78,6 +78,11 @@ def test_damage_and_absence_are_named(
 def test_host_fetches_by_itself(lab: Lab, known: KnownHosts, root: Root, store: str, tmp_path: Path) -> None:
     """The host runs the copy next to its own disk, with its own secrets; the store is a folder that it sees."""
     machine = lab.host("fetcher")
+    with (
+        Remote(parameters(machine), known) as bare,
+        pytest.raises(InputError, match=r"has no worker in .*fab rating.* run gpu-host"),
+    ):
+        move(Local(), store, bare, "kept", NAME)
     host = parameters(machine)
     open_to_all = machine.folder / "store"
     send(store, NAME, root.folder)

@@ -2,7 +2,10 @@
 
 import os
 import re
+import ssl
 from typing import Any
+
+import httpx
 
 from infra import deploy
 from infra.doctor.finding import Finding
@@ -40,6 +43,7 @@ def _server(api: str) -> list[Finding]:
     from prefect.client.orchestration import get_client
     from prefect.settings import (
         PREFECT_API_REQUEST_TIMEOUT,
+        PREFECT_API_SSL_CERT_FILE,
         PREFECT_API_URL,
         PREFECT_CLIENT_MAX_RETRIES,
         temporary_settings,
@@ -48,6 +52,10 @@ def _server(api: str) -> list[Finding]:
     shown = re.sub(r"//[^/@]*@", "//", api)  # a password may stand before the host
     hurried = {PREFECT_API_URL: api, PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 10.0}
     try:
+        # asked first without Prefect's client, which waits for as long as a proxy says that the server is away
+        verify = ssl.create_default_context(cafile=PREFECT_API_SSL_CERT_FILE.value() or None)
+        if httpx.get(f"{api}/health", timeout=10, verify=verify).is_server_error:
+            raise ConnectionError("the server behind the proxy is away")
         with temporary_settings(hurried), get_client(sync_client=True) as client:
             version, deployments = client.api_version(), len(client.read_deployments())
             pools = [_pool(client, name) for name in deploy.POOLS] if deployments else []

@@ -115,6 +115,9 @@ def test_whoever_asks_while_the_server_is_away_waits_for_it(production: Producti
         "PREFECT_HOME": str(production.home / "waiting"),
         "PREFECT_CLIENT_MAX_RETRIES": "0",  # it counts as no failed try
     }
+    doctor = [sys.executable, "-m", "infra.cli", "doctor", "--json"]
+    said = subprocess.run(doctor, env=clean() | patience, cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    assert "does not answer (ConnectionError)" in said.stdout  # at once: who asks what is wrong does not want to wait
     with subprocess.Popen([sys.executable, "-c", code], env=clean() | patience) as waiting:
         with pytest.raises(subprocess.TimeoutExpired):
             waiting.wait(8)

@@ -42,7 +42,7 @@ from tasks.spec import Pool
 from tasks.store.artifact import Work
 from tasks.store.blobs import Blob, Blobs, open_blobs
 
-FILES_IN_FLIGHT = 16
+FILES_IN_FLIGHT = 32
 ROW_GROUPS = ("file", "row_group", "rows", "start", "end", "text_bytes")
 UNKNOWN = -1
 

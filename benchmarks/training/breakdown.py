@@ -8,9 +8,9 @@ from torch.profiler import ProfilerActivity, profile
 CLASSES = (
     ("attention", ("sdpa", "cudnn", "flash", "flex", "fmha")),
     ("loss", ("_cross_entropy",)),
-    ("products", ("_product_relu2", "nvjet", "gemm", "cutlass", "xmma", "splitK")),
+    ("products", ("_product", "nvjet", "gemm", "cutlass", "xmma", "splitK")),
     ("fp8 casts and transposes", ("_quantize", "_transpose")),
-    ("norms and residuals", ("_mix_norm", "_norm_backward", "_embed")),
+    ("norms and residuals", ("_mix_norm", "_norm_backward", "_weigh", "_embed")),
     ("rotary, head norms, value embeddings", ("_heads", "_pieces")),
 )
 OTHER = "copies, sums and the rest"

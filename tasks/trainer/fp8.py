@@ -11,7 +11,7 @@ from torch import Tensor
 from tasks.errors import InputError
 from tasks.trainer.kernels.low import E4M3, E5M2, NORM_LIMIT, Slot, quantize, transpose
 from tasks.trainer.kernels.relu2 import product_relu2_backward_low, product_relu2_low
-from tasks.trainer.products import Bf16Products, layer_views
+from tasks.trainer.products import Bf16Products, Rotary, layer_views
 
 ACTIVATIONS = {"y": 16.0, "h": 8.0}
 """Attention's output and the MLP's squared ReLU, with the scales to begin with."""
@@ -22,17 +22,6 @@ MARGIN = {E4M3: 2.0, E5M2: 8.0}
 REHEARSALS = 2
 ALIGN = 4
 """Scales lie 16 bytes apart, so that kernels are compiled for one alignment only."""
-
-
-def product_low(a: Tensor, b: Tensor, a_inverse: Tensor, b_inverse: Tensor, fast: bool) -> Tensor:
-    """a b^T in bf16, for a (M, K) and b (N, K) in fp8. `fast` sums with the fewer bits of the fp8 tensor cores alone.
-
-    Sums over channels do, forward and backward: gradients are as far from fp32 either way (0.0539). Those over tokens, many more,
-    do not.
-    """
-    if not a.is_cuda:
-        return (a.float() @ b.float().T) * a_inverse * b_inverse
-    return torch._scaled_mm(a, b.T, scale_a=a_inverse, scale_b=b_inverse, out_dtype=torch.bfloat16, use_fast_accum=fast)
 
 
 class LowWeight:
@@ -55,12 +44,6 @@ class LowWeight:
             slot = Slot(self.scales[layer, 0], self.inverses[layer, 0], self.unused[0], E4M3)
             self.plain[layer] = quantize(master, slot)
             self.turned[layer] = transpose(self.plain[layer])
-
-    def forward(self, layer: int, x: Tensor, x_inverse: Tensor) -> Tensor:
-        return product_low(x, self.plain[layer], x_inverse, self.inverses[layer, 0], True)
-
-    def backward(self, layer: int, d_out: Tensor, d_inverse: Tensor) -> Tensor:
-        return product_low(d_out, self.turned[layer], d_inverse, self.inverses[layer, 0], True)
 
 
 class Fp8Products:
@@ -115,33 +98,53 @@ class Fp8Products:
         self._set(torch.where(largest > 0, wanted, self.scales[..., :1]).expand_as(self.scales))
         self.amax.zero_()
 
+    def _product(
+        self,
+        role: str,
+        turned: bool,
+        layer: int,
+        x: Tensor,
+        x_inverse: Tensor,
+        base: Tensor | None = None,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """x times a weight of `role` or (turned) its transpose, in bf16, plus `base` where given. Sums have the fewer bits of fp8's
+        tensor cores: gradients are as far from fp32 either way (0.0539). Those over tokens, many more, have all bits (`_add`)."""
+        weight = self.weights[role]
+        matrix = (weight.turned if turned else weight.plain)[layer]
+        if out is None:
+            out = torch.empty(x.size(0), matrix.size(0), dtype=torch.bfloat16, device=x.device)
+        return self.bf16.blas.multiply(
+            x, matrix.T, out, base=base, scales=(x_inverse, weight.inverses[layer, 0]), fast=True
+        )
+
     def _add(self, grad: Tensor, d_turned: Tensor, d_inverse: Tensor, x_turned: Tensor, x_inverse: Tensor) -> None:
         """A weight's gradient (N, K) += d x^T, from d (N, M) and x (K, M) in fp8."""
-        grad.add_(product_low(d_turned, x_turned, d_inverse, x_inverse, False))
+        self.bf16.blas.add_product(grad, d_turned, x_turned.T, (d_inverse, x_inverse))
 
-    def qkv(self, layer: int, x: Tensor) -> Tensor:
-        return self.weights["qkv"].forward(layer, x, self.norm_inverse)
+    def qkv(self, layer: int, x: Tensor, rotary: Rotary) -> tuple[Tensor, None]:
+        return self._product("qkv", False, layer, x, self.norm_inverse), None
 
     def qkv_backward(self, layer: int, d_out: Tensor, x: Tensor) -> Tensor:
         inverse = self.slots("qkv", layer).inverse
         self._add(self.grads.qkv[layer], transpose(d_out), inverse, transpose(x), self.norm_inverse)
-        return self.weights["qkv"].backward(layer, d_out, inverse)
+        return self._product("qkv", True, layer, d_out, inverse)
 
     def proj(self, layer: int, y: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         slot = self.slots("y", layer)
         low = quantize(y, slot)
-        return self.weights["proj"].forward(layer, low, slot.inverse).add_(residual), low
+        return self._product("proj", False, layer, low, slot.inverse, residual, residual), low
 
     def proj_backward(self, layer: int, d_out: Tensor, y: Tensor) -> Tensor:
         inverse = self.slots("proj", layer).inverse
         self._add(self.grads.proj[layer], transpose(d_out), inverse, transpose(y), self.slots("y", layer).inverse)
-        return self.weights["proj"].backward(layer, d_out, inverse)
+        return self._product("proj", True, layer, d_out, inverse)
 
     def mlp(self, layer: int, x: Tensor, residual: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         slot = self.slots("h", layer)
         fc = self.weights["fc"]
         h, h_turned = product_relu2_low(x, fc.plain[layer], self.norm_inverse, fc.inverses[layer, 0], slot)
-        return self.weights["mlp"].forward(layer, h, slot.inverse).add_(residual), (x, h, h_turned)
+        return self._product("mlp", False, layer, h, slot.inverse, residual), (x, h, h_turned)
 
     def mlp_backward(self, layer: int, d_out: Tensor, saved: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         x, h, h_turned = saved
@@ -152,7 +155,7 @@ class Fp8Products:
             d_out, mlp.turned[layer], d_inverse, mlp.inverses[layer, 0], h, h_inverse, z
         )
         self._add(self.grads.fc[layer], d_z_turned, z.inverse, transpose(x), self.norm_inverse)
-        return self.weights["fc"].backward(layer, d_z, z.inverse)
+        return self._product("fc", True, layer, d_z, z.inverse)
 
     def logits(self, x: Tensor) -> Tensor:
         return self.bf16.logits(x)

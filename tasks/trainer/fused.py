@@ -3,8 +3,8 @@
 Written out rather than left to autograd so that (1) weights are cast once per optimizer step, not per micro-batch; (2) weight
 gradients are summed in fp32 inside their products; (3) passes over memory are merged; (4) only what the backward needs is kept;
 (5) nothing is traced or compiled but a few small kernels, so the first step comes within seconds.
-Kept per layer and token, in widths of bf16 activations: input, its norm, q, k, v, attention's output, the middle of the layer, its
-norm, and 4 for the MLP.
+Kept per layer and token, in widths of bf16 activations: the input's norm, q, k, v, attention's output, the norm of the middle of the
+layer, and 4 for the MLP.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from tasks.trainer.attention import choose_backend
 from tasks.trainer.fp8 import Fp8Products
 from tasks.trainer.kernels.heads import heads, heads_backward
 from tasks.trainer.kernels.loss import cross_entropy
-from tasks.trainer.kernels.rows import embed, embed_backward, mix_norm, mix_norm_backward, norm, norm_backward
+from tasks.trainer.kernels.rows import embed, embed_backward, mix_norm, mix_norm_backward, norm, norm_backward, weigh
 from tasks.trainer.kernels.scatter import order_of
 from tasks.trainer.model import GPT, QK_SCALE, SOFTCAP, VE_GATE_CHANNELS
 from tasks.trainer.products import Bf16Products, Products
@@ -24,13 +24,16 @@ from tasks.trainer.storage import storage_of
 
 LOGIT_ROWS = 16_384
 """Tokens whose logits exist at a time."""
+SMALL = 2.0**-60
+"""Stands for a factor of 0 in the backward pass, which divides by factors: as good as 0 beside anything else."""
 
 
 @dataclass
 class Saved:
     """What the backward of one layer needs of its forward."""
 
-    x: Tensor
+    value: tuple[Tensor, Tensor]
+    """The norm of the layer's mixed input and 1/rms; where that is in fp8, what was mixed."""
     normed: Tensor
     first: Tensor
     qkv: Tensor
@@ -54,6 +57,8 @@ class Fused:
         device = model.lm_head.weight.device
         self.evaluation = Bf16Products(self.storage)
         self.training = Fp8Products(self.evaluation) if precision == "fp8" else self.evaluation
+        if self.training is self.evaluation:
+            self.evaluation.compile_ahead(config.sequence_len)
         self.attend, attention = choose_backend(
             config.windows, config.sequence_len, config.head_dim, device, deterministic
         )
@@ -88,13 +93,13 @@ class Fused:
         model, products = self.model, self.evaluation if keep is None else self.training
         config, flat = model.config, tokens.view(-1)
         batch, length = tokens.shape
-        cos, sin = model.rotary(length, tokens.device)
+        rotary = (*model.rotary(length, tokens.device), length, QK_SCALE)
         x = x0 = mid = embed(tokens, model.transformer["wte"].weight, model.smear_gate.weight, model.smear_lambda)
         for layer in range(config.n_layer):
             a, b = model.resid_lambdas[layer], model.x0_lambdas[layer]
-            mixed, normed, first = mix_norm(x, x0, a, b, low=products.low_norms)
-            qkv = products.qkv(layer, normed)
-            rstd = heads(qkv, cos, sin, length, self._values(layer, flat, first), QK_SCALE)
+            mixed, normed, first, mixed_rstd = mix_norm(x, x0, a, b, low=products.low_norms)
+            qkv, rstd = products.qkv(layer, normed, rotary)
+            rstd = heads(qkv, *rotary, self._values(layer, flat, first), rstd)
             q, k, v = qkv.view(batch, length, 3, config.n_head, config.head_dim).unbind(2)
             with torch.set_grad_enabled(keep is not None):
                 if keep is not None:
@@ -104,12 +109,15 @@ class Fused:
             middle_normed, middle_rstd = norm(middle, products.low_norms)
             after, saved_mlp = products.mlp(layer, middle_normed, middle)
             if keep is not None:
-                value = middle if products.low_norms else middle_normed
-                keep.append(Saved(x, normed, first, qkv, rstd, (q, k, v, y), saved_y, value, middle_rstd, saved_mlp))
+                value, middle_value = ((x, x0), middle) if products.low_norms else ((normed, mixed_rstd), middle_normed)
+                attention = (q, k, v, y)
+                keep.append(
+                    Saved(value, normed, first, qkv, rstd, attention, saved_y, middle_value, middle_rstd, saved_mlp)
+                )
             x = after
             if layer == config.n_layer // 2:
                 mid = x
-        _, out, _ = mix_norm(x, mid, self.one, -model.backout_lambda[0], store_mix=False)
+        _, out, _, _ = mix_norm(x, mid, self.one, -model.backout_lambda[0], store_mix=False)
         return out, x, mid, x0
 
     @torch.no_grad()
@@ -157,7 +165,7 @@ class Fused:
     def _backward(self, tokens: Tensor, targets: Tensor, scale: float) -> Tensor:
         model, storage, products = self.model, self.storage, self.training
         config, grads, flat = model.config, storage.grads, tokens.view(-1)
-        cos, sin = model.rotary(tokens.size(1), tokens.device)
+        rotary = (*model.rotary(tokens.size(1), tokens.device), tokens.size(1), QK_SCALE)
         keep: list[Saved] = []
         out, last, mid, x0 = self._trunk(tokens, keep)
         losses, d_out = self._loss(out, targets.reshape(-1), scale / targets.numel())
@@ -168,16 +176,16 @@ class Fused:
         backout = -model.backout_lambda[0]
         slots = products.slots
         d_last, low = mix_norm_backward(
-            last, mid, self.one, backout, d_out, None, None, None, sums[layers], slots("mlp", layers - 1)
+            (last, mid), False, self.one, backout, d_out, None, None, sums[layers], slots("mlp", layers - 1)
         )
-        dx = d_last.clone()
-        d_x0 = torch.zeros_like(x0)
+        dx, inputs = d_last, [d_last]
+        a_of = torch.where(model.resid_lambdas == 0, SMALL, model.resid_lambdas)
         del out, last, mid, d_out
         for layer in reversed(range(layers)):
             saved = keep.pop()
             block = model.transformer["h"][layer]
             d_normed = products.mlp_backward(layer, dx if low is None else low, saved.mlp)
-            low = norm_backward(
+            dx, low = norm_backward(
                 saved.middle, not products.low_norms, saved.middle_rstd, d_normed, dx, slots("proj", layer)
             )
             d_y = products.proj_backward(layer, dx if low is None else low, saved.proj_input)
@@ -186,17 +194,7 @@ class Fused:
             values = self._values(layer, flat, saved.first)
             d_table = grads[model.value_embeds[str(layer)].weight] if values else None
             d_qkv, d_logit = heads_backward(
-                d_qkv,
-                saved.qkv,
-                saved.heads_rstd,
-                cos,
-                sin,
-                tokens.size(1),
-                values,
-                d_table,
-                order,
-                QK_SCALE,
-                slots("qkv", layer),
+                d_qkv, saved.qkv, saved.heads_rstd, *rotary, values, d_table, order, slots("qkv", layer)
             )
             d_normed = products.qkv_backward(layer, d_qkv, saved.normed)
             if d_logit is not None:
@@ -205,28 +203,50 @@ class Fused:
                 grads[gate] += d_logit.T @ values[1][:, :VE_GATE_CHANNELS].float()
                 self._all_ready(model.value_embeds[str(layer)].weight)
             extra = (d_last, backout) if layer == layers // 2 + 1 else None
-            a, b = model.resid_lambdas[layer], model.x0_lambdas[layer]
             before = slots("mlp", layer - 1) if layer else None
-            dx, low = mix_norm_backward(saved.x, x0, a, b, d_normed, dx, d_x0, extra, sums[layer], before)
+            dx, low = mix_norm_backward(
+                saved.value, not products.low_norms, a_of[layer], model.x0_lambdas[layer], d_normed, dx, extra, sums[layer],
+                before,
+            )  # fmt: skip
+            inputs.append(dx)
             self._all_ready(*block.parameters())
             del saved, q, k, v, y, d_qkv, d_normed, d_y
+        d_x0, of_a, of_b, of_backout = self._mixing(inputs, x0, sums.sum(-1), a_of, backout)
         wte = model.transformer["wte"].weight
         d_gate, d_smear = embed_backward(
             tokens, wte, model.smear_gate.weight, model.smear_lambda, d_x0, dx, grads[wte], order
         )
         products.finish()
-        totals = sums.sum(-1)
         for parameter, gradient in (
             (model.smear_gate.weight, d_gate),
             (model.smear_lambda, d_smear),
-            (model.resid_lambdas, totals[:layers, 0]),
-            (model.x0_lambdas, totals[:layers, 1]),
-            (model.backout_lambda, -totals[layers, 1]),
+            (model.resid_lambdas, of_a),
+            (model.x0_lambdas, of_b),
+            (model.backout_lambda, of_backout),
         ):
             grads[parameter] += gradient
         self._all_ready(wte, model.smear_gate.weight, model.smear_lambda, model.resid_lambdas)
         self._all_ready(model.x0_lambdas, model.backout_lambda)
         return losses.sum() / targets.numel()
+
+    def _mixing(
+        self, inputs: list[Tensor], x0: Tensor, totals: Tensor, a: Tensor, backout: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Gradients of x0 and of the three kinds of factors of the residual stream.
+
+        A layer takes z = a x + b x0. `inputs` are the gradients dx of x, those of the last layer first, after the gradient of what
+        the last layer gives: dx = a dz, so dz, which x0 and b need, is dx / a. What one layer's dx got from the backout on the way
+        comes off again. `totals` (layers + 1, 2): each layer's dz.z and, last, the final mix's dz.mid.
+        """
+        b, layers = self.model.x0_lambdas, len(inputs) - 1
+        middle = layers // 2 + 1
+        weights = (b / a).flip(0)
+        weights = torch.cat([-backout * weights[None, layers - 1 - middle], weights])
+        d_x0, along = weigh(inputs, weights, x0)
+        of_b = along[1:].flip(0)
+        of_b[middle] -= backout * along[0]
+        of_b = of_b / a
+        return d_x0, (totals[:layers, 0] - b * of_b) / a, of_b, -totals[layers, 1]
 
     def _all_ready(self, *parameters: nn.Parameter) -> None:
         for parameter in parameters:

@@ -9,9 +9,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from tasks.trainer.blas import Blas
+from tasks.trainer.kernels import hopper
 from tasks.trainer.kernels.low import Slot
 from tasks.trainer.kernels.relu2 import product_relu2, product_relu2_backward
+from tasks.trainer.model import QK_SCALE
 from tasks.trainer.storage import Storage
+
+Rotary = tuple[Tensor, Tensor, int, float]
+"""cos and sin (T, D/2), the sequences' length, and the scale of normed queries and keys."""
 
 
 class Products(Protocol):
@@ -27,7 +33,9 @@ class Products(Protocol):
     def refresh(self) -> None:
         """Make low-precision copies of the weights: once per optimizer step."""
 
-    def qkv(self, layer: int, x: Tensor) -> Tensor: ...
+    def qkv(self, layer: int, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor | None]:
+        """q, k, v packed, and where q and k are rotated and normed already what `heads` returns then."""
+
     def qkv_backward(self, layer: int, d_out: Tensor, x: Tensor) -> Tensor: ...
     def proj(self, layer: int, y: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """The new residual stream; the old one may be overwritten."""
@@ -76,52 +84,18 @@ def layer_views(storage: Storage, tensors: list[Tensor], layers: int) -> LayerWe
     return LayerWeights(packed, role("attn.c_proj"), role("mlp.c_fc"), role("mlp.c_proj"))
 
 
-def add_product(sums: Tensor, left: Tensor, right: Tensor) -> None:
-    """sums (N, K) fp32 += left^T right, for left (M, N) and right (M, K), summed in fp32 throughout."""
-    if left.is_cuda:
-        torch.addmm(sums, left.T, right, out_dtype=torch.float32, out=sums)
-    else:
-        sums += left.T.float() @ right.float()
-
-
-def cut_of(rows: int, columns: int, device: torch.device) -> tuple[int, int]:
-    """Into which two lengths to cut the longer side of a weight's gradient (the second 0: leave it whole).
-
-    A weight's gradient has few tiles, each with a sum over all tokens. When a 4 : 1 output has more tiles of 128 x 256 than the GPU
-    processors, its last wave is mostly idle; two parts fill theirs better. Measured on an H100 with a sum over 65,536: 0.85 of
-    the time at 5120 x 1280 with 4/5, 0.94 at 6656 x 1664 with 3/4, and worse than whole at 3072 x 768, which fits in one wave.
-    """
-    length, other = max(rows, columns), min(rows, columns)
-    processors = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
-    waves = rows * columns / (processors * 128 * 256)
-    if length != 4 * other or waves <= 1:
-        return length, 0
-    first = length * 4 // 5 // 128 * 128 if waves <= 2 else length * 3 // 4
-    return first, length - first
-
-
-def add_long_product(sums: Tensor, left: Tensor, right: Tensor) -> None:
-    """As `add_product`, in two parts where `cut_of` says so."""
-    lengths = cut_of(*sums.shape, sums.device)
-    tall = sums.size(0) > sums.size(1)
-    start = 0
-    for length in lengths:
-        part = slice(start, start + length)
-        start += length
-        if length and tall:
-            add_product(sums[part], left[:, part], right)
-        elif length:
-            add_product(sums[:, part], left, right[:, part])
-
-
 class Bf16Products:
-    """cuBLAS products in the dtype of activations (bf16 on a GPU) with fp32 sums; squared ReLU rides on the MLP's first one."""
+    """Products in bf16 with fp32 sums; squared ReLU rides on the MLP's first one, on Hopper rotation and head norms on the others."""
 
     name = "bf16"
     low_norms = False
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
+        device = storage.stacks[0].data.device
+        self.blas = Blas(device)
+        self.hopper = torch.cuda.get_device_capability(device)[0] == 9
+        self.relu2_backward = hopper.product_relu2_backward if self.hopper else product_relu2_backward
         self.layers = max(int(name.split(".")[2]) for stack in storage.stacks for name in stack.names) + 1
         dtype = storage.others["transformer.wte.weight"].dtype
         big = [stack.data.shape[-1] >= 128 for stack in storage.stacks]
@@ -134,6 +108,11 @@ class Bf16Products:
         self.mlp_transposed = torch.empty_like(self.weights.fc)
         head = storage.others["lm_head.weight"]
         self.head, self.head_grad = torch.empty_like(head, dtype=dtype), storage.grads[head]
+
+    def compile_ahead(self, length: int) -> None:
+        """Have what takes long to compile begun while other things are got ready, for sequences of `length`."""
+        if self.hopper:
+            hopper.compile_ahead(self.weights.qkv.size(-1), length, QK_SCALE, self.blas.device)
 
     def refresh(self) -> None:
         for stack, low in zip(self.storage.stacks, self.low, strict=True):
@@ -148,37 +127,46 @@ class Bf16Products:
     def slots(self, kind: str, layer: int) -> None:
         return None
 
-    def qkv(self, layer: int, x: Tensor) -> Tensor:
-        return x @ self.weights.qkv[layer].T
+    def _product(self, left: Tensor, right: Tensor) -> Tensor:
+        return self.blas.multiply(left, right, left.new_empty(left.size(0), right.size(1)))
+
+    def _add(self, grad: Tensor, left: Tensor, right: Tensor) -> None:
+        """A weight's gradient (N, K) += left^T right, for left (M, N) and right (M, K)."""
+        self.blas.add_product(grad, left.T, right)
+
+    def qkv(self, layer: int, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor | None]:
+        if self.hopper:
+            return hopper.product_heads(x, self.weights.qkv[layer], *rotary)
+        return self._product(x, self.weights.qkv[layer].T), None
 
     def qkv_backward(self, layer: int, d_out: Tensor, x: Tensor) -> Tensor:
-        add_product(self.grads.qkv[layer], d_out, x)
-        return d_out @ self.weights.qkv[layer]
+        self._add(self.grads.qkv[layer], d_out, x)
+        return self._product(d_out, self.weights.qkv[layer])
 
     def proj(self, layer: int, y: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        return residual.addmm_(y, self.weights.proj[layer].T), y
+        return self.blas.multiply(y, self.weights.proj[layer].T, residual, base=residual), y
 
     def proj_backward(self, layer: int, d_out: Tensor, y: Tensor) -> Tensor:
-        add_product(self.grads.proj[layer], d_out, y)
-        return d_out @ self.weights.proj[layer]
+        self._add(self.grads.proj[layer], d_out, y)
+        return self._product(d_out, self.weights.proj[layer])
 
     def mlp(self, layer: int, x: Tensor, residual: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         h = product_relu2(x, self.weights.fc[layer])
-        return residual.addmm_(h, self.weights.mlp[layer].T), (x, h)
+        return self.blas.multiply(h, self.weights.mlp[layer].T, residual, base=residual), (x, h)
 
     def mlp_backward(self, layer: int, d_out: Tensor, saved: tuple[Tensor, Tensor]) -> Tensor:
         x, h = saved
-        add_long_product(self.grads.mlp[layer], d_out, h)
-        d_z = product_relu2_backward(d_out, self.mlp_transposed[layer], h)
-        add_long_product(self.grads.fc[layer], d_z, x)
-        return d_z @ self.weights.fc[layer]
+        self._add(self.grads.mlp[layer], d_out, h)
+        d_z = self.relu2_backward(d_out, self.mlp_transposed[layer], h)
+        self._add(self.grads.fc[layer], d_z, x)
+        return self._product(d_z, self.weights.fc[layer])
 
     def logits(self, x: Tensor) -> Tensor:
-        return x @ self.head.T
+        return self._product(x, self.head.T)
 
     def logits_backward(self, d_logits: Tensor, x: Tensor, d_x: Tensor) -> None:
-        add_product(self.head_grad, d_logits, x)
-        torch.mm(d_logits, self.head, out=d_x)
+        self._add(self.head_grad, d_logits, x)
+        self.blas.multiply(d_logits, self.head, d_x)
 
     def finish(self) -> None:
         """Nothing to do."""

@@ -57,3 +57,21 @@ def test_fused_gradients_are_near_fp32(precision, limit, pattern):
     assert got_loss.item() == pytest.approx(loss.item(), rel=2e-3)
     assert (got_nats - nats).abs().mean() < 0.02
     assert (got_grads - grads).norm() < limit * grads.norm()
+
+
+@GPU
+@pytest.mark.parametrize("depth", [3, 5])
+def test_gradients_of_the_residual_streams_factors_are_near_fp32(depth):
+    config = config_for(depth, 512, "L", 1000)
+    state = perturbed(config, 1)
+    rows = torch.randint(0, 1000, (2, 513), generator=torch.Generator().manual_seed(2)).cuda()
+    found = []
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        model = GPT(config, dtype)
+        model.load_state_dict(state)
+        compute = build_compute(model.cuda(), precision)
+        compute.backward(rows[:, :-1], rows[:, 1:], 1.0)
+        factors = (model.resid_lambdas, model.x0_lambdas, model.backout_lambda)
+        found.append([compute.storage.grads[factor] for factor in factors])
+    for wanted, got in zip(*found, strict=True):
+        assert (got - wanted).norm() < 0.15 * wanted.norm()

@@ -50,6 +50,7 @@ def _heads(
     T,
     C,
     H,
+    ROTATE: tl.constexpr,
     VALUES: tl.constexpr,
     CHANNELS: tl.constexpr,
     SCALE: tl.constexpr,
@@ -58,12 +59,13 @@ def _heads(
 ):
     row = tl.program_id(0).to(tl.int64)
     h = tl.arange(0, BLOCK_H)
-    d = tl.arange(0, HALF)
-    cos = tl.load(cos_ptr + (row % T) * HALF + d).to(tl.float32)[None, :]
-    sin = tl.load(sin_ptr + (row % T) * HALF + d).to(tl.float32)[None, :]
     base = qkv_ptr + row * 3 * C
-    _rotate_norm(base, rstd_ptr + row * 2 * H, cos, sin, h, d, H, HALF, SCALE)
-    _rotate_norm(base + C, rstd_ptr + (row * 2 + 1) * H, cos, sin, h, d, H, HALF, SCALE)
+    if ROTATE:
+        d = tl.arange(0, HALF)
+        cos = tl.load(cos_ptr + (row % T) * HALF + d).to(tl.float32)[None, :]
+        sin = tl.load(sin_ptr + (row % T) * HALF + d).to(tl.float32)[None, :]
+        _rotate_norm(base, rstd_ptr + row * 2 * H, cos, sin, h, d, H, HALF, SCALE)
+        _rotate_norm(base + C, rstd_ptr + (row * 2 + 1) * H, cos, sin, h, d, H, HALF, SCALE)
     if VALUES:
         gate = _gates(x_ptr + row * x_stride, gate_ptr, h, H, CHANNELS)
         full = tl.arange(0, 2 * HALF)
@@ -80,23 +82,27 @@ def heads(
     cos: Tensor,
     sin: Tensor,
     length: int,
-    values: tuple[Tensor, Tensor, Tensor, Tensor] | None,
     scale: float,
+    values: tuple[Tensor, Tensor, Tensor, Tensor] | None,
+    rstd: Tensor | None = None,
 ) -> Tensor:
     """Make products into attention's q, k, v, in place.
 
     qkv (M, 3 C) packed, M = B x length; cos and sin (length, D/2). `values` = (tokens, x, gate, table) on layers with a value
-    embedding: tokens (M,), the layer's normed input x (M, C), gate weights (H, channels), table (V, C).
+    embedding: tokens (M,), the layer's normed input x (M, C), gate weights (H, channels), table (V, C). With `rstd`, queries and keys
+    are done already.
     Returns: 1/rms of the rotated queries and keys, (M, 2, H) fp32, which the backward needs.
     """
+    if rstd is not None and values is None:
+        return rstd
     rows, channels, half = qkv.size(0), qkv.size(1) // 3, cos.size(1)
-    count = channels // (2 * half)
-    rstd = torch.empty(rows, 2, count, dtype=torch.float32, device=qkv.device)
+    count, rotate = channels // (2 * half), rstd is None
+    rstd = torch.empty(rows, 2, count, dtype=torch.float32, device=qkv.device) if rstd is None else rstd
     tokens, x, gate, table = values or (qkv, qkv, qkv, qkv)
     taps = gate.size(1) if values else 1
     _heads[(rows,)](
         qkv, cos, sin, rstd, tokens, x, x.stride(0), gate, table, length, channels, count,
-        values is not None, taps, scale, half, triton.next_power_of_2(count),
+        rotate, values is not None, taps, scale, half, triton.next_power_of_2(count),
     )  # fmt: skip
     return rstd
 
@@ -226,10 +232,10 @@ def heads_backward(
     cos: Tensor,
     sin: Tensor,
     length: int,
+    scale: float,
     values: tuple[Tensor, Tensor, Tensor, Tensor] | None,
     d_table: Tensor | None,
     order: Order,
-    scale: float,
     slot: Slot | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Backward of `heads`: from attention's gradients (B, T, H, D), any strides as long as D is dense, to the products'.

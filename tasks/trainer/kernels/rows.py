@@ -75,13 +75,12 @@ def norm(x: Tensor, low: bool = False) -> tuple[Tensor, Tensor]:
 
 def mix_norm(
     x: Tensor, y: Tensor, a: Tensor, b: Tensor, store_mix: bool = True, low: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(z, norm(z), first channels of the norm) with z = a x + b y; a and b 0-d fp32 tensors, `low` as in `norm`.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(z, norm(z), first channels of the norm, 1/rms) with z = a x + b y; a and b 0-d fp32 tensors, `low` as in `norm`.
 
     Without `store_mix`, z is not written and x comes back for it.
     """
-    mixed, normed, first, _ = _mix_and_norm(x, (y, a, b), store_mix, low)
-    return mixed, normed, first
+    return _mix_and_norm(x, (y, a, b), store_mix, low)
 
 
 @triton.jit
@@ -90,6 +89,7 @@ def _norm_backward(
     rstd_ptr,
     d_normed_ptr,
     dx_ptr,
+    out_ptr,
     low_ptr,
     low_scale_ptr,
     amax_ptr,
@@ -108,38 +108,38 @@ def _norm_backward(
         unit *= rstd
     dn = tl.load(d_normed_ptr + place, inside, 0.0).to(tl.float32)
     dx = tl.load(dx_ptr + place, inside, 0.0).to(tl.float32) + rstd * (dn - unit * (tl.sum(dn * unit, 0) / C))
-    tl.store(dx_ptr + place, dx.to(dx_ptr.dtype.element_ty), inside)
+    tl.store(out_ptr + place, dx.to(out_ptr.dtype.element_ty), inside)
     if LOW:
         store_low(dx, low_ptr, place, inside, low_scale_ptr, amax_ptr)
 
 
 def norm_backward(
     value: Tensor, normed: bool, rstd: Tensor, d_normed: Tensor, dx: Tensor, slot: Slot | None = None
-) -> Tensor | None:
-    """Add the gradient through norm(x) to dx (M, C), in place. `value` is norm(x) or (not `normed`) x.
+) -> tuple[Tensor, Tensor | None]:
+    """dx (M, C) plus the gradient through norm(x), which is written over `d_normed`. `value` is norm(x) or (not `normed`) x.
 
-    Returns: with a slot, dx in that slot's fp8 as well.
+    Returns: the sum, and with a slot the same in that slot's fp8.
     """
     rows, channels = dx.shape
     low = torch.empty_like(dx, dtype=slot.dtype) if slot else None
     _norm_backward[(rows,)](
-        value, rstd, d_normed, dx, *first_or(low, slot, rstd), channels,
+        value, rstd, d_normed, dx, d_normed, *first_or(low, slot, rstd), channels,
         normed, slot is not None, triton.next_power_of_2(channels),
     )  # fmt: skip
-    return low
+    return d_normed, low
 
 
 @triton.jit
 def _mix_norm_backward(
     x_ptr,
     y_ptr,
+    rstd_ptr,
     a_ptr,
     b_ptr,
     residual_ptr,
     d_normed_ptr,
     extra_ptr,
     extra_scale_ptr,
-    total_ptr,
     dx_ptr,
     sums_ptr,
     low_ptr,
@@ -147,9 +147,9 @@ def _mix_norm_backward(
     amax_ptr,
     M,
     C,
+    NORMED: tl.constexpr,
     RESIDUAL: tl.constexpr,
     EXTRA: tl.constexpr,
-    TOTAL: tl.constexpr,
     LOW: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -157,23 +157,23 @@ def _mix_norm_backward(
     c = tl.arange(0, BLOCK)
     inside = c < C
     place = row * C + c
-    x = tl.load(x_ptr + place, inside, 0.0).to(tl.float32)
-    y = tl.load(y_ptr + place, inside, 0.0).to(tl.float32)
     a = tl.load(a_ptr)
-    b = tl.load(b_ptr)
-    z = a * x + b * y
-    rstd = tl.rsqrt(tl.sum(z * z, 0) / C + EPSILON)
-    unit = z * rstd
+    unit = tl.load(x_ptr + place, inside, 0.0).to(tl.float32)
+    if NORMED:
+        rstd = tl.load(rstd_ptr + row)
+    else:
+        y = tl.load(y_ptr + place, inside, 0.0).to(tl.float32)
+        unit = a * unit + tl.load(b_ptr) * y
+        rstd = tl.rsqrt(tl.sum(unit * unit, 0) / C + EPSILON)
+        unit *= rstd
     dn = tl.load(d_normed_ptr + place, inside, 0.0).to(tl.float32)
     dz = rstd * (dn - unit * (tl.sum(dn * unit, 0) / C))
     if RESIDUAL:
         dz += tl.load(residual_ptr + place, inside, 0.0).to(tl.float32)
-    tl.store(sums_ptr + row, tl.sum(dz * x, 0))
-    tl.store(sums_ptr + M + row, tl.sum(dz * y, 0))
+    tl.store(sums_ptr + row, tl.sum(dz * unit, 0) / rstd)
+    if not NORMED:
+        tl.store(sums_ptr + M + row, tl.sum(dz * y, 0))
     dx = a * dz
-    if TOTAL:
-        total = tl.load(total_ptr + place, inside, 0.0).to(tl.float32) + b * dz
-        tl.store(total_ptr + place, total.to(total_ptr.dtype.element_ty), inside)
     if EXTRA:
         dx += tl.load(extra_scale_ptr) * tl.load(extra_ptr + place, inside, 0.0).to(tl.float32)
     tl.store(dx_ptr + place, dx.to(dx_ptr.dtype.element_ty), inside)
@@ -182,32 +182,73 @@ def _mix_norm_backward(
 
 
 def mix_norm_backward(
-    x: Tensor,
-    y: Tensor,
+    value: tuple[Tensor, Tensor],
+    normed: bool,
     a: Tensor,
     b: Tensor,
     d_normed: Tensor,
     d_mixed: Tensor | None,
-    d_y_total: Tensor | None,
     extra: tuple[Tensor, Tensor] | None,
     sums: Tensor,
     slot: Slot | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Backward of `mix_norm`: the gradient of x, plus `extra` = (tensor, 0-d scale) where given; with a slot, in fp8 as well.
 
-    `d_y_total` (M, C) gets the gradient of y added; `sums` (2, M) fp32 takes each row's part of the gradients of a and b.
+    `value` is (norm(z), 1/rms) or (not `normed`) (x, y). `sums` (2, M) fp32 takes each row's dz.z and (not `normed`) dz.y.
     """
-    rows, channels = x.shape
-    dx = torch.empty_like(x)
+    rows, channels = d_normed.shape
+    dx = torch.empty_like(d_normed)
     low = torch.empty_like(dx, dtype=slot.dtype) if slot else None
-    extra_tensor, extra_scale = extra or (x, a)
+    first, second = value
+    extra_tensor, extra_scale = extra or (first, a)
     _mix_norm_backward[(rows,)](
-        x, y, a, b, x if d_mixed is None else d_mixed, d_normed, extra_tensor, extra_scale,
-        x if d_y_total is None else d_y_total, dx, sums, *first_or(low, slot, sums), rows, channels,
-        d_mixed is not None, extra is not None, d_y_total is not None, slot is not None, triton.next_power_of_2(channels),
+        first, second, second, a, b, first if d_mixed is None else d_mixed, d_normed, extra_tensor, extra_scale, dx, sums,
+        *first_or(low, slot, sums), rows, channels,
+        normed, d_mixed is not None, extra is not None, slot is not None, triton.next_power_of_2(channels),
         num_warps=2,
     )  # fmt: skip
     return dx, low
+
+
+@triton.jit
+def _weigh(
+    places_ptr,
+    weights_ptr,
+    x_ptr,
+    out_ptr,
+    products_ptr,
+    M,
+    C,
+    COUNT: tl.constexpr,
+    DTYPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    c = tl.arange(0, BLOCK)
+    inside = c < C
+    x = tl.load(x_ptr + row * C + c, inside, 0.0).to(tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for i in range(COUNT):
+        part_ptr = tl.multiple_of(tl.load(places_ptr + i).to(tl.pointer_type(DTYPE)), 16)
+        part = tl.load(part_ptr + row * C + c, inside, 0.0).to(tl.float32)
+        total += tl.load(weights_ptr + i) * part
+        tl.store(products_ptr + i * M + row, tl.sum(part * x, 0))
+    tl.store(out_ptr + row * C + c, total.to(out_ptr.dtype.element_ty), inside)
+
+
+def weigh(parts: list[Tensor], weights: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of parts (M, C) bf16 by their weights (parts,) fp32, and each one's product with x (M, C): (parts,) fp32.
+
+    In one pass, so that nothing is read and written once per part.
+    """
+    rows, channels = x.shape
+    places = torch.tensor([part.data_ptr() for part in parts]).pin_memory().to(x.device, non_blocking=True)
+    products = torch.empty(len(parts), rows, dtype=torch.float32, device=x.device)
+    out = torch.empty_like(x)
+    _weigh[(rows,)](
+        places, weights, x, out, products, rows, channels, len(parts), tl.bfloat16, triton.next_power_of_2(channels)
+    )
+    return out, products.sum(-1)
 
 
 @triton.jit

@@ -32,14 +32,17 @@ else
     say privilege none
 fi
 
-if [ -d /run/systemd/system ]; then
-    if [ "$(id -u)" = 0 ] || sudo -n true >/dev/null 2>&1; then
-        say services system
-    elif XDG_RUNTIME_DIR=/run/user/$(id -u) systemctl --user show-environment >/dev/null 2>&1; then
-        say services user
-    else
-        say services supervised
-    fi
+# Units of a user end with the last session, unless the user lingers or may say so.
+lingers() {
+    [ "$(loginctl show-user --value -p Linger "$(id -un)" 2>/dev/null)" = yes ] ||
+        pkcheck --action-id org.freedesktop.login1.set-self-linger --process $$ >/dev/null 2>&1
+}
+if [ ! -d /run/systemd/system ]; then
+    say services supervised
+elif [ "$(id -u)" = 0 ] || sudo -n true >/dev/null 2>&1; then
+    say services system
+elif XDG_RUNTIME_DIR=/run/user/$(id -u) systemctl --user show-environment >/dev/null 2>&1 && lingers; then
+    say services user
 else
     say services supervised
 fi

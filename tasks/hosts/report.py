@@ -50,7 +50,11 @@ def provisioned(setup: Setup, outcomes: Sequence[Outcome], notes: Sequence[str],
         *_costs(costs),
     ]
     if facts.services == "supervised":
-        lines += ["", f"{host.name} has no systemd: after a reboot the worker is away until this is run again."]
+        lines += [
+            "",
+            f"{host.name} has no systemd, or none that starts units of {facts.user} at boot (an administrator allows that by "
+            f"`loginctl enable-linger {facts.user}`): after a reboot the worker is away until this is run again.",
+        ]
     return "\n".join(lines) + "\n"
 
 

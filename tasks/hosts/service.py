@@ -1,6 +1,7 @@
 """Services: the Prefect worker on a host, and the tunnel that leads from there back to the server.
 
-systemd keeps them running where there is one (a unit of the system, or of the user), else the supervisor of `infra/host`.
+systemd keeps them running where there is one (a unit of the system, or of a user who may linger), else the supervisor of
+`infra/host`.
 A service is installed anew only when its `recipe` differs from the one in `NAME.recipe` beside it, or when it is down.
 """
 
@@ -172,7 +173,7 @@ def worker(machine: Machine, host: Host, facts: Facts, recipe: str) -> Service:
         title=f"Prefect worker {host.name}",
         folder=folder,
         python=f"{folder}/venv/bin/python",
-        command=[f"{folder}/worker.sh"],
+        command=["/bin/sh", f"{folder}/worker.sh"],  # systemd takes a quote in an argument, in a program's name none
         recipe=recipe,
     )
 

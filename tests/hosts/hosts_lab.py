@@ -1,12 +1,13 @@
 """Hosts to provision, on this machine: a real sshd each, in its own network, mount and process namespace.
 
-A host has an account `rented` without root rights, a home directory with a space in its name on a small disk of its own,
-and a network cable that can be cut, mended and slowed down. Everything is gone when the lab is closed. Needs root.
+A host sees this machine's files and writes to a disk of its own. It has an account `rented`, a home directory with a space in
+its name on another small disk, and a network cable that can be cut, mended and slowed down. Its first process is sshd, or
+systemd, which can be rebooted. Everything is gone when the lab is closed. Needs root.
 """
 
+import contextlib
 import os
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,15 @@ from tasks.spec import Host as Parameters
 SSHD = "/usr/sbin/sshd"
 USER = "rented"
 PROJECT = Path(__file__).resolve().parents[2]
-TOOLS = (SSHD, "ip", "unshare", "nsenter", "ssh-keygen", "rsync")
+TOOLS = (SSHD, "ip", "unshare", "nsenter", "pivot_root", "ssh-keygen", "rsync")
+SYSTEMD = {
+    "systemd": "/lib/systemd/systemd",
+    "dbus-user-session": "/usr/lib/systemd/user/dbus.socket",
+    "libpam-systemd": "/usr/share/pam-configs/systemd",
+    "polkitd": "/usr/bin/pkcheck",
+    "sudo": "/usr/bin/sudo",
+}
+"""What a host with systemd needs, by Debian package."""
 
 
 def unable() -> str | None:
@@ -39,58 +48,26 @@ def call(*command: str, check: bool = True) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, check=check)
 
 
-def closed(folder: Path) -> Path | None:
-    """The first folder above that other accounts may not enter."""
-    return next((one for one in reversed(folder.parents) if not one.stat().st_mode & stat.S_IXOTH), None)
+def without_systemd() -> str | None:
+    """Why no host can boot systemd here, or None."""
+    missing = [name for name, path in SYSTEMD.items() if not Path(path).exists()]
+    return f"{', '.join(missing)} not installed" if missing else None
 
 
-INIT = r"""
-set -e
-lab=$1 size=$2 user=$3
-shift 3
-mount --make-rprivate /
-mount -t tmpfs -o mode=755 run /run
-mkdir -p /run/sshd
-for file in passwd group shadow; do
-    cp /etc/$file "$lab/$file"
-done
-echo "$user:x:4242:4242::$lab/home of $user:/bin/bash" >>"$lab/passwd"
-echo "$user:x:4242:" >>"$lab/group"
-echo "$user:*:19000:0:99999:7:::" >>"$lab/shadow"
-for file in passwd group shadow; do
-    mount --bind "$lab/$file" /etc/$file
-done
-mkdir -p "$lab/home of $user"
-mount -t tmpfs -o "size=$size,mode=700,uid=4242,gid=4242" home "$lab/home of $user"
-# What lies below a folder that is closed to other accounts (a Python below /root) is out of the account's reach: of such
-# a folder only what is asked for is shown. Arguments: closed folder, shown folder, ...
-show() {
-    number=0
-    while [ $# -gt 0 ]; do
-        number=$((number + 1))
-        "$action" "$1" "$2" "$lab/shown/$number"
-        shift 2
-    done
-}
-keep() {
-    mkdir -p "$3" && mount --bind "$2" "$3"
-}
-reveal() {
-    [ -e "$1/.closed" ] || { mount -t tmpfs -o mode=755 closed "$1" && touch "$1/.closed"; }
-    mkdir -p "$2" && mount --bind "$3" "$2"
-}
-action=keep; show "$@"
-action=reveal; show "$@"
-ip link set lo up
-exec /usr/sbin/sshd -D -e -f "$lab/sshd_config" 2>>"$lab/sshd.log"
-"""
+def control_groups(name: str) -> list[Path]:
+    """The control groups of a host, innermost first."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    top = next((Path(mount[1]) for mount in mounts if mount[2] == "cgroup2"), None)
+    if top is None or not (top / name).is_dir():
+        return []
+    return sorted((top / name, *(path for path in (top / name).rglob("*") if path.is_dir())), reverse=True)
 
 
 class Host:
-    """One host of a lab. `key` is the private key file that its account accepts."""
+    """One host of a lab. `key` is the private key file that its accounts accept; `systemd`: what its first process is."""
 
-    def __init__(self, lab: "Lab", name: str, network: int, number: int, disk: str):
-        self.lab, self.name, self.disk = lab, name, disk
+    def __init__(self, lab: "Lab", name: str, network: int, number: int, disk: str, systemd: bool):
+        self.lab, self.name, self.disk, self.systemd = lab, name, disk, systemd
         self.folder = lab.folder / name
         self.folder.mkdir(mode=0o755)
         self.namespace = f"fb{os.getpid()}{name}"
@@ -111,7 +88,6 @@ class Host:
         call("ip", "link", "set", self.cable, "master", lab.bridge(network), "up")
         call("ip", "-n", self.namespace, "addr", "add", f"{self.address}/24", "dev", "eth0")
         call("ip", "-n", self.namespace, "link", "set", "eth0", "up")
-        self.start()
 
     def new_host_key(self) -> str:
         """Give the host another identity; its fingerprint."""
@@ -134,7 +110,7 @@ class Host:
             "AuthorizedKeysFile": str(self.folder / "authorized_keys") + " .ssh/authorized_keys",
             "PasswordAuthentication": "no",
             "KbdInteractiveAuthentication": "no",
-            "UsePAM": "no",
+            "UsePAM": "yes" if self.systemd else "no",
             "StrictModes": "no",
             "PrintMotd": "no",
             "PidFile": "none",
@@ -147,17 +123,39 @@ class Host:
     def start(self) -> None:
         """Switch the host on and wait until its sshd answers. Its disk is empty then."""
         command = ["ip", "netns", "exec", self.namespace, "unshare", "--mount", "--pid", "--fork", "--kill-child"]
-        command += ["--mount-proc", "sh", "-c", INIT, "init", str(self.folder), self.disk, USER]
-        for folder in dict.fromkeys((sys.base_prefix, str(PROJECT), sys.prefix)):
-            if above := closed(Path(folder)):
-                command += [str(above), folder]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        for _ in range(100):
+        command += ["sh", str(Path(__file__).with_name("lab_disk.sh")), str(self.folder), self.disk, USER]
+        command += [self.namespace, "systemd" if self.systemd else "sshd"]
+        command += dict.fromkeys((sys.base_prefix, str(PROJECT), sys.prefix))
+        log = (self.folder / "sshd.log").open("ab")
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until its sshd answers."""
+        for _ in range(200):
             seen = call("ssh-keyscan", "-T", "2", "-p", str(self.port), self.address, check=False)
             if seen.stdout:
                 return
             time.sleep(0.1)
         raise RuntimeError(f"{self.name} did not start: {(self.folder / 'sshd.log').read_text()}")
+
+    def reboot(self) -> None:
+        """Let systemd end everything and boot again; what is on the disks stays."""
+        before = self.first()
+        self.run("systemctl reboot", user="root")
+        end = time.monotonic() + 60
+        while self.first() in (None, before) and time.monotonic() < end:
+            time.sleep(0.1)
+        self.wait()
+
+    def first(self) -> str | None:
+        """The process here that is number 1 on the host, None while there is none."""
+        process = str(self.process.pid)
+        with contextlib.suppress(OSError, IndexError):  # between two boots
+            while Path(f"/proc/{process}/comm").read_text().strip() in ("ip", "unshare", "sh"):
+                process = call("pgrep", "-P", process, check=False).stdout.split()[0]
+            return process
+        return None
 
     def stop(self) -> None:
         """Switch the host off: every process on it is killed."""
@@ -165,11 +163,18 @@ class Host:
             self.process.kill()
             self.process.wait()
             self.process = None
+            for _ in range(100):  # what was killed just now is not gone yet
+                for group in control_groups(self.namespace):
+                    with contextlib.suppress(OSError):
+                        group.rmdir()
+                if not control_groups(self.namespace):
+                    break
+                time.sleep(0.02)
 
     def run(self, script: str, user: str = USER) -> str:
         """What a script prints that runs on the host, behind FabRating's back."""
-        inner = call("pgrep", "-P", str(self.process.pid), check=False).stdout.split()[0]
-        command = ["nsenter", "-t", inner, "-m", "-n", "-p", "runuser", "-u", user, "--", "sh", "-c", f"cd; {script}"]
+        command = ["nsenter", "-t", str(self.first()), "-m", "-n", "-p", "-u", "-i", "-C", "runuser", "-u", user]
+        command += ["--", "sh", "-c", f"cd; {script}"]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode != 0:
             raise RuntimeError(f"{self.name}: {script!r} ended with {done.returncode}: {done.stderr}")
@@ -220,10 +225,11 @@ class Lab:
             self.bridges[network] = name
         return self.bridges[network]
 
-    def host(self, name: str, network: int = 1, disk: str = "2g") -> Host:
+    def host(self, name: str, network: int = 1, disk: str = "2g", systemd: bool = False) -> Host:
         """A new host that runs."""
-        made = Host(self, name, network, len(self.hosts), disk)
+        made = Host(self, name, network, len(self.hosts), disk, systemd)
         self.hosts.append(made)
+        made.start()
         return made
 
     def close(self) -> None:

@@ -189,10 +189,12 @@ class Host(Spec):
         "nothing but FabRating itself is added. Empty: made from the lock file.",
     )
     find_links: str | None = Field(
-        None, description="Folder or URL with wheels that the host installs from, instead of the package index."
+        None,
+        description="Folder or URL with wheels that the host takes first, the package index for what is lacking there.",
     )
     torch_index: str | None = Field(
-        None, description="Package index for PyTorch; empty: PyTorch's own for the host's driver and architecture."
+        None,
+        description="Package index for PyTorch; empty: the one that has the build for the host's driver, or for none.",
     )
     nanochat_source: str = Field(
         "https://github.com/karpathy/nanochat.git",

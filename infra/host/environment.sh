@@ -1,30 +1,29 @@
 # The Python environment in folder/venv.
-# $1: folder  $2: prepared environment or ""  $3: python or ""  $4: uv or ""  $5: torch requirement
-# $6: index of torch or ""  $7: find-links or ""
-folder=$1 prepared=$2 python=$3 uv=$4 torch=$5 torch_index=$6 links=$7
+# $1: folder  $2: prepared environment or ""  $3: python, or the version to fetch  $4: uv or ""  $5: python to install uv with
+# $6: torch requirement  $7: index of torch or ""  $8: find-links or ""
+folder=$1 prepared=$2 python=$3 torch=$6 torch_index=$7 links=$8
 cd "$folder" || exit
 venv=$folder/venv
 if [ -n "$prepared" ]; then
     overlay "$prepared" "$venv"
     exit
 fi
+get_uv "$folder" "$4" "$5" "$links" || exit
 # A half-made environment, or one that leaned on a prepared one, is made anew.
 if [ ! -x "$venv/bin/python" ] || ls "$venv"/lib/python*/site-packages/prepared-environment.pth >/dev/null 2>&1; then
     rm -rf "$venv"
+    tell "Python $python is not to be had: install Python 3.11, 3.12 or 3.13" \
+        "$uv" venv --quiet --python "$python" "$venv" || exit
 fi
-if [ -n "$uv" ]; then
-    [ -d "$venv" ] || "$uv" venv --quiet --python "${python:-3.12}" "$venv" || exit
-    install() { "$uv" pip install --quiet --python "$venv/bin/python" "$@" </dev/null; }
-else
-    [ -d "$venv" ] || "$python" -m venv "$venv" || exit
-    install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "$@" </dev/null; }
-fi
-set --
-[ -z "$links" ] || set -- --find-links "$links"
+install() { # what the links lack comes from the index
+    remedy=$1
+    shift
+    if [ -n "$links" ]; then
+        "$uv" pip install --quiet --python "$venv/bin/python" --find-links "$links" --no-index "$@" </dev/null 2>/dev/null && return
+        set -- --find-links "$links" "$@"
+    fi
+    tell "$remedy" "$uv" pip install --quiet --python "$venv/bin/python" "$@"
+}
 # torch first, with its dependencies: the lock names no CUDA libraries, and everything else completely.
-if [ -n "$torch_index" ]; then
-    install "$@" --index-url "$torch_index" "$torch" || exit
-else
-    install "$@" "$torch" || exit
-fi
-install "$@" --no-deps -r "$folder/requirements.txt"
+install "$torch is not to be had: give another torch_index, or find_links" ${torch_index:+--index-url "$torch_index"} "$torch" &&
+    install "the lock file's packages are not to be had: give find_links" --no-deps -r "$folder/requirements.txt"

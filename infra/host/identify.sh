@@ -51,19 +51,23 @@ for command in rsync git cc flock setsid base64 sha256sum; do
     command -v $command >/dev/null 2>&1 || say missing $command
 done
 
-# The newest Python that our packages support, that can make environments, wins.
+# The newest Python that our packages support wins. Any that makes environments can install uv, which fetches one that does.
 for python in python3.13 python3.12 python3.11 python3; do
     path=$(command -v $python 2>/dev/null) || continue
     "$path" -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || continue
-    if ! "$path" -c 'import ensurepip, venv' 2>/dev/null; then
-        say missing venv
-        continue
-    fi
     say python "$path"
     header=$("$path" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
     [ -e "$header" ] || say missing Python.h
     break
 done
+maker=
+for python in python3 python3.13 python3.12 python3.11; do
+    path=$(command -v $python 2>/dev/null) && "$path" -c 'import ensurepip, venv' 2>/dev/null || continue
+    maker=$path
+    break
+done
+say maker "$maker"
+[ -n "$maker" ] || say missing venv
 for uv in uv "$HOME/.local/bin/uv" "$folder/tools/bin/uv"; do
     path=$(command -v "$uv" 2>/dev/null) || continue
     say uv "$path"

@@ -1,7 +1,7 @@
 # nanochat at one commit in folder/nanochat, with its own environment in folder/nanochat/.venv.
-# $1: folder  $2: git URL, or path of an uploaded archive  $3: commit  $4: uv or ""  $5: prepared environment or ""
-# $6: extra of its lock file: gpu or cpu
-folder=$1 source=$2 commit=$3 uv=$4 prepared=$5 extra=$6
+# $1: folder  $2: git URL, or path of an uploaded archive  $3: commit  $4: prepared environment or ""
+# $5: extra of its lock file: gpu or cpu  $6: uv or ""  $7: python to install uv with
+folder=$1 source=$2 commit=$3 prepared=$4 extra=$5
 checkout=$folder/nanochat
 if [ -f "$source" ]; then
     rm -rf "$checkout.new" && mkdir -p "$checkout.new" && tar -xf "$source" -C "$checkout.new" || exit
@@ -22,5 +22,5 @@ if [ -n "$prepared" ]; then
     overlay "$prepared" "$checkout/.venv"
     exit
 fi
-[ -n "$uv" ] || { echo "nanochat's lock file needs uv" >&2; exit 66; }
+get_uv "$folder" "$6" "$7" "" || exit
 env -u VIRTUAL_ENV "$uv" sync --quiet --frozen --no-dev --extra "$extra" </dev/null

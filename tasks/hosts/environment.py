@@ -16,8 +16,13 @@ from tasks.store.artifact import sha256_file
 
 INSTALL_SECONDS = 3_600
 TORCH_INDEX = "https://download.pytorch.org/whl"
-CUDA = ((580, "cu130"), (525, "cu126"))
-"""(least driver, build of PyTorch), the newest first; NVIDIA's compatibility table for CUDA 13.0 and 12.6."""
+CUDA = ((580, ""), (525, f"{TORCH_INDEX}/cu126"))
+"""(least driver, index of a build of PyTorch for it), the newest first; NVIDIA's compatibility table for CUDA 13 and 12.
+
+PyPI has the build for CUDA 13, for x86-64 and aarch64 alike: no other index is needed then.
+"""
+PYTHON = "3.12"
+"""The Python that uv fetches where the host has none that our packages support."""
 
 DEBIAN = {
     "rsync": "rsync",
@@ -52,14 +57,13 @@ def lacking(host: Host, facts: Facts) -> list[str]:
     needed = {"rsync", "flock", "setsid", "base64", "sha256sum"}
     if host.gpus:
         needed |= {"cc"}  # torch.compile builds its kernels' launchers
-    if host.gpus and not host.python_environment:
-        needed |= {"Python.h"}
+    if host.gpus and not host.python_environment and facts.privilege != "none":
+        needed |= {"Python.h"}  # where it cannot be installed, uv fetches a Python that has it
+    if not host.python_environment and not facts.uv:
+        needed |= {"venv"}
     if "nanochat" in host.engines and not Path(host.nanochat_source).expanduser().is_file():
         needed |= {"git"}
-    missing = [name for name in facts.missing if name in needed]
-    if facts.python is None and facts.uv is None and not host.python_environment:
-        missing.append("venv")
-    return list(dict.fromkeys(missing))
+    return [name for name in facts.missing if name in needed]
 
 
 def install_packages(machine: Machine, facts: Facts, names: Sequence[str]) -> str:
@@ -84,15 +88,15 @@ def torch_index(host: Host, facts: Facts) -> str:
 
     Raises InputError for a driver that no build supports.
     """
-    if host.torch_index is not None or host.find_links:
+    if host.torch_index or host.find_links:
         return host.torch_index or ""
     if not host.gpus:
         return f"{TORCH_INDEX}/cpu"
     driver = facts.gpus[0].driver
     major = int(driver.split(".")[0]) if driver.split(".")[0].isdigit() else 0
-    for least, build in CUDA:
+    for least, index in CUDA:
         if major >= least:
-            return f"{TORCH_INDEX}/{build}"
+            return index
     raise InputError(
         f"{host.name} has NVIDIA driver {driver}, and PyTorch's builds need {CUDA[-1][0]} or later: update the driver."
     )
@@ -113,6 +117,12 @@ def lock_file(checkout: Path = CHECKOUT) -> tuple[str, str]:
     return torch[0], "\n".join(rest) + "\n"
 
 
+def interpreter(host: Host, facts: Facts) -> str:
+    """The Python of the environment: the host's, or the version that uv is to fetch (it has headers, which kernels need)."""
+    headless = host.gpus and "Python.h" in facts.missing
+    return PYTHON if facts.python is None or headless else facts.python
+
+
 def environment_recipe(host: Host, facts: Facts) -> dict[str, Any]:
     """What the Python environment is made from: with another recipe it is made anew."""
     if host.python_environment:
@@ -128,14 +138,12 @@ def environment_recipe(host: Host, facts: Facts) -> dict[str, Any]:
 
 def install_environment(machine: Machine, host: Host, facts: Facts) -> str:
     """Make folder/venv: from the lock file, or beside a prepared environment."""
-    hold, arguments = script("hold.sh"), [facts.folder]
-    if host.python_environment:
-        arguments += [host.python_environment.rstrip("/"), "", "", "", "", ""]
-    else:
+    arguments = [facts.folder, (host.python_environment or "").rstrip("/"), interpreter(host, facts), *_uv(facts)]
+    if not host.python_environment:
         torch, rest = lock_file()
         machine.put(rest, f"{facts.folder}/requirements.txt", 0o644)
-        arguments += ["", facts.python or "", facts.uv or "", torch, torch_index(host, facts), host.find_links or ""]
-    machine.run(hold + script("overlay.sh") + script("environment.sh"), *arguments, timeout=INSTALL_SECONDS)
+        arguments += [torch, torch_index(host, facts), host.find_links or ""]
+    machine.run(_script("overlay.sh", "uv.sh", "environment.sh"), *arguments, timeout=INSTALL_SECONDS)
     return f"made from {'the environment ' + host.python_environment if host.python_environment else 'the lock file'}"
 
 
@@ -147,7 +155,7 @@ def install_wheel(machine: Machine, facts: Facts, wheel: Path) -> str:
     arrived = machine.run('sha256sum "$1"', there).out.split()[0].lstrip("\\")
     if arrived != digest:
         raise ConnectionError(f"{wheel.name} arrived on {machine.label} with SHA-256 {arrived}, not {digest}.")
-    machine.run(script("hold.sh") + script("install.sh"), facts.folder, there, facts.uv or "", timeout=300)
+    machine.run(_script("uv.sh", "install.sh"), facts.folder, there, facts.uv or "", timeout=300)
     return f"installed {wheel.name} (SHA-256 {digest[:12]})"
 
 
@@ -177,21 +185,24 @@ def install_nanochat(machine: Machine, host: Host, facts: Facts) -> str:
     if archive.is_file():
         source = f"{facts.folder}/wheels/nanochat.tar"
         machine.put(archive.read_bytes(), source, 0o644)
-    uv = facts.uv or ""
-    if not uv and not host.python_environment:
-        uv = f"{facts.folder}/tools/bin/uv"
-        bootstrap = (
-            '[ -x "$1/tools/bin/uv" ] || { "$2" -m venv "$1/tools" && "$1/tools/bin/python" -m pip install -q uv; }'
-        )
-        machine.run(script("hold.sh") + bootstrap, facts.folder, facts.python or "python3", timeout=600)
     machine.run(
-        script("hold.sh") + script("overlay.sh") + script("nanochat.sh"),
+        _script("overlay.sh", "uv.sh", "nanochat.sh"),
         facts.folder,
         source,
         host.nanochat_commit,
-        uv,
         (host.python_environment or "").rstrip("/"),
         "gpu" if host.gpus else "cpu",
+        *_uv(facts),
         timeout=INSTALL_SECONDS,
     )
     return f"checked out nanochat {host.nanochat_commit}"
+
+
+def _script(*names: str) -> str:
+    """Scripts of `infra/host` as one, which holds the host's lock."""
+    return "".join(script(name) for name in ("hold.sh", *names))
+
+
+def _uv(facts: Facts) -> list[str]:
+    """What get_uv of uv.sh needs: the host's uv, and a Python that can install one."""
+    return [facts.uv or "", facts.maker or ""]

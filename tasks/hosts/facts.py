@@ -25,7 +25,10 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Facts:
-    """What was found on a host. `skew_seconds` is its clock minus ours; `missing` names commands and headers."""
+    """What was found on a host. `skew_seconds` is its clock minus ours; `missing` names commands and headers.
+
+    `python` is one that our packages support, `maker` one of any version that can make environments.
+    """
 
     home: str
     folder: str
@@ -40,6 +43,7 @@ class Facts:
     privilege: str
     services: str
     python: str | None
+    maker: str | None
     uv: str | None
     missing: tuple[str, ...]
     gpus: tuple[Gpu, ...]
@@ -83,6 +87,7 @@ def identify(machine: Machine, folder: str) -> Facts:
         privilege=one("privilege", "none"),
         services=one("services", "supervised"),
         python=one("python") or None,
+        maker=one("maker") or None,
         uv=one("uv") or None,
         missing=tuple(dict.fromkeys(found["missing"])),
         gpus=tuple(gpus),

@@ -2,7 +2,8 @@
 
 A host sees this machine's files and writes to a disk of its own. It has an account `rented`, a home directory with a space in
 its name on another small disk, and a network cable that can be cut, mended and slowed down. Its first process is sshd, or
-systemd, which can be rebooted. Everything is gone when the lab is closed. Needs root.
+systemd, which can be rebooted. Everything is gone when the lab is closed. Needs root. On network 0 are hosts that share this
+machine's network, and with it the way to package indexes.
 """
 
 import contextlib
@@ -12,8 +13,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
+from infra import ports
 from tasks.spec import Host as Parameters
 
 SSHD = "/usr/sbin/sshd"
@@ -30,6 +35,9 @@ SYSTEMD = {
 """What a host with systemd needs, by Debian package."""
 
 
+INDEX_SETTINGS = ("SSL_CERT_", "PIP_", "UV_", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+
+
 def unable() -> str | None:
     """Why no lab can be set up here, or None."""
     missing = [tool for tool in TOOLS if not shutil.which(tool, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")]
@@ -42,6 +50,20 @@ def unable() -> str | None:
         return f"no network namespaces here: {probe.stderr.strip()}"
     subprocess.run(["ip", "netns", "del", f"fb-probe-{os.getpid()}"], check=False)
     return None
+
+
+def no_index() -> str | None:
+    """Why no package index is within reach, or None."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir", "--retries", "0"]
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run([*command, "--timeout", "10", "-d", folder, "idna"], capture_output=True, text=True)
+    return f"no package index: {done.stderr.strip().splitlines()[-1]}" if done.returncode else None
+
+
+def versions(pins: Iterable[str]) -> dict[str, str]:
+    """Lines like those of a lock file as versions by normal name; other lines are left out."""
+    found = (pin.partition("==") for pin in pins if "==" in pin)
+    return {canonicalize_name(name): version for name, _, version in found}
 
 
 def call(*command: str, check: bool = True) -> subprocess.CompletedProcess:
@@ -73,8 +95,8 @@ class Host:
         self.namespace = f"fb{os.getpid()}{name}"
         self.cable = f"v{os.getpid() % 100000}{name}"[:15]
         self.network = network
-        self.address = f"{lab.prefix}.{network}.{10 + number}"
-        self.port = 2200 + number
+        self.address = f"{lab.prefix}.{network}.{10 + number}" if network else "127.0.0.1"
+        self.port = 2200 + number if network else ports.choose(0)
         self.key = lab.key
         self.home = self.folder / f"home of {USER}"
         self.process: subprocess.Popen | None = None
@@ -83,9 +105,14 @@ class Host:
         shutil.copy(f"{lab.key}.pub", authorized)
         authorized.chmod(0o644)
         self.write_config()
+        if network:
+            self.connect()
+
+    def connect(self) -> None:
+        """Give the host a network of its own and a cable to its bridge."""
         call("ip", "netns", "add", self.namespace)
         call("ip", "link", "add", self.cable, "type", "veth", "peer", "name", "eth0", "netns", self.namespace)
-        call("ip", "link", "set", self.cable, "master", lab.bridge(network), "up")
+        call("ip", "link", "set", self.cable, "master", self.lab.bridge(self.network), "up")
         call("ip", "-n", self.namespace, "addr", "add", f"{self.address}/24", "dev", "eth0")
         call("ip", "-n", self.namespace, "link", "set", "eth0", "up")
 
@@ -118,11 +145,15 @@ class Host:
             "MaxStartups": "100",
             "AllowAgentForwarding": "yes",
         } | settings
+        if self.network == 0:
+            found = [f'"{name}={value}"' for name, value in os.environ.items() if name.startswith(INDEX_SETTINGS)]
+            lines |= {"SetEnv": " ".join(found)} if found else {}
         (self.folder / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in lines.items()))
 
     def start(self) -> None:
         """Switch the host on and wait until its sshd answers. Its disk is empty then."""
-        command = ["ip", "netns", "exec", self.namespace, "unshare", "--mount", "--pid", "--fork", "--kill-child"]
+        command = ["ip", "netns", "exec", self.namespace] if self.network else []
+        command += ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
         command += ["sh", str(Path(__file__).with_name("lab_disk.sh")), str(self.folder), self.disk, USER]
         command += [self.namespace, "systemd" if self.systemd else "sshd"]
         command += dict.fromkeys((sys.base_prefix, str(PROJECT), sys.prefix))
@@ -196,8 +227,9 @@ class Host:
 
     def close(self) -> None:
         self.stop()
-        call("ip", "link", "del", self.cable, check=False)
-        call("ip", "netns", "del", self.namespace, check=False)
+        if self.network:
+            call("ip", "link", "del", self.cable, check=False)
+            call("ip", "netns", "del", self.namespace, check=False)
 
 
 class Lab:

@@ -29,7 +29,7 @@ if [ "$init" = systemd ]; then
     ln -s /dev/null "$root/etc/tmpfiles.d/tmp.conf" # it empties /tmp
     tr -d - </proc/sys/kernel/random/uuid >"$root/etc/machine-id"
     echo "$name" >"$root/etc/hostname"
-    echo "127.0.0.1 localhost $name" >"$root/etc/hosts"
+    echo "127.0.0.1 $name" >>"$root/etc/hosts"
     cat >"$units/ssh.service" <<UNIT
 [Service]
 ExecStart=/usr/sbin/sshd -D -e -f "$lab/sshd_config"

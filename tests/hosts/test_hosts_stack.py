@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from infra import ports
 from infra.deploy import create_pools, deploy
+from tasks.hosts.environment import lock_file
 from tasks.spec import Host
-from tests.hosts.hosts_lab import Lab, parameters
+from tests.hosts.hosts_lab import Lab, no_index, parameters, versions
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 PROJECT = Path(__file__).resolve().parents[2]
@@ -144,6 +146,31 @@ def test_bare_account_to_online_worker_and_back(lab: Lab, prefect: tuple[str, di
     assert set(removed["changed"]) == {"worker", "way-back", "files", "pool"}
     assert workers(api) == {}
     assert "worker.sh" not in machine.run("ps ax -o args")
+
+
+def test_environment_from_the_lock_file_ends_in_an_online_worker(lab: Lab, prefect: tuple[str, dict[str, str]]) -> None:
+    if reason := no_index():
+        pytest.skip(reason)
+    api, environment = prefect
+    machine = lab.host("online", network=0, disk="8g")
+    links = os.environ.get("PIP_FIND_LINKS")
+    changes = {"python_environment": None, "find_links": links, "tunnel_port": ports.choose(0)}
+    host = parameters(machine, server=api, **changes)
+    create_pools(api)
+    first = run_flow(environment, "gpu_host", host=host.model_dump())
+    assert set(first["changed"]) >= {"environment", "fabrating", "smoke", "worker"}
+    assert workers(api) == {"online": "ONLINE"}
+    assert run_flow(environment, "gpu_host", host=host.model_dump())["changed"] == []
+
+    freeze = 'cd "fab rating" && UV_CACHE_DIR=cache/uv tools/bin/uv pip freeze --python venv/bin/python'
+    found = versions(machine.run(freeze).splitlines())
+    torch, rest = lock_file()
+    pinned = versions([torch, *rest.splitlines()])
+    assert found["torch"] == pinned["torch"] + "+cpu"
+    del pinned["torch"]
+    assert {name: found.get(name) for name in pinned} == pinned
+    run_flow(environment, "remove_host", host=host.model_dump(), artifacts=True)
+    assert machine.run("ls -A") == ""
 
 
 def until(seconds: float, condition) -> bool:

@@ -170,13 +170,28 @@ def test_account_without_root_is_told_what_to_ask_for(machine: Machine, remote: 
 def test_build_of_torch_follows_driver_and_architecture(machine: Machine) -> None:
     here = identify(Local(), "/tmp/none")
     gpu_host = parameters(machine, gpus=1, python_environment=None)
-    for driver, build in {"580.65.06": "cu130", "570.172.08": "cu126", "535.1": "cu126"}.items():
+    older = "https://download.pytorch.org/whl/cu126"
+    for driver, index in {"580.65.06": "", "570.172.08": older, "535.1": older}.items():
         for architecture in ("x86_64", "aarch64"):
             facts = replace(here, architecture=architecture, gpus=(Gpu("H100", 81559, driver),))
-            assert environment.torch_index(gpu_host, facts) == f"https://download.pytorch.org/whl/{build}"
+            assert environment.torch_index(gpu_host, facts) == index
     with pytest.raises(InputError, match="NVIDIA driver 470"):
         environment.torch_index(gpu_host, replace(here, gpus=(Gpu("A100", 81559, "470.1"),)))
     assert environment.torch_index(parameters(machine, gpus=0), here).endswith("/cpu")
+
+
+def test_what_is_lacking_depends_on_rights_and_python(machine: Machine) -> None:
+    bare = replace(identify(Local(), "/tmp/none"), uv=None, python=None, maker=None, missing=("venv", "cc", "git"))
+    plain, gpu = (parameters(machine, gpus=gpus, python_environment=None) for gpus in (0, 1))
+    assert environment.lacking(plain, bare) == ["venv"]
+    assert environment.lacking(plain, replace(bare, uv="/usr/bin/uv")) == []
+    assert environment.interpreter(plain, bare) == environment.PYTHON
+    headless = replace(bare, python="/usr/bin/python3.11", maker="/usr/bin/python3", missing=("Python.h",))
+    assert environment.lacking(gpu, replace(headless, privilege="sudo")) == ["Python.h"]
+    assert environment.lacking(gpu, replace(headless, privilege="none")) == []
+    assert environment.interpreter(gpu, headless) == environment.PYTHON
+    assert environment.interpreter(gpu, replace(headless, missing=())) == "/usr/bin/python3.11"
+    assert environment.interpreter(plain, headless) == "/usr/bin/python3.11"
 
 
 def test_report_tells_what_is_there(machine: Machine, known: KnownHosts, wheel: Path) -> None:

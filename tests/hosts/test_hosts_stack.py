@@ -17,11 +17,12 @@ from infra import ports
 from infra.deploy import create_pools, deploy
 from tasks.hosts.environment import lock_file
 from tasks.spec import Host
-from tests.hosts.hosts_lab import Lab, no_index, parameters, versions
+from tests.hosts.hosts_lab import USER, Lab, no_index, parameters, versions, without_systemd
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 PROJECT = Path(__file__).resolve().parents[2]
 STEPS = 700
+WORKER = "[p]refect worker start"
 
 
 def call(api: str, method: str, path: str, body: object = None) -> object:
@@ -85,8 +86,8 @@ def run_flow(environment: dict[str, str], name: str, **arguments: object) -> dic
     return json.loads(done.stdout.rsplit("RESULT ", 1)[1].splitlines()[0])
 
 
-def workers(api: str) -> dict[str, str]:
-    return {one["name"]: one["status"] for one in call(api, "POST", "/work_pools/gpu/workers/filter", {})}
+def workers(api: str, field: str = "status") -> dict[str, str]:
+    return {one["name"]: one[field] for one in call(api, "POST", "/work_pools/gpu/workers/filter", {})}
 
 
 TRAIN = {
@@ -97,24 +98,32 @@ PREPARE = """cd "fab rating" && venv/bin/fabrating prepare "$HOME/raw" --root "$
     --json --set holdout_documents=40 --set holdout_fraction=0.1 --set vocab_size=512 --set documents_per_shard=64"""
 
 
-def test_bare_account_to_online_worker_and_back(lab: Lab, prefect: tuple[str, dict[str, str]], sample: Path) -> None:
+@pytest.mark.parametrize("systemd", [False, True], ids=["supervised", "systemd"])
+def test_bare_account_to_online_worker_and_back(
+    lab: Lab, prefect: tuple[str, dict[str, str]], sample: Path, systemd: bool
+) -> None:
+    if systemd and (reason := without_systemd()):
+        pytest.skip(reason)
     api, environment = prefect
-    machine = lab.host("worker")
+    machine = lab.host("worker" if not systemd else "unit", systemd=systemd)
+    if systemd:
+        machine.run(f'echo "{USER} ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/{USER}', user="root")
     host: Host = parameters(machine, server=api, tunnel_port=4302)
     create_pools(api)
     deploy(api, environment)
     first = run_flow(environment, "gpu_host", host=host.model_dump())
     assert set(first["changed"]) >= {"environment", "fabrating", "secrets", "smoke", "way-back", "worker"}
-    assert workers(api) == {"worker": "ONLINE"}
+    assert workers(api) == {machine.name: "ONLINE"}
     again = run_flow(environment, "gpu_host", host=host.model_dump())
     assert again["changed"] == []
     machine.run("echo 'of older code' >'fab rating/state/smoke'")
     assert run_flow(environment, "gpu_host", host=host.model_dump())["changed"] == ["smoke"]
-    reports = call(api, "POST", "/artifacts/filter", {"artifacts": {"key": {"any_": ["host-worker"]}}})
+    reports = call(api, "POST", "/artifacts/filter", {"artifacts": {"key": {"any_": [f"host-{machine.name}"]}}})
     assert "worker of the pool gpu" in reports[0]["data"]
     assert "steps of a d1 model on cpu" in reports[0]["data"]
+    assert ("after a reboot the worker is away" in reports[0]["data"]) != systemd
 
-    # The worker trains an arm: the link is cut for longer than a poll in the middle, and training goes on meanwhile.
+    # The worker trains an arm: in the middle it is killed and the link is cut for longer than a poll, training goes on.
     shared = machine.folder / "raw"
     shutil.copytree(sample, shared)
     call_host = f"cp -r '{shared}' raw && {PREPARE}"
@@ -132,6 +141,7 @@ def test_bare_account_to_online_worker_and_back(lab: Lab, prefect: tuple[str, di
         return max((json.loads(line)["step"] for line in lines), default=0)
 
     assert until(120, lambda: step() > STEPS // 20), state()
+    machine.run(f"pkill -9 -f '{WORKER}'")
     machine.cut()
     before = step()
     time.sleep(12)
@@ -142,10 +152,17 @@ def test_bare_account_to_online_worker_and_back(lab: Lab, prefect: tuple[str, di
     shown = call(api, "POST", "/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}})
     assert any("bits per byte" in str(artifact["data"]) for artifact in shown)
 
+    if systemd:
+        machine.reboot()
+    else:
+        machine.run(f"pkill -9 -f '{WORKER}'")
+    seen = workers(api, "last_heartbeat_time")
+    assert until(120, lambda: workers(api, "last_heartbeat_time")[machine.name] > seen[machine.name])
     removed = run_flow(environment, "remove_host", host=host.model_dump())
     assert set(removed["changed"]) == {"worker", "way-back", "files", "pool"}
     assert workers(api) == {}
-    assert "worker.sh" not in machine.run("ps ax -o args")
+    assert machine.run(f"pgrep -af '{WORKER}|[w]orker.sh' || true") == ""
+    assert machine.run("find /etc/systemd -name 'fabrating*'") == ""
 
 
 def test_environment_from_the_lock_file_ends_in_an_online_worker(lab: Lab, prefect: tuple[str, dict[str, str]]) -> None:

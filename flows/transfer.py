@@ -9,7 +9,7 @@ from pydantic import Field
 from tasks.hosts import report, steps
 from tasks.hosts.ssh import Local, Machine, Remote
 from tasks.spec import Host
-from tasks.store.root import DEFAULT_ROOT
+from tasks.store.root import Root
 
 
 @flow(name="transfer", flow_run_name="{names[0]}")
@@ -30,8 +30,8 @@ def shards(
         names: Artifacts by name below the root, such as arms/top16-0a1b2c3d4e/text.
         source: The host that has them; empty: this machine, or the blob store that source_root names.
         target: The host that gets them; empty: this machine, or the blob store that target_root names.
-        source_root: Folder or az:// URL; empty: the host's own root.
-        target_root: Folder or az:// URL; empty: the host's own root.
+        source_root: Folder (a path, or file:// of one) or az:// URL; empty: the host's own root.
+        target_root: Folder (a path, or file:// of one) or az:// URL; empty: the host's own root.
         streams: Parallel rsync streams.
     """
     with contextlib.ExitStack() as stack:
@@ -54,5 +54,5 @@ def _machine(host: Host | None, stack: contextlib.ExitStack) -> Machine:
 
 def _own_root(host: Host | None) -> str:
     if host is None:
-        return DEFAULT_ROOT
+        return Root().url
     return host.root or f"{host.folder}/root"

@@ -22,6 +22,7 @@ from tasks.hosts.ssh import LinkError, Local, Machine, Remote, ssh_options
 from tasks.hosts.streams import FAST_SSH, RSYNC, run_streams, share_out
 from tasks.progress import Progress, silent
 from tasks.store.artifact import MANIFEST, FileRecord, Manifest, safe_relative
+from tasks.store.blobs import local_path
 
 HASH_BYTES_PER_SECOND = 20_000_000
 """A slow disk, for time limits."""
@@ -32,7 +33,7 @@ RESERVE = 256 << 20
 
 @dataclass(frozen=True)
 class Place:
-    """A root folder on a machine; a relative one lies below the account's home directory."""
+    """A root folder on a machine."""
 
     machine: Machine
     root: str
@@ -61,10 +62,25 @@ class Moved:
 
 
 def place(machine: Machine, root: str) -> Place:
-    """A place with its root made absolute."""
-    return Place(
-        machine, machine.run('cd / && case $1 in /*) echo "$1" ;; *) echo "$HOME/$1" ;; esac', root).out.rstrip("\n")
-    )
+    """A place with its root made absolute: on a host below the account's home directory, here below the current one."""
+    folder = folder_of(root)
+    if folder is None:
+        raise InputError(f"The root {root} is a blob store: give a folder.")
+    if isinstance(machine, Local):
+        return Place(machine, str(Path(folder).expanduser().absolute()))
+    below_home = 'case $1 in /*) echo "$1" ;; *) echo "${HOME%/}/$1" ;; esac'
+    return Place(machine, machine.run(below_home, folder.removeprefix("~/")).out.rstrip("\n"))
+
+
+def folder_of(root: str) -> str | None:
+    """The folder that a root names on its machine, by a path or a `file://` URL; None for a blob store.
+
+    Raises InputError for a scheme that nobody knows.
+    """
+    if "://" not in root:
+        return root
+    folder = local_path(root)
+    return None if folder is None else str(folder)
 
 
 def inventory(source: Place, name: str) -> tuple[list[FileRecord], str | None]:
@@ -303,7 +319,7 @@ def move(
 
     A host at the other end must be provisioned. Raises InputError when it is not, and when both roots are blob stores.
     """
-    stores = [_is_store(source_root), _is_store(target_root)]
+    stores = [folder_of(root) is None for root in (source_root, target_root)]
     if not any(stores):
         return transfer(
             place(source, source_root), place(target, target_root), name, streams=streams, progress=progress
@@ -324,10 +340,7 @@ def move(
         seen = machine.run(BULK, folder, action, url, name, there, timeout=BULK_SECONDS)
         result = json.loads(seen.out.splitlines()[-1])
     else:
-        result = {"fetch": bulk.fetch, "send": bulk.send}[action](url, name, Path(root), progress)
+        folder = Path(place(machine, root).root)
+        result = {"fetch": bulk.fetch, "send": bulk.send}[action](url, name, folder, progress)
     seconds = round(time.monotonic() - started, 2)
     return Moved(name, 0, result["bytes"], result["sent"], 0, 1, seconds, result["way"])
-
-
-def _is_store(root: str) -> bool:
-    return "://" in root

@@ -42,11 +42,13 @@ log = logging.getLogger(__name__)
 class Root:
     """Artifacts by name (`arms/top16-0a1b2c3d4e/text`), wherever the root URL points.
 
-    `url` is a folder, `file:///folder` or `az://container/prefix`; `cache` is the local folder for a remote root (default:
-    FABRATING_CACHE, else `.fabrating/cache`).
+    `url` is a folder, `file:///folder` or `az://container/prefix`; the default one is what FABRATING_ROOT names, if that is
+    set. `cache` is the local folder for a remote root (default: FABRATING_CACHE, else `.fabrating/cache`).
     """
 
     def __init__(self, url: str | Path = DEFAULT_ROOT, cache: Path | None = None):
+        if str(url) == DEFAULT_ROOT:
+            url = os.environ.get("FABRATING_ROOT") or DEFAULT_ROOT
         local = local_path(str(url))
         self.remote: Blobs | None = None
         if local is not None:

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from infra import azurite
 from tasks.errors import DamagedError, InputError
 from tasks.hosts.bulk import fetch, main, send
 from tasks.hosts.hostkeys import KnownHosts
+from tasks.hosts.service import environment_file
 from tasks.hosts.ssh import Local, Remote
 from tasks.hosts.transfer import move
 from tasks.store.artifact import Work
 from tasks.store.root import Root
+from tests.hosts.hosts_lab import Host as Machine
 from tests.hosts.hosts_lab import Lab, parameters
 
 NAME = "pools/p-0000000000/index"
@@ -75,28 +78,58 @@ def test_damage_and_absence_are_named(
         move(Local(), "az://a/b", Local(), "az://c/d", NAME)
 
 
-def test_host_fetches_by_itself(lab: Lab, known: KnownHosts, root: Root, store: str, tmp_path: Path) -> None:
-    """The host runs the copy next to its own disk, with its own secrets; the store is a folder that it sees."""
-    machine = lab.host("fetcher")
-    with (
-        Remote(parameters(machine), known) as bare,
-        pytest.raises(InputError, match=r"has no worker in .*fab rating.* run gpu-host"),
-    ):
-        move(Local(), store, bare, "kept", NAME)
+def test_host_fetches_and_sends_by_itself(
+    lab: Lab, known: KnownHosts, root: Root, azurite_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host runs the copy next to its own disk, with its own secrets."""
+    settings = {"AZURE_STORAGE_CONNECTION_STRING": azurite.connection_string(azurite_port)}
+    with monkeypatch.context() as ours:
+        ours.setenv(*next(iter(settings.items())))
+        azurite.upload(azurite_port, "hosts", "", root.folder)  # makes the container
+        send("az://hosts/kept", NAME, root.folder)
+    machine = lab.host("fetcher", network=0)
     host = parameters(machine)
-    open_to_all = machine.folder / "store"
-    send(store, NAME, root.folder)
-    shutil.copytree(tmp_path / "store", open_to_all)
-    open_to_all.chmod(0o755)
     with Remote(host, known) as remote:
+        with pytest.raises(InputError, match=r"has no worker in .*fab rating.* run gpu-host"):
+            move(Local(), "az://hosts/kept", remote, "kept", NAME)
         folder = f"{machine.home}/fab rating"
-        remote.run('mkdir -p "$1/venv/bin" && touch "$1/secrets.env"', folder)
+        remote.run('mkdir -p "$1/venv/bin"', folder)
+        remote.put(environment_file(settings), f"{folder}/secrets.env")
         python = (
             f'#!/bin/sh\nPYTHONPATH="{Path(__file__).parents[2]}" exec "{host.python_environment}/bin/python" "$@"\n'
         )
         remote.put(python, f"{folder}/venv/bin/python", 0o755)
-        moved = move(Local(), open_to_all.as_uri(), remote, f"{host.folder}/root", NAME)
+        moved = move(Local(), "az://hosts/kept", remote, f"{host.folder}/root", NAME)
         assert moved.sent == 25000
         assert remote.read(f"{folder}/root/{NAME}/manifest.json") == (root.path(NAME) / "manifest.json").read_text()
+        moved = move(remote, f"{host.folder}/root", Local(), "az://hosts/again", NAME)
+        assert (moved.sent, moved.way) == (25000, "object store client")
         with pytest.raises(InputError, match=r"fetcher .*no complete artifact pools/none"):
-            move(Local(), open_to_all.as_uri(), remote, f"{host.folder}/root", "pools/none")
+            move(Local(), "az://hosts/kept", remote, f"{host.folder}/root", "pools/none")
+
+
+def test_file_url_is_a_folder_of_its_machine(
+    machine: Machine, remote: Remote, root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = (Path(machine.home) / "a root").as_uri()
+    moved = move(Local(), root.url, remote, theirs, NAME)
+    assert (moved.way, moved.sent) == ("from here", 25000)
+    assert move(Local(), root.url, remote, "a root", NAME).way == "already there"
+    assert move(Local(), root.url, remote, "~/a root", NAME).way == "already there"
+    monkeypatch.chdir(tmp_path)
+    assert move(remote, theirs, Local(), "back", NAME).way == "to here"
+    assert Root(tmp_path / "back").open(NAME, checksums=True).fingerprint == root.open(NAME).fingerprint
+    with pytest.raises(InputError, match="scheme 'ftp'"):
+        move(remote, "ftp://somewhere/else", Local(), "back", NAME)
+    remote.run('rm -rf "$HOME/a root"')
+
+
+def test_default_root_is_what_the_environment_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a host, where the worker starts in the folder of our package."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FABRATING_ROOT", str(tmp_path / "theirs"))
+    assert Root().folder == tmp_path / "theirs"
+    assert Root(".fabrating/root").folder == tmp_path / "theirs"
+    assert Root("other").folder == tmp_path / "other"
+    monkeypatch.delenv("FABRATING_ROOT")
+    assert Root().folder == tmp_path / ".fabrating" / "root"

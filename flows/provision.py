@@ -62,7 +62,7 @@ def remove_host(host: Host, artifacts: bool = False, force: bool = False) -> dic
     Args:
         host: The host as it was provisioned.
         artifacts: Delete the artifacts on the host's own disk, too.
-        force: Remove it even while a run is active there.
+        force: Remove it even while a run is active there, which is ended; a host that is gone is forgotten.
     """
     with Remote(host) as remote:
         outcomes = steps.remove(host.name, steps.Held(remote), host, artifacts, force)

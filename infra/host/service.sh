@@ -1,5 +1,5 @@
 # A service: systemd's, or supervised where there is no systemd.
-# $1: install, stop or status  $2: system, user or supervised  $3: name  $4: its folder  $5: python
+# $1: install, stop, status or log (its last lines)  $2: system, user or supervised  $3: name  $4: its folder  $5: python
 # $6: root, sudo or none  the rest: command (install of a supervised one)
 # The unit, for install by systemd, is in FOLDER/NAME.service.
 action=$1 kind=$2 name=$3 folder=$4 python=$5 privilege=$6
@@ -50,5 +50,8 @@ install-*)
     ;;
 stop-*) end && of user && linger_no_more ;;
 status-supervised) [ -f "$folder/supervise.py" ] && "$python" "$folder/supervise.py" status "$folder" "$name" ;;
+log-supervised) [ ! -f "$folder/$name.log" ] || tail -n 20 "$folder/$name.log" ;;
+log-user) journalctl --user -q -n 20 -o cat -u "$name" ;;
+log-system) as_root journalctl -q -n 20 -o cat -u "$name" ;;
 status-*) of "$kind" && control is-active --quiet "$name.service" ;;
 esac

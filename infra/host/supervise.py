@@ -11,6 +11,7 @@ Prefect worker that gets SIGTERM takes its flow runs with it, one that is killed
 It does not come back by itself after a reboot.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -73,7 +74,8 @@ def run(folder: Path, name: str, command: list[str]) -> int:
             break
         pause = 1.0 if time.monotonic() - started > LONGEST_PAUSE else min(pause * 2, LONGEST_PAUSE)
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        log.write(f"{stamp} {name} ended with status {child.returncode}, again in {pause:.0f} s\n".encode())
+        with contextlib.suppress(OSError):  # a full disk is no reason to stop
+            log.write(f"{stamp} {name} ended with status {child.returncode}, again in {pause:.0f} s\n".encode())
         wake = time.monotonic() + pause
         while not stopping and time.monotonic() < wake:
             time.sleep(0.2)
@@ -106,9 +108,18 @@ def start(folder: Path, name: str, command: list[str]) -> int:
 
 def stop(folder: Path, name: str) -> int:
     """Stop a supervisor and its command; 0 when neither runs then."""
-    if running(folder, name):
-        os.kill(int((folder / f"{name}.pid").read_text()), signal.SIGTERM)
-    return wait(lambda: not running(folder, name))
+
+    def stopped() -> bool:
+        if not running(folder, name):
+            return True
+        # One that has just begun is not in the file yet: whom an older one named may be anybody by now.
+        with contextlib.suppress(OSError, ValueError):
+            process = int((folder / f"{name}.pid").read_text())
+            if b"supervise.py" in Path(f"/proc/{process}/cmdline").read_bytes():
+                os.kill(process, signal.SIGTERM)
+        return False
+
+    return wait(stopped)
 
 
 def wait(condition) -> int:

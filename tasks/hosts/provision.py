@@ -243,6 +243,8 @@ def _way_back(setup: Setup) -> str:
         time.sleep(1)
     if setup.host.way_back == "tunnel":
         reason = f"{reason}; the tunnel says: {_tunnel(setup).log()}"
+        if setup.host.key_file is None:
+            reason += "; key_file is empty, and a service has no ssh-agent: give the key's file"
     raise LinkError(
         f"{setup.host.name} does not reach the Prefect server {setup.host.server} ({reason}): check that the server runs and "
         "that the host's SSH server allows port forwarding."
@@ -250,7 +252,7 @@ def _way_back(setup: Setup) -> str:
 
 
 def _tunnel(setup: Setup) -> service.Service:
-    return service.tunnel(setup.host, setup.facts, setup.remote.known)
+    return service.tunnel(setup.host, setup.folder, setup.remote.known)
 
 
 def _worker_files(setup: Setup) -> dict[str, str]:
@@ -296,14 +298,27 @@ _ACTIONS: dict[str, tuple[Callable[[Setup], str | None], Callable[[Setup], str]]
 
 PRESENT = '[ -d "$1/state" ] || { [ -n "$2" ] && [ -d "$1/$2" ]; }'
 RUNS = r"""
-for process in /proc/[0-9]*; do
-    [ -O "$process" ] || continue
-    command=$(tr '\0' ' ' <"$process/cmdline" 2>/dev/null) || continue
-    case $command in
-    *"$1/venv/bin/python"*prefect*worker*start*|*supervise.py*) ;;
-    *"$1/venv/bin/python"*) echo "${process#/proc/}" ;;
-    esac
-done"""
+runs() {
+    for process in /proc/[0-9]*; do
+        [ -O "$process" ] || continue
+        command=$(tr '\0' ' ' <"$process/cmdline" 2>/dev/null) || continue
+        case $command in
+        *"$1/venv/bin/python"*prefect*worker*start* | *supervise.py*) ;;
+        *"$1/venv/bin/python"* | *"$1/nanochat/.venv/bin/"*) echo "${process#/proc/}" ;;
+        esac
+    done
+}
+"""
+"""Processes of runs. They are asked to end, which makes a trainer save what it has; what has not ended then is killed."""
+END_SECONDS = 60
+END_RUNS = """
+kill $(runs "$1") 2>/dev/null
+for second in $(seq "$2"); do
+    [ -n "$(runs "$1")" ] || exit 0
+    sleep 1
+done
+kill -9 $(runs "$1") 2>/dev/null
+true"""
 
 
 def remove(
@@ -311,18 +326,26 @@ def remove(
 ) -> list[Outcome]:
     """Undo provisioning: service, secrets, environments, tunnel. `artifacts` deletes the host's own root folder, too.
 
-    Debian packages stay. Raises InputError while a run is active there, unless `force`, and when the folder is none of ours.
+    Debian packages stay. Raises InputError while a run is active there, and LinkError when the host cannot be reached;
+    `force` ends the run, and where there is no host any more removes what is here.
     """
-    facts = identify(remote, host.folder)
     outcomes = []
 
     def note(step: str, changed: bool, text: str, started: float) -> None:
         outcomes.append(Outcome(step, changed, text, round(time.monotonic() - started, 2)))
 
     started = time.monotonic()
+    try:
+        facts = identify(remote, host.folder)
+    except LinkError as error:
+        if not force:
+            raise LinkError(f"{error} If the host is gone for good, remove it with force.") from error
+        note("worker", False, f"nothing was removed there: {error}", started)
+        _close_tunnel(service.tunnel(host, host.folder, known or getattr(remote, "known", None)), note)
+        return outcomes
     present = remote.run(PRESENT, facts.folder, "root" if artifacts else "", check=False).status == 0
     if present:
-        runs = remote.run(RUNS, facts.folder).out.split()
+        runs = remote.run(RUNS + 'runs "$1"', facts.folder).out.split()
         if runs and not force:
             raise InputError(
                 f"{host.name} still works on a run (processes {', '.join(runs[:5])}): cancel it or wait for it, or remove with "
@@ -331,16 +354,13 @@ def remove(
         unit = service.worker(remote, host, facts, "")
         was = unit.running()
         unit.remove()
-        note("worker", was, "stopped the worker" if was else "no worker ran", started)
+        if runs:
+            remote.run(RUNS + END_RUNS, facts.folder, END_SECONDS, timeout=END_SECONDS + 60)
+        text = "stopped the worker" if was else "no worker ran"
+        note("worker", was, f"{text} and ended its run" if runs else text, started)
     else:
         note("worker", False, "no worker was installed", started)
-    started = time.monotonic()
-    way = service.tunnel(host, facts, known or getattr(remote, "known", None))
-    was = Path(way.folder).is_dir()
-    if was:
-        way.remove()
-        way.machine.run('rm -rf "$1"', way.folder)
-    note("way-back", was, "closed the tunnel" if was else "there was no tunnel", started)
+    _close_tunnel(service.tunnel(host, facts.folder, known or getattr(remote, "known", None)), note)
     started = time.monotonic()
     if present:
         names = "venv wheels nanochat nanochat.new tools state prefect cache tmp worker.sh worker.env secrets.env requirements.txt"
@@ -350,3 +370,12 @@ def remove(
     kept = "" if artifacts else "; artifacts under root/ are kept"
     note("files", present, f"deleted {facts.folder}{kept}" if present else "there was nothing to delete", started)
     return outcomes
+
+
+def _close_tunnel(tunnel: service.Service, note: Callable[[str, bool, str, float], None]) -> None:
+    started = time.monotonic()
+    was = Path(tunnel.folder).is_dir()
+    if was:
+        tunnel.remove()
+        tunnel.machine.run('rm -rf "$1"', tunnel.folder)
+    note("way-back", was, "closed the tunnel" if was else "there was no tunnel", started)

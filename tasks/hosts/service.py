@@ -134,11 +134,7 @@ class Service:
 
     def log(self) -> str:
         """The last error in its log, else its last line, for messages."""
-        if self.facts.services == "supervised":
-            text = self.machine.read(f"{self.folder}/{self.name}.log")
-        else:
-            user = "--user " if self.facts.services == "user" else ""
-            text = self.machine.run(f'journalctl {user}-q -n 20 -o cat -u "$1"', self.name, check=False).out
+        text = self._call("log", check=False).out
         lines = [line.strip() for line in text.splitlines() if line.strip() and " ended with status " not in line]
         errors = [line for line in lines if "error" in line.lower()]
         return (errors or lines or ["its log is empty"])[-1][:300]
@@ -178,13 +174,13 @@ def worker(machine: Machine, host: Host, facts: Facts, recipe: str) -> Service:
     )
 
 
-def tunnel(host: Host, facts: Facts, known: KnownHosts) -> Service:
-    """The tunnel's service on this machine: it opens the server's port on the host's loopback."""
+def tunnel(host: Host, far_folder: str, known: KnownHosts) -> Service:
+    """The tunnel's service on this machine: it opens the server's port on the loopback of the host, where `far_folder` is ours."""
     parsed = urlparse(host.server)
     folder = installation_folder() / "tunnels" / host.name
     server = f"{parsed.hostname}:{parsed.port or (443 if parsed.scheme == 'https' else 80)}"
     ssh = ["ssh", "-T", *ssh_options(host, known), f"{host.user}@{host.address}"]
-    far = shlex.quote(f"{facts.folder}/tunnel-far.sh")
+    far = shlex.quote(f"{far_folder}/tunnel-far.sh")
     command = ["/bin/sh", str(folder / "tunnel.sh"), str(host.tunnel_port), server, far, *ssh]
     return Service(
         HERE,

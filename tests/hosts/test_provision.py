@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import InputError
-from tasks.hosts import environment, provision, report, smoke
+from tasks.hosts import environment, provision, report, service, smoke
 from tasks.hosts.facts import Gpu, identify
 from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.provision import STEPS, Outcome, Setup, run_step
@@ -20,8 +20,11 @@ from tasks.store.root import Root
 from tasks.trainer.job import Job, open_inputs
 from tests.hosts.hosts_lab import Host as Machine
 from tests.hosts.hosts_lab import Lab, parameters
+from tests.hosts.test_service import within
 
 SECRET = {"WANDB_API_KEY": "it's $(no) `secret`\\", "AZURE_STORAGE_KEY": "a+/=="}
+RUN = "import os, signal; os.mkdir('runs'); signal.signal(signal.SIGTERM, lambda *_: exit(open('runs/saved', 'w').close())); signal.pause()"
+"""A run that saves what it has when it is asked to end."""
 QUICK = [step for step in STEPS if step != "smoke"]
 """Without the training, which takes a while on a CPU: the test of the flow has it."""
 
@@ -81,16 +84,42 @@ def test_bare_account_to_worker_and_back(machine: Machine, known: KnownHosts, wh
     machine.run(f'mkdir -p "{folder}/root/arms" && touch "{folder}/root/arms/kept"')
     key = machine.key.read_text().splitlines()[1]
     assert machine.run(f'grep -rlF "{key}" "$HOME" || true') == ""
-    removed = {outcome.step: outcome.changed for outcome in provision.remove(again.remote, again.host)}
-    assert removed == {"worker": True, "way-back": True, "files": True}
-    assert machine.run('cd "$HOME" && find . -type f') == "./fab rating/root/arms/kept"
+    machine.run(f'cd "{folder}/root" && setsid "{folder}/venv/bin/python" -c "{RUN}" >/dev/null 2>&1 &')
+    assert within(20, lambda: machine.run(f'ls "{folder}/root"') == "arms\nruns")
+    with pytest.raises(InputError, match="still works on a run"):
+        provision.remove(again.remote, again.host)
+    outcomes = provision.remove(again.remote, again.host, force=True)
+    assert {outcome.step: outcome.changed for outcome in outcomes} == {"worker": True, "way-back": True, "files": True}
+    assert outcomes[0].text == "stopped the worker and ended its run"
+    assert (
+        machine.run('cd "$HOME" && find . -type f | sort')
+        == "./fab rating/root/arms/kept\n./fab rating/root/runs/saved"
+    )
     assert "worker.sh" not in machine.run("ps ax -o args")
     provision.remove(again.remote, again.host, artifacts=True)
     assert machine.run('ls -A "$HOME"') == ""
     assert not any(outcome.changed for outcome in provision.remove(again.remote, again.host)[:2])
 
 
-@pytest.mark.slow
+def test_host_that_is_gone_is_forgotten_by_force(lab: Lab, known: KnownHosts, server: str) -> None:
+    machine = lab.host("gone")
+    host = parameters(machine, server=server)
+    with Remote(host, known) as remote:
+        facts = identify(remote, host.folder)
+        tunnel = service.tunnel(host, facts.folder, known)
+        service.install_tunnel(tunnel, remote, facts)
+        assert tunnel.running()
+        machine.stop()
+        remote.close()
+        with pytest.raises(LinkError, match=r"gone .* does not answer .* remove it with force"):
+            provision.remove(remote, host)
+        assert tunnel.running()
+        worker, way_back = provision.remove(remote, host, force=True)
+    assert not worker.changed and "does not answer" in worker.text
+    assert way_back.changed and not Path(tunnel.folder).exists()
+    assert not tunnel.running()
+
+
 @pytest.mark.slow
 def test_run_that_is_cut_again_and_again_gets_there(lab: Lab, known: KnownHosts, wheel: Path, server: str) -> None:
     machine = lab.host("torn")

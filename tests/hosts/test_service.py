@@ -90,7 +90,7 @@ def test_tunnel_comes_back_after_its_connection_was_lost(machine: Machine, known
     probe = "python3 -c \"import urllib.request as u; u.urlopen('http://127.0.0.1:4301/api/health', timeout=3)\""
     with Remote(host, known) as remote:
         facts = identify(remote, host.folder)
-        service = tunnel(host, facts, known)
+        service = tunnel(host, facts.folder, known)
 
         def through() -> bool:
             return remote.run(probe, check=False).status == 0
@@ -100,7 +100,7 @@ def test_tunnel_comes_back_after_its_connection_was_lost(machine: Machine, known
         try:
             assert within(20, through)
             assert service.installed()
-            process = remote.read(f"{facts.folder}/tunnel").strip()
+            process, _ = mark = remote.read(f"{facts.folder}/tunnel").split()
             machine.run(f"kill -STOP {process}", user="root")  # what the far end looks like after the cable was pulled
             ours = subprocess.run(
                 ["pgrep", "-f", f"127.0.0.1:4301:{server.split('/')[2]}"], capture_output=True, text=True
@@ -108,7 +108,7 @@ def test_tunnel_comes_back_after_its_connection_was_lost(machine: Machine, known
             for pid in ours.stdout.split():
                 if Path(f"/proc/{pid}/comm").read_bytes().strip() == b"ssh":
                     os.kill(int(pid), signal.SIGKILL)
-            assert within(30, lambda: remote.read(f"{facts.folder}/tunnel").strip() not in ("", process) and through())
+            assert within(30, lambda: remote.read(f"{facts.folder}/tunnel").split() not in ([], mark) and through())
         finally:
             service.remove()
             remote.run('rm -rf "$1"', facts.folder)

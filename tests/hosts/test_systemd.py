@@ -143,7 +143,7 @@ from tasks.spec import Host
 host = Host(**json.loads(sys.argv[2]))
 with Remote(host, KnownHosts(installation_folder() / "known_hosts")) as remote:
     facts = identify(remote, host.folder)
-    tunnel = service.tunnel(host, facts, remote.known)
+    tunnel = service.tunnel(host, facts.folder, remote.known)
     if sys.argv[1] == "open":
         service.install_tunnel(tunnel, remote, facts)
     else:

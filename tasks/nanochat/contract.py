@@ -57,18 +57,20 @@ class Upstream:
     code: str
     dtype_variable: bool
     """Whether NANOCHAT_DTYPE sets the precision (else bf16 on a GPU, by autocast)."""
+    fp8: bool
+    """Whether base_train has `--fp8`."""
 
 
-PINNED = Upstream("92d63d4e8bb4df75c3b71618f31ddde2378b2bcd", "2026-07-03", "bf6425fcf6", True)
+PINNED = Upstream("92d63d4e8bb4df75c3b71618f31ddde2378b2bcd", "2026-07-03", "bf6425fcf6", True, True)
 KNOWN = (
     PINNED,
-    Upstream("4a6e47b0c68aa062c62fa859aed2e8dd0d59d684", "2026-02-17", "5c8621ed51", False),
+    Upstream("4a6e47b0c68aa062c62fa859aed2e8dd0d59d684", "2026-02-17", "5c8621ed51", False, True),
+    Upstream("1ddaad1c1c37f3553a59f556bc757c4aea585bef", "2026-01-31", "60cb0d5a0d", False, False),
 )
 
 OPTIONS = (
     "--run",
     "--device-type",
-    "--fp8",
     "--depth",
     "--max-seq-len",
     "--window-pattern",
@@ -84,7 +86,7 @@ OPTIONS = (
     "--save-every",
     "--model-tag",
 )
-"""What the launcher passes to base_train."""
+"""What the launcher passes to base_train, but for `--fp8`."""
 
 
 @dataclass(frozen=True)

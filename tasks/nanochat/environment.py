@@ -59,6 +59,8 @@ class Environment:
         if old is not None and precision != "fp32":
             raise InputError(f"precision is {precision}, which the GPU {old.name} does not have: set another one.")
         known = self.identity.known
+        if precision == "fp8" and known is not None and not known.fp8:
+            raise InputError(f"precision is fp8, which nanochat {known.commit[:10]} does not offer: set bf16.")
         if precision == "fp32" and known is not None and not known.dtype_variable:
             raise InputError(
                 f"precision is fp32, which nanochat {known.commit[:10]} does not offer on a GPU: set bf16."

@@ -86,7 +86,7 @@ def test_the_command_line_says_what_the_plan_says() -> None:
     assert options["--core-metric-every"] == options["--sample-every"] == "-1"
     assert (options["--run"], options["--model-tag"]) == ("dummy", "run-1")
     assert words[-1] == "--fp8"
-    assert {*options, "--fp8"} == set(OPTIONS)
+    assert set(options) == set(OPTIONS)
 
 
 def test_without_a_checkpoint_and_fp8_nothing_is_said_of_them() -> None:
@@ -119,6 +119,11 @@ def test_devices_are_those_that_are_there() -> None:
         (environment(), ("auto", 1, "bf16"), "on a CPU in fp32 only"),
         (environment(OLD_GPU), ("auto", 1, "bf16"), "Tesla V100 does not have"),
         (environment(H100, known=KNOWN[1]), ("auto", 1, "fp32"), "does not offer on a GPU"),
+        (
+            environment(H100, known=KNOWN[2]),
+            ("auto", 1, "fp8"),
+            "fp8, which nanochat 1ddaad1c1c does not offer: set bf16",
+        ),
     ],
 )
 def test_devices_that_are_not_there_are_named(host: Environment, asked: tuple, words: str) -> None:

@@ -1,9 +1,9 @@
-# tell WHAT COMMAND...: run a uv command; if it fails, say what that means and, in one line, uv's first and last reason.
+# tell WHAT COMMAND...: run uv or pip; if it fails, say what that means and, in one line, its first and last reason.
 tell() {
     what=$1 said=$(mktemp) && shift || return
     "$@" </dev/null 2>"$said"
     status=$?
-    [ $status = 0 ] || awk -v what="$what" '{ sub(/^ *(error|cause|Caused by): */, "") } NR == 2 { first = $0 }
+    [ $status = 0 ] || awk -v what="$what" '{ sub(/^ *(error|ERROR|WARNING|cause|Caused by): */, "") } NR == 2 { first = $0 }
         END { print what " (" (NR > 2 ? first ": " : "") $0 ")" }' "$said" >&2
     rm -f "$said"
     return $status
@@ -18,5 +18,6 @@ get_uv() {
     [ ! -x "$uv" ] || return 0
     "$3" -m venv "$1/tools" || return
     set -- "$1/tools/bin/python" "$4"
-    "$1" -m pip install --quiet --disable-pip-version-check --no-input --no-cache-dir ${2:+--find-links "$2"} uv </dev/null
+    tell "uv is not to be had: install it on the host, or give find_links" \
+        "$1" -m pip install --quiet --disable-pip-version-check --no-input --no-cache-dir ${2:+--find-links "$2"} uv
 }

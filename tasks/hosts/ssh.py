@@ -29,8 +29,12 @@ PASSPHRASE = "FABRATING_SSH_PASSPHRASE"
 FULL = "No space left on device"
 WRONG_INPUT = 66
 """Exit status of our scripts when a person must change something; the last line says what."""
-UNWRAP = 's=$1; shift; eval "$(printf %s "$s" | base64 -d)"'
-"""Scripts travel as base64: no login shell (csh, fish) then finds a newline or a backslash to interpret."""
+SIGNALS = 128
+"""A shell's exit status for a command that signal N ended is this and N."""
+UNWRAP = 's=$1; shift; (eval "$(printf %s "$s" | base64 -d)"); exit $?'
+"""Scripts travel as base64: no login shell (csh, fish) then finds a newline or a backslash to interpret. They run in a subshell:
+one that a signal ends has an exit status then, which a connection that breaks off has not.
+"""
 
 
 class LinkError(ConnectionError):
@@ -74,7 +78,12 @@ class Machine(ABC):
         if result.status == WRONG_INPUT:
             raise InputError(f"{self.label}: {result.last.rstrip('.')}.")
         if check and result.status != 0:
-            raise CommandError(f"{self.label}: {result.last.rstrip('.')} (exit status {result.status}).")
+            how = (
+                f"exit status {result.status}"
+                if result.status <= SIGNALS
+                else f"killed by signal {result.status - SIGNALS}"
+            )
+            raise CommandError(f"{self.label}: {result.last.rstrip('.')} ({how}).")
         return result
 
     def put(self, data: bytes | str, path: str, mode: int = 0o600) -> None:
@@ -104,7 +113,8 @@ class Local(Machine):
 
     def _run(self, script: str, args: list[str], timeout: float, stdin: bytes) -> Result:
         try:
-            done = subprocess.run(["sh", "-c", script, "sh", *args], input=stdin, capture_output=True, timeout=timeout)
+            command = ["sh", "-c", f"({script}\n); exit $?", "sh", *args]
+            done = subprocess.run(command, input=stdin, capture_output=True, timeout=timeout)
         except subprocess.TimeoutExpired as error:
             raise LinkError(f"this machine: no end after {timeout:.0f} s.") from error
         return Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))

@@ -6,7 +6,7 @@ import pytest
 
 from tasks.errors import InputError
 from tasks.hosts.hostkeys import KnownHosts
-from tasks.hosts.ssh import CommandError, LinkError, Remote
+from tasks.hosts.ssh import CommandError, LinkError, Local, Remote
 from tasks.spec import Host
 from tests.hosts.hosts_lab import Host as Machine
 from tests.hosts.hosts_lab import Lab, call, parameters
@@ -37,6 +37,9 @@ def test_file_arrives_whole_with_its_mode(remote: Remote) -> None:
 def test_failing_script_says_why(remote: Remote) -> None:
     with pytest.raises(CommandError, match=r"the bucket leaks \(exit status 3\)"):
         remote.run("echo fine; echo the bucket leaks >&2; exit 3")
+    for machine in (remote, Local()):
+        with pytest.raises(CommandError, match=r"Killed \(killed by signal 9\)"):
+            machine.run("exec sh -c 'kill -9 $$'")
     with pytest.raises(LinkError, match="no end after 1 s"):
         remote.run("sleep 30", timeout=1)
     assert remote.run("echo alive").out == "alive\n"

@@ -24,6 +24,7 @@ from tasks.store.artifact import fingerprint, sha256_file
 
 STEPS = ("packages", "environment", "fabrating", "secrets", "nanochat", "smoke", "way-back", "worker")
 WAY_BACK_SECONDS = 45
+RECONNECT_SECONDS = 15
 SMOKE_SECONDS = 1_200
 
 
@@ -222,25 +223,31 @@ def _server_answers(setup: Setup) -> str | None:
     return None if result.status == 0 else result.last
 
 
+def _wait_for_server(setup: Setup, seconds: float) -> str | None:
+    """None as soon as the host reaches the server, else the last reason."""
+    end = time.monotonic() + seconds
+    while (reason := _server_answers(setup)) is not None and time.monotonic() < end:
+        time.sleep(1)
+    return reason
+
+
 def _way_back_done(setup: Setup) -> str | None:
-    if setup.host.way_back == "tunnel" and not _tunnel(setup).installed():
+    tunnel = setup.host.way_back == "tunnel"
+    if tunnel and not _tunnel(setup).installed():
         return None
-    if _server_answers(setup) is not None:
+    # A tunnel that lost its connection comes back by itself.
+    if _wait_for_server(setup, RECONNECT_SECONDS if tunnel else 0) is not None:
         return None
-    how = "through the tunnel" if setup.host.way_back == "tunnel" else "directly"
-    return f"the host reaches {setup.host.server} {how}"
+    return f"the host reaches {setup.host.server} {'through the tunnel' if tunnel else 'directly'}"
 
 
 def _way_back(setup: Setup) -> str:
-    text, reason = "", None
+    text = ""
     if setup.host.way_back == "tunnel" and not _tunnel(setup).installed():
         text = service.install_tunnel(_tunnel(setup), setup.remote, setup.facts) + "; "
-    end = time.monotonic() + WAY_BACK_SECONDS
-    while time.monotonic() < end:
-        reason = _server_answers(setup)
-        if reason is None:
-            return f"{text}the host reaches {setup.host.server}"
-        time.sleep(1)
+    reason = _wait_for_server(setup, WAY_BACK_SECONDS)
+    if reason is None:
+        return f"{text}the host reaches {setup.host.server}"
     if setup.host.way_back == "tunnel":
         reason = f"{reason}; the tunnel says: {_tunnel(setup).log()}"
         if setup.host.key_file is None:

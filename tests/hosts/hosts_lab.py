@@ -190,17 +190,18 @@ class Host:
 
     def stop(self) -> None:
         """Switch the host off: every process on it is killed."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-            for _ in range(100):  # what was killed just now is not gone yet
-                for group in control_groups(self.namespace):
-                    with contextlib.suppress(OSError):
-                        group.rmdir()
-                if not control_groups(self.namespace):
-                    break
-                time.sleep(0.02)
+        if self.process is None:
+            return
+        first = self.first()
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+        end = time.monotonic() + 5  # the kernel ends the rest in its own time
+        while (Path(f"/proc/{first}").exists() or control_groups(self.namespace)) and time.monotonic() < end:
+            for group in control_groups(self.namespace):
+                with contextlib.suppress(OSError):
+                    group.rmdir()
+            time.sleep(0.02)
 
     def run(self, script: str, user: str = USER) -> str:
         """What a script prints that runs on the host, behind FabRating's back."""

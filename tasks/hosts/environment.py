@@ -155,7 +155,7 @@ def install_wheel(machine: Machine, facts: Facts, wheel: Path) -> str:
     arrived = machine.run('sha256sum "$1"', there).out.split()[0].lstrip("\\")
     if arrived != digest:
         raise ConnectionError(f"{wheel.name} arrived on {machine.label} with SHA-256 {arrived}, not {digest}.")
-    machine.run(_script("uv.sh", "install.sh"), facts.folder, there, facts.uv or "", timeout=300)
+    machine.run(_script("uv.sh", "install.sh"), facts.folder, there, *_uv(facts), timeout=300)
     return f"installed {wheel.name} (SHA-256 {digest[:12]})"
 
 

@@ -36,7 +36,7 @@ def booted(lab: Lab) -> Host:
     return lab.host("booted", systemd=True)
 
 
-@pytest.fixture(params=["root", "sudo", "none"])
+@pytest.fixture(params=["root", pytest.param("sudo", marks=pytest.mark.slow), "none"])
 def account(request: pytest.FixtureRequest, booted: Host, known: KnownHosts) -> Iterator[Remote]:
     """Accounts with the rights of root, with sudo, and with neither."""
     rule = f'echo "{USER} ALL=(ALL) NOPASSWD: ALL" >' if request.param == "sudo" else "rm -f "

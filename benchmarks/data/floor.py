@@ -20,8 +20,11 @@ import pyarrow.parquet as pq
 
 from benchmarks.data import corpus
 from benchmarks.data.measure import measure, serving
+from tasks.corpus.pages import Chunk, read_chunk
 from tasks.corpus.parquet import chunk_range, coalesce
-from tasks.corpus.shards import ordered_groups, write_shard
+from tasks.corpus.shards import ordered_groups
+from tasks.corpus.views import Views
+from tasks.corpus.writer import write_texts
 from tasks.store.blobs import open_blobs
 
 SHARD = 14_000
@@ -82,22 +85,29 @@ def steps(path: Path, out: Path) -> dict[str, float]:
         yield
         spent[name] = spent.get(name, 0.0) + time.thread_time() - began
 
-    data = pa.py_buffer(path.read_bytes())
+    data = path.read_bytes()
+    footer = pq.read_metadata(pa.BufferReader(data))
+    pages = []
+    for group in range(footer.num_row_groups):
+        column = footer.row_group(group).column(0)
+        start = column.dictionary_page_offset or column.data_page_offset
+        chunk = memoryview(data)[start : start + column.total_compressed_size]
+        with timed("decode"):
+            rows = footer.row_group(group).num_rows
+            pages.append(read_chunk(Chunk(chunk, column.compression, rows, True, column.total_uncompressed_size)))
     with timed("decode"):
-        reader = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
-        groups = list(range(reader.num_row_groups))
-        column = reader.read_row_groups(groups, columns=["text"], use_threads=False).column(0)
+        texts = Views.concat(pages)
     with timed("order"):
-        texts = pa.concat_arrays(column.cast(pa.large_string()).chunks)
-        texts = texts.take(pa.array(np.random.default_rng(0).permutation(len(texts))))
+        ordered = texts[np.random.default_rng(0).permutation(len(texts))].gather()
     with timed("write runs"), (out / f"{path.stem}.run").open("wb", buffering=0) as file:
-        file.write(texts.buffers()[2])
+        file.write(ordered.buffers()[2])
     with timed("read runs"), (out / f"{path.stem}.run").open("rb", buffering=0) as file:
         buffer = memoryview(bytearray(1 << 20))
         while file.readinto(buffer):
             pass
     with timed("order, encode, hash and write shards"):
+        texts = Views.of(ordered)
         for start in range(0, len(texts), SHARD):
             rows = np.arange(start, min(start + SHARD, len(texts)))
-            write_shard(out / f"{path.stem}-{start}.parquet", ordered_groups(texts, rows))
+            write_texts(out / f"{path.stem}-{start}.parquet", ordered_groups(texts, rows))
     return spent

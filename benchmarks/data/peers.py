@@ -110,7 +110,7 @@ def duckdb(url: str, out: Path, share: float) -> None:
         files = f"read_parquet('{folder}/*.parquet')"
         limit = ""
         if share < 1:
-            limit = f"limit {int(share * connection.sql(f'select count(*) from {files}').fetchone()[0] + 0.5)}"
+            limit = f"limit {int(share * connection.sql(f'select count(*) from {files}').fetchall()[0][0] + 0.5)}"
         connection.execute(
             f"copy (select text from {files} order by ({mean}) / 3 desc {limit}) to '{out}/all.parquet' "
             "(format parquet, compression zstd, compression_level 3, row_group_size 14000)"

@@ -13,12 +13,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from tasks.corpus.scatter import Runs
 from tasks.corpus.scratch import Scratch
-from tasks.corpus.shards import ordered_groups, shard_name, write_shard
-from tasks.corpus.texts import from_buffers
+from tasks.corpus.shards import ordered_groups, shard_name
+from tasks.corpus.views import Views
 from tasks.corpus.workers import Tick
+from tasks.corpus.writer import write_texts
 from tasks.store.artifact import Work
 
 BUCKET_BYTES = (32 << 20, 256 << 20)
@@ -129,9 +131,8 @@ def _shards(job: EmitJob, bucket: Bucket, memory: threading.local) -> Iterator[t
         end = place + stretch.end - stretch.start
         job.scratch.read_into(stretch.run, stretch.start, view[place:end])
         place = end
-    offsets = np.zeros(len(bucket.lengths) + 1, np.int64)
-    np.cumsum(bucket.lengths, out=offsets[1:])
-    texts = from_buffers(offsets, data)
+    ends = np.cumsum(bucket.lengths, dtype=np.int64)
+    texts = Views.over(pa.py_buffer(data), ends - bucket.lengths, bucket.lengths)
     order = np.argsort(bucket.positions)  # dropped ones are last
     base = bucket.bounds[0]
     for shard, (start, end) in zip(bucket.shards, pairwise(bucket.bounds), strict=True):
@@ -142,7 +143,7 @@ def _shards(job: EmitJob, bucket: Bucket, memory: threading.local) -> Iterator[t
             handle, written = tempfile.mkstemp(suffix=name)
             os.close(handle)
             path = Path(written)
-        digest = write_shard(path, ordered_groups(texts, order[start - base : end - base]))
+        digest = write_texts(path, ordered_groups(texts, order[start - base : end - base]))
         yield path, name, end - start, digest
 
 

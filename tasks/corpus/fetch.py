@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from tasks.corpus.parquet import Range
+from tasks.corpus.parquet import Parts, Range
 from tasks.store.blobs import Blob, Blobs
 
 REQUESTS = 32
@@ -13,7 +13,6 @@ REQUESTS = 32
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Parts = list[tuple[int, memoryview]]
 
 
 def read_parts(source: Blobs, blob: Blob, ranges: Sequence[Range]) -> Parts:

@@ -7,6 +7,7 @@ enough that there are at least 64 of them, because neighbours resemble each othe
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -15,13 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.corpus.fetch import Parts, fetch_ahead
+from tasks.corpus.fetch import fetch_ahead
 from tasks.corpus.index import Index
-from tasks.corpus.parquet import BadFile, Range, chunk_range, parse_footer, text_column, top_level
+from tasks.corpus.parquet import BadFile, Parts, Range, chunk_range, parse_footer, text_column, top_level
 from tasks.corpus.plan import quantiles
 from tasks.corpus.selection import random_bits
-from tasks.corpus.shards import RANKS, ordered_groups, write_shard
+from tasks.corpus.shards import RANKS, ordered_groups
 from tasks.corpus.texts import KnownTexts, Reading, lengths, take_texts
+from tasks.corpus.views import Views
+from tasks.corpus.writer import write_texts
 from tasks.errors import InputError
 from tasks.progress import Progress
 from tasks.spec import Pool
@@ -96,12 +99,8 @@ def build(work: Work, pool: Pool, source: Blobs, index: Index, threads: int, pro
             f"The pool {pool.name} holds only {documents.num_rows:,} documents with text: {count:,} wanted."
         )
     documents = _describe(documents, index)
-    temporary = work.temporary("documents.parquet")
-    pq.write_table(documents, temporary, compression="zstd", row_group_size=1024)
-    work.finish("documents.parquet", documents.num_rows)
-    texts = documents.column("text").combine_chunks()
-    groups = ordered_groups(texts, np.arange(len(texts)))
-    work.finish("shard.parquet", len(texts), write_shard(work.temporary("shard.parquet"), groups))
+    with ThreadPoolExecutor() as both:
+        list(both.map(lambda write: write(work, documents), (_write_documents, _write_shard)))
     work.facts.update(
         documents=count,
         clusters=len(np.unique(documents.column("cluster").to_numpy())),
@@ -112,6 +111,17 @@ def build(work: Work, pool: Pool, source: Blobs, index: Index, threads: int, pro
         retries=source.counters.retries,
         scores=quantiles(documents.column("score").to_numpy()),
     )
+
+
+def _write_documents(work: Work, documents: pa.Table) -> None:
+    pq.write_table(documents, work.temporary("documents.parquet"), compression="zstd", row_group_size=1024)
+    work.finish("documents.parquet", documents.num_rows)
+
+
+def _write_shard(work: Work, documents: pa.Table) -> None:
+    texts = Views.of(documents.column("text").combine_chunks())
+    groups = ordered_groups(texts, np.arange(len(texts)))
+    work.finish("shard.parquet", len(texts), write_texts(work.temporary("shard.parquet"), groups))
 
 
 def _read(pool: Pool, source: Blobs, index: Index, blocks: np.ndarray, threads: int) -> list[pa.Table]:
@@ -126,25 +136,28 @@ def _read(pool: Pool, source: Blobs, index: Index, blocks: np.ndarray, threads: 
             reading = index.reading([group], footers[int(index.file[group])])
             dump = _dump_range(reading)
             if dump is not None:
-                reading = replace(reading, ranges=(*reading.ranges, dump))
+                reading = replace(reading, beside=(dump,))
             yield (reading, group, numbers, dump is not None), reading.blob, reading.requests()
 
     def handle(item: tuple, parts: Parts) -> dict[int, pa.Table]:
         reading, group, numbers, dump = item
         try:
-            table = reading.table(parts, [pool.text_column, DUMP] if dump else [pool.text_column])
-            return {number: block(reading, group, table, dump, *blocks[number, 1:].tolist()) for number in numbers}
+            texts = reading.texts(parts, pool.text_column)
+            dumps = reading.table(parts, [DUMP]).column(DUMP) if dump else None
+            return {number: block(reading, group, texts, dumps, *blocks[number, 1:].tolist()) for number in numbers}
         except BadFile as error:
             if pool.skip_bad_files:
                 return {number: SCHEMA.empty_table() for number in numbers}
             raise InputError(f"{source.url}/{error}: repair or remove the file, or set skip_bad_files.") from error
 
-    def block(reading: Reading, group: int, table: pa.Table, dump: bool, first: int, rows: int) -> pa.Table:
-        texts = take_texts(reading, table.column(pool.text_column), np.arange(first, first + rows))
+    def block(
+        reading: Reading, group: int, all_texts: Views, dumps: pa.ChunkedArray | None, first: int, rows: int
+    ) -> pa.Table:
+        texts = take_texts(reading, all_texts, np.arange(first, first + rows)).gather()
         folder = PurePosixPath(reading.blob.name).parent.as_posix()
         sources = pa.array([folder if folder != "." else ""] * rows, pa.string())
-        if dump:
-            sources = table.column(DUMP).slice(first, rows).combine_chunks().cast(pa.string()).fill_null("")
+        if dumps is not None:
+            sources = dumps.slice(first, rows).combine_chunks().cast(pa.string()).fill_null("")
         columns = [
             np.arange(rows) + index.group_first[group] + first,
             np.full(rows, index.group_first[group] + first),

@@ -9,7 +9,6 @@ in the pool: files by name, then rows. In memory a document costs 8 bytes of sco
     tokens.npy          int32, -1 where unknown; only when the pool has a column for it
 """
 
-import io
 import json
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -134,27 +133,25 @@ class _Entry:
             self.scores, self.tokens = np.zeros(0), np.zeros(0, np.int32)
 
     def to_bytes(self) -> bytes:
+        """A line of JSON, then the footer, the row groups, the scores and the token counts."""
         counts = {k: getattr(self, k) for k in ("problem", "nulls", "bytes_read", "requests")}
-        out = io.BytesIO()
-        arrays = {"groups": self.groups, "scores": self.scores, "tokens": self.tokens}
-        np.savez(out, footer=np.frombuffer(self.footer, np.uint8), counts=np.array(json.dumps(counts)), **arrays)
-        return out.getvalue()
+        sizes = {"footer": len(self.footer), "row_groups": len(self.groups), "rows": len(self.scores)}
+        arrays = (self.groups.tobytes(), self.scores.tobytes(), self.tokens.tobytes())
+        return b"".join((json.dumps([counts, sizes]).encode(), b"\n", self.footer, *arrays))
 
     @classmethod
-    def from_bytes(cls, data: memoryview) -> "_Entry":
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            counts = json.loads(str(arrays["counts"]))
-            return cls(
-                footer=arrays["footer"].tobytes(),
-                groups=arrays["groups"],
-                scores=arrays["scores"],
-                tokens=arrays["tokens"],
-                **counts,
-            )
+    def from_bytes(cls, data: bytes) -> "_Entry":
+        counts, sizes = json.loads(data[: (at := data.index(b"\n") + 1)])
+        footer, at = data[at : at + sizes["footer"]], at + sizes["footer"]
+        width = len(ROW_GROUPS) - 1
+        groups = np.frombuffer(data, np.int64, sizes["row_groups"] * width, at).reshape(-1, width)
+        scores = np.frombuffer(data, np.float64, sizes["rows"], at + groups.nbytes)
+        tokens = np.frombuffer(data, np.int32, sizes["rows"], at + groups.nbytes + scores.nbytes)
+        return cls(footer=footer, groups=groups, scores=scores, tokens=tokens, **counts)
 
 
 def _name(number: int) -> str:
-    return f"{number:08d}.npz"
+    return f"{number:08d}.entry"
 
 
 def _read(source: Blobs, network: ThreadPoolExecutor, blob: Blob, pool: Pool) -> _Entry:
@@ -234,7 +231,7 @@ def composite(table: pa.Table | None, weights: dict[str, float], rows: int) -> t
 def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, retries: int) -> None:
     """Join the entries of all blobs into the files of the index."""
     sizes = scratch.sizes()
-    entries = (_Entry.from_bytes(scratch.read(_name(number), 0, sizes[_name(number)])) for number in range(len(blobs)))
+    entries = (_Entry.from_bytes(bytes(scratch.read(name, 0, sizes[name]))) for name in map(_name, range(len(blobs))))
     files: list[dict[str, Any]] = []
     groups, scores, tokens = [], [], []
     footers = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-TAIL = 64 << 10
+TAIL = 128 << 10
 """Bytes of the first read from a file's end: the footer of a file with some hundred column chunks fits."""
 
 SMALL_FILE = 1 << 20
@@ -45,16 +45,24 @@ class Range:
     end: int
 
 
+Parts = list[tuple[int, memoryview]]
+"""Fetched ranges of a blob: where each starts, and its bytes."""
+
+
+def fetched(name: str, parts: Parts, start: int, end: int) -> memoryview:
+    """Bytes [start, end) of a blob. Raises OSError: it would mean that a reader wants bytes nobody planned to fetch."""
+    for first, data in parts:
+        if first <= start and end <= first + len(data):
+            return data[start - first : end - first]
+    raise OSError(f"{name}: bytes {start}-{end} were not fetched")
+
+
 class RangeFile(io.RawIOBase):
-    """A read-only file of `size` bytes of which only some ranges are there.
+    """A read-only file of `size` bytes of which only some ranges are there. Reading elsewhere is an OSError."""
 
-    Reading elsewhere is an OSError: it would mean that a reader wants bytes nobody planned to fetch.
-    """
-
-    def __init__(self, name: str, size: int, parts: Iterable[tuple[int, memoryview]]):
+    def __init__(self, name: str, size: int, parts: Parts):
         super().__init__()
-        self._name, self._size, self._position = name, size, 0
-        self._parts = sorted(parts, key=lambda part: part[0])
+        self._name, self._size, self._position, self._parts = name, size, 0, parts
 
     def readable(self) -> bool:
         return True
@@ -72,11 +80,9 @@ class RangeFile(io.RawIOBase):
     def read(self, size: int = -1) -> memoryview:
         start = self._position
         end = self._size if size < 0 else min(start + size, self._size)
-        for first, data in self._parts:
-            if first <= start and end <= first + len(data):
-                self._position = end
-                return data[start - first : end - first]
-        raise OSError(f"{self._name}: bytes {start}-{end} were not fetched")
+        data = fetched(self._name, self._parts, start, end)
+        self._position = end
+        return data
 
 
 def read_footer(
@@ -172,7 +178,7 @@ def decode(
     name: str,
     size: int,
     footer: bytes | memoryview,
-    parts: Sequence[tuple[int, memoryview]],
+    parts: Parts,
     row_groups: Sequence[int],
     columns: Sequence[str],
 ) -> pa.Table:

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.corpus.fetch import Parts, fetch_ahead
+from tasks.corpus.fetch import fetch_ahead
 from tasks.corpus.holdout import Holdout
 from tasks.corpus.index import Index
-from tasks.corpus.parquet import BadFile, Range
+from tasks.corpus.parquet import BadFile, Parts, Range
 from tasks.corpus.selection import random_bits
 from tasks.corpus.texts import Reading, lengths, take_texts
 from tasks.errors import InputError
@@ -42,7 +42,7 @@ def sample_arrays(
     def handle(item: tuple[Reading, np.ndarray], parts: Parts) -> pa.LargeStringArray:
         reading, rows = item
         try:
-            texts = take_texts(reading, reading.table(parts, [pool.text_column]).column(pool.text_column), rows)
+            texts = take_texts(reading, reading.texts(parts, pool.text_column), rows).gather()
         except BadFile as error:
             if pool.skip_bad_files:
                 return pa.array([], pa.large_string())

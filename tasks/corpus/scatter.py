@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from tasks.corpus.fetch import Parts, fetch_ahead
+from tasks.corpus.fetch import fetch_ahead
 from tasks.corpus.index import Index
-from tasks.corpus.parquet import BadFile
+from tasks.corpus.parquet import BadFile, Parts
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.texts import DIGEST, KnownTexts, Reading, buffers, digests, lengths, take_texts
+from tasks.corpus.views import Views
 from tasks.corpus.workers import Tick
 from tasks.errors import InputError
 from tasks.store.blobs import open_blobs
@@ -75,7 +76,6 @@ def scatter(job: ScatterJob, tick: Tick) -> None:
         read = {"bytes_read": size, "requests": len(parts)}
         parts.clear()
         for target in piece.targets:
-            # popped, so that the texts as they were read are gone before the next copy of them is made
             arrays, counts = _run(taken.pop(0), target, job.holdout) if taken else ([], {})
             _write_run(target.scratch, piece.name, arrays, counts | read, problem)
         return sum(len(target.rows) for target in piece.targets)
@@ -88,23 +88,25 @@ def scatter(job: ScatterJob, tick: Tick) -> None:
         before = now
 
 
-def _take(piece: Piece, parts: Parts, text_column: str) -> list[pa.LargeStringArray]:
+def _take(piece: Piece, parts: Parts, text_column: str) -> list[Views]:
     """The texts of each target, in the order of their rows. Raises BadFile."""
-    column = piece.reading.table(parts, [text_column]).column(text_column)
-    return [take_texts(piece.reading, column, target.rows) for target in piece.targets]
+    texts = piece.reading.texts(parts, text_column)
+    return [take_texts(piece.reading, texts, target.rows) for target in piece.targets]
 
 
-def _run(texts: pa.LargeStringArray, target: Target, holdout: KnownTexts) -> tuple[list[np.ndarray], dict[str, int]]:
+def _run(texts: Views, target: Target, holdout: KnownTexts) -> tuple[list[np.ndarray], dict[str, int]]:
     """The arrays of one run (data, ranks, lengths, digests) and what was left out."""
-    empty = lengths(texts) == 0
-    held = holdout.matches(texts) & ~empty
-    kept = np.flatnonzero(~(empty | held))
-    order = kept[np.argsort(target.ranks[kept])]
-    texts = texts.take(pa.array(order))
-    offsets, data = buffers(texts)
-    arrays = [data[: offsets[-1]], target.ranks[order], np.diff(offsets).astype(np.uint32)]
+    order = np.argsort(target.ranks)
+    ordered, ranks = texts[order].gather(), target.ranks[order]
+    empty = lengths(ordered) == 0
+    held = holdout.matches(ordered)
+    if (dropped := empty | held).any():
+        kept = np.flatnonzero(~dropped)
+        ordered, ranks = ordered.take(pa.array(kept)), ranks[kept]
+    offsets, data = buffers(ordered)
+    arrays = [data[: offsets[-1]], ranks, np.diff(offsets).astype(np.uint32)]
     if target.digests:
-        arrays.append(digests(texts))
+        arrays.append(digests(ordered))
     return arrays, {"holdout_texts_removed": int(held.sum()), "empty_texts": int(empty.sum())}
 
 

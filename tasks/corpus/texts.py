@@ -7,7 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from tasks.corpus.parquet import BadFile, Range, coalesce, decode
+from tasks.corpus.pages import Chunk, DamagedPage, UnknownPage, read_chunk
+from tasks.corpus.parquet import (
+    BadFile,
+    Parts,
+    Range,
+    coalesce,
+    decode,
+    fetched,
+    first_line,
+    parse_footer,
+    text_column,
+)
+from tasks.corpus.views import Views
 from tasks.store.blobs import Blob
 
 DIGEST = 16
@@ -16,7 +28,8 @@ DIGEST = 16
 
 @dataclass(frozen=True)
 class Reading:
-    """Row groups of one blob that are read at once: their numbers, first rows, rows and compressed byte ranges."""
+    """Row groups of one blob that are read at once: their numbers, first rows, rows and compressed byte ranges of the text;
+    `beside`: ranges of other columns that are fetched with it."""
 
     blob: Blob
     footer: bytes
@@ -24,17 +37,50 @@ class Reading:
     first_rows: tuple[int, ...]
     rows: tuple[int, ...]
     ranges: tuple[Range, ...]
+    beside: tuple[Range, ...] = ()
 
     def requests(self) -> list[Range]:
         """What to fetch: neighbouring row groups of a file without other large columns are one request."""
-        return coalesce(self.ranges)
+        return coalesce((*self.ranges, *self.beside))
 
-    def table(self, parts: Sequence[tuple[int, memoryview]], columns: Sequence[str]) -> pa.Table:
+    def table(self, parts: Parts, columns: Sequence[str]) -> pa.Table:
         """Decode the fetched parts. Raises BadFile."""
         table = decode(self.blob.name, self.blob.size, self.footer, parts, self.groups, columns)
         if table.num_rows != sum(self.rows):
             raise BadFile(self.blob.name, f"is damaged ({table.num_rows:,} rows instead of {sum(self.rows):,})")
         return table
+
+    def texts(self, parts: Parts, column: str) -> Views:
+        """Every text of what was fetched, where it lies; a null is an empty text. Raises BadFile."""
+        name = self.blob.name
+        footer = parse_footer(name, self.footer)
+        position = text_column(name, footer, column)
+        optional = footer.schema.column(position).max_definition_level > 0
+        found = []
+        for group, rows, place in zip(self.groups, self.rows, self.ranges, strict=True):
+            stored = footer.row_group(group).column(position)
+            chunk = Chunk(
+                fetched(name, parts, place.start, place.end),
+                stored.compression,
+                rows,
+                optional,
+                stored.total_uncompressed_size,
+            )
+            try:
+                found.append(read_chunk(chunk))
+            except DamagedPage as error:
+                raise BadFile(name, f"is damaged (row group {group}: {first_line(error)})") from error
+            except UnknownPage:
+                return self._general_texts(parts, column)
+        return Views.concat(found)
+
+    def _general_texts(self, parts: Parts, column: str) -> Views:
+        """The same by a general reader. Raises BadFile."""
+        texts = self.table(parts, [column]).column(column).cast(pa.large_binary(), safe=False)
+        try:
+            return Views.concat(map(Views.of, texts.chunks))
+        except ValueError as error:
+            raise BadFile(self.blob.name, f"has {error}") from error
 
     def row(self, position: int) -> int:
         """Row in the file of a row of the table."""
@@ -43,32 +89,16 @@ class Reading:
         return self.first_rows[group] + position - int(ends[group] - self.rows[group])
 
 
-def take_texts(reading: Reading, column: pa.ChunkedArray, rows: np.ndarray) -> pa.LargeStringArray:
-    """The texts at ascending `rows` of what was read, as one array. Raises BadFile for bytes that are not UTF-8."""
-    pieces, start = [], 0
-    for chunk in column.chunks:
-        low, high = np.searchsorted(rows, (start, start + len(chunk)))
-        if high - low == len(chunk):
-            pieces.append(chunk)
-        elif high > low:
-            pieces.append(chunk.take(pa.array(rows[low:high] - start)))
-        start += len(chunk)
-    texts = pa.chunked_array(pieces, column.type)
-    try:
-        joined = pa.concat_arrays([pa.array([], pa.large_string()), *texts.cast(pa.large_string()).chunks])
-        joined.validate(full=True)
-    except pa.ArrowInvalid as error:
-        raise BadFile(reading.blob.name, _first_invalid(reading, texts, rows)) from error
-    return joined
-
-
-def _first_invalid(reading: Reading, texts: pa.ChunkedArray, rows: np.ndarray) -> str:
-    for position, value in zip(rows.tolist(), texts.cast(pa.large_binary(), safe=False), strict=True):
+def take_texts(reading: Reading, texts: Views, rows: np.ndarray) -> Views:
+    """The texts at `rows` of what was read. Raises BadFile for bytes that are not UTF-8."""
+    taken = texts[rows]
+    if (number := taken.invalid()) is not None:
         try:
-            (value.as_py() or b"").decode()
+            taken[number : number + 1].bytes()[0].decode()
         except UnicodeDecodeError as error:
-            return f"has text that is not UTF-8 (row {reading.row(position):,}, byte {error.start:,}: {error.reason})"
-    return "has text that cannot be decoded"
+            place = f"row {reading.row(int(rows[number])):,}, byte {error.start:,}: {error.reason}"
+            raise BadFile(reading.blob.name, f"has text that is not UTF-8 ({place})") from error
+    return taken
 
 
 def buffers(texts: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:
@@ -76,11 +106,6 @@ def buffers(texts: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:
     _, offsets, data = texts.buffers()
     first = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
     return first, np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
-
-
-def from_buffers(offsets: np.ndarray, data: np.ndarray) -> pa.LargeStringArray:
-    """The array of strings over existing memory."""
-    return pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 
 def lengths(texts: pa.LargeStringArray) -> np.ndarray:

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.corpus.prepare import build_arms, build_holdout, build_index, plan_arm
-from tasks.corpus.shards import ordered_groups, row_groups, shard_bounds, write_shard
+from tasks.corpus.shards import ordered_groups, row_groups, shard_bounds
+from tasks.corpus.views import Views
+from tasks.corpus.writer import write_texts
 from tasks.errors import InputError
 from tasks.spec import Arm, Pool
 from tasks.store.artifact import sha256_file
@@ -38,7 +40,7 @@ def test_shards_are_full_but_the_last(documents: int, per_shard: int) -> None:
 def test_fourteen_thousand_documents_are_sixteen_row_groups_of_875(tmp_path: Path) -> None:
     texts = pa.array([f"text {i} é" for i in range(14_000)], pa.large_string())
     order = np.random.default_rng(0).permutation(14_000)
-    digest = write_shard(tmp_path / "shard.parquet", ordered_groups(texts, order))
+    digest = write_texts(tmp_path / "shard.parquet", ordered_groups(Views.of(texts), order))
     assert digest == sha256_file(tmp_path / "shard.parquet")
     file = pq.ParquetFile(tmp_path / "shard.parquet")
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [875] * 16

@@ -16,9 +16,16 @@ from tasks.tracking.wandb_run import forwarded
 def recorded(
     root: Root, experiment: Experiment, pool: str, arm: str, flow_run: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Note the attempt in the run ledger. The block puts the facts of the result into the yielded dict."""
+    """Note the attempt in the run ledger, unless the run is complete and noted as such: then there is nothing to attempt.
+
+    The block puts the facts of the result into the yielded dict.
+    """
     run = run_id(experiment, arm)
     facts: dict[str, Any] = {}
+    known = ledger.find(root, run)
+    if known and known["state"] == "completed" and root.find(f"runs/{run}/result"):
+        yield facts
+        return
     ledger.open_entry(root, experiment, pool, arm, flow_run=flow_run)
     try:
         with forwarded(root, experiment, pool, arm):

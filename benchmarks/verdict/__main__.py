@@ -6,8 +6,9 @@ the real road: index, holdout, selection, tokenizer, packing, training, scoring,
 ratings permuted among them, where the ratings say nothing and no arm is better.
 
 The holdout is a sample of the pool, junk included, which a model that never saw junk finds hard to predict; the question of
-interest is about text that is none, so the better-rated half decides ("upper half"), and in the permuted pool all of it. The
-whole, both halves and all deciles are printed with their intervals for either pool; README.md has what was measured.
+interest is about text that is none, so the better-rated half decides ("upper half"), and in the permuted pool all of it. That half
+was chosen by the ratings themselves: so both arms are also judged by real documents that were never in a pool nor rated. The whole,
+both halves, all deciles and those documents are printed with their intervals for either pool; README.md has what was measured.
 """
 
 import json
@@ -25,9 +26,11 @@ import typer
 
 from infra import road
 from infra.sample_data import build_sample
-from tasks.spec import ENGAGEMENT, FACTUAL, PEDAGOGICAL, Arm, Pool, Training
+from tasks.spec import ENGAGEMENT, FACTUAL, PEDAGOGICAL, Arm, Pool, Texts, Training
 from tasks.store.root import Root
+from tasks.tokens.outside import encode_outside
 from tasks.tracking.report import write_verdict
+from tasks.trainer.score import score_outside
 from tasks.verdict.judge import Target, judge
 from tasks.verdict.planning import equal_budget
 
@@ -35,6 +38,7 @@ SEED = 20
 FILES = 4
 JUNK = 1 / 3
 SHARE = 0.6  # of the documents, so that the best-rated ones are all real text
+ELSEWHERE = 300  # documents that are set aside before there is a pool
 TOKENS, LENGTH = 200_000, 256  # enough to learn which words follow which: what junk lacks
 
 
@@ -65,8 +69,15 @@ def write_pool(folder: Path, texts: Sequence[str], *, permuted: bool) -> Path:
     return folder
 
 
-def compare(root: Root, source: Path, name: str, seeds: int, target: Target) -> dict[str, Any]:
-    """Prepare, train and judge both arms."""
+def write_elsewhere(folder: Path, texts: Sequence[str]) -> Path:
+    """Documents without ratings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"text": texts}), folder / "texts.parquet")
+    return folder
+
+
+def compare(root: Root, source: Path, elsewhere: Path, name: str, seeds: int, target: Target) -> dict[str, Any]:
+    """Prepare, train, score and judge both arms."""
     pool = Pool(
         name=name,
         source=source.as_uri(),
@@ -81,6 +92,8 @@ def compare(root: Root, source: Path, name: str, seeds: int, target: Target) -> 
     ]
     prepared = {arm.name: road.prepare(root, pool, arm, LENGTH) for arm in arms}
     tokens = equal_budget({label: made.packed.facts for label, made in prepared.items()}, TOKENS)
+    pool_id = next(iter(prepared.values())).pool_id
+    outside = encode_outside(root, pool_id, Texts(name="elsewhere", url=elsewhere.as_uri())).name.rsplit("/", 1)[1]
     runs: dict[str, list[str]] = {}
     for seed in range(1, seeds + 1):
         for label, made in prepared.items():
@@ -96,11 +109,13 @@ def compare(root: Root, source: Path, name: str, seeds: int, target: Target) -> 
                 wandb="disabled",
             )
             result = road.train(root, made.arm_id, training, seed)
-            runs.setdefault(label, []).append(result.name.split("/")[1])
+            runs.setdefault(label, []).append(run := result.name.split("/")[1])
+            score_outside(root, run, outside)
             print(f"{name}: {label} seed {seed}: {result.facts['bpb']:.4f} bits per byte", flush=True)
-    verdict = judge(root, name, runs, target=target)
+    verdict = judge(root, name, runs, target=target, outside=[outside])
     (pair,) = verdict["comparisons"]
     rows = {row["label"]: row for row in pair["strata"] if row["kind"] in ("all", "half", "decile")}
+    rows["elsewhere"] = pair["outside"][0]
     return {
         "sentence": pair["sentence"],
         "conclusion": pair["conclusion"],
@@ -121,11 +136,15 @@ def main(folder: Annotated[Path, typer.Argument(help="Where to work.")], seeds: 
         for file in sorted(sample.path.glob("*.parquet"))
         for text in pq.read_table(file, columns=["text"])["text"].to_pylist()
     ]
+    random.Random(SEED).shuffle(texts)
+    elsewhere, texts = write_elsewhere(folder / "elsewhere", texts[:ELSEWHERE]), texts[ELSEWHERE:]
     root, found = Root(folder / "root"), {}
     for name, target in (("junk", "upper half"), ("permuted", "all")):
         source = write_pool(folder / name, texts, permuted=name == "permuted")
-        found[name] = compare(root, source, name, seeds, target)
+        found[name] = compare(root, source, elsewhere, name, seeds, target)
+    (_, _, above), (_, below, beyond) = found["junk"]["elsewhere"], found["permuted"]["elsewhere"]
     expected = found["junk"]["better"] == "top" and found["permuted"]["conclusion"] == "not distinguishable"
+    expected = expected and above < 0 and below <= 0 <= beyond
     print(json.dumps({**found, "as expected": expected, "seconds": round(time.monotonic() - started)}, indent=1))
     raise SystemExit(0 if expected else 1)
 

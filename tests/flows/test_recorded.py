@@ -1,0 +1,41 @@
+"""The ledger's entry around a training."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.recorded import recorded
+from tasks.spec import Arm, Experiment, Training
+from tasks.store.names import run_id
+from tasks.store.root import Root
+from tasks.tracking import ledger
+
+EXPERIMENT = Experiment(arm=Arm(name="top16"), training=Training(wandb="disabled"))
+ARM, POOL = "top16-1", "pool-1"
+RUN = run_id(EXPERIMENT, ARM)
+
+
+def attempts(root: Root) -> list[str]:
+    return [attempt["state"] for attempt in ledger.find(root, RUN)["attempts"]]
+
+
+def test_a_complete_run_is_not_attempted_again(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    with pytest.raises(RuntimeError), recorded(root, EXPERIMENT, POOL, ARM):
+        raise RuntimeError("the disk is gone")
+    assert attempts(root) == ["failed"]
+
+    def train() -> dict:
+        with recorded(root, EXPERIMENT, POOL, ARM) as facts:
+            result = root.build(f"runs/{RUN}/result", lambda work: work.facts.update(bpb=1.5), spec={})
+            facts |= result.facts
+        return facts
+
+    assert train()["bpb"] == 1.5
+    assert attempts(root) == ["failed", "completed"]
+    assert train()["bpb"] == 1.5
+    assert attempts(root) == ["failed", "completed"]
+    # damaged and set aside: that is work again
+    (root.path(f"runs/{RUN}/result") / "manifest.json").unlink()
+    train()
+    assert attempts(root) == ["failed", "completed", "completed"]

@@ -163,15 +163,20 @@ class Link:
     manifest: Manifest
 
 
-def lineage(root: Root, runs: Sequence[Run]) -> list[Link]:
-    """Every artifact between the blobs and these runs' results, the pool's first; those not at hand are left out."""
+def lineage(root: Root, runs: Sequence[Run], outside: Sequence[str] = (), core: bool = False) -> list[Link]:
+    """Every artifact between the blobs and these runs' results, the pool's first; those not at hand are left out.
+
+    `outside`, `core`: what the runs were scored on beside the holdout, as `judge` takes them.
+    """
     names: list[str] = []
     for run in runs:
         names += [f"pools/{run.pool}/{part}" for part in ("index", "holdout", "sample", "tokenizer", "evaluation")]
+        names += [f"pools/{run.pool}/outside/{texts}" for texts in outside]
     for run in runs:
         length = run.spec["training"]["sequence_length"]
         names += [f"arms/{run.arm}/text", f"arms/{run.arm}/packed/{length}"]
-    names += [f"runs/{run.name}/result" for run in runs]
+    scored = ["result", *(f"outside/{texts}" for texts in outside), *(["core"] if core else [])]
+    names += [f"runs/{run.name}/{part}" for part in scored for run in runs]
     found = ((name, root.find(name)) for name in dict.fromkeys(names))
     return [Link(name, manifest) for name, manifest in found if manifest is not None]
 

@@ -106,7 +106,9 @@ def verdict_report(root: Root, verdict: Mapping[str, Any]) -> str:
         parts.generated(runs),
         parts.speed_and_cost(runs),
         _matched(verdict, runs[0][1]),
-        parts.lineage_table(lineage(root, [run for _, run in runs]), [verdict_row]),
+        parts.lineage_table(
+            lineage(root, [run for _, run in runs], verdict["outside"], verdict["core"]), [verdict_row]
+        ),
         section("How to read this", card(*(element("p", line) for line in METHOD))),
     ]
     return page(f"Verdict {verdict['name']}", *(part for part in content if part))

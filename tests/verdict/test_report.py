@@ -93,6 +93,20 @@ def test_lineage_goes_from_the_pool_to_the_results(compared):
     assert names == ["pools", "pools", "arms", "runs"]
 
 
+def test_lineage_has_what_the_runs_were_scored_on_beside_the_holdout(bench):
+    arms = bench.arms(seeds=2, top16=-0.1, rand16=0.0)
+    for arm in arms:
+        for seed in (1, 2):
+            bench.run(arm, seed, name="outside/wiki")
+    bench.core([run for runs in arms.values() for run in runs])
+    verdict = judge(bench.root, "beside", arms, outside=["wiki"], core=True)
+    text = Reader(verdict_report(bench.root, verdict)).text
+    for run in arms["top16"] + arms["rand16"]:
+        assert f"runs/{run}/outside/wiki" in text and f"runs/{run}/core" in text
+    alone = Reader(verdict_report(bench.root, judge(bench.root, "alone", arms))).text
+    assert "/outside/wiki" not in alone and "/core" not in alone
+
+
 def test_documents_of_one_arm_alone_are_spread_over_its_order_with_their_own_text(compared):
     bench, _, _ = compared
     total, documents = only_in(Taken(bench.root, "top16-arm"), Taken(bench.root, "rand16-arm"))

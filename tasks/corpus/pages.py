@@ -67,18 +67,17 @@ def _read_pages(chunk: Chunk) -> list[Views]:
                 raise UnknownPage(f"dictionary of encoding {header[7][2]}")
             dictionary = _plain(_decompress(chunk.codec, body, size), 0, header[7][1])
         elif kind in (DATA, DATA_V2):
-            page, rows = _data_page(chunk, header, body, size, dictionary)
-            if rows > left:
+            if header[5 if kind == DATA else 8][1] > left:  # before so many are made room for
                 raise DamagedPage("more rows than its row group")
-            left -= rows
-            found.append(page)
+            found.append(_data_page(chunk, header, body, size, dictionary))
+            left -= len(found[-1])
         elif kind != INDEX:
             raise UnknownPage(f"page of type {kind}")
     return found
 
 
-def _data_page(chunk: Chunk, header: dict, body: memoryview, size: int, dictionary: Views | None) -> tuple[Views, int]:
-    """The texts of a data page and their number."""
+def _data_page(chunk: Chunk, header: dict, body: memoryview, size: int, dictionary: Views | None) -> Views:
+    """The texts of a data page, one for each of its rows."""
     defined = None
     if header[1] == DATA:
         rows, encoding = header[5][1], header[5][2]
@@ -110,10 +109,10 @@ def _data_page(chunk: Chunk, header: dict, body: memoryview, size: int, dictiona
     else:
         raise UnknownPage(f"encoding {encoding}")
     if defined is None or count == rows:
-        return texts, rows
+        return texts
     table = np.zeros((rows, 4), np.int32)
     table[defined] = texts.table
-    return Views(table, texts.buffers), rows
+    return Views(table, texts.buffers)
 
 
 def _decompress(codec: str, body: memoryview, size: int) -> pa.Buffer:

@@ -46,7 +46,7 @@ def read_chunk(chunk: Chunk) -> Views:
         raise UnknownPage(chunk.codec)
     try:
         return Views.concat(_read_pages(chunk))
-    except (IndexError, KeyError, ValueError, OverflowError, OSError, struct.error, pa.ArrowException) as error:
+    except (LookupError, TypeError, ValueError, OverflowError, OSError, struct.error, pa.ArrowException) as error:
         raise DamagedPage(str(error) or type(error).__name__) from error
 
 

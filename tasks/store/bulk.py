@@ -40,12 +40,25 @@ def why_not(url: str) -> str | None:
     """Why blobs of `url` cannot be copied in bulk here, as half a sentence; None when they can."""
     if urlparse(url).scheme != "az":
         return "azcopy copies from az:// only"
-    if find_azcopy() is None:
+    azcopy = find_azcopy()
+    if azcopy is None:
         return "azcopy is not installed"
+    fault = _fault(azcopy)
+    if fault is not None:
+        return f"azcopy does not start ({fault})"
     settings = azure_settings(url)
     if "sas_token" in settings and "account_key" not in settings:
         return "azcopy would show the SAS token to all users of this machine"
     return None
+
+
+def _fault(azcopy: Path) -> str | None:
+    """Why azcopy does not start here, as on a machine without libsecret, which it loads, or of another architecture."""
+    try:
+        tried = subprocess.run([str(azcopy), "--version"], capture_output=True, text=True, check=False)
+    except OSError as error:
+        return str(error)
+    return _last_message(tried.stderr) if tried.returncode else None
 
 
 def copy_blobs(url: str, blobs: Sequence[Blob], folder: Path) -> list[Blob]:
@@ -102,7 +115,8 @@ def _run(url: str, blobs: Sequence[Blob], folder: Path) -> None:
     names.unlink()
     shutil.rmtree(folder / ".azcopy", ignore_errors=True)
     if ended.returncode:
-        raise InputError(f"azcopy could not copy {url} ({_last_message(ended.stdout)}): or use download=ranged.")
+        said = _last_message(ended.stdout, ended.stderr)
+        raise InputError(f"azcopy could not copy {url} ({said}): or use download=ranged.")
 
 
 def _signature(settings: dict[str, str], container: str) -> str:
@@ -117,12 +131,12 @@ def _signature(settings: dict[str, str], container: str) -> str:
     )
 
 
-def _last_message(output: str) -> str:
-    """The last thing that azcopy said, without signatures."""
-    for line in reversed(output.splitlines()):
+def _last_message(*outputs: str) -> str:
+    """The last thing that azcopy, or the loader in its place, said, without signatures."""
+    for line in (line for output in outputs for line in reversed(output.splitlines()) if line.strip()):
         try:
             content = json.loads(line).get("MessageContent", "")
         except (ValueError, AttributeError):
-            continue
-        return quote(content.split("?", 1)[0][:200], safe=" :/.,()'=-")
+            content = line
+        return quote(content.split("?", 1)[0][:200], safe=" :/.,()'=-@")
     return "it gave no reason"

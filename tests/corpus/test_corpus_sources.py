@@ -1,6 +1,7 @@
 """Azure, the Hugging Face Hub, azcopy, prebuilt subsets and unrated text are sources like any other."""
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -70,6 +71,20 @@ def test_azcopy_copies_first_and_the_arm_is_the_same(
     (without,) = build_arms(Root(tmp_path / "without"), copied, [ALL])
     assert "read by ranges: azcopy is not installed" in caplog.text
     assert shard_bytes(without.path) == shard_bytes(arm.path)
+
+
+def test_an_azcopy_that_does_not_start_is_done_without(
+    corpus: Path, azure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    upload(azure, corpus)
+    broken = tmp_path / "azcopy"
+    broken.write_text("#!/bin/sh\necho 'azcopy: libsecret-1.so.0: cannot open shared object file' >&2\nexit 127\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    build_arms(Root(tmp_path / "root"), Pool(source=f"az://{azure}/fw", download="bulk", **SIZES), [ALL])
+    assert "read by ranges: azcopy does not start (azcopy: libsecret-1.so.0: cannot open" in caplog.text
+    broken.write_bytes(b"\x7fELF of another architecture")
+    assert "Exec format error" in bulk.why_not(f"az://{azure}/fw")
 
 
 def test_a_prebuilt_subset_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def main() -> None:
         sub.add_argument("--repeats", type=int, default=3)
         sub.add_argument("--delay", type=float, default=0.02, help="seconds before each answer of the store")
     peers.add_argument("--share", type=float, default=1.0, help="part of the documents, the best ones")
+    peers.add_argument("--warm", action="store_true", help="fill the free memory with page cache before each run")
     peers.add_argument("--peers", nargs="+", default=DEFAULT)
     small = command("blobs", blobs.main, "thousands of small blobs under Prefect on SQLite")
     small.add_argument("--blobs", type=int, default=3_250)

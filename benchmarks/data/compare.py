@@ -5,7 +5,7 @@ from dataclasses import asdict
 from statistics import median
 
 from benchmarks.data import corpus
-from benchmarks.data.measure import Measured, measure, serving
+from benchmarks.data.measure import Measured, measure, serving, warm_memory
 
 HEAD = ("wall s", "CPU s", "peak MiB", "wire MB", "requests", "written MB")
 
@@ -17,9 +17,11 @@ def main(arguments: argparse.Namespace) -> None:
     size = sum(path.stat().st_size for path in raw.glob("*.parquet"))
     log = folder / "requests.tsv"
     runs: dict[str, list[Measured]] = {name: [] for name in arguments.peers}
-    with serving(folder / "store", arguments.delay, log):
+    with serving(folder / "store", arguments.delay, log), warm_memory(folder) as warm:
         for repeat in range(arguments.repeats):
             for name in arguments.peers:
+                if arguments.warm:
+                    warm()
                 got = measure(name, f"az://{raw.name}", folder / "out", arguments.share, log)
                 runs[name].append(got)
                 print(f"# {repeat + 1}/{arguments.repeats} {name}: {got.wall:.1f} s", flush=True)

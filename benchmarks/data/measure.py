@@ -62,20 +62,22 @@ def warm_memory(folder: Path) -> Iterator[Callable[[], None]]:
     Where a hypervisor takes free memory back, as here and there in clouds, whoever touches it first pays for its return, 3 to
     4 s of CPU a GB; page cache that the kernel gives up for something else costs next to nothing.
     """
-    zeros = folder / "zeros"
+    path, place, size = folder / "zeros", 0, 4 * psutil.virtual_memory().total
     try:
-        with zeros.open("wb") as file:
-            file.truncate(psutil.virtual_memory().total)  # a hole: it takes no disk
+        with path.open("wb") as file:
+            file.truncate(size)  # a hole: it takes no disk
 
         def fill() -> None:
-            with zeros.open("rb", buffering=0) as file:
-                buffer = bytearray(1 << 20)
-                while file.readinto(buffer):
-                    pass
+            nonlocal place
+            part = bytearray(1 << 20)
+            with path.open("rb", buffering=0) as zeros:
+                for _ in range(psutil.virtual_memory().free // len(part)):
+                    zeros.seek(place := (place + len(part)) % size)
+                    zeros.readinto(part)
 
         yield fill
     finally:
-        zeros.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def high_water(pid: int) -> int:

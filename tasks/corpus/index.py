@@ -34,7 +34,7 @@ from tasks.corpus.parquet import (
 )
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.texts import Reading
-from tasks.corpus.workers import Tick, Workers
+from tasks.corpus.workers import Tick, Workers, of_batch
 from tasks.errors import InputError
 from tasks.progress import Progress
 from tasks.spec import Pool
@@ -107,7 +107,10 @@ def build(
             counters[name] += counted[name]
         progress("index", finished, len(blobs), counters)
 
-    jobs = [IndexJob(pool, url, tuple(batch), scratch) for batch in workers.batches(todo)]
+    jobs = [
+        IndexJob(pool, url, tuple(batch), scratch)
+        for batch in workers.batches(todo, lambda item: of_batch(item[1].size))
+    ]
     for _ in workers.run(index_blobs, jobs, tick):
         pass
     _reduce(work, pool, listed, scratch, counters["retries"])

@@ -25,7 +25,7 @@ from tasks.corpus.plan import Plan, plan
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.selection import select
 from tasks.corpus.shards import RANKS, shard_bounds, shard_name
-from tasks.corpus.workers import Workers, local_workers
+from tasks.corpus.workers import Workers, local_workers, of_batch
 from tasks.errors import InputError
 from tasks.progress import Progress, silent
 from tasks.spec import Arm, Pool
@@ -232,7 +232,7 @@ def _scatter(
         scatter.ScatterJob(
             handle.url, handle.pool.text_column, tuple(batch), texts, handle.pool.skip_bad_files, mapper.threads
         )
-        for batch in mapper.batches(pieces)
+        for batch in mapper.batches(pieces, lambda piece: of_batch(piece.reading.size))
     ]
     for _ in mapper.run(scatter.scatter, jobs, count):
         pass

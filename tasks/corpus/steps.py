@@ -1,4 +1,4 @@
-"""The tasks of this room. Reading and writing text goes in batches of about 64 blobs, one Prefect task for each.
+"""The tasks of this room. Reading and writing text goes in batches of about 64 blobs (more if small), one Prefect task each.
 
 A task for every blob would be thousands of runs for the server to write down; inside of a batch blobs are retried one by
 one. The batches run on whatever task runner the flow has: threads of its process, or, with prefect-dask's
@@ -64,8 +64,8 @@ class PrefectWorkers(Workers):
     def processes(self) -> int:
         return 1 if self.shared else super().processes
 
-    def batches(self, items: Sequence[Any], units: Callable[[Any], int] = lambda item: 1) -> list[list[Any]]:
-        """Jobs of at most 64 blobs or shards: one Prefect task each."""
+    def batches(self, items: Sequence[Any], units: Callable[[Any], float]) -> list[list[Any]]:
+        """Jobs of at most 64 blobs or shards, or 256 small ones: one Prefect task each."""
         return cut(items, units, BATCH)
 
     def run(self, function: Callable, jobs: Sequence[Any], tick: Tick) -> Iterator[Any]:

@@ -39,6 +39,11 @@ class Reading:
     ranges: tuple[Range, ...]
     beside: tuple[Range, ...] = ()
 
+    @property
+    def size(self) -> int:
+        """Bytes of the compressed text."""
+        return sum(r.end - r.start for r in self.ranges)
+
     def requests(self) -> list[Range]:
         """What to fetch: neighbouring row groups of a file without other large columns are one request."""
         return coalesce((*self.ranges, *self.beside))

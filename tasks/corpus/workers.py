@@ -4,6 +4,7 @@ Decoding, hashing and compression release the interpreter lock, so that a few th
 and share one set of buffers; beyond `THREADS` cores there is a process for every `THREADS` of them.
 """
 
+import math
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,11 @@ THREADS = 4
 """Decoding or encoding threads of one process."""
 
 BATCH = 64
-"""Blobs of one job at most: enough that starting a job costs nothing, few enough that progress shows."""
+"""Blobs of one job at most, small ones not counted in full: enough that starting a job costs nothing, few enough that
+progress shows."""
+
+SMALL = 4 << 20
+"""Bytes below which a blob, or what is read of it, counts for less than one in a batch, down to a quarter."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -42,14 +47,14 @@ class Workers:
         """Threads of one job."""
         return -(-self.count // self.processes)
 
-    def batches(self, items: Sequence[Any], units: Callable[[Any], int] = lambda item: 1) -> list[list[Any]]:
+    def batches(self, items: Sequence[Any], units: Callable[[Any], float]) -> list[list[Any]]:
         """The items cut into jobs, in order: one for this process alone, a few for each of several.
 
-        `units` says how many blobs or shards an item is; a job is `BATCH` of them at most, or one item.
+        `units` says how many blobs or shards an item counts for; a job is `BATCH` of them at most, or one item.
         """
         if self.processes == 1:
             return [list(items)] if items else []
-        return cut(items, units, max(1, min(BATCH, -(-sum(map(units, items)) // (self.processes * 4)))))
+        return cut(items, units, max(1, min(BATCH, math.ceil(sum(map(units, items)) / (self.processes * 4)))))
 
     def run(self, function: Callable[[Job, Tick], Result], jobs: Sequence[Job], tick: Tick) -> Iterator[Result]:
         """`function(job, tick)` for each job, results as they come."""
@@ -73,10 +78,15 @@ class Workers:
             raise
 
 
-def cut(items: Sequence[Any], units: Callable[[Any], int], size: int) -> list[list[Any]]:
+def of_batch(size: int) -> float:
+    """What a blob of which `size` bytes are read counts for: a job of small ones would end as soon as it began."""
+    return min(1.0, max(0.25, size / SMALL))
+
+
+def cut(items: Sequence[Any], units: Callable[[Any], float], size: int) -> list[list[Any]]:
     """Consecutive items in lists of up to `size` units, at least one item each."""
     jobs: list[list[Any]] = []
-    filled = size
+    filled: float = size
     for item in items:
         if filled + units(item) > size:
             jobs.append([])

@@ -5,22 +5,24 @@ report's picture follows light and dark; "neutral" uses mid tones that are legib
 `<img>` on a page whose theme is not ours (the Prefect UI).
 """
 
+from __future__ import annotations
+
 import base64
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from tasks.tracking.metrics import read_metrics
+
+if TYPE_CHECKING:  # loaded by who draws: every flow's process imports this module, and few of them draw
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 Theme = Literal["neutral", "page"]
 SERIES = 6
@@ -118,7 +120,7 @@ def decile_svg(by_label: Mapping[str, Sequence[float]], *, theme: Theme = "page"
         for color, (label, values) in zip(_colors(), by_label.items(), strict=False):
             axes.plot(range(1, len(values) + 1), values, "o-", color=color, label=_clean(label), markersize=4)
         axes.set_xlabel("Score decile of the holdout (10 = best rated)")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xticks(range(1, 1 + max(map(len, by_label.values()), default=0)))
         _legend(axes)
 
     return _render(draw, 380, 250, theme, "Bits per byte per score decile of the holdout")
@@ -160,7 +162,7 @@ def strata_svg(rows: Sequence[Interval], *, zero: str, theme: Theme = "page") ->
         axes.set_yticks(places, [_clean(label) for label, *_ in rows])
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.grid(visible=False, axis="y")
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.locator_params("x", nbins=5)
         axes.set_xlabel(_clean(zero, 80))
 
     return _render(draw, 380, 80 + 20 * len(rows), theme, f"Differences with intervals: {_clean(zero, 80)}")
@@ -191,7 +193,7 @@ def _curve_svg(
         if from_zero:
             axes.set_ylim(bottom=0)
         if key == "tokens_per_second":
-            axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+            _thousands(axes.yaxis)
         _tokens_axis(axes)
         _legend(axes)
 
@@ -254,8 +256,15 @@ def _smoothed(values: np.ndarray, share: float = 0.02) -> np.ndarray:
 
 
 def _tokens_axis(axes: Axes) -> None:
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    _thousands(axes.xaxis)
     axes.set_xlabel("Trained tokens")
+
+
+def _thousands(axis: Axis) -> None:
+    """Numbers as 5k or 20M."""
+    from matplotlib.ticker import EngFormatter
+
+    axis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _legend(axes: Axes) -> None:
@@ -277,6 +286,10 @@ def _clean(label: str, longest: int = 24) -> str:
 
 def _render(draw: Callable[[Figure], None], width: int, height: int, theme: Theme, title: str) -> str:
     """Draw on a figure of `width` x `height` CSS pixels and return it as one `<svg>` element."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
     style = STYLE | {"svg.hashsalt": title}
     with _drawing, matplotlib.rc_context(style):
         figure = Figure(figsize=(width / PIXELS, height / PIXELS), dpi=PIXELS, layout="constrained")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.data import blobs, compare, floor, projection
 
-DEFAULT = ["script-8", "script-16", "obstore-8", "polars", "polars-400", "duckdb", "ours"]
+DEFAULT = ["script-8", "script-16", "obstore-8", "polars", "polars-600", "duckdb", "ours"]
 
 
 def main() -> None:

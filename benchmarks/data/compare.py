@@ -38,9 +38,6 @@ def main(arguments: argparse.Namespace) -> None:
     print("\n| ours against | wall | CPU | memory | wire |\n| --- | --- | --- | --- | --- |")
     for name in runs:
         if name != "ours":
-            ratios = [
-                median(asdict(a)[key] / asdict(b)[key] for a, b in zip(runs["ours"], runs[name], strict=True))
-                for key in ("wall", "cpu", "memory", "wire")
-            ]
+            ratios = [medians["ours"][key] / medians[name][key] for key in ("wall", "cpu", "memory", "wire")]
             print(f"| {name} | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |")
     print(f"\nbytes over the wire against the raw data: {medians['ours']['wire'] * 1e6 / size:.3f}")

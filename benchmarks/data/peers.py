@@ -136,7 +136,7 @@ def peer(name: str) -> Callable[[str, Path, float], None]:
         return lambda url, out, share: polars(url, out, share, int(number) if number else None)
     if name in ("duckdb", "ours"):
         return {"duckdb": duckdb, "ours": ours}[name]
-    raise SystemExit(f"There is no peer {name!r}: take script-8, obstore-8, polars, polars-400, duckdb or ours.")
+    raise SystemExit(f"There is no peer {name!r}: take script-8, obstore-8, polars, polars-600, duckdb or ours.")
 
 
 def main() -> None:

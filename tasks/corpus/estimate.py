@@ -7,6 +7,8 @@ the others are as busy.
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tasks.corpus.emit import bucket_bytes
+
 DECODE_BYTES_PER_SECOND = 185e6
 """Decoded text that one core receives as snappy Parquet, decodes, orders and writes as runs."""
 
@@ -29,8 +31,13 @@ SHARD_PART = 0.42
 """Bytes of a shard for one byte of decoded text."""
 
 BYTES_PER_DOCUMENT = 30
-MEMORY_PER_WORKER = 180e6
 MEMORY_BASE = 250e6
+MEMORY_TO_DECODE = 180e6
+"""Of a worker: what is on its way, what it decodes, and the run it makes of that."""
+
+MEMORY_TO_ENCODE = 80e6
+"""Of a worker, beside its bucket: order, page, compressor."""
+
 EFFICIENCY = 0.8
 """Part of the cores and of the line that is in use on average."""
 
@@ -68,6 +75,8 @@ def estimate(documents: int, raw_bytes: float, *, cores: int, gbit: float, share
     decoded = text * EXPANSION
     reading, decoding = text / line, decoded / DECODE_BYTES_PER_SECOND / used
     encoding = share * decoded / ENCODE_BYTES_PER_SECOND / used
+    bucket = bucket_bytes(int(share * decoded), cores, remote=False) * 9 / 8
+    worker = max(MEMORY_TO_DECODE, MEMORY_TO_ENCODE + bucket)
     made = Estimate(
         cores=cores,
         gbit=gbit,
@@ -78,7 +87,7 @@ def estimate(documents: int, raw_bytes: float, *, cores: int, gbit: float, share
         text_seconds=max(reading, decoding),
         shard_seconds=encoding,
         limited_by="the line" if reading > decoding + encoding else "the cores",
-        memory_bytes=MEMORY_BASE + documents * BYTES_PER_DOCUMENT + cores * MEMORY_PER_WORKER,
+        memory_bytes=MEMORY_BASE + documents * BYTES_PER_DOCUMENT + cores * worker,
         disk_bytes=share * decoded * (1 + SHARD_PART),
     )
     return {**asdict(made), "seconds": made.seconds}

@@ -37,7 +37,7 @@ def fetch_ahead(
 
         def work(item: Item, parts: list[tuple[int, Future]]) -> Result:
             fetched = [(start, future.result()) for start, future in parts]
-            parts.clear()  # the bytes are gone as soon as `handle` has decoded them
+            parts.clear()  # nobody but `handle` holds the bytes
             return handle(item, fetched)
 
         queue: deque[tuple[Future, int]] = deque()

@@ -60,8 +60,10 @@ def _read_pages(chunk: Chunk) -> list[Views]:
         body = data[at : at + compressed]
         at += compressed
         room -= size
-        if compressed < 0 or size < 0 or len(body) != compressed or room < 0:
+        if compressed < 0 or size < 0 or len(body) != compressed:
             raise DamagedPage("a page larger than its column chunk")
+        if room < 0:  # the footer promised less: whether that matters is for the general reader to say
+            raise UnknownPage("more than its footer says")
         if kind == DICTIONARY:
             if header[7][2] not in (PLAIN, PLAIN_DICTIONARY):
                 raise UnknownPage(f"dictionary of encoding {header[7][2]}")
@@ -86,13 +88,13 @@ def _data_page(chunk: Chunk, header: dict, body: memoryview, size: int, dictiona
             if header[5][3] != RLE:
                 raise UnknownPage(f"levels of encoding {header[5][3]}")
             at = 4 + LENGTH.unpack_from(page)[0]
-            defined = _hybrid(memoryview(page).cast("B")[4:at], 1, rows).astype(bool)
+            defined = _levels(memoryview(page).cast("B")[4:at], rows)
     else:
         rows, encoding, levels, repeated = (header[8][i] for i in (1, 4, 5, 6))
         if repeated or levels < 0 or levels > len(body):
             raise DamagedPage("levels that a flat column has not")
         if chunk.optional:
-            defined = _hybrid(body[:levels], 1, rows).astype(bool)
+            defined = _levels(body[:levels], rows)
         packed = chunk.codec if header[8].get(7, True) else "UNCOMPRESSED"
         page, at = _decompress(packed, body[levels:], size - levels), 0
     count = rows if defined is None else int(defined.sum())
@@ -113,6 +115,14 @@ def _data_page(chunk: Chunk, header: dict, body: memoryview, size: int, dictiona
     table = np.zeros((rows, 4), np.int32)
     table[defined] = texts.table
     return Views(table, texts.buffers)
+
+
+def _levels(data: memoryview, rows: int) -> np.ndarray:
+    """Which rows of a flat column are not null, bool (rows,)."""
+    levels = _hybrid(data, 1, rows)
+    if rows and int(levels.max()) > 1:
+        raise DamagedPage("levels that a flat column has not")
+    return levels.astype(bool)
 
 
 def _decompress(codec: str, body: memoryview, size: int) -> pa.Buffer:
@@ -152,11 +162,14 @@ def _hybrid(data: memoryview, width: int, count: int) -> np.ndarray:
     while got < count:
         head, at = read_varint(data, at)
         if head & 1:
-            size = (head >> 1) * width
-            bits = np.unpackbits(np.frombuffer(data[at : at + size], np.uint8), bitorder="little")
-            if not width or len(bits) < min(8 * size, (count - got) * width):
+            size, wanted = (head >> 1) * width, min(head >> 1, -(-(count - got) // 8)) * width
+            bits = np.unpackbits(np.frombuffer(data[at : at + wanted], np.uint8), bitorder="little")
+            if head == 1 or len(bits) < min(8 * wanted, (count - got) * width):
                 raise DamagedPage("packed numbers that are cut off")
-            values = bits[: len(bits) // width * width].reshape(-1, width) @ (1 << np.arange(width, dtype=np.int64))
+            if width:
+                values = bits[: len(bits) // width * width].reshape(-1, width) @ (1 << np.arange(width, dtype=np.int64))
+            else:  # a dictionary of one text
+                values = np.zeros(min(8 * (head >> 1), count - got), np.int64)
             at += size
         else:
             size = -(-width // 8)

@@ -121,9 +121,10 @@ def column_index(name: str, footer: pq.FileMetaData, column: str) -> int:
     schema = footer.schema
     for index in range(len(schema)):
         leaf = schema.column(index)
-        if leaf.path == column and leaf.max_repetition_level == 0:
+        flat = leaf.max_repetition_level == 0 and leaf.max_definition_level <= 1
+        if leaf.path == column and flat:
             return index
-        if leaf.path.split(".", 1)[0] == column:
+        if leaf.path == column or leaf.path.split(".", 1)[0] == column:
             raise BadFile(name, f"has a nested column {column!r}: a flat one is needed")
     raise BadFile(name, f"has no column {column!r} (it has: {', '.join(top_level(footer))})")
 

@@ -87,6 +87,16 @@ BROKEN = {
 }
 
 
+def test_a_field_of_a_struct_is_no_text_column(root: Root, tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    table = rated_table(["unused"] * 120, [[1.0] * 3] * 120).drop_columns(["text"])
+    table = table.append_column("page", pa.array([{"text": "a"}, {"text": None}, None] * 40))
+    pq.write_table(table, folder / "part.parquet")
+    with pytest.raises(InputError, match=r"nested column 'page.text': a flat one is needed"):
+        build_index(root, pool_of(folder, text_column="page.text"))
+
+
 @pytest.mark.parametrize("how", BROKEN)
 def test_a_file_that_cannot_be_used_is_named_or_left_out(how: str, corpus: Path, root: Root) -> None:
     break_it, message = BROKEN[how]

@@ -1,6 +1,7 @@
 """Texts read from pages and written to pages, against readers that others wrote."""
 
 import io
+import resource
 from pathlib import Path
 
 import duckdb
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.corpus.pages import DATA, PLAIN, RLE, Chunk, DamagedPage, UnknownPage, read_chunk
-from tasks.corpus.thrift import I32, STRUCT, write_struct
+from tasks.corpus.thrift import I32, STRUCT, write_struct, write_varint
 from tasks.corpus.views import INLINE, WINDOW, Views
 from tasks.corpus.writer import PAGE_BYTES, write_texts
 from tasks.store.artifact import sha256_file
@@ -27,6 +28,11 @@ def chunks(table: pa.Table, **options: object) -> list[Chunk]:
     """What pyarrow writes of a column `text`, one chunk for each row group."""
     out = io.BytesIO()
     pq.write_table(table, out, **options)
+    return chunks_of(out)
+
+
+def chunks_of(out: io.BytesIO) -> list[Chunk]:
+    """The first column of a file, one chunk for each row group."""
     footer = pq.read_metadata(out)
     found = []
     for number in range(footer.num_row_groups):
@@ -67,6 +73,32 @@ def test_texts_are_those_that_pyarrow_wrote(texts, repeat, codec, version, dicti
     assert read.bytes() == [(text or "").encode() for text in texts]
     assert read.invalid() is None
     assert read.gather().to_pylist() == [text or "" for text in texts]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    texts=TEXTS | st.lists(st.none() | st.just("always the same text"), max_size=80),
+    repeat=st.integers(1, 30),
+    codec=st.sampled_from(["uncompressed", "snappy", "zstd"]),
+    rows=st.integers(1, 400),
+    page=st.sampled_from([50, 1 << 20]),
+)
+def test_texts_are_those_that_polars_wrote(texts, repeat, codec, rows, page):
+    out = io.BytesIO()
+    frame = pl.DataFrame({"text": texts * repeat}, {"text": pl.String})
+    frame.write_parquet(out, compression=codec, row_group_size=rows, data_page_size=page)
+    read = Views.concat(map(read_chunk, chunks_of(out)))
+    assert read.bytes() == [(text or "").encode() for text in texts * repeat]
+
+
+def test_a_packed_run_that_claims_to_be_long_takes_no_room():
+    page = [(1, I32, 8), (2, I32, PLAIN), (3, I32, RLE), (4, I32, RLE)]
+    levels = write_varint((1 << 22) << 1 | 1) + bytes(1 << 22)  # four million groups of eight nulls, for eight rows
+    body = len(levels).to_bytes(4, "little") + levels
+    header = write_struct([(1, I32, DATA), (2, I32, len(body)), (3, I32, len(body)), (5, STRUCT, page)])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert read_chunk(Chunk(memoryview(header + body), "UNCOMPRESSED", 8, True, len(body))).bytes() == [b""] * 8
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
 
 
 @pytest.mark.parametrize(

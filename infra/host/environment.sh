@@ -9,11 +9,17 @@ if [ -n "$prepared" ]; then
     exit
 fi
 get_uv "$folder" "$4" "$5" "$links" || exit
-# A half-made environment, or one that leaned on a prepared one, is made anew.
-if [ ! -x "$venv/bin/python" ] || ls "$venv"/lib/python*/site-packages/prepared-environment.pth >/dev/null 2>&1; then
+# What was not made for this Python and this PyTorch is made anew: an installed build of another index counts as the right one.
+wanted="$python $torch $torch_index $links"
+if [ "$(cat "$venv/recipe" 2>/dev/null)" != "$wanted" ]; then
     rm -rf "$venv"
+    case $python in
+    */*) set -- ;;
+    *) set -- --python-preference only-managed ;; # the host's own of that version may lack headers
+    esac
     tell "Python $python is not to be had: install Python 3.11, 3.12 or 3.13" \
-        "$uv" venv --quiet --python "$python" "$venv" || exit
+        "$uv" venv --quiet "$@" --python "$python" "$venv" || exit
+    printf '%s\n' "$wanted" >"$venv/recipe" || exit
 fi
 install() { # what the links lack comes from the index
     remedy=$1

@@ -16,6 +16,10 @@ get_uv() {
     [ -z "$uv" ] || return 0
     uv=$1/tools/bin/uv
     [ ! -x "$uv" ] || return 0
+    [ -n "$3" ] || {
+        echo "there is neither uv, nor a Python with venv to install it with" >&2
+        return 66
+    }
     "$3" -m venv "$1/tools" || return
     set -- "$1/tools/bin/python" "$4"
     tell "uv is not to be had: install it on the host, or give find_links" \

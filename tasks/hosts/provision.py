@@ -18,7 +18,7 @@ from typing import Any
 from tasks.errors import InputError
 from tasks.hosts import environment, service
 from tasks.hosts.facts import Facts, identify, require, script
-from tasks.hosts.ssh import LinkError, Machine, Remote
+from tasks.hosts.ssh import LinkError, Machine, Remote, StrangerError
 from tasks.spec import Host
 from tasks.store.artifact import fingerprint, sha256_file
 
@@ -333,8 +333,8 @@ def remove(
 ) -> list[Outcome]:
     """Undo provisioning: service, secrets, environments, tunnel. `artifacts` deletes the host's own root folder, too.
 
-    Debian packages stay. Raises InputError while a run is active there, and LinkError when the host cannot be reached;
-    `force` ends the run, and where there is no host any more removes what is here.
+    Debian packages stay. Raises InputError while a run is active there, LinkError when the host cannot be reached, and
+    StrangerError when another machine answers; `force` ends the run, and where there is no host any more removes what is here.
     """
     outcomes = []
 
@@ -344,9 +344,9 @@ def remove(
     started = time.monotonic()
     try:
         facts = identify(remote, host.folder)
-    except LinkError as error:
+    except (LinkError, StrangerError) as error:
         if not force:
-            raise LinkError(f"{error} If the host is gone for good, remove it with force.") from error
+            raise type(error)(f"{error} If the host is gone for good, remove it with force.") from error
         note("worker", False, f"nothing was removed there: {error}", started)
         _close_tunnel(service.tunnel(host, host.folder, known or getattr(remote, "known", None)), note)
         return outcomes
@@ -370,10 +370,11 @@ def remove(
     _close_tunnel(service.tunnel(host, facts.folder, known or getattr(remote, "known", None)), note)
     started = time.monotonic()
     if present:
-        names = "venv wheels nanochat nanochat.new tools state prefect cache tmp worker.sh worker.env secrets.env requirements.txt"
-        names += " supervise.py tunnel-far.sh tunnel" + (" root" if artifacts else "")
+        # secrets first, and last what says that there is something: a removal that breaks off is gone on with
+        names = "secrets.env worker.env worker.sh requirements.txt tunnel-far.sh tunnel wheels nanochat nanochat.new cache tmp"
+        names += " prefect tools supervise.py venv" + (" root" if artifacts else "") + " state"
         places = shlex.join(f"{facts.folder}/{name}" for name in names.split())
-        remote.run(f'rm -rf {places} && rmdir "$1" 2>/dev/null || true', facts.folder, timeout=600)
+        remote.run(f'rm -rf {places} || exit; rmdir "$1" 2>/dev/null || true', facts.folder, timeout=600)
     kept = "" if artifacts else "; artifacts under root/ are kept"
     note("files", present, f"deleted {facts.folder}{kept}" if present else "there was nothing to delete", started)
     return outcomes

@@ -8,6 +8,7 @@ import base64
 import contextlib
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import threading
@@ -39,6 +40,10 @@ one that a signal ends has an exit status then, which a connection that breaks o
 
 class LinkError(ConnectionError):
     """The host cannot be reached, or the link to it was cut: worth another try."""
+
+
+class StrangerError(InputError):
+    """Who answers at the address has not the host's key."""
 
 
 class CommandError(RuntimeError):
@@ -112,12 +117,20 @@ class Local(Machine):
     label = "this machine"
 
     def _run(self, script: str, args: list[str], timeout: float, stdin: bytes) -> Result:
-        try:
-            command = ["sh", "-c", f"({script}\n); exit $?", "sh", *args]
-            done = subprocess.run(command, input=stdin, capture_output=True, timeout=timeout)
-        except subprocess.TimeoutExpired as error:
-            raise LinkError(f"this machine: no end after {timeout:.0f} s.") from error
-        return Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        command = ["sh", "-c", f"({script}\n); exit $?", "sh", *args]
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        with subprocess.Popen(command, start_new_session=True, **pipes) as process:
+            try:
+                out, err = process.communicate(stdin, timeout)
+            except BaseException as error:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(
+                        process.pid, signal.SIGKILL
+                    )  # what the script began, too: it would go on beside a second try
+                if isinstance(error, subprocess.TimeoutExpired):
+                    raise LinkError(f"this machine: no end after {timeout:.0f} s.") from error
+                raise
+        return Result(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
 
 
 class Remote(Machine):
@@ -148,7 +161,7 @@ class Remote(Machine):
     def connect(self) -> paramiko.SSHClient:
         """The connection, made anew when there is none that lives.
 
-        Raises InputError for a key or host key that is refused, LinkError when nobody answers.
+        Raises StrangerError for another host key, InputError for a key that is refused, LinkError when nobody answers.
         """
         if self._client is not None and self._client.get_transport() and self._client.get_transport().is_active():
             return self._client
@@ -174,7 +187,7 @@ class Remote(Machine):
                     f"{self.known.path}; compare it with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the host."
                 )
             return self._client
-        raise InputError(
+        raise StrangerError(
             f"{self.label} shows the host key {' and '.join(seen) or 'of no known type'}, not {self.host.host_key}: check "
             "the address and the fingerprint, another machine may answer there."
         )
@@ -222,7 +235,7 @@ class Remote(Machine):
             client.close()
             if policy is not None:
                 raise
-            raise InputError(
+            raise StrangerError(
                 f"{self.label} shows another host key ({fingerprint_of(error.key)}) than the pinned one "
                 f"({fingerprint_of(error.expected_key)}): it was set up anew or another machine answers; if that is right, "
                 f"remove its line from {self.known.path}."
@@ -234,7 +247,7 @@ class Remote(Machine):
             client.close()
             if policy is not None:
                 raise
-            raise InputError(
+            raise StrangerError(
                 f"{self.label} no longer offers a host key of the pinned type {kind}: it was set up anew or another machine "
                 f"answers; if that is right, remove its line from {self.known.path}."
             ) from error

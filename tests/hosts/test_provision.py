@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import paramiko
 import pytest
 
 from tasks.errors import InputError
@@ -13,7 +14,7 @@ from tasks.hosts import environment, provision, report, service, smoke
 from tasks.hosts.facts import Gpu, identify
 from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.provision import STEPS, Outcome, Setup, run_step
-from tasks.hosts.ssh import LinkError, Local, Remote
+from tasks.hosts.ssh import LinkError, Local, Remote, StrangerError
 from tasks.hosts.wheel import CHECKOUT, build_wheel
 from tasks.spec import Experiment, Training
 from tasks.store.root import Root
@@ -118,6 +119,24 @@ def test_host_that_is_gone_is_forgotten_by_force(lab: Lab, known: KnownHosts, se
     assert not worker.changed and "does not answer" in worker.text
     assert way_back.changed and not Path(tunnel.folder).exists()
     assert not tunnel.running()
+
+
+def test_another_machine_at_the_address_is_left_alone(lab: Lab, known: KnownHosts) -> None:
+    host = parameters(lab.host("stranger"))
+    known.pin(host.address, host.port, paramiko.ECDSAKey.generate())  # the host that was there before
+    with Remote(host, known) as remote:
+        with pytest.raises(StrangerError, match=r"another machine answers.* remove it with force"):
+            provision.remove(remote, host)
+        worker, way_back = provision.remove(remote, host, force=True)
+    assert not worker.changed and "nothing was removed there" in worker.text
+    assert not way_back.changed
+
+
+def test_script_that_takes_too_long_here_ends_with_all_it_began(tmp_path: Path) -> None:
+    with pytest.raises(LinkError, match="no end after"):
+        Local().run('sleep 2; touch "$1"', str(tmp_path / "late"), timeout=0.3)
+    time.sleep(2.5)
+    assert not (tmp_path / "late").exists()
 
 
 @pytest.mark.slow

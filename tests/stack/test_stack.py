@@ -97,6 +97,7 @@ def test_a_worker_that_died_is_started_again(stack):
     stack.pids.update(again.pids)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_demo_leaves_no_process(tmp_path):
     home = tmp_path / "home"
     demo = subprocess.Popen(

@@ -124,7 +124,7 @@ def interpreter(host: Host, facts: Facts) -> str:
 
 
 def environment_recipe(host: Host, facts: Facts) -> dict[str, Any]:
-    """What the Python environment is made from: with another recipe it is made anew."""
+    """What the Python environment is made from: with another recipe it is installed again, and from an empty folder for another PyTorch."""
     if host.python_environment:
         return {"prepared": host.python_environment}
     torch, rest = lock_file()

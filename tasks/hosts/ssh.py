@@ -123,10 +123,8 @@ class Local(Machine):
             try:
                 out, err = process.communicate(stdin, timeout)
             except BaseException as error:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(
-                        process.pid, signal.SIGKILL
-                    )  # what the script began, too: it would go on beside a second try
+                with contextlib.suppress(ProcessLookupError):  # what the script began ends, too, before a second try
+                    os.killpg(process.pid, signal.SIGKILL)
                 if isinstance(error, subprocess.TimeoutExpired):
                     raise LinkError(f"this machine: no end after {timeout:.0f} s.") from error
                 raise

@@ -54,7 +54,7 @@ def run_report(root: Root, name: str) -> str:
         ("tokens per second", count(known.get("tokens_per_second"))),
         ("model FLOPs utilization", f"{100 * known['mfu']:.1f} %" if known.get("mfu") else None),
         ("peak GPU memory", byte_size(known.get("peak_memory_bytes"))),
-        ("hours, all attempts", hours(entry.get("hours"))),
+        ("time, all attempts", hours(entry.get("hours"))),
         ("cost", dollars(entry.get("dollars"))),
     ]
     about = f"{parts.selection(spec['arm'])}; depth {training['depth']}, {training['engine']}, {training['precision']}"

@@ -59,10 +59,15 @@ def _first(result: Tensor | tuple[Tensor, ...]) -> Tensor:
     return result[0] if isinstance(result, tuple) else result
 
 
+@functools.cache
+def _compiled_flex() -> Callable[..., Tensor]:
+    """Made when first called for: `torch.compile` begins by importing PyTorch's compiler, for six seconds."""
+    return torch.compile(_flex, dynamic=False)
+
+
 def _flex_attention() -> Attend:
     """FlexAttention's compiled kernel. Its backward sums in one order; the others' use atomic additions, in any order."""
-    compiled = torch.compile(_flex, dynamic=False)
-    return lambda q, k, v, window: compiled(q, k, v, _block_mask(q.size(1), window, q.device))
+    return lambda q, k, v, window: _compiled_flex()(q, k, v, _block_mask(q.size(1), window, q.device))
 
 
 def _cudnn_and_flex() -> Attend:

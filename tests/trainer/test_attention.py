@@ -1,5 +1,8 @@
 """Attention against a sum over positions, and the choice of a backend."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -40,3 +43,9 @@ def test_a_backend_that_is_missing_or_wrong_is_passed_over(monkeypatch):
     monkeypatch.setattr(attention, "_candidates", lambda deterministic: iter(candidates[:2]))
     with pytest.raises(RuntimeError, match="no attention backend"):
         attention.choose_backend([256], 256, 32, torch.device("cpu"))
+
+
+def test_where_no_layer_has_a_window_pytorchs_compiler_is_not_imported():
+    code = "import sys; from tasks.trainer import attention; attention._cudnn_and_flex(); print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

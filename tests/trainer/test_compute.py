@@ -61,17 +61,22 @@ def test_fused_gradients_are_near_fp32(precision, limit, pattern):
 
 @GPU
 @pytest.mark.parametrize("depth", [3, 5])
-def test_gradients_of_the_residual_streams_factors_are_near_fp32(depth):
-    config = config_for(depth, 512, "L", 1000)
-    state = perturbed(config, 1)
-    rows = torch.randint(0, 1000, (2, 513), generator=torch.Generator().manual_seed(2)).cuda()
-    found = []
-    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        model = GPT(config, dtype)
-        model.load_state_dict(state)
-        compute = build_compute(model.cuda(), precision)
-        compute.backward(rows[:, :-1], rows[:, 1:], 1.0)
-        factors = (model.resid_lambdas, model.x0_lambdas, model.backout_lambda)
-        found.append([compute.storage.grads[factor] for factor in factors])
-    for wanted, got in zip(*found, strict=True):
-        assert (got - wanted).norm() < 0.15 * wanted.norm()
+def test_gradients_of_the_residual_streams_factors_are_as_near_fp32_as_autograds(depth):
+    """A factor's gradient is a sum over all tokens that nearly cancels out: how near fp32 bf16 can come, autograd shows."""
+    config, apart = config_for(depth, 512, "L", 1000), torch.zeros(2, 3)
+    for seed in range(12):
+        state = perturbed(config, seed)
+        rows = torch.randint(0, 1000, (2, 513), generator=torch.Generator().manual_seed(seed)).cuda()
+        found = []
+        for dtype, kernels in ((torch.float32, False), (torch.bfloat16, True), (torch.bfloat16, False)):
+            model = GPT(config, dtype)
+            model.load_state_dict(state)
+            compute = build_compute(model.cuda(), "fp32" if dtype == torch.float32 else "bf16", kernels)
+            compute.backward(rows[:, :-1], rows[:, 1:], 1.0)
+            factors = (model.resid_lambdas, model.x0_lambdas, model.backout_lambda)
+            found.append([compute.storage.grads[factor] for factor in factors])
+        wanted, *others = found
+        for way, got in enumerate(others):
+            apart[way] += torch.tensor([(g - w).square().sum() for g, w in zip(got, wanted, strict=True)])
+    fused, autograd = apart.sqrt()
+    assert (fused < 1.5 * autograd).all(), (fused, autograd)

@@ -236,7 +236,8 @@ class Fused:
 
         A layer takes z = a x + b x0. `inputs` are the gradients dx of x, those of the last layer first, after the gradient of what
         the last layer gives: dx = a dz, so dz, which x0 and b need, is dx / a. What one layer's dx got from the backout on the way
-        comes off again. `totals` (layers + 1, 2): each layer's dz.z and, last, the final mix's dz.mid.
+        comes off again; there dz is as exact as the rounded sum lets it be, and lost should that layer's a be 0, which nothing
+        sets (it begins near 1.1). `totals` (layers + 1, 2): each layer's dz.z and, last, the final mix's dz.mid.
         """
         b, layers = self.model.x0_lambdas, len(inputs) - 1
         middle = layers // 2 + 1

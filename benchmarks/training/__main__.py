@@ -1,9 +1,10 @@
-"""python -m benchmarks.training speed|ranks|parity|quality|resume ...
+"""python -m benchmarks.training speed|ranks|parity|quality|paired|resume ...
 
 speed: steps of ours and of nanochat, each in a fresh process with cold compilation caches, one after the other on the same GPU.
 ranks: steps of ours on one GPU and on several, of the same batch.
 parity: how far bf16 (and fp8) gradients of ours and of nanochat are from ours in fp32, from equal weights and rows.
 quality: bits per byte of ours and of nanochat after equal tokens of a prepared arm.
+paired: the same of ours and of nanochat's code from equal initial weights on equal rows.
 resume: are the bits of a killed and resumed training those of an undisturbed one?
 """
 
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.training import parity, quality, resume
+from benchmarks.training import paired, parity, quality, resume
 from tasks.trainer.model import config_for
 from tasks.trainer.schedule import Plan, peak_flops, plan_training
 
@@ -128,10 +129,12 @@ COMMANDS = {
     "ranks": ranks,
     "parity": parity.main,
     "quality": quality.main,
+    "paired": paired.main,
     "resume": resume.main,
 }
 DEFAULTS = {
     "quality": {"depth": 12, "steps": 500, "batch_tokens": 131_072},
+    "paired": {"depth": 12, "steps": 500, "batch_tokens": 131_072},
     "resume": {"depth": 12, "steps": 60, "batch_tokens": 131_072},
 }
 """Where a command's own numbers are others than the parser's."""
@@ -140,17 +143,19 @@ DEFAULTS = {
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.training", description=__doc__)
     parser.add_argument("command", choices=tuple(COMMANDS))
-    parser.add_argument("--nanochat", help="a checkout of nanochat (speed, parity)")
+    parser.add_argument("--nanochat", help="a checkout of nanochat (speed, parity, paired)")
     parser.add_argument("--depth", type=int, default=20)
     parser.add_argument("--sequence-length", type=int, default=2048)
     parser.add_argument("--window-pattern", default="L")
     parser.add_argument("--batch-tokens", type=int, default=524_288)
-    parser.add_argument("--rows", type=int, default=32, help="rows of a micro-batch (speed, ranks)")
+    parser.add_argument(
+        "--rows", type=int, default=32, help="rows of a micro-batch (speed, ranks; of nanochat in paired)"
+    )
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--precision", choices=("bf16", "fp8"), default="bf16")
     parser.add_argument("--gpus", type=int, default=2, help="GPUs to compare with one (ranks)")
-    parser.add_argument("--root", help="where the arm lies (quality)")
-    parser.add_argument("--arm", help="a prepared arm (quality)")
+    parser.add_argument("--root", help="where the arm lies (quality, paired)")
+    parser.add_argument("--arm", help="a prepared arm (quality, paired)")
     parser.add_argument("--save-every", type=int, default=10, help="steps between checkpoints (resume)")
     parser.add_argument("--kills", type=int, default=2, help="how often to kill (resume)")
     command = sys.argv[1] if len(sys.argv) > 1 else ""
@@ -158,8 +163,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("this benchmark needs a GPU")
-    if arguments.command == "quality" and not (arguments.root and arguments.arm):
-        raise SystemExit("quality needs --root and --arm: an arm that `fabrating prepare` made")
+    if arguments.command in ("quality", "paired") and not (arguments.root and arguments.arm):
+        raise SystemExit(f"{arguments.command} needs --root and --arm: an arm that `fabrating prepare` made")
+    if arguments.command == "paired" and not arguments.nanochat:
+        raise SystemExit("paired needs --nanochat: a checkout of it")
     COMMANDS[arguments.command](arguments)
 
 

@@ -2,6 +2,7 @@
 
 python upstream.py speed CHECKOUT '{"depth": 20, ...}'            -> one line of JSON
 python upstream.py function CHECKOUT WEIGHTS.pt OUT.pt           -> logits, loss, gradients and weights after some steps
+python upstream.py train CHECKOUT TASK.pt OUT.pt                 -> weights after training on packed rows
 """
 
 import json
@@ -114,6 +115,28 @@ def function(weights: str, out: str) -> None:
     torch.save(result, out)
 
 
+def train(task: str, out: str) -> None:
+    """Train as `speed` does, from given weights, on packed rows in their order, by given rates."""
+    import numpy as np
+    import torch
+
+    torch.set_float32_matmul_precision("high")
+    task = torch.load(task)
+    model = _model(task["config"], task["device"], task["state"])
+    optimizer = _optimizer(model, task["plan"])
+    compiled = torch.compile(model, dynamic=False)
+    rows = np.memmap(task["rows"], "<u2", "r").reshape(-1, task["config"]["sequence_len"] + 1)
+    for step, rates in enumerate(task["rates"]):
+        batch = rows[step * task["batch"] : (step + 1) * task["batch"]].astype(np.int64)
+        pieces = torch.from_numpy(batch).to(task["device"]).split(task["micro"])
+        for piece in pieces:
+            loss = compiled(piece[:, :-1].contiguous(), piece[:, 1:].contiguous())
+            (loss / len(pieces)).backward()
+        _step(optimizer, rates)
+        model.zero_grad(set_to_none=True)
+    torch.save({name: tensor.cpu() for name, tensor in model.state_dict().items()}, out)
+
+
 if __name__ == "__main__":
     mode, checkout, *rest = sys.argv[1:]
     if not (Path(checkout) / "nanochat" / "gpt.py").exists():
@@ -121,5 +144,7 @@ if __name__ == "__main__":
     sys.path[0] = checkout
     if mode == "speed":
         speed(json.loads(rest[0]))
+    elif mode == "train":
+        train(*rest)
     else:
         function(*rest)

@@ -40,14 +40,14 @@ def equilibration(x: Tensor) -> Tensor:
 def orthogonalize(x: Tensor) -> Tensor:
     """The orthogonal factor of the polar decomposition of each equilibrated (K, m, n), approximately, in x's dtype.
 
-    All products act on the Gram matrix of the smaller side; the linear term rides on the polynomial's diagonal.
+    All products act on the Gram matrix of the smaller side. The linear term is added inside the last product, in fp32: on the
+    polynomial's diagonal it would be rounded with it, all alike, to which the largest singular values are most sensitive.
     """
     tall = x.size(-2) > x.size(-1)
     for a, b, c in POLAR_EXPRESS:
         gram = x.mT @ x if tall else x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
-        x = x @ polynomial if tall else polynomial @ x
+        x = torch.baddbmm(x, x, polynomial, beta=a) if tall else torch.baddbmm(x, polynomial, x, beta=a)
     return x
 
 

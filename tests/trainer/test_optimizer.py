@@ -9,7 +9,7 @@ from tasks.errors import InputError
 from tasks.trainer.adamw import AdamW, adamw_step
 from tasks.trainer.compute import build_compute
 from tasks.trainer.model import GPT, config_for
-from tasks.trainer.muon import POLAR_EXPRESS, muon_step, second_moment_shape
+from tasks.trainer.muon import POLAR_EXPRESS, equilibration, muon_step, orthogonalize, second_moment_shape
 from tasks.trainer.optimizer import build_optimizer
 from tasks.trainer.schedule import plan_training, schedule
 from tests.trainer.reference import perturbed
@@ -133,3 +133,17 @@ def test_a_foreign_state_is_refused():
         optimizer.load_state({key: tensor for key, tensor in state.items() if key != "exp_avg/lm_head.weight"})
     with pytest.raises(InputError, match="has shape"):
         optimizer.load_state(state | {"exp_avg/lm_head.weight": torch.zeros(3)})
+
+
+@pytest.mark.parametrize("shape", [(768, 192), (192, 768), (384, 384), (6, 12)])
+def test_bf16_leaves_the_largest_directions_of_an_update(shape: tuple[int, int]) -> None:
+    """Of a matrix with few large and many small singular values, as gradients are, no direction may move by a tenth."""
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = shape
+    rank = min(shape)
+    left, right = (torch.linalg.qr(torch.randn(size, rank, generator=generator))[0] for size in shape)
+    spectrum = torch.arange(1, rank + 1) ** -1.2
+    gradient = ((left * spectrum) @ right.T + 3e-4 * torch.randn(rows, columns, generator=generator))[None]
+    equal = gradient * equilibration(gradient)
+    exact, rounded = orthogonalize(equal), orthogonalize(equal.bfloat16()).float()
+    assert torch.linalg.matrix_norm((rounded - exact)[0], 2) < 0.1

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from tasks.corpus.parquet import (
     BadFile,
+    Parts,
     Range,
     chunk_range,
     coalesce,
@@ -54,16 +55,22 @@ class IndexJob:
     url: str
     blobs: tuple[tuple[int, Blob], ...]
     scratch: Scratch
+    threads: int
 
 
 def index_blobs(job: IndexJob, tick: Tick) -> None:
     """Leave one file in the scratch space for each blob. A blob that cannot be used is recorded with its problem."""
     source = open_blobs(job.url)
-    with ThreadPoolExecutor(FILES_IN_FLIGHT) as files, ThreadPoolExecutor(2 * FILES_IN_FLIGHT) as network:
+    with (
+        ThreadPoolExecutor(FILES_IN_FLIGHT) as files,
+        ThreadPoolExecutor(2 * FILES_IN_FLIGHT) as network,
+        ThreadPoolExecutor(job.threads) as decoders,  # on as many threads as files it takes four times the CPU
+    ):
 
         def one(number: int, blob: Blob) -> int:
             try:
-                entry = _read(source, network, blob, job.pool)
+                fetched = _fetch(source, network, blob, job.pool)
+                entry = decoders.submit(_decode, blob, fetched, job.pool).result()
             except BadFile as error:
                 entry = _Entry(error.reason)
             job.scratch.write(_name(number), [entry.to_bytes()])
@@ -108,7 +115,7 @@ def build(
         progress("index", finished, len(blobs), counters)
 
     jobs = [
-        IndexJob(pool, url, tuple(batch), scratch)
+        IndexJob(pool, url, tuple(batch), scratch, workers.threads)
         for batch in workers.batches(todo, lambda item: of_batch(item[1].size))
     ]
     for _ in workers.run(index_blobs, jobs, tick):
@@ -157,16 +164,26 @@ def _name(number: int) -> str:
     return f"{number:08d}.entry"
 
 
-def _read(source: Blobs, network: ThreadPoolExecutor, blob: Blob, pool: Pool) -> _Entry:
-    """Index one blob. Raises BadFile."""
-    requests, count = 0, 0
+@dataclass(frozen=True)
+class _Fetched:
+    """What was read of one blob: its footer, its row groups (as in ROW_GROUPS, without the file), the columns of numbers,
+    those of them that are scores with their weights, and the ranges that hold them."""
+
+    footer: bytes
+    groups: list[tuple[int, ...]]
+    numbers: Sequence[str]
+    weights: dict[str, float]
+    parts: Parts
+    requests: int
+
+
+def _fetch(source: Blobs, network: ThreadPoolExecutor, blob: Blob, pool: Pool) -> _Fetched:
+    """The footer and the columns of numbers of one blob. Raises BadFile."""
 
     def fetch(ranges: Sequence[Range]) -> list[tuple[int, memoryview]]:
-        nonlocal requests, count
         parts: list[tuple[int, Future]] = [
             (r.start, network.submit(source.read_range, blob, r.start, r.end)) for r in ranges
         ]
-        requests, count = requests + len(ranges), count + sum(r.end - r.start for r in ranges)
         return [(start, future.result()) for start, future in parts]
 
     footer, footer_bytes, end = read_footer(blob.name, blob.size, lambda r: fetch([r])[0][1])
@@ -188,18 +205,33 @@ def _read(source: Blobs, network: ThreadPoolExecutor, blob: Blob, pool: Pool) ->
         if rows:
             ranges += [chunk_range(blob.name, blob.size, footer, group, column) for column in numbers.values()]
     parts = [end, *fetch(coalesce(r for r in ranges if r.start < end[0]))]
-    row_groups = [group for group, rows, *_ in groups if rows]
-    table = decode(blob.name, blob.size, footer_bytes, parts, row_groups, list(numbers)) if numbers else None
     if sum(rows for _, rows, *_ in groups) != footer.num_rows:
         raise BadFile(blob.name, f"is damaged (its row groups do not add up to {footer.num_rows:,} rows)")
+    return _Fetched(footer_bytes, groups, list(numbers), weights, parts, len(parts))
 
-    scores, nulls = composite(table, weights, footer.num_rows)
-    tokens = np.full(footer.num_rows, UNKNOWN, np.int32)
-    if pool.token_count_column in numbers:
+
+def _decode(blob: Blob, fetched: _Fetched, pool: Pool) -> _Entry:
+    """The entry of one blob. Raises BadFile."""
+    rows = sum(count for _, count, *_ in fetched.groups)
+    present = [group for group, count, *_ in fetched.groups if count]
+    table = None
+    if fetched.numbers:
+        table = decode(blob.name, blob.size, fetched.footer, fetched.parts, present, fetched.numbers)
+    scores, nulls = composite(table, fetched.weights, rows)
+    tokens = np.full(rows, UNKNOWN, np.int32)
+    if pool.token_count_column in fetched.numbers:
         column = table.column(pool.token_count_column).to_numpy().astype(np.float64)
         known = (column >= 0) & (column < 2**31)
         tokens[known] = column[known].astype(np.int32)
-    return _Entry(footer=footer_bytes, groups=np.array(groups, np.int64), scores=scores, tokens=tokens, nulls=nulls, bytes_read=count, requests=requests)  # fmt: skip
+    return _Entry(
+        footer=fetched.footer,
+        groups=np.array(fetched.groups, np.int64),
+        scores=scores,
+        tokens=tokens,
+        nulls=nulls,
+        bytes_read=sum(len(data) for _, data in fetched.parts),
+        requests=fetched.requests,
+    )
 
 
 def wanted_scores(name: str, footer: pq.FileMetaData, pool: Pool) -> dict[str, float]:

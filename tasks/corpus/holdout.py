@@ -86,14 +86,17 @@ def build(work: Work, pool: Pool, source: Blobs, index: Index, threads: int, pro
         total = np.cumsum(blocks[next_block:, 2])
         end = next_block + int(np.searchsorted(total, count - found)) + 1
         for table in _read(pool, source, index, blocks[next_block:end], threads):
-            kept = table.filter(pc.greater(table.column("bytes"), 0))
-            empty += table.num_rows - kept.num_rows
-            kept = kept.slice(0, count - found)
-            tables.append(kept)
-            found += kept.num_rows
+            if without := pc.sum(pc.equal(table.column("bytes"), 0)).as_py():
+                table = table.filter(pc.greater(table.column("bytes"), 0))
+                empty += without
+            tables.append(table.slice(0, count - found))
+            found += tables[-1].num_rows
             progress("holdout", found, count, vars(source.counters))
         next_block = end
-    documents = pa.concat_tables(tables).sort_by("number")
+    filled = [table for table in tables if table.num_rows]
+    documents = pa.concat_tables(
+        sorted(filled, key=lambda table: table.column("number")[0].as_py())
+    )  # ascending within each
     if documents.num_rows < count:
         raise InputError(
             f"The pool {pool.name} holds only {documents.num_rows:,} documents with text: {count:,} wanted."
@@ -114,7 +117,9 @@ def build(work: Work, pool: Pool, source: Blobs, index: Index, threads: int, pro
 
 
 def _write_documents(work: Work, documents: pa.Table) -> None:
-    pq.write_table(documents, work.temporary("documents.parquet"), compression="zstd", row_group_size=1024)
+    repeated = ["blob", "source"]
+    path = work.temporary("documents.parquet")
+    pq.write_table(documents, path, compression="zstd", row_group_size=1024, use_dictionary=repeated)
     work.finish("documents.parquet", documents.num_rows)
 
 

@@ -11,6 +11,7 @@ build_arms    arms/<arm>/text          shards of several arms in one pass over t
 import logging
 import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -283,17 +284,19 @@ def _emit(
     jobs = [
         emit.EmitJob(scratch, target, tuple(batch), mapper.threads) for batch in mapper.batches(buckets, emit.shards_of)
     ]
-    for _ in mapper.run(emit.emit, jobs, count):
-        pass
+    documents = order[kept]
+    tokens = opened.tokens[documents] if opened.tokens is not None else None
+    with ThreadPoolExecutor(1) as side:
+        listed = side.submit(_write_documents, work, opened, documents, tokens)
+        for _ in mapper.run(emit.emit, jobs, count):
+            pass
+        listed.result()
     if scratch.url:
         emit.collect(scratch, work, rows)
     last = shard_name(shards)
     if work.done(last) is None:
         shutil.copyfile(held.path / "shard.parquet", work.temporary(last))
         work.finish(last, held.facts["documents"])
-    documents = order[kept]
-    tokens = opened.tokens[documents] if opened.tokens is not None else None
-    _write_documents(work, opened, documents, tokens)
     work.facts.update(
         documents=len(documents),
         shards=shards,
@@ -320,7 +323,8 @@ def _write_documents(work: Work, opened: Index, documents: np.ndarray, tokens: n
         ]
     )
     blobs = pa.array([blob.name for blob in opened.blobs])
-    with pq.ParquetWriter(work.temporary(DOCUMENTS), schema, compression="zstd", compression_level=3) as writer:
+    settings = {"compression": "zstd", "compression_level": 3, "use_dictionary": ["blob"]}
+    with pq.ParquetWriter(work.temporary(DOCUMENTS), schema, **settings) as writer:
         for start in range(0, len(documents), 1 << 20):
             part = documents[start : start + (1 << 20)]
             file, row = opened.place(part)

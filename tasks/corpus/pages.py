@@ -8,6 +8,7 @@ RLE_DICTIONARY, not compressed or by Snappy or Zstandard; whatever else there ma
 import struct
 from dataclasses import dataclass
 
+import cramjam
 import numpy as np
 import pyarrow as pa
 
@@ -17,7 +18,28 @@ from tasks.corpus.views import Views
 DATA, INDEX, DICTIONARY, DATA_V2 = range(4)
 PLAIN, PLAIN_DICTIONARY, RLE, RLE_DICTIONARY = 0, 2, 3, 8
 LENGTH = struct.Struct("<I")
-CODECS = {"UNCOMPRESSED": None, "SNAPPY": "snappy", "ZSTD": "zstd"}
+CODECS = ("UNCOMPRESSED", "SNAPPY", "ZSTD")
+DECODING = (pa.ArrowException, cramjam.DecompressionError)
+
+
+class Memory:
+    """What pages are decompressed into, by one thread, again and again: the first touch of fresh memory costs as much as Snappy."""
+
+    def __init__(self) -> None:
+        self._data, self._used = np.empty(0, np.uint8), 0
+
+    def reset(self, size: int) -> None:
+        """Have room for `size` bytes; what was taken before is going to be overwritten."""
+        if len(self._data) < size:
+            self._data = np.empty(size + size // 8, np.uint8)
+        self._used = 0
+
+    def take(self, size: int) -> np.ndarray:
+        """uint8 (size,), fresh memory where there is no room left."""
+        if len(self._data) - self._used < size:
+            return np.empty(size, np.uint8)
+        self._used += size
+        return self._data[self._used - size : self._used]
 
 
 class DamagedPage(ValueError):
@@ -40,17 +62,20 @@ class Chunk:
     size: int
 
 
-def read_chunk(chunk: Chunk) -> Views:
-    """The texts of all rows of a chunk; a null is an empty text. Raises DamagedPage, or UnknownPage."""
+def read_chunk(chunk: Chunk, memory: Memory | None = None) -> Views:
+    """The texts of all rows of a chunk; a null is an empty text. With `memory` they hold until it is reset.
+
+    Raises DamagedPage, or UnknownPage.
+    """
     if chunk.codec not in CODECS:
         raise UnknownPage(chunk.codec)
     try:
-        return Views.concat(_read_pages(chunk))
-    except (LookupError, TypeError, ValueError, OverflowError, OSError, struct.error, pa.ArrowException) as error:
+        return Views.concat(_read_pages(chunk, memory or Memory()))
+    except (LookupError, TypeError, ValueError, OverflowError, OSError, struct.error, *DECODING) as error:
         raise DamagedPage(str(error) or type(error).__name__) from error
 
 
-def _read_pages(chunk: Chunk) -> list[Views]:
+def _read_pages(chunk: Chunk, memory: Memory) -> list[Views]:
     data, at, left, room = chunk.data, 0, chunk.rows, chunk.size
     dictionary: Views | None = None
     found = []
@@ -67,23 +92,25 @@ def _read_pages(chunk: Chunk) -> list[Views]:
         if kind == DICTIONARY:
             if header[7][2] not in (PLAIN, PLAIN_DICTIONARY):
                 raise UnknownPage(f"dictionary of encoding {header[7][2]}")
-            dictionary = _plain(_decompress(chunk.codec, body, size), 0, header[7][1])
+            dictionary = _plain(_decompress(chunk.codec, body, size, memory), 0, header[7][1])
         elif kind in (DATA, DATA_V2):
             if header[5 if kind == DATA else 8][1] > left:  # before so many are made room for
                 raise DamagedPage("more rows than its row group")
-            found.append(_data_page(chunk, header, body, size, dictionary))
+            found.append(_data_page(chunk, header, body, size, dictionary, memory))
             left -= len(found[-1])
         elif kind != INDEX:
             raise UnknownPage(f"page of type {kind}")
     return found
 
 
-def _data_page(chunk: Chunk, header: dict, body: memoryview, size: int, dictionary: Views | None) -> Views:
+def _data_page(
+    chunk: Chunk, header: dict, body: memoryview, size: int, dictionary: Views | None, memory: Memory
+) -> Views:
     """The texts of a data page, one for each of its rows."""
     defined = None
     if header[1] == DATA:
         rows, encoding = header[5][1], header[5][2]
-        page, at = _decompress(chunk.codec, body, size), 0
+        page, at = _decompress(chunk.codec, body, size, memory), 0
         if chunk.optional:
             if header[5][3] != RLE:
                 raise UnknownPage(f"levels of encoding {header[5][3]}")
@@ -96,7 +123,7 @@ def _data_page(chunk: Chunk, header: dict, body: memoryview, size: int, dictiona
         if chunk.optional:
             defined = _levels(body[:levels], rows)
         packed = chunk.codec if header[8].get(7, True) else "UNCOMPRESSED"
-        page, at = _decompress(packed, body[levels:], size - levels), 0
+        page, at = _decompress(packed, body[levels:], size - levels, memory), 0
     count = rows if defined is None else int(defined.sum())
     if encoding == PLAIN:
         texts = _plain(page, at, count)
@@ -125,17 +152,21 @@ def _levels(data: memoryview, rows: int) -> np.ndarray:
     return levels.astype(bool)
 
 
-def _decompress(codec: str, body: memoryview, size: int) -> pa.Buffer:
+def _decompress(codec: str, body: memoryview, size: int, memory: Memory) -> pa.Buffer:
     """The `size` bytes that a page holds."""
-    if (name := CODECS[codec]) is None:
+    if codec == "UNCOMPRESSED":
         if len(body) != size:
             raise DamagedPage("a page of another size than its header says")
         return pa.py_buffer(body)
     if size == 0:
         return pa.py_buffer(b"")
-    if name == "snappy" and read_varint(body, 0)[0] != size:  # its decompressor would leave the rest as it was
+    if codec == "ZSTD":
+        return pa.Codec("zstd").decompress(pa.py_buffer(body), size)
+    if read_varint(body, 0)[0] != size:
         raise DamagedPage("a page of another size than its header says")
-    return pa.Codec(name).decompress(pa.py_buffer(body), size)
+    page = memory.take(size)
+    cramjam.snappy.decompress_raw_into(body, page)
+    return pa.py_buffer(page)
 
 
 def _plain(page: pa.Buffer, at: int, count: int) -> Views:

@@ -7,17 +7,20 @@ at all, so that a killed preparation goes on behind the last finished one. Layou
 """
 
 import json
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from tasks.corpus.fetch import fetch_ahead
 from tasks.corpus.index import Index
+from tasks.corpus.pages import Memory
 from tasks.corpus.parquet import BadFile, Parts
 from tasks.corpus.scratch import Scratch
-from tasks.corpus.texts import DIGEST, KnownTexts, Reading, buffers, digests, lengths, take_texts
+from tasks.corpus.texts import DIGEST, KnownTexts, Reading, buffers, digests, take_texts
 from tasks.corpus.views import Views
 from tasks.corpus.workers import Tick
 from tasks.errors import InputError
@@ -26,7 +29,9 @@ from tasks.store.blobs import open_blobs
 PIECE_BYTES = 40 << 20
 """Decoded text that is read at once: bounds the memory of a decoder, however large a blob is."""
 
-TRAILER = 512
+GATHERED_BYTES = 4 << 20
+TRAILER = 4096
+NOTHING = Views(np.zeros((0, 4), np.int32), ())
 COUNTS = ("holdout_texts_removed", "empty_texts", "bytes_read", "requests")
 
 
@@ -42,10 +47,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Piece:
-    """Row groups of one blob and what the arms take of them."""
+    """Row groups of one blob, of so many bytes of decoded text as their footer says, and what the arms take of them."""
 
     name: str
     reading: Reading
+    text_bytes: int
     targets: tuple[Target, ...]
 
 
@@ -64,20 +70,24 @@ class ScatterJob:
 def scatter(job: ScatterJob, tick: Tick) -> None:
     """Write the runs of all pieces. Raises InputError naming a blob whose text cannot be used."""
     source = open_blobs(job.url)
+    local = threading.local()
 
     def handle(piece: Piece, parts: Parts) -> int:
         size = sum(len(data) for _, data in parts)
         try:
-            taken, problem = _take(piece, parts, job.text_column), ""
+            memory = local.__dict__.setdefault("memory", Memory())
+            taken, problem = _take(piece, parts, job.text_column, memory), ""
         except BadFile as error:
             if not job.skip_bad_files:
                 raise InputError(f"{source.url}/{error}: repair or remove the file, or set skip_bad_files.") from error
-            taken, problem = [], str(error)
+            taken, problem = [], str(error)[:200]
         read = {"bytes_read": size, "requests": len(parts)}
         parts.clear()
-        for target in piece.targets:
-            arrays, counts = _run(taken.pop(0), target, job.holdout) if taken else ([], {})
-            _write_run(target.scratch, piece.name, arrays, counts | read, problem)
+        for number, target in enumerate(piece.targets):
+            texts, ranks = (taken[number], target.ranks) if taken else (NOTHING, NOTHING.sizes)
+            target.scratch.write(
+                piece.name, _run(texts, ranks, target.digests, job.holdout, read | {"problem": problem})
+            )
         return sum(len(target.rows) for target in piece.targets)
 
     items = ((piece, piece.reading.blob, piece.reading.requests()) for piece in job.pieces)
@@ -88,32 +98,38 @@ def scatter(job: ScatterJob, tick: Tick) -> None:
         before = now
 
 
-def _take(piece: Piece, parts: Parts, text_column: str) -> list[Views]:
+def _take(piece: Piece, parts: Parts, text_column: str, memory: Memory) -> list[Views]:
     """The texts of each target, in the order of their rows. Raises BadFile."""
-    texts = piece.reading.texts(parts, text_column)
+    memory.reset(min(piece.text_bytes, 2 * PIECE_BYTES))
+    texts = piece.reading.texts(parts, text_column, memory)
     return [take_texts(piece.reading, texts, target.rows) for target in piece.targets]
 
 
-def _run(texts: Views, target: Target, holdout: KnownTexts) -> tuple[list[np.ndarray], dict[str, int]]:
-    """The arrays of one run (data, ranks, lengths, digests) and what was left out."""
-    order = np.argsort(target.ranks)
-    ordered, ranks = texts[order].gather(), target.ranks[order]
-    empty = lengths(ordered) == 0
-    held = holdout.matches(ordered)
-    if (dropped := empty | held).any():
-        kept = np.flatnonzero(~dropped)
-        ordered, ranks = ordered.take(pa.array(kept)), ranks[kept]
-    offsets, data = buffers(ordered)
-    arrays = [data[: offsets[-1]], ranks, np.diff(offsets).astype(np.uint32)]
-    if target.digests:
-        arrays.append(digests(ordered))
-    return arrays, {"holdout_texts_removed": int(held.sum()), "empty_texts": int(empty.sum())}
-
-
-def _write_run(scratch: Scratch, name: str, arrays: list[np.ndarray], counts: Mapping[str, int], problem: str) -> None:
-    rows, size = (len(arrays[1]), len(arrays[0])) if arrays else (0, 0)
-    trailer = {"rows": rows, "bytes": size, "digests": len(arrays) > 3, "problem": problem[:200], **counts}
-    scratch.write(name, [*(a.view(np.uint8) for a in arrays), json.dumps(trailer).encode().ljust(TRAILER)])
+def _run(
+    texts: Views, ranks: np.ndarray, wants: bool, holdout: KnownTexts, counts: Mapping[str, Any]
+) -> Iterator[bytes | np.ndarray]:
+    """The bytes of one run, its texts gathered a few at a time, so that there is no second copy of all of them."""
+    order = np.argsort(ranks)
+    ranks = ranks[order].astype(np.uint32)
+    dropped, sizes, marks = np.zeros(len(ranks), bool), [], []
+    first = held = 0
+    for part in texts[order].cut(GATHERED_BYTES):
+        gathered = part.gather()
+        known = holdout.matches(gathered)
+        out = dropped[first : first + len(part)] = known | (part.sizes == 0)
+        first, held = first + len(part), held + int(known.sum())
+        if out.any():
+            gathered = gathered.take(pa.array(np.flatnonzero(~out)))
+        offsets, data = buffers(gathered)
+        yield data[offsets[0] : offsets[-1]]
+        sizes.append(np.diff(offsets).astype(np.uint32))
+        if wants:
+            marks.append(digests(gathered))
+    sizes = np.concatenate([np.zeros(0, np.uint32), *sizes])
+    yield from (ranks[~dropped], sizes, *(mark.view(np.uint8) for mark in marks))
+    counts = {"holdout_texts_removed": held, "empty_texts": int(dropped.sum()) - held, **counts}
+    trailer = {"rows": len(sizes), "bytes": int(sizes.sum(dtype=np.int64)), "digests": wants, **counts}
+    yield json.dumps(trailer).encode().ljust(TRAILER)
 
 
 def plan_pieces(
@@ -158,7 +174,8 @@ def plan_pieces(
             for scratch, rows, ranks, wants in chosen:
                 group = np.searchsorted(bounds, rows, side="right") - 1
                 targets.append(Target(scratch, rows.astype(np.int64) - first - skipped[group], ranks, wants))
-            yield Piece(name, index.reading(kept, footers[file]), tuple(targets))
+            size = int(index.text_bytes[kept].sum())
+            yield Piece(name, index.reading(kept, footers[file]), size, tuple(targets))
 
 
 def _cut(index: Index, groups: Sequence[int]) -> Iterator[list[int]]:

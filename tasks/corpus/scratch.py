@@ -7,7 +7,7 @@ survive a killed process but not a power cut, so those of an earlier boot are no
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,7 +50,7 @@ class Scratch:
         with os.scandir(self.folder) as entries:
             return {e.name: e.stat().st_size for e in entries if not e.name.startswith(".")}
 
-    def write(self, name: str, parts: Sequence[bytes | memoryview | np.ndarray]) -> None:
+    def write(self, name: str, parts: Iterable[bytes | memoryview | np.ndarray]) -> None:
         """A file from its parts, one after another."""
         if self.url is not None:
             self._remote.write(self.prefix + name, b"".join(bytes(memoryview(part).cast("B")) for part in parts))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from tasks.corpus.pages import Chunk, DamagedPage, UnknownPage, read_chunk
+from tasks.corpus.pages import Chunk, DamagedPage, Memory, UnknownPage, read_chunk
 from tasks.corpus.parquet import (
     BadFile,
     Parts,
@@ -55,8 +55,11 @@ class Reading:
             raise BadFile(self.blob.name, f"is damaged ({table.num_rows:,} rows instead of {sum(self.rows):,})")
         return table
 
-    def texts(self, parts: Parts, column: str) -> Views:
-        """Every text of what was fetched, where it lies; a null is an empty text. Raises BadFile."""
+    def texts(self, parts: Parts, column: str, memory: Memory | None = None) -> Views:
+        """Every text of what was fetched, where it lies; a null is an empty text. With `memory` they hold until it is reset.
+
+        Raises BadFile.
+        """
         name = self.blob.name
         footer = parse_footer(name, self.footer)
         position = text_column(name, footer, column)
@@ -72,7 +75,7 @@ class Reading:
                 stored.total_uncompressed_size,
             )
             try:
-                found.append(read_chunk(chunk))
+                found.append(read_chunk(chunk, memory))
             except DamagedPage as error:
                 raise BadFile(name, f"is damaged (row group {group}: {first_line(error)})") from error
             except UnknownPage:

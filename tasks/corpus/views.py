@@ -4,7 +4,7 @@ The layout is that of Arrow's binary views (https://arrow.apache.org/docs/format
 16 bytes a text, its length, its first four bytes, a buffer and an offset; up to 12 bytes of text are in the view itself.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,6 +101,16 @@ class Views:
         table[1::2, 1] = self.sizes
         table[2::2] = self.table
         return Views(table, self.buffers).array(pa.binary_view()).cast(pa.large_binary()).buffers()[2]
+
+    def cut(self, size: int) -> Iterator["Views"]:
+        """The texts in order, in pieces that end with the text that makes them `size` bytes or more."""
+        ends = np.cumsum(self.sizes, dtype=np.int64)
+        first = 0
+        while first < len(self):
+            filled = size + (int(ends[first - 1]) if first else 0)
+            last = int(np.searchsorted(ends, filled)) + 1
+            yield self[first:last]
+            first = last
 
     def bytes(self) -> list[bytes]:
         """A copy of each text."""

@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from tasks.corpus.pages import DATA, PLAIN, RLE
@@ -80,7 +79,7 @@ def write_texts(path: Path, groups: Iterable[Views]) -> str:
 def _write_group(file: HashingFile, texts: Views, number: int) -> list[Field]:
     """Write the pages of a row group; returns what the footer says of it."""
     start, plain = file.size, 0
-    for page in _pages(texts):
+    for page in texts.cut(PAGE_BYTES):
         levels = write_varint(len(page) << 1) + b"\1"  # one run: no text is null
         body = page.encoded(len(levels).to_bytes(4, "little") + levels)
         packed = CODEC.compress(body)
@@ -108,14 +107,3 @@ def _write_group(file: HashingFile, texts: Views, number: int) -> list[Field]:
         (6, I64, size),
         (7, I16, number),
     ]
-
-
-def _pages(texts: Views) -> Iterable[Views]:
-    """The texts in order, cut after the one that fills a page."""
-    ends = np.cumsum(texts.sizes, dtype=np.int64)
-    first = 0
-    while first < len(texts):
-        filled = PAGE_BYTES + (int(ends[first - 1]) if first else 0)
-        last = int(np.searchsorted(ends, filled)) + 1
-        yield texts[first:last]
-        first = last

@@ -94,9 +94,8 @@ def build(work: Work, pool: Pool, source: Blobs, index: Index, threads: int, pro
             progress("holdout", found, count, vars(source.counters))
         next_block = end
     filled = [table for table in tables if table.num_rows]
-    documents = pa.concat_tables(
-        sorted(filled, key=lambda table: table.column("number")[0].as_py())
-    )  # ascending within each
+    filled.sort(key=lambda table: table.column("number")[0].as_py())  # blocks are apart, numbers within one ascend
+    documents = pa.concat_tables(filled)
     if documents.num_rows < count:
         raise InputError(
             f"The pool {pool.name} holds only {documents.num_rows:,} documents with text: {count:,} wanted."

@@ -180,7 +180,11 @@ class _Fetched:
 def _fetch(source: Blobs, network: ThreadPoolExecutor, blob: Blob, pool: Pool) -> _Fetched:
     """The footer and the columns of numbers of one blob. Raises BadFile."""
 
+    requests = 0
+
     def fetch(ranges: Sequence[Range]) -> list[tuple[int, memoryview]]:
+        nonlocal requests
+        requests += len(ranges)
         parts: list[tuple[int, Future]] = [
             (r.start, network.submit(source.read_range, blob, r.start, r.end)) for r in ranges
         ]
@@ -207,7 +211,7 @@ def _fetch(source: Blobs, network: ThreadPoolExecutor, blob: Blob, pool: Pool) -
     parts = [end, *fetch(coalesce(r for r in ranges if r.start < end[0]))]
     if sum(rows for _, rows, *_ in groups) != footer.num_rows:
         raise BadFile(blob.name, f"is damaged (its row groups do not add up to {footer.num_rows:,} rows)")
-    return _Fetched(footer_bytes, groups, list(numbers), weights, parts, len(parts))
+    return _Fetched(footer_bytes, groups, list(numbers), weights, parts, requests)
 
 
 def _decode(blob: Blob, fetched: _Fetched, pool: Pool) -> _Entry:

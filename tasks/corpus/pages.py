@@ -23,7 +23,8 @@ DECODING = (pa.ArrowException, cramjam.DecompressionError)
 
 
 class Memory:
-    """What pages are decompressed into, by one thread, again and again: the first touch of fresh memory costs as much as Snappy."""
+    """What Snappy's pages are decompressed into, by one thread, again and again: the first touch of fresh memory costs as much as
+    the work. (By cramjam, as pyarrow decompresses into memory of its own only.)"""
 
     def __init__(self) -> None:
         self._data, self._used = np.empty(0, np.uint8), 0

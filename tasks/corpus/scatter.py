@@ -30,8 +30,12 @@ PIECE_BYTES = 40 << 20
 """Decoded text that is read at once: bounds the memory of a decoder, however large a blob is."""
 
 GATHERED_BYTES = 4 << 20
+"""Text that is gathered at once for a run."""
+
 TRAILER = 4096
 NOTHING = Views(np.zeros((0, 4), np.int32), ())
+"""What is taken of a piece that cannot be used."""
+
 COUNTS = ("holdout_texts_removed", "empty_texts", "bytes_read", "requests")
 
 
@@ -100,7 +104,7 @@ def scatter(job: ScatterJob, tick: Tick) -> None:
 
 def _take(piece: Piece, parts: Parts, text_column: str, memory: Memory) -> list[Views]:
     """The texts of each target, in the order of their rows. Raises BadFile."""
-    memory.reset(min(piece.text_bytes, 2 * PIECE_BYTES))
+    memory.reset(min(piece.text_bytes, 2 * PIECE_BYTES))  # a footer may claim anything
     texts = piece.reading.texts(parts, text_column, memory)
     return [take_texts(piece.reading, texts, target.rows) for target in piece.targets]
 

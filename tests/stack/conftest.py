@@ -126,13 +126,16 @@ def run_deployment(
 
 def newest(client: SyncPrefectClient, name: str) -> FlowRun:
     """The run of a deployment that was made last."""
+    return runs_of(client, name)[0]
+
+
+def runs_of(client: SyncPrefectClient, name: str) -> list[FlowRun]:
+    """The runs of a deployment, the last one first."""
     deployment = client.read_deployment_by_name(name)
-    (run,) = client.read_flow_runs(
+    return client.read_flow_runs(
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
         sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-        limit=1,
     )
-    return run
 
 
 def artifacts_of(client: SyncPrefectClient, run: FlowRun) -> list[Artifact]:

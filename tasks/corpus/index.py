@@ -63,7 +63,7 @@ def index_blobs(job: IndexJob, tick: Tick) -> None:
     source = open_blobs(job.url)
     with (
         ThreadPoolExecutor(FILES_IN_FLIGHT) as files,
-        ThreadPoolExecutor(2 * FILES_IN_FLIGHT) as network,
+        ThreadPoolExecutor(4 * FILES_IN_FLIGHT) as network,
         ThreadPoolExecutor(job.threads) as decoders,  # on as many threads as files it takes four times the CPU
     ):
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.corpus import emit, holdout, index, sample, scatter
+from tasks.corpus.heap import released
 from tasks.corpus.holdout import Holdout
 from tasks.corpus.index import UNKNOWN, Index
 from tasks.corpus.plan import Plan, plan
@@ -93,7 +94,8 @@ def build_index(
     def make(work: Work) -> None:
         scratch = Scratch.open(root, f"pools/{handle.pool_id}/.index", shared=mapper.shared)
         near = handle.at_hand(root)
-        index.build(work, near.pool, near.blobs, near.url, near.readable, scratch, mapper, progress)
+        with released():
+            index.build(work, near.pool, near.blobs, near.url, near.readable, scratch, mapper, progress)
 
     return root.build(name, make, spec=handle.pool.identity(), inputs={"pool": handle.pool_id})
 
@@ -108,7 +110,8 @@ def build_holdout(
     def make(work: Work) -> None:
         near = handle.at_hand(root)
         opened = _open_index(near, indexed)
-        holdout.build(work, near.pool, near.source(), opened, local_workers(workers).threads, progress)
+        with released():
+            holdout.build(work, near.pool, near.source(), opened, local_workers(workers).threads, progress)
 
     name = f"pools/{handle.pool_id}/holdout"
     return root.build(name, make, spec=handle.pool.identity(), inputs={"index": indexed.fingerprint})
@@ -215,19 +218,21 @@ def _scatter(
     handle = handle.at_hand(root)
     opened = _open_index(handle, build_index(root, handle))
     taken = Holdout(held, opened)
-    orders = {arm: _select(handle, arm, opened, taken) for arm in arms}
-    for arm, order in orders.items():
-        name = names.arm_id(arm, handle.pool_id)
-        plan(handle.pool_id, name, opened, len(taken.documents), order, root.folder, mapper.count, False).check_disk(
-            root.folder
-        )
+    with released(), ThreadPoolExecutor(1) as side:
+        known = side.submit(taken.known_texts)
+        orders = {arm: _select(handle, arm, opened, taken) for arm in arms}
+        for arm, order in orders.items():
+            name = names.arm_id(arm, handle.pool_id)
+            plan(
+                handle.pool_id, name, opened, len(taken.documents), order, root.folder, mapper.count, False
+            ).check_disk(root.folder)
+        texts = known.result()
     spaces = {
         arm: Scratch.open(root, f"arms/{names.arm_id(arm, handle.pool_id)}/.runs", shared=mapper.shared) for arm in arms
     }
     wanted = [(spaces[arm], orders[arm], arm.deduplicate) for arm in arms]
     done = [set(spaces[arm].sizes()) for arm in arms]
     pieces = list(scatter.plan_pieces(opened, wanted, done))
-    texts = taken.known_texts()
     count = _Count("text", len(pieces), progress)
     jobs = [
         scatter.ScatterJob(
@@ -235,8 +240,9 @@ def _scatter(
         )
         for batch in mapper.batches(pieces, lambda piece: of_batch(piece.reading.size))
     ]
-    for _ in mapper.run(scatter.scatter, jobs, count):
-        pass
+    with released():
+        for _ in mapper.run(scatter.scatter, jobs, count):
+            pass
     arrived = {space: space.sizes() for space in spaces.values()}
     if any(piece.name not in arrived[target.scratch] for piece in pieces for target in piece.targets):
         raise InputError(

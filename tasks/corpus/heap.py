@@ -1,0 +1,19 @@
+"""Memory that a finished stage no longer needs, given back before the next stage takes its own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+
+
+@contextmanager
+def released() -> Iterator[None]:
+    """Give back what was freed inside.
+
+    Arrow's allocator keeps it for the thread that had it. Stages have threads of their own, so what one leaves there the next
+    cannot use, and the peak would be near the sum of all of them.
+    """
+    try:
+        yield
+    finally:
+        pa.default_memory_pool().release_unused()

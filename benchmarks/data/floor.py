@@ -23,6 +23,7 @@ from benchmarks.data import corpus
 from benchmarks.data.measure import measure, serving
 from tasks.corpus.pages import Chunk, Memory, read_chunk
 from tasks.corpus.parquet import chunk_range, coalesce
+from tasks.corpus.scratch import write_all
 from tasks.corpus.shards import ordered_groups
 from tasks.corpus.views import Views
 from tasks.corpus.writer import write_texts
@@ -109,7 +110,7 @@ def steps(path: Path, out: Path) -> dict[str, float]:
     with timed("order"):
         ordered = texts[np.random.default_rng(0).permutation(len(texts))].gather()
     with timed("write runs"), (out / f"{path.stem}.run").open("wb", buffering=0) as file:
-        file.write(ordered.buffers()[2])
+        write_all(file, ordered.buffers()[2])
     with timed("read runs"), (out / f"{path.stem}.run").open("rb", buffering=0) as file:
         buffer = memoryview(bytearray(1 << 20))
         while file.readinto(buffer):

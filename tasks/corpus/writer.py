@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from tasks.corpus.pages import DATA, PLAIN, RLE
+from tasks.corpus.scratch import write_all
 from tasks.corpus.thrift import BINARY, I16, I32, I64, LIST, STRUCT, Field, write_struct, write_varint
 from tasks.corpus.views import Views
 
@@ -29,13 +30,13 @@ class HashingFile:
     """A file that is written once, front to back, and hashed on the way."""
 
     def __init__(self, path: Path):
-        self._file = path.open("wb")
+        self._file = path.open("wb", buffering=0)
         self._hash = hashlib.sha256()
         self.size = 0
 
     def write(self, data: bytes | pa.Buffer) -> None:
         self._hash.update(data)
-        self._file.write(data)
+        write_all(self._file, data)
         self.size += len(data)
 
     def close(self) -> str:

@@ -118,7 +118,8 @@ def build(work: Work, pool: Pool, source: Blobs, index: Index, threads: int, pro
 def _write_documents(work: Work, documents: pa.Table) -> None:
     repeated = ["blob", "source"]
     path = work.temporary("documents.parquet")
-    pq.write_table(documents, path, compression="zstd", row_group_size=1024, use_dictionary=repeated)
+    codecs = {name: "zstd" for name in documents.column_names} | {"text": "none"}  # read again at once, and small
+    pq.write_table(documents, path, compression=codecs, row_group_size=1024, use_dictionary=repeated)
     work.finish("documents.parquet", documents.num_rows)
 
 

@@ -172,17 +172,16 @@ def _decompress(codec: str, body: memoryview, size: int, memory: Memory) -> pa.B
 
 def _plain(page: pa.Buffer, at: int, count: int) -> Views:
     """`count` byte arrays, each behind its length, from `at` to the end of a page."""
-    end, length = page.size, LENGTH.unpack_from
+    end, data, length = page.size, memoryview(page), LENGTH.unpack_from
     if count < 0 or 4 * count > end - at:
         raise DamagedPage("more texts than fit into a page")
     starts = []
     for _ in range(count):
-        at += 4
         starts.append(at)
-        at += length(page, at - 4)[0]
+        at += 4 + length(data, at)[0]
     if at != end:
         raise DamagedPage("texts that do not end with their page")
-    first = np.array(starts, np.int64)
+    first = np.array(starts, np.int64) + 4
     return Views.over(page, first, np.diff(first, append=end + 4) - 4)
 
 

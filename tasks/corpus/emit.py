@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from tasks.corpus.scatter import Runs
 from tasks.corpus.scratch import Scratch
+from tasks.corpus.selection import CHUNK
 from tasks.corpus.shards import ordered_groups, shard_name
 from tasks.corpus.views import Views
 from tasks.corpus.workers import Tick
@@ -153,9 +154,11 @@ def plan_buckets(
     """Buckets for the shards that are not done. `bounds`: shard boundaries in final positions, `dropped`: bool per document."""
     kept = np.sort(runs.ranks[~dropped])
     positions = np.searchsorted(kept, runs.ranks).astype(np.uint32)
-    shard = np.searchsorted(np.asarray(bounds), positions, side="right") - 1
-    shard = np.minimum(shard, len(bounds) - 2)
-    size = np.bincount(shard, weights=runs.lengths, minlength=len(bounds) - 1)
+    size = np.zeros(len(bounds) - 1)
+    for i in range(0, len(positions), CHUNK):
+        part = slice(i, i + CHUNK)
+        shard = np.minimum(np.searchsorted(bounds, positions[part], side="right") - 1, len(size) - 1)
+        size += np.bincount(shard, weights=runs.lengths[part], minlength=len(size))
     positions[dropped] = DROPPED
     ends = np.cumsum(runs.lengths, dtype=np.int64)
 

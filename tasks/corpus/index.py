@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.corpus.column import Column
 from tasks.corpus.parquet import (
     BadFile,
     Parts,
@@ -268,13 +269,15 @@ def composite(table: pa.Table | None, weights: dict[str, float], rows: int) -> t
 
 
 def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, retries: int) -> None:
-    """Join the entries of all blobs into the files of the index."""
+    """Join the entries of all blobs, one after another, into the files of the index."""
     sizes = scratch.sizes()
-    entries = (_Entry.from_bytes(bytes(scratch.read(name, 0, sizes[name]))) for name in map(_name, range(len(blobs))))
     files: list[dict[str, Any]] = []
-    groups, scores, tokens = [], [], []
-    footers = []
-    for number, (blob, entry) in enumerate(zip(blobs, entries, strict=True)):
+    groups, footers = [], []
+    scores = Column(work.temporary("scores.npy"), np.float64)
+    tokens = Column(work.temporary("tokens.npy"), np.int32)
+    known = total = 0
+    for number, blob in enumerate(blobs):
+        entry = _Entry.from_bytes(bytes(scratch.read(_name(number), 0, sizes[_name(number)])))
         files.append(
             {
                 "blob": blob.name,
@@ -292,6 +295,10 @@ def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, ret
         groups.append(np.column_stack([np.full(len(entry.groups), number), entry.groups]))
         scores.append(entry.scores)
         tokens.append(entry.tokens)
+        there = entry.tokens[entry.tokens >= 0]
+        known, total = known + len(there), total + int(there.sum(dtype=np.int64))
+    documents = scores.close()
+    tokens.close()
     bad = [file for file in files if file["problem"]]
     if bad and not pool.skip_bad_files:
         for number, file in enumerate(files):
@@ -301,21 +308,21 @@ def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, ret
         raise InputError(
             f"{pool.source}/{bad[0]['blob']} {bad[0]['problem']}{more}: repair or remove it, or set skip_bad_files."
         )
-    score, token = np.concatenate(scores), np.concatenate(tokens)
-    if not len(score):
+    if not documents:
         raise InputError(f"{pool.source} holds no documents in {len(blobs)} files: check the URL.")
 
     table = pa.Table.from_pylist(files).append_column("footer", pa.array(footers, pa.large_binary()))
-    _write(work, "files.parquet", lambda path: pq.write_table(table, path, compression="zstd", row_group_size=64))
+    pq.write_table(table, work.temporary("files.parquet"), compression="zstd", row_group_size=64)
+    work.finish("files.parquet")
     rows = np.concatenate(groups)
     columns = {name: pa.array(rows[:, i], pa.int64()) for i, name in enumerate(ROW_GROUPS)}
-    _write(work, "row_groups.parquet", lambda path: pq.write_table(pa.table(columns), path, compression="zstd"))
-    _write(work, "scores.npy", lambda path: _save(path, score), len(score))
-    known = token >= 0
-    if known.any():
-        _write(work, "tokens.npy", lambda path: _save(path, token), len(token))
+    pq.write_table(pa.table(columns), work.temporary("row_groups.parquet"), compression="zstd")
+    work.finish("row_groups.parquet")
+    work.finish("scores.npy", documents)
+    if known:
+        work.finish("tokens.npy", documents)
     work.facts.update(
-        documents=len(score),
+        documents=documents,
         files=len(files) - len(bad),
         bad_files=[f"{file['blob']} {file['problem']}" for file in bad],
         row_groups=len(rows),
@@ -323,22 +330,12 @@ def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, ret
         text_bytes=int(rows[:, 5].sum()),
         text_bytes_compressed=int((rows[:, 4] - rows[:, 3]).sum()),
         null_scores=sum(file["null_scores"] for file in files),
-        tokens=int(token[known].sum()) if known.any() else None,
-        documents_without_tokens=int((~known).sum()),
+        tokens=total if known else None,
+        documents_without_tokens=documents - known,
         bytes_read=sum(file["bytes_read"] for file in files),
         requests=sum(file["requests"] for file in files),
         retries=retries,
     )
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, array)
-
-
-def _write(work: Work, name: str, write: Any, rows: int | None = None) -> None:
-    write(work.temporary(name))
-    work.finish(name, rows)
 
 
 class Index:

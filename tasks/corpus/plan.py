@@ -64,7 +64,7 @@ def plan(
 ) -> Plan:
     """The plan of an arm that takes the documents `order`."""
     documents = np.sort(order)
-    bounds = np.searchsorted(documents, index.group_first)
+    bounds = np.searchsorted(documents, index.group_first.astype(documents.dtype))  # or all of them would be converted
     chosen = np.diff(bounds)
     used = chosen > 0
     # a row group's bytes are known; a document's are taken as the mean of its row group

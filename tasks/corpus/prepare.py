@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +39,9 @@ from tasks.store.root import Root
 
 DOCUMENTS = "documents.parquet"
 SUFFIX = ".parquet"
+
+LISTED = 1 << 17
+"""Rows of a row group of DOCUMENTS."""
 
 
 @dataclass(frozen=True)
@@ -271,32 +275,20 @@ def _emit(
     progress: Progress,
 ) -> None:
     """Write the shards of one arm from its runs, the holdout as the last one, and the list of what it took."""
-    runs = scatter.Runs.read(scratch)
-    dropped = runs.duplicates()
-    kept = np.sort(runs.ranks[~dropped])
-    if len(kept) < RANKS:
-        raise InputError(f"The arm {arm.name} has only {len(kept)} documents with text: {RANKS} are needed.")
-    bounds = shard_bounds(len(kept), arm.documents_per_shard)
+    with released():
+        kept, bounds, buckets = _lay_out(work, arm, scratch, mapper)
     shards = len(bounds) - 1
-    rows = {shard_name(n): bounds[n + 1] - bounds[n] for n in range(shards)}
-    if scratch.url:
-        emit.collect(scratch, work, rows)
-    finished = [work.done(name) is not None for name in rows]
-    total = int(runs.lengths.sum(dtype=np.int64))
-    limit = emit.bucket_bytes(total, mapper.count, remote=scratch.url is not None)
-    buckets = emit.plan_buckets(runs, dropped, bounds, finished, limit)
-    count = _Count("shards", shards, progress, sum(finished))
+    rows = {shard_name(n): end - start for n, (start, end) in enumerate(pairwise(bounds))}
+    count = _Count("shards", shards, progress, shards - sum(map(emit.shards_of, buckets)))
     target = None if scratch.url else work
     jobs = [
         emit.EmitJob(scratch, target, tuple(batch), mapper.threads) for batch in mapper.batches(buckets, emit.shards_of)
     ]
-    documents = order[kept]
-    tokens = opened.tokens[documents] if opened.tokens is not None else None
     with ThreadPoolExecutor(1) as side:
-        listed = side.submit(_write_documents, work, opened, documents, tokens)
+        listed = side.submit(_write_documents, work, opened, order[kept])
         for _ in mapper.run(emit.emit, jobs, count):
             pass
-        listed.result()
+        tokens = listed.result()
     if scratch.url:
         emit.collect(scratch, work, rows)
     last = shard_name(shards)
@@ -304,21 +296,38 @@ def _emit(
         shutil.copyfile(held.path / "shard.parquet", work.temporary(last))
         work.finish(last, held.facts["documents"])
     work.facts.update(
-        documents=len(documents),
-        shards=shards,
-        bytes=int(runs.lengths[~dropped].sum(dtype=np.int64)),
-        tokens=int(tokens[tokens >= 0].sum(dtype=np.int64)) if tokens is not None else None,
-        holdout_documents=held.facts["documents"],
-        duplicates=int(dropped.sum()),
-        bad_files=list(runs.problems),
-        retries=retries,
-        **runs.counts,
+        documents=len(kept), shards=shards, tokens=tokens, holdout_documents=held.facts["documents"], retries=retries
     )
     scratch.clear()
 
 
-def _write_documents(work: Work, opened: Index, documents: np.ndarray, tokens: np.ndarray | None) -> None:
-    """documents.parquet: rank, blob, row, score and tokens of what the arm took."""
+def _lay_out(
+    work: Work, arm: Arm, scratch: Scratch, mapper: Workers
+) -> tuple[np.ndarray, list[int], list[emit.Bucket]]:
+    """What the runs hold, laid out as shards: the ranks that are kept, the shards' bounds, and the buckets still to be written."""
+    runs = scatter.Runs.read(scratch)
+    dropped = runs.duplicates()
+    kept = np.sort(runs.ranks[~dropped])
+    if len(kept) < RANKS:
+        raise InputError(f"The arm {arm.name} has only {len(kept)} documents with text: {RANKS} are needed.")
+    bounds = shard_bounds(len(kept), arm.documents_per_shard)
+    rows = {shard_name(n): end - start for n, (start, end) in enumerate(pairwise(bounds))}
+    if scratch.url:
+        emit.collect(scratch, work, rows)
+    finished = [work.done(name) is not None for name in rows]
+    work.facts.update(
+        bytes=int(runs.lengths[~dropped].sum(dtype=np.int64)),
+        duplicates=int(dropped.sum()),
+        bad_files=list(runs.problems),
+        **runs.counts,
+    )
+    total = int(runs.lengths.sum(dtype=np.int64))
+    limit = emit.bucket_bytes(total, mapper.count, remote=scratch.url is not None)
+    return kept, bounds, emit.plan_buckets(runs, dropped, bounds, finished, limit)
+
+
+def _write_documents(work: Work, opened: Index, documents: np.ndarray) -> int | None:
+    """documents.parquet: rank, blob, row, score and tokens of what the arm took. Returns the tokens in all, if they are known."""
     schema = pa.schema(
         [
             ("rank", pa.int64()),
@@ -330,11 +339,13 @@ def _write_documents(work: Work, opened: Index, documents: np.ndarray, tokens: n
     )
     blobs = pa.array([blob.name for blob in opened.blobs])
     settings = {"compression": "zstd", "compression_level": 3, "use_dictionary": ["blob"]}
+    total = 0
     with pq.ParquetWriter(work.temporary(DOCUMENTS), schema, **settings) as writer:
-        for start in range(0, len(documents), 1 << 20):
-            part = documents[start : start + (1 << 20)]
+        for start in range(0, len(documents), LISTED):
+            part = documents[start : start + LISTED]
             file, row = opened.place(part)
-            count = tokens[start : start + (1 << 20)] if tokens is not None else np.full(len(part), UNKNOWN)
+            count = opened.tokens[part] if opened.tokens is not None else np.full(len(part), UNKNOWN)
+            total += int(count[count >= 0].sum(dtype=np.int64))
             columns = [
                 pa.array(np.arange(start, start + len(part))),
                 pa.DictionaryArray.from_arrays(pa.array(file.astype(np.int32)), blobs),
@@ -344,6 +355,7 @@ def _write_documents(work: Work, opened: Index, documents: np.ndarray, tokens: n
             ]
             writer.write_batch(pa.record_batch(columns, schema=schema))
     work.finish(DOCUMENTS, len(documents))
+    return total if opened.tokens is not None else None
 
 
 class _Count:

@@ -177,7 +177,7 @@ def plan_pieces(
             skipped = np.cumsum(np.where(used, 0, np.diff(bounds.astype(np.int64))))
             for scratch, rows, ranks, wants in chosen:
                 group = np.searchsorted(bounds, rows, side="right") - 1
-                targets.append(Target(scratch, rows.astype(np.int64) - first - skipped[group], ranks, wants))
+                targets.append(Target(scratch, (rows - first - skipped[group]).astype(np.uint32), ranks, wants))
             size = int(index.text_bytes[kept].sum())
             yield Piece(name, index.reading(kept, footers[file]), size, tuple(targets))
 

@@ -15,7 +15,7 @@ ORDER, SELECT = 1, 2
 """What a random number is for, so that one seed gives independent draws for each purpose."""
 
 
-CHUNK = 1 << 20
+CHUNK = 1 << 16
 """Documents of one step of arithmetic: temporary arrays stay small however large the pool is."""
 
 

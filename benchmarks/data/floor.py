@@ -9,7 +9,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.data import corpus
 from benchmarks.data.measure import measure, serving
+from benchmarks.data.peers import COLUMNS
 from tasks.corpus.pages import Chunk, Memory, read_chunk
 from tasks.corpus.parquet import chunk_range, coalesce
 from tasks.corpus.scratch import write_all
@@ -30,6 +31,9 @@ from tasks.corpus.writer import write_texts
 from tasks.store.blobs import open_blobs
 
 SHARD = 14_000
+NUMBERS = [*COLUMNS, "token_count"]
+"""What the index reads of each document."""
+
 TEXT_BYTES = 256 << 20
 """Room for the text of a file."""
 
@@ -47,12 +51,14 @@ def main(arguments: argparse.Namespace) -> None:
     walls, cpus = [], []
     with serving(folder / "store", arguments.delay, log):
         for _ in range(arguments.repeats):
-            spent = {"read the text column": read(f"az://{raw.name}", sorted(raw.glob("*.parquet")))}
+            url, paths = f"az://{raw.name}", sorted(raw.glob("*.parquet"))
+            spent = {"read the scores": read(url, paths, NUMBERS), "decode the scores": decode_numbers(paths)}
+            spent["read the text"] = read(url, paths, ["text"])
             out = folder / "floor"
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir()
             with ThreadPoolExecutor(cores) as pool:
-                for one in pool.map(lambda path: steps(path, out), sorted(raw.glob("*.parquet"))):  # noqa: B023
+                for one in pool.map(lambda path: steps(path, out), paths):  # noqa: B023
                     for name, seconds in one.items():
                         spent[name] = spent.get(name, 0.0) + seconds
             shutil.rmtree(out)
@@ -70,15 +76,27 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"the whole against the floor: CPU {median(cpus) / floor:.2f}, wall {median(walls) * cores / floor:.2f}")
 
 
-def read(url: str, paths: list[Path]) -> float:
-    """CPU seconds of fetching the text column's ranges of all files and dropping them."""
+def read(url: str, paths: list[Path], columns: Sequence[str]) -> float:
+    """CPU seconds of fetching the ranges of some columns of all files and dropping them."""
     source = open_blobs(url)
     began = time.process_time()
-    with ThreadPoolExecutor(32) as pool:
+    with ThreadPoolExecutor(64) as pool:
         for blob, path in zip(source.list(suffix=".parquet"), paths, strict=True):
             footer = pq.read_metadata(path)
-            places = [chunk_range(blob.name, blob.size, footer, g, 0) for g in range(footer.num_row_groups)]
+            places = [
+                chunk_range(blob.name, blob.size, footer, group, footer.schema.names.index(name))
+                for group in range(footer.num_row_groups)
+                for name in columns
+            ]
             list(pool.map(lambda r, b=blob: len(source.read_range(b, r.start, r.end)), coalesce(places)))
+    return time.process_time() - began
+
+
+def decode_numbers(paths: list[Path]) -> float:
+    """CPU seconds of decoding the columns of numbers from the page cache."""
+    began = time.process_time()
+    for path in paths:
+        pq.read_table(path, columns=NUMBERS, use_threads=False)
     return time.process_time() - began
 
 

@@ -338,7 +338,8 @@ def _write_documents(work: Work, opened: Index, documents: np.ndarray) -> int | 
         ]
     )
     blobs = pa.array([blob.name for blob in opened.blobs])
-    settings = {"compression": "zstd", "compression_level": 3, "use_dictionary": ["blob"]}
+    packed = dict.fromkeys(("rank", "row", "tokens"), "DELTA_BINARY_PACKED") | {"score": "BYTE_STREAM_SPLIT"}
+    settings = {"compression": "zstd", "use_dictionary": ["blob"], "column_encoding": packed}
     total = 0
     with pq.ParquetWriter(work.temporary(DOCUMENTS), schema, **settings) as writer:
         for start in range(0, len(documents), LISTED):

@@ -8,6 +8,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from prefect import get_run_logger
@@ -64,55 +65,90 @@ def progress(title: str) -> Iterator[Progress]:
     shown.close()
 
 
+def described(done: int, total: int, seconds: float, counters: Mapping[str, float], before: int = 0) -> str:
+    """Where a stage is: "1,280 of 3,250, 64 a second, 31 s left, bytes read 182,100,000".
+
+    `before`: how many were done when its clock began.
+    """
+    words = [f"{done:,} of {total:,}"]
+    if done > before and seconds > 0:
+        rate = (done - before) / seconds
+        words.append(f"{rate:,.3g} a second" if rate < 1000 else f"{rate:,.0f} a second")
+        if done < total:
+            words.append(f"{lasting((total - done) / rate)} left")
+    for name, amount in counters.items():
+        words.append(f"{name.replace('_', ' ')} " + (f"{amount:,}" if isinstance(amount, int) else f"{amount:,.4g}"))
+    return ", ".join(words)
+
+
+def lasting(seconds: float) -> str:
+    """A time as a person says it: 41 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@dataclass
+class _Stage:
+    """One stage: its artifact, when its clock began with how much done, when it was shown last, and where it is."""
+
+    artifact: Any
+    started: float
+    before: int
+    updated: float = 0.0
+    done: int = 0
+    total: int = 0
+    counters: Mapping[str, float] = field(default_factory=dict)
+
+    def text(self, now: float) -> str:
+        return described(self.done, self.total, now - self.started, self.counters, self.before)
+
+
 class _Shown:
     """One progress artifact per stage."""
 
     def __init__(self, title: str, clock: Callable[[], float] = time.monotonic):
         self._title, self._clock, self._active = title, clock, in_run()
-        self._stages: dict[str, tuple[Any, float, float]] = {}  # artifact id, started, last update
-        self._last: dict[str, tuple[int, int, Mapping[str, float]]] = {}
+        self._stages: dict[str, _Stage] = {}
 
-    def __call__(self, stage: str, done: int, total: int, counters: Mapping[str, float]) -> None:
+    def __call__(self, name: str, done: int, total: int, counters: Mapping[str, float]) -> None:
         now = self._clock()
-        self._last[stage] = (done, total, dict(counters))
-        if stage not in self._stages:
-            log().info("%s: %s, %s to do", self._title, stage, f"{total:,}")
-            self._stages[stage] = (self._create(stage), now, 0.0)
-        artifact, started, updated = self._stages[stage]
-        if done >= total or now - updated >= SECONDS_BETWEEN_UPDATES:
-            self._stages[stage] = (artifact, started, now)
-            self._update(stage, artifact)
+        if name not in self._stages:
+            log().info("%s: %s, %s to do", self._title, name, f"{total:,}")
+            self._stages[name] = _Stage(self._create(name), now, done)
+        stage = self._stages[name]
+        stage.done, stage.total, stage.counters = done, total, dict(counters)
+        if done >= total or now - stage.updated >= SECONDS_BETWEEN_UPDATES:
+            stage.updated = now
+            self._update(name, stage)
 
     def close(self) -> None:
         """Say how each stage ended."""
-        for stage, (_, started, updated) in self._stages.items():
-            done, total, counters = self._last[stage]
-            seconds = max(updated, started) - started
-            counted = "".join(f", {name} {amount:,.4g}" for name, amount in counters.items())
-            log().info("%s: %s, %s of %s in %.1f s%s", self._title, stage, f"{done:,}", f"{total:,}", seconds, counted)
+        for name, stage in self._stages.items():
+            ended = max(stage.updated, stage.started)
+            log().info("%s: %s, %s, in %s", self._title, name, stage.text(ended), lasting(ended - stage.started))
 
-    def _create(self, stage: str) -> Any:
+    def _create(self, name: str) -> Any:
         if not self._active:
             return None
         try:
             return create_progress_artifact(
-                progress=0.0, key=key(self._title, stage), description=f"{self._title}: {stage}"
+                progress=0.0, key=key(self._title, name), description=f"{self._title}: {name}"
             )
         except Exception as error:  # the server may be away; the work goes on
             log().warning("%s: progress cannot be shown (%s)", self._title, type(error).__name__)
             return None
 
-    def _update(self, stage: str, artifact: Any) -> None:
-        if artifact is None:
+    def _update(self, name: str, stage: _Stage) -> None:
+        if stage.artifact is None:
             return
-        done, total, counters = self._last[stage]
-        percent = 100.0 if total <= 0 else min(100.0, 100.0 * done / total)
-        counted = "".join(f", {name} {amount:,.4g}" for name, amount in counters.items())
+        percent = 100.0 if stage.total <= 0 else min(100.0, 100.0 * stage.done / stage.total)
         try:
             update_progress_artifact(
-                artifact_id=artifact,
+                artifact_id=stage.artifact,
                 progress=percent,
-                description=f"{self._title}: {stage}, {done:,} of {total:,}{counted}",
+                description=f"{self._title}: {name}, {stage.text(stage.updated)}",
             )
         except Exception as error:
             log().warning("%s: progress was not shown (%s)", self._title, type(error).__name__)

@@ -22,7 +22,7 @@ BATCH = 64
 progress shows."""
 
 SMALL = 4 << 20
-"""Bytes below which a blob, or what is read of it, counts for less than one in a batch, down to a quarter."""
+"""Bytes below which a blob, or what is read of it, counts for less than one in a batch, down to a tenth."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -80,7 +80,7 @@ class Workers:
 
 def of_batch(size: int) -> float:
     """What a blob of which `size` bytes are read counts for: a job of small ones would end as soon as it began."""
-    return min(1.0, max(0.25, size / SMALL))
+    return min(1.0, max(0.1, size / SMALL))
 
 
 def cut(items: Sequence[Any], units: Callable[[Any], float], size: int) -> list[list[Any]]:

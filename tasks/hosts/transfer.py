@@ -199,7 +199,7 @@ class _State:
 
 
 class _Rate:
-    """Progress with a rate over the last seconds and the time left."""
+    """Progress with a rate over the last seconds."""
 
     def __init__(self, progress: Progress, name: str, total: int, start: int):
         self.progress, self.name, self.total, self.start = progress, name, total, start
@@ -213,10 +213,7 @@ class _Rate:
         (first, before), (last, after) = self.seen[0], self.seen[-1]
         rate = max(0.0, (after - before) / (last - first)) if last > first else 0.0
         done = min(self.start + sent, self.total)
-        counters = {"bytes_per_second": rate}
-        if rate:
-            counters["seconds_left"] = (self.total - done) / rate
-        self.progress(f"transfer {self.name}", done, self.total, counters)
+        self.progress(f"transfer {self.name}", done, self.total, {"bytes_per_second": rate})
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 from tasks.corpus.emit import bucket_bytes
 
-DECODE_BYTES_PER_SECOND = 185e6
+DECODE_BYTES_PER_SECOND = 400e6
 """Decoded text that one core receives as snappy Parquet, decodes, orders and writes as runs."""
 
-ENCODE_BYTES_PER_SECOND = 130e6
+ENCODE_BYTES_PER_SECOND = 250e6
 """Decoded text that one core reads from runs, orders, compresses with zstd level 3, hashes and writes."""
 
 INDEX_DOCUMENTS_PER_SECOND = 0.5e6
@@ -30,9 +30,9 @@ EXPANSION = 2.0
 SHARD_PART = 0.42
 """Bytes of a shard for one byte of decoded text."""
 
-BYTES_PER_DOCUMENT = 30
-MEMORY_BASE = 250e6
-MEMORY_TO_DECODE = 180e6
+BYTES_PER_DOCUMENT = 60
+MEMORY_BASE = 150e6
+MEMORY_TO_DECODE = 115e6
 """Of a worker: what is on its way, what it decodes, and the run it makes of that."""
 
 MEMORY_TO_ENCODE = 80e6

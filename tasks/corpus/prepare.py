@@ -170,7 +170,7 @@ def build_arms(
 ) -> list[Artifact]:
     """The text of several arms of one pool, by a single pass over the pool's text for all that are not complete.
 
-    Memory is bounded by a piece of a blob and a bucket of shards for each worker, and 30 bytes a document. Raises
+    Memory is bounded by a piece of a blob and a bucket of shards for each worker, and some 60 bytes a document. Raises
     InputError, ChangedError when a blob is no longer the indexed one.
     """
     if not arms:

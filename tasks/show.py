@@ -111,12 +111,15 @@ class _Shown:
     def __init__(self, title: str, clock: Callable[[], float] = time.monotonic):
         self._title, self._clock, self._active = title, clock, in_run()
         self._stages: dict[str, _Stage] = {}
+        self._heard = clock()
 
     def __call__(self, name: str, done: int, total: int, counters: Mapping[str, float]) -> None:
         now = self._clock()
         if name not in self._stages:
             log().info("%s: %s, %s to do", self._title, name, f"{total:,}")
-            self._stages[name] = _Stage(self._create(name), now, done)
+            # the first units were under way since the stage before had its last word
+            self._stages[name] = _Stage(self._create(name), self._heard, done)
+        self._heard = now
         stage = self._stages[name]
         stage.done, stage.total, stage.counters = done, total, dict(counters)
         if done >= total or now - stage.updated >= SECONDS_BETWEEN_UPDATES:

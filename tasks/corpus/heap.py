@@ -19,7 +19,6 @@ def released() -> Iterator[None]:
         yield
     finally:
         pa.default_memory_pool().release_unused()
-        if sys.platform == "linux" and (
-            trim := getattr(ctypes.CDLL(None), "malloc_trim", None)
-        ):  # glibc's, NumPy's memory
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+        if trim is not None:  # glibc's, for what NumPy and the store's client had
             trim(0)

@@ -44,6 +44,9 @@ from tasks.store.artifact import Work
 from tasks.store.blobs import Blob, Blobs, open_blobs
 
 FILES_IN_FLIGHT = 32
+REQUESTS = 128
+"""Requests in flight of one process: ranges of scores are small, so latency decides how fast they come."""
+
 ROW_GROUPS = ("file", "row_group", "rows", "start", "end", "text_bytes")
 UNKNOWN = -1
 
@@ -64,7 +67,7 @@ def index_blobs(job: IndexJob, tick: Tick) -> None:
     source = open_blobs(job.url)
     with (
         ThreadPoolExecutor(FILES_IN_FLIGHT) as files,
-        ThreadPoolExecutor(4 * FILES_IN_FLIGHT) as network,
+        ThreadPoolExecutor(REQUESTS) as network,
         ThreadPoolExecutor(job.threads) as decoders,  # on as many threads as files it takes four times the CPU
     ):
 

@@ -40,3 +40,16 @@ def test_outside_of_a_run_a_stage_is_logged(caplog):
     assert first == "Index: index, 2 to do"
     assert last.startswith("Index: index, 2 of 2, ")
     assert last.endswith("rows 80, in 0 s")
+
+
+def test_a_stages_clock_begins_with_the_last_word_of_the_one_before(caplog):
+    times = iter([0.0, 10.0, 20.0, 40.0, 60.0])
+    with caplog.at_level(logging.INFO, "fabrating"):
+        shown = show._Shown("Text", clock=lambda: next(times))
+        for stage, done in (("index", 1), ("index", 101), ("text", 11), ("text", 101)):
+            shown(stage, done, 101, {})
+        shown.close()
+    assert [record.message for record in caplog.records][-2:] == [
+        "Text: index, 101 of 101, 5 a second, in 20 s",
+        "Text: text, 101 of 101, 2.25 a second, in 40 s",
+    ]

@@ -8,7 +8,6 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from prefect import get_run_logger
@@ -20,6 +19,9 @@ from tasks.errors import ChangedError, DamagedError, InputError
 from tasks.progress import Progress
 
 SECONDS_BETWEEN_UPDATES = 2.0
+WINDOW = 60.0
+"""Seconds over which a rate is taken."""
+
 MISTAKES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, NotImplementedError)
 NEVER_RETRIED = (InputError, DamagedError, ChangedError, *MISTAKES)
 
@@ -65,44 +67,51 @@ def progress(title: str) -> Iterator[Progress]:
     shown.close()
 
 
-def described(done: int, total: int, seconds: float, counters: Mapping[str, float], before: int = 0) -> str:
-    """Where a stage is: "1,280 of 3,250, 64 a second, 31 s left, bytes read 182,100,000".
-
-    `before`: how many were done when its clock began.
-    """
+def described(done: int, total: int, rate: float, counters: Mapping[str, float]) -> str:
+    """Where a stage is: "1,280 of 3,250, 64 a second, 31 s left, bytes read 182,100,000". `rate` 0: not known."""
     words = [f"{done:,} of {total:,}"]
-    if done > before and seconds > 0:
-        rate = (done - before) / seconds
-        words.append(f"{rate:,.3g} a second" if rate < 1000 else f"{rate:,.0f} a second")
+    if rate > 0:
+        words.append(f"{_number(rate)} a second" if rate >= 1 else f"{lasting(1 / rate)} each")
         if done < total:
             words.append(f"{lasting((total - done) / rate)} left")
-    for name, amount in counters.items():
-        words.append(f"{name.replace('_', ' ')} " + (f"{amount:,}" if isinstance(amount, int) else f"{amount:,.4g}"))
+    words += [f"{name.replace('_', ' ')} {_number(amount)}" for name, amount in counters.items()]
     return ", ".join(words)
+
+
+def _number(amount: float) -> str:
+    return f"{amount:,}" if isinstance(amount, int) else f"{amount:,.0f}" if amount >= 100 else f"{amount:.4g}"
 
 
 def lasting(seconds: float) -> str:
     """A time as a person says it: 41 s, 12 min, 3 h 20 min."""
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-@dataclass
 class _Stage:
-    """One stage: its artifact, when its clock began with how much done, when it was shown last, and where it is."""
+    """One stage: its artifact, where it is, and what was seen of it in the last minute."""
 
-    artifact: Any
-    started: float
-    before: int
-    updated: float = 0.0
-    done: int = 0
-    total: int = 0
-    counters: Mapping[str, float] = field(default_factory=dict)
+    def __init__(self, artifact: Any):
+        self.artifact = artifact
+        self.started = self.updated = 0.0
+        self.done, self.total = 0, 0
+        self.counters: Mapping[str, float] = {}
+        self._seen: list[tuple[float, int]] = []
 
-    def text(self, now: float) -> str:
-        return described(self.done, self.total, now - self.started, self.counters, self.before)
+    def see(self, now: float, done: int, total: int, counters: Mapping[str, float]) -> None:
+        if not self._seen or done < self.done:  # the next arm's shards begin anew
+            self.started, self._seen = now, [(now, done)]
+        self.done, self.total, self.counters = done, total, dict(counters)
+        if now - self._seen[-1][0] >= SECONDS_BETWEEN_UPDATES:
+            self._seen = [(then, count) for then, count in self._seen if now - then <= WINDOW] + [(now, done)]
+
+    def text(self) -> str:
+        """With the rate of the last minute: what a stage does before its first unit, such as compiling, is no part of it."""
+        (first, before), (last, after) = self._seen[0], self._seen[-1]
+        rate = (after - before) / (last - first) if last > first else 0.0
+        return described(self.done, self.total, rate, self.counters)
 
 
 class _Shown:
@@ -111,17 +120,14 @@ class _Shown:
     def __init__(self, title: str, clock: Callable[[], float] = time.monotonic):
         self._title, self._clock, self._active = title, clock, in_run()
         self._stages: dict[str, _Stage] = {}
-        self._heard = clock()
 
     def __call__(self, name: str, done: int, total: int, counters: Mapping[str, float]) -> None:
         now = self._clock()
         if name not in self._stages:
             log().info("%s: %s, %s to do", self._title, name, f"{total:,}")
-            # the first units were under way since the stage before had its last word
-            self._stages[name] = _Stage(self._create(name), self._heard, done)
-        self._heard = now
+            self._stages[name] = _Stage(self._create(name))
         stage = self._stages[name]
-        stage.done, stage.total, stage.counters = done, total, dict(counters)
+        stage.see(now, done, total, counters)
         if done >= total or now - stage.updated >= SECONDS_BETWEEN_UPDATES:
             stage.updated = now
             self._update(name, stage)
@@ -129,8 +135,8 @@ class _Shown:
     def close(self) -> None:
         """Say how each stage ended."""
         for name, stage in self._stages.items():
-            ended = max(stage.updated, stage.started)
-            log().info("%s: %s, %s, in %s", self._title, name, stage.text(ended), lasting(ended - stage.started))
+            ended = described(stage.done, stage.total, 0.0, stage.counters)
+            log().info("%s: %s, %s, in %s", self._title, name, ended, lasting(max(0.0, stage.updated - stage.started)))
 
     def _create(self, name: str) -> Any:
         if not self._active:
@@ -151,7 +157,7 @@ class _Shown:
             update_progress_artifact(
                 artifact_id=stage.artifact,
                 progress=percent,
-                description=f"{self._title}: {name}, {stage.text(stage.updated)}",
+                description=f"{self._title}: {name}, {stage.text()}",
             )
         except Exception as error:
             log().warning("%s: progress was not shown (%s)", self._title, type(error).__name__)

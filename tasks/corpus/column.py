@@ -8,8 +8,8 @@ import numpy as np
 class Column:
     """A one-dimensional array on the disk that grows; `np.load` reads the file once it is closed.
 
-    The header comes first and names the length. NumPy leaves room in it for a longer one, to be written over it later:
-    https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+    The header comes first and names the length. NumPy leaves room in it for any length, so that it can be written over later
+    (numpy.lib.format, GROWTH_AXIS_MAX_DIGITS).
     """
 
     def __init__(self, path: Path, kind: type[np.number]):

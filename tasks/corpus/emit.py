@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.corpus.scatter import Runs
-from tasks.corpus.scratch import Scratch
+from tasks.corpus.scratch import Scratch, write_all
 from tasks.corpus.selection import CHUNK
 from tasks.corpus.shards import ordered_groups, shard_name
 from tasks.corpus.views import Views
@@ -112,8 +112,8 @@ def collect(scratch: Scratch, work: Work, rows: dict[str, int]) -> None:
     there = scratch.sizes()
 
     def one(name: str) -> None:
-        with work.temporary(name).open("wb") as file:
-            file.write(scratch.read(name, 0, there[name]))
+        with work.temporary(name).open("wb", buffering=0) as file:
+            write_all(file, scratch.read(name, 0, there[name]))
         work.finish(name, rows[name])
         scratch.remove(name)
 

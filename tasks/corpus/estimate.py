@@ -1,7 +1,6 @@
 """How long preparing an arm takes, and what it needs, before there is an index: from sizes and measured rates.
 
-The rates were measured by `python -m benchmarks.data floor` on an AMD EPYC (Zen 3 class) virtual machine, for one core while
-the others are as busy.
+The rates are fitted to whole preparations of `python -m benchmarks.data peers` on two cores of an AMD EPYC virtual machine.
 """
 
 from dataclasses import asdict, dataclass

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 @contextmanager
 def released() -> Iterator[None]:
-    """Give back what was freed inside, which takes a few milliseconds.
+    """Give back what this process freed inside, which takes a few milliseconds.
 
     Allocators keep it for the thread that had it. Stages have threads of their own, so what one leaves there the next cannot
     use, and the peak would be near the sum of all of them.

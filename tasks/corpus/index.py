@@ -45,7 +45,7 @@ from tasks.store.blobs import Blob, Blobs, open_blobs
 
 FILES_IN_FLIGHT = 32
 REQUESTS = 128
-"""Requests in flight of one process: ranges of scores are small, so latency decides how fast they come."""
+"""Requests in flight of one job: ranges of scores are small, so latency decides how fast they come."""
 
 ROW_GROUPS = ("file", "row_group", "rows", "start", "end", "text_bytes")
 UNKNOWN = -1
@@ -298,8 +298,8 @@ def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, ret
         groups.append(np.column_stack([np.full(len(entry.groups), number), entry.groups]))
         scores.append(entry.scores)
         tokens.append(entry.tokens)
-        there = entry.tokens[entry.tokens >= 0]
-        known, total = known + len(there), total + int(there.sum(dtype=np.int64))
+        counted = entry.tokens[entry.tokens >= 0]
+        known, total = known + len(counted), total + int(counted.sum(dtype=np.int64))
     documents = scores.close()
     tokens.close()
     bad = [file for file in files if file["problem"]]

@@ -276,9 +276,8 @@ def _emit(
 ) -> None:
     """Write the shards of one arm from its runs, the holdout as the last one, and the list of what it took."""
     with released():
-        kept, bounds, buckets = _lay_out(work, arm, scratch, mapper)
-    shards = len(bounds) - 1
-    rows = {shard_name(n): end - start for n, (start, end) in enumerate(pairwise(bounds))}
+        kept, rows, buckets = _lay_out(work, arm, scratch, mapper)
+    shards = len(rows)
     count = _Count("shards", shards, progress, shards - sum(map(emit.shards_of, buckets)))
     target = None if scratch.url else work
     jobs = [
@@ -303,8 +302,8 @@ def _emit(
 
 def _lay_out(
     work: Work, arm: Arm, scratch: Scratch, mapper: Workers
-) -> tuple[np.ndarray, list[int], list[emit.Bucket]]:
-    """What the runs hold, laid out as shards: the ranks that are kept, the shards' bounds, and the buckets still to be written."""
+) -> tuple[np.ndarray, dict[str, int], list[emit.Bucket]]:
+    """What the runs hold, laid out as shards: the ranks that are kept, rows of each shard, and the buckets still to be written."""
     runs = scatter.Runs.read(scratch)
     dropped = runs.duplicates()
     kept = np.sort(runs.ranks[~dropped])
@@ -323,7 +322,7 @@ def _lay_out(
     )
     total = int(runs.lengths.sum(dtype=np.int64))
     limit = emit.bucket_bytes(total, mapper.count, remote=scratch.url is not None)
-    return kept, bounds, emit.plan_buckets(runs, dropped, bounds, finished, limit)
+    return kept, rows, emit.plan_buckets(runs, dropped, bounds, finished, limit)
 
 
 def _write_documents(work: Work, opened: Index, documents: np.ndarray) -> int | None:

@@ -65,7 +65,7 @@ class PrefectWorkers(Workers):
         return 1 if self.shared else super().processes
 
     def batches(self, items: Sequence[Any], units: Callable[[Any], float]) -> list[list[Any]]:
-        """Jobs of at most 64 blobs or shards, or 640 small ones: one Prefect task each."""
+        """Jobs of at most 64 blobs or shards, or some 600 small blobs: one Prefect task each."""
         return cut(items, units, BATCH)
 
     def run(self, function: Callable, jobs: Sequence[Any], tick: Tick) -> Iterator[Any]:

@@ -8,7 +8,7 @@
 `service`      the worker as a service, and the tunnel back to the server
 `provision`    the steps in order: checked, applied, undone
 `report`       what was found and installed, for people
-`streams`      parallel rsync streams with a time left
+`streams`      parallel rsync streams
 `transfer`     artifacts from host to host and to the blob store, verified
 `steps`        the Prefect tasks
 """

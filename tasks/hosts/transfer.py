@@ -10,7 +10,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,7 +143,7 @@ def transfer(source: Place, target: Place, name: str, *, streams: int = 4, progr
             rounds += 1
             way = road.way
             before = len(missing)
-            report = _Rate(progress, name, total, total - sum(record.bytes for record in missing))
+            report = _report(progress, name, total, total - sum(record.bytes for record in missing))
             begun = time.monotonic()
             problems = _send(road, source.path(name), incoming, missing, streams, report)
             sending += time.monotonic() - begun
@@ -198,22 +198,9 @@ class _State:
         return {path: int(size) for size, _, path in (entry.partition(" ") for entry in listed.split("\0")[:-1])}
 
 
-class _Rate:
-    """Progress with a rate over the last seconds."""
-
-    def __init__(self, progress: Progress, name: str, total: int, start: int):
-        self.progress, self.name, self.total, self.start = progress, name, total, start
-        self.seen: list[tuple[float, int]] = []
-
-    def __call__(self, sent: int) -> None:
-        now = time.monotonic()
-        if self.seen and now - self.seen[-1][0] < 1:
-            return
-        self.seen = [*self.seen[-15:], (now, sent)]
-        (first, before), (last, after) = self.seen[0], self.seen[-1]
-        rate = max(0.0, (after - before) / (last - first)) if last > first else 0.0
-        done = min(self.start + sent, self.total)
-        self.progress(f"transfer {self.name}", done, self.total, {"bytes_per_second": rate})
+def _report(progress: Progress, name: str, total: int, start: int) -> Callable[[int], None]:
+    """Tells `progress` of the bytes of a round, `start` of which were there before it."""
+    return lambda sent: progress(f"transfer {name}", min(start + sent, total), total, {})
 
 
 @dataclass(frozen=True)
@@ -252,7 +239,7 @@ def _road(source: Place, target: Place, stack: contextlib.ExitStack) -> _Road:
 
 
 def _send(
-    road: _Road, folder: str, incoming: str, files: Sequence[FileRecord], streams: int, report: _Rate
+    road: _Road, folder: str, incoming: str, files: Sequence[FileRecord], streams: int, report: Callable[[int], None]
 ) -> list[str]:
     groups = share_out(files, streams)
     environment = road.bridge.environment if road.bridge else dict(os.environ)

@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 from benchmarks.data import corpus
 from benchmarks.data.measure import measure, serving
 from benchmarks.data.peers import COLUMNS
+from tasks.corpus.disk import write_all
 from tasks.corpus.pages import Chunk, Memory, read_chunk
 from tasks.corpus.parquet import chunk_range, coalesce
-from tasks.corpus.scratch import write_all
 from tasks.corpus.shards import ordered_groups
 from tasks.corpus.views import Views
 from tasks.corpus.writer import write_texts

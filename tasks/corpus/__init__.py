@@ -2,12 +2,14 @@
 
 `parquet`    footers, byte ranges of columns, decoding from fetched ranges
 `fetch`      requests in flight ahead of the decoders
-`index`      one row a document: score and tokens, never the text
+`index`      one row a document: score and tokens, never the text; `column`: one of these numbers on the disk
 `holdout`    documents set aside; `sample`: text for the tokenizer
 `selection`  which documents an arm takes, in which order
 `plan`       what that costs, before any text moves; `estimate`: before there is an index
 `scatter`    the text once, into sorted runs; `emit`: runs into shards; `shards`: their format
-`scratch`    intermediate files; `workers`: who does the work
+`pages`      texts out of Parquet pages (`thrift`), `views`: where they lie, `writer`: into a page again
+`texts`      checked, and recognized by their content
+`scratch`    intermediate files; `disk`: how they are written; `heap`: memory between the stages; `workers`: who does the work
 `survey`     what lies in a store
 `steps`      the Prefect tasks
 

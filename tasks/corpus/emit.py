@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from tasks.corpus.disk import write_all
 from tasks.corpus.scatter import Runs
-from tasks.corpus.scratch import Scratch, write_all
+from tasks.corpus.scratch import Scratch
 from tasks.corpus.selection import CHUNK
 from tasks.corpus.shards import ordered_groups, shard_name
 from tasks.corpus.views import Views

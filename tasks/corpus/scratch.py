@@ -10,26 +10,14 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from io import FileIO
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
+from tasks.corpus.disk import write_all
 from tasks.store.blobs import Blob, Blobs, open_blobs
 from tasks.store.machine import boot
 from tasks.store.root import Root
-
-WRITE_BYTES = 256 << 10
-"""Bytes of one write. With 2 MiB and more Linux takes pages of that size for its cache, which in a virtual machine can be
-memory that the host has to find first: 0.5 GB/s were measured (ext4, Linux 6.18), against 4 to 5 with 64 to 512 KiB."""
-
-
-def write_all(file: FileIO, data: bytes | memoryview | np.ndarray | pa.Buffer) -> None:
-    """Write all of `data` to an unbuffered file."""
-    view = memoryview(data).cast("B")
-    while len(view):
-        view = view[file.write(view[:WRITE_BYTES]) :]
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from tasks.corpus.disk import write_all
 from tasks.corpus.pages import DATA, PLAIN, RLE
-from tasks.corpus.scratch import write_all
 from tasks.corpus.thrift import BINARY, I16, I32, I64, LIST, STRUCT, Field, write_struct, write_varint
 from tasks.corpus.views import Views
 

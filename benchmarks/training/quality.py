@@ -23,11 +23,22 @@ from tasks.trainer import metrics
 
 RUNS = (("nanochat", "bf16"), ("builtin", "bf16"), ("builtin", "fp8"))
 """Engine and precision; the longest first."""
+SEED = 1
+"""Of the initial weights: what `fabrating train` takes when none is given."""
+
 BARS = ((("builtin", "bf16"), ("nanochat", "bf16"), 0.002), (("builtin", "fp8"), ("builtin", "bf16"), 0.005))
 """One run, the other, and how far apart their bits per byte may be."""
 
 
-def train(arguments: argparse.Namespace, engine: str, precision: str, gpu: int) -> dict:
+def free_gpus() -> Queue[int]:
+    """The numbers of all GPUs: `get` one to use it, `put` it back."""
+    gpus: Queue[int] = Queue()
+    for gpu in range(torch.cuda.device_count()):
+        gpus.put(gpu)
+    return gpus
+
+
+def train(arguments: argparse.Namespace, engine: str, precision: str, gpu: int, seed: int = SEED) -> dict:
     """One training on one GPU: the manifest of its result. Exits with the log's end when it fails."""
     settings = {
         "engine": engine, "tokens": arguments.steps * arguments.batch_tokens, "batch_tokens": arguments.batch_tokens,
@@ -36,7 +47,7 @@ def train(arguments: argparse.Namespace, engine: str, precision: str, gpu: int) 
     }  # fmt: skip
     command = [sys.executable, "-m", "infra.cli", "train", arguments.arm, "--root", arguments.root, "--json"]
     command += ["--depth", str(arguments.depth), "--precision", precision]
-    command += ["--sequence-length", str(arguments.sequence_length)]
+    command += ["--sequence-length", str(arguments.sequence_length), "--seed", str(seed)]
     for name, value in settings.items():
         command += ["--set", f"{name}={value}"]
     began = time.time()
@@ -45,21 +56,19 @@ def train(arguments: argparse.Namespace, engine: str, precision: str, gpu: int) 
     )
     if done.returncode:
         raise SystemExit(f"{engine} {precision} ended with status {done.returncode}:\n{done.stderr[-3000:]}")
-    print(f"  {engine} {precision} took {time.time() - began:.0f} s in all", flush=True)
+    print(f"  {engine} {precision}, seed {seed}, took {time.time() - began:.0f} s in all", flush=True)
     return json.loads(done.stdout)
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Pack if need be, train all three, print bits per byte and the differences; exit status 1 when one is over its bar."""
     root = Root(arguments.root)
-    _, pool = recall(root, arguments.arm, Training(depth=arguments.depth), 1)
+    _, pool = recall(root, arguments.arm, Training(depth=arguments.depth), SEED)
     packed = pack_arm(root, arguments.arm, pool, arguments.sequence_length)
     count = torch.cuda.device_count()
     print(f"{count} x {torch.cuda.get_device_name()}, d{arguments.depth}, {arguments.steps} steps of "
           f"{arguments.batch_tokens:,} tokens, {packed.facts['rows']:,} packed rows", flush=True)  # fmt: skip
-    gpus: Queue[int] = Queue()
-    for gpu in range(count):
-        gpus.put(gpu)
+    gpus = free_gpus()
 
     def on_a_free_gpu(run: tuple[str, str]) -> dict:
         gpu = gpus.get()

@@ -150,11 +150,15 @@ def _shards(job: EmitJob, bucket: Bucket, memory: threading.local) -> Iterator[t
 
 
 def plan_buckets(
-    runs: Runs, dropped: np.ndarray, bounds: Sequence[int], done: Sequence[bool], limit: int
+    runs: Runs, dropped: np.ndarray, kept: np.ndarray, bounds: Sequence[int], done: Sequence[bool], limit: int
 ) -> list[Bucket]:
-    """Buckets for the shards that are not done. `bounds`: shard boundaries in final positions, `dropped`: bool per document."""
-    kept = np.sort(runs.ranks[~dropped])
-    positions = np.searchsorted(kept, runs.ranks).astype(np.uint32)
+    """Buckets for the shards that are not done.
+
+    `dropped`: bool per document of the runs, `kept`: ranks of the others, ascending; `bounds`: shard boundaries in final positions.
+    """
+    place = np.zeros(int(runs.ranks.max()) + 1, np.uint32)
+    place[kept] = np.arange(len(kept), dtype=np.uint32)
+    positions = place[runs.ranks]
     size = np.zeros(len(bounds) - 1)
     for i in range(0, len(positions), CHUNK):
         part = slice(i, i + CHUNK)

@@ -11,7 +11,7 @@ in the pool: files by name, then rows. In memory a document costs 8 bytes of sco
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.corpus.column import Column
+from tasks.corpus.fetch import read_parts
 from tasks.corpus.parquet import (
     BadFile,
     Parts,
@@ -43,9 +44,8 @@ from tasks.spec import Pool
 from tasks.store.artifact import Work
 from tasks.store.blobs import Blob, Blobs, open_blobs
 
-FILES_IN_FLIGHT = 32
-REQUESTS = 128
-"""Requests in flight of one job: ranges of scores are small, so latency decides how fast they come."""
+FILES_IN_FLIGHT = 64
+"""Ranges of scores are small, so latency decides how fast they come."""
 
 ROW_GROUPS = ("file", "row_group", "rows", "start", "end", "text_bytes")
 UNKNOWN = -1
@@ -67,13 +67,12 @@ def index_blobs(job: IndexJob, tick: Tick) -> None:
     source = open_blobs(job.url)
     with (
         ThreadPoolExecutor(FILES_IN_FLIGHT) as files,
-        ThreadPoolExecutor(REQUESTS) as network,
         ThreadPoolExecutor(job.threads) as decoders,  # on as many threads as files it takes four times the CPU
     ):
 
         def one(number: int, blob: Blob) -> int:
             try:
-                fetched = _fetch(source, network, blob, job.pool)
+                fetched = _fetch(source, blob, job.pool)
                 entry = decoders.submit(_decode, blob, fetched, job.pool).result()
             except BadFile as error:
                 entry = _Entry(error.reason)
@@ -181,18 +180,15 @@ class _Fetched:
     requests: int
 
 
-def _fetch(source: Blobs, network: ThreadPoolExecutor, blob: Blob, pool: Pool) -> _Fetched:
+def _fetch(source: Blobs, blob: Blob, pool: Pool) -> _Fetched:
     """The footer and the columns of numbers of one blob. Raises BadFile."""
 
     requests = 0
 
-    def fetch(ranges: Sequence[Range]) -> list[tuple[int, memoryview]]:
+    def fetch(ranges: Sequence[Range]) -> Parts:
         nonlocal requests
         requests += len(ranges)
-        parts: list[tuple[int, Future]] = [
-            (r.start, network.submit(source.read_range, blob, r.start, r.end)) for r in ranges
-        ]
-        return [(start, future.result()) for start, future in parts]
+        return read_parts(source, blob, ranges)
 
     footer, footer_bytes, end = read_footer(blob.name, blob.size, lambda r: fetch([r])[0][1])
     text = text_column(blob.name, footer, pool.text_column)

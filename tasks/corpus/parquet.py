@@ -7,6 +7,7 @@ Format: https://parquet.apache.org/docs/file-format/ (a file ends with the foote
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -108,7 +109,8 @@ def read_footer(
     return parse_footer(name, footer), footer, (start, tail)
 
 
-def parse_footer(name: str, tail: bytes | memoryview) -> pq.FileMetaData:
+@lru_cache(maxsize=32)  # the pieces of a file follow one another
+def parse_footer(name: str, tail: bytes) -> pq.FileMetaData:
     """The metadata of a file from its last bytes, the whole footer among them. Raises BadFile."""
     try:
         return pq.read_metadata(pa.BufferReader(pa.py_buffer(tail)))

@@ -50,29 +50,26 @@ class Plan:
         """JSON-ready."""
         return asdict(self)
 
-    def check_disk(self, folder: Path) -> None:
-        """Raises InputError when the disk under `folder` is too small."""
-        if not self.reused and self.disk_bytes + RESERVE > self.disk_free:
-            raise InputError(
-                f"The arm {self.arm_id} needs {self.disk_bytes / 1e9:.1f} GB under {folder} and "
-                f"{self.disk_free / 1e9:.1f} GB are free: make room, or choose another root."
-            )
+
+def check_disk(arm_id: str, index: Index, order: np.ndarray, folder: Path) -> None:
+    """Raises InputError when the disk under `folder` is too small for an arm of the documents `order`."""
+    needed, free = _disk_bytes(_reading(index, order)[1]), shutil.disk_usage(folder).free
+    if needed + RESERVE > free:
+        raise InputError(
+            f"The arm {arm_id} needs {needed / 1e9:.1f} GB under {folder} and {free / 1e9:.1f} GB are free: "
+            "make room, or choose another root."
+        )
 
 
 def plan(
     pool_id: str, arm_id: str, index: Index, held: int, order: np.ndarray, folder: Path, cores: int, reused: bool
 ) -> Plan:
     """The plan of an arm that takes the documents `order`."""
-    documents = np.sort(order)
-    bounds = np.searchsorted(documents, index.group_first.astype(documents.dtype))  # or all of them would be converted
-    chosen = np.diff(bounds)
-    used = chosen > 0
-    # a row group's bytes are known; a document's are taken as the mean of its row group
-    text_bytes = int((index.text_bytes[used] * (chosen[used] / index.rows[used])).sum())
+    used, text_bytes = _reading(index, order)
     decoded = int(index.text_bytes[used].sum())
     tokens = None
     if index.tokens is not None:
-        counts = index.tokens[documents]
+        counts = index.tokens[order]
         tokens = int(counts[counts >= 0].sum(dtype=np.int64))
     return Plan(
         pool_id=pool_id,
@@ -82,13 +79,13 @@ def plan(
         documents=len(order),
         tokens=tokens,
         text_bytes=text_bytes,
-        score_quantiles=quantiles(index.scores[documents]),
+        score_quantiles=quantiles(index.scores[order]),
         pool_score_quantiles=quantiles(index.scores),
         files=len(index.blobs),
         blobs_to_read=len(np.unique(index.file[used])),
         bytes_to_read=int((index.end[used] - index.start[used]).sum()),
         requests=int(used.sum()),
-        disk_bytes=int(text_bytes * (1 + COMPRESSED)),
+        disk_bytes=_disk_bytes(text_bytes),
         disk_free=shutil.disk_usage(folder).free,
         seconds=(decoded / DECODE_BYTES_PER_SECOND + text_bytes / ENCODE_BYTES_PER_SECOND) / cores,
         reused=reused,
@@ -98,3 +95,20 @@ def plan(
 def quantiles(scores: np.ndarray) -> dict[str, float]:
     """Deciles of scores, by level."""
     return {f"{level:g}": float(value) for level, value in zip(LEVELS, np.quantile(scores, LEVELS), strict=True)}
+
+
+def _reading(index: Index, order: np.ndarray) -> tuple[np.ndarray, int]:
+    """The row groups that hold some of the documents, bool (row groups,), and the bytes of the documents' text.
+
+    A row group's bytes are known; a document's are taken as the mean of its row group.
+    """
+    documents = np.sort(order)
+    bounds = np.searchsorted(documents, index.group_first.astype(documents.dtype))  # or all of them would be converted
+    chosen = np.diff(bounds)
+    used = chosen > 0
+    return used, int((index.text_bytes[used] * (chosen[used] / index.rows[used])).sum())
+
+
+def _disk_bytes(text_bytes: int) -> int:
+    """Runs and shards together."""
+    return int(text_bytes * (1 + COMPRESSED))

@@ -24,7 +24,7 @@ from tasks.corpus import emit, holdout, index, sample, scatter
 from tasks.corpus.heap import released
 from tasks.corpus.holdout import Holdout
 from tasks.corpus.index import UNKNOWN, Index
-from tasks.corpus.plan import Plan, plan
+from tasks.corpus.plan import Plan, check_disk, plan
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.selection import select
 from tasks.corpus.shards import RANKS, shard_bounds, shard_name
@@ -138,12 +138,10 @@ def build_sample(
     return root.build(name, make, spec=handle.pool.identity(), inputs={"holdout": held.fingerprint})
 
 
-def plan_arm(
-    root: Root, pool: Pool | PoolHandle, arm: Arm, *, workers: int | None = None, check_disk: bool = True
-) -> Plan:
+def plan_arm(root: Root, pool: Pool | PoolHandle, arm: Arm, *, workers: int | None = None) -> Plan:
     """What the arm takes, reads and needs. Builds index and holdout if need be.
 
-    Raises InputError when the pool cannot serve the arm, or with `check_disk` when the disk is too small for it.
+    Raises InputError when the pool cannot serve the arm, or when the disk is too small for it.
     """
     handle = open_pool(root, pool)
     held = build_holdout(root, handle, workers=workers)
@@ -154,8 +152,8 @@ def plan_arm(
     made = plan(
         handle.pool_id, name, opened, held.facts["documents"], order, root.folder, local_workers(workers).count, reused
     )
-    if check_disk:
-        made.check_disk(root.folder)
+    if not reused:
+        check_disk(name, opened, order, root.folder)
     return made
 
 
@@ -226,10 +224,7 @@ def _scatter(
         known = side.submit(taken.known_texts)
         orders = {arm: _select(handle, arm, opened, taken) for arm in arms}
         for arm, order in orders.items():
-            name = names.arm_id(arm, handle.pool_id)
-            plan(
-                handle.pool_id, name, opened, len(taken.documents), order, root.folder, mapper.count, False
-            ).check_disk(root.folder)
+            check_disk(names.arm_id(arm, handle.pool_id), opened, order, root.folder)
         texts = known.result()
     spaces = {
         arm: Scratch.open(root, f"arms/{names.arm_id(arm, handle.pool_id)}/.runs", shared=mapper.shared) for arm in arms
@@ -322,7 +317,7 @@ def _lay_out(
     )
     total = int(runs.lengths.sum(dtype=np.int64))
     limit = emit.bucket_bytes(total, mapper.count, remote=scratch.url is not None)
-    return kept, rows, emit.plan_buckets(runs, dropped, bounds, finished, limit)
+    return kept, rows, emit.plan_buckets(runs, dropped, kept, bounds, finished, limit)
 
 
 def _write_documents(work: Work, opened: Index, documents: np.ndarray) -> int | None:

@@ -149,8 +149,10 @@ def plan_pieces(
     """
     sorted_arms = []
     for scratch, order, wants in arms:
-        by_document = np.argsort(order).astype(np.uint32)
-        sorted_arms.append((scratch, order[by_document], by_document, wants))
+        rank = np.empty(len(index), np.uint32)
+        rank[order] = np.arange(len(order), dtype=np.uint32)
+        documents = np.sort(order)
+        sorted_arms.append((scratch, documents, rank[documents], wants))
     group_bounds = np.searchsorted(index.file, np.arange(len(index.blobs) + 1))
     footers: dict[int, bytes] = {}
     for file in range(len(index.blobs)):

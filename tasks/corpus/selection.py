@@ -41,6 +41,24 @@ def gumbel(seed: int, documents: np.ndarray) -> np.ndarray:
     return -np.log(-np.log((bits.astype(np.float64) + 0.5) * 2.0**-53))
 
 
+def stable_order(keys: np.ndarray) -> np.ndarray:
+    """Positions that sort `keys`, equal ones by position, int64 (n,): NumPy's stable sort in half of its time.
+
+    Its quick sort has vector instructions and leaves equal keys in any order, so those are put right afterwards.
+    """
+    order = np.argsort(keys)
+    ranked = keys[order]
+    equal = ranked[1:] == ranked[:-1]
+    if equal.any():
+        tied = np.zeros(len(keys), bool)
+        tied[1:] = equal
+        tied[:-1] |= equal
+        places = np.flatnonzero(tied)
+        run = np.cumsum(np.concatenate([[True], ~equal]))[places].astype(np.uint64) << np.uint64(32)
+        order[places] = np.sort(run | order[places].astype(np.uint64)) & np.uint64(0xFFFFFFFF)
+    return order
+
+
 def first(keys: np.ndarray, count: int) -> np.ndarray:
     """Positions of the `count` smallest keys, ties by position; in the order of positions, not of keys. uint32."""
     if count >= len(keys):
@@ -114,14 +132,14 @@ def select(
     ranked = scores[chosen]
     if arm.order == "best-first":
         np.negative(ranked, out=ranked)
-    return chosen[np.argsort(ranked, kind="stable")]
+    return chosen[stable_order(ranked)]
 
 
 def _until(arm: Arm, pool: Pool, keys: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """Positions, ascending, of the first documents by key that hold `arm.tokens` tokens. uint32."""
     known = tokens >= 0
     counts = np.where(known, tokens, np.int32(round(tokens[known].mean())))
-    order = np.argsort(keys, kind="stable")
+    order = stable_order(keys)
     total = np.cumsum(counts[order], dtype=np.int64)
     if total[-1] < arm.tokens:
         raise InputError(

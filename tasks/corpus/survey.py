@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.corpus.fetch import read_parts
 from tasks.corpus.index import composite
 from tasks.corpus.parquet import (
     NUMBERS,
@@ -204,7 +205,7 @@ def _rows(
     columns = [name for name in columns if name in position]
     try:
         ranges: list[Range] = [chunk_range(blob.name, blob.size, footer, group, position[name]) for name in columns]
-        parts = [(r.start, source.read_range(blob, r.start, r.end)) for r in coalesce(ranges)]
+        parts = read_parts(source, blob, coalesce(ranges))
         return decode(blob.name, blob.size, tail, parts, [group], columns)
     except BadFile as error:
         raise InputError(f"{source.url}/{error}: repair or remove the file.") from error

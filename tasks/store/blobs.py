@@ -11,12 +11,12 @@ import os
 import random
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlparse
 
 import obstore
@@ -35,6 +35,7 @@ BACKOFF = {"init_backoff": timedelta(seconds=1), "max_backoff": timedelta(second
 RETRIES = {"max_retries": 15, "retry_timeout": timedelta(minutes=3), "backoff": BACKOFF}
 """About half a minute in all: the client's own six retries are over within 1.2 s, sooner than a busy store answers again."""
 HURRIED = {"max_retries": 1, "retry_timeout": timedelta(seconds=5), "backoff": BACKOFF}
+Answer = TypeVar("Answer")
 CLIENT = {"timeout": timedelta(minutes=2), "connect_timeout": timedelta(seconds=10)}
 
 
@@ -102,10 +103,39 @@ class Blobs:
 
         Raises ChangedError when it is another one by now, DeniedError when it may not be read, StoreError when it cannot be.
         """
-        options = {"range": (start, end)} | ({"if_match": blob.etag} if self.conditional and blob.etag else {})
+        options = {"range": (start, end)} | ({"if_match": blob.etag} if self._tied(blob) else {})
+        data = self._ask(blob, lambda: memoryview(obstore.get(self._store, blob.name, options=options).bytes()))
+        return self._counted(blob, [(start, end)], [data])[0]
+
+    def read_ranges(self, blob: Blob, ranges: Sequence[tuple[int, int]]) -> Sequence[memoryview]:
+        """Several ranges [start, end) of the blob as it was listed, side by side. Raises as `read_range` does.
+
+        The last is tied to the ETag and asked for when the others are there: a blob that still has the ETag of its listing had it
+        all the time. The others are one call of the client, which costs a fifth of the time of a call for each.
+        """
+        first = ranges[:-1] if self._tied(blob) else ranges
+        last = ranges[len(first) :]
+        found: Sequence[memoryview] = ()
+        if first:
+            starts, ends = zip(*first, strict=True)
+            options = {"starts": starts, "ends": ends, "coalesce": 0}
+            try:
+                answers = self._ask(blob, lambda: obstore.get_ranges(self._store, blob.name, **options))
+            except StoreError:
+                for start, end in last:  # a shorter blob in its place has not all of the ranges
+                    self.read_range(blob, start, end)
+                raise
+            found = self._counted(blob, first, [memoryview(answer) for answer in answers])
+        return [*found, *(self.read_range(blob, start, end) for start, end in last)]
+
+    def _tied(self, blob: Blob) -> bool:
+        return self.conditional and bool(blob.etag)
+
+    def _ask(self, blob: Blob, ask: Callable[[], Answer]) -> Answer:
+        """What the client answers, asked `ATTEMPTS` times. Raises as `read_range` does."""
         for attempt in range(ATTEMPTS):
             try:
-                data = memoryview(obstore.get(self._store, blob.name, options=options).bytes())
+                return ask()
             except PreconditionError as error:
                 raise ChangedError(f"{self.url}/{blob.name} has changed since it was indexed: run again.") from error
             except (NotFoundError, FileNotFoundError) as error:
@@ -120,12 +150,15 @@ class Blobs:
                     raise StoreError(f"{self.url}/{blob.name} cannot be read ({_brief(error)})") from error
                 self._count(retries=1)
                 time.sleep(random.uniform(0.5, 1.0) * 2**attempt)
-                continue
-            self._count(requests=1, bytes_read=len(data))
-            if len(data) != end - start:
-                raise ChangedError(f"{self.url}/{blob.name} is shorter than when it was indexed: run again.")
-            return data
         raise AssertionError("the loop returns or raises")
+
+    def _counted(
+        self, blob: Blob, ranges: Sequence[tuple[int, int]], answers: Sequence[memoryview]
+    ) -> Sequence[memoryview]:
+        self._count(requests=len(answers), bytes_read=sum(map(len, answers)))
+        if any(len(data) != end - start for (start, end), data in zip(ranges, answers, strict=True)):
+            raise ChangedError(f"{self.url}/{blob.name} is shorter than when it was indexed: run again.")
+        return answers
 
     def read_if_exists(self, name: str) -> bytes | None:
         """A small object as a whole, or None."""

@@ -26,6 +26,9 @@ def test_ranges_are_exact_and_counted(folder):
     blob = blobs.list(suffix="b.parquet")[0]
     assert bytes(blobs.read_range(blob, 2, 5)) == b"234"
     assert (blobs.counters.requests, blobs.counters.bytes_read) == (1, 3)
+    assert [bytes(data) for data in blobs.read_ranges(blob, [(0, 1), (4, 7), (9, 10)])] == [b"0", b"456", b"9"]
+    assert (blobs.counters.requests, blobs.counters.bytes_read) == (4, 8)
+    assert blobs.read_ranges(blob, []) == []
 
 
 def test_a_blob_that_changed_since_it_was_listed_is_named(folder):
@@ -34,9 +37,16 @@ def test_a_blob_that_changed_since_it_was_listed_is_named(folder):
     (folder / "in/b.parquet").write_bytes(b"something else")
     with pytest.raises(ChangedError, match=r"b\.parquet has changed"):
         blobs.read_range(blob, 0, 3)
+    with pytest.raises(ChangedError, match=r"b\.parquet has changed"):
+        blobs.read_ranges(blob, [(0, 3), (4, 5), (5, 6)])
+    (folder / "in/b.parquet").write_bytes(b"short")
+    with pytest.raises(ChangedError, match=r"b\.parquet (has changed|is shorter)"):
+        blobs.read_ranges(blob, [(0, 3), (7, 9), (9, 10)])
     (folder / "in/b.parquet").unlink()
     with pytest.raises(ChangedError, match=r"b\.parquet is gone"):
         blobs.read_range(blob, 0, 3)
+    with pytest.raises(ChangedError, match=r"b\.parquet is gone"):
+        blobs.read_ranges(blob, [(0, 3), (4, 5)])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Killed at any moment, a preparation goes on behind the last finished file and ends with the same bytes."""
 
+import contextlib
 import hashlib
 import os
 import random
@@ -54,8 +55,11 @@ def finished(root: Path) -> dict[str, tuple[int, int]]:
     for pattern in (".index/[0-9]*", ".runs/[0-9]*", ".*.partial/.records/shard_*"):
         for path in root.glob(f"*/*/{pattern}"):
             counts = path.parent.parent / path.stem if path.parent.name == ".records" else path
-            status = counts.stat()
-            names[f"{path.relative_to(root)}"] = (status.st_ino, status.st_mtime_ns)
+            with contextlib.suppress(
+                FileNotFoundError
+            ):  # while it runs, what it needs no longer can go after it was listed
+                status = counts.stat()
+                names[f"{path.relative_to(root)}"] = (status.st_ino, status.st_mtime_ns)
     return names
 
 

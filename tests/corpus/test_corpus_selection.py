@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tasks.corpus.selection import ORDER, SELECT, first, gumbel, random_bits, select
+from tasks.corpus.selection import ORDER, SELECT, first, gumbel, random_bits, select, stable_order
 from tasks.errors import InputError
 from tasks.spec import Arm, Pool
 
@@ -42,6 +42,14 @@ def test_the_smallest_keys_with_ties_by_position() -> None:
     assert first(keys, 3).tolist() == [1, 2, 5]
     assert first(keys, 4).tolist() == [1, 2, 4, 5]
     assert first(keys, 9).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("different", [1, 2, 50, 1_000_000])
+def test_the_quick_stable_sort_is_numpys(different: int) -> None:
+    keys = np.random.default_rng(different).integers(-different, different, 20_000) / 4
+    keys[keys == 0] *= np.random.default_rng(0).choice([-1, 1], int((keys == 0).sum()))  # -0.0 and 0.0 are equal
+    for given in (keys, -keys.astype(np.float32), keys.astype(np.int64).astype(np.uint64), keys[:1], keys[:0]):
+        assert (stable_order(given) == np.argsort(given, kind="stable")).all()
 
 
 def test_temperature_draws_by_exp_of_score_over_temperature() -> None:

@@ -23,12 +23,13 @@ from benchmarks.data import corpus
 from benchmarks.data.measure import measure, serving
 from benchmarks.data.peers import COLUMNS
 from tasks.corpus.disk import write_all
+from tasks.corpus.fetch import read_parts
 from tasks.corpus.pages import Chunk, Memory, read_chunk
 from tasks.corpus.parquet import chunk_range, coalesce
 from tasks.corpus.shards import ordered_groups
 from tasks.corpus.views import Views
 from tasks.corpus.writer import write_texts
-from tasks.store.blobs import open_blobs
+from tasks.store.blobs import Blob, open_blobs
 
 SHARD = 14_000
 NUMBERS = [*COLUMNS, "token_count"]
@@ -79,16 +80,19 @@ def main(arguments: argparse.Namespace) -> None:
 def read(url: str, paths: list[Path], columns: Sequence[str]) -> float:
     """CPU seconds of fetching the ranges of some columns of all files and dropping them."""
     source = open_blobs(url)
+
+    def one(blob: Blob, path: Path) -> int:
+        footer = pq.read_metadata(path)
+        places = [
+            chunk_range(blob.name, blob.size, footer, group, footer.schema.names.index(name))
+            for group in range(footer.num_row_groups)
+            for name in columns
+        ]
+        return sum(len(data) for _, data in read_parts(source, blob, coalesce(places)))
+
     began = time.process_time()
-    with ThreadPoolExecutor(64) as pool:
-        for blob, path in zip(source.list(suffix=".parquet"), paths, strict=True):
-            footer = pq.read_metadata(path)
-            places = [
-                chunk_range(blob.name, blob.size, footer, group, footer.schema.names.index(name))
-                for group in range(footer.num_row_groups)
-                for name in columns
-            ]
-            list(pool.map(lambda r, b=blob: len(source.read_range(b, r.start, r.end)), coalesce(places)))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(one, source.list(suffix=".parquet"), paths))
     return time.process_time() - began
 
 

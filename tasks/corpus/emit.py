@@ -156,9 +156,9 @@ def plan_buckets(
 
     `dropped`: bool per document of the runs, `kept`: ranks of the others, ascending; `bounds`: shard boundaries in final positions.
     """
-    place = np.zeros(int(runs.ranks.max()) + 1, np.uint32)
-    place[kept] = np.arange(len(kept), dtype=np.uint32)
-    positions = place[runs.ranks]
+    below = np.zeros(int(runs.ranks.max()) + 2, np.uint32)  # kept documents below each rank
+    below[kept.astype(np.int64) + 1] = 1
+    positions = np.cumsum(below, dtype=np.uint32, out=below)[runs.ranks]
     size = np.zeros(len(bounds) - 1)
     for i in range(0, len(positions), CHUNK):
         part = slice(i, i + CHUNK)

@@ -101,10 +101,8 @@ def build(work: Work, pool: Pool, source: Blobs, index: Index, threads: int, pro
             f"The pool {pool.name} holds only {documents.num_rows:,} documents with text: {count:,} wanted."
         )
     documents = _describe(documents, index)
-    with ThreadPoolExecutor(1) as side:
-        written = side.submit(_write_documents, work, documents)
-        _write_shard(work, documents, threads)
-        written.result()
+    with ThreadPoolExecutor() as both:
+        list(both.map(lambda write: write(work, documents), (_write_documents, _write_shard)))
     work.facts.update(
         documents=count,
         clusters=len(np.unique(documents.column("cluster").to_numpy())),
@@ -125,12 +123,10 @@ def _write_documents(work: Work, documents: pa.Table) -> None:
     work.finish("documents.parquet", documents.num_rows)
 
 
-def _write_shard(work: Work, documents: pa.Table, threads: int) -> None:
+def _write_shard(work: Work, documents: pa.Table) -> None:
     texts = Views.of(documents.column("text").combine_chunks())
     groups = ordered_groups(texts, np.arange(len(texts)))
-    with ThreadPoolExecutor(threads) as encoders:
-        digest = write_texts(work.temporary("shard.parquet"), groups, encoders.map)
-    work.finish("shard.parquet", len(texts), digest)
+    work.finish("shard.parquet", len(texts), write_texts(work.temporary("shard.parquet"), groups))
 
 
 def _read(pool: Pool, source: Blobs, index: Index, blocks: np.ndarray, threads: int) -> list[pa.Table]:

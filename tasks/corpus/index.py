@@ -44,8 +44,8 @@ from tasks.spec import Pool
 from tasks.store.artifact import Work
 from tasks.store.blobs import Blob, Blobs, open_blobs
 
-FILES_IN_FLIGHT = 64
-"""Ranges of scores are small, so latency decides how fast they come."""
+FILES_IN_FLIGHT = 32
+"""Of each the client reads up to ten ranges at once; they are small, so latency decides how fast they come."""
 
 ROW_GROUPS = ("file", "row_group", "rows", "start", "end", "text_bytes")
 UNKNOWN = -1

@@ -109,7 +109,7 @@ def read_footer(
     return parse_footer(name, footer), footer, (start, tail)
 
 
-@lru_cache(maxsize=32)  # the pieces of a file follow one another
+@lru_cache(maxsize=16)  # the pieces of a file follow one another
 def parse_footer(name: str, tail: bytes) -> pq.FileMetaData:
     """The metadata of a file from its last bytes, the whole footer among them. Raises BadFile."""
     try:
@@ -180,7 +180,7 @@ def coalesce(ranges: Iterable[Range], gap: int = GAP) -> list[Range]:
 def decode(
     name: str,
     size: int,
-    footer: bytes | memoryview,
+    footer: bytes,
     parts: Parts,
     row_groups: Sequence[int],
     columns: Sequence[str],

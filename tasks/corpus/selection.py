@@ -53,9 +53,14 @@ def stable_order(keys: np.ndarray) -> np.ndarray:
         tied = np.zeros(len(keys), bool)
         tied[1:] = equal
         tied[:-1] |= equal
+        del ranked
         places = np.flatnonzero(tied)
-        run = np.cumsum(np.concatenate([[True], ~equal]))[places].astype(np.uint64) << np.uint64(32)
-        order[places] = np.sort(run | order[places].astype(np.uint64)) & np.uint64(0xFFFFFFFF)
+        packed = np.cumsum(np.concatenate([[True], ~equal]), dtype=np.uint64)[places]
+        packed <<= np.uint64(32)
+        packed |= order[places].astype(np.uint64)
+        packed.sort()
+        packed &= np.uint64(0xFFFFFFFF)
+        order[places] = packed
     return order
 
 

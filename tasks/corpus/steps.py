@@ -8,7 +8,6 @@ DaskTaskRunner, workers on many machines, where what one leaves for another lies
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 from prefect import task
@@ -33,9 +32,6 @@ RETRIED: dict[str, Any] = {
 """What the network did is tried again; a blob that changed or a parameter that is wrong is not."""
 
 
-ALONE = Lock()
-"""On a machine of one process its threads work on one job; the next one, already submitted, waits for it."""
-
 STAGES = {"index_blobs": "read scores", "scatter": "read texts", "emit": "write shards"}
 """What the tasks of a stage are called in the UI."""
 
@@ -45,12 +41,10 @@ def batch(
     stage: str, number: int, total: int, function: Callable, sealed: "Sealed", here: bool
 ) -> tuple[Any, list[dict]]:
     """One job of a preparation; `here`: on this machine, whose processes are kept for the next one."""
-    if not here:
-        return counted(function, sealed.job)
-    if (count := local_workers().processes) > 1:
-        return processes(count).submit(counted, function, sealed.job).result()
-    with ALONE:
-        return counted(function, sealed.job)
+    machine = local_workers()
+    if here and machine.processes > 1:
+        return processes(machine.processes).submit(counted, function, sealed.job).result()
+    return counted(function, sealed.job)
 
 
 class Sealed:
@@ -76,7 +70,7 @@ class PrefectWorkers(Workers):
 
     def run(self, function: Callable, jobs: Sequence[Any], tick: Tick) -> Iterator[Any]:
         """`function(job, tick)` for each job: on this machine as many at a time as it has processes, elsewhere all."""
-        ahead = len(jobs) if self.shared else self.processes + 1  # Prefect needs its time to start a task: one is ready
+        ahead = len(jobs) if self.shared else self.processes
         waiting: deque = deque()
         todo = enumerate(jobs, 1)
         while True:

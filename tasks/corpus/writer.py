@@ -6,8 +6,7 @@ Format: https://parquet.apache.org/docs/file-format/, structs: https://github.co
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,19 +45,15 @@ class HashingFile:
         return self._hash.hexdigest()
 
 
-def write_texts(path: Path, groups: Iterable[Views], each: Callable = map) -> str:
-    """Write one row group for each of `groups`, none of them empty; returns the file's SHA-256.
-
-    `each` is `map`, or that of an executor whose threads compress row groups while others are written.
-    """
+def write_texts(path: Path, groups: Iterable[Views]) -> str:
+    """Write one row group for each of `groups`, none of them empty; returns the file's SHA-256."""
     file = HashingFile(path)
     file.write(MAGIC)
     row_groups: list[list[Field]] = []
     rows = 0
-    for pages in each(_pack, groups):
-        row_groups.append(_write_group(file, pages, len(row_groups)))
-        rows += sum(page.rows for page in pages)
-        del pages  # or the next row group could not use their memory
+    for texts in groups:
+        row_groups.append(_write_group(file, texts, len(row_groups)))
+        rows += len(texts)
     schema = [
         [(4, BINARY, b"schema"), (5, I32, 1)],
         [
@@ -82,42 +77,25 @@ def write_texts(path: Path, groups: Iterable[Views], each: Callable = map) -> st
     return file.close()
 
 
-@dataclass(frozen=True)
-class _Page:
-    """A compressed page: its rows, the bytes it was, its header and its body."""
-
-    rows: int
-    plain: int
-    header: bytes
-    body: pa.Buffer
-
-
-def _pack(texts: Views) -> list[_Page]:
-    """The pages of a row group."""
-    pages = []
+def _write_group(file: HashingFile, texts: Views, number: int) -> list[Field]:
+    """Write the pages of a row group; returns what the footer says of it."""
+    start, plain = file.size, 0
     for page in texts.cut(PAGE_BYTES):
         levels = write_varint(len(page) << 1) + b"\1"  # one run: no text is null
         body = page.encoded(len(levels).to_bytes(4, "little") + levels)
         packed = CODEC.compress(body)
         data_page = [(1, I32, len(page)), (2, I32, PLAIN), (3, I32, RLE), (4, I32, RLE)]
         header = write_struct([(1, I32, DATA), (2, I32, body.size), (3, I32, packed.size), (5, STRUCT, data_page)])
-        pages.append(_Page(len(page), len(header) + body.size, header, packed))
-    return pages
-
-
-def _write_group(file: HashingFile, pages: Sequence[_Page], number: int) -> list[Field]:
-    """Write the pages of a row group; returns what the footer says of it."""
-    start, rows, plain = file.size, sum(page.rows for page in pages), sum(page.plain for page in pages)
-    for page in pages:
-        file.write(page.header)
-        file.write(page.body)
+        file.write(header)
+        file.write(packed)
+        plain += len(header) + body.size
     size = file.size - start
     column = [
         (1, I32, BYTE_ARRAY),
         (2, LIST, (I32, [PLAIN, RLE])),
         (3, LIST, (BINARY, [COLUMN])),
         (4, I32, ZSTD),
-        (5, I64, rows),
+        (5, I64, len(texts)),
         (6, I64, plain),
         (7, I64, size),
         (9, I64, start),
@@ -125,7 +103,7 @@ def _write_group(file: HashingFile, pages: Sequence[_Page], number: int) -> list
     return [
         (1, LIST, (STRUCT, [[(2, I64, 0), (3, STRUCT, column)]])),
         (2, I64, plain),
-        (3, I64, rows),
+        (3, I64, len(texts)),
         (5, I64, start),
         (6, I64, size),
         (7, I16, number),

@@ -30,13 +30,15 @@ from tasks.store.artifact import safe_relative
 CHUNK = 8 << 20
 PAGE = 1_000
 ATTEMPTS = 4
+BEHIND_ITS_END = 416
 DENIED = (PermissionDeniedError, UnauthenticatedError, PermissionError)
 BACKOFF = {"init_backoff": timedelta(seconds=1), "max_backoff": timedelta(seconds=15), "base": 2}
 RETRIES = {"max_retries": 15, "retry_timeout": timedelta(minutes=3), "backoff": BACKOFF}
 """About half a minute in all: the client's own six retries are over within 1.2 s, sooner than a busy store answers again."""
 HURRIED = {"max_retries": 1, "retry_timeout": timedelta(seconds=5), "backoff": BACKOFF}
-Answer = TypeVar("Answer")
 CLIENT = {"timeout": timedelta(minutes=2), "connect_timeout": timedelta(seconds=10)}
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Blobs:
         """Several ranges [start, end) of the blob as it was listed, side by side. Raises as `read_range` does.
 
         The last is tied to the ETag and asked for when the others are there: a blob that still has the ETag of its listing had it
-        all the time. The others are one call of the client, which costs a fifth of the time of a call for each.
+        all the time. The others are one call of the client, ten at a time, which costs a fifth of the time of a call for each.
         """
         first = ranges[:-1] if self._tied(blob) else ranges
         last = ranges[len(first) :]
@@ -121,9 +123,10 @@ class Blobs:
             options = {"starts": starts, "ends": ends, "coalesce": 0}
             try:
                 answers = self._ask(blob, lambda: obstore.get_ranges(self._store, blob.name, **options))
-            except StoreError:
-                for start, end in last:  # a shorter blob in its place has not all of the ranges
-                    self.read_range(blob, start, end)
+            except StoreError as error:
+                if _status(error.__cause__) == BEHIND_ITS_END or isinstance(self._store, LocalStore):
+                    for start, end in last:  # says so if it is another, shorter blob by now
+                        self.read_range(blob, start, end)
                 raise
             found = self._counted(blob, first, [memoryview(answer) for answer in answers])
         return [*found, *(self.read_range(blob, start, end) for start, end in last)]
@@ -146,7 +149,7 @@ class Blobs:
                 ) from error
             except (obstore.exceptions.BaseError, OSError) as error:
                 # the client itself repeats requests that fail; this is for answers that break off in the middle
-                if attempt == ATTEMPTS - 1:
+                if attempt == ATTEMPTS - 1 or _status(error) == BEHIND_ITS_END:
                     raise StoreError(f"{self.url}/{blob.name} cannot be read ({_brief(error)})") from error
                 self._count(retries=1)
                 time.sleep(random.uniform(0.5, 1.0) * 2**attempt)

@@ -55,9 +55,8 @@ def finished(root: Path) -> dict[str, tuple[int, int]]:
     for pattern in (".index/[0-9]*", ".runs/[0-9]*", ".*.partial/.records/shard_*"):
         for path in root.glob(f"*/*/{pattern}"):
             counts = path.parent.parent / path.stem if path.parent.name == ".records" else path
-            with contextlib.suppress(
-                FileNotFoundError
-            ):  # while it runs, what it needs no longer can go after it was listed
+            # while it runs, what it needs no longer can go after it was listed
+            with contextlib.suppress(FileNotFoundError):
                 status = counts.stat()
                 names[f"{path.relative_to(root)}"] = (status.st_ino, status.st_mtime_ns)
     return names

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.corpus.emit import DROPPED, plan_buckets
 from tasks.corpus.index import Index
 from tasks.corpus.plan import check_disk
 from tasks.corpus.prepare import build_arms, build_holdout, build_index, plan_arm
+from tasks.corpus.scatter import Runs
 from tasks.corpus.shards import ordered_groups, row_groups, shard_bounds
 from tasks.corpus.views import Views
 from tasks.corpus.writer import write_texts
@@ -85,3 +87,20 @@ def test_a_plan_counts_exactly_and_needs_the_disk_it_has(corpus: Path, tmp_path:
     opened.text_bytes = opened.text_bytes * 10**9  # as if each text were of some terabytes
     with pytest.raises(InputError, match=r"needs [\d.]+ GB under .* are free: make room"):
         check_disk(plan.arm_id, opened, np.arange(160, dtype=np.uint32), root.folder)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_bucket_is_within_its_limit_where_half_of_the_documents_are_duplicates(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ranks = np.concatenate([np.sort(part) for part in rng.permutation(4_000).reshape(4, -1)]).astype(np.uint32)
+    lengths = rng.integers(1, 200, len(ranks)).astype(np.uint32)
+    dropped = rng.random(len(ranks)) < np.where(ranks < 2_000, 0.9, 0.1)
+    runs = Runs(tuple("abcd"), np.arange(0, 4_001, 1_000), ranks, lengths, None, {}, ())
+    kept = np.sort(ranks[~dropped])
+    bounds = [*range(0, len(kept), 50), len(kept)]
+    buckets = plan_buckets(runs, dropped, kept, bounds, [False] * (len(bounds) - 1), 20_000)
+    assert [n for bucket in buckets for n in bucket.shards] == list(range(len(bounds) - 1))
+    # what is read for a bucket is what it was counted as, but for duplicates between its last document and the next one's
+    assert all(int(bucket.lengths.sum()) <= 20_000 + 5_000 or len(bucket.shards) == 1 for bucket in buckets)
+    places = np.concatenate([bucket.positions[bucket.positions != DROPPED] for bucket in buckets])
+    assert (np.sort(places) == np.arange(len(kept))).all()

@@ -23,10 +23,10 @@ from tasks.store.root import Root
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
-FILES = 70
+FILES = 650  # small ones: more than go into one batch
 ARMS = [
-    Arm(name="top", share=0.5, documents_per_shard=100),
-    Arm(name="mixed", select="all", order="shuffled", deduplicate=True, documents_per_shard=64),
+    Arm(name="top", share=0.5, documents_per_shard=1000),
+    Arm(name="mixed", select="all", order="shuffled", deduplicate=True, documents_per_shard=640),
 ]
 
 

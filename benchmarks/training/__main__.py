@@ -156,7 +156,14 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=2, help="GPUs to compare with one (ranks)")
     parser.add_argument("--root", help="where the arm lies (quality, paired)")
     parser.add_argument("--arm", help="a prepared arm (quality, paired)")
-    parser.add_argument("--seeds", type=int, default=1, help="initial weights to compare from (paired)")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        choices=range(1, 33),
+        metavar="N",
+        default=1,
+        help="initial weights to compare from (paired)",
+    )
     parser.add_argument("--save-every", type=int, default=10, help="steps between checkpoints (resume)")
     parser.add_argument("--kills", type=int, default=2, help="how often to kill (resume)")
     command = sys.argv[1] if len(sys.argv) > 1 else ""

@@ -51,14 +51,19 @@ class Plan:
         return asdict(self)
 
 
-def check_disk(arm_id: str, index: Index, order: np.ndarray, folder: Path) -> None:
-    """Raises InputError when the disk under `folder` is too small for an arm of the documents `order`."""
-    needed, free = _disk_bytes(_reading(index, order)[1]), shutil.disk_usage(folder).free
+def check_disk(arm_id: str, needed: int, folder: Path) -> None:
+    """Raises InputError when the disk under `folder` is too small for the `needed` bytes of an arm (`disk_bytes`)."""
+    free = shutil.disk_usage(folder).free
     if needed + RESERVE > free:
         raise InputError(
             f"The arm {arm_id} needs {needed / 1e9:.1f} GB under {folder} and {free / 1e9:.1f} GB are free: "
             "make room, or choose another root."
         )
+
+
+def disk_bytes(index: Index, order: np.ndarray) -> int:
+    """What an arm of the documents `order` takes of the disk, runs and shards together."""
+    return _on_disk(_reading(index, order)[1])
 
 
 def plan(
@@ -85,7 +90,7 @@ def plan(
         blobs_to_read=len(np.unique(index.file[used])),
         bytes_to_read=int((index.end[used] - index.start[used]).sum()),
         requests=int(used.sum()),
-        disk_bytes=_disk_bytes(text_bytes),
+        disk_bytes=_on_disk(text_bytes),
         disk_free=shutil.disk_usage(folder).free,
         seconds=(decoded / DECODE_BYTES_PER_SECOND + text_bytes / ENCODE_BYTES_PER_SECOND) / cores,
         reused=reused,
@@ -109,6 +114,5 @@ def _reading(index: Index, order: np.ndarray) -> tuple[np.ndarray, int]:
     return used, int((index.text_bytes[used] * (chosen[used] / index.rows[used])).sum())
 
 
-def _disk_bytes(text_bytes: int) -> int:
-    """Runs and shards together."""
+def _on_disk(text_bytes: int) -> int:
     return int(text_bytes * (1 + COMPRESSED))

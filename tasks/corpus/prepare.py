@@ -24,7 +24,7 @@ from tasks.corpus import emit, holdout, index, sample, scatter
 from tasks.corpus.heap import released
 from tasks.corpus.holdout import Holdout
 from tasks.corpus.index import UNKNOWN, Index
-from tasks.corpus.plan import Plan, check_disk, plan
+from tasks.corpus.plan import Plan, check_disk, disk_bytes, plan
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.selection import select
 from tasks.corpus.shards import RANKS, shard_bounds, shard_name
@@ -153,7 +153,7 @@ def plan_arm(root: Root, pool: Pool | PoolHandle, arm: Arm, *, workers: int | No
         handle.pool_id, name, opened, held.facts["documents"], order, root.folder, local_workers(workers).count, reused
     )
     if not reused:
-        check_disk(name, opened, order, root.folder)
+        check_disk(name, made.disk_bytes, root.folder)
     return made
 
 
@@ -224,7 +224,7 @@ def _scatter(
         known = side.submit(taken.known_texts)
         orders = {arm: _select(handle, arm, opened, taken) for arm in arms}
         for arm, order in orders.items():
-            check_disk(names.arm_id(arm, handle.pool_id), opened, order, root.folder)
+            check_disk(names.arm_id(arm, handle.pool_id), disk_bytes(opened, order), root.folder)
         texts = known.result()
     spaces = {
         arm: Scratch.open(root, f"arms/{names.arm_id(arm, handle.pool_id)}/.runs", shared=mapper.shared) for arm in arms

@@ -31,6 +31,7 @@ CHUNK = 8 << 20
 PAGE = 1_000
 ATTEMPTS = 4
 BEHIND_ITS_END = 416
+"""HTTP status of a range that an object does not reach."""
 DENIED = (PermissionDeniedError, UnauthenticatedError, PermissionError)
 BACKOFF = {"init_backoff": timedelta(seconds=1), "max_backoff": timedelta(seconds=15), "base": 2}
 RETRIES = {"max_retries": 15, "retry_timeout": timedelta(minutes=3), "backoff": BACKOFF}

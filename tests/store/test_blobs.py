@@ -1,7 +1,9 @@
 """Object stores: names, ranges tied to an ETag, and errors that say what to do. Azure's side runs against Azurite."""
 
 import pytest
+from azure.storage.blob import BlobServiceClient
 
+from infra import azurite
 from tasks.errors import ChangedError, InputError
 from tasks.store.blobs import azure_settings, open_blobs
 from tasks.store.root import Root
@@ -87,3 +89,21 @@ def test_a_root_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(InputError, match="cannot be used"):
         Root(tmp_path / "file" / "root")
+
+
+def test_azure_names_a_blob_that_changed_while_its_ranges_were_read(azurite_port, monkeypatch):
+    connection = azurite.connection_string(azurite_port)
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection)
+    container = BlobServiceClient.from_connection_string(connection).create_container("changing")
+    container.upload_blob("b.parquet", b"0123456789")
+    blobs = open_blobs("az://changing")
+    (blob,) = blobs.list()
+    assert [bytes(data) for data in blobs.read_ranges(blob, [(0, 1), (4, 7), (9, 10)])] == [b"0", b"456", b"9"]
+    for changed in (b"something longer", b"short"):
+        container.upload_blob("b.parquet", changed, overwrite=True)
+        with pytest.raises(ChangedError, match=r"b\.parquet (has changed|is shorter)"):
+            blobs.read_ranges(blob, [(0, 3), (7, 9), (9, 10)])
+    assert blobs.counters.retries == 0
+    container.delete_blob("b.parquet")
+    with pytest.raises(ChangedError, match=r"b\.parquet is gone"):
+        blobs.read_ranges(blob, [(0, 3), (4, 5)])

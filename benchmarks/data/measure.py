@@ -1,5 +1,6 @@
 """Run one peer in a process of its own and measure it from outside: wall, CPU, peak memory, bytes and requests on the wire."""
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr
 
 @dataclass(frozen=True)
 class Measured:
-    """One run: seconds of wall and CPU, peak MiB of the process tree, MB and requests on the wire, bytes written."""
+    """One run: seconds of wall and CPU, peak MiB of the process tree, MB and requests on the wire, MB written."""
 
     wall: float
     cpu: float
@@ -80,6 +81,13 @@ def warm_memory(folder: Path) -> Iterator[Callable[[], None]]:
         path.unlink(missing_ok=True)
 
 
+def adopt_orphans() -> None:
+    """Become the parent of what a peer leaves (Linux): a server of processes ends after it, and its CPU is counted then."""
+    pr_set_child_subreaper = 36
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1)
+
+
 def high_water(pid: int) -> int:
     """The most KiB that a process has held so far (its rusage would count the process it was forked from)."""
     with Path(f"/proc/{pid}/status").open() as status:
@@ -91,6 +99,8 @@ def measure(name: str, url: str, out: Path, share: float, log: Path) -> Measured
     log.write_text("")
     began = time.monotonic()
     command = [sys.executable, "-m", "benchmarks.data.peers", name, url, str(out), "--share", str(share)]
+    others = {child.pid for child in psutil.Process().children()}
+    adopt_orphans()
     process = subprocess.Popen(command)
     peak = 0.0
     ended = threading.Event()
@@ -111,6 +121,9 @@ def measure(name: str, url: str, out: Path, share: float, log: Path) -> Measured
     ended.set()
     watcher.join()
     process.returncode = os.waitstatus_to_exitcode(status)
+    used = [usage]
+    while orphans := {child.pid for child in psutil.Process().children()} - others:
+        used.append(os.wait4(orphans.pop(), 0)[2])
     if process.returncode:
         raise SystemExit(f"The peer {name} failed with status {process.returncode}.")
     reads = [line.split("\t") for line in log.read_text().splitlines()]
@@ -118,7 +131,7 @@ def measure(name: str, url: str, out: Path, share: float, log: Path) -> Measured
     shutil.rmtree(out)
     return Measured(
         wall=wall,
-        cpu=usage.ru_utime + usage.ru_stime,
+        cpu=sum(one.ru_utime + one.ru_stime for one in used),
         memory=peak / 1024,
         wire=sum(int(end) - int(start) for _, start, end in reads) / 1e6,
         requests=len(reads),

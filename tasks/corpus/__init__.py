@@ -22,3 +22,8 @@ with `dask worker tcp://scheduler:8786 --nworkers N --nthreads 1` on each, the s
 credentials in each worker's environment. Workers leave what they make for each other under the root; the process that runs
 the flow gathers the shards.
 """
+
+import os
+
+# NumPy's BLAS starts a thread for every core, which spin when this room never multiplies matrices: 2 s of CPU on 16 cores
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -7,7 +7,6 @@ enough that there are at least 64 of them, because neighbours resemble each othe
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -21,10 +20,9 @@ from tasks.corpus.index import Index
 from tasks.corpus.parquet import BadFile, Parts, Range, chunk_range, parse_footer, text_column, top_level
 from tasks.corpus.plan import quantiles
 from tasks.corpus.selection import random_bits
-from tasks.corpus.shards import RANKS, ordered_groups
+from tasks.corpus.shards import RANKS
 from tasks.corpus.texts import KnownTexts, Reading, lengths, take_texts
 from tasks.corpus.views import Views
-from tasks.corpus.writer import write_texts
 from tasks.errors import InputError
 from tasks.progress import Progress
 from tasks.spec import Pool
@@ -77,7 +75,7 @@ def pick_blocks(index: Index, seed: int, block_rows: int) -> np.ndarray:
 
 
 def build(work: Work, pool: Pool, source: Blobs, index: Index, threads: int, progress: Progress) -> None:
-    """Write documents.parquet and shard.parquet into a work directory. Raises InputError for unusable text."""
+    """Write documents.parquet into a work directory. Raises InputError for unusable text."""
     count = wanted_documents(pool, len(index))
     block_rows = max(1, min(BLOCK_ROWS, -(-count // BLOCKS)))
     blocks = pick_blocks(index, pool.seed, block_rows)
@@ -101,8 +99,7 @@ def build(work: Work, pool: Pool, source: Blobs, index: Index, threads: int, pro
             f"The pool {pool.name} holds only {documents.num_rows:,} documents with text: {count:,} wanted."
         )
     documents = _describe(documents, index)
-    with ThreadPoolExecutor() as both:
-        list(both.map(lambda write: write(work, documents), (_write_documents, _write_shard)))
+    _write_documents(work, documents)
     work.facts.update(
         documents=count,
         clusters=len(np.unique(documents.column("cluster").to_numpy())),
@@ -121,12 +118,6 @@ def _write_documents(work: Work, documents: pa.Table) -> None:
     codecs = {name: "zstd" for name in documents.column_names} | {"text": "none"}  # read again at once, and small
     pq.write_table(documents, path, compression=codecs, row_group_size=1024, use_dictionary=repeated)
     work.finish("documents.parquet", documents.num_rows)
-
-
-def _write_shard(work: Work, documents: pa.Table) -> None:
-    texts = Views.of(documents.column("text").combine_chunks())
-    groups = ordered_groups(texts, np.arange(len(texts)))
-    work.finish("shard.parquet", len(texts), write_texts(work.temporary("shard.parquet"), groups))
 
 
 def _read(pool: Pool, source: Blobs, index: Index, blocks: np.ndarray, threads: int) -> list[pa.Table]:
@@ -224,12 +215,14 @@ class Holdout:
         files = np.array([number[name] for name in table.column("blob").to_pylist()], np.int64)
         self.documents = np.sort(index.first[files] + table.column("row").to_numpy())
         """Their numbers in the pool, int64, ascending."""
-        self._path = artifact.path
+        self._artifact = artifact
 
     def known_texts(self) -> KnownTexts:
         """To recognize the holdout's texts elsewhere in the pool."""
-        return KnownTexts.of(
-            pq.read_table(self._path / "documents.parquet", columns=["text"])["text"]
-            .cast(pa.large_string())
-            .combine_chunks()
-        )
+        return KnownTexts.of(read_texts(self._artifact))
+
+
+def read_texts(artifact: Artifact) -> pa.LargeStringArray:
+    """The texts of a finished holdout, in its order."""
+    column = pq.read_table(artifact.path / "documents.parquet", columns=["text"])["text"]
+    return column.cast(pa.large_string()).combine_chunks()

@@ -37,7 +37,7 @@ from tasks.corpus.parquet import (
 )
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.texts import Reading
-from tasks.corpus.workers import Tick, Workers, of_batch
+from tasks.corpus.workers import BATCH, Tick, Workers, of_batch
 from tasks.errors import InputError
 from tasks.progress import Progress
 from tasks.spec import Pool
@@ -119,7 +119,7 @@ def build(
 
     jobs = [
         IndexJob(pool, url, tuple(batch), scratch, workers.threads)
-        for batch in workers.batches(todo, lambda item: of_batch(item[1].size))
+        for batch in workers.batches(todo, lambda item: of_batch(item[1].size), least=BATCH)
     ]
     for _ in workers.run(index_blobs, jobs, tick):
         pass

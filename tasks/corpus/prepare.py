@@ -9,7 +9,6 @@ build_arms    arms/<arm>/text          shards of several arms in one pass over t
 """
 
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -27,8 +26,10 @@ from tasks.corpus.index import UNKNOWN, Index
 from tasks.corpus.plan import Plan, check_disk, disk_bytes, plan
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.selection import select
-from tasks.corpus.shards import RANKS, shard_bounds, shard_name
+from tasks.corpus.shards import RANKS, ordered_groups, shard_bounds, shard_name
+from tasks.corpus.views import Views
 from tasks.corpus.workers import Workers, local_workers, of_batch
+from tasks.corpus.writer import write_texts
 from tasks.errors import InputError
 from tasks.progress import Progress, silent
 from tasks.spec import Arm, Pool
@@ -175,6 +176,7 @@ def build_arms(
         raise InputError("No arm is given: name at least one.")
     handle = open_pool(root, pool)
     mapper = mapper or local_workers(workers)
+    mapper.get_ready()
     held = build_holdout(root, handle, workers=workers, progress=progress)
     text_names = {arm: f"arms/{names.arm_id(arm, handle.pool_id)}/text" for arm in arms}
     with ExitStack() as stack:
@@ -278,17 +280,14 @@ def _emit(
     jobs = [
         emit.EmitJob(scratch, target, tuple(batch), mapper.threads) for batch in mapper.batches(buckets, emit.shards_of)
     ]
-    with ThreadPoolExecutor(1) as side:
+    with ThreadPoolExecutor(2) as side:
         listed = side.submit(_write_documents, work, opened, order[kept])
+        last = side.submit(_write_holdout, work, shard_name(shards), held)
         for _ in mapper.run(emit.emit, jobs, count):
             pass
-        tokens = listed.result()
+        tokens, _ = listed.result(), last.result()
     if scratch.url:
         emit.collect(scratch, work, rows)
-    last = shard_name(shards)
-    if work.done(last) is None:
-        shutil.copyfile(held.path / "shard.parquet", work.temporary(last))
-        work.finish(last, held.facts["documents"])
     work.facts.update(
         documents=len(kept), shards=shards, tokens=tokens, holdout_documents=held.facts["documents"], retries=retries
     )
@@ -318,6 +317,14 @@ def _lay_out(
     total = int(runs.lengths.sum(dtype=np.int64))
     limit = emit.bucket_bytes(total, mapper.count, remote=scratch.url is not None)
     return kept, rows, emit.plan_buckets(runs, dropped, kept, bounds, finished, limit)
+
+
+def _write_holdout(work: Work, name: str, held: Artifact) -> None:
+    """The texts of the holdout as the shard `name`."""
+    if work.done(name) is None:
+        texts = Views.of(holdout.read_texts(held))
+        digest = write_texts(work.temporary(name), ordered_groups(texts, np.arange(len(texts))))
+        work.finish(name, len(texts), digest)
 
 
 def _write_documents(work: Work, opened: Index, documents: np.ndarray) -> int | None:

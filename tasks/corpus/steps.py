@@ -64,7 +64,7 @@ class PrefectWorkers(Workers):
     def processes(self) -> int:
         return 1 if self.shared else super().processes
 
-    def batches(self, items: Sequence[Any], units: Callable[[Any], float]) -> list[list[Any]]:
+    def batches(self, items: Sequence[Any], units: Callable[[Any], float], least: int = 1) -> list[list[Any]]:
         """Jobs of at most 64 blobs or shards, or some 600 small blobs: one Prefect task each."""
         return cut(items, units, BATCH)
 

@@ -7,11 +7,15 @@ and share one set of buffers; beyond `THREADS` cores there is a process for ever
 import math
 import multiprocessing
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
 from typing import Any, ClassVar, TypeVar
 
 THREADS = 4
@@ -20,6 +24,12 @@ THREADS = 4
 BATCH = 64
 """Blobs of one job at most, small ones not counted in full: enough that starting a job costs nothing, few enough that
 progress shows."""
+
+JOBS = 4
+"""Jobs for each process where there is enough to do: one that ends late makes the others wait for a quarter of its share."""
+
+DEPTH = 3
+"""Units of a job for each of its threads, before there are several jobs: nothing is fetched or decoded across their ends."""
 
 SMALL = 4 << 20
 """Bytes below which a blob, or what is read of it, counts for less than one in a batch, down to a tenth."""
@@ -47,14 +57,23 @@ class Workers:
         """Threads of one job."""
         return -(-self.count // self.processes)
 
-    def batches(self, items: Sequence[Any], units: Callable[[Any], float]) -> list[list[Any]]:
-        """The items cut into jobs, in order: one for this process alone, a few for each of several.
+    def get_ready(self) -> None:
+        """Let the processes' server start beside what comes before it is needed."""
+        if self.processes > 1:
+            _context()
+            forkserver.ensure_running()
 
-        `units` says how many blobs or shards an item counts for; a job is `BATCH` of them at most, or one item.
+    def batches(self, items: Sequence[Any], units: Callable[[Any], float], least: int = 1) -> list[list[Any]]:
+        """The items cut into jobs, in order: one for this process alone, up to `JOBS` for each of several.
+
+        `units` says how many blobs or shards an item counts for; a job is `BATCH` of them at most, or one item, and not less
+        than `least` units if there are as many.
         """
         if self.processes == 1:
             return [list(items)] if items else []
-        return cut(items, units, max(1, min(BATCH, math.ceil(sum(map(units, items)) / (self.processes * 4)))))
+        total = sum(map(units, items))
+        jobs = min(JOBS, max(1, int(total / (self.processes * self.threads * DEPTH))))
+        return cut(items, units, max(1, least, min(BATCH, math.ceil(total / (self.processes * jobs)))))
 
     def run(self, function: Callable[[Job, Tick], Result], jobs: Sequence[Job], tick: Tick) -> Iterator[Result]:
         """`function(job, tick)` for each job, results as they come."""
@@ -98,8 +117,28 @@ def cut(items: Sequence[Any], units: Callable[[Any], float], size: int) -> list[
 
 @cache
 def processes(count: int) -> ProcessPoolExecutor:
-    """Processes that stay for the next stage. Fresh ones: the store's client has threads, and a fork inherits their locks."""
-    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+    """Processes that stay for the next stage, and end with this one however it ends."""
+    return ProcessPoolExecutor(count, mp_context=_context(), initializer=_end_with_parent)
+
+
+@cache
+def _context() -> BaseContext:
+    """Processes are forks of a server that has imported this room and has no threads: a fork of this process would inherit the
+    locks of the store's client, and a fresh interpreter for each imports everything, for as long as a small stage takes."""
+    context = multiprocessing.get_context("forkserver")
+    # what a child imports again to know this process's functions is mostly Prefect, where that is what runs here
+    context.set_forkserver_preload(["tasks.corpus.index", "tasks.corpus.emit", *({"prefect"} & sys.modules.keys())])
+    return context
+
+
+def _end_with_parent() -> None:
+    """A killed preparation leaves no process behind, which would go on holding memory, and writing beside the next attempt."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def counted(function: Callable[[Job, Tick], Result], job: Job) -> tuple[Result, list[dict[str, int]]]:

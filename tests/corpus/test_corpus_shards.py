@@ -57,10 +57,10 @@ def test_the_holdout_is_the_last_shard_of_every_arm(corpus: Path, tmp_path: Path
     root, pool = Root(tmp_path / "root"), Pool(source=corpus.as_uri(), holdout_documents=40, holdout_fraction=0.2)
     held = build_holdout(root, pool)
     arms = build_arms(root, pool, [Arm(), Arm(name="rand16", select="random", order="shuffled")])
-    for arm in arms:
-        last = max(arm.path.glob("shard_*.parquet"))
-        assert last.read_bytes() == (held.path / "shard.parquet").read_bytes()
     documents = pq.read_table(held.path / "documents.parquet")
+    last = [max(arm.path.glob("shard_*.parquet")) for arm in arms]
+    assert pq.read_table(last[0]).column("text").to_pylist() == documents.column("text").to_pylist()
+    assert last[0].read_bytes() == last[1].read_bytes()
     assert documents.column("document").to_pylist() == list(range(40))
     assert sorted(set(documents.column("decile").to_pylist())) == list(range(10))
     score, decile = documents.column("score").to_numpy(), documents.column("decile").to_numpy()

@@ -57,8 +57,8 @@ def write_text(root: Root, name: str, texts: list[str], files: int, row_group: i
             part = pa.table({"text": pa.array(texts[number * each : (number + 1) * each], pa.large_string())})
             pq.write_table(part, work.temporary(f"shard_{number:05d}.parquet"), row_group_size=row_group)
             work.finish(f"shard_{number:05d}.parquet", rows=part.num_rows)
-        held_out = root.path(f"pools/{POOL}/holdout/shard.parquet")
-        work.temporary(f"shard_{files:05d}.parquet").write_bytes(held_out.read_bytes())
+        held_out = pq.read_table(root.path(f"pools/{POOL}/holdout/documents.parquet"), columns=["text"])
+        pq.write_table(held_out, work.temporary(f"shard_{files:05d}.parquet"), row_group_size=-(-len(held_out) // 8))
         work.finish(f"shard_{files:05d}.parquet")
 
     inputs = {"pool": POOL, "holdout": root.open(f"pools/{POOL}/holdout").fingerprint}
@@ -85,9 +85,6 @@ def write_pool(root: Root, texts: list[str], holdout: list[str]) -> None:
         }
         pq.write_table(pa.table(columns), work.temporary("documents.parquet"))
         work.finish("documents.parquet", rows=n)
-        shard = pa.table({"text": columns["text"]})
-        pq.write_table(shard, work.temporary("shard.parquet"), row_group_size=-(-n // 8))
-        work.finish("shard.parquet", rows=n)
 
     root.build(f"pools/{POOL}/sample", make_sample, spec={"texts": len(texts)})
     root.build(f"pools/{POOL}/holdout", make_holdout, spec={"texts": len(holdout)})

@@ -31,8 +31,8 @@ class Measured:
 
 
 @contextmanager
-def serving(folder: Path, delay: float, log: Path) -> Iterator[None]:
-    """A range server over `folder` and the environment that leads to it."""
+def serving(folder: Path, delay: float, log: Path) -> Iterator[psutil.Process]:
+    """A range server over `folder`, its process, and the environment that leads to it."""
     command = [
         sys.executable,
         "-m",
@@ -50,7 +50,7 @@ def serving(folder: Path, delay: float, log: Path) -> Iterator[None]:
             f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={KEY};"
             f"BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;"
         )
-        yield
+        yield psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait()

@@ -8,6 +8,7 @@ enough that there are at least 64 of them, because neighbours resemble each othe
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -20,7 +21,7 @@ from tasks.corpus.index import Index
 from tasks.corpus.parquet import BadFile, Parts, Range, chunk_range, parse_footer, text_column, top_level
 from tasks.corpus.plan import quantiles
 from tasks.corpus.selection import random_bits
-from tasks.corpus.shards import RANKS
+from tasks.corpus.shards import RANKS, row_groups
 from tasks.corpus.texts import KnownTexts, Reading, lengths, take_texts
 from tasks.corpus.views import Views
 from tasks.errors import InputError
@@ -34,6 +35,7 @@ BLOCKS = 64
 PICK = 3
 DECILES = 10
 DUMP = "dump"
+DOCUMENTS = "documents.parquet"
 SCHEMA = pa.schema(
     [
         ("number", pa.int64()),
@@ -114,10 +116,10 @@ def build(work: Work, pool: Pool, source: Blobs, index: Index, threads: int, pro
 
 def _write_documents(work: Work, documents: pa.Table) -> None:
     repeated = ["blob", "source"]
-    path = work.temporary("documents.parquet")
+    path = work.temporary(DOCUMENTS)
     codecs = {name: "zstd" for name in documents.column_names} | {"text": "none"}  # read again at once, and small
     pq.write_table(documents, path, compression=codecs, row_group_size=1024, use_dictionary=repeated)
-    work.finish("documents.parquet", documents.num_rows)
+    work.finish(DOCUMENTS, documents.num_rows)
 
 
 def _read(pool: Pool, source: Blobs, index: Index, blocks: np.ndarray, threads: int) -> list[pa.Table]:
@@ -210,19 +212,30 @@ class Holdout:
     """A finished holdout, opened."""
 
     def __init__(self, artifact: Artifact, index: Index):
-        table = pq.read_table(artifact.path / "documents.parquet", columns=["blob", "row"])
+        table = pq.read_table(artifact.path / DOCUMENTS, columns=["blob", "row"])
         number = {blob.name: i for i, blob in enumerate(index.blobs)}
         files = np.array([number[name] for name in table.column("blob").to_pylist()], np.int64)
         self.documents = np.sort(index.first[files] + table.column("row").to_numpy())
         """Their numbers in the pool, int64, ascending."""
-        self._artifact = artifact
+        self._file = artifact.path / DOCUMENTS
 
     def known_texts(self) -> KnownTexts:
         """To recognize the holdout's texts elsewhere in the pool."""
-        return KnownTexts.of(read_texts(self._artifact))
+        file = pq.ParquetFile(self._file)
+        return KnownTexts.of(_read_texts(file, [group]) for group in range(file.num_row_groups))
 
 
-def read_texts(artifact: Artifact) -> pa.LargeStringArray:
-    """The texts of a finished holdout, in its order."""
-    column = pq.read_table(artifact.path / "documents.parquet", columns=["text"])["text"]
+def shard_of(artifact: Artifact) -> Iterator[Views]:
+    """The texts of a finished holdout in order, as the row groups of a shard; a few are read at a time."""
+    file = pq.ParquetFile(artifact.path / DOCUMENTS)
+    ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
+    for start, end in pairwise(row_groups(file.metadata.num_rows)):
+        first, last = np.searchsorted(ends, [start, end - 1], side="right").tolist()
+        texts = _read_texts(file, range(first, last + 1))
+        skipped = start - (int(ends[first - 1]) if first else 0)
+        yield Views.of(texts.slice(skipped, end - start))
+
+
+def _read_texts(file: pq.ParquetFile, groups: Sequence[int]) -> pa.LargeStringArray:
+    column = file.read_row_groups(groups, ["text"]).column("text")
     return column.cast(pa.large_string()).combine_chunks()

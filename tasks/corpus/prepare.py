@@ -26,8 +26,7 @@ from tasks.corpus.index import UNKNOWN, Index
 from tasks.corpus.plan import Plan, check_disk, disk_bytes, plan
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.selection import select
-from tasks.corpus.shards import RANKS, ordered_groups, shard_bounds, shard_name
-from tasks.corpus.views import Views
+from tasks.corpus.shards import RANKS, shard_bounds, shard_name
 from tasks.corpus.workers import Workers, local_workers, of_batch
 from tasks.corpus.writer import write_texts
 from tasks.errors import InputError
@@ -320,11 +319,10 @@ def _lay_out(
 
 
 def _write_holdout(work: Work, name: str, held: Artifact) -> None:
-    """The texts of the holdout as the shard `name`."""
+    """The holdout as the shard `name`."""
     if work.done(name) is None:
-        texts = Views.of(holdout.read_texts(held))
-        digest = write_texts(work.temporary(name), ordered_groups(texts, np.arange(len(texts))))
-        work.finish(name, len(texts), digest)
+        digest = write_texts(work.temporary(name), holdout.shard_of(held))
+        work.finish(name, held.facts["documents"], digest)
 
 
 def _write_documents(work: Work, opened: Index, documents: np.ndarray) -> int | None:

@@ -1,7 +1,7 @@
 """Texts of documents out of row groups: checked, contiguous, and recognizable by their content."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -157,8 +157,12 @@ class KnownTexts:
     digests: frozenset[bytes]
 
     @classmethod
-    def of(cls, texts: pa.LargeStringArray) -> "KnownTexts":
-        return cls(np.unique(signatures(texts)), frozenset(value.tobytes() for value in digests(texts)))
+    def of(cls, parts: Iterable[pa.LargeStringArray]) -> "KnownTexts":
+        numbers, hashes = [np.zeros(0, np.uint64)], set()
+        for texts in parts:
+            numbers.append(signatures(texts))
+            hashes.update(value.tobytes() for value in digests(texts))
+        return cls(np.unique(np.concatenate(numbers)), frozenset(hashes))
 
     def matches(self, texts: pa.LargeStringArray) -> np.ndarray:
         """Whether each text is one of these, bool (n,). Only texts with a known signature are hashed."""

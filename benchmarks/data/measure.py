@@ -3,6 +3,7 @@
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +18,9 @@ import psutil
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 """The published key of the emulator's account; the server does not look at it."""
 
+CLIENTS = 4
+"""Cores of clients that one process of the range server keeps busy."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -30,9 +34,20 @@ class Measured:
     written: float
 
 
+@dataclass(frozen=True)
+class Store:
+    """A range server, by the processes that answer."""
+
+    processes: tuple[psutil.Process, ...]
+
+    def cpu(self) -> float:
+        """Seconds of CPU until now."""
+        return sum(sum(process.cpu_times()[:2]) for process in self.processes)
+
+
 @contextmanager
-def serving(folder: Path, delay: float, log: Path) -> Iterator[psutil.Process]:
-    """A range server over `folder`, its process, and the environment that leads to it."""
+def serving(folder: Path, delay: float, log: Path) -> Iterator[Store]:
+    """A range server over `folder`, one process for every `CLIENTS` cores, and the environment that leads to it."""
     command = [
         sys.executable,
         "-m",
@@ -42,17 +57,20 @@ def serving(folder: Path, delay: float, log: Path) -> Iterator[psutil.Process]:
         str(delay),
         "--log",
         str(log),
+        "--processes",
+        str(-(-len(os.sched_getaffinity(0)) // CLIENTS)),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         port = int(process.stdout.readline())
         os.environ["AZURE_STORAGE_CONNECTION_STRING"] = (
             f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={KEY};"
             f"BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;"
         )
-        yield psutil.Process(process.pid)
+        server = psutil.Process(process.pid)
+        yield Store((server, *server.children()))
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)
         process.wait()
 
 

@@ -1,6 +1,6 @@
 """A lean blob server with a set delay: what Azure Blob Storage answers to listings and ranged reads, from a folder.
 
-    python -m benchmarks.data.range_server FOLDER [--delay 0.02] [--log REQUESTS]
+    python -m benchmarks.data.range_server FOLDER [--delay 0.02] [--log REQUESTS] [--processes N]
 
 Azurite hashes what it sends and is itself the bottleneck on ranges; this one sends from the page cache (sendfile). A
 folder's sub-folders are its containers. It prints its port, and appends a line for each read blob range to the log.
@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import socket
 from email.utils import formatdate
 from functools import cache
 from pathlib import Path
@@ -122,20 +123,28 @@ class RangeServer:
         )
 
 
-async def main() -> None:
+async def serve(arguments: argparse.Namespace, listening: socket.socket) -> None:
+    """Answer what comes in, without an end."""
+    server = RangeServer(arguments.folder, arguments.delay, arguments.log)
+    async with await asyncio.start_server(server.serve, sock=listening, limit=1 << 20) as running:
+        await running.serve_forever()
+
+
+def main() -> None:
     """Listen on a free loopback port and say which."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--delay", type=float, default=0.02, help="seconds before each answer")
     parser.add_argument("--log", type=Path)
+    parser.add_argument("--processes", type=int, default=1, help="that answer, sharing the port")
     arguments = parser.parse_args()
-    server = RangeServer(arguments.folder, arguments.delay, arguments.log)
-    listening = await asyncio.start_server(server.serve, HOST, 0, limit=1 << 20)
-    print(listening.sockets[0].getsockname()[1], flush=True)
-    async with listening:
-        await listening.serve_forever()
+    with socket.create_server((HOST, 0), backlog=1024) as listening:
+        forked = any(os.fork() == 0 for _ in range(arguments.processes - 1))
+        if not forked:
+            print(listening.getsockname()[1], flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(serve(arguments, listening))
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main())
+    main()

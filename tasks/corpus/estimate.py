@@ -1,6 +1,7 @@
 """How long preparing an arm takes, and what it needs, before there is an index: from sizes and measured rates.
 
-The rates are fitted to whole preparations of `python -m benchmarks.data peers` on two cores of an AMD EPYC virtual machine.
+The rates are fitted to whole preparations of `python -m benchmarks.data peers` on two cores of an AMD EPYC virtual machine, how
+they grow to two and to sixteen cores of a virtual machine each; what more cores do is extrapolated.
 """
 
 from dataclasses import asdict, dataclass
@@ -37,8 +38,11 @@ MEMORY_TO_DECODE = 115e6
 MEMORY_TO_ENCODE = 80e6
 """Of a worker, beside its bucket: order, page, compressor."""
 
-EFFICIENCY = 0.8
-"""Part of the cores and of the line that is in use on average."""
+LINE_EFFICIENCY = 0.8
+"""Part of the line that is in use on average."""
+
+CORE_EFFICIENCY, SCALING = 0.95, 0.75
+"""So many cores together do `CORE_EFFICIENCY * cores ** SCALING` times what is said of one above: they share memory and caches."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,18 @@ class Estimate:
         return self.index_seconds + self.text_seconds + self.shard_seconds
 
 
+def together(cores: int) -> float:
+    """How many times one core's rates so many cores reach."""
+    return CORE_EFFICIENCY * cores**SCALING
+
+
 def estimate(documents: int, raw_bytes: float, *, cores: int, gbit: float, share: float) -> dict[str, Any]:
     """What preparing `share` of a rated pool takes on one machine with `cores` cores and a line of `gbit` Gbit/s.
 
     All of the text column is read and decoded whatever the share, because the best documents lie in every row group;
     ordering and encoding is for the share alone. JSON-ready.
     """
-    line, used = gbit * 1e9 / 8 * EFFICIENCY, cores * EFFICIENCY
+    line, used = gbit * 1e9 / 8 * LINE_EFFICIENCY, together(cores)
     text, scores = raw_bytes * TEXT_PART, raw_bytes * SCORE_PART
     decoded = text * EXPANSION
     reading, decoding = text / line, decoded / DECODE_BYTES_PER_SECOND / used

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.corpus.estimate import DECODE_BYTES_PER_SECOND, ENCODE_BYTES_PER_SECOND
+from tasks.corpus.estimate import DECODE_BYTES_PER_SECOND, ENCODE_BYTES_PER_SECOND, together
 from tasks.corpus.index import Index
 from tasks.errors import InputError
 
@@ -92,7 +92,7 @@ def plan(
         requests=int(used.sum()),
         disk_bytes=_on_disk(text_bytes),
         disk_free=shutil.disk_usage(folder).free,
-        seconds=(decoded / DECODE_BYTES_PER_SECOND + text_bytes / ENCODE_BYTES_PER_SECOND) / cores,
+        seconds=(decoded / DECODE_BYTES_PER_SECOND + text_bytes / ENCODE_BYTES_PER_SECOND) / together(cores),
         reused=reused,
     )
 

@@ -40,6 +40,7 @@ def main() -> None:
     small = command("blobs", blobs.main, "thousands of small blobs under Prefect on SQLite")
     small.add_argument("--blobs", type=int, default=3_250)
     small.add_argument("--rows", type=int, default=40)
+    small.add_argument("--repeats", type=int, default=5, help="runs of each kind")
     command("estimate", projection.main, "248 GB and 52 M documents on 2, 16 and 64 cores")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers are ended on the way out

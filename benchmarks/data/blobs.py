@@ -1,7 +1,7 @@
 """Thousands of small blobs under a Prefect server on SQLite: what the orchestration costs, and whether the server answers.
 
-The same preparation runs as plain functions and as a flow, with one task for each batch of blobs, three times in turn, against a
-server of its own. Meanwhile the server's API is asked for its health every half second.
+The same preparation runs as plain functions and as a flow, with one task for each batch of blobs, several times in turn, against
+a server of its own. Meanwhile the server's API is asked for its health every half second.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
         upload(environment, raw)
         walls = {}
         answers: list[float] = []
-        for kind in ("plain", "flow") * 3:
+        for kind in ("plain", "flow") * arguments.repeats:
             asking = Asking(f"{environment['PREFECT_API_URL']}/health") if kind == "flow" else None
             command = [sys.executable, "-m", "benchmarks.data.blob_job", kind, "az://raw", str(work / "root")]
             out = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout

@@ -24,7 +24,8 @@ CLIENTS = 4
 
 @dataclass(frozen=True)
 class Measured:
-    """One run: seconds of wall and CPU, peak MiB of the process tree, MB and requests on the wire, MB written."""
+    """One run: seconds of wall and CPU, peak MiB of the process tree (what processes share is counted for each), MB and requests on
+    the wire, MB written."""
 
     wall: float
     cpu: float
@@ -102,8 +103,7 @@ def warm_memory(folder: Path) -> Iterator[Callable[[], None]]:
 def adopt_orphans() -> None:
     """Become the parent of what a peer leaves (Linux): a server of processes ends after it, and its CPU is counted then."""
     pr_set_child_subreaper = 36
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1)
+    ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1)
 
 
 def high_water(pid: int) -> int:

@@ -126,7 +126,7 @@ class RangeServer:
 async def serve(arguments: argparse.Namespace, listening: socket.socket) -> None:
     """Answer what comes in, without an end."""
     server = RangeServer(arguments.folder, arguments.delay, arguments.log)
-    async with await asyncio.start_server(server.serve, sock=listening, limit=1 << 20) as running:
+    async with await asyncio.start_server(server.serve, sock=listening, backlog=1024, limit=1 << 20) as running:
         await running.serve_forever()
 
 
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path)
     parser.add_argument("--processes", type=int, default=1, help="that answer, sharing the port")
     arguments = parser.parse_args()
-    with socket.create_server((HOST, 0), backlog=1024) as listening:
+    with socket.create_server((HOST, 0)) as listening:
         forked = any(os.fork() == 0 for _ in range(arguments.processes - 1))
         if not forked:
             print(listening.getsockname()[1], flush=True)

@@ -25,5 +25,5 @@ the flow gathers the shards.
 
 import os
 
-# NumPy's BLAS starts a thread for every core, which spin when this room never multiplies matrices: 2 s of CPU on 16 cores
+# NumPy's BLAS starts a thread for every core, which spin: 2 s of CPU on 16 cores, and nothing here multiplies large matrices
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

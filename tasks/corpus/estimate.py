@@ -1,7 +1,7 @@
 """How long preparing an arm takes, and what it needs, before there is an index: from sizes and measured rates.
 
-The rates are fitted to whole preparations of `python -m benchmarks.data peers` on two cores of an AMD EPYC virtual machine, how
-they grow to two and to sixteen cores of a virtual machine each; what more cores do is extrapolated.
+The rates are fitted to whole preparations of `python -m benchmarks.data peers` on two cores of an AMD EPYC virtual machine, their
+growth with the cores to these and to sixteen of an Intel Xeon one; what more cores do is extrapolated.
 """
 
 from dataclasses import asdict, dataclass

@@ -47,6 +47,9 @@ from tasks.store.blobs import Blob, Blobs, open_blobs
 FILES_IN_FLIGHT = 32
 """Of each the client reads up to ten ranges at once; they are small, so latency decides how fast they come."""
 
+SOON_BYTES = 8 << 30
+"""Blobs whose scores, a hundredth of them, this process has read before others would have begun."""
+
 ROW_GROUPS = ("file", "row_group", "rows", "start", "end", "text_bytes")
 UNKNOWN = -1
 
@@ -117,9 +120,10 @@ def build(
             counters[name] += counted[name]
         progress("index", finished, len(blobs), counters)
 
+    soon = len(todo) <= BATCH and sum(blob.size for _, blob in todo) < SOON_BYTES
     jobs = [
         IndexJob(pool, url, tuple(batch), scratch, workers.threads)
-        for batch in workers.batches(todo, lambda item: of_batch(item[1].size), least=BATCH)
+        for batch in workers.batches(todo, lambda item: of_batch(item[1].size), soon)
     ]
     for _ in workers.run(index_blobs, jobs, tick):
         pass

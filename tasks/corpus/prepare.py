@@ -96,6 +96,7 @@ def build_index(
     mapper = mapper or local_workers(workers)
 
     def make(work: Work) -> None:
+        mapper.get_ready()
         scratch = Scratch.open(root, f"pools/{handle.pool_id}/.index", shared=mapper.shared)
         near = handle.at_hand(root)
         with released():
@@ -175,7 +176,6 @@ def build_arms(
         raise InputError("No arm is given: name at least one.")
     handle = open_pool(root, pool)
     mapper = mapper or local_workers(workers)
-    mapper.get_ready()
     held = build_holdout(root, handle, workers=workers, progress=progress)
     text_names = {arm: f"arms/{names.arm_id(arm, handle.pool_id)}/text" for arm in arms}
     with ExitStack() as stack:
@@ -218,6 +218,7 @@ def _scatter(
     root: Root, handle: PoolHandle, arms: Sequence[Arm], held: Artifact, mapper: Workers, progress: Progress
 ) -> dict[Arm, Callable[[Work], None]]:
     """Read the text once for all `arms`; what remains to be done for each is returned."""
+    mapper.get_ready()
     handle = handle.at_hand(root)
     opened = _open_index(handle, build_index(root, handle))
     taken = Holdout(held, opened)

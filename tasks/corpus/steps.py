@@ -43,7 +43,8 @@ def batch(
     """One job of a preparation; `here`: on this machine, whose processes are kept for the next one."""
     machine = local_workers()
     if here and machine.processes > 1:
-        return processes(machine.processes).submit(counted, function, sealed.job).result()
+        with processes(machine.processes) as pool:
+            return pool.submit(counted, function, sealed.job).result()
     return counted(function, sealed.job)
 
 
@@ -64,9 +65,9 @@ class PrefectWorkers(Workers):
     def processes(self) -> int:
         return 1 if self.shared else super().processes
 
-    def batches(self, items: Sequence[Any], units: Callable[[Any], float], least: int = 1) -> list[list[Any]]:
+    def batches(self, items: Sequence[Any], units: Callable[[Any], float], soon: bool = False) -> list[list[Any]]:
         """Jobs of at most 64 blobs or shards, or some 600 small blobs: one Prefect task each."""
-        return cut(items, units, BATCH)
+        return super().batches(items, units) if self.processes > 1 and not soon else cut(items, units, BATCH)
 
     def run(self, function: Callable, jobs: Sequence[Any], tick: Tick) -> Iterator[Any]:
         """`function(job, tick)` for each job: on this machine as many at a time as it has processes, elsewhere all."""

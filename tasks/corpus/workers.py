@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import forkserver
@@ -61,19 +62,17 @@ class Workers:
         """Let the processes' server start beside what comes before it is needed."""
         if self.processes > 1:
             _context()
-            forkserver.ensure_running()
 
-    def batches(self, items: Sequence[Any], units: Callable[[Any], float], least: int = 1) -> list[list[Any]]:
-        """The items cut into jobs, in order: one for this process alone, up to `JOBS` for each of several.
+    def batches(self, items: Sequence[Any], units: Callable[[Any], float], soon: bool = False) -> list[list[Any]]:
+        """The items cut into jobs, in order: one for this process alone or for what is `soon` done, else some for each process.
 
-        `units` says how many blobs or shards an item counts for; a job is `BATCH` of them at most, or one item, and not less
-        than `least` units if there are as many.
+        `units` says how many blobs or shards an item counts for; a job is `BATCH` of them at most, or one item.
         """
-        if self.processes == 1:
+        if self.processes == 1 or soon:
             return [list(items)] if items else []
         total = sum(map(units, items))
-        jobs = min(JOBS, max(1, int(total / (self.processes * self.threads * DEPTH))))
-        return cut(items, units, max(1, least, min(BATCH, math.ceil(total / (self.processes * jobs)))))
+        each = min(JOBS, max(1, int(total / (self.processes * self.threads * DEPTH))))
+        return cut(items, units, max(1, min(BATCH, math.ceil(total / (self.processes * each)))))
 
     def run(self, function: Callable[[Job, Tick], Result], jobs: Sequence[Job], tick: Tick) -> Iterator[Result]:
         """`function(job, tick)` for each job, results as they come."""
@@ -81,20 +80,18 @@ class Workers:
             for job in jobs:
                 yield function(job, tick)
             return
-        pool = processes(self.processes)
-        futures = [pool.submit(counted, function, job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                result, ticks = future.result()
-                for counters in ticks:
-                    tick(counters)
-                yield result
-        except BaseException as error:
-            for future in futures:
-                future.cancel()
-            if isinstance(error, BrokenProcessPool):
-                processes.cache_clear()
-            raise
+        with processes(self.processes) as pool:
+            futures = [pool.submit(counted, function, job) for job in jobs]
+            try:
+                for future in as_completed(futures):
+                    result, ticks = future.result()
+                    for counters in ticks:
+                        tick(counters)
+                    yield result
+            except BaseException:
+                for future in futures:
+                    future.cancel()
+                raise
 
 
 def of_batch(size: int) -> float:
@@ -115,24 +112,55 @@ def cut(items: Sequence[Any], units: Callable[[Any], float], size: int) -> list[
     return jobs
 
 
-@cache
-def processes(count: int) -> ProcessPoolExecutor:
-    """Processes that stay for the next stage, and end with this one however it ends."""
-    return ProcessPoolExecutor(count, mp_context=_context(), initializer=_end_with_parent)
+@contextmanager
+def processes(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that stay for the next stage, with the environment of their first, and end with this one however it ends.
+
+    Where one of them was killed the others are of no use: then the next stage has new ones.
+    """
+    with _starting:
+        pool = _pools.get(count)
+        if pool is None:
+            given = (dict(os.environ),)
+            pool = _pools[count] = ProcessPoolExecutor(count, _context(), initializer=_begin, initargs=given)
+    try:
+        yield pool
+    except BrokenProcessPool:
+        with _starting:
+            if _pools.get(count) is pool:
+                del _pools[count]
+        raise
+
+
+_pools: dict[int, ProcessPoolExecutor] = {}
+_starting = threading.Lock()
 
 
 @cache
 def _context() -> BaseContext:
-    """Processes are forks of a server that has imported this room and has no threads: a fork of this process would inherit the
+    """Processes are forks of a server that has imported this room and does nothing else: a fork of this process would inherit the
     locks of the store's client, and a fresh interpreter for each imports everything, for as long as a small stage takes."""
     context = multiprocessing.get_context("forkserver")
     # what a child imports again to know this process's functions is mostly Prefect, where that is what runs here
     context.set_forkserver_preload(["tasks.corpus.index", "tasks.corpus.emit", *({"prefect"} & sys.modules.keys())])
+    # without it the server would import another checkout that happens to be the current folder
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
     return context
 
 
-def _end_with_parent() -> None:
-    """A killed preparation leaves no process behind, which would go on holding memory, and writing beside the next attempt."""
+def _begin(environment: dict[str, str]) -> None:
+    """Take the environment of the process that asked, and end with it: a killed preparation leaves no process behind, which
+    would go on holding memory, and writing beside the next attempt."""
+    os.environ.clear()
+    os.environ.update(environment)
 
     def watch() -> None:
         multiprocessing.parent_process().join()

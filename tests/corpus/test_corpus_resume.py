@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import random
 import signal
@@ -28,6 +29,14 @@ from tasks.corpus.prepare import build_arms, build_sample
 from tasks.store.root import Root
 from tests_resume_arms import ARMS, pool
 build_arms(Root(sys.argv[1]), pool(), ARMS, workers=2)
+"""
+WITH_WORKERS = """
+import json, sys
+from tasks.corpus.prepare import build_arms
+from tasks.spec import Arm, Pool
+from tasks.store.root import Root
+pool, *arms = json.loads(sys.argv[3])
+build_arms(Root(sys.argv[1]), Pool(**pool), [Arm(**arm) for arm in arms], workers=int(sys.argv[2]))
 """
 SHARED = """
 from tasks.spec import Arm, Pool
@@ -113,7 +122,11 @@ def test_the_bytes_do_not_depend_on_workers_or_batches(tmp_path: Path) -> None:
     results = []
     for workers in (1, 2, 5):  # 5: two processes
         root = Root(tmp_path / f"root{workers}")
-        build_arms(root, pool, ARMS, workers=workers)
+        given = json.dumps([pool.model_dump(mode="json"), *(arm.model_dump(mode="json") for arm in ARMS)])
+        # in a process of its own: the server of processes, once started, would be that of all tests that follow in this one
+        subprocess.run(
+            [sys.executable, "-c", WITH_WORKERS, str(root.folder), str(workers), given], check=True, timeout=120
+        )
         results.append(hashes(root.folder))
     assert results[0] == results[1] == results[2]
 

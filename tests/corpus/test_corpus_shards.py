@@ -20,6 +20,7 @@ from tasks.errors import InputError
 from tasks.spec import Arm, Pool
 from tasks.store.artifact import sha256_file
 from tasks.store.root import Root
+from tests.corpus.corpora import write_corpus
 
 
 @given(st.integers(8, 100_000))
@@ -51,6 +52,17 @@ def test_fourteen_thousand_documents_are_sixteen_row_groups_of_875(tmp_path: Pat
     assert (column.compression, column.statistics, column.has_dictionary_page) == ("ZSTD", None, False)
     assert file.schema_arrow == pa.schema([("text", pa.string())])
     assert file.read().column("text").to_pylist() == [f"text {i} é" for i in order]
+
+
+def test_the_holdouts_shard_is_written_from_a_few_texts_at_a_time_as_from_all(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "raw", files=3, rows=3000, row_group=500)
+    pool = Pool(source=(tmp_path / "raw").as_uri(), holdout_documents=2500, holdout_fraction=0.5)
+    file = pq.ParquetFile(build_holdout(Root(tmp_path / "root"), pool).path / "documents.parquet")
+    assert file.num_row_groups == 3  # of 1,024 documents; the shard's are smaller and lie across their ends
+    texts = Views.of(file.read().column("text").cast(pa.large_string()).combine_chunks())
+    write_texts(tmp_path / "at_once.parquet", ordered_groups(texts, np.arange(len(texts))))
+    (arm,) = build_arms(Root(tmp_path / "root"), pool, [Arm()])
+    assert max(arm.path.glob("shard_*.parquet")).read_bytes() == (tmp_path / "at_once.parquet").read_bytes()
 
 
 def test_the_holdout_is_the_last_shard_of_every_arm(corpus: Path, tmp_path: Path) -> None:

@@ -1,23 +1,37 @@
 """Who does the work: jobs for threads and processes, and what becomes of processes whose parent is killed."""
 
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
+from tasks.corpus import workers
 from tasks.corpus.workers import BATCH, Workers
 
 HOLDER = """
 import os, time
 from tasks.corpus.workers import processes
-pool = processes(2)
-print(pool.submit(os.getpid).result(), flush=True)
-pool.submit(time.sleep, 60)
-time.sleep(60)
+with processes(2) as pool:
+    pool.submit(time.sleep, 60)
+    print(pool.submit(os.getpid).result(), flush=True)
+    time.sleep(60)
 """
 """A process that has another one work for it."""
+
+PLACES = """
+import os
+from tasks.corpus import workers
+if __name__ == "__main__":
+    workers.Workers(8).get_ready()
+    os.environ["COLOUR"] = "green"
+    with workers.processes(2) as pool:
+        there = pool.submit(eval, "__import__('tasks.corpus.workers').corpus.workers.__file__").result()
+        print(workers.__file__, there, pool.submit(os.getenv, "COLOUR").result())
+"""
 
 
 def gone(pid: int) -> bool:
@@ -47,18 +61,47 @@ def test_a_killed_preparation_leaves_no_process_behind() -> None:
 
 @pytest.mark.parametrize(("cores", "items"), [(2, 100), (8, 3), (16, 48), (16, 54), (16, 3250), (64, 3250)])
 def test_jobs_hold_all_items_in_order_and_each_process_gets_as_many(cores: int, items: int) -> None:
-    workers = Workers(cores)
-    jobs = workers.batches(range(items), lambda item: 1)
+    given = Workers(cores)
+    jobs = given.batches(range(items), lambda item: 1)
     assert [item for job in jobs for item in job] == list(range(items))
-    if workers.processes == 1:
+    if given.processes == 1:
         assert len(jobs) == 1
         return
     assert max(map(len, jobs)) <= BATCH
-    rounds = -(-len(jobs) // workers.processes)
-    assert rounds * max(map(len, jobs)) <= 1.1 * items / workers.processes + 1  # the most that one process does
+    rounds = -(-len(jobs) // given.processes)
+    assert rounds * max(map(len, jobs)) <= 1.1 * items / given.processes + 1  # the most that one process does
 
 
 def test_what_is_soon_done_is_one_job() -> None:
-    assert len(Workers(16).batches(range(48), lambda item: 1, least=BATCH)) == 1
-    assert len(Workers(16).batches(range(480), lambda item: 0.1, least=BATCH)) == 1
-    assert len(Workers(16).batches(range(3250), lambda item: 1, least=BATCH)) == -(-3250 // BATCH)
+    assert Workers(16).batches(range(480), lambda item: 1, soon=True) == [list(range(480))]
+
+
+def test_processes_run_this_checkout_and_know_the_environment_of_their_first(tmp_path: Path) -> None:
+    other = tmp_path / "other" / "tasks" / "corpus"
+    other.mkdir(parents=True)
+    for folder in (other.parent, other):
+        (folder / "__init__.py").write_text("raise SystemExit('another checkout')")
+    job = tmp_path / "job.py"
+    job.write_text(PLACES)
+    environment = {**os.environ, "COLOUR": "blue"}
+    run = subprocess.run(
+        [sys.executable, job], cwd=tmp_path / "other", env=environment, capture_output=True, text=True, check=True
+    )
+    here, there, colour = run.stdout.split()
+    assert here == there == workers.__file__
+    assert colour == "green"
+
+
+def test_after_a_killed_worker_the_next_stage_has_new_ones() -> None:
+    code = """
+from concurrent.futures.process import BrokenProcessPool
+from tasks.corpus.workers import processes
+import os
+try:
+    with processes(1) as pool:
+        pool.submit(os._exit, 9).result()
+except BrokenProcessPool:
+    with processes(1) as pool:
+        print(pool.submit(abs, -7).result())
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "7\n"

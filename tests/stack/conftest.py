@@ -77,7 +77,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, said: list[str], taken: int)
         assert processes.members(mark) == []
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(stack: Stack) -> Iterator[SyncPrefectClient]:
     """A client of the stack's server."""
     with temporary_settings({PREFECT_API_URL: stack.api}), get_client(sync_client=True) as found:
@@ -87,12 +87,17 @@ def client(stack: Stack) -> Iterator[SyncPrefectClient]:
 @pytest.fixture
 def parameters(stack: Stack, tmp_path: Path) -> dict[str, Any]:
     """Parameters of an experiment on the sample, small enough for a test, with a root of their own."""
+    return parameters_with(stack, tmp_path / "root")
+
+
+def parameters_with(stack: Stack, root: Path) -> dict[str, Any]:
+    """The same with a given root."""
     return {
         "arm": ARM,
         "data": {**DATA, "source": stack.sample},
         "train": TRAIN,
         "seed": 1,
-        "root": str(tmp_path / "root"),
+        "root": str(root),
     }
 
 

@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from playwright.sync_api import sync_playwright
+from prefect.client.schemas.objects import FlowRun
 
 from tasks.spec import Arm, Pool, Training
 from tasks.store.root import Root
-from tests.stack.conftest import artifacts_of, children, run_deployment, runs_of
+from tests.stack.conftest import artifacts_of, children, parameters_with, run_deployment, runs_of
 
 pytestmark = pytest.mark.stack
 
@@ -23,16 +26,27 @@ def artifacts(client, run):
     return {f"{one.key.split('-')[0]} {one.type}": one for one in artifacts_of(client, run)}
 
 
+@dataclass(frozen=True)
+class Finished:
+    """An experiment that ran: its parameters, its flow run, and the row of its table of scores."""
+
+    parameters: dict[str, Any]
+    run: FlowRun
+    scores: dict[str, Any]
+
+
 @pytest.fixture(scope="module")
-def finished():
-    """What the first test leaves for those that build on its run: parameters, name and score."""
-    return {}
-
-
-def test_it_runs_from_the_command_line_on_blobs(stack, client, parameters, finished):
-    run = run_top16(stack, client, parameters)
+def finished(stack, client, tmp_path_factory):
+    """The run that these tests look at and build on."""
+    given = parameters_with(stack, tmp_path_factory.mktemp("experiment") / "root")
+    run = run_top16(stack, client, given)
     assert run.state.is_completed()
-    below = children(client, run)
+    (scores,) = json.loads(artifacts(client, run)["scores table"].data)
+    return Finished(given, run, scores)
+
+
+def test_it_runs_from_the_command_line_on_blobs(client, finished):
+    below = children(client, finished.run)
     assert set(below) == {"prepare", "train"}
     assert all(child.state.is_completed() for child in below.values())
     assert {name: child.work_pool_name for name, child in below.items()} == {"prepare": "cpu", "train": "gpu"}
@@ -40,19 +54,16 @@ def test_it_runs_from_the_command_line_on_blobs(stack, client, parameters, finis
     for word in ("Documents taken", "steps", "hours a run", "cost", "Score quantiles"):
         assert word.lower() in before.lower()
     assert any(kind.endswith("progress") for kind in artifacts(client, below["train"]))
-    shown = artifacts(client, run)
-    assert "data:image/svg+xml" in shown["loss markdown"].data
-    (scores,) = json.loads(shown["scores table"].data)
-    assert scores["bits per byte"] > 0
-    assert {"decile 1", "decile 10"} <= set(scores)
-    finished.update(parameters=parameters, run=scores["run"], bpb=scores["bits per byte"])
+    assert "data:image/svg+xml" in artifacts(client, finished.run)["loss markdown"].data
+    assert finished.scores["bits per byte"] > 0
+    assert {"decile 1", "decile 10"} <= set(finished.scores)
 
 
 def test_a_second_run_reuses_what_is_complete(stack, client, finished):
-    run = run_top16(stack, client, finished["parameters"])
+    run = run_top16(stack, client, finished.parameters)
     assert children(client, run) == {}
     (scores,) = json.loads(artifacts(client, run)["scores table"].data)
-    assert (scores["run"], scores["bits per byte"]) == (finished["run"], finished["bpb"])
+    assert (scores["run"], scores["bits per byte"]) == (finished.scores["run"], finished.scores["bits per byte"])
 
 
 @pytest.mark.slow
@@ -60,9 +71,9 @@ def test_a_folder_gives_the_same_rows_as_blobs(stack, client, parameters, finish
     given = {**parameters, "data": {**parameters["data"], "source": (stack.home / "sample" / "python-docs").as_uri()}}
     run = run_top16(stack, client, given)
     (scores,) = json.loads(artifacts(client, run)["scores table"].data)
-    assert scores["bits per byte"] == finished["bpb"]
+    assert scores["bits per byte"] == finished.scores["bits per byte"]
     rows = []
-    for one in (finished["parameters"], given):
+    for one in (finished.parameters, given):
         root = Root(one["root"])
         (packed,) = (name for name in root.names("arms") if "/packed/" in name)
         rows.append((root.path(packed) / "rows.bin").read_bytes())

@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from multiprocessing.context import BaseContext
 from typing import Any, ClassVar, TypeVar
 
@@ -123,6 +123,8 @@ def processes(count: int) -> Iterator[ProcessPoolExecutor]:
         if pool is None:
             given = (dict(os.environ),)
             pool = _pools[count] = ProcessPoolExecutor(count, _context(), initializer=_begin, initargs=given)
+            # or this process, where multiprocessing started it, would wait at its end for processes that wait for jobs
+            util.Finalize(None, pool.shutdown, exitpriority=100)
     try:
         yield pool
     except BrokenProcessPool:

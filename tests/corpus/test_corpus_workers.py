@@ -105,3 +105,19 @@ except BrokenProcessPool:
         print(pool.submit(abs, -7).result())
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "7\n"
+
+
+def test_a_process_of_multiprocessing_ends_although_it_had_processes() -> None:
+    code = """
+import multiprocessing
+from tasks.corpus.workers import processes
+def work():
+    with processes(2) as pool:
+        print(pool.submit(abs, -7).result(), flush=True)
+if __name__ == "__main__":
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join()
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert run.stdout == "7\n"

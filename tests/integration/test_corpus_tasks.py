@@ -33,8 +33,10 @@ ARMS = [
 @pytest.fixture(scope="module", autouse=True)
 def server() -> Iterator[None]:
     # Here, not above: it imports the whole server, which costs seconds where these tests are only collected.
+    from prefect.events.worker import EventsWorker
     from prefect.testing.utilities import prefect_test_harness
 
+    EventsWorker.drain_all(timeout=20)  # one of earlier tests in this process would go on sending to their server
     with prefect_test_harness(server_startup_timeout=120):
         yield
 

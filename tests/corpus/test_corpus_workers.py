@@ -30,7 +30,7 @@ if __name__ == "__main__":
     os.environ["COLOUR"] = "green"
     with workers.processes(2) as pool:
         there = pool.submit(eval, "__import__('tasks.corpus.workers').corpus.workers.__file__").result()
-        print(workers.__file__, there, pool.submit(os.getenv, "COLOUR").result())
+        print(workers.__file__, there, pool.submit(os.getenv, "COLOUR").result(), sep="\\n")
 """
 
 
@@ -87,7 +87,7 @@ def test_processes_run_this_checkout_and_know_the_environment_of_their_first(tmp
     run = subprocess.run(
         [sys.executable, job], cwd=tmp_path / "other", env=environment, capture_output=True, text=True, check=True
     )
-    here, there, colour = run.stdout.split()
+    here, there, colour = run.stdout.splitlines()
     assert here == there == workers.__file__
     assert colour == "green"
 

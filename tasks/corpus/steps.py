@@ -1,4 +1,4 @@
-"""The tasks of this room. Reading and writing text goes in batches of about 64 blobs (more if small), one Prefect task each.
+"""The tasks of this room. Reading and writing text goes in batches of up to 64 blobs (more if small), one Prefect task each.
 
 A task for every blob would be thousands of runs for the server to write down; inside of a batch blobs are retried one by
 one. The batches run on whatever task runner the flow has: threads of its process, or, with prefect-dask's
@@ -66,7 +66,7 @@ class PrefectWorkers(Workers):
         return 1 if self.shared else super().processes
 
     def batches(self, items: Sequence[Any], units: Callable[[Any], float], soon: bool = False) -> list[list[Any]]:
-        """Jobs of at most 64 blobs or shards, or some 600 small blobs: one Prefect task each."""
+        """Jobs of at most 64 blobs or shards, or some 600 small blobs, fewer where processes share them: one Prefect task each."""
         return super().batches(items, units) if self.processes > 1 and not soon else cut(items, units, BATCH)
 
     def run(self, function: Callable, jobs: Sequence[Any], tick: Tick) -> Iterator[Any]:

@@ -112,6 +112,10 @@ def cut(items: Sequence[Any], units: Callable[[Any], float], size: int) -> list[
     return jobs
 
 
+_pools: dict[int, ProcessPoolExecutor] = {}
+_starting = threading.Lock()
+
+
 @contextmanager
 def processes(count: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that stay for the next stage, with the environment of their first, and end with this one however it ends.
@@ -132,10 +136,6 @@ def processes(count: int) -> Iterator[ProcessPoolExecutor]:
             if _pools.get(count) is pool:
                 del _pools[count]
         raise
-
-
-_pools: dict[int, ProcessPoolExecutor] = {}
-_starting = threading.Lock()
 
 
 @cache

@@ -91,7 +91,7 @@ def parameters(stack: Stack, tmp_path: Path) -> dict[str, Any]:
 
 
 def parameters_with(stack: Stack, root: Path) -> dict[str, Any]:
-    """The same with a given root."""
+    """Parameters of an experiment on the sample, small enough for a test, with the given root."""
     return {
         "arm": ARM,
         "data": {**DATA, "source": stack.sample},

@@ -8,7 +8,6 @@ is part of the least time here, as it runs on the same cores.
 import argparse
 import os
 import shutil
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,11 +35,8 @@ SHARD = 14_000
 NUMBERS = [*COLUMNS, "token_count"]
 """What the index reads of each document."""
 
-TEXT_BYTES = 256 << 20
-"""Room for the text of a file."""
-
-LOCAL = threading.local()
-"""Memory of each thread, which is used again."""
+MEMORY = Memory()
+"""For the text of a file, used again."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -120,10 +116,11 @@ def steps(path: Path, out: Path) -> dict[str, float]:
         yield
         spent[name] = spent.get(name, 0.0) + time.thread_time() - began
 
-    memory = LOCAL.__dict__.setdefault("memory", Memory())
-    memory.reset(TEXT_BYTES)
     data = path.read_bytes()
     footer = pq.read_metadata(pa.BufferReader(data))
+    MEMORY.reset(
+        sum(footer.row_group(group).column(0).total_uncompressed_size for group in range(footer.num_row_groups))
+    )
     pages = []
     for group in range(footer.num_row_groups):
         column = footer.row_group(group).column(0)
@@ -132,7 +129,7 @@ def steps(path: Path, out: Path) -> dict[str, float]:
         with timed("decode"):
             rows = footer.row_group(group).num_rows
             whole = Chunk(chunk, column.compression, rows, True, column.total_uncompressed_size)
-            pages.append(read_chunk(whole, memory))
+            pages.append(read_chunk(whole, MEMORY))
     with timed("decode"):
         texts = Views.concat(pages)
     with timed("order"):

@@ -27,3 +27,7 @@ import os
 
 # NumPy's BLAS starts a thread for every core, which spin: 2 s of CPU on 16 cores, and nothing here multiplies large matrices
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from tasks.corpus.heap import limit_arenas  # behind that line, as it imports NumPy
+
+limit_arenas()

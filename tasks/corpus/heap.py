@@ -1,11 +1,27 @@
-"""Memory that a finished stage no longer needs, given back before the next stage takes its own."""
+"""Memory that is no longer needed, given back before others take their own."""
 
 import ctypes
+import mmap
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import pyarrow as pa
+
+ARENAS = 4
+M_ARENA_MAX = -8
+
+
+def limit_arenas() -> None:
+    """Let the threads of this process share `ARENAS` heaps, unless MALLOC_ARENA_MAX says otherwise.
+
+    glibc has up to eight for each core and keeps in each what was freed there. The threads of the network and of the stages are
+    dozens, and what they ask for is large or rare: a few heaps are as fast.
+    """
+    if "MALLOC_ARENA_MAX" not in os.environ and (limit := _of_glibc("mallopt")) is not None:
+        limit(M_ARENA_MAX, ARENAS)
 
 
 @contextmanager
@@ -19,6 +35,19 @@ def released() -> Iterator[None]:
         yield
     finally:
         pa.default_memory_pool().release_unused()
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-        if trim is not None:  # glibc's, for what NumPy and the store's client had
-            trim(0)
+        trim()
+
+
+def trim() -> None:
+    """Give back what NumPy and the store's client freed: buffers of ever other sizes leave gaps that nothing else fits into."""
+    if (give_back := _of_glibc("malloc_trim")) is not None:
+        give_back(0)
+
+
+def unmapped(column: np.memmap) -> None:
+    """Give back the pages of a mapped column; whoever reads it again has them from the kernel's cache."""
+    column.base.madvise(mmap.MADV_DONTNEED)
+
+
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from tasks.corpus.fetch import fetch_ahead
 from tasks.corpus.index import Index
-from tasks.corpus.parquet import BadFile, Parts, Range, chunk_range, parse_footer, text_column, top_level
+from tasks.corpus.pages import Memory
+from tasks.corpus.parquet import BadFile, Parts, Range, chunk_range, text_column, top_level
 from tasks.corpus.plan import quantiles
 from tasks.corpus.selection import random_bits
 from tasks.corpus.shards import RANKS, row_groups
@@ -125,6 +126,7 @@ def _write_documents(work: Work, documents: pa.Table) -> None:
 def _read(pool: Pool, source: Blobs, index: Index, blocks: np.ndarray, threads: int) -> list[pa.Table]:
     """The documents of each block, in the order of `blocks`; a row group with several blocks is read once."""
     footers = index.footers(sorted({int(index.file[group]) for group in blocks[:, 0]}))
+    memory = Memory()
     wanted: dict[int, list[int]] = {}
     for number, group in enumerate(blocks[:, 0].tolist()):
         wanted.setdefault(group, []).append(number)
@@ -140,7 +142,7 @@ def _read(pool: Pool, source: Blobs, index: Index, blocks: np.ndarray, threads: 
     def handle(item: tuple, parts: Parts) -> dict[int, pa.Table]:
         reading, group, numbers, dump = item
         try:
-            texts = reading.texts(parts, pool.text_column)
+            texts = reading.texts(parts, pool.text_column, memory)
             dumps = reading.table(parts, [DUMP]).column(DUMP) if dump else None
             return {number: block(reading, group, texts, dumps, *blocks[number, 1:].tolist()) for number in numbers}
         except BadFile as error:
@@ -174,7 +176,7 @@ def _read(pool: Pool, source: Blobs, index: Index, blocks: np.ndarray, threads: 
 
 def _dump_range(reading: Reading) -> Range | None:
     """Where the column `dump` of the first row group lies, in a file that has one and lies in no folder."""
-    name, footer = reading.blob.name, parse_footer(reading.blob.name, reading.footer)
+    name, footer = reading.blob.name, reading.metadata()
     if "/" in name or DUMP not in top_level(footer):
         return None
     try:

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from tasks.corpus.column import Column
 from tasks.corpus.fetch import read_parts
+from tasks.corpus.heap import unmapped
 from tasks.corpus.parquet import (
     BadFile,
     Parts,
@@ -31,6 +32,7 @@ from tasks.corpus.parquet import (
     column_index,
     decode,
     number_column,
+    pack_footer,
     read_footer,
     text_column,
     top_level,
@@ -173,10 +175,11 @@ def _name(number: int) -> str:
 
 @dataclass(frozen=True)
 class _Fetched:
-    """What was read of one blob: its footer, its row groups (as in ROW_GROUPS, without the file), the columns of numbers,
-    those of them that are scores with their weights, and the ranges that hold them."""
+    """What was read of one blob: its footer, parsed and as it lies there, its row groups (as in ROW_GROUPS, without the file), the
+    columns of numbers, those of them that are scores with their weights, and the ranges that hold them."""
 
-    footer: bytes
+    footer: pq.FileMetaData
+    footer_bytes: bytes
     groups: list[tuple[int, ...]]
     numbers: Sequence[str]
     weights: dict[str, float]
@@ -215,7 +218,7 @@ def _fetch(source: Blobs, blob: Blob, pool: Pool) -> _Fetched:
     parts = [end, *fetch(coalesce(r for r in ranges if r.start < end[0]))]
     if sum(rows for _, rows, *_ in groups) != footer.num_rows:
         raise BadFile(blob.name, f"is damaged (its row groups do not add up to {footer.num_rows:,} rows)")
-    return _Fetched(footer_bytes, groups, list(numbers), weights, parts, requests)
+    return _Fetched(footer, footer_bytes, groups, list(numbers), weights, parts, requests)
 
 
 def _decode(blob: Blob, fetched: _Fetched, pool: Pool) -> _Entry:
@@ -232,7 +235,7 @@ def _decode(blob: Blob, fetched: _Fetched, pool: Pool) -> _Entry:
         known = (column >= 0) & (column < 2**31)
         tokens[known] = column[known].astype(np.int32)
     return _Entry(
-        footer=fetched.footer,
+        footer=fetched.footer_bytes,
         groups=np.array(fetched.groups, np.int64),
         scores=scores,
         tokens=tokens,
@@ -366,6 +369,12 @@ class Index:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def rest(self) -> None:
+        """Give back the memory of scores and tokens until they are needed again."""
+        for column in (self.scores, self.tokens):
+            if column is not None:
+                unmapped(column)
+
     def place(self, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """File numbers and rows within the file of documents."""
         file = np.searchsorted(self.first, documents, side="right") - 1
@@ -384,7 +393,7 @@ class Index:
         )
 
     def footers(self, files: Sequence[int]) -> dict[int, bytes]:
-        """The stored footers of some files."""
+        """The footers of some files, packed."""
         reader = pq.ParquetFile(self.folder / "files.parquet")
         wanted: dict[int, list[int]] = {}
         for number in files:
@@ -392,5 +401,5 @@ class Index:
         footers = {}
         for group, numbers in wanted.items():
             column = reader.read_row_group(group, columns=["footer"]).column("footer")
-            footers.update((number, column[number % 64].as_py()) for number in numbers)
+            footers.update((number, pack_footer(column[number % 64].as_py())) for number in numbers)
         return footers

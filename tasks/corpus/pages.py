@@ -6,6 +6,7 @@ RLE_DICTIONARY, not compressed or by Snappy or Zstandard; whatever else there ma
 """
 
 import struct
+import threading
 from dataclasses import dataclass
 
 import cramjam
@@ -22,16 +23,20 @@ CODECS = ("UNCOMPRESSED", "SNAPPY", "ZSTD")
 DECODING = (pa.ArrowException, cramjam.DecompressionError)
 
 
-class Memory:
-    """What Snappy's pages are decompressed into, by one thread, again and again: the first touch of fresh memory costs as much as
-    the work. (By cramjam, as pyarrow decompresses into memory of its own only.)"""
+MEMORY_BYTES = 80 << 20
+"""What a thread keeps at most, as a footer may claim anything."""
+
+
+class Memory(threading.local):
+    """What Snappy's pages are decompressed into, again and again, for each thread its own: the first touch of fresh memory costs as
+    much as the work. (By cramjam, as pyarrow decompresses into memory of its own only.)"""
 
     def __init__(self) -> None:
         self._data, self._used = np.empty(0, np.uint8), 0
 
     def reset(self, size: int) -> None:
-        """Have room for `size` bytes; what was taken before is going to be overwritten."""
-        if len(self._data) < size:
+        """Have room for `size` bytes, or `MEMORY_BYTES`; what was taken before is going to be overwritten."""
+        if len(self._data) < (size := min(size, MEMORY_BYTES)):
             self._data = np.empty(size + size // 8, np.uint8)
         self._used = 0
 

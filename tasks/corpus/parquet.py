@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import cramjam
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -109,7 +110,17 @@ def read_footer(
     return parse_footer(name, footer), footer, (start, tail)
 
 
+def pack_footer(tail: bytes) -> bytes:
+    """The last bytes of a file for those who hold them of thousands of files: a third of them."""
+    return bytes(cramjam.zstd.compress(tail, 1))
+
+
 @lru_cache(maxsize=16)  # the pieces of a file follow one another
+def parse_packed(name: str, packed: bytes) -> pq.FileMetaData:
+    """The metadata of a file from what `pack_footer` made. Raises BadFile."""
+    return parse_footer(name, bytes(cramjam.zstd.decompress(packed)))
+
+
 def parse_footer(name: str, tail: bytes) -> pq.FileMetaData:
     """The metadata of a file from its last bytes, the whole footer among them. Raises BadFile."""
     try:
@@ -180,20 +191,19 @@ def coalesce(ranges: Iterable[Range], gap: int = GAP) -> list[Range]:
 def decode(
     name: str,
     size: int,
-    footer: bytes,
+    footer: pq.FileMetaData,
     parts: Parts,
     row_groups: Sequence[int],
     columns: Sequence[str],
 ) -> pa.Table:
     """The columns of some row groups, one after another, from fetched ranges (offset, bytes). Raises BadFile."""
-    # given the metadata, the reader does not ask for the end of the file again, of which only the footer is kept
-    metadata = parse_footer(name, footer)
     file = RangeFile(name, size, parts)
     try:
         # the cast to a Python file is explicit: pyarrow would take a RawIOBase for one that it may buffer
-        reader = pq.ParquetFile(pa.PythonFile(file, mode="r"), metadata=metadata, pre_buffer=False)
+        # and the reader, given the footer, does not ask for the end of the file again
+        reader = pq.ParquetFile(pa.PythonFile(file, mode="r"), metadata=footer, pre_buffer=False)
         table = reader.read_row_groups(list(row_groups), columns=list(columns), use_threads=False)
-        expected = sum(metadata.row_group(g).num_rows for g in row_groups)
+        expected = sum(footer.row_group(g).num_rows for g in row_groups)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadFile(
             name, f"is damaged (row groups {min(row_groups)}-{max(row_groups)}: {first_line(error)})"

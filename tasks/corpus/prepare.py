@@ -227,13 +227,15 @@ def _scatter(
         orders = {arm: _select(handle, arm, opened, taken) for arm in arms}
         for arm, order in orders.items():
             check_disk(names.arm_id(arm, handle.pool_id), disk_bytes(opened, order), root.folder)
+        spaces = {
+            arm: Scratch.open(root, f"arms/{names.arm_id(arm, handle.pool_id)}/.runs", shared=mapper.shared)
+            for arm in arms
+        }
+        wanted = [(spaces[arm], orders[arm], arm.deduplicate) for arm in arms]
+        done = [set(spaces[arm].sizes()) for arm in arms]
+        pieces = list(scatter.plan_pieces(opened, wanted, done))
+        opened.rest()
         texts = known.result()
-    spaces = {
-        arm: Scratch.open(root, f"arms/{names.arm_id(arm, handle.pool_id)}/.runs", shared=mapper.shared) for arm in arms
-    }
-    wanted = [(spaces[arm], orders[arm], arm.deduplicate) for arm in arms]
-    done = [set(spaces[arm].sizes()) for arm in arms]
-    pieces = list(scatter.plan_pieces(opened, wanted, done))
     count = _Count("text", len(pieces), progress)
     jobs = [
         scatter.ScatterJob(

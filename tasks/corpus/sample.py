@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from tasks.corpus.fetch import fetch_ahead
 from tasks.corpus.holdout import Holdout
 from tasks.corpus.index import Index
+from tasks.corpus.pages import Memory
 from tasks.corpus.parquet import BadFile, Parts, Range
 from tasks.corpus.selection import random_bits
 from tasks.corpus.texts import Reading, lengths, take_texts
@@ -31,6 +32,7 @@ def sample_arrays(
     whole). Raises InputError for a file that cannot be read."""
     order = np.argsort(random_bits(seed, PICK, np.arange(len(index.rows))))
     order = order[index.rows[order] > 0]
+    memory = Memory()
 
     def items() -> Iterator[tuple[tuple[Reading, np.ndarray], object, list[Range]]]:
         for group in order.tolist():
@@ -42,7 +44,7 @@ def sample_arrays(
     def handle(item: tuple[Reading, np.ndarray], parts: Parts) -> pa.LargeStringArray:
         reading, rows = item
         try:
-            texts = take_texts(reading, reading.texts(parts, pool.text_column), rows).gather()
+            texts = take_texts(reading, reading.texts(parts, pool.text_column, memory), rows).gather()
         except BadFile as error:
             if pool.skip_bad_files:
                 return pa.array([], pa.large_string())

@@ -7,7 +7,6 @@ at all, so that a killed preparation goes on behind the last finished one. Layou
 """
 
 import json
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.corpus.fetch import fetch_ahead
+from tasks.corpus.heap import trim
 from tasks.corpus.index import Index
 from tasks.corpus.pages import Memory
 from tasks.corpus.parquet import BadFile, Parts
@@ -31,6 +31,9 @@ PIECE_BYTES = 40 << 20
 
 GATHERED_BYTES = 4 << 20
 """Text that is gathered at once for a run."""
+
+TRIMMED = 16
+"""Pieces after which freed memory is given back: without it a process grows by half a megabyte with each of them."""
 
 TRAILER = 4096
 NOTHING = Views(np.zeros((0, 4), np.int32), ())
@@ -51,11 +54,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Piece:
-    """Row groups of one blob, of so many bytes of decoded text as their footer says, and what the arms take of them."""
+    """Row groups of one blob, and what the arms take of them."""
 
     name: str
     reading: Reading
-    text_bytes: int
     targets: tuple[Target, ...]
 
 
@@ -74,12 +76,11 @@ class ScatterJob:
 def scatter(job: ScatterJob, tick: Tick) -> None:
     """Write the runs of all pieces. Raises InputError naming a blob whose text cannot be used."""
     source = open_blobs(job.url)
-    local = threading.local()
+    memory = Memory()
 
     def handle(piece: Piece, parts: Parts) -> int:
         size = sum(len(data) for _, data in parts)
         try:
-            memory = local.__dict__.setdefault("memory", Memory())
             taken, problem = _take(piece, parts, job.text_column, memory), ""
         except BadFile as error:
             if not job.skip_bad_files:
@@ -96,7 +97,9 @@ def scatter(job: ScatterJob, tick: Tick) -> None:
 
     items = ((piece, piece.reading.blob, piece.reading.requests()) for piece in job.pieces)
     before = dict(vars(source.counters))
-    for rows in fetch_ahead(source, items, handle, threads=job.threads):
+    for number, rows in enumerate(fetch_ahead(source, items, handle, threads=job.threads), 1):
+        if number % TRIMMED == 0:
+            trim()
         now = dict(vars(source.counters))
         tick({"units": 1, "rows": rows} | {name: now[name] - before[name] for name in now})
         before = now
@@ -104,7 +107,6 @@ def scatter(job: ScatterJob, tick: Tick) -> None:
 
 def _take(piece: Piece, parts: Parts, text_column: str, memory: Memory) -> list[Views]:
     """The texts of each target, in the order of their rows. Raises BadFile."""
-    memory.reset(min(piece.text_bytes, 2 * PIECE_BYTES))  # a footer may claim anything
     texts = piece.reading.texts(parts, text_column, memory)
     return [take_texts(piece.reading, texts, target.rows) for target in piece.targets]
 
@@ -180,8 +182,7 @@ def plan_pieces(
             for scratch, rows, ranks, wants in chosen:
                 group = np.searchsorted(bounds, rows, side="right") - 1
                 targets.append(Target(scratch, (rows - first - skipped[group]).astype(np.uint32), ranks, wants))
-            size = int(index.text_bytes[kept].sum())
-            yield Piece(name, index.reading(kept, footers[file]), size, tuple(targets))
+            yield Piece(name, index.reading(kept, footers[file]), tuple(targets))
 
 
 def _cut(index: Index, groups: Sequence[int]) -> Iterator[list[int]]:

@@ -53,11 +53,11 @@ def survey(url: str, *, pool: Pool | None = None, samples: int = 3) -> dict[str,
     with ThreadPoolExecutor(IN_FLIGHT) as threads:
         read = list(threads.map(lambda blob: _footer(source, blob), blobs))
     bad = [str(footer) for footer in read if isinstance(footer, BadFile)]
-    good = [(blob, footer, tail) for blob, (footer, tail) in zip(blobs, (r if isinstance(r, tuple) else (None, b"") for r in read), strict=True) if footer is not None]  # fmt: skip
+    good = [(blob, footer) for blob, footer in zip(blobs, read, strict=True) if not isinstance(footer, BadFile)]
     if not good:
         raise InputError(f"None of the {len(blobs)} files under {url} can be read; the first: {bad[0]}.")
-    rows = [footer.num_rows for _, footer, _ in good]
-    columns = _columns([footer for _, footer, _ in good])
+    rows = [footer.num_rows for _, footer in good]
+    columns = _columns([footer for _, footer in good])
     footer_bytes = source.counters.bytes_read
     looked = _look(source, good, pool, samples)
     text = columns.get(pool.text_column, {"bytes": 0, "bytes_decoded": 0})
@@ -70,8 +70,8 @@ def survey(url: str, *, pool: Pool | None = None, samples: int = 3) -> dict[str,
         "bad_files": bad,
         "documents": sum(rows),
         "documents_per_file": _spread(rows),
-        "row_groups": sum(footer.num_row_groups for _, footer, _ in good),
-        "rows_per_row_group": _spread([f.row_group(g).num_rows for _, f, _ in good for g in range(f.num_row_groups)]),
+        "row_groups": sum(footer.num_row_groups for _, footer in good),
+        "rows_per_row_group": _spread([f.row_group(g).num_rows for _, f in good for g in range(f.num_row_groups)]),
         "columns": columns,
         "schemas": _schemas(good),
         **looked,
@@ -86,10 +86,9 @@ def survey(url: str, *, pool: Pool | None = None, samples: int = 3) -> dict[str,
     }
 
 
-def _footer(source: Blobs, blob: Blob) -> tuple[pq.FileMetaData, bytes] | BadFile:
+def _footer(source: Blobs, blob: Blob) -> pq.FileMetaData | BadFile:
     try:
-        footer, tail, _ = read_footer(blob.name, blob.size, lambda r: source.read_range(blob, r.start, r.end))
-        return footer, tail
+        return read_footer(blob.name, blob.size, lambda r: source.read_range(blob, r.start, r.end))[0]
     except BadFile as error:
         return error
 
@@ -119,10 +118,10 @@ def _columns(footers: Sequence[pq.FileMetaData]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _schemas(files: Sequence[tuple[Blob, pq.FileMetaData, bytes]]) -> list[dict[str, Any]]:
+def _schemas(files: Sequence[tuple[Blob, pq.FileMetaData]]) -> list[dict[str, Any]]:
     """The different schemas, the commonest first, each with its number of files and one of them."""
     found: dict[str, list[str]] = defaultdict(list)
-    for blob, footer, _ in files:
+    for blob, footer in files:
         schema = footer.schema.to_arrow_schema()
         found[", ".join(f"{field.name}: {field.type}" for field in schema)].append(blob.name)
     ordered = sorted(found.items(), key=lambda item: -len(item[1]))
@@ -135,21 +134,19 @@ def _spread(values: Sequence[int]) -> dict[str, float]:
     return {"least": int(min(values)), "median": float(np.median(values)), "most": int(max(values))}
 
 
-def _look(
-    source: Blobs, files: Sequence[tuple[Blob, pq.FileMetaData, bytes]], pool: Pool, samples: int
-) -> dict[str, Any]:
+def _look(source: Blobs, files: Sequence[tuple[Blob, pq.FileMetaData]], pool: Pool, samples: int) -> dict[str, Any]:
     """Ratings and documents of a few row groups: quantiles per score column, correlations, examples by composite score."""
-    places = [(i, group) for i, (_, footer, _) in enumerate(files) for group in range(footer.num_row_groups)]
+    places = [(i, group) for i, (_, footer) in enumerate(files) for group in range(footer.num_row_groups)]
     places = [place for place in places if files[place[0]][1].row_group(place[1]).num_rows]
     if not places:
         return {"ratings": {}, "correlations": {}, "examples": {}}
     chosen = [places[i] for i in np.unique(np.linspace(0, len(places) - 1, ROW_GROUPS).astype(int))]
     tables, wanted = [], []
     for number, group in chosen:
-        blob, footer, tail = files[number]
+        blob, footer = files[number]
         numeric = [name for name in _numeric(footer) if name in pool.score or "score" in name or "average" in name]
         wanted = [name for name in numeric if not wanted or name in wanted] or wanted
-        tables.append(_rows(source, blob, footer, tail, group, pool.text_column, numeric))
+        tables.append(_rows(source, blob, footer, group, pool.text_column, numeric))
     shared = [name for name in wanted if all(name in table.column_names for table in tables)]
     has_text = all(pool.text_column in table.column_names for table in tables)
     names = [*shared, *([pool.text_column] if has_text else [])]
@@ -195,7 +192,6 @@ def _rows(
     source: Blobs,
     blob: Blob,
     footer: pq.FileMetaData,
-    tail: bytes,
     group: int,
     text: str,
     numeric: Sequence[str],
@@ -206,7 +202,7 @@ def _rows(
     try:
         ranges: list[Range] = [chunk_range(blob.name, blob.size, footer, group, position[name]) for name in columns]
         parts = read_parts(source, blob, coalesce(ranges))
-        return decode(blob.name, blob.size, tail, parts, [group], columns)
+        return decode(blob.name, blob.size, footer, parts, [group], columns)
     except BadFile as error:
         raise InputError(f"{source.url}/{error}: repair or remove the file.") from error
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tasks.corpus.pages import Chunk, DamagedPage, Memory, UnknownPage, read_chunk
 from tasks.corpus.parquet import (
@@ -16,7 +17,7 @@ from tasks.corpus.parquet import (
     decode,
     fetched,
     first_line,
-    parse_footer,
+    parse_packed,
     text_column,
 )
 from tasks.corpus.views import Views
@@ -29,7 +30,7 @@ DIGEST = 16
 @dataclass(frozen=True)
 class Reading:
     """Row groups of one blob that are read at once: their numbers, first rows, rows and compressed byte ranges of the text;
-    `beside`: ranges of other columns that are fetched with it."""
+    `footer`: that of the file, packed; `beside`: ranges of other columns that are fetched with it."""
 
     blob: Blob
     footer: bytes
@@ -48,25 +49,30 @@ class Reading:
         """What to fetch: neighbouring row groups of a file without other large columns are one request."""
         return coalesce((*self.ranges, *self.beside))
 
+    def metadata(self) -> pq.FileMetaData:
+        """What the file's footer says. Raises BadFile."""
+        return parse_packed(self.blob.name, self.footer)
+
     def table(self, parts: Parts, columns: Sequence[str]) -> pa.Table:
         """Decode the fetched parts. Raises BadFile."""
-        table = decode(self.blob.name, self.blob.size, self.footer, parts, self.groups, columns)
+        table = decode(self.blob.name, self.blob.size, self.metadata(), parts, self.groups, columns)
         if table.num_rows != sum(self.rows):
             raise BadFile(self.blob.name, f"is damaged ({table.num_rows:,} rows instead of {sum(self.rows):,})")
         return table
 
-    def texts(self, parts: Parts, column: str, memory: Memory | None = None) -> Views:
-        """Every text of what was fetched, where it lies; a null is an empty text. With `memory` they hold until it is reset.
+    def texts(self, parts: Parts, column: str, memory: Memory) -> Views:
+        """Every text of what was fetched, where it lies; a null is an empty text. They hold until this thread uses `memory` again.
 
         Raises BadFile.
         """
         name = self.blob.name
-        footer = parse_footer(name, self.footer)
+        footer = self.metadata()
         position = text_column(name, footer, column)
         optional = footer.schema.column(position).max_definition_level > 0
+        columns = [footer.row_group(group).column(position) for group in self.groups]
+        memory.reset(sum(stored.total_uncompressed_size for stored in columns))
         found = []
-        for group, rows, place in zip(self.groups, self.rows, self.ranges, strict=True):
-            stored = footer.row_group(group).column(position)
+        for group, rows, place, stored in zip(self.groups, self.rows, self.ranges, columns, strict=True):
             chunk = Chunk(
                 fetched(name, parts, place.start, place.end),
                 stored.compression,

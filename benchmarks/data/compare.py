@@ -11,7 +11,7 @@ HEAD = ("wall s", "CPU s", "peak MiB", "wire MB", "requests", "written MB")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Make the data, run every peer `repeats` times in turn, print medians and ratios."""
+    """Make the data, run every peer `repeats` times, each time beginning with another one, print medians and ratios."""
     folder = arguments.folder.absolute()
     raw = corpus.write(folder / "store", arguments.files, arguments.rows)
     size = sum(path.stat().st_size for path in raw.glob("*.parquet"))
@@ -19,7 +19,8 @@ def main(arguments: argparse.Namespace) -> None:
     runs: dict[str, list[Measured]] = {name: [] for name in arguments.peers}
     with serving(folder / "store", arguments.delay, log), warm_memory(folder) as warm:
         for repeat in range(arguments.repeats):
-            for name in arguments.peers:
+            first = repeat % len(arguments.peers)  # what ran before leaves the memory and the disk as it does
+            for name in (*arguments.peers[first:], *arguments.peers[:first]):
                 if arguments.warm:
                     warm()
                 got = measure(name, f"az://{raw.name}", folder / "out", arguments.share, log)

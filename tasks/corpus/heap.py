@@ -35,13 +35,8 @@ def released() -> Iterator[None]:
         yield
     finally:
         pa.default_memory_pool().release_unused()
-        trim()
-
-
-def trim() -> None:
-    """Give back what NumPy and the store's client freed: buffers of ever other sizes leave gaps that nothing else fits into."""
-    if (give_back := _of_glibc("malloc_trim")) is not None:
-        give_back(0)
+        if (trim := _of_glibc("malloc_trim")) is not None:  # for what NumPy and the store's client had
+            trim(0)
 
 
 def unmapped(column: np.memmap) -> None:

@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.corpus.fetch import fetch_ahead
-from tasks.corpus.heap import trim
 from tasks.corpus.index import Index
 from tasks.corpus.pages import Memory
 from tasks.corpus.parquet import BadFile, Parts
@@ -31,9 +30,6 @@ PIECE_BYTES = 40 << 20
 
 GATHERED_BYTES = 4 << 20
 """Text that is gathered at once for a run."""
-
-TRIMMED = 16
-"""Pieces after which freed memory is given back: without it a process grows by half a megabyte with each of them."""
 
 TRAILER = 4096
 NOTHING = Views(np.zeros((0, 4), np.int32), ())
@@ -97,9 +93,7 @@ def scatter(job: ScatterJob, tick: Tick) -> None:
 
     items = ((piece, piece.reading.blob, piece.reading.requests()) for piece in job.pieces)
     before = dict(vars(source.counters))
-    for number, rows in enumerate(fetch_ahead(source, items, handle, threads=job.threads), 1):
-        if number % TRIMMED == 0:
-            trim()
+    for rows in fetch_ahead(source, items, handle, threads=job.threads):
         now = dict(vars(source.counters))
         tick({"units": 1, "rows": rows} | {name: now[name] - before[name] for name in now})
         before = now

@@ -9,7 +9,7 @@
 `scatter`    the text once, into sorted runs; `emit`: runs into shards; `shards`: their format
 `pages`      texts out of Parquet pages (`thrift`), `views`: where they lie, `writer`: into a page again
 `texts`      checked, and recognized by their content
-`scratch`    intermediate files; `disk`: how they are written; `heap`: memory between the stages; `workers`: who does the work
+`scratch`    intermediate files; `disk`: how they are written; `heap`: memory given back; `workers`: who does the work
 `survey`     what lies in a store
 `steps`      the Prefect tasks
 

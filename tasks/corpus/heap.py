@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 ARENAS = 4
-M_ARENA_MAX = -8
+M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
 def limit_arenas() -> None:
@@ -39,9 +39,11 @@ def released() -> Iterator[None]:
             trim(0)
 
 
-def unmapped(column: np.memmap) -> None:
-    """Give back the pages of a mapped column; whoever reads it again has them from the kernel's cache."""
-    column.base.madvise(mmap.MADV_DONTNEED)
+def drop_pages(*columns: np.memmap | None) -> None:
+    """Give back the pages of mapped columns; whoever reads one again has them from the kernel's cache."""
+    for column in columns:
+        if column is not None:
+            column.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _of_glibc(name: str) -> Callable[..., int] | None:

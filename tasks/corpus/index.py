@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 
 from tasks.corpus.column import Column
 from tasks.corpus.fetch import read_parts
-from tasks.corpus.heap import unmapped
 from tasks.corpus.parquet import (
     BadFile,
     Parts,
@@ -368,12 +367,6 @@ class Index:
 
     def __len__(self) -> int:
         return len(self.scores)
-
-    def rest(self) -> None:
-        """Give back the memory of scores and tokens until they are needed again."""
-        for column in (self.scores, self.tokens):
-            if column is not None:
-                unmapped(column)
 
     def place(self, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """File numbers and rows within the file of documents."""

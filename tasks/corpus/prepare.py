@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.corpus import emit, holdout, index, sample, scatter
-from tasks.corpus.heap import released
+from tasks.corpus.heap import drop_pages, released
 from tasks.corpus.holdout import Holdout
 from tasks.corpus.index import UNKNOWN, Index
 from tasks.corpus.plan import Plan, check_disk, disk_bytes, plan
@@ -234,7 +234,7 @@ def _scatter(
         wanted = [(spaces[arm], orders[arm], arm.deduplicate) for arm in arms]
         done = [set(spaces[arm].sizes()) for arm in arms]
         pieces = list(scatter.plan_pieces(opened, wanted, done))
-        opened.rest()
+        drop_pages(opened.scores, opened.tokens)
         texts = known.result()
     count = _Count("text", len(pieces), progress)
     jobs = [

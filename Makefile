@@ -49,10 +49,10 @@ bench-data: setup ## Measure preparation against what else one would use; DATA="
 	@$(PYTHON_ENV) -m benchmarks.data $(DATA)
 
 chaos: setup ## Do faults of 24 kinds to a small experiment and compare what is left (PostgreSQL, Azurite); CHAOS="--short", "--faults a,b", ...
-	@$(PYTHON_ENV) -m benchmarks.chaos $(CHAOS)
+	@$(PYTHON_ENV) -m tests.chaos.harness $(CHAOS)
 
 soak: setup ## Many small runs through two workers: none lost, none twice; SOAK="--runs 50"
-	@$(PYTHON_ENV) -m benchmarks.soak $(SOAK)
+	@$(PYTHON_ENV) -m tests.chaos.soak $(SOAK)
 
 lock: ## Resolve pyproject.toml anew and write requirements.lock
 	@sh infra/lock.sh

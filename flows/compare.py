@@ -12,15 +12,15 @@ from pydantic import Field
 from flows.children import cancel_children, run_child
 from tasks.corpus.steps import find_pool
 from tasks.errors import InputError
+from tasks.records.cost import Estimate, batch_tokens, estimate, total
+from tasks.records.layout import REPORT, ArmFolder, PoolFolder, RunFolder, arm_id, run_id
+from tasks.records.ledger import commit, entries, find, other_code, source, spread_between_seeds
+from tasks.reports.report import write_verdict
+from tasks.reports.steps import show_estimate, show_loss_curve, show_scores, show_verdict
+from tasks.reports.wandb_verdict import send_verdict
 from tasks.spec import Arm, Experiment, Name, Pool, Texts, Training
-from tasks.store.names import arm_id, run_id
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tokens import steps as tokens
-from tasks.tracking.estimate import Estimate, batch_tokens, estimate, total
-from tasks.tracking.ledger import commit, entries, find, other_code, source, spread_between_seeds
-from tasks.tracking.report import write_verdict
-from tasks.tracking.steps import show_estimate, show_loss_curve, show_scores, show_verdict
-from tasks.tracking.wandb_verdict import send_verdict
 from tasks.verdict.judge import Target, judge
 from tasks.verdict.matched import differences, require_matched
 from tasks.verdict.planning import BESIDE_BYTES, equal_budget, what_seeds_show
@@ -71,7 +71,7 @@ def compare(
     pool = find_pool(root, data)["pool_id"]
     ids = {arm.name: arm_id(arm, pool) for arm in arms}
     _prepare(store, arms, ids, data, train, root)
-    packed = {label: store.find(f"arms/{arm}/packed/{train.sequence_length}").facts for label, arm in ids.items()}
+    packed = {label: store.find(ArmFolder(arm).packed(train.sequence_length)).facts for label, arm in ids.items()}
     budgets = equal_budget(packed, train.tokens, budget)
     # The batch is said too: the scaling rule would choose another one for another number of tokens.
     batch = batch_tokens(train, min(budgets.values()), data.vocab_size)
@@ -84,7 +84,7 @@ def compare(
         for seed in seeds
         for whole in [Experiment(pool=data, arm=arm, training=trainings[arm.name], seed=seed)]
     ]
-    missing = [(run, whole) for run, whole in runs if not store.find(f"runs/{run}/result")]
+    missing = [(run, whole) for run, whole in runs if not store.find(RunFolder(run).result)]
     log.info("%d of %d runs are complete, %d are to train", len(runs) - len(missing), len(runs), len(missing))
     if missing:
         _require_same_code(store, [run for run, _ in runs], allow)
@@ -102,13 +102,13 @@ def compare(
     made = write_verdict(store, verdict)
     send_verdict(store, made, verdict, train.wandb)
     show_loss_curve(store, [run for run, _ in runs], [whole.arm.name for _, whole in runs], name)
-    facts = {run: store.find(f"runs/{run}/result").facts for run, _ in runs}
+    facts = {run: store.find(RunFolder(run).result).facts for run, _ in runs}
     show_scores(name, [{"run": run, "arm": whole.arm.name, "seed": whole.seed, **facts[run]} for run, whole in runs])
     show_verdict(store, made, verdict)
     sentences = [pair["sentence"] for pair in verdict["comparisons"]]
     for sentence in sentences:
         log.info(sentence)
-    return {"verdict": made.name, "sentences": sentences, "report": str(made.path / "report.html")}
+    return {"verdict": made.name, "sentences": sentences, "report": str(made.path / REPORT)}
 
 
 def _require_matched(
@@ -129,7 +129,7 @@ def _require_same_code(store: Root, runs: Sequence[str], allow: Sequence[str]) -
     """Runs that are complete were trained by the code that is to train the others, as far as the ledger knows."""
     now = {"commit": commit(), "source": source()}
     for run in runs:
-        entry = find(store, run) if store.find(f"runs/{run}/result") else None
+        entry = find(store, run) if store.find(RunFolder(run).result) else None
         other = other_code(entry["attempts"][-1], now) if entry else None
         if other and "commit" not in allow:
             then, would = other.split(" against ")
@@ -141,7 +141,7 @@ def _require_same_code(store: Root, runs: Sequence[str], allow: Sequence[str]) -
 
 def _prepare(store: Root, arms: Sequence[Arm], ids: Mapping[str, str], data: Pool, train: Training, root: str) -> None:
     """Children prepare what is missing: the first arm makes index, holdout and tokenizer, the others run side by side."""
-    missing = [arm for arm in arms if not store.find(f"arms/{ids[arm.name]}/packed/{train.sequence_length}")]
+    missing = [arm for arm in arms if not store.find(ArmFolder(ids[arm.name]).packed(train.sequence_length))]
     shared = {"data": data.model_dump(), "train": train.model_dump(), "root": root}
     jobs = [
         lambda arm=arm: run_child(
@@ -162,8 +162,8 @@ def _training(whole: Experiment, ids: Mapping[str, str], root: str) -> dict[str,
 def _score(store: Root, runs: Sequence[str], pool: str, texts: Sequence[Texts], core: bool, root: str) -> list[str]:
     """Children score what is missing of the texts and of CORE. Returns the names of the texts as encoded."""
     names = [tokens.outside(root, pool, one) for one in texts]
-    wanted = [f"outside/{name}" for name in names] + (["core"] if core else [])
-    missing = [run for run in runs if not all(store.find(f"runs/{run}/{part}") for part in wanted)]
+    wanted = {run: RunFolder(run).beside(names, core) for run in runs}
+    missing = [run for run in runs if not all(store.find(part) for part in wanted[run])]
     given = {"texts": [one.model_dump() for one in texts], "core": core, "root": root}
     _all_at_once(
         [lambda run=run: run_child("score/score", f"score:{run}", {"run": run, **given}, run) for run in missing]
@@ -176,7 +176,7 @@ def _show_cost(
 ) -> None:
     """What the missing runs will cost, one row an arm, and what this many seeds can show."""
     ledger = entries(store)
-    held = store.find(f"pools/{pool}/evaluation")
+    held = store.find(PoolFolder(pool).evaluation)
     costs: list[Estimate] = []
     for label in dict.fromkeys(whole.arm.name for whole in missing):
         ours = [whole for whole in missing if whole.arm.name == label]

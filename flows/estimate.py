@@ -6,11 +6,11 @@ from typing import Annotated, Any
 from prefect import flow
 from pydantic import Field
 
+from tasks.records.cost import estimate as calculate
+from tasks.records.ledger import entries, spread_between_seeds
+from tasks.reports.steps import show_estimate
 from tasks.spec import Training
 from tasks.store.root import DEFAULT_ROOT, Root
-from tasks.tracking.estimate import estimate as calculate
-from tasks.tracking.ledger import entries, spread_between_seeds
-from tasks.tracking.steps import show_estimate
 from tasks.verdict.planning import what_seeds_show
 
 Count = Annotated[int, Field(ge=1)]

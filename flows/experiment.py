@@ -4,10 +4,10 @@ from prefect import flow, get_run_logger
 
 from flows.children import cancel_children, run_child
 from tasks.corpus.steps import find_pool
+from tasks.records.layout import ArmFolder, RunFolder, arm_id, run_id
+from tasks.reports.steps import show_loss_curve, show_scores
 from tasks.spec import Arm, Experiment, Pool, Training
-from tasks.store.names import arm_id, run_id
 from tasks.store.root import DEFAULT_ROOT, Root
-from tasks.tracking.steps import show_loss_curve, show_scores
 
 
 @flow(name="experiment", flow_run_name="{arm.name}-d{train.depth}-s{seed}", on_cancellation=[cancel_children])
@@ -35,17 +35,17 @@ def experiment(
     chosen = arm_id(arm, pool)
     run = run_id(whole, chosen)
     store, log = Root(root), get_run_logger()
-    if store.intact(f"arms/{chosen}/packed/{train.sequence_length}"):
+    if store.intact(ArmFolder(chosen).packed(train.sequence_length)):
         log.info("Arm %s is complete: nothing to prepare", chosen)
     else:
         run_child(
             "prepare/prepare", f"prepare:{chosen}", {"arm": arm, "data": data, "train": train, "root": root}, chosen
         )
-    if store.find(f"runs/{run}/result"):
+    if store.find(RunFolder(run).result):
         log.info("Run %s is complete: nothing to train", run)
     else:
         run_child("train/train", f"train:{run}", {"arm": chosen, "train": train, "seed": seed, "root": root}, run)
-    result = store.open(f"runs/{run}/result")
+    result = store.open(RunFolder(run).result)
     show_loss_curve(store, [run])
     show_scores(run, [{"run": run, "arm": arm.name, "seed": seed, **result.facts}])
     log.info("%s: %.4f bits per byte on the holdout", run, result.facts["bpb"])

@@ -3,12 +3,12 @@
 from prefect import flow
 
 from tasks.corpus import steps as corpus
+from tasks.records.cost import estimate
+from tasks.records.ledger import entries
+from tasks.reports.steps import show_plan, show_prepared
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tokens import steps as tokens
-from tasks.tracking.estimate import estimate
-from tasks.tracking.ledger import entries
-from tasks.tracking.steps import show_plan, show_prepared
 
 
 @flow(name="prepare", flow_run_name="{arm.name}-{data.name}")

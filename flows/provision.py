@@ -11,8 +11,8 @@ from tasks.hosts.provision import STEPS, Setup
 from tasks.hosts.service import secrets
 from tasks.hosts.ssh import Remote
 from tasks.hosts.wheel import build_wheel
+from tasks.records.cost import estimate, scaling_parameters
 from tasks.spec import Host, Training
-from tasks.tracking.estimate import estimate, scaling_parameters
 
 VOCABULARY = 32_768
 TOKENS_A_PARAMETER = 12

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from tasks.errors import InterruptedRun
+from tasks.records import ledger
+from tasks.records.layout import RunFolder, run_id
+from tasks.reports.wandb_run import forwarded
 from tasks.spec import Experiment
-from tasks.store.names import run_id
 from tasks.store.root import Root
-from tasks.tracking import ledger
-from tasks.tracking.wandb_run import forwarded
 
 
 @contextlib.contextmanager
@@ -23,7 +23,7 @@ def recorded(
     run = run_id(experiment, arm)
     facts: dict[str, Any] = {}
     known = ledger.find(root, run)
-    if known and known["state"] == "completed" and root.find(f"runs/{run}/result"):
+    if known and known["state"] == "completed" and root.find(RunFolder(run).result):
         yield facts
         return
     ledger.open_entry(root, experiment, pool, arm, flow_run=flow_run)

@@ -4,12 +4,12 @@ from typing import Any
 
 from prefect import flow
 
+from tasks.engines import steps as trainer
+from tasks.records.job import find_job
+from tasks.reports.steps import show_core, show_outside
 from tasks.spec import Texts
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tokens import steps as tokens
-from tasks.tracking.steps import show_core, show_outside
-from tasks.trainer import steps as trainer
-from tasks.trainer.job import find_job
 
 # The run form shows plain default values, not ones that a function makes.
 TEXTS: list[Texts] = []
@@ -38,7 +38,7 @@ def score(
     if found:
         show_outside(run, found)
     if core:
-        from tasks.nanochat import steps as nanochat
+        from tasks.engines.nanochat import steps as nanochat
 
         found["core"] = nanochat.core(root, run)
         show_core(run, found["core"])

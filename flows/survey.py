@@ -5,8 +5,8 @@ from typing import Any
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from tasks import show
-from tasks.corpus.survey import survey as read_survey
+from tasks import steps as show
+from tasks.corpus.pool.survey import survey as read_survey
 from tasks.spec import Pool
 
 look = task(read_survey, name="survey", retries=3, retry_delay_seconds=10, retry_condition_fn=show.retryable)

@@ -5,13 +5,13 @@ from prefect.states import Cancelled
 
 from flows.recorded import recorded
 from tasks.cancellation import cancelled
+from tasks.engines import steps
 from tasks.errors import InterruptedRun
+from tasks.records.layout import run_id
+from tasks.records.recall import recall
+from tasks.reports.steps import show_loss_curve, show_scores
 from tasks.spec import Training
-from tasks.store.names import run_id
-from tasks.store.recall import recall
 from tasks.store.root import DEFAULT_ROOT, Root
-from tasks.tracking.steps import show_loss_curve, show_scores
-from tasks.trainer import steps
 
 
 @flow(name="train", flow_run_name="{arm}-d{train.depth}-s{seed}")

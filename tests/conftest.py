@@ -8,7 +8,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from infra import azurite, ports, processes, sample_data
+from infra.local import azurite, ports, processes, sample_data
 
 DOCUMENTS = 1_000
 STACKS = ("tests/stack/", "tests/compare/", "tests/chaos/")

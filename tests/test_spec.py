@@ -3,9 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
+from tasks.records.layout import arm_id, pool_id, run_id
 from tasks.spec import Arm, Experiment, Host, Pool, Training
 from tasks.store.blobs import Blob
-from tasks.store.names import arm_id, pool_id, run_id
 
 BLOBS = [Blob("a.parquet", 10, "e1"), Blob("b.parquet", 20, "e2")]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.data import corpus
-from infra import azurite
+from infra.local import azurite
 
 
 def main(arguments: argparse.Namespace) -> None:

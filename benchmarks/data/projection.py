@@ -1,8 +1,8 @@
-"""The written estimate for 248 GB and 52 M documents, from the measured rates in `tasks.corpus.estimate`."""
+"""The written estimate for 248 GB and 52 M documents, from the measured rates in `tasks.corpus.pool.estimate`."""
 
 import argparse
 
-from tasks.corpus.estimate import estimate
+from tasks.corpus.pool.estimate import estimate
 
 DOCUMENTS, RAW = 52_000_000, 248e9
 

@@ -23,8 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.tokens.runs import ARM, POOL, Run, run_ours, run_usual
-from infra.sample_data import choose
+from infra.local.sample_data import choose
 from tasks.errors import InputError
+from tasks.records.layout import ArmFolder, PoolFolder
 from tasks.store.root import Root
 from tasks.tokens.encode import CANDIDATES, with_reference
 from tasks.tokens.pack import CHECKED
@@ -71,7 +72,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
 
 def compare_encoders(root: Root, texts: list[str]) -> None:
     """Megabytes a CPU second of every encoder, and whether its ids are those of the reference."""
-    tokenizer = load_tokenizer(root.path(f"pools/{POOL}/tokenizer"))
+    tokenizer = load_tokenizer(root.path(PoolFolder(POOL).tokenizer))
     column = pa.array(list(_first(texts, COMPARED_MEGABYTES)), pa.large_string())
     encoders = {library: make(tokenizer) for library, make in [*CANDIDATES.items(), ("tokenizers", with_reference)]}
     ids, seconds = {}, {}
@@ -126,7 +127,7 @@ def write_arm(root: Root, texts: list[str], megabytes: int) -> tuple[float, floa
             pq.write_table(table, work.temporary(name), ROW_GROUP, compression="zstd", compression_level=3)
             work.finish(name, rows=len(shard))
 
-    root.build(f"arms/{ARM}/text", make, spec={})
+    root.build(ArmFolder(ARM).text, make, spec={})
     return size / 1e6, len(chosen) / len(texts)
 
 
@@ -138,7 +139,7 @@ def train(root: Root, texts: list[str], vocab_size: int) -> int:
         pq.write_table(table, work.temporary("sample.parquet"))
         work.finish("sample.parquet", rows=len(table))
 
-    root.build(f"pools/{POOL}/sample", make, spec={})
+    root.build(PoolFolder(POOL).sample, make, spec={})
     while True:
         try:
             return train_tokenizer(root, POOL, vocab_size).facts["vocab_size"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.tokens import usual
+from tasks.records.layout import ArmFolder, PoolFolder
 from tasks.store.artifact import sha256_file
 from tasks.store.root import Root
 from tasks.tokens.pack import ROWS, pack_arm
@@ -28,9 +29,9 @@ class Run:
 def run_usual(folder: Path, sequence_length: int, cores: int) -> Run:
     """The usual loader over the arm, on the first `cores` cores."""
     root = _begin(folder, cores)
-    shards = sorted(root.path(f"arms/{ARM}/text").glob("shard_*.parquet"))[:-1]
+    shards = sorted(root.path(ArmFolder(ARM).text).glob("shard_*.parquet"))[:-1]
     start, cpu = time.perf_counter(), time.process_time()
-    rows, tokens, digest = usual.pack(shards, root.path(f"pools/{POOL}/tokenizer"), sequence_length)
+    rows, tokens, digest = usual.pack(shards, root.path(PoolFolder(POOL).tokenizer), sequence_length)
     return Run(tokens, rows, digest, time.perf_counter() - start, time.process_time() - cpu, _peak_mib())
 
 

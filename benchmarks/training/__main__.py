@@ -24,8 +24,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.training import paired, parity, quality, resume
-from tasks.trainer.model import config_for
-from tasks.trainer.schedule import Plan, peak_flops, plan_training
+from tasks.engines.builtin.model import config_for
+from tasks.engines.builtin.schedule import Plan, peak_flops, plan_training
 
 UPSTREAM = Path(__file__).with_name("upstream.py")
 

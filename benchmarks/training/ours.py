@@ -12,11 +12,11 @@ def main(task: dict) -> None:
     """The same steps as `upstream.speed`, one line of JSON."""
     import torch
 
-    from tasks.trainer.compute import build_compute, embedding_dtype
-    from tasks.trainer.distributed import join, leave
-    from tasks.trainer.model import GPT, GPTConfig
-    from tasks.trainer.optimizer import build_optimizer
-    from tasks.trainer.schedule import Plan, flops_per_token
+    from tasks.engines.builtin.compute import build_compute, embedding_dtype
+    from tasks.engines.builtin.distributed import join, leave
+    from tasks.engines.builtin.model import GPT, GPTConfig
+    from tasks.engines.builtin.optimizer import build_optimizer
+    from tasks.engines.builtin.schedule import Plan, flops_per_token
 
     world = join("cuda")
     config, accumulation = GPTConfig(**task["config"]), task["accumulation"] // world.size

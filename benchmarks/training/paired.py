@@ -20,16 +20,17 @@ from pathlib import Path
 import torch
 
 from benchmarks.training import quality
+from tasks.engines.builtin.compute import build_compute, embedding_dtype
+from tasks.engines.builtin.distributed import World
+from tasks.engines.builtin.evaluation import Holdout, evaluate, summarize
+from tasks.engines.builtin.model import GPT, GPTConfig, config_for
+from tasks.engines.builtin.schedule import plan_training, schedule
+from tasks.engines.builtin.score import GPU_BATCH_TOKENS
+from tasks.records.layout import ArmFolder, PoolFolder
+from tasks.records.recall import recall
 from tasks.spec import Training
 from tasks.store.artifact import Artifact
-from tasks.store.recall import recall
 from tasks.store.root import Root
-from tasks.trainer.compute import build_compute, embedding_dtype
-from tasks.trainer.distributed import World
-from tasks.trainer.evaluation import Holdout, evaluate, summarize
-from tasks.trainer.model import GPT, GPTConfig, config_for
-from tasks.trainer.schedule import plan_training, schedule
-from tasks.trainer.score import GPU_BATCH_TOKENS
 
 UPSTREAM = Path(__file__).with_name("upstream.py")
 BAR = 0.002
@@ -61,7 +62,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Train both for each seed, print bits per byte and their differences; exit status 1 when the mean is over the bar."""
     root = Root(arguments.root)
     _, pool = recall(root, arguments.arm, Training(depth=arguments.depth), quality.SEED)
-    packed = root.open(f"arms/{arguments.arm}/packed/{arguments.sequence_length}")
+    packed = root.open(ArmFolder(arguments.arm).packed(arguments.sequence_length))
     config = config_for(
         arguments.depth, arguments.sequence_length, arguments.window_pattern, packed.facts["vocab_size"]
     )
@@ -79,7 +80,7 @@ def main(arguments: argparse.Namespace) -> None:
         trained = list(pool_of_gpus.map(both, seeds))
     print(f"{torch.cuda.get_device_name()}, d{arguments.depth}, {arguments.steps} steps of {arguments.batch_tokens:,} tokens, "
           f"equal weights at first, equal rows, bits per byte:", flush=True)  # fmt: skip
-    holdout, world = Holdout.of(root.open(f"pools/{pool}/evaluation")), World(0, 1, torch.device("cuda"))
+    holdout, world = Holdout.of(root.open(PoolFolder(pool).evaluation)), World(0, 1, torch.device("cuda"))
     differences = []
     for seed, (ours, weights) in zip(seeds, trained, strict=True):
         model = GPT(config, embedding_dtype("bf16"))

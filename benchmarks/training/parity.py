@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tasks.trainer.compute import build_compute, embedding_dtype
-from tasks.trainer.model import GPT, GPTConfig, config_for
+from tasks.engines.builtin.compute import build_compute, embedding_dtype
+from tasks.engines.builtin.model import GPT, GPTConfig, config_for
 
 UPSTREAM = Path(__file__).with_name("upstream.py")
 

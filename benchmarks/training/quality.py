@@ -10,16 +10,16 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from queue import Queue
 
 import torch
 
+from tasks.engines.builtin import metrics
+from tasks.records.layout import METRICS, RunFolder
+from tasks.records.recall import recall
 from tasks.spec import Training
-from tasks.store.recall import recall
 from tasks.store.root import Root
 from tasks.tokens.pack import pack_arm
-from tasks.trainer import metrics
 
 RUNS = (("nanochat", "bf16"), ("builtin", "bf16"), ("builtin", "fp8"))
 """Engine and precision; the longest first."""
@@ -45,7 +45,7 @@ def train(arguments: argparse.Namespace, engine: str, precision: str, gpu: int, 
         "window_pattern": arguments.window_pattern, "eval_every": max(1, arguments.steps // 2),
         "save_every": arguments.steps, "device": "cuda", "wandb": "disabled",
     }  # fmt: skip
-    command = [sys.executable, "-m", "infra.cli", "train", arguments.arm, "--root", arguments.root, "--json"]
+    command = [sys.executable, "-m", "infra.cli.main", "train", arguments.arm, "--root", arguments.root, "--json"]
     command += ["--depth", str(arguments.depth), "--precision", precision]
     command += ["--sequence-length", str(arguments.sequence_length), "--seed", str(seed)]
     for name, value in settings.items():
@@ -81,7 +81,7 @@ def main(arguments: argparse.Namespace) -> None:
         results = dict(zip(RUNS, pool_of_gpus.map(on_a_free_gpu, RUNS), strict=True))
     for (engine, precision), result in results.items():
         facts = result["facts"]
-        lines = metrics.read(Path(root.folder) / "runs" / result["name"].split("/")[1] / metrics.FILE)
+        lines = metrics.read(root.path(RunFolder.of(result["name"]).file(METRICS)))
         along = ", ".join(f"{line['bpb']:.5f} after {line['step']}" for line in lines if line["kind"] == "eval")
         speed = facts.get("tokens_per_second")
         print(f"  {engine:8} {precision}: {facts['bpb']:.5f} bits per byte after {facts['tokens']:,} tokens"

@@ -1,6 +1,6 @@
 """Are the weights of a killed and resumed training those of an undisturbed one, bit for bit, on this GPU?
 
-The trainer's own entry (`python -m tasks.trainer JOB`) runs in a process of its own on packed bytes of FabRating's source, is killed
+The trainer's own entry (`python -m tasks.engines.builtin JOB`) runs in a process of its own on packed bytes of FabRating's source, is killed
 with SIGKILL at random moments and started again. An undisturbed run of the same job is the reference. A third one, with the
 default attention, says what `deterministic` costs.
 """
@@ -17,11 +17,12 @@ from pathlib import Path
 
 import torch
 
+from tasks.engines.builtin import checkpoint, metrics
 from tasks.hosts.smoke import ARM, POOL, VOCABULARY, build_inputs
+from tasks.records.job import Job, open_inputs
+from tasks.records.layout import JOB, LOG, METRICS, RunFolder
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.store.root import Root
-from tasks.trainer import checkpoint, metrics
-from tasks.trainer.job import FILE, Job, open_inputs
 
 START_SECONDS = 240.0
 """The longest that a start may take before it counts as failed."""
@@ -43,27 +44,29 @@ def make_job(root: Root, arguments: argparse.Namespace, deterministic: bool) -> 
     )
     experiment = Experiment(pool=Pool(name="resume", vocab_size=VOCABULARY), arm=Arm(name="resume"), training=training)
     job = Job.of(root, experiment, POOL, ARM)
-    root.path(f"runs/{job.run}").mkdir(parents=True, exist_ok=True)
-    job.write(root.path(f"runs/{job.run}/{FILE}"))
+    root.path(RunFolder(job.run).folder).mkdir(parents=True, exist_ok=True)
+    job.write(root.path(RunFolder(job.run).file(JOB)))
     return job
 
 
 def start(root: Root, job: Job) -> subprocess.Popen[bytes]:
     """The trainer's entry, its log beside the job."""
-    folder = root.path(f"runs/{job.run}")
-    with (folder / "log.txt").open("ab") as log:
-        return subprocess.Popen([sys.executable, "-m", "tasks.trainer", str(folder / FILE)], stdout=log, stderr=log)
+    folder = root.path(RunFolder(job.run).folder)
+    with (folder / LOG).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tasks.engines.builtin", str(folder / JOB)], stdout=log, stderr=log
+        )
 
 
 def finish(root: Root, job: Job, process: subprocess.Popen[bytes]) -> None:
     """Wait for the end. Exits with the log's end when it failed."""
     if process.wait():
-        log = root.path(f"runs/{job.run}/log.txt").read_text()
+        log = root.path(RunFolder(job.run).file(LOG)).read_text()
         raise SystemExit(f"the trainer ended with status {process.returncode}:\n{log[-3000:]}")
 
 
 def lines_of(root: Root, job: Job) -> list[dict]:
-    return metrics.read(root.path(f"runs/{job.run}/{metrics.FILE}"))
+    return metrics.read(root.path(RunFolder(job.run).file(METRICS)))
 
 
 def losses_of(root: Root, job: Job) -> dict[int, float]:
@@ -72,7 +75,7 @@ def losses_of(root: Root, job: Job) -> dict[int, float]:
 
 def saved(root: Root, job: Job) -> int:
     """The step of the newest whole checkpoint, 0 without one."""
-    return max(checkpoint.steps_of(root.names(f"runs/{job.run}/checkpoints")), default=0)
+    return max(checkpoint.steps_of(root.names(RunFolder(job.run).checkpoints)), default=0)
 
 
 def kill_after(root: Root, job: Job, step: int) -> int:

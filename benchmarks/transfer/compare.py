@@ -28,7 +28,7 @@ from tasks.hosts.bridge import bridge  # noqa: E402
 from tasks.hosts.hostkeys import KnownHosts  # noqa: E402
 from tasks.hosts.ssh import Remote  # noqa: E402
 from tasks.hosts.transfer import Place, hash_files, inventory, place, transfer  # noqa: E402
-from tests.hosts.hosts_lab import Host, Lab, parameters, unable  # noqa: E402
+from tests.hosts.lab import Host, Lab, parameters, unable  # noqa: E402
 
 NAME = "arms/bench-0000000000/text"
 SHARD = 50_000_000

@@ -24,13 +24,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from infra import road
-from infra.sample_data import build_sample
+from infra.cli import road
+from infra.local.sample_data import build_sample
+from tasks.engines.builtin.score import score_outside
+from tasks.records.layout import REPORT
+from tasks.reports.report import write_verdict
 from tasks.spec import ENGAGEMENT, FACTUAL, PEDAGOGICAL, Arm, Pool, Texts, Training
 from tasks.store.root import Root
 from tasks.tokens.outside import encode_outside
-from tasks.tracking.report import write_verdict
-from tasks.trainer.score import score_outside
 from tasks.verdict.judge import Target, judge
 from tasks.verdict.planning import equal_budget
 
@@ -123,7 +124,7 @@ def compare(root: Root, source: Path, elsewhere: Path, name: str, seeds: int, ta
         "tokens": verdict["tokens"],
         "seed_spread": verdict["seed_spread"]["standard_deviation"],
         **{label: [row["difference"], row["low"], row["high"]] for label, row in rows.items()},
-        "report": str(write_verdict(root, verdict).path / "report.html"),
+        "report": str(write_verdict(root, verdict).path / REPORT),
     }
 
 

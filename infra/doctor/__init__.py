@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from infra import stack
 from infra.doctor import machine, server, store
 from infra.doctor.finding import Finding
+from infra.local import stack
 from tasks.store.root import DEFAULT_ROOT
 
 __all__ = ["Finding", "examine"]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from infra import azurite
 from infra.doctor.finding import Finding
+from infra.local import azurite
 
 FREE_BYTES = 5 << 30
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx
 
-from infra import deploy
 from infra.doctor.finding import Finding
-from infra.stack import Stack
+from infra.local import deploy
+from infra.local.stack import Stack
 
 HOSTS = {"cpu": "make up", "gpu": "make up, or run provision/gpu-host for a rented one"}
 

@@ -9,11 +9,11 @@ from urllib.parse import parse_qs, urlparse
 
 from obstore.exceptions import BaseError
 
-from infra import azurite
 from infra.doctor.finding import Finding
+from infra.local import azurite
 from tasks.errors import DeniedError, InputError, StoreError
+from tasks.reports.wandb_run import has_key
 from tasks.store.blobs import PAGE, azure_settings, local_path, open_blobs
-from tasks.tracking.wandb_run import has_key
 
 CONFIGURE = "name the account in .env (README, Your own container); for the local stack: . .fabrating/env"
 RENEW = {

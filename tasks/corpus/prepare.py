@@ -19,25 +19,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.corpus import emit, holdout, index, sample, scatter
+from tasks.corpus.arm import emit, scatter
+from tasks.corpus.arm.plan import Plan, check_disk, disk_bytes, plan
+from tasks.corpus.arm.selection import select
+from tasks.corpus.arm.writer import write_texts
 from tasks.corpus.heap import drop_pages, released
-from tasks.corpus.holdout import Holdout
-from tasks.corpus.index import UNKNOWN, Index
-from tasks.corpus.plan import Plan, check_disk, disk_bytes, plan
+from tasks.corpus.parquet.shards import RANKS, shard_bounds, shard_name
+from tasks.corpus.pool import holdout, index, sample
+from tasks.corpus.pool.holdout import Holdout
+from tasks.corpus.pool.index import UNKNOWN, Index
 from tasks.corpus.scratch import Scratch
-from tasks.corpus.selection import select
-from tasks.corpus.shards import RANKS, shard_bounds, shard_name
 from tasks.corpus.workers import Workers, local_workers, of_batch
-from tasks.corpus.writer import write_texts
 from tasks.errors import InputError
 from tasks.progress import Progress, silent
+from tasks.records.layout import DOCUMENTS, ArmFolder, PoolFolder, arm_id, pool_id
 from tasks.spec import Arm, Pool
-from tasks.store import bulk, names
+from tasks.store import bulk
 from tasks.store.artifact import Artifact, Work, locked
 from tasks.store.blobs import Blob, Blobs, open_blobs
 from tasks.store.root import Root
 
-DOCUMENTS = "documents.parquet"
 SUFFIX = ".parquet"
 
 LISTED = 1 << 17
@@ -66,7 +67,7 @@ class PoolHandle:
         if (reason := bulk.why_not(self.url)) is not None:
             logging.getLogger("fabrating").warning("%s is read by ranges: %s.", self.url, reason)
             return self
-        folder = root.path(f"pools/{self.pool_id}/.raw")
+        folder = root.path(PoolFolder(self.pool_id).intermediate("raw"))
         with locked(root.path(f".locks/{self.pool_id}.raw.lock")):
             copies = bulk.copy_blobs(self.url, self.blobs, folder)
         return replace(self, url=folder.as_uri(), readable=tuple(copies))
@@ -79,7 +80,7 @@ def open_pool(root: Root, pool: Pool | PoolHandle) -> PoolHandle:
     blobs = tuple(open_blobs(pool.source).list(suffix=SUFFIX))
     if not blobs:
         raise InputError(f"{pool.source} holds no files ending in {SUFFIX}: check the URL.")
-    return PoolHandle(pool, names.pool_id(pool, blobs), blobs, pool.source, blobs)
+    return PoolHandle(pool, pool_id(pool, blobs), blobs, pool.source, blobs)
 
 
 def build_index(
@@ -92,12 +93,12 @@ def build_index(
 ) -> Artifact:
     """The index of the pool. Raises InputError naming files that cannot be used, ChangedError when a blob changes."""
     handle = open_pool(root, pool)
-    name = f"pools/{handle.pool_id}/index"
+    name = PoolFolder(handle.pool_id).index
     mapper = mapper or local_workers(workers)
 
     def make(work: Work) -> None:
         mapper.get_ready()
-        scratch = Scratch.open(root, f"pools/{handle.pool_id}/.index", shared=mapper.shared)
+        scratch = Scratch.open(root, PoolFolder(handle.pool_id).intermediate("index"), shared=mapper.shared)
         near = handle.at_hand(root)
         with released():
             index.build(work, near.pool, near.blobs, near.url, near.readable, scratch, mapper, progress)
@@ -118,7 +119,7 @@ def build_holdout(
         with released():
             holdout.build(work, near.pool, near.source(), opened, local_workers(workers).threads, progress)
 
-    name = f"pools/{handle.pool_id}/holdout"
+    name = PoolFolder(handle.pool_id).holdout
     return root.build(name, make, spec=handle.pool.identity(), inputs={"index": indexed.fingerprint})
 
 
@@ -135,7 +136,7 @@ def build_sample(
         threads = local_workers(workers).threads
         sample.build(work, near.pool, near.source(), opened, Holdout(held, opened), threads, progress)
 
-    name = f"pools/{handle.pool_id}/sample"
+    name = PoolFolder(handle.pool_id).sample
     return root.build(name, make, spec=handle.pool.identity(), inputs={"holdout": held.fingerprint})
 
 
@@ -148,8 +149,8 @@ def plan_arm(root: Root, pool: Pool | PoolHandle, arm: Arm, *, workers: int | No
     held = build_holdout(root, handle, workers=workers)
     opened = _open_index(handle, build_index(root, handle, workers=workers))
     order = _select(handle, arm, opened, Holdout(held, opened))
-    name = names.arm_id(arm, handle.pool_id)
-    reused = root.find(f"arms/{name}/text") is not None
+    name = arm_id(arm, handle.pool_id)
+    reused = root.find(ArmFolder(name).text) is not None
     made = plan(
         handle.pool_id, name, opened, held.facts["documents"], order, root.folder, local_workers(workers).count, reused
     )
@@ -177,7 +178,7 @@ def build_arms(
     handle = open_pool(root, pool)
     mapper = mapper or local_workers(workers)
     held = build_holdout(root, handle, workers=workers, progress=progress)
-    text_names = {arm: f"arms/{names.arm_id(arm, handle.pool_id)}/text" for arm in arms}
+    text_names = {arm: ArmFolder(arm_id(arm, handle.pool_id)).text for arm in arms}
     with ExitStack() as stack:
         for name in sorted(set(text_names.values())):
             stack.enter_context(locked(root.path(f".locks/pass.{name.replace('/', '.')}.lock")))
@@ -226,9 +227,9 @@ def _scatter(
         known = side.submit(taken.known_texts)
         orders = {arm: _select(handle, arm, opened, taken) for arm in arms}
         for arm, order in orders.items():
-            check_disk(names.arm_id(arm, handle.pool_id), disk_bytes(opened, order), root.folder)
+            check_disk(arm_id(arm, handle.pool_id), disk_bytes(opened, order), root.folder)
         spaces = {
-            arm: Scratch.open(root, f"arms/{names.arm_id(arm, handle.pool_id)}/.runs", shared=mapper.shared)
+            arm: Scratch.open(root, ArmFolder(arm_id(arm, handle.pool_id)).intermediate("runs"), shared=mapper.shared)
             for arm in arms
         }
         wanted = [(spaces[arm], orders[arm], arm.deduplicate) for arm in arms]

@@ -14,12 +14,12 @@ from prefect import task
 from prefect.context import FlowRunContext
 from prefect.tasks import exponential_backoff
 
-from tasks import show
+from tasks import steps as show
 from tasks.corpus import prepare
 from tasks.corpus.workers import BATCH, Tick, Workers, counted, cut, local_workers, processes
+from tasks.records.layout import ArmFolder, PoolFolder, arm_id
 from tasks.spec import Arm, Pool
 from tasks.store.artifact import Artifact
-from tasks.store.names import arm_id
 from tasks.store.root import Root
 
 RETRIED: dict[str, Any] = {
@@ -109,8 +109,7 @@ def set_damaged_aside(root_url: str, pool: Pool, arm: Arm) -> None:
     """Compare every file of what an earlier attempt completed with its checksum: what differs is made anew."""
     root = Root(root_url)
     pool_id = prepare.open_pool(root, pool).pool_id
-    parts = [f"pools/{pool_id}/{part}" for part in ("index", "holdout", "sample", "tokenizer", "evaluation")]
-    for name in [*parts, f"arms/{arm_id(arm, pool_id)}/text"]:
+    for name in [*PoolFolder(pool_id).parts, ArmFolder(arm_id(arm, pool_id)).text]:
         root.intact(name)
 
 

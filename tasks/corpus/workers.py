@@ -144,7 +144,9 @@ def _context() -> BaseContext:
     locks of the store's client, and a fresh interpreter for each imports everything, for as long as a small stage takes."""
     context = multiprocessing.get_context("forkserver")
     # what a child imports again to know this process's functions is mostly Prefect, where that is what runs here
-    context.set_forkserver_preload(["tasks.corpus.index", "tasks.corpus.emit", *({"prefect"} & sys.modules.keys())])
+    context.set_forkserver_preload(
+        ["tasks.corpus.pool.index", "tasks.corpus.arm.emit", *({"prefect"} & sys.modules.keys())]
+    )
     # without it the server would import another checkout that happens to be the current folder
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"

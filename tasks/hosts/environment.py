@@ -199,7 +199,7 @@ def install_nanochat(machine: Machine, host: Host, facts: Facts) -> str:
 
 
 def _script(*names: str) -> str:
-    """Scripts of `infra/host` as one, which holds the host's lock."""
+    """Scripts of `tasks/hosts/scripts` as one, which holds the host's lock."""
     return "".join(script(name) for name in ("hold.sh", *names))
 
 

@@ -52,8 +52,8 @@ class Facts:
 
 
 def script(name: str) -> str:
-    """The text of a script or template of `infra/host`, with Unix line endings."""
-    return (files("infra.host") / name).read_text(encoding="utf-8").replace("\r\n", "\n")
+    """The text of a script or template of `tasks/hosts/scripts`, with Unix line endings."""
+    return (files("tasks.hosts.scripts") / name).read_text(encoding="utf-8").replace("\r\n", "\n")
 
 
 def identify(machine: Machine, folder: str) -> Facts:

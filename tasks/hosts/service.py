@@ -1,7 +1,7 @@
 """Services: the Prefect worker on a host, and the tunnel that leads from there back to the server.
 
 systemd keeps them running where there is one (a unit of the system, or of a user who may linger), else the supervisor of
-`infra/host`.
+`tasks/hosts/scripts`.
 A service is installed anew only when its `recipe` differs from the one in `NAME.recipe` beside it, or when it is down.
 """
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from tasks.records.layout import ArmFolder, PoolFolder
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.store.artifact import Work, fingerprint
 from tasks.store.root import Root
@@ -57,14 +58,14 @@ def build_inputs(root: Root, rows: int, sequence: int) -> None:
             np.save(file, np.array([1] * BYTES + [0] * len(SPECIAL), np.int32))
         work.finish("token_bytes.npy")
 
-    made = root.build(f"pools/{POOL}/tokenizer", make_tokenizer, spec=spec)
+    made = root.build(PoolFolder(POOL).tokenizer, make_tokenizer, spec=spec)
     kept_out = fingerprint(HELD, len(ids))
 
     def make_text(work: Work) -> None:
         work.temporary("bytes.txt").write_text(text, encoding="utf-8")
         work.finish("bytes.txt")
 
-    texts = root.build(f"arms/{ARM}/text", make_text, spec=spec, inputs={"holdout": kept_out})
+    texts = root.build(ArmFolder(ARM).text, make_text, spec=spec, inputs={"holdout": kept_out})
     tokens = {"tokenizer": made.fingerprint}
 
     def make_evaluation(work: Work) -> None:
@@ -88,8 +89,8 @@ def build_inputs(root: Root, rows: int, sequence: int) -> None:
             rows=rows, sequence_length=sequence, vocab_size=VOCABULARY, bos=BYTES, tokens_per_epoch=rows * sequence
         )
 
-    root.build(f"pools/{POOL}/evaluation", make_evaluation, spec=spec, inputs=tokens | {"holdout": kept_out})
-    root.build(f"arms/{ARM}/packed/{sequence}", make_rows, spec=spec, inputs=tokens | {"text": texts.fingerprint})
+    root.build(PoolFolder(POOL).evaluation, make_evaluation, spec=spec, inputs=tokens | {"holdout": kept_out})
+    root.build(ArmFolder(ARM).packed(sequence), make_rows, spec=spec, inputs=tokens | {"text": texts.fingerprint})
 
 
 def main(folder: Path, gpus: int) -> int:
@@ -113,7 +114,10 @@ def main(folder: Path, gpus: int) -> int:
     (folder / "job.json").write_text(json.dumps(job))
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "tasks.trainer", str(folder / "job.json")], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "tasks.engines.builtin", str(folder / "job.json")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         print(

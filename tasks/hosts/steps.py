@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import WorkerStatus
 from prefect.exceptions import ObjectNotFound
 from prefect.tasks import exponential_backoff
 
-from tasks import show
+from tasks import steps as show
 from tasks.errors import InputError
 from tasks.hosts import provision
 from tasks.hosts.facts import Facts

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.progress import Progress, silent
+from tasks.records.layout import DOCUMENTS, TOKENS, PoolFolder
 from tasks.store.artifact import Artifact, Work
 from tasks.store.root import Root
 from tasks.tokens.encode import open_encoder
@@ -26,15 +27,15 @@ def encode_holdout(root: Root, pool_id: str, progress: Progress = silent) -> Art
     `tokens.bin`: uint16, little-endian, all documents back to back, no BOS. `documents.parquet`: the columns COLUMNS, and
     `offset` and `tokens` (int64, in tokens): document i is tokens.bin[offset : offset + tokens].
     """
-    holdout, trained = root.open(f"pools/{pool_id}/holdout"), root.open(f"pools/{pool_id}/tokenizer")
+    holdout, trained = root.open(PoolFolder(pool_id).holdout), root.open(PoolFolder(pool_id).tokenizer)
     tokenizer = load_tokenizer(trained.path)
 
     def make(work: Work) -> None:
-        write_encoded(work, holdout.path / "documents.parquet", tokenizer, progress)
+        write_encoded(work, holdout.path / DOCUMENTS, tokenizer, progress)
         work.facts["tokenizer"] = trained.fingerprint
 
     inputs = {"holdout": holdout.fingerprint, "tokenizer": trained.fingerprint}
-    return root.build(f"pools/{pool_id}/evaluation", make, spec={"columns": list(COLUMNS)}, inputs=inputs)
+    return root.build(PoolFolder(pool_id).evaluation, make, spec={"columns": list(COLUMNS)}, inputs=inputs)
 
 
 def write_encoded(work: Work, documents: Path, tokenizer: Tokenizer, progress: Progress = silent) -> None:
@@ -44,7 +45,7 @@ def write_encoded(work: Work, documents: Path, tokenizer: Tokenizer, progress: P
         first = next(file.iter_batches(CHECKED, columns=["text"]))
         encoder = open_encoder(tokenizer, first.column(0).to_pylist())
         lengths, tables = [], []
-        with work.temporary("tokens.bin").open("wb") as out:
+        with work.temporary(TOKENS).open("wb") as out:
             for batch in file.iter_batches(READ, columns=[*COLUMNS, "text"]):
                 ids, offsets = encoder.encode(batch.column("text"))
                 out.write(ids.astype("<u2").tobytes())
@@ -55,9 +56,9 @@ def write_encoded(work: Work, documents: Path, tokenizer: Tokenizer, progress: P
     table = pa.concat_tables(tables)
     table = table.append_column("offset", pa.array(np.cumsum(counts) - counts))
     table = table.append_column("tokens", pa.array(counts))
-    work.finish("tokens.bin", rows=int(counts.sum()))
-    pq.write_table(table, work.temporary("documents.parquet"), compression="zstd")
-    work.finish("documents.parquet", rows=total)
+    work.finish(TOKENS, rows=int(counts.sum()))
+    pq.write_table(table, work.temporary(DOCUMENTS), compression="zstd")
+    work.finish(DOCUMENTS, rows=total)
     work.facts.update(
         documents=total,
         tokens=int(counts.sum()),

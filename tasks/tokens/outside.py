@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from tasks.errors import InputError
 from tasks.progress import Progress, silent
+from tasks.records.layout import PoolFolder
 from tasks.spec import Texts
 from tasks.store.artifact import Artifact, Work, fingerprint
 from tasks.store.blobs import Blob, Blobs, open_blobs
@@ -36,7 +37,7 @@ def encode_outside(root: Root, pool_id: str, texts: Texts, progress: Progress = 
     blobs = [blob for blob in source.list() if blob.name.endswith(KINDS)]
     if not blobs:
         raise InputError(f"{texts.url} holds no files ending in {', '.join(KINDS)}: check the URL.")
-    trained = root.open(f"pools/{pool_id}/tokenizer")
+    trained = root.open(PoolFolder(pool_id).tokenizer)
     tokenizer = load_tokenizer(trained.path)
 
     def make(work: Work) -> None:
@@ -52,7 +53,7 @@ def encode_outside(root: Root, pool_id: str, texts: Texts, progress: Progress = 
 
     name = f"{texts.name}-{fingerprint(texts.identity(), [[b.name, b.size, b.etag] for b in blobs])}"
     inputs = {"tokenizer": trained.fingerprint}
-    return root.build(f"pools/{pool_id}/outside/{name}", make, spec=texts.identity(), inputs=inputs)
+    return root.build(PoolFolder(pool_id).outside(name), make, spec=texts.identity(), inputs=inputs)
 
 
 def _table(documents: Sequence[tuple[str, str]]) -> pa.Table:

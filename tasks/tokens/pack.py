@@ -20,13 +20,13 @@ import pyarrow.parquet as pq
 
 from tasks.errors import InputError
 from tasks.progress import Progress, silent
+from tasks.records.layout import ROWS, ArmFolder, PoolFolder
 from tasks.store.artifact import Artifact, Work
 from tasks.store.root import Root
 from tasks.tokens.encode import Encode, open_encoder
 from tasks.tokens.packer import BATCH, BUFFER, Packer
 from tasks.tokens.tokenizer import load_tokenizer
 
-ROWS = "rows.bin"
 STATE = ".state.npz"
 CHECKED = 64
 """Documents of the first, middle and last shard on which the encoder is checked."""
@@ -55,7 +55,7 @@ def pack_arm(
 
     Raises InputError when there is no training shard, a shard has no `text`, or the arm does not fill one row.
     """
-    text, trained = root.open(f"arms/{arm_id}/text"), root.open(f"pools/{pool_id}/tokenizer")
+    text, trained = root.open(ArmFolder(arm_id).text), root.open(PoolFolder(pool_id).tokenizer)
     tokenizer = load_tokenizer(trained.path)
     shards = _training_shards(text)
 
@@ -89,7 +89,7 @@ def pack_arm(
         )
 
     return root.build(
-        f"arms/{arm_id}/packed/{sequence_length}",
+        ArmFolder(arm_id).packed(sequence_length),
         make,
         spec={"sequence_length": sequence_length, "buffer": BUFFER, "batch": BATCH},
         inputs={"text": text.fingerprint, "tokenizer": trained.fingerprint},

@@ -5,7 +5,7 @@ from typing import Any
 from prefect import task
 from prefect.tasks import exponential_backoff
 
-from tasks import show
+from tasks import steps as show
 from tasks.spec import Texts
 from tasks.store.root import Root
 from tasks.tokens.evaluation import encode_holdout

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer as Reference
 from tokenizers import pre_tokenizers
 
 from tasks.errors import InputError
+from tasks.records.layout import TOKENIZER
 
 PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
@@ -29,8 +30,6 @@ SPECIAL_TOKENS = (
     "<|output_start|>",
     "<|output_end|>",
 )
-FILE = "tokenizer.json"
-TOKEN_BYTES_FILE = "token_bytes.npy"
 
 
 class Tokenizer:
@@ -77,7 +76,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     Raises InputError when there is none, when it cannot be read, or when it lacks one of the special tokens.
     """
     path = Path(path)
-    file = path / FILE if path.is_dir() else path
+    file = path / TOKENIZER if path.is_dir() else path
     if not file.is_file():
         raise InputError(f"There is no tokenizer at {file}: train it first (`fabrating prepare`), or correct the path.")
     try:

@@ -10,9 +10,10 @@ from tokenizers import Tokenizer as Reference
 
 from tasks.errors import InputError
 from tasks.progress import Progress, silent
+from tasks.records.layout import SAMPLE, TOKEN_BYTES, TOKENIZER, PoolFolder
 from tasks.store.artifact import Artifact, Work
 from tasks.store.root import Root
-from tasks.tokens.tokenizer import FILE, PATTERN, SPECIAL_TOKENS, TOKEN_BYTES_FILE, Tokenizer
+from tasks.tokens.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer
 
 DOCUMENT_CHARACTERS = 10_000
 """Documents are cut here before training, as nanochat does, so that no single one decides about merges."""
@@ -31,18 +32,18 @@ def train_tokenizer(root: Root, pool_id: str, vocab_size: int = 32_768, progress
     """
     if not SMALLEST <= vocab_size <= LARGEST:
         raise InputError(f"vocab_size is {vocab_size}: give {SMALLEST} to {LARGEST}, so that a token fits 16 bits.")
-    sample = root.open(f"pools/{pool_id}/sample")
+    sample = root.open(PoolFolder(pool_id).sample)
 
     def make(work: Work) -> None:
         counts = {"documents": 0, "characters": 0}
-        texts = _texts(sample.path / "sample.parquet", sample.facts.get("documents", 0), counts, progress)
+        texts = _texts(sample.path / SAMPLE, sample.facts.get("documents", 0), counts, progress)
         reference = train_reference(texts, vocab_size)
-        reference.save(str(work.temporary(FILE)))
-        work.finish(FILE)
-        tokenizer = Tokenizer(work.path / FILE, reference)
-        with work.temporary(TOKEN_BYTES_FILE).open("wb") as file:
+        reference.save(str(work.temporary(TOKENIZER)))
+        work.finish(TOKENIZER)
+        tokenizer = Tokenizer(work.path / TOKENIZER, reference)
+        with work.temporary(TOKEN_BYTES).open("wb") as file:
             np.save(file, tokenizer.token_bytes())
-        work.finish(TOKEN_BYTES_FILE, rows=tokenizer.vocab_size)
+        work.finish(TOKEN_BYTES, rows=tokenizer.vocab_size)
         work.facts.update(
             vocab_size=tokenizer.vocab_size,
             bos=tokenizer.bos,
@@ -57,7 +58,7 @@ def train_tokenizer(root: Root, pool_id: str, vocab_size: int = 32_768, progress
         "special_tokens": list(SPECIAL_TOKENS),
         "document_characters": DOCUMENT_CHARACTERS,
     }
-    return root.build(f"pools/{pool_id}/tokenizer", make, spec=spec, inputs={"sample": sample.fingerprint})
+    return root.build(PoolFolder(pool_id).tokenizer, make, spec=spec, inputs={"sample": sample.fingerprint})
 
 
 def train_reference(texts: Iterator[list[str]], vocab_size: int) -> Reference:

@@ -4,7 +4,7 @@ Reads `runs/<run>/result` of every run: `scores.parquet` (one row a holdout docu
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import combinations, pairwise
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tasks.errors import DamagedError, InputError
+from tasks.records.layout import METRICS, SCORES, RunFolder
 from tasks.store.artifact import Artifact, code_version
 from tasks.store.root import Root
 from tasks.verdict import answers, matched
@@ -99,14 +100,14 @@ def judge(
     """
     if target not in TARGETS:
         raise InputError(f"The target {target!r} is unknown: take one of {', '.join(TARGETS)}.")
-    results = _open(root, arms)
+    results = _open(root, arms, lambda run: run.result)
     allowed = _require_comparable(root, results, allow)
     pairs = list(combinations(arms, 2))
     decides = list(TARGETS).index(target)
     holdout, evidence = _evidence(results)
     spread = seed_spread(list(evidence.nats.values()), evidence.sizes)
-    texts = {text: _evidence(_open(root, arms, f"outside/{text}"), text)[1] for text in outside}
-    answered = answers.read(_open(root, arms, "core")) if core else None
+    texts = {text: _evidence(_open(root, arms, lambda run, text=text: run.outside(text)), text)[1] for text in outside}
+    answered = answers.read(_open(root, arms, lambda run: run.core)) if core else None
     first = next(iter(results.values()))[0].manifest
     return {
         "name": name,
@@ -139,12 +140,14 @@ def judge(
     }
 
 
-def _open(root: Root, arms: Mapping[str, Sequence[str]], scores: str = "result") -> dict[str, list[Artifact]]:
+def _open(
+    root: Root, arms: Mapping[str, Sequence[str]], scores: Callable[[RunFolder], str]
+) -> dict[str, list[Artifact]]:
     if len(arms) < 2:
         raise InputError(f"A verdict needs at least 2 arms, but {len(arms)} was given: name the runs of another arm.")
     if empty := [label for label, runs in arms.items() if not runs]:
         raise InputError(f"The arm {empty[0]} has no runs: train it first, or leave it out.")
-    return {label: [root.open(f"runs/{run}/{scores}") for run in runs] for label, runs in arms.items()}
+    return {label: [root.open(scores(RunFolder(run))) for run in runs] for label, runs in arms.items()}
 
 
 def _require_comparable(root: Root, results: Mapping[str, Sequence[Artifact]], allow: Sequence[str]) -> dict[str, str]:
@@ -177,7 +180,7 @@ def _evidence(results: Mapping[str, Sequence[Artifact]], what: str = "holdout") 
     nats: dict[str, list[np.ndarray]] = {label: [] for label in results}
     for label, runs in results.items():
         for run in runs:
-            table = pq.read_table(run.path / "scores.parquet").sort_by("document")
+            table = pq.read_table(run.path / SCORES).sort_by("document")
             values = table["nats"].to_numpy()
             if not np.isfinite(values).all():
                 raise DamagedError(
@@ -337,7 +340,7 @@ def _savings(
     """The difference and the ends of its interval as shares of trained tokens, by the better arm's curve on the target."""
     sizes = np.array([s.bytes for s in evidence.strata if s.kind == "decile"])
     deciles = TARGETS[target][1]
-    lines = [[json.loads(line) for line in (run.path / "metrics.jsonl").open()] for run in better]
+    lines = [[json.loads(line) for line in (run.path / METRICS).open()] for run in better]
     curves = [curve_of(run) if target == "all" else curve_of(run, sizes, deciles) for run in lines]
     curve = mean_curve(curves)
     ends = sorted(abs(found[end]) for end in ("low", "high")) if found["low"] is not None else [0.0, 0.0]

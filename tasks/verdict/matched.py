@@ -4,16 +4,16 @@ Checked twice: on the parameters before anything is spent (`differences`), and o
 and were made by (`differences_of_runs`). A difference is named by its path; `require_matched` refuses it unless it is allowed.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 from tasks.errors import InputError
+from tasks.records.layout import RunFolder
+from tasks.records.ledger import find, other_code
 from tasks.spec import Experiment
 from tasks.store.artifact import Manifest
 from tasks.store.root import Root
-from tasks.tracking.ledger import other_code
 
 SELECTION = {f"arm.{field}" for field in ("name", "select", "share", "tokens", "temperature", "seed")}
 ORDER = "arm.order"
@@ -101,9 +101,7 @@ def _shown(value: Any) -> str:
     return "nothing" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _last_attempt(root: Root, result: str) -> dict[str, Any]:
+def _last_attempt(root: Root, result: str) -> Mapping[str, Any]:
     """The attempt that finished a run, as its ledger entry says, or {}."""
-    name = f"{result.rsplit('/', 1)[0]}/run.json"
-    path = root.path(name)
-    raw = path.read_bytes() if path.is_file() else root.remote.read_if_exists(name) if root.remote else None
-    return (json.loads(raw).get("attempts") or [{}])[-1] if raw is not None else {}
+    entry = find(root, RunFolder.of(result).id)
+    return entry["attempts"][-1] if entry else {}

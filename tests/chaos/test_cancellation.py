@@ -8,8 +8,8 @@ import time
 import pytest
 from prefect.states import Cancelling
 
-from benchmarks.chaos.server import Server
-from infra import stack as stacks
+from infra.local import stack as stacks
+from tests.chaos.harness.server import Server
 from tests.stack.conftest import TRAIN, children
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]

@@ -6,9 +6,9 @@ import signal
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from benchmarks.chaos.arm import ArmRun
-from benchmarks.chaos.server import Server
 from flows.maintenance import reaper
+from tests.chaos.harness.arm import ArmRun
+from tests.chaos.harness.server import Server
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos.proxy import Proxy
-from infra import azurite
+from infra.local import azurite
 from tasks.errors import ChangedError, DeniedError, InputError, StoreError
 from tasks.store.blobs import Blob, Blobs, open_blobs
+from tests.chaos.harness.proxy import Proxy
 
 
 @pytest.fixture

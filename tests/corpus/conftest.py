@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from azure.storage.blob import BlobServiceClient
 
-from infra import azurite
+from infra.local import azurite
 from tests.corpus.corpora import write_corpus
 
 

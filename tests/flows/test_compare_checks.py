@@ -8,9 +8,9 @@ import yaml
 
 from flows import compare
 from tasks.errors import InputError
+from tasks.records import ledger
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.store.root import Root
-from tasks.tracking import ledger
 from tasks.verdict.matched import differences
 
 DEPLOYMENTS = yaml.safe_load((Path(compare.__file__).parents[1] / "deployments" / "prefect.yaml").read_text())[

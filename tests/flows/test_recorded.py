@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from flows.recorded import recorded
+from tasks.records import ledger
+from tasks.records.layout import run_id
 from tasks.spec import Arm, Experiment, Training
-from tasks.store.names import run_id
 from tasks.store.root import Root
-from tasks.tracking import ledger
 
 EXPERIMENT = Experiment(arm=Arm(name="top16"), training=Training(wandb="disabled"))
 ARM, POOL = "top16-1", "pool-1"

@@ -11,8 +11,8 @@ import pytest
 
 from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.ssh import Remote
-from tests.hosts import hosts_lab as labs
-from tests.hosts.hosts_lab import parameters
+from tests.hosts import lab as labs
+from tests.hosts.lab import parameters
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from infra import azurite
+from infra.local import azurite
 from tasks.errors import DamagedError, InputError
 from tasks.hosts.bulk import fetch, main, send
 from tasks.hosts.hostkeys import KnownHosts
@@ -14,8 +14,8 @@ from tasks.hosts.ssh import Local, Remote
 from tasks.hosts.transfer import move
 from tasks.store.artifact import Work
 from tasks.store.root import Root
-from tests.hosts.hosts_lab import Host as Machine
-from tests.hosts.hosts_lab import Lab, parameters
+from tests.hosts.lab import Host as Machine
+from tests.hosts.lab import Lab, parameters
 
 NAME = "pools/p-0000000000/index"
 

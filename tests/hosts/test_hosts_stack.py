@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from infra import ports
-from infra.deploy import create_pools, deploy
+from infra.local import ports
+from infra.local.deploy import create_pools, deploy
 from tasks.hosts.environment import lock_file
 from tasks.spec import Host
-from tests.hosts.hosts_lab import USER, Lab, no_index, parameters, versions, without_systemd
+from tests.hosts.lab import USER, Lab, no_index, parameters, versions, without_systemd
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 PROJECT = Path(__file__).resolve().parents[2]

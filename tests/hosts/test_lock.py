@@ -9,7 +9,7 @@ import pytest
 
 from tasks.hosts.environment import lock_file
 from tasks.hosts.facts import ARCHITECTURES
-from tests.hosts.hosts_lab import no_index, versions
+from tests.hosts.lab import no_index, versions
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.provision import STEPS, Outcome, Setup, run_step
 from tasks.hosts.ssh import LinkError, Local, Remote, StrangerError
 from tasks.hosts.wheel import CHECKOUT, build_wheel
+from tasks.records.job import Job, open_inputs
 from tasks.spec import Experiment, Training
 from tasks.store.root import Root
-from tasks.trainer.job import Job, open_inputs
-from tests.hosts.hosts_lab import Host as Machine
-from tests.hosts.hosts_lab import Lab, parameters
+from tests.hosts.lab import Host as Machine
+from tests.hosts.lab import Lab, parameters
 from tests.hosts.test_service import within
 
 SECRET = {"WANDB_API_KEY": "it's $(no) `secret`\\", "AZURE_STORAGE_KEY": "a+/=="}

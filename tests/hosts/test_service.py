@@ -17,10 +17,10 @@ from tasks.hosts.facts import identify
 from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.service import Service, environment_file, install_tunnel, secrets, tunnel
 from tasks.hosts.ssh import Local, Remote
-from tests.hosts.hosts_lab import Host as Machine
-from tests.hosts.hosts_lab import parameters
+from tests.hosts.lab import Host as Machine
+from tests.hosts.lab import parameters
 
-SUPERVISE = str(files("infra.host") / "supervise.py")
+SUPERVISE = str(files("tasks.hosts.scripts") / "supervise.py")
 
 
 def supervise(action: str, folder: Path, *command: str) -> int:

@@ -8,8 +8,8 @@ from tasks.errors import InputError
 from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.ssh import CommandError, LinkError, Local, Remote
 from tasks.spec import Host
-from tests.hosts.hosts_lab import Host as Machine
-from tests.hosts.hosts_lab import Lab, call, parameters
+from tests.hosts.lab import Host as Machine
+from tests.hosts.lab import Lab, call, parameters
 
 
 def test_script_sees_its_arguments_and_input(remote: Remote) -> None:

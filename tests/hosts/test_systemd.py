@@ -11,8 +11,8 @@ from tasks.hosts.facts import identify
 from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.service import Service
 from tasks.hosts.ssh import Remote
-from tests.hosts import hosts_lab as labs
-from tests.hosts.hosts_lab import PROJECT, USER, Host, Lab, parameters
+from tests.hosts import lab as labs
+from tests.hosts.lab import PROJECT, USER, Host, Lab, parameters
 from tests.hosts.test_service import within
 
 WORK = """#!/bin/sh

@@ -19,8 +19,8 @@ from tasks.hosts.streams import share_out
 from tasks.hosts.transfer import Place, place, transfer
 from tasks.store.artifact import FileRecord, Work
 from tasks.store.root import Root
-from tests.hosts.hosts_lab import Host as Machine
-from tests.hosts.hosts_lab import Lab, parameters
+from tests.hosts.lab import Host as Machine
+from tests.hosts.lab import Lab, parameters
 
 NAME = "arms/top16-0a1b2c3d4e/text"
 SHARDS = 10

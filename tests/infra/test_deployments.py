@@ -7,7 +7,7 @@ from itertools import combinations
 import pytest
 import yaml
 
-from infra import deploy
+from infra.local import deploy
 from tasks.spec import Arm, Pool, Training
 
 DEPLOYMENTS = yaml.safe_load((deploy.DEPLOYMENTS / "prefect.yaml").read_text())["deployments"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.deploy import PROJECT
+from infra.local.deploy import PROJECT
 
 
 @pytest.fixture

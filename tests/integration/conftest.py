@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infra import azurite
+from infra.local import azurite
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from infra import terminal
-from infra.cli import app
+from infra.cli import terminal
+from infra.cli.main import app
 
 
 def refused(root, *arguments):

@@ -15,7 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from infra import azurite
+from infra.local import azurite
 from tasks.corpus import prepare, steps
 from tasks.spec import ENGAGEMENT, FACTUAL, PEDAGOGICAL, Arm, Pool
 from tasks.store.blobs import open_blobs

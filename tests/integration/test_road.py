@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from infra import azurite
-from infra.cli import app
+from infra.cli.main import app
+from infra.local import azurite
 from tasks.store.blobs import open_blobs
 from tasks.store.root import Root
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.chaos.postgres import Postgres, programs
-from infra import ports, processes
+from infra.local import ports, processes
 from tasks.errors import InputError
+from tests.chaos.harness.postgres import Postgres, programs
 
 FILES = Path(__file__).resolve().parents[2] / "infra" / "production"
 PASSWORD, DATABASE_PASSWORD = "people:plantedServerPassword", "plantedDatabasePassword"

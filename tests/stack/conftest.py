@@ -22,11 +22,11 @@ from prefect.client.schemas.objects import Artifact, FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from infra import ports, processes
-from infra import stack as stacks
-from infra.demo import publish
-from infra.sample_data import build_sample
-from infra.stack import PROJECT, Stack, full_environment
+from infra.local import ports, processes
+from infra.local import stack as stacks
+from infra.local.demo import publish
+from infra.local.sample_data import build_sample
+from infra.local.stack import PROJECT, Stack, full_environment
 
 DOCUMENTS = 1_000
 ARM = {"name": "top16", "select": "top", "share": 0.165, "order": "best-first"}

@@ -9,7 +9,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Crashed, Failed, Scheduled
 
 from flows.maintenance import FIRST_DELAY, due, failed_runs, is_permanent, reaper
-from infra import deploy
+from infra.local import deploy
 
 pytestmark = pytest.mark.stack
 
@@ -84,7 +84,7 @@ def test_each_attempt_waits_longer_than_the_one_before(client, ended):
 
 
 def test_deploying_again_leaves_one_automation_of_each_name(stack, client):
-    from infra.automations import ensure_automations
+    from infra.local.automations import ensure_automations
 
     for _ in range(2):
         ensure_automations(stack.api, deploy.DEPLOYMENTS / "automations.yaml")

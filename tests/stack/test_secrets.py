@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from infra import azurite, processes
+from infra.local import azurite, processes
 
 pytestmark = pytest.mark.stack
 

@@ -3,7 +3,7 @@
 import pytest
 from azure.storage.blob import BlobServiceClient
 
-from infra import azurite
+from infra.local import azurite
 from tasks.errors import ChangedError, InputError
 from tasks.store.blobs import azure_settings, open_blobs
 from tasks.store.root import Root

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tasks.records.layout import run_id
 from tasks.spec import Arm, Experiment, Pool, Training
-from tasks.store.names import run_id
 from tasks.store.root import Root
 
 POOL = "pool-0123456789"

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import ttest_ind
 
 from tasks.errors import InputError
-from tasks.tracking.report import write_verdict
+from tasks.reports.report import write_verdict
 from tasks.verdict.answers import compare
 from tasks.verdict.judge import judge
 

@@ -1,0 +1,95 @@
+"""The part of the `fabrating` command that is about the local stack: up, down, demo, deploy, doctor."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.cli import terminal
+from infra.local import deploy as deployments
+from infra.local import stack
+from tasks.errors import InputError
+from tasks.store.root import DEFAULT_ROOT
+
+HomeOption = Annotated[Path | None, typer.Option(help="The stack's folder; default: .fabrating, or FABRATING_HOME.")]
+PortOption = Annotated[int, typer.Option(help="Port of the Prefect server; the next free one if it is taken.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    for command in (up, down, demo, deploy, doctor):
+        app.command()(command)
+
+
+def up(
+    home: HomeOption = None,
+    port: PortOption = stack.SERVER_PORT,
+    gpu: Annotated[
+        bool, typer.Option("--gpu/--no-gpu", help="Serve the gpu pool from this machine, or leave it to other hosts.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Start the local stack (Prefect server, object store with a sample, workers) and leave it running."""
+    with terminal.plain_errors():
+        from infra.local.demo import publish
+        from infra.local.sample_data import build_sample
+
+        running = stack.up(_home(home), _say(as_json), port=port, gpu=gpu)
+        publish(running, build_sample(running.home), _say(as_json))
+        summary = {"ui": running.ui, "api": running.api, "sample": running.sample, "processes": running.pids}
+        terminal.show({**summary, "environment": str(running.home / "env")}, as_json)
+
+
+def down(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Stop the local stack, runs in progress included."""
+    with terminal.plain_errors():
+        terminal.show({"processes stopped": stack.down(_home(home), _say(as_json))}, as_json)
+
+
+def demo(home: HomeOption = None, port: PortOption = stack.SERVER_PORT, as_json: JsonOption = False) -> None:
+    """Start the stack, run `experiment/demo` to its end, and say where to look."""
+    with terminal.plain_errors():
+        from infra.local.demo import run_demo
+
+        terminal.show(run_demo(_home(home), _say(as_json), port), as_json)
+
+
+def deploy() -> None:
+    """Put work pools and deployments onto the server that PREFECT_API_URL names."""
+    with terminal.plain_errors():
+        api = os.environ.get("PREFECT_API_URL")
+        if not api:
+            raise InputError(
+                "PREFECT_API_URL is not set: set it to the server's URL, such as http://127.0.0.1:4200/api."
+            )
+        deployments.create_pools(api)
+        deployments.deploy(api, os.environ)
+
+
+def doctor(
+    home: HomeOption = None,
+    root: Annotated[
+        str, typer.Option(help="Where artifacts lie; it is listed, and tried to be written.")
+    ] = DEFAULT_ROOT,
+    data: Annotated[
+        str | None, typer.Option(help="Raw data to list, such as az://container/prefix; default: the stack's sample.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check this machine, credentials, stores and Prefect, with remedies; exit status 1 when something is in the way."""
+    from infra.doctor import examine
+
+    findings = examine(_home(home), root, data)
+    terminal.show_rows([finding.row() for finding in findings], as_json)
+    if any(finding.state == "bad" for finding in findings):
+        raise SystemExit(1)
+
+
+def _home(home: Path | None) -> Path:
+    return (home or stack.default_home()).absolute()
+
+
+def _say(as_json: bool):
+    return (lambda message: terminal.err.print(message, highlight=False)) if as_json else terminal.out.print

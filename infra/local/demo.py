@@ -1,0 +1,153 @@
+"""`make demo`: the local stack, the sample, one `experiment/demo` to its end, and where to look.
+
+Ctrl-C cancels the run and ends every process of a stack that a demo started; a stack of `make up` stays.
+"""
+
+import contextlib
+import json
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from infra.local import azurite, stack
+from infra.local.sample_data import build_sample
+from infra.local.stack import PROJECT, SAMPLE_CONTAINER, SAMPLE_NAME, Say, Stack
+from tasks.errors import InputError
+from tasks.records.layout import SCORES, ArmFolder, PoolFolder, RunFolder
+from tasks.store.artifact import Artifact
+from tasks.store.root import DEFAULT_ROOT, Root
+
+DEPLOYMENT = "experiment/demo"
+POLL_SECONDS = 1.0
+
+
+def run_demo(home: Path, say: Say, port: int = stack.SERVER_PORT) -> dict[str, Any]:
+    """Run the demo. Returns where to look and the scores. Raises InputError when the run does not complete."""
+    started = time.monotonic()
+    before = stack.load(home)
+    keep = before is not None and before.owner == "up" and stack.running(before)
+    with _stopped_on_signals(home, keep, say):
+        with ThreadPoolExecutor(1) as background:
+            sample = background.submit(build_sample, home)
+            running = stack.up(home, say, owner="demo", port=port)
+            publish(running, sample.result(), say)
+        found = _run(running, say)
+        say(f"Finished in {time.monotonic() - started:.0f} s")
+        return found
+
+
+def publish(running: Stack, sample: Artifact, say: Say) -> None:
+    """Put the sample where the stack's `experiment/demo` reads it; blobs that are there already stay as they are."""
+    facts = sample.facts
+    megabytes = sum(record.bytes for record in sample.manifest.files) / 1e6
+    what = f"{facts['documents']:,} documents, {megabytes:.1f} MB"
+    if running.azurite_port:
+        written = azurite.upload(running.azurite_port, SAMPLE_CONTAINER, SAMPLE_NAME, sample.path)
+        state = "written" if written else "already there"
+        say(f"Sample: {what}, {state} at {running.sample} (Azurite)")
+    else:
+        say(f"Sample: {what} in {running.sample}")
+
+
+def _run(running: Stack, say: Say) -> dict[str, Any]:
+    """Start `experiment/demo`, say what it and its children do until it ends, and return where to look."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: running.api}), get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name(DEPLOYMENT)
+        run = client.create_flow_run_from_deployment(deployment.id)
+        say(f"Running {DEPLOYMENT}: {running.ui}/runs/flow-run/{run.id}")
+        shown: dict[Any, str] = {}
+        try:
+            while True:
+                run = client.read_flow_run(run.id)
+                for each in [*_children(client, run.id), run]:
+                    if each.state is not None and shown.get(each.id) != each.state.name:
+                        shown[each.id] = each.state.name
+                        say(f"  {each.name}: {each.state.name}")
+                if run.state.is_final():
+                    break
+                if not running.alive("server"):
+                    raise InputError(f"The Prefect server is gone: see {running.home / 'logs' / 'server.log'}.")
+                time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            _cancel(client, run.id)
+            raise
+        if not run.state.is_completed():
+            raise InputError(
+                f"{DEPLOYMENT} is {run.state.name} ({run.state.message}): see {running.ui}/runs/flow-run/{run.id}."
+            )
+        if len(shown) == 1:
+            say("It was complete already: arm, checkpoints and scores were reused, nothing was made again")
+        return _where_to_look(running, run, client)
+
+
+def _children(client: Any, run: Any) -> list[Any]:
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run]))
+    )
+
+
+def _cancel(client: Any, run: Any) -> None:
+    from prefect.states import Cancelling
+
+    with contextlib.suppress(Exception):  # the server may be on its way out; the processes are ended anyway
+        client.set_flow_run_state(run, Cancelling(), force=True)
+
+
+def _where_to_look(running: Stack, run: Any, client: Any) -> dict[str, Any]:
+    """Addresses, files and numbers of a finished experiment; its scores table names the run."""
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
+
+    from tasks.reports.report import write_report
+
+    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]), type=ArtifactFilterType(any_=["table"]))
+    (scores,) = client.read_artifacts(artifact_filter=wanted)
+    name = json.loads(scores.data)[0]["run"]
+    root = Root(PROJECT / run.parameters.get("root", DEFAULT_ROOT))
+    result = root.open(RunFolder(name).result)
+    inputs = result.manifest.inputs
+    made = {part: root.find(part) for part in (PoolFolder(inputs["pool"]).index, ArmFolder(inputs["arm"]).text)}
+    return {
+        "ui": running.ui,
+        "run": f"{running.ui}/runs/flow-run/{run.id}",
+        "bits per byte": result.facts["bpb"],
+        "by score decile, lowest first": result.facts["bpb_by_decile"],
+        "bytes read": {part: manifest.facts["bytes_read"] for part, manifest in made.items() if manifest},
+        "scores": str(result.path / SCORES),
+        "report": str(write_report(root, name)),
+        "stop the stack": "make down",
+    }
+
+
+@contextlib.contextmanager
+def _stopped_on_signals(home: Path, keep: bool, say: Say) -> Iterator[None]:
+    """End the stack when the demo is stopped from outside or fails to start it, unless it was there before.
+
+    A second Ctrl-C while it is ended changes nothing: the processes go, whatever the impatience.
+    """
+
+    def interrupt(signum: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        for number in previous:
+            signal.signal(number, signal.SIG_IGN)
+        if keep:
+            say("Stopped; the stack of `make up` goes on (`make down` ends it)")
+        else:
+            say("Stopping all processes of the demo")
+            stack.down(home, say)
+        raise
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,83 @@
+"""Put work pools and deployments onto the Prefect server that PREFECT_API_URL names. Doing it again changes nothing.
+
+What they are is said by the files of `deployments/`: `prefect.yaml`, one base job template per pool, and the automations.
+"""
+
+import contextlib
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tasks.errors import InputError
+
+PROJECT = Path(__file__).resolve().parents[2]
+DEPLOYMENTS = PROJECT / "deployments"
+POOLS: dict[str, int | None] = {"cpu": None, "gpu": 1}
+"""Work pools and how many runs each takes at a time. The cpu pool takes any number: an `experiment` waits in it for its
+children, so that a limit could be used up by runs which all wait. Preparation is limited by its queue instead."""
+DESCRIPTIONS = {
+    "cpu": "Preparation, experiments and comparisons that wait for their children, hosts: what needs no GPU.",
+    "gpu": "Training and scoring. Several hosts may serve it: raise its concurrency limit to their number.",
+}
+QUEUES = {"cpu": {"prepare": 1}}
+"""Work queues besides `default`, with their concurrency limits: one preparation at a time, as it takes all cores."""
+
+SAMPLE, NO_SAMPLE = "FABRATING_SAMPLE", "file:///sample"
+"""Where the sample of a local stack lies, and what a server without one is told: a folder that is not there."""
+
+
+def version() -> str:
+    """A hash of everything that `prefect deploy` reads, to skip a deployment that would change nothing."""
+    digest = hashlib.sha256()
+    files = [*DEPLOYMENTS.rglob("*.yaml"), *DEPLOYMENTS.rglob("*.json"), *(PROJECT / "flows").glob("*.py")]
+    for path in sorted([*files, PROJECT / "tasks" / "spec.py", Path(__file__)]):
+        digest.update(str(path.relative_to(PROJECT)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def create_pools(api: str) -> None:
+    """Make or update the work pools and queues. Each worker loads flows from the folder it was started in."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectNotFound
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+        for name, limit in POOLS.items():
+            template = json.loads((DEPLOYMENTS / "pools" / f"{name}.json").read_text())
+            with contextlib.suppress(ObjectNotFound):
+                limit = client.read_work_pool(name).concurrency_limit  # raised by hand where several hosts serve it
+            pool = WorkPoolCreate(
+                name=name,
+                description=DESCRIPTIONS[name],
+                type="process",
+                base_job_template=template,
+                concurrency_limit=limit,
+            )
+            client.create_work_pool(pool, overwrite=True)
+            existing = client.request("POST", f"/work_pools/{name}/queues/filter", json={}).json()
+            for queue, queue_limit in QUEUES.get(name, {}).items():
+                if queue not in {one["name"] for one in existing}:
+                    body = {"name": queue, "concurrency_limit": queue_limit}
+                    client.request("POST", f"/work_pools/{name}/queues", json=body).raise_for_status()
+
+
+def deploy(api: str, environment: Mapping[str, str]) -> None:
+    """Run `prefect deploy --all` on `deployments/prefect.yaml`, then put the automations there.
+
+    The demo's deployments read the sample that FABRATING_SAMPLE names; a server without one has them all the same.
+    Raises InputError with Prefect's message when that fails.
+    """
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    command += ["--prefect-file", "deployments/prefect.yaml"]
+    environment = {SAMPLE: NO_SAMPLE, **environment}
+    result = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode:
+        lines = [line.strip() for line in (result.stdout + result.stderr).splitlines() if line.strip()]
+        raise InputError(f"The deployments could not be put onto the server: {lines[-1] if lines else 'no message'}")
+    from infra.local.automations import ensure_automations
+
+    ensure_automations(api, DEPLOYMENTS / "automations.yaml")

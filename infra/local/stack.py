@@ -1,0 +1,310 @@
+"""The local stack: Prefect server, Azurite, one worker per work pool, all on loopback and all below one folder.
+
+`up` starts what is not running, `down` stops exactly what `up` started. The folder (`.fabrating`, or FABRATING_HOME)
+holds the server's database, logs, the sample, and `stack.json`, which says what runs where.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from infra.local import azurite, deploy, ports, processes
+from infra.local.deploy import PROJECT
+from tasks.errors import InputError
+from tasks.store.artifact import write_atomic
+
+SERVER_PORT = 4200
+START_SECONDS = 240  # a cold machine under load takes minutes to import Prefect
+OWN_AZURE = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT")
+SAMPLE_CONTAINER, SAMPLE_NAME = "sample", "python-docs"
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Stack:
+    """What runs where: the content of `stack.json`. `pids` by name: server, azurite, worker-cpu, worker-gpu."""
+
+    home: Path
+    mark: str = ""
+    owner: str = "up"
+    server_port: int = 0
+    azurite_port: int = 0
+    pids: dict[str, int] = field(default_factory=dict)
+    deployed: str = ""
+    gpu: bool = True
+
+    @property
+    def pools(self) -> list[str]:
+        """The work pools that a worker of this stack serves; without `gpu`, that pool is left to other hosts."""
+        return [pool for pool in deploy.POOLS if pool != "gpu" or self.gpu]
+
+    @property
+    def ui(self) -> str:
+        return f"http://{ports.HOST}:{self.server_port}"
+
+    @property
+    def api(self) -> str:
+        return f"{self.ui}/api"
+
+    @property
+    def sample(self) -> str:
+        """Where the demo's raw data lies."""
+        return (
+            f"az://{SAMPLE_CONTAINER}/{SAMPLE_NAME}" if self.azurite_port else str(self.home / "sample" / SAMPLE_NAME)
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What every process of the stack, and every client of it, has to know."""
+        variables = {
+            "PREFECT_HOME": str(self.home / "prefect"),
+            "PREFECT_API_URL": self.api,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+            "PREFECT_CLI_PROMPT": "false",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+            "PREFECT_CLIENT_MAX_RETRIES": "20",
+            "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500,504",  # what the server says while its database is away
+            "DO_NOT_TRACK": "1",
+            # One core is left to server and workers: OpenMP threads that wait for one without a core slow all others down.
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 2) - 1)),
+            "FABRATING_HOME": str(self.home),
+            "FABRATING_SAMPLE": self.sample,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        }
+        if self.azurite_port:
+            variables["AZURE_STORAGE_CONNECTION_STRING"] = azurite.connection_string(self.azurite_port)
+        return variables
+
+    def save(self) -> None:
+        write_atomic(self.home / "stack.json", json.dumps({**asdict(self), "home": str(self.home)}, indent=1) + "\n")
+        variables = {k: v for k, v in self.environment.items() if k != "PATH"}
+        lines = [f"export {name}='{value}'" for name, value in variables.items()]
+        lines.append(f"export PATH='{Path(sys.executable).parent}':\"$PATH\"")
+        write_atomic(
+            self.home / "env",
+            "# Source this to use `prefect` and `fabrating` with the stack.\n" + "\n".join(lines) + "\n",
+        )
+        (self.home / "env").chmod(0o600)
+
+    def listens(self, name: str, port: int) -> bool:
+        """Whether the part listens on the port itself; a stranger that was quicker does not count."""
+        return name in self.pids and processes.listens(self.pids[name], port)
+
+    def alive(self, name: str) -> bool:
+        """Whether the part was started by this stack and lives."""
+        return name in self.pids and processes.belongs(self.pids[name], self.mark)
+
+
+def default_home() -> Path:
+    """FABRATING_HOME, else `.fabrating` in the project."""
+    return Path(os.environ.get("FABRATING_HOME") or PROJECT / ".fabrating").absolute()
+
+
+def load(home: Path) -> Stack | None:
+    """The stack that was started last in this folder, whether or not it still runs."""
+    try:
+        raw = json.loads((home / "stack.json").read_text())
+        return Stack(**{**raw, "home": home})
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def up(home: Path, say: Say, owner: str = "up", port: int = SERVER_PORT, gpu: bool = True) -> Stack:
+    """Start what is not running. A port in use is said and the next free one taken.
+
+    `gpu` False: no worker of the gpu pool on this machine (one that runs is stopped), as other hosts serve it. Raises InputError when a part does not come up; what was started is stopped again.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with _locked(home, say):
+        stack = load(home) or Stack(home)
+        fresh = not stack.alive("server")
+        if fresh:
+            if stack.mark:
+                processes.stop(stack.mark)  # leftovers of a stack whose server is gone
+            stack = Stack(home, mark=secrets.token_hex(8), owner=owner)
+        elif owner == "up":
+            stack.owner = "up"
+        stack.gpu = gpu
+        try:
+            _start_stores(stack, say)
+            _start_server(stack, say, port)
+            stack.save()
+            _deploy(stack, say)
+            _start_workers(stack, say)
+        except BaseException:
+            if fresh:
+                processes.stop(stack.mark)
+            raise
+        stack.save()
+    return stack
+
+
+def down(home: Path, say: Say) -> int:
+    """Stop all processes of this folder's stack, runs in progress included. Returns how many there were."""
+    stack = load(home)
+    if stack is None or not stack.mark:
+        return 0
+    with _locked(home, say):
+        return stop(stack)
+
+
+def stop(stack: Stack) -> int:
+    """End every process of the stack: workers first, then their runs, then the server."""
+    workers = [pid for name, pid in stack.pids.items() if name.startswith("worker")]
+    return processes.stop(stack.mark, first=workers)
+
+
+def running(stack: Stack | None) -> bool:
+    """Whether the stack's server and workers live."""
+    return stack is not None and all(stack.alive(name) for name in ("server", *(f"worker-{p}" for p in stack.pools)))
+
+
+def own_azure() -> bool:
+    """Whether a real storage account is configured: then Azurite is not started and the sample goes to a folder."""
+    settings = {**dotenv_values(PROJECT / ".env"), **os.environ}
+    return any(settings.get(name) and azurite.ACCOUNT not in settings[name] for name in OWN_AZURE)
+
+
+def _start_stores(stack: Stack, say: Say) -> None:
+    if stack.alive("azurite") or own_azure():
+        return
+    if not azurite.available():
+        stack.azurite_port = 0
+        return
+    stack.azurite_port = _serve(
+        stack,
+        "azurite",
+        "Azurite",
+        stack.azurite_port or azurite.PORT,
+        lambda port: azurite.command(port, stack.home / "azurite"),
+        azurite.answers,
+        say,
+    )
+
+
+def _start_server(stack: Stack, say: Say, port: int) -> None:
+    if stack.alive("server"):
+        return
+
+    def command(port: int) -> list[str]:
+        stack.server_port = port  # the environment that the server starts with names it
+        say(f"Starting the Prefect server on {stack.ui}")
+        return [sys.executable, "-m", "prefect", "server", "start", "--host", ports.HOST, "--port", str(port)]
+
+    _serve(stack, "server", "the Prefect server", port, command, lambda _: _healthy(stack.api), say)
+
+
+def _serve(
+    stack: Stack,
+    name: str,
+    what: str,
+    wanted: int,
+    command: Callable[[int], list[str]],
+    answers: Callable[[int], bool],
+    say: Say,
+) -> int:
+    """Start a part on the wanted port or the next free one, and wait until it answers there. Returns the port."""
+    while True:
+        port = _choose(wanted, what, say)
+        stack.pids[name] = _start(stack, name, command(port))
+        if _comes_up(stack, name, port, lambda port=port: answers(port)):
+            return port
+        if stack.alive(name) or ports.is_free(port):
+            log = stack.home / "logs" / f"{name}.log"
+            raise InputError(f"{what[0].upper()}{what[1:]} did not come up on port {port}: see {log}.{_end(log)}")
+        # a stranger took the port in the seconds between: the next one, then
+
+
+def _end(log: Path, lines: int = 10) -> str:
+    """The last lines of a log, to be shown below an error."""
+    with contextlib.suppress(OSError):
+        last = log.read_text(errors="replace").splitlines()[-lines:]
+        return "".join(f"\n    {line}" for line in last)
+    return ""
+
+
+def _comes_up(stack: Stack, name: str, port: int, answers: Callable[[], bool]) -> bool:
+    """Wait until the part itself listens on the port and answers; False when it dies or takes too long."""
+    return ports.wait(lambda: stack.listens(name, port) and answers(), lambda: stack.alive(name), START_SECONDS)
+
+
+def _deploy(stack: Stack, say: Say) -> None:
+    version = f"{deploy.version()} {stack.sample}"
+    if stack.deployed == version:
+        return
+    deploy.create_pools(stack.api)
+    _start_workers(stack, say)  # they load while the deployments are read
+    say("Deploying the flows of deployments/prefect.yaml")
+    deploy.deploy(stack.api, full_environment(stack))
+    stack.deployed = version
+
+
+def _start_workers(stack: Stack, say: Say) -> None:
+    for pool, limit in deploy.POOLS.items():
+        name = f"worker-{pool}"
+        if pool not in stack.pools:
+            if stack.alive(name):
+                say(f"Stopping the worker for the work pool {pool}")
+                processes.end(stack.pids[name])
+            stack.pids.pop(name, None)
+            continue
+        if stack.alive(name):
+            continue
+        say(f"Starting a worker for the work pool {pool}")
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool", pool]
+        command += ["--name", f"local-{pool}", *(["--limit", str(limit)] if limit else [])]
+        stack.pids[name] = _start(stack, name, command)
+
+
+def _start(stack: Stack, name: str, command: list[str]) -> int:
+    log = stack.home / "logs" / f"{name}.log"
+    return processes.start(command, mark=stack.mark, log=log, cwd=PROJECT, environment=full_environment(stack))
+
+
+def full_environment(stack: Stack) -> dict[str, str]:
+    """This process's environment for a part or a client of the stack, with what `.env` adds to it (credentials, keys).
+
+    Prefect settings of the shell do not leak in.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    added = {name: value for name, value in dotenv_values(PROJECT / ".env").items() if value is not None}
+    return {**added, **inherited, **stack.environment}
+
+
+def _choose(wanted: int, what: str, say: Say) -> int:
+    port = ports.choose(wanted)
+    if port != wanted:
+        say(f"Port {wanted} is in use: {what} takes {port}")
+    return port
+
+
+def _healthy(api: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{api}/health", timeout=2) as reply:
+            return reply.status == 200
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _locked(home: Path, say: Say) -> Iterator[None]:
+    """One `up` or `down` at a time in a folder."""
+    with (home / "stack.lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("Waiting for another `up` or `down` in this folder")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,118 @@
+"""What an arm takes, reads and needs, from the index alone: before any text moves."""
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.corpus.pool.estimate import DECODE_BYTES_PER_SECOND, ENCODE_BYTES_PER_SECOND, together
+from tasks.corpus.pool.index import Index
+from tasks.errors import InputError
+
+LEVELS = np.arange(11) / 10
+RESERVE = 512 << 20
+"""Free bytes that a preparation leaves on the disk."""
+
+COMPRESSED = 0.5
+"""Bytes of a zstd-3 shard for one byte of web text, rounded up: texts of the web come to 0.35-0.45."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An arm before it is made: counts are exact, bytes are estimates from the footers.
+
+    `documents`: before texts of the holdout and duplicates are removed; `tokens`: of the pool's own column, None without
+    one; `disk_bytes`: at the peak, intermediate runs and shards together; `seconds`: expected on this machine's cores,
+    reading not counted.
+    """
+
+    pool_id: str
+    arm_id: str
+    pool_documents: int
+    holdout_documents: int
+    documents: int
+    tokens: int | None
+    text_bytes: int
+    score_quantiles: dict[str, float]
+    pool_score_quantiles: dict[str, float]
+    files: int
+    blobs_to_read: int
+    bytes_to_read: int
+    requests: int
+    disk_bytes: int
+    disk_free: int
+    seconds: float
+    reused: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def check_disk(arm_id: str, needed: int, folder: Path) -> None:
+    """Raises InputError when the disk under `folder` is too small for the `needed` bytes of an arm (`disk_bytes`)."""
+    free = shutil.disk_usage(folder).free
+    if needed + RESERVE > free:
+        raise InputError(
+            f"The arm {arm_id} needs {needed / 1e9:.1f} GB under {folder} and {free / 1e9:.1f} GB are free: "
+            "make room, or choose another root."
+        )
+
+
+def disk_bytes(index: Index, order: np.ndarray) -> int:
+    """What an arm of the documents `order` takes of the disk, runs and shards together."""
+    return _on_disk(_reading(index, order)[1])
+
+
+def plan(
+    pool_id: str, arm_id: str, index: Index, held: int, order: np.ndarray, folder: Path, cores: int, reused: bool
+) -> Plan:
+    """The plan of an arm that takes the documents `order`."""
+    used, text_bytes = _reading(index, order)
+    decoded = int(index.text_bytes[used].sum())
+    tokens = None
+    if index.tokens is not None:
+        counts = index.tokens[order]
+        tokens = int(counts[counts >= 0].sum(dtype=np.int64))
+    return Plan(
+        pool_id=pool_id,
+        arm_id=arm_id,
+        pool_documents=len(index),
+        holdout_documents=held,
+        documents=len(order),
+        tokens=tokens,
+        text_bytes=text_bytes,
+        score_quantiles=quantiles(index.scores[order]),
+        pool_score_quantiles=quantiles(index.scores),
+        files=len(index.blobs),
+        blobs_to_read=len(np.unique(index.file[used])),
+        bytes_to_read=int((index.end[used] - index.start[used]).sum()),
+        requests=int(used.sum()),
+        disk_bytes=_on_disk(text_bytes),
+        disk_free=shutil.disk_usage(folder).free,
+        seconds=(decoded / DECODE_BYTES_PER_SECOND + text_bytes / ENCODE_BYTES_PER_SECOND) / together(cores),
+        reused=reused,
+    )
+
+
+def quantiles(scores: np.ndarray) -> dict[str, float]:
+    """Deciles of scores, by level."""
+    return {f"{level:g}": float(value) for level, value in zip(LEVELS, np.quantile(scores, LEVELS), strict=True)}
+
+
+def _reading(index: Index, order: np.ndarray) -> tuple[np.ndarray, int]:
+    """The row groups that hold some of the documents, bool (row groups,), and the bytes of the documents' text.
+
+    A row group's bytes are known; a document's are taken as the mean of its row group.
+    """
+    documents = np.sort(order)
+    bounds = np.searchsorted(documents, index.group_first.astype(documents.dtype))  # or all of them would be converted
+    chosen = np.diff(bounds)
+    used = chosen > 0
+    return used, int((index.text_bytes[used] * (chosen[used] / index.rows[used])).sum())
+
+
+def _on_disk(text_bytes: int) -> int:
+    return int(text_bytes * (1 + COMPRESSED))

@@ -1,0 +1,247 @@
+"""First half of the text pass: read the selected rows of each blob once and leave a sorted run for each arm.
+
+A run holds the texts that one arm takes from some row groups of one blob, by rank in the arm. It is written whole or not
+at all, so that a killed preparation goes on behind the last finished one. Layout:
+
+    texts, back to back | rank uint32 each | length uint32 each | digest, 16 bytes each (only for deduplication) | trailer
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.corpus.parquet.fetch import fetch_ahead
+from tasks.corpus.parquet.pages import Memory
+from tasks.corpus.parquet.ranges import BadFile, Parts
+from tasks.corpus.parquet.texts import DIGEST, KnownTexts, Reading, buffers, digests, take_texts
+from tasks.corpus.parquet.views import Views
+from tasks.corpus.pool.index import Index
+from tasks.corpus.scratch import Scratch
+from tasks.corpus.workers import Tick
+from tasks.errors import InputError
+from tasks.store.blobs import open_blobs
+
+PIECE_BYTES = 40 << 20
+"""Decoded text that is read at once: bounds the memory of a decoder, however large a blob is."""
+
+GATHERED_BYTES = 4 << 20
+"""Text that is gathered at once for a run."""
+
+TRAILER = 4096
+NOTHING = Views(np.zeros((0, 4), np.int32), ())
+"""What is taken of a piece that cannot be used."""
+
+COUNTS = ("holdout_texts_removed", "empty_texts", "bytes_read", "requests")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one arm takes of a piece: ascending rows (counted within the piece) and their ranks in the arm."""
+
+    scratch: Scratch
+    rows: np.ndarray
+    ranks: np.ndarray
+    digests: bool
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Row groups of one blob, and what the arms take of them."""
+
+    name: str
+    reading: Reading
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True)
+class ScatterJob:
+    """Some pieces of a pool, to be read from `url`."""
+
+    url: str
+    text_column: str
+    pieces: tuple[Piece, ...]
+    holdout: KnownTexts
+    skip_bad_files: bool
+    threads: int
+
+
+def scatter(job: ScatterJob, tick: Tick) -> None:
+    """Write the runs of all pieces. Raises InputError naming a blob whose text cannot be used."""
+    source = open_blobs(job.url)
+    memory = Memory()
+
+    def handle(piece: Piece, parts: Parts) -> int:
+        size = sum(len(data) for _, data in parts)
+        try:
+            taken, problem = _take(piece, parts, job.text_column, memory), ""
+        except BadFile as error:
+            if not job.skip_bad_files:
+                raise InputError(f"{source.url}/{error}: repair or remove the file, or set skip_bad_files.") from error
+            taken, problem = [], str(error)[:200]
+        read = {"bytes_read": size, "requests": len(parts)}
+        parts.clear()
+        for number, target in enumerate(piece.targets):
+            texts, ranks = (taken[number], target.ranks) if taken else (NOTHING, NOTHING.sizes)
+            target.scratch.write(
+                piece.name, _run(texts, ranks, target.digests, job.holdout, read | {"problem": problem})
+            )
+        return sum(len(target.rows) for target in piece.targets)
+
+    items = ((piece, piece.reading.blob, piece.reading.requests()) for piece in job.pieces)
+    before = dict(vars(source.counters))
+    for rows in fetch_ahead(source, items, handle, threads=job.threads):
+        now = dict(vars(source.counters))
+        tick({"units": 1, "rows": rows} | {name: now[name] - before[name] for name in now})
+        before = now
+
+
+def _take(piece: Piece, parts: Parts, text_column: str, memory: Memory) -> list[Views]:
+    """The texts of each target, in the order of their rows. Raises BadFile."""
+    texts = piece.reading.texts(parts, text_column, memory)
+    return [take_texts(piece.reading, texts, target.rows) for target in piece.targets]
+
+
+def _run(
+    texts: Views, ranks: np.ndarray, wants: bool, holdout: KnownTexts, counts: Mapping[str, Any]
+) -> Iterator[bytes | np.ndarray]:
+    """The bytes of one run, its texts gathered a few at a time, so that there is no second copy of all of them."""
+    order = np.argsort(ranks)
+    ranks = ranks[order].astype(np.uint32)
+    dropped, sizes, marks = np.zeros(len(ranks), bool), [], []
+    first = held = 0
+    for part in texts[order].cut(GATHERED_BYTES):
+        gathered = part.gather()
+        known = holdout.matches(gathered)
+        out = dropped[first : first + len(part)] = known | (part.sizes == 0)
+        first, held = first + len(part), held + int(known.sum())
+        if out.any():
+            gathered = gathered.take(pa.array(np.flatnonzero(~out)))
+        offsets, data = buffers(gathered)
+        yield data[offsets[0] : offsets[-1]]
+        sizes.append(np.diff(offsets).astype(np.uint32))
+        if wants:
+            marks.append(digests(gathered))
+    sizes = np.concatenate([np.zeros(0, np.uint32), *sizes])
+    yield from (ranks[~dropped], sizes, *(mark.view(np.uint8) for mark in marks))
+    counts = {"holdout_texts_removed": held, "empty_texts": int(dropped.sum()) - held, **counts}
+    trailer = {"rows": len(sizes), "bytes": int(sizes.sum(dtype=np.int64)), "digests": wants, **counts}
+    yield json.dumps(trailer).encode().ljust(TRAILER)
+
+
+def plan_pieces(
+    index: Index,
+    arms: Sequence[tuple[Scratch, np.ndarray, bool]],
+    done: Sequence[Iterable[str]],
+    files_at_once: int = 64,
+) -> Iterator[Piece]:
+    """The pieces of the pool that some arm still needs.
+
+    `arms`: for each its scratch space, its documents in order, and whether digests are wanted; `done`: the names of the
+    runs it has already.
+    """
+    sorted_arms = []
+    for scratch, order, wants in arms:
+        rank = np.empty(len(index), np.uint32)
+        rank[order] = np.arange(len(order), dtype=np.uint32)
+        documents = np.sort(order)
+        sorted_arms.append((scratch, documents, rank[documents], wants))
+    group_bounds = np.searchsorted(index.file, np.arange(len(index.blobs) + 1))
+    footers: dict[int, bytes] = {}
+    for file in range(len(index.blobs)):
+        if file % files_at_once == 0:
+            footers = index.footers(range(file, min(file + files_at_once, len(index.blobs))))
+        for part, groups in enumerate(_cut(index, range(group_bounds[file], group_bounds[file + 1]))):
+            name = f"{file:08d}-{part:05d}.run"
+            targets, used = [], np.zeros(len(groups), bool)
+            chosen = []
+            first = index.group_first[groups[0]]
+            # as wide as document numbers: otherwise each search would convert all of them
+            bounds = index.group_first[np.array([*groups, groups[-1] + 1])].astype(np.uint32)
+            for (scratch, documents, ranks, wants), finished in zip(sorted_arms, done, strict=True):
+                low, high = np.searchsorted(documents, bounds[[0, -1]])
+                if low == high or name in finished:
+                    continue
+                rows = documents[low:high]
+                used |= np.diff(np.searchsorted(rows, bounds)) > 0
+                chosen.append((scratch, rows, ranks[low:high], wants))
+            if not chosen:
+                continue
+            kept = [group for group, use in zip(groups, used, strict=True) if use]
+            # rows are counted within the row groups that are read
+            skipped = np.cumsum(np.where(used, 0, np.diff(bounds.astype(np.int64))))
+            for scratch, rows, ranks, wants in chosen:
+                group = np.searchsorted(bounds, rows, side="right") - 1
+                targets.append(Target(scratch, (rows - first - skipped[group]).astype(np.uint32), ranks, wants))
+            yield Piece(name, index.reading(kept, footers[file]), tuple(targets))
+
+
+def _cut(index: Index, groups: Sequence[int]) -> Iterator[list[int]]:
+    """Row groups of one file in pieces of about `PIECE_BYTES` of decoded text, at least one row group each."""
+    piece: list[int] = []
+    size = 0
+    for group in groups:
+        if piece and size + index.text_bytes[group] > PIECE_BYTES:
+            yield piece
+            piece, size = [], 0
+        piece.append(group)
+        size += int(index.text_bytes[group])
+    if piece:
+        yield piece
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The headers of all runs of an arm: per run its name, per document (runs one after another, by rank) its place."""
+
+    names: tuple[str, ...]
+    first: np.ndarray
+    """Position of each run's first document, (runs + 1,)."""
+    ranks: np.ndarray
+    lengths: np.ndarray
+    digests: np.ndarray | None
+    counts: Mapping[str, int]
+    problems: tuple[str, ...]
+
+    @classmethod
+    def read(cls, scratch: Scratch) -> "Runs":
+        """Read the trailers and headers of every run in a scratch space."""
+        sizes = {name: size for name, size in sorted(scratch.sizes().items()) if name.endswith(".run")}
+        ranks, sized, marks, first, problems = [], [], [], [0], []
+        counts = dict.fromkeys(COUNTS, 0)
+        for name, size in sizes.items():
+            trailer = json.loads(bytes(scratch.read(name, size - TRAILER, size)))
+            rows, wants = trailer["rows"], trailer["digests"]
+            header = scratch.read(name, trailer["bytes"], size - TRAILER)
+            ranks.append(np.frombuffer(header, np.uint32, rows))
+            sized.append(np.frombuffer(header, np.uint32, rows, offset=4 * rows))
+            if wants:
+                marks.append(np.frombuffer(header, np.dtype((np.void, DIGEST)), rows, offset=8 * rows))
+            first.append(first[-1] + rows)
+            for key in COUNTS:
+                counts[key] += trailer.get(key, 0)
+            if trailer["problem"]:
+                problems.append(trailer["problem"])
+        none = np.zeros(0, np.uint32)
+        return cls(
+            names=tuple(sizes),
+            first=np.array(first),
+            ranks=np.concatenate([none, *ranks]),
+            lengths=np.concatenate([none, *sized]),
+            digests=np.concatenate(marks) if marks else None,
+            counts=counts,
+            problems=tuple(dict.fromkeys(problems)),
+        )
+
+    def duplicates(self) -> np.ndarray:
+        """Whether the same text has a better rank elsewhere, bool (n,)."""
+        if self.digests is None:
+            return np.zeros(len(self.ranks), bool)
+        by_rank = np.argsort(self.ranks)
+        _, keep = np.unique(self.digests[by_rank], return_index=True)
+        duplicate = np.ones(len(self.ranks), bool)
+        duplicate[by_rank[keep]] = False
+        return duplicate

@@ -1,0 +1,398 @@
+"""The index of a pool: one row per document (score, tokens), one per row group, one per file; never the text.
+
+Read from footers and score columns alone, by coalesced ranges, many files in flight. A document's number is its place
+in the pool: files by name, then rows. In memory a document costs 8 bytes of score and 4 of tokens, both memory-mapped.
+
+    files.parquet       blob, size, etag, rows, row_groups, null_scores, problem ("" or why it was left out), footer
+    row_groups.parquet  file, row_group, rows, start, end (compressed text in the file), text_bytes (decoded)
+    scores.npy          float64, the composite; null and NaN count as 0
+    tokens.npy          int32, -1 where unknown; only when the pool has a column for it
+"""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.corpus.parquet.fetch import read_parts
+from tasks.corpus.parquet.ranges import (
+    BadFile,
+    Parts,
+    Range,
+    chunk_range,
+    coalesce,
+    column_index,
+    decode,
+    number_column,
+    pack_footer,
+    read_footer,
+    text_column,
+    top_level,
+)
+from tasks.corpus.parquet.texts import Reading
+from tasks.corpus.pool.column import Column
+from tasks.corpus.scratch import Scratch
+from tasks.corpus.workers import BATCH, Tick, Workers, of_batch
+from tasks.errors import InputError
+from tasks.progress import Progress
+from tasks.spec import Pool
+from tasks.store.artifact import Work
+from tasks.store.blobs import Blob, Blobs, open_blobs
+
+FILES_IN_FLIGHT = 32
+"""Of each the client reads up to ten ranges at once; they are small, so latency decides how fast they come."""
+
+SOON_BYTES = 8 << 30
+"""Blobs whose scores, a hundredth of them, this process has read before others would have begun."""
+
+ROW_GROUPS = ("file", "row_group", "rows", "start", "end", "text_bytes")
+UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class IndexJob:
+    """Some blobs, by number in the pool, to be indexed into `scratch`."""
+
+    pool: Pool
+    url: str
+    blobs: tuple[tuple[int, Blob], ...]
+    scratch: Scratch
+    threads: int
+
+
+def index_blobs(job: IndexJob, tick: Tick) -> None:
+    """Leave one file in the scratch space for each blob. A blob that cannot be used is recorded with its problem."""
+    source = open_blobs(job.url)
+    with (
+        ThreadPoolExecutor(FILES_IN_FLIGHT) as files,
+        ThreadPoolExecutor(job.threads) as decoders,  # on as many threads as files it takes four times the CPU
+    ):
+
+        def one(number: int, blob: Blob) -> int:
+            try:
+                fetched = _fetch(source, blob, job.pool)
+                entry = decoders.submit(_decode, blob, fetched, job.pool).result()
+            except BadFile as error:
+                entry = _Entry(error.reason)
+            job.scratch.write(_name(number), [entry.to_bytes()])
+            return len(entry.scores)
+
+        before = dict(vars(source.counters))
+        futures = [files.submit(one, number, blob) for number, blob in job.blobs]
+        try:
+            for future in futures:
+                rows = future.result()
+                now = dict(vars(source.counters))
+                tick({"units": 1, "rows": rows} | {name: now[name] - before[name] for name in now})
+                before = now
+        except BaseException:
+            files.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def build(
+    work: Work,
+    pool: Pool,
+    listed: Sequence[Blob],
+    url: str,
+    blobs: Sequence[Blob],
+    scratch: Scratch,
+    workers: Workers,
+    progress: Progress,
+) -> None:
+    """Write the index of the blobs that were `listed` into a work directory; `url` and `blobs` are how they are read.
+
+    Raises InputError naming files that cannot be used.
+    """
+    done = scratch.sizes()
+    todo = [(number, blob) for number, blob in enumerate(blobs) if _name(number) not in done]
+    finished, counters = len(blobs) - len(todo), {"bytes_read": 0, "requests": 0, "retries": 0, "rows": 0}
+
+    def tick(counted: dict[str, int]) -> None:
+        nonlocal finished
+        finished += counted["units"]
+        for name in counters:
+            counters[name] += counted[name]
+        progress("index", finished, len(blobs), counters)
+
+    soon = len(todo) <= BATCH and sum(blob.size for _, blob in todo) < SOON_BYTES
+    jobs = [
+        IndexJob(pool, url, tuple(batch), scratch, workers.threads)
+        for batch in workers.batches(todo, lambda item: of_batch(item[1].size), soon)
+    ]
+    for _ in workers.run(index_blobs, jobs, tick):
+        pass
+    _reduce(work, pool, listed, scratch, counters["retries"])
+    scratch.clear()
+
+
+@dataclass
+class _Entry:
+    """What the index keeps of one blob."""
+
+    problem: str = ""
+    footer: bytes = b""
+    groups: np.ndarray = None
+    scores: np.ndarray = None
+    tokens: np.ndarray = None
+    nulls: int = 0
+    bytes_read: int = 0
+    requests: int = 0
+
+    def __post_init__(self) -> None:
+        if self.groups is None:
+            self.groups = np.zeros((0, len(ROW_GROUPS) - 1), np.int64)
+            self.scores, self.tokens = np.zeros(0), np.zeros(0, np.int32)
+
+    def to_bytes(self) -> bytes:
+        """A line of JSON, then the footer, the row groups, the scores and the token counts."""
+        counts = {k: getattr(self, k) for k in ("problem", "nulls", "bytes_read", "requests")}
+        sizes = {"footer": len(self.footer), "row_groups": len(self.groups), "rows": len(self.scores)}
+        arrays = (self.groups.tobytes(), self.scores.tobytes(), self.tokens.tobytes())
+        return b"".join((json.dumps([counts, sizes]).encode(), b"\n", self.footer, *arrays))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "_Entry":
+        counts, sizes = json.loads(data[: (at := data.index(b"\n") + 1)])
+        footer, at = data[at : at + sizes["footer"]], at + sizes["footer"]
+        width = len(ROW_GROUPS) - 1
+        groups = np.frombuffer(data, np.int64, sizes["row_groups"] * width, at).reshape(-1, width)
+        scores = np.frombuffer(data, np.float64, sizes["rows"], at + groups.nbytes)
+        tokens = np.frombuffer(data, np.int32, sizes["rows"], at + groups.nbytes + scores.nbytes)
+        return cls(footer=footer, groups=groups, scores=scores, tokens=tokens, **counts)
+
+
+def _name(number: int) -> str:
+    return f"{number:08d}.entry"
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    """What was read of one blob: its footer, parsed and as it lies there, its row groups (as in ROW_GROUPS, without the file), the
+    columns of numbers, those of them that are scores with their weights, and the ranges that hold them."""
+
+    footer: pq.FileMetaData
+    footer_bytes: bytes
+    groups: list[tuple[int, ...]]
+    numbers: Sequence[str]
+    weights: dict[str, float]
+    parts: Parts
+    requests: int
+
+
+def _fetch(source: Blobs, blob: Blob, pool: Pool) -> _Fetched:
+    """The footer and the columns of numbers of one blob. Raises BadFile."""
+
+    requests = 0
+
+    def fetch(ranges: Sequence[Range]) -> Parts:
+        nonlocal requests
+        requests += len(ranges)
+        return read_parts(source, blob, ranges)
+
+    footer, footer_bytes, end = read_footer(blob.name, blob.size, lambda r: fetch([r])[0][1])
+    text = text_column(blob.name, footer, pool.text_column)
+    weights = wanted_scores(blob.name, footer, pool)
+    numbers = {name: number_column(blob.name, footer, name) for name in weights}
+    if pool.token_count_column and pool.token_count_column in top_level(footer):
+        numbers[pool.token_count_column] = number_column(blob.name, footer, pool.token_count_column)
+    if footer.num_rows == 0:
+        raise BadFile(blob.name, "is empty (0 rows)")
+
+    groups, ranges = [], []
+    for group in range(footer.num_row_groups):
+        rows = footer.row_group(group).num_rows
+        place = chunk_range(blob.name, blob.size, footer, group, text)
+        groups.append(
+            (group, rows, place.start, place.end, footer.row_group(group).column(text).total_uncompressed_size)
+        )
+        if rows:
+            ranges += [chunk_range(blob.name, blob.size, footer, group, column) for column in numbers.values()]
+    parts = [end, *fetch(coalesce(r for r in ranges if r.start < end[0]))]
+    if sum(rows for _, rows, *_ in groups) != footer.num_rows:
+        raise BadFile(blob.name, f"is damaged (its row groups do not add up to {footer.num_rows:,} rows)")
+    return _Fetched(footer, footer_bytes, groups, list(numbers), weights, parts, requests)
+
+
+def _decode(blob: Blob, fetched: _Fetched, pool: Pool) -> _Entry:
+    """The entry of one blob. Raises BadFile."""
+    rows = sum(count for _, count, *_ in fetched.groups)
+    present = [group for group, count, *_ in fetched.groups if count]
+    table = None
+    if fetched.numbers:
+        table = decode(blob.name, blob.size, fetched.footer, fetched.parts, present, fetched.numbers)
+    scores, nulls = composite(table, fetched.weights, rows)
+    tokens = np.full(rows, UNKNOWN, np.int32)
+    if pool.token_count_column in fetched.numbers:
+        column = table.column(pool.token_count_column).to_numpy().astype(np.float64)
+        known = (column >= 0) & (column < 2**31)
+        tokens[known] = column[known].astype(np.int32)
+    return _Entry(
+        footer=fetched.footer_bytes,
+        groups=np.array(fetched.groups, np.int64),
+        scores=scores,
+        tokens=tokens,
+        nulls=nulls,
+        bytes_read=sum(len(data) for _, data in fetched.parts),
+        requests=fetched.requests,
+    )
+
+
+def wanted_scores(name: str, footer: pq.FileMetaData, pool: Pool) -> dict[str, float]:
+    """Score columns to read of a file, with their weights. Raises BadFile when a rated file lacks one.
+
+    A prebuilt subset is not ranked: its scores are for the report, so they are read where they are.
+    """
+    if pool.format == "unrated":
+        return {}
+    weights = {column: weight for column, weight in pool.score.items() if weight > 0}
+    if pool.format == "prebuilt":
+        columns = top_level(footer)
+        if all(column in columns for column in weights):
+            return weights
+        return {"score": 1.0} if "score" in columns else {}
+    for column in weights:
+        column_index(name, footer, column)
+    return weights
+
+
+def composite(table: pa.Table | None, weights: dict[str, float], rows: int) -> tuple[np.ndarray, int]:
+    """Weighted mean of the score columns, float64 (rows,), and how many values were null or NaN (they count as 0)."""
+    total, nulls = np.zeros(rows), 0
+    for column, weight in weights.items():
+        values = table.column(column).to_numpy().astype(np.float64)
+        bad = ~np.isfinite(values)
+        nulls += int(bad.sum())
+        total += weight * np.where(bad, 0.0, values)
+    return (total / sum(weights.values()) if weights else total), nulls
+
+
+def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, retries: int) -> None:
+    """Join the entries of all blobs, one after another, into the files of the index."""
+    sizes = scratch.sizes()
+    files: list[dict[str, Any]] = []
+    groups, footers = [], []
+    scores = Column(work.temporary("scores.npy"), np.float64)
+    tokens = Column(work.temporary("tokens.npy"), np.int32)
+    known = total = 0
+    for number, blob in enumerate(blobs):
+        entry = _Entry.from_bytes(bytes(scratch.read(_name(number), 0, sizes[_name(number)])))
+        files.append(
+            {
+                "blob": blob.name,
+                "size": blob.size,
+                "etag": blob.etag,
+                "rows": len(entry.scores),
+                "row_groups": len(entry.groups),
+                "null_scores": entry.nulls,
+                "problem": entry.problem,
+                "bytes_read": entry.bytes_read,
+                "requests": entry.requests,
+            }
+        )
+        footers.append(entry.footer)
+        groups.append(np.column_stack([np.full(len(entry.groups), number), entry.groups]))
+        scores.append(entry.scores)
+        tokens.append(entry.tokens)
+        counted = entry.tokens[entry.tokens >= 0]
+        known, total = known + len(counted), total + int(counted.sum(dtype=np.int64))
+    documents = scores.close()
+    tokens.close()
+    bad = [file for file in files if file["problem"]]
+    if bad and not pool.skip_bad_files:
+        for number, file in enumerate(files):
+            if file["problem"]:
+                scratch.remove(_name(number))  # a rerun looks again
+        more = f" (and {len(bad) - 1} more of {len(blobs)} files)" if len(bad) > 1 else ""
+        raise InputError(
+            f"{pool.source}/{bad[0]['blob']} {bad[0]['problem']}{more}: repair or remove it, or set skip_bad_files."
+        )
+    if not documents:
+        raise InputError(f"{pool.source} holds no documents in {len(blobs)} files: check the URL.")
+
+    table = pa.Table.from_pylist(files).append_column("footer", pa.array(footers, pa.large_binary()))
+    pq.write_table(table, work.temporary("files.parquet"), compression="zstd", row_group_size=64)
+    work.finish("files.parquet")
+    rows = np.concatenate(groups)
+    columns = {name: pa.array(rows[:, i], pa.int64()) for i, name in enumerate(ROW_GROUPS)}
+    pq.write_table(pa.table(columns), work.temporary("row_groups.parquet"), compression="zstd")
+    work.finish("row_groups.parquet")
+    work.finish("scores.npy", documents)
+    if known:
+        work.finish("tokens.npy", documents)
+    work.facts.update(
+        documents=documents,
+        files=len(files) - len(bad),
+        bad_files=[f"{file['blob']} {file['problem']}" for file in bad],
+        row_groups=len(rows),
+        raw_bytes=sum(file["size"] for file in files if not file["problem"]),
+        text_bytes=int(rows[:, 5].sum()),
+        text_bytes_compressed=int((rows[:, 4] - rows[:, 3]).sum()),
+        null_scores=sum(file["null_scores"] for file in files),
+        tokens=total if known else None,
+        documents_without_tokens=documents - known,
+        bytes_read=sum(file["bytes_read"] for file in files),
+        requests=sum(file["requests"] for file in files),
+        retries=retries,
+    )
+
+
+class Index:
+    """A finished index, opened: arrays over documents and over row groups."""
+
+    def __init__(self, folder: Path):
+        table = pq.read_table(folder / "files.parquet", columns=["blob", "size", "etag", "rows", "problem"])
+        self.folder = folder
+        self.blobs = [
+            Blob(name, size, etag)
+            for name, size, etag in zip(*(table.column(c).to_pylist() for c in ("blob", "size", "etag")), strict=True)
+        ]
+        self.first = np.concatenate([[0], np.cumsum(table.column("rows").to_numpy())])
+        """Number of the first document of each file, (files + 1,) int64."""
+        groups = pq.read_table(folder / "row_groups.parquet")
+        self.file, self.row_group, self.rows, self.start, self.end, self.text_bytes = (
+            groups.column(name).to_numpy() for name in ROW_GROUPS
+        )
+        self.group_first = np.concatenate([[0], np.cumsum(self.rows)])
+        """Number of the first document of each row group, (row groups + 1,) int64."""
+        self.scores = np.load(folder / "scores.npy", mmap_mode="r")
+        tokens = folder / "tokens.npy"
+        self.tokens = np.load(tokens, mmap_mode="r") if tokens.exists() else None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def place(self, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """File numbers and rows within the file of documents."""
+        file = np.searchsorted(self.first, documents, side="right") - 1
+        return file, documents - self.first[file]
+
+    def reading(self, groups: Sequence[int], footer: bytes) -> Reading:
+        """Some row groups of one file, by their numbers in the index, as they are read."""
+        file = int(self.file[groups[0]])
+        return Reading(
+            self.blobs[file],
+            footer,
+            tuple(int(self.row_group[g]) for g in groups),
+            tuple(int(self.group_first[g] - self.first[file]) for g in groups),
+            tuple(int(self.rows[g]) for g in groups),
+            tuple(Range(int(self.start[g]), int(self.end[g])) for g in groups),
+        )
+
+    def footers(self, files: Sequence[int]) -> dict[int, bytes]:
+        """The footers of some files, packed."""
+        reader = pq.ParquetFile(self.folder / "files.parquet")
+        wanted: dict[int, list[int]] = {}
+        for number in files:
+            wanted.setdefault(number // 64, []).append(number)
+        footers = {}
+        for group, numbers in wanted.items():
+            column = reader.read_row_group(group, columns=["footer"]).column("footer")
+            footers.update((number, pack_footer(column[number % 64].as_py())) for number in numbers)
+        return footers

@@ -1,0 +1,94 @@
+"""A random sample of a pool's texts, for the tokenizer: whole row groups in random order, without the holdout."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tasks.corpus.arm.selection import random_bits
+from tasks.corpus.parquet.fetch import fetch_ahead
+from tasks.corpus.parquet.pages import Memory
+from tasks.corpus.parquet.ranges import BadFile, Parts, Range
+from tasks.corpus.parquet.texts import Reading, lengths, take_texts
+from tasks.corpus.pool.holdout import Holdout
+from tasks.corpus.pool.index import Index
+from tasks.errors import InputError
+from tasks.progress import Progress
+from tasks.records.layout import SAMPLE, PoolFolder
+from tasks.spec import Pool
+from tasks.store.artifact import Work
+from tasks.store.blobs import Blobs, open_blobs
+from tasks.store.root import Root
+
+PICK = 4
+SCHEMA = pa.schema([("text", pa.large_string())])
+
+
+def sample_arrays(
+    pool: Pool, source: Blobs, index: Index, holdout: Holdout, characters: int, seed: int, threads: int = 1
+) -> Iterator[pa.LargeStringArray]:
+    """Texts of randomly chosen row groups, an array for each, until there are `characters` characters (the last text is
+    whole). Raises InputError for a file that cannot be read."""
+    order = np.argsort(random_bits(seed, PICK, np.arange(len(index.rows))))
+    order = order[index.rows[order] > 0]
+    memory = Memory()
+
+    def items() -> Iterator[tuple[tuple[Reading, np.ndarray], object, list[Range]]]:
+        for group in order.tolist():
+            file, first = int(index.file[group]), index.group_first[group]
+            rows = np.setdiff1d(np.arange(first, first + index.rows[group]), holdout.documents, assume_unique=True)
+            reading = index.reading([group], index.footers([file])[file])
+            yield (reading, rows - first), reading.blob, reading.requests()
+
+    def handle(item: tuple[Reading, np.ndarray], parts: Parts) -> pa.LargeStringArray:
+        reading, rows = item
+        try:
+            texts = take_texts(reading, reading.texts(parts, pool.text_column, memory), rows).gather()
+        except BadFile as error:
+            if pool.skip_bad_files:
+                return pa.array([], pa.large_string())
+            raise InputError(f"{source.url}/{error}: repair or remove the file, or set skip_bad_files.") from error
+        return texts.filter(pa.array(lengths(texts) > 0))
+
+    left = characters
+    for texts in fetch_ahead(source, items(), handle, threads=threads, ahead_bytes=32 << 20):
+        total = np.cumsum(pc.utf8_length(texts).to_numpy())
+        count = int(np.searchsorted(total, left)) + 1
+        yield texts.slice(0, count)
+        if count <= len(texts):
+            return
+        left -= int(total[-1]) if len(total) else 0
+
+
+def build(
+    work: Work, pool: Pool, source: Blobs, index: Index, holdout: Holdout, threads: int, progress: Progress
+) -> None:
+    """Write sample.parquet (column text) into a work directory."""
+    documents = characters = 0
+    with pq.ParquetWriter(work.temporary(SAMPLE), SCHEMA, compression="zstd", use_dictionary=False) as writer:
+        arrays = sample_arrays(pool, source, index, holdout, pool.tokenizer_characters, pool.seed, threads)
+        for texts in arrays:
+            writer.write_batch(pa.record_batch([texts], schema=SCHEMA))
+            documents += len(texts)
+            characters += pc.sum(pc.utf8_length(texts)).as_py() or 0
+            progress(
+                "sample", min(characters, pool.tokenizer_characters), pool.tokenizer_characters, vars(source.counters)
+            )
+    work.finish(SAMPLE, documents)
+    work.facts.update(
+        documents=documents,
+        characters=characters,
+        bytes_read=source.counters.bytes_read,
+        requests=source.counters.requests,
+        retries=source.counters.retries,
+    )
+
+
+def sample_texts(root: Root, pool_id: str, pool: Pool, characters: int, seed: int) -> Iterator[str]:
+    """Random texts of a pool whose index and holdout are there, holdout excluded, of `characters` characters in all."""
+    index = Index(root.open(PoolFolder(pool_id).index).path)
+    holdout = Holdout(root.open(PoolFolder(pool_id).holdout), index)
+    for texts in sample_arrays(pool, open_blobs(pool.source), index, holdout, characters, seed):
+        yield from texts.to_pylist()

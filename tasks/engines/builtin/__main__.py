@@ -1,0 +1,74 @@
+"""`python -m tasks.engines.builtin JOB.json`: one rank under torchrun, or all ranks of a job on this host.
+
+Exit status: 0 done, 75 stopped on request after a checkpoint (run again to go on), 65 a parameter or a damaged file must be
+changed, 69 the GPU or the run is in use, 1 anything else. The sentence to show to a person is the last line of the error output and, for
+status 65, 69 and 1, in `failure.json` beside the job.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from tasks.engines.builtin.attempt import attempt
+from tasks.engines.builtin.distributed import join
+from tasks.engines.ranks import StopRequest, die_with_launcher, launch
+from tasks.errors import BusyError, DamagedError, InputError
+from tasks.records.job import BUSY, DONE, FAILED, INPUT, RESUME, Job
+from tasks.records.layout import FAILURE
+
+
+def main(job_file: Path) -> int:
+    """Run this rank, or start the ranks when there are several and none was started. Returns the exit status."""
+    job = Job.read(job_file)
+    stop = StopRequest()
+    stop.listen()
+    if not die_with_launcher():
+        return RESUME
+    ranks = job.experiment.training.gpus
+    if ranks > 1 and "RANK" not in os.environ:
+        return launch([sys.executable, "-m", "tasks.engines.builtin", str(job_file)], ranks, stop=stop.asked)
+    world = join(job.experiment.training.device)
+    logging.getLogger().setLevel(logging.INFO if world.leads else logging.WARNING)
+    return DONE if attempt(job, world, stop) else RESUME
+
+
+def _report(job_file: Path, status: int, error: BaseException) -> int:
+    """Say what went wrong, in one sentence to people and with a traceback where it may be our fault."""
+    if status == FAILED:
+        traceback.print_exc()
+    message = str(error) or type(error).__name__
+    print(message, file=sys.stderr, flush=True)
+    with (
+        contextlib.suppress(OSError),
+        job_file.with_name(FAILURE).open("x") as file,
+    ):  # the first rank to fail knows why
+        json.dump({"status": status, "message": message}, file)
+    return status
+
+
+def entry() -> int:
+    """Parse the command line, run, and turn every end into an exit status."""
+    if len(sys.argv) != 2:
+        print("usage: python -m tasks.engines.builtin JOB.json", file=sys.stderr)
+        return INPUT
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)
+    job_file = Path(sys.argv[1])
+    try:
+        return main(job_file)
+    except (InputError, DamagedError) as error:
+        return _report(job_file, INPUT, error)
+    except BusyError as error:
+        return _report(job_file, BUSY, error)
+    except Exception as error:  # every end has a status and a sentence
+        return _report(job_file, FAILED, error)
+
+
+if __name__ == "__main__":
+    status = entry()
+    logging.shutdown()
+    # Not sys.exit: a copy to a remote root that was given up must not hold the process, nor a rank that hangs in a collective.
+    os._exit(status)

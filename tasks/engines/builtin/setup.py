@@ -1,0 +1,130 @@
+"""Everything between a job and its first step: inputs checked, model built, the newest checkpoint loaded."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tasks.engines.builtin import checkpoint
+from tasks.engines.builtin.compute import Compute, build_compute, check_precision, embedding_dtype
+from tasks.engines.builtin.distributed import World
+from tasks.engines.builtin.guards import available_memory, check_batch, choose_micro_batch
+from tasks.engines.builtin.memory import memory_bytes
+from tasks.engines.builtin.model import GPT, GPTConfig, config_for
+from tasks.engines.builtin.optimizer import Optimizer, build_optimizer
+from tasks.engines.builtin.rows import Batch, PackedRows
+from tasks.engines.builtin.schedule import Plan, plan_training
+from tasks.errors import InputError
+from tasks.records.job import Inputs, Job
+from tasks.store.root import Root
+
+
+@dataclass(frozen=True)
+class Sized:
+    """What a job comes to on these devices, found out without computing anything."""
+
+    config: GPTConfig
+    plan: Plan
+    batch: Batch
+    rows: PackedRows
+
+    @property
+    def rows_left(self) -> int:
+        """Packed rows that the budget does not reach, among them those of a last, incomplete batch."""
+        return self.rows.rows - self.plan.iterations * self.batch.rows
+
+
+@dataclass(frozen=True)
+class Learner:
+    """The model with what computes and steps it."""
+
+    model: GPT
+    compute: Compute
+    optimizer: Optimizer
+
+
+def size(job: Job, inputs: Inputs, world: World) -> Sized:
+    """Shape, budget and micro-batch of a job. Raises InputError for whatever cannot work, naming what would."""
+    training = job.experiment.training
+    if training.engine != "builtin":
+        raise InputError(f"engine is {training.engine}: this trainer runs engine=builtin only.")
+    if training.gpus != world.size:
+        raise InputError(f"gpus is {training.gpus}, but {world.size} processes were started: make them equal.")
+    check_precision(training.precision, world.device)
+    rows = PackedRows.of(inputs.packed)
+    config = config_for(
+        training.depth, training.sequence_length, training.window_pattern, inputs.packed.facts["vocab_size"]
+    )
+    plan = plan_training(config, training.tokens, training.batch_tokens, rows.rows)
+    batch_rows = check_batch(plan.batch_tokens, training.sequence_length, world.size)
+    micro = choose_micro_batch(
+        training.micro_batch,
+        batch_rows // world.size,
+        training.sequence_length,
+        world.device,
+        lambda rows: memory_bytes(config, training.precision, rows, world.size, training.compile),
+        available_memory(world.device) // (world.size if world.device.type == "cpu" else 1),
+    )
+    return Sized(config, plan, Batch(batch_rows, world.size, world.rank, micro), rows)
+
+
+def build(job: Job, sized: Sized, device: torch.device, *, initialize: bool = True) -> Learner:
+    """The model on its device with fresh weights by the experiment's seed (or, about to be loaded, undefined ones)."""
+    training = job.experiment.training
+    model = GPT(sized.config, embedding_dtype(training.precision))
+    if initialize:
+        model.init_weights(job.experiment.seed)
+    model.to(device)
+    compute = build_compute(model, training.precision, training.compile, training.deterministic)
+    return Learner(model, compute, build_optimizer(model, sized.plan))
+
+
+def snapshot(learner: Learner, leads: bool) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, torch.Tensor]]]:
+    """Weights (on the first rank) and this rank's shard, copied to host memory."""
+    shard = {
+        "optimizer": checkpoint.to_host(learner.optimizer.local_state()),
+        "compute": checkpoint.to_host(learner.compute.state_dict()),
+        "random": {"cpu": torch.get_rng_state()},
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        shard["random"]["cuda"] = torch.cuda.get_rng_state()
+    return (checkpoint.to_host(learner.model.state_dict()) if leads else {}), shard
+
+
+def restore(learner: Learner, found: checkpoint.Checkpoint, world: World) -> None:
+    """Take weights, optimizer, scales and random states of a checkpoint from whatever number of ranks."""
+    learner.model.load_state_dict(found.model())
+    shards = found.shards()
+    learner.optimizer.load_state({name: t for shard in shards for name, t in shard["optimizer"].items()})
+    own = shards[world.rank] if world.rank < len(shards) else shards[0]
+    learner.compute.load_state_dict(own["compute"])
+    learner.compute.invalidate()
+    torch.set_rng_state(own["random"]["cpu"].clone())
+    if "cuda" in own["random"] and world.device.type == "cuda":
+        torch.cuda.set_rng_state(own["random"]["cuda"].clone())
+
+
+def newest(root: Root, job: Job, fingerprints: dict[str, str], world: World) -> checkpoint.Checkpoint | None:
+    """The checkpoint to go on from, the same on every rank; rank 0 verifies (and downloads) it."""
+    found = checkpoint.find(root, job.run, fingerprints) if world.leads else None
+    step = world.share(found.step if found else None)
+    if step is None or found is not None:
+        return found
+    return checkpoint.load(root, job.run, step)
+
+
+def describe(job: Job, sized: Sized, learner: Learner, world: World) -> dict[str, Any]:
+    """What a person wants to know at the start, for the log and the first event."""
+    device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "cpu"
+    return {
+        "run": job.run,
+        "device": device,
+        "gpus": world.size,
+        "compute": learner.compute.description,
+        "steps": sized.plan.iterations,
+        "batch_tokens": sized.plan.batch_tokens,
+        "micro_batch": sized.batch.micro,
+        "tokens_planned": sized.plan.tokens,
+        "rows": sized.rows.rows,
+        "rows_left": sized.rows_left,
+    }

@@ -1,0 +1,180 @@
+"""What lies under the root: the names of artifacts and of the files in them that more than one room knows.
+
+    pools/<pool>/       index, holdout, sample, tokenizer, evaluation, outside/<texts>
+    arms/<arm>/         text, packed/<sequence length>
+    runs/<run>/         run.json, job.json, metrics.jsonl, log.txt, checkpoints/step_<step>, result, scores/, outside/, core
+    verdicts/<verdict>/ verdict.json, report.html
+
+An artifact's name is readable and ends in a fingerprint of everything that determines its content. Names are relative to
+the root: `Root.path`, `Root.find` and `Root.open` take them.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tasks.spec import Arm, Experiment, Pool
+from tasks.store.artifact import fingerprint
+from tasks.store.blobs import Blob
+from tasks.store.root import Root
+
+POOLS, ARMS, RUNS, VERDICTS = KINDS = ("pools", "arms", "runs", "verdicts")
+"""The folders below the root."""
+
+DOCUMENTS = "documents.parquet"
+"""In a holdout, an arm's text and an evaluation: one row a document."""
+SAMPLE = "sample.parquet"
+TOKENIZER, TOKEN_BYTES = "tokenizer.json", "token_bytes.npy"
+TOKENS = "tokens.bin"
+"""In an evaluation: the tokens of its documents, one after another, uint16."""
+ROWS = "rows.bin"
+"""In a packed arm: rows of sequence length + 1 tokens, uint16."""
+SCORES, SUMMARY, SAMPLES = "scores.parquet", "summary.json", "samples.json"
+METRICS, JOB, FAILURE, LOG, ENTRY = "metrics.jsonl", "job.json", "failure.json", "log.txt", "run.json"
+VERDICT, REPORT = "verdict.json", "report.html"
+
+
+@dataclass(frozen=True)
+class PoolFolder:
+    """Names of a pool's artifacts."""
+
+    id: str
+
+    @property
+    def index(self) -> str:
+        return f"{POOLS}/{self.id}/index"
+
+    @property
+    def holdout(self) -> str:
+        return f"{POOLS}/{self.id}/holdout"
+
+    @property
+    def sample(self) -> str:
+        return f"{POOLS}/{self.id}/sample"
+
+    @property
+    def tokenizer(self) -> str:
+        return f"{POOLS}/{self.id}/tokenizer"
+
+    @property
+    def evaluation(self) -> str:
+        return f"{POOLS}/{self.id}/evaluation"
+
+    def outside(self, texts: str) -> str:
+        """Encoded texts from elsewhere."""
+        return f"{POOLS}/{self.id}/outside/{texts}"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Everything that each pool has, in the order in which it is made."""
+        return self.index, self.holdout, self.sample, self.tokenizer, self.evaluation
+
+    def intermediate(self, part: str) -> str:
+        """A hidden folder beside the artifacts, for what is deleted in the end."""
+        return f"{POOLS}/{self.id}/.{part}"
+
+
+@dataclass(frozen=True)
+class ArmFolder:
+    """Names of an arm's artifacts."""
+
+    id: str
+
+    @property
+    def text(self) -> str:
+        return f"{ARMS}/{self.id}/text"
+
+    def packed(self, sequence_length: int) -> str:
+        return f"{ARMS}/{self.id}/packed/{sequence_length}"
+
+    def packed_lengths(self, root: Root) -> list[int]:
+        """The sequence lengths for which the arm is packed, rising."""
+        return sorted(int(name.rsplit("/", 1)[1]) for name in root.names(f"{ARMS}/{self.id}/packed"))
+
+    def intermediate(self, part: str) -> str:
+        """A hidden folder beside the artifacts, for what is deleted in the end."""
+        return f"{ARMS}/{self.id}/.{part}"
+
+    @classmethod
+    def all(cls, root: Root) -> list[str]:
+        """The ids of the arms whose text is complete."""
+        return [name.split("/")[1] for name in root.names(ARMS) if name == cls(name.split("/")[1]).text]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of a run's folder, its files and its artifacts."""
+
+    id: str
+
+    @property
+    def folder(self) -> str:
+        return f"{RUNS}/{self.id}"
+
+    def file(self, name: str) -> str:
+        """A file beside the artifacts, such as METRICS."""
+        return f"{RUNS}/{self.id}/{name}"
+
+    @property
+    def result(self) -> str:
+        return f"{RUNS}/{self.id}/result"
+
+    @property
+    def core(self) -> str:
+        return f"{RUNS}/{self.id}/core"
+
+    @property
+    def checkpoints(self) -> str:
+        """The folder of all checkpoints."""
+        return f"{RUNS}/{self.id}/checkpoints"
+
+    def checkpoint(self, step: int) -> str:
+        return f"{RUNS}/{self.id}/checkpoints/step_{step:06d}"
+
+    def scores(self, step: int) -> str:
+        """Scores of a checkpoint, made without training."""
+        return f"{RUNS}/{self.id}/scores/step_{step:06d}"
+
+    def outside(self, texts: str) -> str:
+        """Scores on texts from elsewhere."""
+        return f"{RUNS}/{self.id}/outside/{texts}"
+
+    def beside(self, texts: Iterable[str], core: bool) -> list[str]:
+        """Scores on what is not the holdout: texts from elsewhere and CORE."""
+        return [self.outside(name) for name in texts] + ([self.core] if core else [])
+
+    @classmethod
+    def of(cls, name: str) -> "RunFolder":
+        """The run that an artifact or a file belongs to, by its name."""
+        return cls(name.split("/")[1])
+
+
+@dataclass(frozen=True)
+class VerdictFolder:
+    """Name of a verdict's artifact."""
+
+    id: str
+
+    @property
+    def name(self) -> str:
+        return f"{VERDICTS}/{self.id}"
+
+    @classmethod
+    def all(cls, root: Root) -> list[str]:
+        """The ids of the verdicts."""
+        return [name.split("/")[1] for name in root.names(VERDICTS)]
+
+
+def pool_id(pool: Pool, blobs: Iterable[Blob]) -> str:
+    """Name of a pool: its parameters and the blobs it is read from, ETags included."""
+    return f"{pool.name}-{fingerprint(pool.identity(), [[b.name, b.size, b.etag] for b in blobs])}"
+
+
+def arm_id(arm: Arm, pool: str) -> str:
+    """Name of an arm of the pool with id `pool`."""
+    return f"{arm.name}-{fingerprint(arm.identity(), pool)}"
+
+
+def run_id(experiment: Experiment, arm: str) -> str:
+    """Name of the training run of an experiment on the arm with id `arm`."""
+    training = experiment.training
+    return f"{experiment.arm.name}-d{training.depth}-s{experiment.seed}-{fingerprint(experiment.identity(), arm)}"

@@ -1,0 +1,30 @@
+"""From an arm's name back to the parameters it was made with: its manifest and its pool's say them."""
+
+from pydantic import ValidationError
+
+from tasks.errors import DamagedError, InputError
+from tasks.records.layout import ArmFolder, PoolFolder
+from tasks.spec import Arm, Experiment, Pool, Training
+from tasks.store.root import Root
+
+
+def recall(root: Root, arm_id: str, training: Training, seed: int) -> tuple[Experiment, str]:
+    """The experiment of training on a prepared arm, and the name of the arm's pool.
+
+    Raises InputError when there is no such arm, DamagedError when its manifest does not say what it was made of.
+    """
+    text = root.find(ArmFolder(arm_id).text)
+    if text is None:
+        known = ArmFolder.all(root)
+        raise InputError(
+            f"There is no arm {arm_id!r} under {root.url}: prepare it first, or take one of {', '.join(known) or 'none'}."
+        )
+    try:
+        pool_id = text.inputs["pool"]
+        arm = Arm.model_validate(text.spec)
+        pool = Pool.model_validate(root.find(PoolFolder(pool_id).index).spec)
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise DamagedError(
+            f"The manifest of arms/{arm_id}/text does not say its arm and pool ({error!r}): prepare the arm again."
+        ) from error
+    return Experiment(pool=pool, arm=arm, training=training, seed=seed), pool_id

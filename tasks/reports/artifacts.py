@@ -1,0 +1,236 @@
+"""What the Prefect UI shows of an experiment: the contents of its artifacts, as plain markdown and rows.
+
+Markdown cells hold text from outside (file names, source names), so every such value passes through `_cell`.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tasks.records.cost import Estimate
+from tasks.reports.charts import data_url, loss_curve_svg
+from tasks.spec import Experiment
+
+MISSING = "–"
+PLAN = (
+    ("pool_documents", "Documents in the pool", "count"),
+    ("holdout_documents", "Set aside as holdout", "count"),
+    ("documents", "Documents taken", "count"),
+    ("tokens", "Tokens in them", "count"),
+    ("text_bytes", "Text in them, estimated", "bytes"),
+    ("rows", "Packed rows", "count"),
+    ("steps", "Optimizer steps", "count"),
+    ("files", "Blobs of the pool", "count"),
+    ("bytes_to_read", "To read from the blob store", "bytes"),
+    ("disk_bytes", "Disk needed", "bytes"),
+    ("disk_free", "Disk free", "bytes"),
+)
+PREPARED = (
+    ("documents", "Documents", "count"),
+    ("characters", "Characters", "count"),
+    ("bytes", "Bytes of text", "bytes"),
+    ("tokens", "Tokens", "count"),
+    ("cropped_tokens", "Tokens cropped by packing", "count"),
+    ("rows", "Packed rows", "count"),
+    ("sequence_length", "Tokens of a row", "count"),
+    ("tokens_per_epoch", "Trainable tokens (rows x length)", "count"),
+    ("duplicates", "Exact duplicates left out", "count"),
+    ("holdout_texts_removed", "Left out because in the holdout", "count"),
+    ("bytes_read", "Read from the blob store", "bytes"),
+    ("requests", "Requests", "count"),
+)
+
+
+def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], cost: Estimate | None = None) -> str:
+    """What a run will do and cost. Of `plan` those keys are shown that are there: see `PLAN`, and `score_quantiles`."""
+    arm, training = experiment.arm, experiment.training
+    what = f"{arm.select} {'' if arm.select == 'all' else _extent(experiment)}".strip()
+    lines = [
+        f"## Plan of {arm.name}, seed {experiment.seed}",
+        "",
+        f"**{what}** of `{_cell(experiment.pool.source)}`, {arm.order}; depth {training.depth}, {training.engine}, "
+        f"{training.precision}, {training.gpus} GPU(s) or process(es).",
+        "",
+        *_facts(PLAN, plan),
+    ]
+    if quantiles := plan.get("score_quantiles"):
+        shown = ", ".join(f"{_cell(at)}: {_number(value)}" for at, value in dict(quantiles).items())
+        lines += ["", f"Score quantiles of what it takes: {shown}"]
+    if cost is not None:
+        lines += ["", estimate_markdown([cost])]
+    return "\n".join(lines) + "\n"
+
+
+def prepared_markdown(name: str, facts: Mapping[str, Any]) -> str:
+    """What preparing an arm counted, by the facts of its text and packed manifests."""
+    return "\n".join([f"## {_cell(name)} is prepared", "", *_facts(PREPARED, facts)]) + "\n"
+
+
+def estimate_markdown(costs: Sequence[Estimate], notes: Sequence[str] = ()) -> str:
+    """One column a cost, then where each speed comes from."""
+    lines = [
+        f"| | {' | '.join(_cell(cost.label) or 'estimate' for cost in costs)} |",
+        "| --- " + "| ---: " * len(costs) + "|",
+    ]
+    rows: dict[str, list[Any]] = {
+        "runs": [cost.runs for cost in costs],
+        "tokens a run": [count(cost.tokens) for cost in costs],
+        "steps": [count(cost.steps) for cost in costs],
+        "parameters": [short(cost.parameters) for cost in costs],
+        "tokens/s": [count(cost.tokens_per_second) for cost in costs],
+        "hours a run": [hours(cost.hours) for cost in costs],
+        "GPU hours": [hours(cost.gpu_hours) for cost in costs],
+        "cost": [dollars(cost.dollars) for cost in costs],
+        "disk": [byte_size(cost.disk_bytes) for cost in costs],
+        "egress": [f"{byte_size(cost.egress_bytes)}, up to {dollars(cost.egress_dollars)}" for cost in costs],
+    }
+    lines += [f"| {name} | {' | '.join(map(str, cells))} |" for name, cells in rows.items()]
+    sources = dict.fromkeys(cost.source for cost in costs)
+    lines += ["", *(f"Speed: {_cell(source)}." for source in sources)]
+    return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
+
+
+def loss_curve_markdown(metrics: Sequence[Path], labels: Sequence[str], title: str) -> str:
+    """The loss curve as an image inside markdown (the UI shows `data:` images, not inline SVG)."""
+    return f"## {_cell(title)}\n\n![Bits per byte and training loss]({data_url(loss_curve_svg(metrics, labels))})\n"
+
+
+def scores_table(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row a run. `results`: {"run", "arm", "seed", and the facts of `runs/<run>/result`}."""
+    rows = []
+    for result in results:
+        row = {key: result.get(key) for key in ("run", "arm", "seed")}
+        row["bits per byte"] = _rounded(result.get("bpb"))
+        for decile, value in enumerate(result.get("bpb_by_decile") or (), start=1):
+            row[f"decile {decile}"] = _rounded(value)
+        row["tokens"] = count(result.get("tokens"))
+        row["tokens/s"] = count(result.get("tokens_per_second"))
+        if (seconds := result.get("wall_seconds")) is not None:
+            row["hours"] = round(seconds / 3600, 3)
+        rows.append(row)
+    return rows
+
+
+def verdict_markdown(verdict: Mapping[str, Any], report: str | None = None, fetch: str | None = None) -> str:
+    """The sentences of a verdict, the arms, and the pairs with their intervals.
+
+    `report`: address of the HTML page; `fetch`: the command that brings it to another machine.
+    """
+    lines = [f"## Verdict of {_cell(verdict['name'])}", ""]
+    lines += [f"**{_cell(pair['sentence'])}**\n" for pair in verdict["comparisons"]]
+    lines += ["| arm | bits per byte | by seed |", "| --- | ---: | --- |"]
+    for arm in verdict["arms"]:
+        seeds = ", ".join(f"{seed}: {bpb:.4f}" for seed, bpb in zip(arm["seeds"], arm["bpb_by_seed"], strict=True))
+        lines.append(f"| {_cell(arm['label'])} | {arm['bpb']:.4f} | {seeds} |")
+    lines += ["", "| difference | bits per byte | from | to | p |", "| --- | ---: | ---: | ---: | ---: |"]
+    for pair in verdict["comparisons"]:
+        numbers = (signed(pair[key]) for key in ("difference", "low", "high"))
+        lines.append(f"| {_cell(pair['a'])} − {_cell(pair['b'])} | {' | '.join(numbers)} | {probability(pair['p'])} |")
+        for kind, rows in (
+            ("", pair["outside"]),
+            ("centered accuracy (above 0: the first is better), ", pair["tasks"][:1]),
+        ):
+            for row in rows:
+                numbers = (signed(row[key]) for key in ("difference", "low", "high"))
+                name = f"{_cell(pair['a'])} − {_cell(pair['b'])}: {kind}{_cell(row['label'])}"
+                lines.append(f"| {name} | {' | '.join(numbers)} | {probability(row['p'])} |")
+    held = verdict["holdout"]
+    lines += [
+        "",
+        f"Below 0: the first arm is better. {100 * verdict['level']:g} % intervals over {held['documents']:,} ",
+    ]
+    lines[-1] += f"documents in {held['clusters']:,} {held['clusters_are']}."
+    if report:
+        lines += ["", f"Report: `{report}`"]
+    if fetch:
+        lines += ["", f"On another machine: `{fetch}`"]
+    return "\n".join(lines) + "\n"
+
+
+def runs_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The ledger's rows (`ledger.table`) with numbers as people read them."""
+    shown = []
+    for row in rows:
+        numbers = {"tokens": count(row["tokens"]), "tokens_per_second": count(row["tokens_per_second"])}
+        numbers |= {"bpb": _rounded(row["bpb"]), "hours": hours(row["hours"]), "dollars": dollars(row["dollars"])}
+        shown.append({key: MISSING if value is None else value for key, value in (dict(row) | numbers).items()})
+    return shown
+
+
+def count(value: float | None) -> str:
+    """12,345, or a dash for what is not known."""
+    return MISSING if value is None else f"{value:,.0f}"
+
+
+def short(value: float | None) -> str:
+    """897 M, 5.0 B."""
+    if value is None:
+        return MISSING
+    for limit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def byte_size(value: float | None) -> str:
+    """1.46 GB (powers of 1,000, as clouds and disks count)."""
+    if value is None:
+        return MISSING
+    amount, _, unit = short(value).partition(" ")
+    return f"{amount}\u202f{'G' if unit == 'B' else unit}B"
+
+
+def hours(value: float | None) -> str:
+    """Hours with a sensible unit: 45 s, 12 min, 3.4 h."""
+    if value is None:
+        return MISSING
+    seconds = value * 3600
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{value:,.1f} h"
+
+
+def dollars(value: float | None) -> str:
+    """$12.34, or a dash for what is not known."""
+    return MISSING if value is None else f"${value:,.2f}"
+
+
+def when(moment: str) -> str:
+    """An ISO time as 2026-01-31 12:34 UTC."""
+    return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def signed(value: float | None, digits: int = 4) -> str:
+    """+0.0123 or −0.0123."""
+    return MISSING if value is None else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def probability(p: float | None) -> str:
+    """0.034, or < 0.001."""
+    return MISSING if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _extent(experiment: Experiment) -> str:
+    tokens = experiment.arm.tokens
+    return f"{100 * experiment.arm.share:g} %" if tokens is None else f"{tokens:,} tokens"
+
+
+def _facts(names: Sequence[tuple[str, str, str]], facts: Mapping[str, Any]) -> list[str]:
+    show = {"count": count, "bytes": byte_size}
+    rows = [f"| {title} | {show[kind](facts[key])} |" for key, title, kind in names if facts.get(key) is not None]
+    return ["| | |", "| --- | ---: |", *rows]
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _cell(text: Any) -> str:
+    """Text from outside inside markdown: one line, nothing that markdown or HTML would act on."""
+    flat = "".join(c if c.isprintable() else " " for c in str(text))
+    return "".join(f"&#{ord(c)};" if c in "&<>|`*_[]!#\\~" else c for c in flat)

@@ -1,0 +1,312 @@
+"""Pictures of runs and verdicts as SVG text, by matplotlib.
+
+Text stays text. Colours come in two themes: "page" leaves them to CSS variables (`--ink`, `--grid`, `--s0` ...), so that a
+report's picture follows light and dark; "neutral" uses mid tones that are legible on both, for pictures shown inside an
+`<img>` on a page whose theme is not ours (the Prefect UI).
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from tasks.records.metrics import read_metrics
+
+if TYPE_CHECKING:  # loaded by who draws: every flow's process imports this module, and few of them draw
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+Theme = Literal["neutral", "page"]
+SERIES = 6
+POINTS = 240  # of one curve: more cannot be told apart at this size
+PIXELS = 72  # an SVG point of matplotlib is a CSS pixel at this resolution
+INK, GRID, QUIET = "#010101", "#020202", "#030303"  # stand-ins that `_themed` replaces
+COLORS = [f"#0400{i:02x}" for i in range(SERIES)]
+NEUTRAL = {INK: "#7d8590", GRID: "#7d859055", QUIET: "#8b949e"}
+NEUTRAL |= dict(zip(COLORS, ("#2f81f7", "#d9822b", "#2da44e", "#bf5af2", "#e5534b", "#1b9e9e"), strict=True))
+PAGE = {INK: "var(--ink)", GRID: "var(--grid)", QUIET: "var(--quiet)"}
+PAGE |= {color: f"var(--s{i})" for i, color in enumerate(COLORS)}
+STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a source named "$x_" is a name, not a formula
+    "font.size": 10,
+    "text.color": INK,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+}
+_drawing = Lock()  # matplotlib's settings are one per process
+
+Interval = tuple[str, float, float, float]
+"""(label, estimate, low, high)"""
+
+
+def loss_curve_svg(metrics: Sequence[Path], labels: Sequence[str], *, theme: Theme = "neutral") -> str:
+    """Bits per byte on the holdout and training loss over trained tokens, one colour a label.
+
+    Files with equal labels are seeds of one arm: their mean is drawn, with the range from lowest to highest behind it.
+    """
+    runs = _by_label(metrics, labels)
+
+    def draw(figure: Figure) -> None:
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+        _curves(above, runs, "eval", "bpb")
+        _curves(below, runs, "train", "loss", smooth=True)
+        above.set_title("Bits per byte on the holdout")
+        below.set_title("Training loss, nats per token (smoothed)")
+        _tokens_axis(below)
+        _legend(above)
+
+    return _render(draw, 560, 420, theme, "Holdout bits per byte and training loss over trained tokens")
+
+
+def holdout_curve_svg(metrics: Sequence[Path], labels: Sequence[str], *, theme: Theme = "page") -> str:
+    """Bits per byte on the holdout over trained tokens; equal labels are seeds of one arm."""
+    return _curve_svg(metrics, labels, "eval", "bpb", "Bits per byte on the holdout over trained tokens", theme)
+
+
+def train_curve_svg(metrics: Sequence[Path], labels: Sequence[str], *, theme: Theme = "page") -> str:
+    """Training loss in nats per token, smoothed, over trained tokens; equal labels are seeds of one arm."""
+    title = "Training loss in nats per token over trained tokens"
+    return _curve_svg(metrics, labels, "train", "loss", title, theme, smooth=True)
+
+
+def throughput_svg(metrics: Sequence[Path], labels: Sequence[str], *, theme: Theme = "page") -> str:
+    """Tokens per second over trained tokens; equal labels are seeds of one arm."""
+    title = "Tokens per second over trained tokens"
+    return _curve_svg(metrics, labels, "train", "tokens_per_second", title, theme, from_zero=True)
+
+
+def mfu_svg(metrics: Sequence[Path], labels: Sequence[str], *, theme: Theme = "page") -> str:
+    """Model FLOPs utilization (percent of the device's peak) over trained tokens; "" when no run knows its peak."""
+    known = [record for path in metrics for record in read_metrics(path) if record.get("mfu")]
+    if not known:
+        return ""
+    title = "Model FLOPs utilization in percent over trained tokens"
+    return _curve_svg(metrics, labels, "train", "mfu", title, theme, scale=100, from_zero=True)
+
+
+def decile_svg(by_label: Mapping[str, Sequence[float]], *, theme: Theme = "page") -> str:
+    """Bits per byte per score decile of the holdout (10 values a label, the lowest scores first)."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for color, (label, values) in zip(_colors(), by_label.items(), strict=False):
+            axes.plot(range(1, len(values) + 1), values, "o-", color=color, label=_clean(label), markersize=4)
+        axes.set_xlabel("Score decile of the holdout (10 = best rated)")
+        axes.set_xticks(range(1, 1 + max(map(len, by_label.values()), default=0)))
+        _legend(axes)
+
+    return _render(draw, 380, 250, theme, "Bits per byte per score decile of the holdout")
+
+
+def score_histogram_svg(by_label: Mapping[str, np.ndarray], *, theme: Theme = "page") -> str:
+    """Distribution of composite scores: of what each arm took, and of whatever else is given (the holdout)."""
+    scores = {label: values[np.isfinite(values)] for label, values in by_label.items()}
+    scores = {label: values for label, values in scores.items() if len(values)}
+    if not scores:
+        return ""
+    low, high = min(v.min() for v in scores.values()), max(v.max() for v in scores.values())
+    edges = np.linspace(low, high if high > low else low + 1, 41)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for color, (label, values) in zip(_colors(), scores.items(), strict=False):
+            share = 100 * np.histogram(values, edges)[0] / len(values)
+            axes.stairs(share, edges, color=color, label=_clean(label), linewidth=1.6)
+            axes.stairs(share, edges, color=color, fill=True, alpha=0.12)
+        axes.set_xlabel("Composite score")
+        axes.set_ylabel("% of documents")
+        _legend(axes)
+
+    return _render(draw, 380, 250, theme, "Distribution of composite scores")
+
+
+def strata_svg(rows: Sequence[Interval], *, zero: str, theme: Theme = "page") -> str:
+    """Differences with their intervals, one row each, against the line of no difference; `zero` says which side is whose."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        places = np.arange(len(rows))[::-1]
+        for place, (_, estimate, low, high) in zip(places, rows, strict=True):
+            color = COLORS[0] if high < 0 else COLORS[1] if low > 0 else QUIET
+            axes.plot([low, high], [place, place], color=color, linewidth=2)
+            axes.plot([estimate], [place], "o", color=color, markersize=5)
+        axes.axvline(0, color=INK, linewidth=1)
+        axes.set_yticks(places, [_clean(label) for label, *_ in rows])
+        axes.set_ylim(-0.7, len(rows) - 0.3)
+        axes.grid(visible=False, axis="y")
+        axes.locator_params("x", nbins=5)
+        axes.set_xlabel(_clean(zero, 80))
+
+    return _render(draw, 380, 80 + 20 * len(rows), theme, f"Differences with intervals: {_clean(zero, 80)}")
+
+
+def data_url(svg: str) -> str:
+    """An SVG for the `src` of an image."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def _curve_svg(
+    metrics: Sequence[Path],
+    labels: Sequence[str],
+    kind: str,
+    key: str,
+    title: str,
+    theme: Theme,
+    *,
+    smooth: bool = False,
+    scale: float = 1,
+    from_zero: bool = False,
+) -> str:
+    runs = _by_label(metrics, labels)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        _curves(axes, runs, kind, key, smooth=smooth, scale=scale)
+        if from_zero:
+            axes.set_ylim(bottom=0)
+        if key == "tokens_per_second":
+            _thousands(axes.yaxis)
+        _tokens_axis(axes)
+        _legend(axes)
+
+    return _render(draw, 380, 250, theme, title)
+
+
+def _by_label(metrics: Sequence[Path], labels: Sequence[str]) -> dict[str, list[list[dict[str, Any]]]]:
+    runs: dict[str, list[list[dict[str, Any]]]] = {}
+    for path, label in zip(metrics, labels, strict=True):
+        runs.setdefault(_clean(label), []).append(read_metrics(path))
+    return runs
+
+
+def _curves(
+    axes: Axes,
+    runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
+    kind: str,
+    key: str,
+    *,
+    smooth: bool = False,
+    scale: float = 1,
+) -> None:
+    for color, (label, seeds) in zip(_colors(), runs.items(), strict=False):
+        curves = [curve for records in seeds if len((curve := _curve(records, kind, key))[0])]
+        if not curves:
+            continue
+        curves = [(x, scale * (_smoothed(y) if smooth else y)) for x, y in curves]
+        grid = _grid([x for x, _ in curves])
+        values = np.array([np.interp(grid, x, y, left=np.nan, right=np.nan) for x, y in curves])
+        known = np.isfinite(values).any(axis=0)
+        grid, values = grid[known], values[:, known]
+        marker = "o" if len(grid) < 25 else None
+        axes.plot(grid, np.nanmean(values, axis=0), color=color, label=label, marker=marker, markersize=3.5)
+        if len(curves) > 1:
+            low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+            axes.fill_between(grid, low, high, color=color, alpha=0.18, linewidth=0)
+
+
+def _curve(records: Sequence[Mapping[str, Any]], kind: str, key: str) -> tuple[np.ndarray, np.ndarray]:
+    points = {
+        r["tokens"]: r[key] for r in records if r.get("kind") == kind and r.get(key) is not None and "tokens" in r
+    }
+    x = np.array(sorted(points), dtype=float)
+    return x, np.array([points[tokens] for tokens in sorted(points)], dtype=float)
+
+
+def _grid(xs: Sequence[np.ndarray]) -> np.ndarray:
+    """Places to draw at: those that were measured while they are few, else evenly spaced ones."""
+    every = np.unique(np.concatenate(xs))
+    return every if len(every) <= POINTS else np.linspace(every[0], every[-1], POINTS)
+
+
+def _smoothed(values: np.ndarray, share: float = 0.02) -> np.ndarray:
+    """Mean over a centred window of about 2 % of the curve and 5 points at least, shorter at its ends."""
+    half = max(2, round(len(values) * share / 2))
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(len(values))
+    reach = np.minimum(half, np.minimum(places, len(values) - 1 - places))
+    return (sums[places + reach + 1] - sums[places - reach]) / (2 * reach + 1)
+
+
+def _tokens_axis(axes: Axes) -> None:
+    _thousands(axes.xaxis)
+    axes.set_xlabel("Trained tokens")
+
+
+def _thousands(axis: Axis) -> None:
+    """Numbers as 5k or 20M."""
+    from matplotlib.ticker import EngFormatter
+
+    axis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _legend(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(loc="best", handlelength=1.4, fontsize=9)
+    else:
+        axes.text(0.5, 0.5, "nothing measured yet", transform=axes.transAxes, ha="center", va="center", color=QUIET)
+
+
+def _colors() -> list[str]:
+    return COLORS
+
+
+def _clean(label: str, longest: int = 24) -> str:
+    """A label from outside: no control characters (XML forbids them), not longer than fits."""
+    text = "".join(c if c.isprintable() else " " for c in str(label))
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _render(draw: Callable[[Figure], None], width: int, height: int, theme: Theme, title: str) -> str:
+    """Draw on a figure of `width` x `height` CSS pixels and return it as one `<svg>` element."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    style = STYLE | {"svg.hashsalt": title}
+    with _drawing, matplotlib.rc_context(style):
+        figure = Figure(figsize=(width / PIXELS, height / PIXELS), dpi=PIXELS, layout="constrained")
+        draw(figure)
+        buffer = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+    return _themed(buffer.getvalue(), theme, title)
+
+
+def _themed(svg: str, theme: Theme, title: str) -> str:
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r'(width|height)="([\d.]+)pt"', r'\1="\2"', svg)
+    svg = re.sub(r'"[^"]*"', lambda attribute: re.sub(r"(\d\.\d\d)\d+", r"\1", attribute[0]), svg)
+    svg = re.sub(r"(font(?:-family)?: ?[^;\"]*?)'DejaVu Sans'[^;\"]*", r"\1system-ui, sans-serif", svg)
+    for stand_in, color in (PAGE if theme == "page" else NEUTRAL).items():
+        svg = svg.replace(stand_in, color)
+    escaped = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escaped}"', 1).strip()

@@ -1,0 +1,192 @@
+"""What a report shows beside numbers: what an arm took, what only it took, what a run wrote, where everything comes from.
+
+A report must be possible where the runs are not: an artifact that is only in the remote store is read file by file, and one that
+is nowhere is left out.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.errors import InputError
+from tasks.records import ledger
+from tasks.records.layout import DOCUMENTS, METRICS, SAMPLES, ArmFolder, PoolFolder, RunFolder
+from tasks.store.artifact import Manifest, read_manifest
+from tasks.store.root import Root
+
+SHOWN = 700  # characters of a sample document
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as far as it has come: its result's manifest and its ledger entry, either of which may be missing."""
+
+    root: Root
+    name: str
+    result: Manifest | None
+    entry: Mapping[str, Any]
+
+    @classmethod
+    def find(cls, root: Root, name: str) -> "Run":
+        """Raises InputError when neither the ledger nor a result knows the run."""
+        result, entry = root.find(RunFolder(name).result), ledger.find(root, name)
+        if result is None and entry is None:
+            raise InputError(f"There is no run {name!r} under {root.url}: `fabrating runs` lists those there are.")
+        return cls(root, name, result, entry or {})
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the result counted, else what the ledger knows."""
+        return self.result.facts if self.result is not None else self.entry
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """The experiment's parameters."""
+        return self.result.spec if self.result is not None else self.entry["experiment"]
+
+    @property
+    def arm(self) -> str:
+        return self.result.inputs["arm"] if self.result is not None else self.entry["arm_id"]
+
+    @property
+    def pool(self) -> str:
+        return self.result.inputs["pool"] if self.result is not None else self.entry["pool_id"]
+
+    @cached_property
+    def metrics(self) -> Path:
+        """The metrics file, which may not exist yet."""
+        if self.result is not None:
+            return self.root.file(RunFolder(self.name).result, METRICS)
+        return self.root.path(RunFolder(self.name).file(METRICS))
+
+    @cached_property
+    def samples(self) -> list[dict[str, Any]]:
+        """What the model wrote: document, score, prompt, text."""
+        if self.result is None or not any(record.path == SAMPLES for record in self.result.files):
+            return []
+        return json.loads(self.root.file(RunFolder(self.name).result, SAMPLES).read_bytes())
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document that an arm took: its place in training order, where it lies, its score, its text's beginning."""
+
+    rank: int
+    blob: str
+    row: int
+    score: float
+    text: str
+
+
+class Taken:
+    """What an arm took, in training order."""
+
+    def __init__(self, root: Root, arm: str):
+        self.root, self.name = root, ArmFolder(arm).text
+        self.manifest = root.find(self.name)
+
+    def __bool__(self) -> bool:
+        return self.manifest is not None
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """Columns blob, row, score."""
+        path = self.root.file(self.name, DOCUMENTS)
+        return pq.read_table(path, columns=["blob", "row", "score"], read_dictionary=["blob"])
+
+    @property
+    def scores(self) -> np.ndarray:
+        return self.table["score"].to_numpy().astype(float)
+
+    def keys(self, blobs: dict[str, int]) -> np.ndarray:
+        """One int64 a document; `blobs` numbers the blobs and grows, so that two arms can be compared."""
+        found = self.table["blob"].combine_chunks()
+        found = found if isinstance(found, pa.DictionaryArray) else found.dictionary_encode()
+        numbers = [blobs.setdefault(name, len(blobs)) for name in found.dictionary.to_pylist()]
+        blob = np.array(numbers, dtype=np.int64)[found.indices.to_numpy()]
+        return (blob << 40) | self.table["row"].to_numpy()
+
+    def documents(self, positions: Sequence[int]) -> list[Document]:
+        """The documents at these places of the training order, with the beginnings of their texts."""
+        return [self._document(int(position)) for position in positions]
+
+    def spread(self, places: np.ndarray, count: int) -> np.ndarray:
+        """`count` of the places, evenly spread; of a remote arm all from one shard, the middle one, to fetch no more."""
+        if self.root.remote is not None and read_manifest(self.root.path(self.name)) is None and len(places):
+            bounds = self._bounds()
+            shard = int(np.searchsorted(bounds, places[len(places) // 2], side="right")) - 1
+            places = places[(places >= bounds[shard]) & (places < bounds[shard + 1])]
+        return places[np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)]
+
+    def _shards(self) -> list[Any]:
+        """Records of the text shards, without the holdout's, which is the last."""
+        return sorted((r for r in self.manifest.files if r.path.startswith("shard_")), key=lambda r: r.path)[:-1]
+
+    def _bounds(self) -> np.ndarray:
+        return np.cumsum([0, *(record.rows for record in self._shards())])
+
+    def _document(self, position: int) -> Document:
+        bounds = self._bounds()
+        shard = int(np.searchsorted(bounds, position, side="right")) - 1
+        text = _row(self.root.file(self.name, self._shards()[shard].path), position - int(bounds[shard]))
+        place = {name: self.table[name][position].as_py() for name in ("blob", "row", "score")}
+        return Document(position, text=text[:SHOWN] + ("…" if len(text) > SHOWN else ""), **place)
+
+
+def only_in(ours: Taken, theirs: Taken, count: int = 3) -> tuple[int, list[Document]]:
+    """How many documents only the first arm took, and some of them, spread over its training order."""
+    blobs: dict[str, int] = {}
+    alone = np.flatnonzero(~np.isin(ours.keys(blobs), theirs.keys(blobs)))
+    return len(alone), ours.documents(ours.spread(alone, count))
+
+
+def holdout_scores(root: Root, pool: str) -> np.ndarray:
+    """Composite scores of the holdout's documents: those of the pool as a whole, by a random sample. Empty if not at hand."""
+    if root.find(PoolFolder(pool).evaluation) is None:
+        return np.array([])
+    path = root.file(PoolFolder(pool).evaluation, DOCUMENTS)
+    return pq.read_table(path, columns=["score"])["score"].to_numpy().astype(float)
+
+
+@dataclass(frozen=True)
+class Link:
+    """One artifact of a lineage."""
+
+    name: str
+    manifest: Manifest
+
+
+def lineage(root: Root, runs: Sequence[Run], outside: Sequence[str] = (), core: bool = False) -> list[Link]:
+    """Every artifact between the blobs and these runs' results, the pool's first; those not at hand are left out.
+
+    `outside`, `core`: what the runs were scored on beside the holdout, as `judge` takes them.
+    """
+    names: list[str] = []
+    for run in runs:
+        names += PoolFolder(run.pool).parts
+        names += [PoolFolder(run.pool).outside(texts) for texts in outside]
+    for run in runs:
+        length = run.spec["training"]["sequence_length"]
+        names += [ArmFolder(run.arm).text, ArmFolder(run.arm).packed(length)]
+    for run in runs:
+        names += [RunFolder(run.name).result, *RunFolder(run.name).beside(outside, core)]
+    found = ((name, root.find(name)) for name in dict.fromkeys(names))
+    return [Link(name, manifest) for name, manifest in found if manifest is not None]
+
+
+def _row(shard: Path, row: int) -> str:
+    """One text of a shard; reads its row group alone."""
+    file = pq.ParquetFile(shard)
+    for group in range(file.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        if row < rows:
+            return file.read_row_group(group, columns=["text"])["text"][row].as_py()
+        row -= rows
+    raise InputError(f"{shard} has fewer rows than its manifest says: verify the arm.")

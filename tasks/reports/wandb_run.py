@@ -1,0 +1,168 @@
+"""One Weights & Biases run per training run: the lines of `metrics.jsonl`, forwarded while the trainer writes them.
+
+The trainer knows nothing of W&B: it writes a file, and whoever drives it wraps the call in `forwarded`, which follows that
+file from a thread. So no fault of W&B (no network, no key, a broken service) ever reaches the training. The run's id is our
+own and `resume` is "allow", so that all attempts land in one run; what was sent is remembered in `wandb.json` beside the
+metrics, so that steps which are trained again after a kill are not sent twice.
+"""
+
+import contextlib
+import json
+import logging
+import netrc
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks.errors import InputError
+from tasks.records import ledger
+from tasks.records.layout import METRICS, RunFolder, run_id
+from tasks.records.metrics import read_metrics
+from tasks.spec import Experiment
+from tasks.store.artifact import write_atomic
+from tasks.store.root import Root
+
+log = logging.getLogger(__name__)
+PROJECT = "fabrating"
+SENT = "wandb.json"
+LOOK_SECONDS = 2.0
+FINISH_SECONDS = 60.0
+"""How long the end of a training waits for W&B to take the last lines."""
+
+
+@contextlib.contextmanager
+def forwarded(
+    root: Root, experiment: Experiment, pool_id: str, arm_id: str, group: str | None = None
+) -> Iterator[None]:
+    """Forward the run's metrics to W&B while the block runs, by `training.wandb`; group defaults to the pool.
+
+    Never raises for a fault of W&B: it is logged once, and the block goes on.
+    """
+    mode = available_mode(experiment.training.wandb)
+    if mode == "disabled":
+        yield
+        return
+    forwarder = Forwarder(root, experiment, run_id(experiment, arm_id), group or pool_id, arm_id, mode)
+    forwarder.start()
+    try:
+        yield
+    finally:
+        forwarder.stop(FINISH_SECONDS)
+
+
+def available_mode(wanted: Literal["offline", "online", "disabled"]) -> str:
+    """`wanted`, or offline (said in a warning) when it is online and there is no key."""
+    if wanted == "online" and not has_key():
+        log.warning(
+            "wandb is online, but there is no WANDB_API_KEY: the run is kept offline; send it with `wandb sync`."
+        )
+        return "offline"
+    return wanted
+
+
+class Forwarder:
+    """Follows one metrics file from a thread."""
+
+    def __init__(self, root: Root, experiment: Experiment, run: str, group: str, arm_id: str, mode: str):
+        self._root, self._run, self._mode = root, run, mode
+        self._folder = root.path(RunFolder(run).folder)
+        self._settings = {
+            "project": PROJECT,
+            "id": run,
+            "name": run,
+            "group": group,
+            "resume": "allow",
+            "mode": mode,
+            "dir": str(self._folder),
+            "config": {"arm_id": arm_id, **experiment.model_dump(mode="json")},
+            "tags": [experiment.arm.name, experiment.training.engine],
+        }
+        self._sent: dict[str, int] = _read_sent(self._folder / SENT)
+        self._size = -1
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
+
+    def start(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Send what is left, for at most `seconds`."""
+        self._ended.set()
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            log.warning(
+                "W&B did not take the last metrics of %s in %.0f s; they are in metrics.jsonl.", self._run, seconds
+            )
+
+    def _work(self) -> None:
+        try:
+            self._forward()
+        except Exception as error:  # whatever W&B does, the training goes on
+            log.warning(
+                "W&B is out of order (%s: %s); training goes on.", type(error).__name__, str(error).split("\n")[0]
+            )
+
+    def _forward(self) -> None:
+        import wandb  # slow to import, and broken installations must not matter
+
+        settings = wandb.Settings(console="off", silent=True)
+        run = wandb.init(**self._settings, settings=settings)
+        try:
+            run.define_metric("step", hidden=True)
+            run.define_metric("*", step_metric="step")
+            self._note(run)
+            while not self._ended.wait(LOOK_SECONDS):
+                self._look(run)
+            self._look(run)
+        finally:
+            run.finish()
+
+    def _note(self, run: Any) -> None:
+        """Say in the ledger where the run is."""
+        where = run.url if self._mode == "online" else Path(run.dir).parent.as_posix()
+        with contextlib.suppress(InputError):  # driven by somebody without a ledger
+            ledger.update(self._root, self._run, wandb=where)
+
+    def _look(self, run: Any) -> None:
+        """Send the lines that are new."""
+        path = self._folder / METRICS
+        size = path.stat().st_size if path.is_file() else 0
+        if size == self._size:
+            return
+        self._size = size
+        for line in read_metrics(path):
+            kind, step = line.get("kind"), line.get("step")
+            if kind not in ("train", "eval") or step <= self._sent.get(kind, 0):
+                continue
+            run.log(as_logged(line))
+            self._sent[kind] = step
+        write_atomic(self._folder / SENT, json.dumps(self._sent))
+
+
+def as_logged(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A metrics line as W&B shows it: `train/loss`, `eval/bpb`, `eval/decile_0` ..., over `step`."""
+    kind = line["kind"]
+    values = {key: value for key, value in line.items() if isinstance(value, int | float) and key != "step"}
+    logged = {"step": line["step"]} | {f"{kind}/{key}": value for key, value in values.items() if key != "time"}
+    deciles = line.get("bpb_by_decile") or ()
+    return logged | {f"eval/decile_{i}": value for i, value in enumerate(deciles) if value is not None}
+
+
+def has_key() -> bool:
+    """Whether W&B would find a key: in WANDB_API_KEY, or in the netrc file that `wandb login` writes."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _read_sent(path: Path) -> dict[str, int]:
+    try:
+        return {str(kind): int(step) for kind, step in json.loads(path.read_bytes()).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}

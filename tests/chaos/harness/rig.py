@@ -1,0 +1,161 @@
+"""The parts that faults are done to: PostgreSQL, a Prefect server on it, Azurite behind the proxy, a worker for each pool.
+
+Started as the product starts them, with its deployments and automations, and started again when they were killed, as a
+service manager would.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from infra.local import azurite, deploy, ports, processes
+from infra.local.deploy import PROJECT
+from infra.local.sample_data import build_sample
+from infra.local.stack import SAMPLE_CONTAINER, SAMPLE_NAME, START_SECONDS, Stack
+from tasks.errors import InputError
+from tests.chaos.harness.postgres import Postgres
+from tests.chaos.harness.proxy import Proxy
+from tests.chaos.harness.server import Server
+
+REAPER = "maintenance/reaper"
+RESTART_SECONDS = 3.0
+"""A service manager's pause before it starts a killed service again."""
+Say = Callable[[str], None]
+
+
+@dataclass
+class Rig:
+    """All parts below one folder; `quick`: the reaper looks every 30 s and waits 5, 10, 20 s instead of 1, 2, 4 minutes."""
+
+    home: Path
+    say: Say
+    quick: bool = True
+    documents: int = 2_000
+    mark: str = field(default_factory=lambda: secrets.token_hex(8))
+    pids: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.database = Postgres(self.home / "postgres")
+        self.blob_port, self.server_port = ports.choose(0), 0
+        self.proxy = Proxy(self.blob_port)
+
+    @property
+    def stack(self) -> Stack:
+        """What the product's own stack would know of these parts; its blob service is the proxy."""
+        return Stack(self.home, self.mark, "chaos", self.server_port, self.proxy.port, self.pids)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of every part: the product's settings, and the database."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        settings = self.stack.environment | {"PREFECT_SERVER_DATABASE_CONNECTION_URL": self.database.url}
+        return inherited | settings
+
+    @property
+    def server(self) -> Server:
+        return Server(self.stack.api, self.mark)
+
+    def up(self) -> None:
+        """Start everything and deploy. Raises InputError when a part is missing or does not come up."""
+        if not azurite.available():
+            raise InputError("Azurite is not installed: install Node.js and run `make setup`.")
+        self.say("PostgreSQL, Azurite and the proxy")
+        self.database.create()
+        self.database.start()
+        self.start_azurite()
+        self.proxy.start()
+        sample = build_sample(self.home, self.documents, packages=())
+        azurite.upload(self.blob_port, SAMPLE_CONTAINER, SAMPLE_NAME, sample.path)
+        self.say("The Prefect server on PostgreSQL, deployments, two workers")
+        self.server_port = ports.choose(0)
+        self.start_server()
+        deploy.create_pools(self.stack.api)
+        deploy.deploy(self.stack.api, self.environment)
+        if self.quick:
+            self.hurry_reaper()
+        for pool in deploy.POOLS:
+            self.start_worker(pool)
+
+    def down(self) -> None:
+        """End everything; what is already gone is no error."""
+        workers = [pid for name, pid in self.pids.items() if name.startswith("worker")]
+        processes.stop(self.mark, first=workers)
+        with contextlib.suppress(Exception):
+            self.proxy.close()
+        with contextlib.suppress(RuntimeError):
+            self.database.stop()
+
+    def start_azurite(self) -> None:
+        self._start("azurite", azurite.command(self.blob_port, self.home / "azurite"))
+        self._await("azurite", lambda: azurite.answers(self.blob_port))
+
+    def start_server(self) -> None:
+        """Start the server on the port that it had before."""
+        command = ["prefect", "server", "start", "--host", ports.HOST, "--port", str(self.server_port)]
+        self._start("server", [sys.executable, "-m", *command])
+        self._await("server", lambda: self.server.ask("GET", "/health") is True)
+
+    def start_worker(self, pool: str) -> None:
+        """Start the worker of a pool and wait until the server has heard of it."""
+        limit = deploy.POOLS[pool]
+        command = ["prefect", "worker", "start", "--type", "process", "--pool", pool, "--name", f"chaos-{pool}"]
+        command += ["--limit", str(limit)] if limit else []
+        self._start(f"worker-{pool}", [sys.executable, "-m", *command])
+
+    def kill(self, name: str) -> None:
+        """SIGKILL to a part and, as of a wrapper, to the children that are no runs."""
+        pid = self.pids[name]
+        doomed = [pid]
+        with contextlib.suppress(psutil.Error):
+            doomed += [p.pid for p in psutil.Process(pid).children(recursive=True) if not name.startswith("worker")]
+        for one in doomed:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+        while processes.belongs(pid, self.mark):
+            time.sleep(0.05)
+
+    def hurry_reaper(self) -> None:
+        """Shorten the reaper's rhythm by its own settings: its schedule's interval and its parameter `delay_seconds`."""
+        found = self.server.ask("GET", f"/deployments/name/{REAPER}", patience=30)
+        (schedule,) = found["schedules"]
+        self.server.ask("DELETE", f"/deployments/{found['id']}/schedules/{schedule['id']}", patience=30)
+        every = [{"active": True, "schedule": {"interval": 30.0}}]
+        self.server.ask("POST", f"/deployments/{found['id']}/schedules", every, patience=30)
+        self.server.ask("PATCH", f"/deployments/{found['id']}", {"parameters": {"attempts": 3, "delay_seconds": 5}}, 30)
+
+    def resident(self, name: str) -> int:
+        """Bytes of memory of a part and its children."""
+        process = psutil.Process(self.pids[name])
+        return sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))
+
+    def _start(self, name: str, command: list[str]) -> None:
+        log = self.home / "logs" / f"{name}.log"
+        environment = self.environment
+        self.pids[name] = processes.start(command, mark=self.mark, log=log, cwd=PROJECT, environment=environment)
+
+    def _await(self, name: str, ready: Callable[[], bool]) -> None:
+        if not ports.wait(ready, lambda: processes.belongs(self.pids[name], self.mark), START_SECONDS):
+            raise InputError(f"{name} did not come up: see {self.home / 'logs' / (name + '.log')}.")
+
+
+@contextlib.contextmanager
+def rig(home: Path, say: Say, **options: Any) -> Iterator[Rig]:
+    """The parts in `home` for as long as the block lasts; the folder is left for those who want to read the logs."""
+    shutil.rmtree(home, ignore_errors=True)
+    made = Rig(home, say, **options)
+    try:
+        made.up()
+        yield made
+    finally:
+        made.down()

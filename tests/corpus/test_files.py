@@ -1,0 +1,209 @@
+"""Odd files: each is named with its problem, or read as what it is."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tasks.corpus.pool.index import Index
+from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_sample, open_pool
+from tasks.errors import ChangedError, InputError
+from tasks.spec import Arm, Pool
+from tasks.store.root import Root
+from tests.corpus.corpora import SCORES, rated_table, shard_texts, write_corpus
+
+ALL = Arm(name="all", select="all", documents_per_shard=64)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Root:
+    return Root(tmp_path / "root")
+
+
+def pool_of(folder: Path, **fields: object) -> Pool:
+    return Pool(**{"source": folder.as_uri(), "holdout_documents": 8, "holdout_fraction": 0.1, **fields})
+
+
+def corrupt_text(path: Path) -> None:
+    """Overwrite the first text chunk's pages and leave the footer as it was."""
+    place = pq.read_metadata(path).row_group(0).column(0)
+    with path.open("r+b") as file:
+        file.seek(place.data_page_offset)
+        file.write(b"\xff" * min(200, place.total_compressed_size))
+
+
+def lying_rows(path: Path, claimed: int = 999) -> None:
+    """A file of one row group whose footer claims more rows than there are (thrift zigzag varints in place)."""
+    table = rated_table(["only one"] * 120, [[1.0] * 3] * 120)
+    pq.write_table(table, path, compression="none", use_dictionary=False)
+    data = bytearray(path.read_bytes())
+    start = len(data) - 8 - struct.unpack("<I", data[-8:-4])[0]
+    old, new = bytes([0xF0, 0x01]), bytes([(claimed << 1) & 0x7F | 0x80, (claimed << 1) >> 7])
+    assert data.count(old, start) > 1
+    data[start:] = data[start:].replace(old, new)
+    path.write_bytes(data)
+
+
+def beyond_the_end(path: Path) -> None:
+    """A footer of another file, whose column chunks lie where this file has nothing."""
+    donor = path.with_suffix(".donor")
+    pq.write_table(rated_table(["long text " * 500] * 100, [[1.0] * 3] * 100), donor, compression="none")
+    footer = donor.read_bytes()[-(struct.unpack("<I", donor.read_bytes()[-8:-4])[0] + 8) :]
+    donor.unlink()
+    path.write_bytes(b"PAR1" + b"\0" * 100 + footer)
+
+
+BROKEN = {
+    "no Parquet": (lambda p: p.write_bytes(b"this is no parquet file at all"), "is not a Parquet file"),
+    "a few bytes": (lambda p: p.write_bytes(b"PAR1"), "is not a Parquet file"),
+    "no bytes": (lambda p: p.write_bytes(b""), "is not a Parquet file"),
+    "cut": (lambda p: p.write_bytes(p.read_bytes()[:-20]), "is not a Parquet file"),
+    "long footer": (lambda p: p.write_bytes(b"PAR1" * 9 + b"\xff\xff\xff\x7fPAR1"), "is damaged"),
+    "garbled footer": (lambda p: p.write_bytes(b"PAR1" + b"\xaa" * 90 + b"\x40\0\0\0PAR1"), "is damaged"),
+    "chunks beyond its end": (beyond_the_end, "is damaged"),
+    "more rows claimed": (lying_rows, "is damaged"),
+    "no rows": (lambda p: pq.write_table(pq.read_table(p).slice(0, 0), p), "is empty"),
+    "no score": (lambda p: pq.write_table(pq.read_table(p).drop_columns([SCORES[1]]), p), f"no column '{SCORES[1]}'"),
+    "no text": (lambda p: pq.write_table(pq.read_table(p).drop_columns(["text"]), p), "no column 'text'"),
+    "nested text": (
+        lambda p: pq.write_table(pq.read_table(p).set_column(0, "text", pa.array([["a"]] * 120)), p),
+        "nested column 'text'",
+    ),
+    "text in a struct": (
+        lambda p: pq.write_table(pq.read_table(p).set_column(0, "text", pa.array([{"en": "a"}] * 120)), p),
+        "nested column 'text'",
+    ),
+    "numbers as text": (
+        lambda p: pq.write_table(pq.read_table(p).set_column(0, "text", pa.array(range(120))), p),
+        "text is needed",
+    ),
+    "text as score": (
+        lambda p: pq.write_table(pq.read_table(p).drop_columns([SCORES[0]]).append_column(SCORES[0], [["5"] * 120]), p),
+        "a number is needed",
+    ),
+}
+
+
+def test_a_field_of_a_struct_is_no_text_column(root: Root, tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    table = rated_table(["unused"] * 120, [[1.0] * 3] * 120).drop_columns(["text"])
+    table = table.append_column("page", pa.array([{"text": "a"}, {"text": None}, None] * 40))
+    pq.write_table(table, folder / "part.parquet")
+    with pytest.raises(InputError, match=r"nested column 'page.text': a flat one is needed"):
+        build_index(root, pool_of(folder, text_column="page.text"))
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_file_that_cannot_be_used_is_named_or_left_out(how: str, corpus: Path, root: Root) -> None:
+    break_it, message = BROKEN[how]
+    break_it(corpus / "part_001.parquet")
+    with pytest.raises(InputError, match=r"part_001\.parquet") as caught:
+        build_index(root, pool_of(corpus))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    indexed = build_index(root, pool_of(corpus, skip_bad_files=True))
+    assert indexed.facts["documents"] == 240
+    assert [message in entry for entry in indexed.facts["bad_files"]] == [True]
+    (made,) = build_arms(root, pool_of(corpus, skip_bad_files=True), [ALL])
+    assert made.facts["documents"] == 232
+
+
+def test_a_repaired_file_is_indexed_by_the_next_run(corpus: Path, root: Root) -> None:
+    good = (corpus / "part_001.parquet").read_bytes()
+    (corpus / "part_001.parquet").write_bytes(b"broken" * 9)
+    with pytest.raises(InputError):
+        build_index(root, pool_of(corpus))
+    (corpus / "part_001.parquet").write_bytes(good)
+    assert build_index(root, pool_of(corpus)).facts["documents"] == 360
+
+
+def test_text_that_cannot_be_decoded_is_named_or_left_out(corpus: Path, root: Root) -> None:
+    corrupt_text(corpus / "part_002.parquet")
+    with pytest.raises(InputError, match=r"part_002\.parquet is damaged"):
+        build_arms(root, pool_of(corpus), [ALL])
+    pool = pool_of(corpus, skip_bad_files=True)
+    (made,) = build_arms(root, pool, [ALL])
+    held = pq.read_table(build_holdout(root, pool).path / "documents.parquet").column("blob").to_pylist()
+    assert "part_002.parquet" in made.facts["bad_files"][0]
+    assert made.facts["documents"] == 240 - sum(blob != "part_002.parquet" for blob in held)
+    assert build_sample(root, pool).facts["documents"] >= 200
+
+
+def test_invalid_utf8_is_refused_by_file_row_and_byte(corpus: Path, root: Root) -> None:
+    table = pq.read_table(corpus / "part_001.parquet")
+    values = [text.encode() for text in table.column("text").to_pylist()]
+    values[77] = b"fine until \xff here"
+    broken = pa.Array.from_buffers(pa.string(), 120, pa.array(values, pa.binary()).buffers())
+    pq.write_table(table.set_column(0, "text", broken), corpus / "part_001.parquet", row_group_size=50)
+    with pytest.raises(InputError, match=r"part_001\.parquet has text that is not UTF-8 \(row 77, byte 11"):
+        build_arms(root, pool_of(corpus), [ALL])
+
+
+def test_documents_of_one_byte_to_a_hundred_megabytes(tmp_path: Path, root: Root) -> None:
+    raw = tmp_path / "raw"
+    write_corpus(raw, files=1, rows=40)
+    texts = ["x", "é" * 50_000_000, "y" * 7, "z" * 8, "w" * 9]
+    pq.write_table(rated_table(texts, [[9.0] * 3] * 5), raw / "large.parquet", compression="zstd")
+    (made,) = build_arms(root, pool_of(raw, holdout_fraction=0.2, seed=4), [Arm(name="top", share=0.99)])
+    held = set(pq.read_table(root.open(f"pools/{open_pool(root, pool_of(raw, holdout_fraction=0.2, seed=4)).pool_id}/holdout").path / "documents.parquet")["text"].to_pylist())  # fmt: skip
+    shards = shard_texts(made.path)
+    assert shards[0][: 5 - len(held & set(texts))] == [text for text in texts if text not in held]
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())])
+def test_text_types_are_read_alike(kind: pa.DataType, tmp_path: Path, corpus: Path) -> None:
+    made = []
+    for number, folder in enumerate((corpus, tmp_path / "other")):
+        folder.mkdir(exist_ok=True)
+        for path in sorted(corpus.glob("*.parquet")):
+            table = pq.read_table(path)
+            column = table.column("text").cast(kind) if number else table.column("text")
+            pq.write_table(table.set_column(0, "text", column), folder / path.name, row_group_size=50)
+        (arm,) = build_arms(Root(tmp_path / f"root{number}"), pool_of(folder), [ALL])
+        made.append([path.read_bytes() for path in sorted(arm.path.glob("shard_*.parquet"))])
+    assert made[0] == made[1]
+
+
+def test_a_blob_that_changes_in_mid_run_is_named(corpus: Path, root: Root) -> None:
+    handle = open_pool(root, pool_of(corpus))
+    build_holdout(root, handle)
+    write_corpus(corpus, files=1, seed=9)
+    with pytest.raises(ChangedError, match=r"part_000\.parquet has changed since it was indexed"):
+        build_arms(root, handle, [ALL])
+
+
+def test_nulls_count_as_zero_and_are_counted(tmp_path: Path, root: Root) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    rows = [[None, 3.0, float("nan")], [3.0, 3.0, 3.0], *[[0.0, 0.0, float(i)] for i in range(98)]]
+    pq.write_table(rated_table([f"text {i}" for i in range(100)], rows), raw / "a.parquet")
+    indexed = build_index(root, pool_of(raw))
+    assert indexed.facts["null_scores"] == 2
+    assert Index(indexed.path).scores[:3].tolist() == [1.0, 3.0, 0.0]
+
+
+def test_weights_and_one_ready_column(tmp_path: Path, root: Root) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    pq.write_table(rated_table([f"text {i}" for i in range(100)], [[1.0, 5.0, 9.0]] * 100, "float"), raw / "a.parquet")
+    weighted = build_index(root, pool_of(raw, score={SCORES[0]: 1.0, SCORES[1]: 3.0}))
+    assert Index(weighted.path).scores[0] == 4.0
+    single = build_index(root, pool_of(raw, score={SCORES[2]: 0.5}))
+    assert np.unique(Index(single.path).scores).tolist() == [9.0]
+
+
+def test_embeddings_are_not_read(tmp_path: Path, root: Root) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    table = rated_table([f"text {i} " * 30 for i in range(6000)], [[float(i % 7)] * 3 for i in range(6000)])
+    rng = np.random.default_rng(0)
+    table = table.set_column(2, "embedding", pa.array(list(rng.standard_normal((6000, 256), np.float32))))
+    pq.write_table(table, raw / "a.parquet", row_group_size=1000)
+    (made,) = build_arms(root, pool_of(raw), [ALL])
+    embedding = sum(pq.read_metadata(raw / "a.parquet").row_group(g).column(2).total_compressed_size for g in range(6))
+    read = made.facts["bytes_read"] + root.open(f"pools/{made.manifest.inputs['pool']}/index").facts["bytes_read"]
+    assert read < (raw / "a.parquet").stat().st_size - embedding + 300_000

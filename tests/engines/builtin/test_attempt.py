@@ -1,0 +1,202 @@
+"""One attempt in a process of its own: how it ends, what it says, what it leaves."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from tasks.errors import BusyError, InputError
+from tasks.records.job import Job, open_inputs
+from tasks.store.artifact import sha256_file
+from tasks.store.locks import hold
+from tests.engines.builtin.conftest import ARM, LENGTH, POOL, make_experiment
+from tests.engines.builtin.ranks import finish, log_of, losses_of, start, train, wait_for_step
+
+
+def make_job(root, **training):
+    return Job.of(root, make_experiment(**training), POOL, ARM)
+
+
+def failure(root, job):
+    return json.loads(root.path(f"runs/{job.run}/failure.json").read_text())
+
+
+def test_a_run_leaves_scores_samples_summary_and_metrics(root):
+    job = make_job(root, eval_every=6)
+    lines = train(root, job)
+    result = root.open(job.result, checksums=True)
+    scores = pq.read_table(result.path / "scores.parquet").to_pydict()
+    assert result.facts["bpb"] == pytest.approx(sum(scores["nats"]) / (np.log(2) * sum(scores["bytes"])))
+    assert len(result.facts["bpb_by_decile"]) == 10
+    assert result.facts["steps"] == 15
+    assert result.facts["tokens"] == 15 * 4 * LENGTH
+    assert result.facts["rows_left"] == 0
+    assert result.facts["tokens_per_second"] > 0
+    assert set(result.manifest.inputs) == {"packed", "tokenizer", "evaluation", "arm", "pool"}
+    assert dict(result.manifest.spec) == job.experiment.identity()
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 16))
+    assert [line["step"] for line in lines if line["kind"] == "eval"] == [6, 12, 15]
+    losses = losses_of(root, job)
+    assert losses[15] < losses[1]
+    samples = json.loads((result.path / "samples.json").read_text())
+    assert len(samples) == 4
+    assert all(sample["prompt"] and sample["text"] for sample in samples)
+    assert all("<|bos|>" not in sample["text"] for sample in samples)
+
+
+def test_rows_beyond_the_budget_are_counted(root):
+    job = make_job(root, batch_tokens=7 * LENGTH)
+    train(root, job)
+    facts = root.open(job.result).facts
+    assert (facts["steps"], facts["rows"], facts["rows_left"]) == (8, 56, 4)
+
+
+def test_sigterm_writes_a_checkpoint_and_says_resume_me(root):
+    job = make_job(root, batch_tokens=LENGTH, save_every=1000, eval_every=1000)
+    (process,) = start(root, job)
+    wait_for_step(root, job, 1)
+    asked = time.monotonic()
+    process.terminate()
+    assert finish(root, job, [process]) == [75], log_of(root, job)
+    assert time.monotonic() - asked < 30
+    stopped = max(losses_of(root, job))
+    assert [p.name for p in root.path(f"runs/{job.run}/checkpoints").glob("step_*")] == [f"step_{stopped:06d}"]
+    lines = train(root, job)
+    resumed = [line for line in lines if line.get("event") == "resumed"]
+    assert [line["step"] for line in resumed] == [stopped]
+    assert sorted(losses_of(root, job)) == list(range(1, 61))
+
+
+def test_a_loss_that_is_no_number_names_step_rows_and_checkpoint(root):
+    """A weight of a checkpoint that is no number stands for any divergence."""
+    job = make_job(root, batch_tokens=LENGTH)
+    processes = start(root, job)
+    wait_for_step(root, job, 1)
+    processes[0].terminate()
+    assert finish(root, job, processes) == [75]
+    folder = sorted(root.path(f"runs/{job.run}/checkpoints").glob("step_*"))[-1]
+    step = int(folder.name[5:])
+    weights = torch.load(folder / "model.pt", weights_only=True)
+    weights["lm_head.weight"][0, 0] = float("nan")
+    torch.save(weights, folder / "model.pt")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for record in manifest["files"]:
+        if record["path"] == "model.pt":
+            record |= {"sha256": sha256_file(folder / "model.pt"), "bytes": (folder / "model.pt").stat().st_size}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert finish(root, job, start(root, job)) == [1]
+    message = failure(root, job)["message"]
+    assert f"The loss of step {step + 1} is nan" in message
+    assert f"rows {step} to {step} " in message
+    assert f"that of step {step}" in message
+    assert max(losses_of(root, job)) == step
+
+
+@pytest.mark.parametrize(
+    ("training", "sentence"),
+    [
+        ({"batch_tokens": 100}, "batch_tokens 100 is not a multiple"),
+        ({"batch_tokens": 61 * LENGTH}, "does not fill one batch"),
+        ({"tokens": 61 * LENGTH}, "the arm has 60"),
+        ({"precision": "bf16"}, "precision=bf16 needs a GPU"),
+        ({"precision": "fp8"}, "precision=fp8 needs a GPU"),
+        ({"micro_batch": 3}, "micro_batch is 3, which does not divide the 4 rows"),
+        ({"engine": "nanochat"}, "engine is nanochat"),
+        ({"device": "cuda"}, "device is cuda, but PyTorch finds no GPU"),
+        ({"sequence_length": 64}, "no complete artifact arms/arm-0123456789/packed/64"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_sentence(root, training, sentence):
+    job = make_job(root, **training)
+    assert finish(root, job, start(root, job)) == [65], log_of(root, job)
+    told = failure(root, job)
+    assert told["status"] == 65
+    assert sentence in told["message"]
+    assert told["message"].count("\n") == 0
+    assert not list(root.path(f"runs/{job.run}").glob("checkpoints/step_*"))
+
+
+def test_a_batch_that_two_processes_cannot_share_is_refused(root):
+    job = make_job(root, gpus=2, batch_tokens=3 * LENGTH)
+    assert set(finish(root, job, start(root, job))) == {65}
+    assert "which 2 processes cannot share equally: set batch_tokens to 64" in failure(root, job)["message"]
+
+
+def change_manifest(root, name, **fields):
+    """Another manifest for one artifact of the root's own copy of the shared ones."""
+    for shared in ("pools", "arms"):
+        if (link := root.folder / shared).is_symlink():
+            real = link.resolve()
+            link.unlink()
+            shutil.copytree(real, link)
+    path = root.path(name) / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "sentence"),
+    [
+        (f"pools/{POOL}/tokenizer", {"fingerprint": "0" * 10}, "was made with the tokenizer"),
+        (
+            f"arms/{ARM}/text",
+            {"inputs": {"holdout": "0" * 10}},
+            "The holdout 0000000000 was kept out of arm-0123456789",
+        ),
+        (f"arms/{ARM}/text", {"fingerprint": "0" * 10}, "was packed from another text"),
+    ],
+)
+def test_artifacts_that_do_not_belong_together_are_refused(root, name, fields, sentence):
+    change_manifest(root, name, **fields)
+    with pytest.raises(InputError, match=sentence):
+        open_inputs(root, make_job(root))
+
+
+TAKE = """
+import os, pathlib, sys
+from tasks.store.locks import hold
+taken = hold(pathlib.Path(sys.argv[1]), "The run a", sys.argv[2], 0.0)
+taken.__enter__()
+os.kill(os.getpid(), 9)
+"""
+
+
+def take_and_die(path, run):
+    """Another process that takes the lock and is killed holding it."""
+    return subprocess.run([sys.executable, "-c", TAKE, str(path), run], capture_output=True, text=True)
+
+
+def test_one_trainer_per_run(tmp_path):
+    with hold(tmp_path / "x.lock", "The run a", "a"):
+        refused = take_and_die(tmp_path / "x.lock", "b")
+        assert f"BusyError: The run a is in use by run a (process {os.getpid()} on" in refused.stderr
+        assert refused.returncode == 1
+
+
+def test_a_lock_of_a_dead_process_is_free(tmp_path):
+    assert take_and_die(tmp_path / "x.lock", "b").returncode == -signal.SIGKILL
+    with hold(tmp_path / "x.lock", "what", "c", 0.0):
+        assert json.loads((tmp_path / "x.lock").read_text())["run"] == "c"
+
+
+def test_a_busy_lock_waits_for_its_holder(tmp_path):
+    first = hold(tmp_path / "x.lock", "what", "a")
+    first.__enter__()
+    with pytest.raises(BusyError), hold(tmp_path / "x.lock", "what", "b", 0.0):
+        pass
+    first.__exit__(None, None, None)
+
+
+def test_a_job_file_that_is_none_is_refused(tmp_path):
+    (tmp_path / "job.json").write_text('{"root": "x"}')
+    with pytest.raises(InputError, match="is no job"):
+        Job.read(tmp_path / "job.json")
+    with pytest.raises(InputError, match="cannot be read"):
+        Job.read(tmp_path / "none.json")

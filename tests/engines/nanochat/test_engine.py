@@ -1,0 +1,254 @@
+"""Real trainings by real upstream commits on this machine's CPU, whole and interrupted in every way.
+
+They need a checkout (see conftest.py) and take half a minute each.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from tasks.engines.nanochat import watch
+from tasks.engines.nanochat.check import identify
+from tasks.engines.nanochat.checkpoints import folder_of, whole_steps
+from tasks.engines.nanochat.engine import train
+from tasks.engines.nanochat.environment import Environment
+from tasks.engines.nanochat.launch import command, variables
+from tasks.engines.nanochat.metrics import read
+from tasks.engines.nanochat.plan import plan_run
+from tasks.engines.nanochat.tokenizer import export_tokenizer
+from tasks.errors import InputError, InterruptedRun, LostProcessError, TrainingError
+from tasks.records.layout import run_id
+from tasks.spec import Arm, Experiment, Training
+from tasks.store.artifact import Artifact
+from tasks.store.root import Root
+
+pytestmark = pytest.mark.slow
+STEPS = 8
+
+
+def experiment(**changes) -> Experiment:
+    settings = {
+        "engine": "nanochat",
+        "depth": 2,
+        "sequence_length": 64,
+        "batch_tokens": 512,
+        "tokens": 512 * STEPS,
+        "precision": "fp32",
+        "eval_every": 4,
+        "save_every": 3,
+        "device": "cpu",
+        "window_pattern": "SL",
+    }
+    return Experiment(arm=Arm(name="arm"), training=Training(**{**settings, **changes}))
+
+
+@pytest.fixture
+def engine(
+    root: Root, pool_id: str, arm_id: str, nanochat_python: str, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Artifact]:
+    """`train` on the prepared arm with the upstream of a folder."""
+
+    def run(source: Path, what: Experiment, progress=lambda *_: None) -> Artifact:
+        monkeypatch.setenv("FABRATING_NANOCHAT_HOME", str(source))
+        monkeypatch.setenv("FABRATING_NANOCHAT_PYTHON", nanochat_python)
+        return train(root, what, pool_id, arm_id, progress)
+
+    return run
+
+
+def at_step(step: int, act: Callable[[], object]) -> Callable[..., None]:
+    """A progress that acts once, when a step is reached."""
+    done = []
+
+    def progress(stage: str, reached: int, total: int, counters: dict) -> None:
+        if reached >= step and not done:
+            done.append(act())
+
+    return progress
+
+
+def ranks_of_nanochat() -> list[psutil.Process]:
+    """Our children that run the overlay, in the order in which they were started."""
+    children = psutil.Process().children()
+    return sorted((p for p in children if "overlay.py" in " ".join(p.cmdline())), key=lambda p: p.create_time())
+
+
+def test_an_arm_is_trained_scored_and_recorded(root: Root, pool_id: str, arm_id: str, engine, upstream: Path) -> None:
+    what = experiment()
+    run = run_id(what, arm_id)
+    seen: list[tuple[int, int]] = []
+    result = engine(upstream, what, lambda stage, done, total, counters: seen.append((done, total)))
+    facts = result.facts
+    assert seen[-1] == (STEPS, STEPS)
+    assert (facts["steps"], facts["tokens"], facts["engine"], facts["scored_by"]) == (
+        STEPS,
+        4096,
+        "nanochat",
+        "builtin",
+    )
+    assert facts["bpb"] == pytest.approx(facts["bpb_nanochat"], abs=1e-5)
+    scores = pq.read_table(result.path / "scores.parquet")
+    holdout = root.open(f"pools/{pool_id}/evaluation")
+    assert scores.column_names == ["document", "cluster", "score", "decile", "bytes", "tokens", "nats", "source"]
+    assert scores.num_rows == holdout.facts["documents"]
+    kept = np.fromfile(root.path(f"runs/{run}/nanochat/fabrating/nats.f64"))
+    np.testing.assert_allclose(scores["nats"].to_numpy(), kept, rtol=1e-5)
+    lines = read(result.path / "metrics.jsonl")
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, STEPS + 1))
+    assert [line["step"] for line in lines if line["kind"] == "eval"] == [0, 4, 8]
+    assert lines[-2]["bpb"] == pytest.approx(facts["bpb"], abs=1e-5)
+    assert len(lines[-2]["bpb_by_decile"]) == 10
+    assert dict(result.manifest.spec) == what.identity()
+    assert {"packed", "tokenizer", "evaluation", "arm", "pool"} == set(result.manifest.inputs)
+    assert whole_steps(folder_of(root, run)) == [3, 6, 8]
+    assert root.open(f"runs/{run}/checkpoints/step_000008", checksums=True).facts["step"] == STEPS
+    assert not root.path(f"runs/{run}/wandb").exists()
+    assert engine(upstream, what).reused
+
+
+def test_by_itself_the_overlay_gives_wandb_one_id_for_all_attempts(
+    root: Root, arm_id: str, engine, upstream: Path, nanochat_python: str, tmp_path: Path
+) -> None:
+    what = experiment(tokens=512, eval_every=100)
+    engine(upstream, what)
+    base = root.path(f"runs/{run_id(what, arm_id)}/nanochat")
+    settings = json.loads((base / "fabrating/settings.json").read_text())
+    settings["wandb"] = {"id": "one-id", "resume": "allow", "mode": "offline", "dir": str(tmp_path)}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    environment = variables(base, tmp_path / "settings.json", "fp32")
+    plan = plan_run(what.training, 8, 512, ())
+    known = Environment(upstream, Path(nanochat_python), identify(upstream), "", ())
+    words = command(known, what, plan, "again", cpu=True, holdout_tokens=1, resume=0)
+    words[words.index("--run=dummy")] = "--run=one-name"
+    subprocess.run(words, cwd=upstream, env=environment, check=True, capture_output=True)
+    assert list((tmp_path / "wandb").glob("offline-run-*-one-id"))
+
+
+def test_the_ratio_is_that_of_the_tokens_to_the_parameters(root: Root, arm_id: str, engine, upstream: Path) -> None:
+    what = experiment(tokens=1024, eval_every=100)
+    engine(upstream, what)
+    log = root.path(f"runs/{run_id(what, arm_id)}/log.txt").read_text()
+    meta = folder_of(root, run_id(what, arm_id)) / "meta_000002.json"
+    ratio = json.loads(meta.read_text())["user_config"]["target_param_data_ratio"]
+    assert ratio == pytest.approx(1024 / (393_228 + 65_536), rel=1e-5)
+    assert "Total number of training tokens: 1,024" in log
+
+
+LOADER = """
+    import json, sys
+    from nanochat.dataloader import tokenizing_distributed_data_loader_with_state_bos_bestfit as loader
+    from nanochat.tokenizer import get_tokenizer
+    inputs, targets, state = next(loader(get_tokenizer(), 4, 64, split="train", device="cpu"))
+    print(json.dumps({"shape": list(inputs.shape)}))
+    """
+
+
+@pytest.mark.parametrize("which", ["upstream", "old_upstream"])
+def test_unpatched_the_second_rank_waits_for_ever_patched_both_finish(
+    which: str, request, root: Root, pool_id: str, arm_id: str, engine, run_upstream, tmp_path: Path, monkeypatch
+) -> None:
+    source = request.getfixturevalue(which)
+    text = root.path(f"arms/{arm_id}/text")
+    assert {pq.ParquetFile(shard).num_row_groups for shard in sorted(text.glob("shard_*"))[:-1]} == {1}
+    base = tmp_path / "base"
+    export_tokenizer(root.open(f"pools/{pool_id}/tokenizer").path, base)
+    for name in ("base_data", "base_data_climbmix"):
+        shutil.copytree(text, base / name)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        if rank == "0":
+            assert run_upstream(source, base, LOADER)["shape"] == [4, 64]
+        else:
+            with pytest.raises(subprocess.TimeoutExpired):
+                run_upstream(source, base, LOADER, seconds=20)
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name)
+    result = engine(source, experiment(gpus=2, tokens=512 * 3))
+    assert result.facts["gpus"] == 2 and result.facts["steps"] == 3
+    assert result.facts["scored_by"] == ("builtin" if which == "upstream" else "nanochat")
+    assert result.facts["commit"].startswith("92d63d4" if which == "upstream" else ("4a6e47b", "1ddaad1"))
+    assert result.facts["bpb"] == pytest.approx(result.facts["bpb_nanochat"], abs=1e-5)
+
+
+def test_a_lost_rank_and_a_request_to_stop_are_gone_on_from(root: Root, arm_id: str, engine, upstream: Path) -> None:
+    what = experiment()
+    run = run_id(what, arm_id)
+    with pytest.raises(LostProcessError, match="killed by signal 9") as lost:
+        engine(upstream, what, at_step(5, lambda: ranks_of_nanochat()[0].kill()))
+    kept = whole_steps(folder_of(root, run))[-1]
+    assert kept in (3, 6), "step 6: it was quicker than the signal"
+    assert f"checkpoint is that of step {kept}" in str(lost.value)
+    with pytest.raises(InterruptedRun, match="asked to stop"):
+        engine(upstream, what, at_step(5, lambda: ranks_of_nanochat()[0].terminate()))
+    stopped = whole_steps(folder_of(root, run))[-1]
+    assert 5 <= stopped < STEPS
+    with pytest.raises(InputError, match=r"gpus is 2, but .* started on 1"):
+        engine(upstream, experiment(gpus=2))
+    result = engine(upstream, what)
+    lines = read(result.path / "metrics.jsonl")
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, STEPS + 1))
+    assert [line["step"] for line in lines if line["kind"] == "eval"] == [0, 4, 8]
+    assert [line["step"] for line in lines if line.get("event") == "resumed"] == [kept, stopped]
+
+
+PROGRAM = """
+import sys
+from tasks.engines.nanochat.engine import train
+from tasks.spec import Experiment
+from tasks.store.root import Root
+train(Root(sys.argv[1]), Experiment.model_validate_json(sys.argv[2]), sys.argv[3], sys.argv[4])
+"""
+
+
+def test_when_the_launcher_is_killed_the_ranks_save_and_end(
+    root: Root, pool_id: str, arm_id: str, engine, upstream: Path, nanochat_python: str
+) -> None:
+    what = experiment(tokens=512 * 130, eval_every=1000, save_every=1000)
+    run = run_id(what, arm_id)
+    environment = {**os.environ, "FABRATING_NANOCHAT_HOME": str(upstream), "FABRATING_NANOCHAT_PYTHON": nanochat_python}
+    words = [sys.executable, "-c", PROGRAM, str(root.folder), what.model_dump_json(), pool_id, arm_id]
+    launcher = subprocess.Popen(words, env=environment)
+    metrics_file = root.path(f"runs/{run}/metrics.jsonl")
+    wait_for(lambda: launcher.poll() is not None or any(line["kind"] == "train" for line in read(metrics_file)))
+    ranks = psutil.Process(launcher.pid).children()
+    launcher.kill()
+    launcher.wait()
+    gone, alive = psutil.wait_procs(ranks, timeout=60)
+    assert len(gone) == 1 and not alive
+    assert len(whole_steps(folder_of(root, run))) == 1
+
+
+def test_a_hang_ends_the_run_with_its_cause(engine, upstream: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "LEAST", 4.0)
+    monkeypatch.setattr(watch, "TIMES", 4.0)
+    began: list[float] = []
+
+    def stop() -> None:
+        began.append(time.monotonic())
+        os.kill(ranks_of_nanochat()[1].pid, signal.SIGSTOP)
+
+    what = experiment(gpus=2, tokens=512 * 130, eval_every=1000, save_every=3)
+    with pytest.raises(TrainingError, match=r"hangs: nothing for .*rank 1 does not answer.*checkpoint is that of step"):
+        engine(upstream, what, at_step(5, stop))
+    assert time.monotonic() - began[0] < 60
+    assert ranks_of_nanochat() == []
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -1,0 +1,34 @@
+"""What the command prints for people: nested findings as tables, text from outside as it is."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from infra.cli import terminal
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    console = Console(width=120, record=True, file=io.StringIO())
+    monkeypatch.setattr(terminal, "out", console)
+    return lambda: console.export_text()
+
+
+def lines(text):
+    return [line.split() for line in text.splitlines() if line.strip()]
+
+
+def test_mappings_under_names_become_rows_below_the_lines(shown):
+    terminal.show({"columns": {"text": {"bytes": 1_234}, "id": {"bytes": 5, "nulls": 1}}, "files": 2}, False)
+    assert lines(shown()) == [["files", "2"], ["columns"], ["bytes", "nulls"], ["text", "1,234", "-"], ["id", "5", "1"]]
+
+
+def test_lists_under_names_become_rows_too_and_their_text_is_no_markup(shown):
+    terminal.show({"examples": {"top": [{"text": "[red]x"}, {"text": "y"}], "bottom": [{"text": "[/]"}]}}, False)
+    assert lines(shown()) == [["examples"], ["text"], ["top", "[red]x"], ["top", "y"], ["bottom", "[/]"]]
+
+
+def test_plain_values_and_empty_ones_stay_lines(shown):
+    terminal.show({"spread": {"least": 1, "most": 2}, "bad": [], "none": {}}, False)
+    assert lines(shown())[0] == ["spread", "least:", "1,", "most:", "2"]

@@ -1,0 +1,137 @@
+import base64
+import json
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from tasks.records.cost import estimate
+from tasks.records.metrics import last_metrics, read_metrics
+from tasks.reports import artifacts, charts
+from tasks.spec import Arm, Experiment, Pool, Training
+
+
+def write_metrics(path, offset=0.0, steps=50):
+    lines = []
+    for step in range(1, steps + 1):
+        tokens = 1_000 * step
+        lines.append(
+            {"step": step, "kind": "train", "tokens": tokens, "loss": 5 / step + offset, "tokens_per_second": 9e4}
+        )
+        if step % 10 == 0:
+            lines.append({"step": step, "kind": "eval", "tokens": tokens, "bpb": 2 / step + offset})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def two_arms(tmp_path):
+    return [write_metrics(tmp_path / f"{i}.jsonl", offset=0.1 * i) for i in range(4)], ["a", "a", "b<&$x_", "b<&$x_"]
+
+
+def texts(svg):
+    return ["".join(node.itertext()) for node in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_the_loss_curve_is_one_wellformed_picture_with_hostile_labels_as_text(two_arms):
+    svg = charts.loss_curve_svg(*two_arms)
+    shown = texts(svg)
+    assert shown.count("a") == 1 and shown.count("b<&$x_") == 1
+    assert "Bits per byte on the holdout" in shown
+    assert not any(stand_in in svg for stand_in in [charts.INK, charts.GRID, charts.QUIET, *charts.COLORS])
+    assert "var(--" not in svg and "#ffffff" not in svg
+
+
+def test_a_page_picture_leaves_colours_to_the_page(two_arms):
+    svg = charts.holdout_curve_svg(*two_arms)
+    assert "var(--ink)" in svg and "var(--s0)" in svg and "var(--s1)" in svg
+
+
+def test_equal_labels_draw_their_mean_and_range(two_arms):
+    one = charts.holdout_curve_svg(two_arms[0][:1], ["a"])
+    pair = charts.holdout_curve_svg(two_arms[0][:2], ["a", "a"])
+    assert pair.count("opacity: 0.18") == 1 and one.count("opacity: 0.18") == 0
+
+
+def test_pictures_are_drawn_the_same_twice(two_arms):
+    assert charts.train_curve_svg(*two_arms) == charts.train_curve_svg(*two_arms)
+
+
+def test_a_run_without_metrics_is_said_not_drawn(tmp_path):
+    assert "nothing measured yet" in texts(charts.throughput_svg([tmp_path / "none.jsonl"], ["a"]))
+    assert charts.mfu_svg([tmp_path / "none.jsonl"], ["a"]) == ""
+
+
+def test_histogram_deciles_and_strata_are_wellformed():
+    scores = {"top": np.array([4.0, 4.5, np.nan]), "flat": np.array([4.0, 4.0])}
+    for svg in (
+        charts.score_histogram_svg(scores),
+        charts.decile_svg({"top": [1.0] * 10, "random": [1.1] * 10}),
+        charts.strata_svg(
+            [("all\x00\x1b[", -0.2, -0.3, -0.1), ("decile 1", 0.0, -0.1, 0.1)], zero="below 0: top better"
+        ),
+    ):
+        assert ElementTree.fromstring(svg).tag.endswith("svg")
+    assert "−0.30" in texts(svg) or "−0.3" in texts(svg)
+    assert charts.score_histogram_svg({"empty": np.array([])}) == ""
+
+
+def test_smoothing_keeps_a_constant_and_the_ends():
+    assert np.allclose(charts._smoothed(np.full(100, 3.0), share=0.2), 3.0)
+    ramp = np.arange(100.0)
+    assert np.allclose(charts._smoothed(ramp, share=0.2), ramp)
+
+
+def test_loss_curve_markdown_embeds_the_picture(two_arms):
+    markdown = artifacts.loss_curve_markdown(*two_arms, "a | b")
+    url = re.search(r"\(data:image/svg\+xml;base64,([^)]+)\)", markdown)
+    assert base64.b64decode(url[1]).decode().startswith("<svg")
+    assert "a &#124; b" in markdown
+
+
+def test_the_plan_tells_what_and_how_much_and_what_it_costs():
+    experiment = Experiment(pool=Pool(source="az://raw/a|b<img>"), arm=Arm(), training=Training(engine="nanochat"))
+    plan = {
+        "documents": 1_234_567,
+        "bytes_to_read": 3_210_000_000,
+        "score_quantiles": {"0.5": 3.333333},
+        "tokens": None,
+    }
+    markdown = artifacts.plan_markdown(experiment, plan, estimate(experiment.training, 10**9, label="top16"))
+    assert "1,234,567" in markdown and "3.21\u202fGB" in markdown and "0.5: 3.333" in markdown
+    assert "<img>" not in markdown and "a|b" not in markdown
+    assert "top 16.5 %" in markdown and "GPU hours" in markdown
+    assert "None" not in markdown
+
+
+def test_scores_table_has_a_row_a_run_with_its_deciles():
+    facts = {
+        "bpb": 1.23456,
+        "bpb_by_decile": [1.0 + i / 10 for i in range(10)],
+        "tokens": 12_345,
+        "wall_seconds": 1800.0,
+    }
+    (row,) = artifacts.scores_table([{"run": "r", "arm": "top16", "seed": 1, **facts}])
+    assert row["bits per byte"] == 1.2346 and row["decile 10"] == 1.9
+    assert row["tokens"] == "12,345" and row["hours"] == 0.5 and row["tokens/s"] == artifacts.MISSING
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(45 / 3600, "45 s"), (0.2, "12 min"), (3.4, "3.4 h"), (None, "–"), (1200, "1,200.0 h")]
+)
+def test_hours_are_shown_in_a_sensible_unit(value, shown):
+    assert artifacts.hours(value) == shown
+
+
+@pytest.mark.parametrize(("value", "shown"), [(999, "999 B"), (1_460_000_000, "1.46 GB"), (12_300, "12.3 kB")])
+def test_bytes_are_shown_in_powers_of_a_thousand(value, shown):
+    assert artifacts.byte_size(value).replace("\u202f", " ") == shown
+
+
+def test_last_metrics_reads_the_end_of_a_long_file(tmp_path):
+    path = write_metrics(tmp_path / "m.jsonl", steps=5_000)
+    assert path.stat().st_size > 1 << 16
+    assert last_metrics(path)["step"] == 5_000 == read_metrics(path)[-1]["step"]
+    assert last_metrics(path)["bpb"] == 2 / 5_000
+    assert last_metrics(tmp_path / "none") == {}

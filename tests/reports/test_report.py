@@ -1,0 +1,170 @@
+import json
+import time
+from html.parser import HTMLParser
+
+import pytest
+
+from tasks.errors import InputError
+from tasks.records import ledger
+from tasks.reports.evidence import Run, Taken, lineage, only_in
+from tasks.reports.page import POLICY, Html, element, escape, table
+from tasks.reports.report import run_report, verdict_report, write_report, write_verdict
+from tasks.store.blobs import open_blobs
+from tasks.store.root import Root
+from tasks.verdict.judge import judge
+
+HOSTILE = "<script>alert(1)</script><img src=http://evil/x onerror=alert(2)>"
+
+
+class Reader(HTMLParser):
+    """What a browser would make of a page: its elements, its text, and whatever would leave it."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text, self.links, self.handlers, self.policy = [], [], [], [], None
+        self.feed(text)
+        self.text = " ".join("".join(self.text).split())
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        for name, value in attributes:
+            if name in ("src", "href", "xlink:href", "action", "srcset"):
+                self.links.append(value)
+            if name.startswith("on"):
+                self.handlers.append(name)
+        if tag == "meta" and ("http-equiv", "Content-Security-Policy") in attributes:
+            self.policy = dict(attributes)["content"]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture
+def compared(make_bench):
+    """A root with two arms of three seeds, what they took, and the verdict; all foreign text is hostile."""
+    bench = make_bench(hostile=HOSTILE)
+    bench.pool()
+    bench.arm("top16", range(0, 40), lambda row: f"Document {row} {HOSTILE} " + "x" * 2_000)
+    bench.arm("rand16", range(20, 60), lambda row: f"Document {row} says \x1b[31m\u202e hello")
+    arms = bench.arms(seeds=3, top16=-0.05, rand16=0.0)
+    return bench, arms, judge(bench.root, "top16-vs-rand16", arms)
+
+
+def test_a_verdicts_report_stands_alone_and_lets_no_foreign_text_act(compared):
+    bench, _, verdict = compared
+    read = Reader(verdict_report(bench.root, verdict))
+    assert not {"script", "link", "iframe", "object", "form", "base", "i", "img"} & set(read.tags)
+    assert read.handlers == []
+    assert all(link.startswith("#") for link in read.links)
+    assert read.policy == POLICY
+    assert HOSTILE in read.text and "\x1b" not in read.text and "\u202e" not in read.text
+
+
+def test_a_verdicts_report_tells_the_whole_story(compared):
+    bench, arms, verdict = compared
+    read = Reader(verdict_report(bench.root, verdict))
+    (pair,) = verdict["comparisons"]
+    assert pair["sentence"] in read.text
+    assert "top 16.5 %, best-first" in read.text and "random 16.5 %, best-first" in read.text
+    assert "took, rand16 did not: 20" in read.text and "took, top16 did not: 20" in read.text
+    assert "boils, says top16" in read.text and "boils, says rand16" in read.text
+    made = lineage(bench.root, [Run.find(bench.root, run) for runs in arms.values() for run in runs])
+    assert len(made) == 10
+    assert all(link.manifest.fingerprint in read.text for link in made)
+    assert all(run in read.text for runs in arms.values() for run in runs)
+    assert "az://raw/<i>docs" in read.text
+    assert read.tags.count("svg") >= 8
+    assert "decile 10" in read.text and "8 to 16 kB" in read.text
+
+
+def test_the_verdict_is_an_artifact_made_once_for_its_runs(compared):
+    bench, arms, verdict = compared
+    made = write_verdict(bench.root, verdict)
+    assert json.loads((made.path / "verdict.json").read_text()) == verdict
+    assert write_verdict(bench.root, verdict).reused
+    fewer = judge(bench.root, "top16-vs-rand16", {label: runs[:2] for label, runs in arms.items()})
+    assert write_verdict(bench.root, fewer).name != made.name
+    assert write_report(bench.root, made.name.removeprefix("verdicts/")) == made.path / "report.html"
+
+
+def test_lineage_goes_from_the_pool_to_the_results(compared):
+    bench, arms, _ = compared
+    names = [link.name.split("/")[0] for link in lineage(bench.root, [Run.find(bench.root, arms["top16"][0])])]
+    assert names == ["pools", "pools", "arms", "runs"]
+
+
+def test_lineage_has_what_the_runs_were_scored_on_beside_the_holdout(bench):
+    arms = bench.arms(seeds=2, top16=-0.1, rand16=0.0)
+    for arm in arms:
+        for seed in (1, 2):
+            bench.run(arm, seed, name="outside/wiki")
+    bench.core([run for runs in arms.values() for run in runs])
+    verdict = judge(bench.root, "beside", arms, outside=["wiki"], core=True)
+    text = Reader(verdict_report(bench.root, verdict)).text
+    for run in arms["top16"] + arms["rand16"]:
+        assert f"runs/{run}/outside/wiki" in text and f"runs/{run}/core" in text
+    alone = Reader(verdict_report(bench.root, judge(bench.root, "alone", arms))).text
+    assert "/outside/wiki" not in alone and "/core" not in alone
+
+
+def test_documents_of_one_arm_alone_are_spread_over_its_order_with_their_own_text(compared):
+    bench, _, _ = compared
+    total, documents = only_in(Taken(bench.root, "top16-arm"), Taken(bench.root, "rand16-arm"))
+    assert total == 20
+    assert [document.rank for document in documents] == [0, 10, 19]
+    assert all(document.text.startswith(f"Document {document.row} ") for document in documents)
+    assert all(len(document.text) <= 701 for document in documents)
+    total, documents = only_in(Taken(bench.root, "rand16-arm"), Taken(bench.root, "top16-arm"))
+    assert [document.row for document in documents] == [40, 50, 59]
+    assert [document.rank for document in documents] == [20, 30, 39]
+
+
+def test_of_a_remote_arm_only_the_files_that_are_shown_are_fetched(compared, tmp_path):
+    bench, _, verdict = compared
+    away = Root(tmp_path / "away")
+    away.remote = open_blobs(bench.root.url)
+    total, documents = only_in(Taken(away, "top16-arm"), Taken(away, "rand16-arm"))
+    assert total == 20 and len(documents) == 3
+    fetched = sorted(path.name for path in away.folder.rglob("*.parquet"))
+    assert fetched == ["documents.parquet", "documents.parquet", "shard_00000.parquet"]
+    assert verdict["comparisons"][0]["sentence"] in Reader(verdict_report(away, verdict)).text
+
+
+def test_a_run_report_shows_numbers_cost_and_attempts(compared):
+    bench, _, _ = compared
+    experiment = bench.experiment("top16", 1)
+    run = ledger.open_entry(bench.root, experiment, "pool-0123456789", "top16-arm")["run"]
+    facts = bench.root.find(f"runs/{run}/result").facts
+    entry = ledger.finish(bench.root, run, "completed", facts=facts)
+    path = write_report(bench.root, run)
+    assert path == bench.root.path(f"runs/{run}/report.html")
+    read = Reader(path.read_text())
+    assert f"{facts['bpb']:.4f}" in read.text and "25,000" in read.text
+    assert entry["attempts"][0]["host"] in read.text
+    assert "sequence_length" in read.text
+
+
+def test_a_run_that_is_still_going_has_a_report_too(bench):
+    experiment = bench.experiment("top16", 9)
+    run = ledger.open_entry(bench.root, experiment, "pool-0123456789", "top16-arm")["run"]
+    line = {"step": 3, "kind": "train", "time": time.time(), "tokens": 30, "loss": 3.0, "tokens_per_second": 9.0}
+    (bench.root.path(f"runs/{run}") / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    read = Reader(run_report(bench.root, run))
+    assert "running" in read.text and "still going" in read.text
+    ledger.finish(bench.root, run, "failed", error=f"no space on {HOSTILE}")
+    assert f"no space on {HOSTILE}" in Reader(run_report(bench.root, run)).text
+
+
+def test_an_unknown_name_is_refused_with_those_there_are(compared):
+    bench, _, verdict = compared
+    made = write_verdict(bench.root, verdict)
+    with pytest.raises(InputError, match=f"There is no run 'nobody'.*{made.path.name}"):
+        write_report(bench.root, "nobody")
+
+
+def test_escaping_keeps_spaces_and_drops_what_acts():
+    assert escape('a\u202fb <c> & "d"\n\te') == "a\u202fb &lt;c&gt; &amp; &quot;d&quot;\n\te"
+    assert escape("x\x00\x07\u202ey\ud800") == "x\ufffd\ufffd\ufffdy\ufffd"
+    assert escape(Html("<b>")) == "<b>"
+    assert element("p", "<", class_='a"b') == '<p class="a&quot;b">&lt;</p>'
+    assert 'class="number"' in table(["a", "b"], [["<", 1]], [1])

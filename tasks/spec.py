@@ -8,11 +8,18 @@ workers is the same arm.
 import os
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from tasks.store.urls import SIGNATURE, require_unsigned
 
 PEDAGOGICAL = "pedagogical_structure_average"
 FACTUAL = "factual_accuracy_average"
 ENGAGEMENT = "lesson_engagement_average"
+
+Url = Annotated[
+    str, AfterValidator(require_unsigned), Field(min_length=1, json_schema_extra={"pattern": f"^(?!.*{SIGNATURE})"})
+]
+"""A URL or a path. One with a signature is refused by the server's schema, before it is stored, and here."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
 """A readable part of an artifact's name: lower case, digits, - and _."""
@@ -26,7 +33,7 @@ def how(default: Any, **field: Any) -> Any:
 class Spec(BaseModel):
     """Base of all parameters: immutable, unknown fields refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     def identity(self) -> dict[str, Any]:
         """The fields that determine content, as JSON-ready values, in declaration order."""
@@ -44,9 +51,8 @@ class Pool(Spec):
     """The rated documents that every arm of an experiment draws from, with their holdout and tokenizer."""
 
     name: Name = Field("pool", description="Readable part of the pool's name.")
-    source: str = Field(
+    source: Url = Field(
         "az://raw/fineweb-edu",
-        min_length=1,
         description="Where the parquet files are: az://container/prefix, file:///folder, or hf://organisation/dataset.",
     )
     format: Literal["rated", "unrated", "prebuilt"] = Field(
@@ -176,7 +182,7 @@ class Host(Spec):
         pattern=r"^[^\x00-\x1f]*[^\x00-\x1f/.~ ][^\x00-\x1f]*$",
         description="Everything is installed here: below the home directory, or an absolute path.",
     )
-    root: str | None = Field(
+    root: Url | None = Field(
         None, description="Root URL of artifacts as the host sees it; empty: the folder's own `root`, on its disk."
     )
     gpus: int = Field(1, ge=0, le=8, description="GPUs that one run takes; 0 makes it a worker for CPU work.")
@@ -223,8 +229,7 @@ class Texts(Spec):
     """Documents from elsewhere that finished runs are scored on, beside the holdout of their pool."""
 
     name: Name = Field("outside", description="Readable part of their name.")
-    url: str = Field(
-        min_length=1,
+    url: Url = Field(
         description="A folder of .parquet, .jsonl or .txt files: az://container/prefix, file:///folder, or "
         "hf://organisation/dataset. A .txt file is one document. No arm should have trained on them.",
     )

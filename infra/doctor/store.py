@@ -5,7 +5,7 @@ import secrets
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import parse_qs, urlparse
+from urllib.parse import parse_qs
 
 from obstore.exceptions import BaseError
 
@@ -14,6 +14,7 @@ from infra.local import azurite
 from tasks.errors import DeniedError, InputError, StoreError
 from tasks.reports.wandb_run import has_key
 from tasks.store.blobs import PAGE, azure_settings, local_path, open_blobs
+from tasks.store.urls import parse_url
 
 CONFIGURE = "name the account in .env (README, Your own container); for the local stack: . .fabrating/env"
 RENEW = {
@@ -27,7 +28,7 @@ def credentials() -> Finding:
     """Which storage account is configured, and how it is signed in to."""
     what = "credentials"
     try:
-        settings = azure_settings("az://")
+        settings = azure_settings("az://any")
     except InputError:
         if given := sorted(name for name in os.environ if name.startswith("AZURE_STORAGE_")):
             return Finding(what, "bad", f"no account is named by {', '.join(given)}", CONFIGURE)
@@ -56,7 +57,7 @@ def look(what: str, url: str, write: bool = False) -> Finding:
         folder = local_path(url)
         if folder is not None and write:
             return _folder(what, folder)
-        if urlparse(url).scheme == "az":
+        if parse_url(url).kind == "az":
             remedy = CONFIGURE
             remedy = RENEW[_kind(azure_settings(url))]
         blobs = open_blobs(url, hurried=True)
@@ -67,7 +68,7 @@ def look(what: str, url: str, write: bool = False) -> Finding:
     except DeniedError as error:
         return Finding(what, "bad", str(error), remedy)
     except InputError as error:
-        return Finding(what, "bad", str(error), f"make the container {urlparse(url).netloc}, or mend the URL")
+        return Finding(what, "bad", str(error), f"make the container {parse_url(url).container}, or mend the URL")
     except StoreError as error:
         return Finding(what, "bad", str(error), "check the account's name, the network, and a proxy or firewall")
     amount = f"{count}{' or more' if count == PAGE else ''} objects" if count else "empty"

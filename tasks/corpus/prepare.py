@@ -37,6 +37,7 @@ from tasks.spec import Arm, Pool
 from tasks.store import bulk
 from tasks.store.artifact import Artifact, Work, locked
 from tasks.store.blobs import Blob, Blobs, open_blobs
+from tasks.store.listing import data_files
 from tasks.store.root import Root
 
 SUFFIX = ".parquet"
@@ -77,9 +78,7 @@ def open_pool(root: Root, pool: Pool | PoolHandle) -> PoolHandle:
     """List the pool's source. Raises InputError when it cannot be listed or has no Parquet files."""
     if isinstance(pool, PoolHandle):
         return pool
-    blobs = tuple(open_blobs(pool.source).list(suffix=SUFFIX))
-    if not blobs:
-        raise InputError(f"{pool.source} holds no files ending in {SUFFIX}: check the URL.")
+    blobs = tuple(data_files(open_blobs(pool.source), SUFFIX))
     return PoolHandle(pool, pool_id(pool, blobs), blobs, pool.source, blobs)
 
 

@@ -1,4 +1,4 @@
-"""Object stores behind one interface: `file:///folder`, `az://container/prefix`, a plain path.
+"""Object stores behind one interface: a folder, a prefix of Azure Blob Storage, a data set on the Hub (see `urls`).
 
 Reads are ranged and can be tied to an ETag (`If-Match`), so that a blob which changes in mid-run is noticed. Names are
 relative to the URL's prefix. Credentials come from the environment (or a `.env` file) and are never logged:
@@ -17,7 +17,6 @@ from datetime import timedelta
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlparse
 
 import obstore
 from dotenv import load_dotenv
@@ -26,6 +25,7 @@ from obstore.store import AzureStore, LocalStore, ObjectStore
 
 from tasks.errors import ChangedError, DeniedError, InputError, StoreError
 from tasks.store.artifact import safe_relative
+from tasks.store.urls import Location, parse_url, require_folder
 
 CHUNK = 8 << 20
 PAGE = 1_000
@@ -67,14 +67,15 @@ class Blobs:
     conditional = True
     """Whether a read asks for the ETag that was listed."""
 
-    def __init__(self, url: str, store: ObjectStore):
+    def __init__(self, url: str, store: ObjectStore, place: Location | None = None):
         self.url = url
+        self.place = place or parse_url(url)
         self.counters = Counters()
         self._store = store
         self._lock = Lock()
 
     def list(self, prefix: str = "", suffix: str = "") -> list[Blob]:
-        """All blobs below `prefix` with names ending in `suffix`, by name.
+        """All blobs below `prefix` with names ending in `suffix`, by name; those alone that the URL's pattern takes.
 
         Raises InputError when there is no such container, DeniedError when it may not be listed, StoreError when the store
         does not answer.
@@ -82,7 +83,7 @@ class Blobs:
         with self._listing():
             pages = [item for page in obstore.list(self._store, prefix or None) for item in page]
         blobs = [Blob(i["path"], i["size"], i["e_tag"] or "") for i in pages if i["path"].endswith(suffix)]
-        return sorted(blobs, key=lambda blob: blob.name)
+        return sorted((blob for blob in blobs if self.place.takes(blob.name)), key=lambda blob: blob.name)
 
     def peek(self) -> int:
         """How many blobs the first page of the listing has, at most `PAGE`: a look at the store. Raises as `list` does."""
@@ -206,18 +207,8 @@ class Blobs:
 
 
 def local_path(url: str) -> Path | None:
-    """The folder that a `file://` URL or a plain path names, else None. Raises InputError for a scheme nobody knows."""
-    parsed = urlparse(url)
-    if parsed.scheme == "file":
-        return Path(unquote(parsed.path))
-    if parsed.scheme == "":
-        return Path(url).expanduser()
-    if parsed.scheme in ("az", "hf"):
-        return None
-    shown = url.partition("?")[0]  # what a browser shows of a container may have its token behind it
-    raise InputError(
-        f"The URL {shown!r} has the scheme {parsed.scheme!r}: use az://container/prefix, file:///folder or hf://."
-    )
+    """The folder that a `file://` URL or a plain path names, else None. Raises InputError as `require_folder` does."""
+    return require_folder(url).path
 
 
 def open_blobs(url: str, hurried: bool = False) -> Blobs:
@@ -225,23 +216,22 @@ def open_blobs(url: str, hurried: bool = False) -> Blobs:
 
     Raises InputError when the URL or the credentials cannot be right.
     """
-    folder = local_path(url)
-    if folder is not None:
-        if not folder.is_dir():
-            raise InputError(f"The folder {folder} does not exist: check the URL {url}.")
-        return Blobs(url, LocalStore(folder.absolute()))
-    parsed = urlparse(url)
-    if parsed.scheme == "az":
-        return Blobs(url, _azure(parsed.netloc, parsed.path.strip("/"), url, HURRIED if hurried else RETRIES))
+    place = parse_url(url)
+    if place.path is not None:
+        if not place.path.is_dir():
+            raise InputError(f"The folder {place.path} does not exist: check the URL {url}.")
+        return Blobs(url, LocalStore(place.path.absolute()), place)
+    if place.kind == "az":
+        return Blobs(url, _azure(place, url, HURRIED if hurried else RETRIES), place)
     from tasks.store.hub import HubBlobs  # slow to import, and only this needs it
 
-    return HubBlobs(url)
+    return HubBlobs(url, place)
 
 
 def azure_settings(url: str) -> dict[str, str]:
-    """Account, endpoint and credential from the environment, in the names that obstore uses.
+    """Account, endpoint and credential, in the names that obstore uses: from the environment, the account also from the URL.
 
-    Raises InputError when no account is named.
+    Raises InputError when no account is named, or when the URL names another one than the environment.
     """
     load_dotenv()
     environment: Sequence[str] = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT")
@@ -254,24 +244,32 @@ def azure_settings(url: str) -> dict[str, str]:
             "sas_token": parts.get("SharedAccessSignature", ""),
             "endpoint": parts.get("BlobEndpoint", ""),
         }
-    elif account := os.environ.get(environment[1]):
+    else:
         settings = {
-            "account_name": account,
+            "account_name": os.environ.get(environment[1], ""),
             "account_key": os.environ.get("AZURE_STORAGE_KEY", ""),
             "sas_token": os.environ.get("AZURE_STORAGE_SAS_TOKEN", "").lstrip("?"),
             "endpoint": os.environ.get("AZURE_STORAGE_BLOB_ENDPOINT", ""),
         }
+    place = parse_url(url)
+    if place.account:
+        known = settings["account_name"]
+        if known and known != place.account:
+            raise InputError(
+                f"{url} is in the account {place.account}, but the environment signs in to {known}: set AZURE_STORAGE_ACCOUNT and "
+                f"its credential for {place.account}."
+            )
+        settings["account_name"] = place.account
+        settings["endpoint"] = settings["endpoint"] or f"https://{place.account}.blob.{place.suffix}"
     settings = {name: value for name, value in settings.items() if value}
-    if "account_name" not in settings and "endpoint" not in settings:
+    if "account_name" not in settings and not ("endpoint" in settings and os.environ.get(environment[0])):
         raise InputError(
             f"{url} needs a storage account: set {' or '.join(environment)} in the environment or in a .env file."
         )
     return settings
 
 
-def _azure(container: str, prefix: str, url: str, retries: Mapping[str, Any]) -> ObjectStore:
-    if not container:
-        raise InputError(f"The URL {url!r} names no container: use az://container/prefix.")
+def _azure(place: Location, url: str, retries: Mapping[str, Any]) -> ObjectStore:
     settings = azure_settings(url)
     client = dict(CLIENT)
     if settings.get("endpoint", "").startswith("http://"):
@@ -283,7 +281,12 @@ def _azure(container: str, prefix: str, url: str, retries: Mapping[str, Any]) ->
         extra["credential_provider"] = AzureCredentialProvider()
     try:
         return AzureStore(
-            container, prefix=prefix or None, client_options=client, retry_config=retries, **settings, **extra
+            place.container,
+            prefix=place.folder or None,
+            client_options=client,
+            retry_config=retries,
+            **settings,
+            **extra,
         )
     except obstore.exceptions.BaseError as error:
         raise InputError(f"{url} cannot be opened ({_brief(error)}): copy the account's key or token again.") from error

@@ -12,11 +12,12 @@ import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import quote, urlparse
+from urllib.parse import quote
 
 from tasks.errors import ChangedError, InputError
 from tasks.store.artifact import safe_relative
 from tasks.store.blobs import Blob, azure_settings, open_blobs
+from tasks.store.urls import parse_url
 
 HOURS = 24
 RESERVE = 512 << 20
@@ -38,7 +39,7 @@ def find_azcopy() -> Path | None:
 
 def why_not(url: str) -> str | None:
     """Why blobs of `url` cannot be copied in bulk here, as half a sentence; None when they can."""
-    if urlparse(url).scheme != "az":
+    if parse_url(url).kind != "az":
         return "azcopy copies from az:// only"
     azcopy = find_azcopy()
     if azcopy is None:
@@ -90,10 +91,11 @@ def _arrived(folder: Path, blob: Blob) -> bool:
 
 
 def _run(url: str, blobs: Sequence[Blob], folder: Path) -> None:
-    parsed = urlparse(url)
+    place = parse_url(url)
     settings = azure_settings(url)
     endpoint = settings.get("endpoint") or f"https://{settings['account_name']}.blob.core.windows.net"
-    source = "/".join(part.strip("/") for part in (endpoint, parsed.netloc, parsed.path) if part.strip("/"))
+    parts = (endpoint, quote(place.container), quote(place.folder))
+    source = "/".join(part.strip("/") for part in parts if part.strip("/"))
     environment = os.environ | {
         "AZCOPY_LOG_LOCATION": str(folder / ".azcopy"),
         "AZCOPY_JOB_PLAN_LOCATION": str(folder / ".azcopy"),
@@ -101,7 +103,7 @@ def _run(url: str, blobs: Sequence[Blob], folder: Path) -> None:
     for name in ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN"):
         environment.pop(name, None)
     if "account_key" in settings:
-        source += "?" + _signature(settings, parsed.netloc)
+        source += "?" + _signature(settings, place.container)
     else:
         environment.setdefault("AZCOPY_AUTO_LOGIN_TYPE", "AZCLI")
     names = folder / ".azcopy.files"

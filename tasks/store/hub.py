@@ -4,8 +4,6 @@ The revision is resolved to a commit once, at the listing, so that what is read 
 HTTP ranges; a token, if the data set needs one, comes from HF_TOKEN or `hf auth login`.
 """
 
-from urllib.parse import urlparse
-
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.hf_api import RepoFile
@@ -13,6 +11,7 @@ from obstore.store import HTTPStore
 
 from tasks.errors import InputError
 from tasks.store.blobs import CLIENT, PAGE, RETRIES, Blob, Blobs
+from tasks.store.urls import Location
 
 
 class HubBlobs(Blobs):
@@ -20,9 +19,8 @@ class HubBlobs(Blobs):
 
     conditional = False  # a commit does not change, and the servers behind the redirect have ETags of their own
 
-    def __init__(self, url: str):
-        parsed = urlparse(url)
-        repository, _, revision = (parsed.netloc + parsed.path).removeprefix("datasets/").partition("@")
+    def __init__(self, url: str, place: Location):
+        repository, _, revision = place.folder.removeprefix("datasets/").partition("@")
         parts = [part for part in repository.split("/") if part]
         if revision:
             revision, *folder = revision.split("/")
@@ -43,7 +41,7 @@ class HubBlobs(Blobs):
         headers = {"Authorization": f"Bearer {api.token}"} if api.token else {}
         client = CLIENT | {"default_headers": headers, "allow_http": api.endpoint.startswith("http://")}
         base = f"{api.endpoint}/datasets/{self._repository}/resolve/{self._commit}/{self._folder}"
-        super().__init__(url, HTTPStore.from_url(base, client_options=client, retry_config=RETRIES))
+        super().__init__(url, HTTPStore.from_url(base, client_options=client, retry_config=RETRIES), place)
 
     def peek(self) -> int:
         """How many files there are, at most `PAGE`."""
@@ -62,6 +60,5 @@ class HubBlobs(Blobs):
             raise InputError(f"{self.url} cannot be listed ({str(error).strip().splitlines()[0]}).") from error
         start = len(self._folder) + 1 if self._folder else 0
         files = [entry for entry in entries if isinstance(entry, RepoFile) and entry.path.endswith(suffix)]
-        return sorted(
-            (Blob(f.path[start:], f.size, f.lfs.sha256 if f.lfs else f.blob_id) for f in files), key=lambda b: b.name
-        )
+        blobs = [Blob(f.path[start:], f.size, f.lfs.sha256 if f.lfs else f.blob_id) for f in files]
+        return sorted((blob for blob in blobs if self.place.takes(blob.name)), key=lambda blob: blob.name)

@@ -18,6 +18,7 @@ from tasks.records.layout import PoolFolder
 from tasks.spec import Texts
 from tasks.store.artifact import Artifact, Work, fingerprint
 from tasks.store.blobs import Blob, Blobs, open_blobs
+from tasks.store.listing import data_files
 from tasks.store.root import Root
 from tasks.tokens.evaluation import write_encoded
 from tasks.tokens.tokenizer import load_tokenizer
@@ -34,9 +35,7 @@ def encode_outside(root: Root, pool_id: str, texts: Texts, progress: Progress = 
     Raises InputError when there are no such files, one cannot be read, or all texts are empty.
     """
     source = open_blobs(texts.url)
-    blobs = [blob for blob in source.list() if blob.name.endswith(KINDS)]
-    if not blobs:
-        raise InputError(f"{texts.url} holds no files ending in {', '.join(KINDS)}: check the URL.")
+    blobs = data_files(source, KINDS)
     trained = root.open(PoolFolder(pool_id).tokenizer)
     tokenizer = load_tokenizer(trained.path)
 

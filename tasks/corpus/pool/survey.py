@@ -28,6 +28,7 @@ from tasks.corpus.pool.index import composite
 from tasks.errors import InputError
 from tasks.spec import Pool
 from tasks.store.blobs import Blob, Blobs, open_blobs
+from tasks.store.listing import data_files
 
 IN_FLIGHT = 32
 ROW_GROUPS = 8
@@ -47,9 +48,7 @@ def survey(url: str, *, pool: Pool | None = None, samples: int = 3) -> dict[str,
     """
     pool = pool or Pool(source=url)
     source = open_blobs(url)
-    blobs = source.list(suffix=".parquet")
-    if not blobs:
-        raise InputError(f"{url} holds no files ending in .parquet: check the URL.")
+    blobs = data_files(source, ".parquet")
     with ThreadPoolExecutor(IN_FLIGHT) as threads:
         read = list(threads.map(lambda blob: _footer(source, blob), blobs))
     bad = [str(footer) for footer in read if isinstance(footer, BadFile)]

@@ -115,7 +115,7 @@ def test_local_roots_and_a_pasted_address_with_a_token(tmp_path):
     assert not (tmp_path / "to").exists()
     (tmp_path / "file").write_text("")
     assert store.look("root", str(tmp_path / "file" / "root"), write=True).state == "bad"
-    with pytest.raises(InputError, match=r"'https://me\.blob\.core\.windows\.net/raw'"):
+    with pytest.raises(InputError, match=r"https://me\.blob\.core\.windows\.net/raw carries a signature"):
         local_path("https://me.blob.core.windows.net/raw?sv=1&sig=planted")
 
 

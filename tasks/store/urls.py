@@ -1,0 +1,135 @@
+"""What a URL names: which store, which container, which folder. Every room that takes a URL reads it here.
+
+    az://container/prefix                              the account comes from the environment
+    https://ACCOUNT.blob.core.windows.net/container/prefix         as the portal shows it: percent-encoded
+    abfss://container@ACCOUNT.dfs.core.windows.net/prefix, wasbs://container@ACCOUNT.blob.core.windows.net/prefix
+    hf://organisation/dataset[@revision][/folder]
+    file:///folder (percent-encoded), or a plain path
+
+Where no encoding is named, every character stands for itself: `#`, `?` and `%` are part of a name. The last part may be a
+pattern with `*` (`az://raw/web/part-0*.parquet`); `**` crosses folders.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote
+
+from tasks.errors import InputError
+
+SIGNATURE = r"[?&;](?:[Xx]-[A-Za-z]+-)?[Ss][Ii][Gg](?:[Nn][Aa][Tt][Uu][Rr][Ee])?="
+"""What only a signed URL has: whoever reads it can read the store. Without flags, so that a JSON schema can use it, too."""
+SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://(.*)$", re.DOTALL)
+ACCOUNT_HOST = re.compile(r"^([a-z0-9]{3,24})\.(?:blob|dfs)\.([a-z0-9.-]+)$")
+KNOWN = "az://container/prefix, https://ACCOUNT.blob.core.windows.net/container/prefix, file:///folder, a plain path or hf://organisation/dataset"
+
+
+@dataclass(frozen=True)
+class Location:
+    """What a URL names. `folder` is the prefix of an object store, or a path of this machine."""
+
+    kind: Literal["file", "az", "hf"]
+    folder: str
+    container: str = ""
+    account: str = ""
+    """The storage account that the URL itself names, if it does."""
+    suffix: str = ""
+    """Of the account's host name, such as core.windows.net."""
+    pattern: str = ""
+    """Which names below `folder` are meant; empty: all."""
+
+    @property
+    def path(self) -> Path | None:
+        """The folder on this machine, or None for a remote store."""
+        return Path(self.folder).expanduser() if self.kind == "file" else None
+
+    def takes(self, name: str) -> bool:
+        """Whether a name below `folder` matches the pattern."""
+        return not self.pattern or _regex(self.pattern).fullmatch(name) is not None
+
+
+def require_unsigned(url: str) -> str:
+    """The URL itself. Raises InputError for one with a signature, which the message does not repeat."""
+    if re.search(SIGNATURE, unquote(url)):
+        raise InputError(
+            f"The URL {re.split(r'[?]|%3[Ff]', url)[0]} carries a signature: leave out everything from the ? on, and put the signature into "
+            "the environment as AZURE_STORAGE_SAS_TOKEN, because URLs are stored and shown."
+        )
+    return url
+
+
+def require_folder(url: str) -> Location:
+    """What a URL names that cannot be a pattern, such as a root. Raises InputError as `parse_url` does, and for a pattern."""
+    place = parse_url(url)
+    if place.pattern:
+        raise InputError(f"The URL {url!r} has a `*`, but must name one folder: leave out the part with the `*`.")
+    return place
+
+
+def parse_url(url: str) -> Location:
+    """Read a URL or a path. Raises InputError, naming the URL and what would do, for one that cannot be meant."""
+    require_unsigned(url)
+    if not url.strip():
+        raise InputError(f"The URL is empty: use {KNOWN}.")
+    if url.startswith("file:"):
+        return _file(url)
+    found = SCHEME.match(url)
+    if found is None:
+        return _split(Location("file", url))
+    scheme, rest = found[1].lower(), found[2]
+    if scheme == "az":
+        container, _, prefix = rest.partition("/")
+        return _azure(url, container, prefix)
+    if scheme in ("abfs", "abfss", "wasb", "wasbs"):
+        authority, _, prefix = rest.partition("/")
+        container, _, host = authority.partition("@")
+        return _azure(url, container, prefix, host)
+    if scheme == "https":
+        host, _, path = rest.partition("/")
+        if ACCOUNT_HOST.match(host.lower()):
+            container, _, prefix = unquote(path.partition("?")[0]).partition("/")
+            return _azure(url, container, prefix, host)
+    if scheme == "hf":
+        return _split(Location("hf", rest.strip("/")))
+    raise InputError(f"The URL {url.partition('?')[0]!r} has the scheme {scheme!r} and is not supported: use {KNOWN}.")
+
+
+def _file(url: str) -> Location:
+    rest = url.removeprefix("file:")
+    if rest.startswith("//") and not rest.startswith("///"):
+        host, _, path = rest[2:].partition("/")
+        if host != "localhost":
+            raise InputError(
+                f"The URL {url!r} names a host, {host!r}: write three slashes, file:///{host}/{path}, or the plain path."
+            )
+        rest = f"/{path}"
+    return _split(Location("file", unquote(re.sub("^/+", "/", rest))))
+
+
+def _azure(url: str, container: str, prefix: str, host: str | None = None) -> Location:
+    account, suffix = "", ""
+    if host is not None:
+        named = ACCOUNT_HOST.match(host.lower())
+        if named is None:
+            raise InputError(f"The URL {url!r} names no storage account: write container@ACCOUNT.dfs.core.windows.net.")
+        account, suffix = named[1], named[2]
+    if not container:
+        raise InputError(f"The URL {url!r} names no container: use az://container/prefix.")
+    return _split(Location("az", prefix.strip("/"), container, account, suffix))
+
+
+def _split(found: Location) -> Location:
+    """Cut the folder before its first part with a `*`."""
+    parts = found.folder.split("/")
+    first = next((number for number, part in enumerate(parts) if "*" in part), None)
+    if first is None:
+        return found
+    folder = "/".join(parts[:first]) or ("/" if found.folder.startswith("/") else "." if found.kind == "file" else "")
+    return Location(found.kind, folder, found.container, found.account, found.suffix, "/".join(parts[first:]))
+
+
+def _regex(pattern: str) -> re.Pattern[str]:
+    pieces = re.split(r"(\*\*/|\*\*|\*)", pattern)
+    meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}
+    return re.compile("".join(meaning.get(piece, re.escape(piece)) for piece in pieces), re.DOTALL)

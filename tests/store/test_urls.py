@@ -1,0 +1,137 @@
+"""URLs are read as they are written: no character of a name is lost, no other data is read, no signature is kept."""
+
+import pytest
+from azure.storage.blob import BlobServiceClient
+from pydantic import ValidationError
+
+from infra.local import azurite
+from tasks.errors import InputError
+from tasks.spec import Pool, Texts
+from tasks.store.blobs import azure_settings, open_blobs
+from tasks.store.bulk import copy_blobs, find_azcopy
+from tasks.store.root import Root
+from tasks.store.urls import Location, parse_url
+
+ODD = ["web", "web#2", "web?3", "web%41", "web a", "wéb"]
+SIGNED = "https://acme.blob.core.windows.net/raw/web?sv=2022-11-02&sp=rl&sig=SECRETSIGNATURE"
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("az://raw/web#2?new%41", Location("az", "web#2?new%41", "raw")),
+        ("AZ://raw", Location("az", "", "raw")),
+        ("https://acme.blob.core.windows.net/raw/a%20b%23", Location("az", "a b#", "raw", "acme", "core.windows.net")),
+        ("abfss://raw@acme.dfs.core.windows.net/web", Location("az", "web", "raw", "acme", "core.windows.net")),
+        ("wasbs://raw@acme.blob.core.chinacloudapi.cn/", Location("az", "", "raw", "acme", "core.chinacloudapi.cn")),
+        ("file:///data/a%20b#2?x", Location("file", "/data/a b#2?x")),
+        ("file://localhost/data", Location("file", "/data")),
+        ("/data/web#2?x%41", Location("file", "/data/web#2?x%41")),
+        ("az://raw/web/part-0*.parquet", Location("az", "web", "raw", pattern="part-0*.parquet")),
+        ("hf://org/set@main/data", Location("hf", "org/set@main/data")),
+    ],
+)
+def test_what_a_url_names(url, meant):
+    assert parse_url(url) == meant
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("file://data/raw", r"names a host, 'data'.*file:///data/raw"),
+        ("s3://bucket/x", "and is not supported"),
+        ("https://example.com/raw", "and is not supported"),
+        ("az:///prefix", "names no container"),
+        ("abfss://raw/web", "names no storage account"),
+        ("", "is empty"),
+    ],
+)
+def test_urls_that_cannot_be_meant_are_refused(url, said):
+    with pytest.raises(InputError, match=said):
+        parse_url(url)
+
+
+def test_a_folder_of_that_very_name_is_read(tmp_path):
+    for name in ODD:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.parquet").write_text(name)
+    for name in ODD:
+        for url in (f"{tmp_path}/{name}", (tmp_path / name).as_uri()):
+            store = open_blobs(url)
+            assert [bytes(store.read_range(blob, 0, blob.size)).decode() for blob in store.list()] == [name]
+    assert Root(f"{tmp_path}/web#2").folder == tmp_path / "web#2"
+
+
+def test_a_prefix_of_that_very_name_is_read(azurite_port, monkeypatch):
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string(azurite_port))
+    service = BlobServiceClient.from_connection_string(azurite.connection_string(azurite_port))
+    container = service.create_container("odd-names")
+    for name in ODD:
+        container.upload_blob(f"{name}/a#1?%.parquet", name.encode(), overwrite=True)
+    for name in ODD:
+        store = open_blobs(f"az://odd-names/{name}")
+        assert [(blob.name, bytes(store.read_range(blob, 0, blob.size)).decode()) for blob in store.list()] == [
+            ("a#1?%.parquet", name)
+        ]
+        store.write("b.txt", b"there")
+        assert container.download_blob(f"{name}/b.txt").readall() == b"there"
+
+
+@pytest.mark.skipif(find_azcopy() is None, reason="azcopy is not installed")
+def test_azcopy_copies_from_a_prefix_of_that_very_name(azurite_port, monkeypatch, tmp_path):
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string(azurite_port))
+    service = BlobServiceClient.from_connection_string(azurite.connection_string(azurite_port))
+    container = service.create_container("odd-copies")
+    for name in ("web", "web#2"):
+        container.upload_blob(f"{name}/a.parquet", name.encode(), overwrite=True)
+    url = "az://odd-copies/web#2"
+    copy_blobs(url, open_blobs(url).list(), tmp_path / "copy")
+    assert (tmp_path / "copy/a.parquet").read_text() == "web#2"
+
+
+def test_a_pattern_takes_the_names_that_match_it(tmp_path):
+    for name in ("part-00.parquet", "part-10.parquet", "below/part-01.parquet", "below/x.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    listed = lambda pattern: [blob.name for blob in open_blobs(f"{tmp_path}/{pattern}").list()]  # noqa: E731
+    assert listed("part-0*.parquet") == ["part-00.parquet"]
+    assert listed("**/part-*.parquet") == ["below/part-01.parquet", "part-00.parquet", "part-10.parquet"]
+    assert listed("*/x.parquet") == ["below/x.parquet"]
+    with pytest.raises(InputError, match="must name one folder"):
+        Root(f"{tmp_path}/part-*")
+
+
+@pytest.mark.parametrize("make", [lambda url: Pool(source=url), lambda url: Texts(url=url), parse_url, Root])
+@pytest.mark.parametrize("url", [SIGNED, "az://raw/web?sig=SECRETSIGNATURE", "az://raw/web%3FSIG%3DSECRETSIGNATURE"])
+def test_a_signature_is_refused_and_not_repeated(make, url):
+    with pytest.raises((InputError, ValidationError), match="carries a signature") as caught:
+        make(url)
+    assert "SECRETSIGNATURE" not in str(caught.value)
+
+
+def test_the_schema_of_a_form_refuses_a_signature():
+    """The server checks parameters by it before it stores them."""
+    import jsonschema
+
+    schema = Pool.model_json_schema()
+    jsonschema.validate({"source": "az://raw/web#2"}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"source": "az://raw/web?sv=1&sig=x"}, schema)
+
+
+def test_the_account_of_a_url_is_used_and_another_one_refused(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_BLOB_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AZURE_STORAGE_KEY", "a2V5")
+    url = "abfss://raw@acme.dfs.core.windows.net/web"
+    assert azure_settings(url) == {
+        "account_name": "acme",
+        "account_key": "a2V5",
+        "endpoint": "https://acme.blob.core.windows.net",
+    }
+    with pytest.raises(InputError, match="needs a storage account"):
+        azure_settings("az://raw/web")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "other")
+    with pytest.raises(InputError, match="in the account acme, but the environment signs in to other"):
+        azure_settings(url)

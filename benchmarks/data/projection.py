@@ -1,8 +1,8 @@
-"""The written estimate for 248 GB and 52 M documents, from the measured rates in `tasks.corpus.pool.estimate`."""
+"""The written estimate for 248 GB and 52 M documents, from the measured rates in `tasks.corpus.arm.estimate`."""
 
 import argparse
 
-from tasks.corpus.pool.estimate import estimate
+from tasks.corpus.arm.estimate import estimate
 
 DOCUMENTS, RAW = 52_000_000, 248e9
 
@@ -15,6 +15,6 @@ def main(arguments: argparse.Namespace) -> None:
             for gbit in (1, 10):
                 made = estimate(DOCUMENTS, RAW, cores=cores, gbit=gbit, share=share)
                 print(
-                    f"| {cores} | {gbit} | {share:g} | {made['read_bytes'] / 1e9:.0f} | {made['seconds'] / 60:.1f} | "
-                    f"{made['limited_by']} | {made['memory_bytes'] / 1e9:.1f} | {made['disk_bytes'] / 1e9:.0f} |"
+                    f"| {cores} | {gbit} | {share:g} | {made.read_bytes / 1e9:.0f} | {made.seconds / 60:.1f} | "
+                    f"{made.limited_by} | {made.memory_bytes / 1e9:.1f} | {made.disk_bytes / 1e9:.0f} |"
                 )

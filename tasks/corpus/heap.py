@@ -1,4 +1,4 @@
-"""Memory that is no longer needed, given back before others take their own."""
+"""How much memory a preparation keeps: few heaps, and what is no longer needed is given back."""
 
 import ctypes
 import mmap
@@ -15,10 +15,10 @@ M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
 def limit_arenas() -> None:
-    """Let the threads of this process share `ARENAS` heaps, unless MALLOC_ARENA_MAX says otherwise.
+    """From now on the threads of this process share `ARENAS` heaps, unless MALLOC_ARENA_MAX says otherwise.
 
-    glibc has up to eight for each core and keeps in each what was freed there. The threads of the network and of the stages are
-    dozens, and what they ask for is large or rare: a few heaps are as fast.
+    glibc has up to eight heaps per core and keeps in each what was freed there. A preparation has dozens of threads, whose
+    allocations are large or rare: a few heaps are as fast. glibc cannot take the limit back.
     """
     if "MALLOC_ARENA_MAX" not in os.environ and (limit := _of_glibc("mallopt")) is not None:
         limit(M_ARENA_MAX, ARENAS)
@@ -26,21 +26,22 @@ def limit_arenas() -> None:
 
 @contextmanager
 def released() -> Iterator[None]:
-    """Give back what this process freed inside, which takes a few milliseconds.
+    """A stage of a preparation: its threads share a few heaps, and what they freed is given back at its end (milliseconds).
 
-    Allocators keep it for the thread that had it. Stages have threads of their own, so what one leaves there the next cannot
-    use, and the peak would be near the sum of all of them.
+    Allocators keep freed memory for the thread that had it. Each stage has its own threads, which cannot use what those of
+    the stage before left, so the peak would be near the sum of all stages.
     """
+    limit_arenas()
     try:
         yield
     finally:
         pa.default_memory_pool().release_unused()
-        if (trim := _of_glibc("malloc_trim")) is not None:  # for what NumPy and the store's client had
+        if (trim := _of_glibc("malloc_trim")) is not None:  # what NumPy and the store's client had
             trim(0)
 
 
 def drop_pages(*columns: np.memmap | None) -> None:
-    """Give back the pages of mapped columns; whoever reads one again has them from the kernel's cache."""
+    """Give back the pages of mapped columns. A later read takes them from the kernel's cache."""
     for column in columns:
         if column is not None:
             column.base.madvise(mmap.MADV_DONTNEED)

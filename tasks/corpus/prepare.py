@@ -20,13 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.corpus.arm import emit, scatter
-from tasks.corpus.arm.plan import Plan, check_disk, disk_bytes, plan
+from tasks.corpus.arm.plan import ArmPlan, check_disk, disk_bytes, plan
 from tasks.corpus.arm.selection import select
 from tasks.corpus.arm.writer import write_texts
 from tasks.corpus.heap import drop_pages, released
 from tasks.corpus.parquet.shards import RANKS, shard_bounds, shard_name
 from tasks.corpus.pool import holdout, index, sample
-from tasks.corpus.pool.holdout import Holdout
+from tasks.corpus.pool.holdout import HeldOut
 from tasks.corpus.pool.index import UNKNOWN, Index
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.workers import Workers, local_workers, of_batch
@@ -133,13 +133,13 @@ def build_sample(
         near = handle.at_hand(root)
         opened = _open_index(near, build_index(root, handle))
         threads = local_workers(workers).threads
-        sample.build(work, near.pool, near.source(), opened, Holdout(held, opened), threads, progress)
+        sample.build(work, near.pool, near.source(), opened, HeldOut(held, opened), threads, progress)
 
     name = PoolFolder(handle.pool_id).sample
     return root.build(name, make, spec=handle.pool.identity(), inputs={"holdout": held.fingerprint})
 
 
-def plan_arm(root: Root, pool: Pool | PoolHandle, arm: Arm, *, workers: int | None = None) -> Plan:
+def plan_arm(root: Root, pool: Pool | PoolHandle, arm: Arm, *, workers: int | None = None) -> ArmPlan:
     """What the arm takes, reads and needs. Builds index and holdout if need be.
 
     Raises InputError when the pool cannot serve the arm, or when the disk is too small for it.
@@ -147,7 +147,7 @@ def plan_arm(root: Root, pool: Pool | PoolHandle, arm: Arm, *, workers: int | No
     handle = open_pool(root, pool)
     held = build_holdout(root, handle, workers=workers)
     opened = _open_index(handle, build_index(root, handle, workers=workers))
-    order = _select(handle, arm, opened, Holdout(held, opened))
+    order = _select(handle, arm, opened, HeldOut(held, opened))
     name = arm_id(arm, handle.pool_id)
     reused = root.find(ArmFolder(name).text) is not None
     made = plan(
@@ -204,7 +204,7 @@ def _open_index(handle: PoolHandle, indexed: Artifact) -> Index:
     return opened
 
 
-def _select(handle: PoolHandle, arm: Arm, opened: Index, held: Holdout) -> np.ndarray:
+def _select(handle: PoolHandle, arm: Arm, opened: Index, held: HeldOut) -> np.ndarray:
     """The arm's documents in order: those of the holdout are never among them."""
     order = select(arm, handle.pool, opened.scores, opened.tokens, held.documents)
     if len(order) < RANKS:
@@ -221,7 +221,7 @@ def _scatter(
     mapper.get_ready()
     handle = handle.at_hand(root)
     opened = _open_index(handle, build_index(root, handle))
-    taken = Holdout(held, opened)
+    taken = HeldOut(held, opened)
     with released(), ThreadPoolExecutor(1) as side:
         known = side.submit(taken.known_texts)
         orders = {arm: _select(handle, arm, opened, taken) for arm in arms}

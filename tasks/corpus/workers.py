@@ -1,7 +1,7 @@
 """Who does the work: the same jobs on threads of this process, on several processes, or (see `steps`) on many machines.
 
-Decoding, hashing and compression release the interpreter lock, so that a few threads in one process use a few cores fully
-and share one set of buffers; beyond `THREADS` cores there is a process for every `THREADS` of them.
+Decoding, hashing and compression release the interpreter lock, so a few threads of one process keep a few cores busy and
+share one set of buffers. Beyond `THREADS` cores there is one process for every `THREADS` of them.
 """
 
 import math
@@ -17,28 +17,30 @@ from dataclasses import dataclass
 from functools import cache
 from multiprocessing import forkserver, util
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from tasks.corpus.heap import limit_arenas
+
 THREADS = 4
-"""Decoding or encoding threads of one process."""
+"""Decoding or encoding threads per process."""
 
 BATCH = 64
-"""Blobs of one job at most, small ones not counted in full: enough that starting a job costs nothing, few enough that
-progress shows."""
+"""Most blobs per job, where small ones count for less: enough to make the start of a job cheap, few enough to show progress."""
 
 JOBS = 4
-"""Jobs for each process where there is enough to do: one that ends late makes the others wait for a quarter of its share."""
+"""Jobs per process where there is enough to do: a process that ends late delays the others by a quarter of its share."""
 
 DEPTH = 3
-"""Units of a job for each of its threads, before there are several jobs: nothing is fetched or decoded across their ends."""
+"""Least units per thread of a job before there are several jobs: fetching and decoding stop at the end of a job."""
 
 SMALL = 4 << 20
-"""Bytes below which a blob, or what is read of it, counts for less than one in a batch, down to a tenth."""
+"""Bytes below which a blob, or what is read of it, counts for less than one unit, down to a tenth."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Tick = Callable[[dict[str, int]], None]
-"""Called by a job after each finished unit, with what it counted since the last call."""
+"""Called by a job after each unit, with what it counted since the last call."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Workers:
 
     count: int
     shared: ClassVar[bool] = False
-    """Whether jobs run on other machines, so that what they leave must lie on the artifact root."""
+    """Whether jobs run on other machines, which must leave their results under the artifact root."""
 
     @property
     def processes(self) -> int:
@@ -59,14 +61,14 @@ class Workers:
         return -(-self.count // self.processes)
 
     def get_ready(self) -> None:
-        """Let the processes' server start beside what comes before it is needed."""
+        """Start the server of processes now, before it is needed."""
         if self.processes > 1:
             _context()
 
     def batches(self, items: Sequence[Any], units: Callable[[Any], float], soon: bool = False) -> list[list[Any]]:
-        """The items cut into jobs, in order: one for this process alone or for what is `soon` done, else some for each process.
+        """The items cut into jobs, in order: one job for a single process or for work that is `soon` done, else some per process.
 
-        `units` says how many blobs or shards an item counts for; a job is `BATCH` of them at most, or one item.
+        `units` says how many blobs or shards an item counts for. A job has at most `BATCH` of them, or one item.
         """
         if self.processes == 1 or soon:
             return [list(items)] if items else []
@@ -75,7 +77,7 @@ class Workers:
         return cut(items, units, max(1, min(BATCH, math.ceil(total / (self.processes * each)))))
 
     def run(self, function: Callable[[Job, Tick], Result], jobs: Sequence[Job], tick: Tick) -> Iterator[Result]:
-        """`function(job, tick)` for each job, results as they come."""
+        """Run `function(job, tick)` for each job. Results come as they are ready."""
         if self.processes == 1 or len(jobs) <= 1:
             for job in jobs:
                 yield function(job, tick)
@@ -95,12 +97,12 @@ class Workers:
 
 
 def of_batch(size: int) -> float:
-    """What a blob of which `size` bytes are read counts for: a job of small ones would end as soon as it began."""
+    """Units that a blob of which `size` bytes are read counts for: a job of a few small ones would end as soon as it began."""
     return min(1.0, max(0.1, size / SMALL))
 
 
 def cut(items: Sequence[Any], units: Callable[[Any], float], size: int) -> list[list[Any]]:
-    """Consecutive items in lists of up to `size` units, at least one item each."""
+    """Consecutive items in lists of at most `size` units, or of one item."""
     jobs: list[list[Any]] = []
     filled: float = size
     for item in items:
@@ -118,16 +120,16 @@ _starting = threading.Lock()
 
 @contextmanager
 def processes(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that stay for the next stage, with the environment of their first, and end with this one however it ends.
+    """Processes with the environment of their first stage. They stay for the next one, and end however this process ends.
 
-    Where one of them was killed the others are of no use: then the next stage has new ones.
+    Once one of them was killed, the others are of no use, and the next stage has new ones.
     """
     with _starting:
         pool = _pools.get(count)
         if pool is None:
             given = (dict(os.environ),)
             pool = _pools[count] = ProcessPoolExecutor(count, _context(), initializer=_begin, initargs=given)
-            # or this process, where multiprocessing started it, would wait at its end for processes that wait for jobs
+            # a process that multiprocessing started would otherwise hang at exit on idle workers
             util.Finalize(None, pool.shutdown, exitpriority=100)
     try:
         yield pool
@@ -140,31 +142,34 @@ def processes(count: int) -> Iterator[ProcessPoolExecutor]:
 
 @cache
 def _context() -> BaseContext:
-    """Processes are forks of a server that has imported this room and does nothing else: a fork of this process would inherit the
-    locks of the store's client, and a fresh interpreter for each imports everything, for as long as a small stage takes."""
+    """Processes are forks of a server that has imported the code of the jobs and does nothing else. A fork of this process would
+    inherit the locks of the store's client; a fresh interpreter for each takes as long to import as a small stage to run."""
     context = multiprocessing.get_context("forkserver")
-    # what a child imports again to know this process's functions is mostly Prefect, where that is what runs here
-    context.set_forkserver_preload(
-        ["tasks.corpus.pool.index", "tasks.corpus.arm.emit", *({"prefect"} & sys.modules.keys())]
-    )
-    # without it the server would import another checkout that happens to be the current folder
-    before = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
+    context.set_forkserver_preload(["tasks.corpus.server"])
+    settings = {
+        "PYTHONSAFEPATH": "1",  # imports come from where this process has them, not from the current folder
+        "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
+        "OPENBLAS_NUM_THREADS": "1",  # one thread per core, which spin: nothing here multiplies large matrices
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         forkserver.ensure_running()
     finally:
-        if before is None:
-            del os.environ["PYTHONSAFEPATH"]
-        else:
-            os.environ["PYTHONSAFEPATH"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
     return context
 
 
 def _begin(environment: dict[str, str]) -> None:
-    """Take the environment of the process that asked, and end with it: a killed preparation leaves no process behind, which
-    would go on holding memory, and writing beside the next attempt."""
+    """Take the environment of the process that asked, share a few heaps, and end with that process: a killed preparation must
+    leave no process behind that holds memory and writes beside the next attempt."""
     os.environ.clear()
     os.environ.update(environment)
+    limit_arenas()
 
     def watch() -> None:
         multiprocessing.parent_process().join()
@@ -174,11 +179,11 @@ def _begin(environment: dict[str, str]) -> None:
 
 
 def counted(function: Callable[[Job, Tick], Result], job: Job) -> tuple[Result, list[dict[str, int]]]:
-    """Run a job elsewhere and bring its ticks along."""
+    """Run a job in another process; returns its result and its ticks."""
     ticks: list[dict[str, int]] = []
     return function(job, ticks.append), ticks
 
 
 def local_workers(count: int | None = None) -> Workers:
-    """As many as asked for, or one for each core this process may use."""
+    """`count` workers, or one for each core that this process may use."""
     return Workers(count or len(os.sched_getaffinity(0)))

@@ -11,6 +11,7 @@ import pytest
 
 from tasks.corpus import workers
 from tasks.corpus.workers import BATCH, Workers
+from tests.corpus.corpora import write_corpus
 
 HOLDER = """
 import os, time
@@ -25,13 +26,24 @@ with processes(2) as pool:
 PLACES = """
 import os
 from tasks.corpus import workers
-if __name__ == "__main__":
-    workers.Workers(8).get_ready()
-    os.environ["COLOUR"] = "green"
-    with workers.processes(2) as pool:
-        there = pool.submit(eval, "__import__('tasks.corpus.workers').corpus.workers.__file__").result()
-        print(workers.__file__, there, pool.submit(os.getenv, "COLOUR").result(), sep="\\n")
+workers.Workers(8).get_ready()
+os.environ["COLOUR"] = "green"
+with workers.processes(2) as pool:
+    there = pool.submit(eval, "__import__('tasks.corpus.workers').corpus.workers.__file__").result()
+    print(workers.__file__, there, pool.submit(os.getenv, "COLOUR").result(), sep="\\n")
 """
+
+SCRIPT = """
+import sys
+from tasks.corpus.prepare import build_arms, build_index
+from tasks.spec import Arm, Pool
+from tasks.store.root import Root
+root, pool = Root(sys.argv[1]), Pool(source=sys.argv[2], holdout_documents=16)
+build_index(root, pool, workers=8)
+(arm,) = build_arms(root, pool, [Arm(name="all", select="all", documents_per_shard=32)], workers=8)
+print(arm.facts["documents"], arm.facts["shards"])
+"""
+"""Two processes, and no `if __name__ == "__main__"`."""
 
 
 def gone(pid: int) -> bool:
@@ -90,6 +102,15 @@ def test_processes_run_this_checkout_and_know_the_environment_of_their_first(tmp
     here, there, colour = run.stdout.splitlines()
     assert here == there == workers.__file__
     assert colour == "green"
+
+
+def test_a_plain_script_prepares_an_arm_with_several_processes(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "raw", files=6, rows=200)
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, script, tmp_path / "root", (tmp_path / "raw").as_uri()]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "1184 37\n", "")  # once: no process ran the script again
 
 
 def test_after_a_killed_worker_the_next_stage_has_new_ones() -> None:

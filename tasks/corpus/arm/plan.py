@@ -1,4 +1,4 @@
-"""What an arm takes, reads and needs, from the index alone: before any text moves."""
+"""What an arm takes, reads and needs, computed from the index alone before any text is read."""
 
 import shutil
 from dataclasses import asdict, dataclass
@@ -7,25 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from tasks.corpus.pool.estimate import DECODE_BYTES_PER_SECOND, ENCODE_BYTES_PER_SECOND, together
+from tasks.corpus.arm.estimate import DECODE_BYTES_PER_SECOND, ENCODE_BYTES_PER_SECOND, together
 from tasks.corpus.pool.index import Index
+from tasks.corpus.pool.scores import quantiles
 from tasks.errors import InputError
 
-LEVELS = np.arange(11) / 10
 RESERVE = 512 << 20
-"""Free bytes that a preparation leaves on the disk."""
+"""Bytes that a preparation leaves free on the disk."""
 
 COMPRESSED = 0.5
-"""Bytes of a zstd-3 shard for one byte of web text, rounded up: texts of the web come to 0.35-0.45."""
+"""Bytes of a zstd-3 shard per byte of web text, rounded up: 0.35 to 0.45 were measured."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """An arm before it is made: counts are exact, bytes are estimates from the footers.
+class ArmPlan:
+    """An arm before it is made. Counts are exact; bytes are estimated from the footers.
 
-    `documents`: before texts of the holdout and duplicates are removed; `tokens`: of the pool's own column, None without
-    one; `disk_bytes`: at the peak, intermediate runs and shards together; `seconds`: expected on this machine's cores,
-    reading not counted.
+    `documents` counts those whose texts turn out to be duplicates or in the holdout; `tokens` sums the pool's own column
+    (None without one); `disk_bytes` is the peak of intermediate runs and shards together; `seconds` is expected on this
+    machine's cores, without the time to read.
     """
 
     pool_id: str
@@ -52,7 +52,7 @@ class Plan:
 
 
 def check_disk(arm_id: str, needed: int, folder: Path) -> None:
-    """Raises InputError when the disk under `folder` is too small for the `needed` bytes of an arm (`disk_bytes`)."""
+    """Raises InputError if the disk under `folder` lacks the `needed` bytes of an arm (see `disk_bytes`)."""
     free = shutil.disk_usage(folder).free
     if needed + RESERVE > free:
         raise InputError(
@@ -62,13 +62,13 @@ def check_disk(arm_id: str, needed: int, folder: Path) -> None:
 
 
 def disk_bytes(index: Index, order: np.ndarray) -> int:
-    """What an arm of the documents `order` takes of the disk, runs and shards together."""
+    """Bytes of disk for an arm of the documents `order`, runs and shards together."""
     return _on_disk(_reading(index, order)[1])
 
 
 def plan(
     pool_id: str, arm_id: str, index: Index, held: int, order: np.ndarray, folder: Path, cores: int, reused: bool
-) -> Plan:
+) -> ArmPlan:
     """The plan of an arm that takes the documents `order`."""
     used, text_bytes = _reading(index, order)
     decoded = int(index.text_bytes[used].sum())
@@ -76,7 +76,7 @@ def plan(
     if index.tokens is not None:
         counts = index.tokens[order]
         tokens = int(counts[counts >= 0].sum(dtype=np.int64))
-    return Plan(
+    return ArmPlan(
         pool_id=pool_id,
         arm_id=arm_id,
         pool_documents=len(index),
@@ -97,18 +97,14 @@ def plan(
     )
 
 
-def quantiles(scores: np.ndarray) -> dict[str, float]:
-    """Deciles of scores, by level."""
-    return {f"{level:g}": float(value) for level, value in zip(LEVELS, np.quantile(scores, LEVELS), strict=True)}
-
-
 def _reading(index: Index, order: np.ndarray) -> tuple[np.ndarray, int]:
-    """The row groups that hold some of the documents, bool (row groups,), and the bytes of the documents' text.
+    """Which row groups hold some of the documents, bool (row groups,), and the bytes of the documents' text.
 
-    A row group's bytes are known; a document's are taken as the mean of its row group.
+    The bytes of a row group are known; a document counts as the mean of its row group.
     """
     documents = np.sort(order)
-    bounds = np.searchsorted(documents, index.group_first.astype(documents.dtype))  # or all of them would be converted
+    starts = index.group_first.astype(documents.dtype)  # of the same type, or NumPy would convert all documents
+    bounds = np.searchsorted(documents, starts)
     chosen = np.diff(bounds)
     used = chosen > 0
     return used, int((index.text_bytes[used] * (chosen[used] / index.rows[used])).sum())

@@ -1,50 +1,16 @@
-"""Which documents an arm takes and in which order, decided on the index alone.
-
-All randomness is a hash of (seed, document number): it does not depend on the machine, the number of workers or the
-version of a library, and a document's draw does not depend on the others.
-"""
-
-import hashlib
+"""Which documents an arm takes, and in which order, decided from the index alone."""
 
 import numpy as np
 
+from tasks.corpus.draws import CHUNK, ORDER, SELECT, gumbel, random_bits
 from tasks.errors import InputError
 from tasks.spec import Arm, Pool
 
-ORDER, SELECT = 1, 2
-"""What a random number is for, so that one seed gives independent draws for each purpose."""
-
-
-CHUNK = 1 << 16
-"""Documents of one step of arithmetic: temporary arrays stay small however large the pool is."""
-
-
-def random_bits(seed: int, purpose: int, documents: np.ndarray) -> np.ndarray:
-    """64 random bits for each document, all different: SplitMix64 (Steele, Lea & Flood 2014), uint64 (n,)."""
-    start = np.uint64(int.from_bytes(hashlib.sha256(f"{purpose}/{seed}".encode()).digest()[:8], "little"))
-    bits = np.empty(len(documents), np.uint64)
-    with np.errstate(over="ignore"):
-        for i in range(0, len(documents), CHUNK):
-            z = documents[i : i + CHUNK].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + start
-            z ^= z >> np.uint64(30)
-            z *= np.uint64(0xBF58476D1CE4E5B9)
-            z ^= z >> np.uint64(27)
-            z *= np.uint64(0x94D049BB133111EB)
-            z ^= z >> np.uint64(31)
-            bits[i : i + CHUNK] = z
-    return bits
-
-
-def gumbel(seed: int, documents: np.ndarray) -> np.ndarray:
-    """Standard Gumbel noise for each document, float64 (n,)."""
-    bits = random_bits(seed, SELECT, documents) >> np.uint64(11)
-    return -np.log(-np.log((bits.astype(np.float64) + 0.5) * 2.0**-53))
-
 
 def stable_order(keys: np.ndarray) -> np.ndarray:
-    """Positions that sort `keys`, equal ones by position, int64 (n,): NumPy's stable sort in half of its time.
+    """Positions that sort `keys`, ties by position, int64 (n,): NumPy's stable sort in half the time.
 
-    Its quick sort has vector instructions and leaves equal keys in any order, so those are put right afterwards.
+    NumPy's quicksort is vectorized but leaves ties in any order, so ties are sorted afterwards.
     """
     order = np.argsort(keys)
     ranked = keys[order]
@@ -65,7 +31,7 @@ def stable_order(keys: np.ndarray) -> np.ndarray:
 
 
 def first(keys: np.ndarray, count: int) -> np.ndarray:
-    """Positions of the `count` smallest keys, ties by position; in the order of positions, not of keys. uint32."""
+    """Ascending positions of the `count` smallest keys, ties by position. uint32."""
     if count >= len(keys):
         return np.arange(len(keys), dtype=np.uint32)
     limit = np.partition(keys, count - 1)[count - 1]
@@ -75,7 +41,7 @@ def first(keys: np.ndarray, count: int) -> np.ndarray:
 
 
 def selection_keys(arm: Arm, scores: np.ndarray) -> np.ndarray:
-    """What the selection takes the smallest of, for each document of the pool."""
+    """A key for each document of the pool: the selection takes those with the smallest keys."""
     if arm.select == "top":
         return -scores
     if arm.select == "bottom":
@@ -85,7 +51,7 @@ def selection_keys(arm: Arm, scores: np.ndarray) -> np.ndarray:
     documents = np.arange(len(scores), dtype=np.uint32)
     if arm.select == "random":
         return random_bits(arm.seed, SELECT, documents)
-    # top k by score / temperature + Gumbel noise is a draw without replacement with weights exp(score / temperature)
+    # Top k by score / temperature + Gumbel noise draws without replacement with weights exp(score / temperature)
     # (Kool et al. 2019; QuRating, Wettig et al. 2024, section 3)
     keys = np.empty(len(scores))
     for i in range(0, len(scores), CHUNK):
@@ -95,7 +61,7 @@ def selection_keys(arm: Arm, scores: np.ndarray) -> np.ndarray:
 
 
 def check(arm: Arm, pool: Pool, *, tokens_known: bool) -> None:
-    """Refuse what the pool cannot serve. Raises InputError."""
+    """Raises InputError if the pool cannot serve the arm."""
     if pool.format == "unrated" and arm.select not in ("random", "all"):
         raise InputError(f"The arm {arm.name} has select={arm.select}, but the pool is unrated: use random or all.")
     if pool.format == "prebuilt" and arm.select != "all":
@@ -114,11 +80,11 @@ def select(
 ) -> np.ndarray:
     """Document numbers of the arm in its order, uint32 (k,).
 
-    `scores` and `tokens` (-1: unknown, counted as the mean of the known ones) are those of all documents of the pool,
-    `excluded` the numbers of those that may not be taken, ascending. Ties go by document number, that is by (blob, row). A share
-    is of the documents that may be taken, rounded half up, and at least one. A token budget takes documents in the order of
-    selection until it is reached. In a prebuilt pool best-first is the order in which the documents are stored.
-    Raises InputError.
+    `scores` (n,) and `tokens` (n,) cover all documents of the pool; a token count of -1 means unknown and counts as the mean
+    of the known ones. `excluded` lists in ascending order the documents that may not be taken. Ties go by document number,
+    that is, by (blob, row). A share refers to the documents that may be taken, is rounded half up, and gives at least one.
+    A token budget takes documents in the order of selection until it is reached. In a prebuilt pool, best-first is the order
+    in which the documents are stored. Raises InputError.
     """
     check(arm, pool, tokens_known=tokens is not None)
     excluded = np.zeros(0, np.uint32) if excluded is None else excluded
@@ -128,7 +94,7 @@ def select(
     else:
         chosen = first(keys, len(keys) if arm.select == "all" else max(1, int(arm.share * len(keys) + 0.5)))
     del keys
-    # positions among the free documents -> numbers in the pool: each is moved up by the excluded ones before it
+    # Positions among the free documents become numbers in the pool: each moves up by the excluded documents before it.
     chosen += np.searchsorted(excluded - np.arange(len(excluded)), chosen, side="right").astype(np.uint32)
     if arm.order == "shuffled":
         return chosen[np.argsort(random_bits(arm.seed, ORDER, chosen))]
@@ -141,7 +107,7 @@ def select(
 
 
 def _until(arm: Arm, pool: Pool, keys: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Positions, ascending, of the first documents by key that hold `arm.tokens` tokens. uint32."""
+    """Ascending positions of the fewest documents, in order of their keys, that hold `arm.tokens` tokens. uint32."""
     known = tokens >= 0
     counts = np.where(known, tokens, np.int32(round(tokens[known].mean())))
     order = stable_order(keys)

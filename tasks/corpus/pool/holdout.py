@@ -16,8 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.corpus.arm.plan import quantiles
-from tasks.corpus.arm.selection import random_bits
+from tasks.corpus import draws
 from tasks.corpus.parquet.fetch import fetch_ahead
 from tasks.corpus.parquet.pages import Memory
 from tasks.corpus.parquet.ranges import BadFile, Parts, Range, chunk_range, text_column, top_level
@@ -25,6 +24,7 @@ from tasks.corpus.parquet.shards import RANKS, row_groups
 from tasks.corpus.parquet.texts import KnownTexts, Reading, lengths, take_texts
 from tasks.corpus.parquet.views import Views
 from tasks.corpus.pool.index import Index
+from tasks.corpus.pool.scores import quantiles
 from tasks.errors import InputError
 from tasks.progress import Progress
 from tasks.records.layout import DOCUMENTS
@@ -34,7 +34,6 @@ from tasks.store.blobs import Blob, Blobs
 
 BLOCK_ROWS = 1000
 BLOCKS = 64
-PICK = 3
 DECILES = 10
 DUMP = "dump"
 SCHEMA = pa.schema(
@@ -73,7 +72,7 @@ def pick_blocks(index: Index, seed: int, block_rows: int) -> np.ndarray:
     number = np.arange(len(group)) - start_of_file[file]
     names = [hashlib.sha256(f"{seed}/{blob.name}".encode()).digest()[:8] for blob in index.blobs]
     key = np.array([int.from_bytes(name, "little") for name in names], np.uint64)[file]
-    order = np.argsort(key ^ random_bits(seed, PICK, number), kind="stable")
+    order = np.argsort(key ^ draws.random_bits(seed, draws.HOLDOUT, number), kind="stable")
     return np.column_stack([group, first, rows])[order]
 
 
@@ -210,7 +209,7 @@ def _describe(documents: pa.Table, index: Index) -> pa.Table:
     )
 
 
-class Holdout:
+class HeldOut:
     """A finished holdout, opened."""
 
     def __init__(self, artifact: Artifact, index: Index):

@@ -27,7 +27,6 @@ from tasks.corpus.parquet.ranges import (
     Range,
     chunk_range,
     coalesce,
-    column_index,
     decode,
     number_column,
     pack_footer,
@@ -37,6 +36,7 @@ from tasks.corpus.parquet.ranges import (
 )
 from tasks.corpus.parquet.texts import Reading
 from tasks.corpus.pool.column import Column
+from tasks.corpus.pool.scores import composite, wanted_scores
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.workers import BATCH, Tick, Workers, of_batch
 from tasks.errors import InputError
@@ -242,35 +242,6 @@ def _decode(blob: Blob, fetched: _Fetched, pool: Pool) -> _Entry:
         bytes_read=sum(len(data) for _, data in fetched.parts),
         requests=fetched.requests,
     )
-
-
-def wanted_scores(name: str, footer: pq.FileMetaData, pool: Pool) -> dict[str, float]:
-    """Score columns to read of a file, with their weights. Raises BadFile when a rated file lacks one.
-
-    A prebuilt subset is not ranked: its scores are for the report, so they are read where they are.
-    """
-    if pool.format == "unrated":
-        return {}
-    weights = {column: weight for column, weight in pool.score.items() if weight > 0}
-    if pool.format == "prebuilt":
-        columns = top_level(footer)
-        if all(column in columns for column in weights):
-            return weights
-        return {"score": 1.0} if "score" in columns else {}
-    for column in weights:
-        column_index(name, footer, column)
-    return weights
-
-
-def composite(table: pa.Table | None, weights: dict[str, float], rows: int) -> tuple[np.ndarray, int]:
-    """Weighted mean of the score columns, float64 (rows,), and how many values were null or NaN (they count as 0)."""
-    total, nulls = np.zeros(rows), 0
-    for column, weight in weights.items():
-        values = table.column(column).to_numpy().astype(np.float64)
-        bad = ~np.isfinite(values)
-        nulls += int(bad.sum())
-        total += weight * np.where(bad, 0.0, values)
-    return (total / sum(weights.values()) if weights else total), nulls
 
 
 def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, retries: int) -> None:

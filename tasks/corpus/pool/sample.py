@@ -7,12 +7,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.corpus.arm.selection import random_bits
+from tasks.corpus import draws
 from tasks.corpus.parquet.fetch import fetch_ahead
 from tasks.corpus.parquet.pages import Memory
 from tasks.corpus.parquet.ranges import BadFile, Parts, Range
 from tasks.corpus.parquet.texts import Reading, lengths, take_texts
-from tasks.corpus.pool.holdout import Holdout
+from tasks.corpus.pool.holdout import HeldOut
 from tasks.corpus.pool.index import Index
 from tasks.errors import InputError
 from tasks.progress import Progress
@@ -22,16 +22,15 @@ from tasks.store.artifact import Work
 from tasks.store.blobs import Blobs, open_blobs
 from tasks.store.root import Root
 
-PICK = 4
 SCHEMA = pa.schema([("text", pa.large_string())])
 
 
 def sample_arrays(
-    pool: Pool, source: Blobs, index: Index, holdout: Holdout, characters: int, seed: int, threads: int = 1
+    pool: Pool, source: Blobs, index: Index, holdout: HeldOut, characters: int, seed: int, threads: int = 1
 ) -> Iterator[pa.LargeStringArray]:
     """Texts of randomly chosen row groups, an array for each, until there are `characters` characters (the last text is
     whole). Raises InputError for a file that cannot be read."""
-    order = np.argsort(random_bits(seed, PICK, np.arange(len(index.rows))))
+    order = np.argsort(draws.random_bits(seed, draws.SAMPLE, np.arange(len(index.rows))))
     order = order[index.rows[order] > 0]
     memory = Memory()
 
@@ -63,7 +62,7 @@ def sample_arrays(
 
 
 def build(
-    work: Work, pool: Pool, source: Blobs, index: Index, holdout: Holdout, threads: int, progress: Progress
+    work: Work, pool: Pool, source: Blobs, index: Index, holdout: HeldOut, threads: int, progress: Progress
 ) -> None:
     """Write sample.parquet (column text) into a work directory."""
     documents = characters = 0
@@ -89,6 +88,6 @@ def build(
 def sample_texts(root: Root, pool_id: str, pool: Pool, characters: int, seed: int) -> Iterator[str]:
     """Random texts of a pool whose index and holdout are there, holdout excluded, of `characters` characters in all."""
     index = Index(root.open(PoolFolder(pool_id).index).path)
-    holdout = Holdout(root.open(PoolFolder(pool_id).holdout), index)
+    holdout = HeldOut(root.open(PoolFolder(pool_id).holdout), index)
     for texts in sample_arrays(pool, open_blobs(pool.source), index, holdout, characters, seed):
         yield from texts.to_pylist()

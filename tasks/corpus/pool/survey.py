@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.corpus.arm.plan import quantiles
 from tasks.corpus.parquet.fetch import read_parts
 from tasks.corpus.parquet.ranges import (
     NUMBERS,
@@ -24,7 +23,7 @@ from tasks.corpus.parquet.ranges import (
     read_footer,
     top_level,
 )
-from tasks.corpus.pool.index import composite
+from tasks.corpus.pool.scores import composite, quantiles
 from tasks.errors import InputError
 from tasks.spec import Pool
 from tasks.store.blobs import Blob, Blobs, open_blobs

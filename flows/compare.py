@@ -10,6 +10,7 @@ from prefect import flow, get_run_logger
 from pydantic import Field
 
 from flows.children import cancel_children, run_child
+from flows.deployed import as_deployed
 from tasks.corpus.steps import find_pool
 from tasks.errors import InputError
 from tasks.records.cost import CostEstimate, estimate_cost, total
@@ -35,6 +36,7 @@ Seeds = Annotated[list[int], Field(min_length=1)]
 
 
 @flow(name="compare", flow_run_name="{name}", on_cancellation=[cancel_children])
+@as_deployed
 def compare(
     arms: Arms = ARMS,
     seeds: Seeds = SEEDS,

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from prefect import flow
 from pydantic import Field
 
+from flows.deployed import as_deployed
 from tasks.records.cost import estimate_cost
 from tasks.records.ledger import entries, spread_between_seeds
 from tasks.reports.steps import show_estimate
@@ -17,6 +18,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 @flow(name="estimate")
+@as_deployed
 def estimate(
     tokens: Count = 5_000_000_000,
     train: Training = Training(),

@@ -3,6 +3,7 @@
 from prefect import flow, get_run_logger
 
 from flows.children import cancel_children, run_child
+from flows.deployed import as_deployed, named
 from tasks.corpus.steps import find_pool
 from tasks.records.layout import ArmFolder, RunFolder, arm_id, run_id
 from tasks.reports.steps import show_loss_curve, show_scores
@@ -10,7 +11,8 @@ from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.store.root import DEFAULT_ROOT, Root
 
 
-@flow(name="experiment", flow_run_name="{arm.name}-d{train.depth}-s{seed}", on_cancellation=[cancel_children])
+@flow(name="experiment", flow_run_name=named("{arm.name}-d{train.depth}-s{seed}"), on_cancellation=[cancel_children])
+@as_deployed
 def experiment(
     arm: Arm = Arm(),
     data: Pool = Pool(),

@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from flows.deployed import as_deployed, named
 from tasks.corpus import steps as corpus
 from tasks.records.cost import estimate_cost
 from tasks.records.ledger import entries
@@ -11,7 +12,8 @@ from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tokens import steps as tokens
 
 
-@flow(name="prepare", flow_run_name="{arm.name}-{data.name}")
+@flow(name="prepare", flow_run_name=named("{arm.name}-{data.name}"))
+@as_deployed
 def prepare(
     arm: Arm = Arm(),
     data: Pool = Pool(),

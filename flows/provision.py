@@ -4,6 +4,7 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows.deployed import as_deployed, named
 from tasks.hosts import report, steps
 from tasks.hosts.environment import lock_file
 from tasks.hosts.hostkeys import installation_folder
@@ -26,7 +27,8 @@ def cost_of_d20(host: Host, gpu: str | None) -> report.Cost:
     return report.Cost(f"d20, {tokens / 1e9:.1f} B tokens", cost.hours, cost.dollars, cost.source)
 
 
-@flow(name="provision", flow_run_name="{host.name}")
+@flow(name="provision", flow_run_name=named("{host.name}"))
+@as_deployed
 def gpu_host(host: Host, wheel: str | None = None) -> dict[str, object]:
     """Turn a host with an SSH server into a worker. Running it again changes only what is not as it should be.
 
@@ -52,7 +54,8 @@ def gpu_host(host: Host, wheel: str | None = None) -> dict[str, object]:
     return {"host": host.name, "changed": [outcome.step for outcome in outcomes if outcome.changed]}
 
 
-@flow(name="provision", flow_run_name="remove-{host.name}")
+@flow(name="provision", flow_run_name=named("remove-{host.name}"))
+@as_deployed
 def remove_host(host: Host, artifacts: bool = False, force: bool = False) -> dict[str, object]:
     """Undo provisioning: the worker, its secrets and environments, the tunnel. Debian packages stay.
 

@@ -5,6 +5,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from flows.deployed import as_deployed, named
 from tasks import steps as show
 from tasks.corpus.pool.survey import survey as read_survey
 from tasks.spec import Pool
@@ -12,7 +13,8 @@ from tasks.spec import Pool
 look = task(read_survey, name="survey", retries=3, retry_delay_seconds=10, retry_condition_fn=show.retryable)
 
 
-@flow(name="survey", flow_run_name="{data.name}")
+@flow(name="survey", flow_run_name=named("{data.name}"))
+@as_deployed
 def survey(data: Pool = Pool()) -> dict[str, Any]:
     """Read the footers of a data set and a few of its rows, and say what it holds.
 

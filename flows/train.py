@@ -3,6 +3,7 @@
 from prefect import State, flow, runtime
 from prefect.states import Cancelled
 
+from flows.deployed import as_deployed, named
 from flows.recorded import recorded
 from tasks.cancellation import cancelled
 from tasks.engines import steps
@@ -14,7 +15,8 @@ from tasks.spec import Training
 from tasks.store.root import DEFAULT_ROOT, Root
 
 
-@flow(name="train", flow_run_name="{arm}-d{train.depth}-s{seed}")
+@flow(name="train", flow_run_name=named("{arm}-d{train.depth}-s{seed}"))
+@as_deployed
 def train(
     arm: str,
     train: Training = Training(),

@@ -6,6 +6,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
+from flows.deployed import as_deployed
 from tasks.hosts import report, steps
 from tasks.hosts.ssh import Local, Machine, Remote
 from tasks.spec import Host
@@ -13,6 +14,7 @@ from tasks.store.root import Root
 
 
 @flow(name="transfer", flow_run_name="{names[0]}")
+@as_deployed
 def shards(
     names: Annotated[list[str], Field(min_length=1)],
     source: Host | None = None,

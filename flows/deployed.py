@@ -1,0 +1,76 @@
+"""A run is what its deployment says, with what was given on top of it, field by field.
+
+Prefect lets a given parameter replace the deployment's whole one: of `--params '{"arm": {"share": 0.3}}'` the other fields would
+be those of the model's defaults, another selection under the deployment's name. So a flow completes its parameters from its
+deployment when it starts, and stores them: its page shows them, and a later deployment changes no rerun.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
+
+from prefect import runtime
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.context import FlowRunContext
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def as_deployed(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Decorator below `@flow`: call the function with its parameters completed. Outside of a deployment's run they stay as given."""
+
+    @functools.wraps(function)
+    def complete(*args: Parameters.args, **given: Parameters.kwargs) -> Result:
+        return function(*args, **_of_this_run(given))
+
+    return complete
+
+
+def named(template: str) -> Callable[[], str]:
+    """A `flow_run_name` such as "{arm.name}-s{seed}", from the completed parameters."""
+
+    def name() -> str:
+        return template.format(**_of_this_run(FlowRunContext.get().parameters))
+
+    return name
+
+
+def _of_this_run(given: Mapping[str, Any]) -> dict[str, Any]:
+    run, deployment = runtime.flow_run.id, runtime.deployment.id
+    if not run or not deployment:
+        return dict(given)
+    with get_client(sync_client=True) as client:
+        return completed(client, UUID(str(run)), UUID(str(deployment)), given)
+
+
+def completed(client: SyncPrefectClient, run: UUID, deployment: UUID, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a flow run, what was not given of a model's fields taken from the deployment; stored on the server.
+
+    Once they are stored every field is given, so that another call changes nothing.
+    """
+    deployed = client.read_deployment(deployment).parameters
+    whole = {name: _filled(value, deployed.get(name)) for name, value in given.items()}
+    stored = to_jsonable_python(whole)
+    if client.read_flow_run(run).parameters != stored:
+        client.update_flow_run(run, parameters=stored)
+    return whole
+
+
+def _filled(value: Any, deployed: Any) -> Any:
+    if not isinstance(value, BaseModel) or not isinstance(deployed, Mapping):
+        return value
+    return type(value).model_validate(_merged(value, deployed))
+
+
+def _merged(value: BaseModel, deployed: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists and mappings are values like numbers: given, they replace the deployment's."""
+    whole = dict(deployed)
+    for name in value.model_fields_set:
+        field, below = getattr(value, name), deployed.get(name)
+        nested = isinstance(field, BaseModel) and isinstance(below, Mapping)
+        whole[name] = _merged(field, below) if nested else field
+    return whole

@@ -73,7 +73,10 @@ def compare(
     pool = find_pool(root, data)["pool_id"]
     ids = {arm.name: arm_id(arm, pool) for arm in arms}
     _prepare(store, arms, ids, data, train, root)
-    packed = {label: store.find(ArmFolder(arm).packed(train.sequence_length)).facts for label, arm in ids.items()}
+    packed = {
+        label: store.find(ArmFolder(arm).packed(train.sequence_length, train.packing)).facts
+        for label, arm in ids.items()
+    }
     budgets = equal_budget(packed, train.tokens, budget)
     trainings = {label: train.model_copy(update={"tokens": count}) for label, count in budgets.items()}
     runs = [
@@ -139,7 +142,9 @@ def _require_same_code(store: Root, runs: Sequence[str], allow: Sequence[str]) -
 
 def _prepare(store: Root, arms: Sequence[Arm], ids: Mapping[str, str], data: Pool, train: Training, root: str) -> None:
     """Children prepare what is missing: the first arm makes index, holdout and tokenizer, the others run side by side."""
-    missing = [arm for arm in arms if not store.find(ArmFolder(ids[arm.name]).packed(train.sequence_length))]
+    missing = [
+        arm for arm in arms if not store.find(ArmFolder(ids[arm.name]).packed(train.sequence_length, train.packing))
+    ]
     shared = {"data": data.model_dump(), "train": train.model_dump(), "root": root}
     jobs = [
         lambda arm=arm: run_child(

@@ -37,7 +37,7 @@ def experiment(
     chosen = arm_id(arm, pool)
     run = run_id(whole, chosen)
     store, log = Root(root), get_run_logger()
-    if store.intact(ArmFolder(chosen).packed(train.sequence_length)):
+    if store.intact(ArmFolder(chosen).packed(train.sequence_length, train.packing)):
         log.info("Arm %s is complete: nothing to prepare", chosen)
     else:
         run_child(

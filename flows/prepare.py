@@ -49,6 +49,6 @@ def prepare(
     corpus.sample(root, data)
     tokens.tokenizer(root, pool, data.vocab_size)
     tokens.evaluation(root, pool)
-    packed = tokens.pack(root, chosen, pool, train.sequence_length)
+    packed = tokens.pack(root, chosen, pool, train.sequence_length, train.packing)
     show_prepared(chosen, {**text, **packed})
     return {"pool": pool, "arm": chosen}

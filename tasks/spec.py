@@ -120,6 +120,9 @@ class Arm(Spec):
     seed: int = Field(42, ge=0, description="Seed of a random or temperature selection and of a shuffled order.")
 
 
+Packing = Literal["split", "crop"]
+
+
 class Training(Spec):
     """How an arm is trained: the same for all arms of a comparison. Defaults are nanochat's for depth 20."""
 
@@ -128,6 +131,11 @@ class Training(Spec):
     )
     depth: int = Field(20, ge=1, le=64, description="Layers of the model; its width is 64 times as much.")
     sequence_length: int = Field(2_048, ge=16, le=65_536, description="Tokens of one packed row that are trained on.")
+    packing: Packing = Field(
+        "split",
+        description="How documents fill rows. split: one that does not fit goes on in the next row, nothing is lost. crop: nanochat's "
+        "best fit, which loses the rest of a document at the end of a row.",
+    )
     window_pattern: str = Field(
         "SSSL",
         pattern=r"^[SL]+$",

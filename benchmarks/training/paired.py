@@ -63,7 +63,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Train both for each seed, print bits per byte and their differences; exit status 1 when the mean is over the bar."""
     root = Root(arguments.root)
     _, pool = recall(root, arguments.arm, Training(depth=arguments.depth), quality.SEED)
-    packed = root.open(ArmFolder(arguments.arm).packed(arguments.sequence_length))
+    packed = root.open(ArmFolder(arguments.arm).packed(arguments.sequence_length, "crop"))
     config = ModelShape.of_depth(
         arguments.depth, arguments.sequence_length, arguments.window_pattern, packed.facts["vocab_size"]
     )

@@ -64,7 +64,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Pack if need be, train all three, print bits per byte and the differences; exit status 1 when one is over its bar."""
     root = Root(arguments.root)
     _, pool = recall(root, arguments.arm, Training(depth=arguments.depth), SEED)
-    packed = pack_arm(root, arguments.arm, pool, arguments.sequence_length)
+    packed = pack_arm(root, arguments.arm, pool, arguments.sequence_length, "crop")
     count = torch.cuda.device_count()
     print(f"{count} x {torch.cuda.get_device_name()}, d{arguments.depth}, {arguments.steps} steps of "
           f"{arguments.batch_tokens:,} tokens, {packed.facts['rows']:,} packed rows", flush=True)  # fmt: skip

@@ -97,7 +97,7 @@ def train(
         training = Training(
             depth=depth,
             precision=precision or ("bf16" if _has_gpu() else "fp32"),
-            sequence_length=sequence_length or road.packed_length(store, arm),
+            sequence_length=sequence_length or road.packed_as(store, arm)[0],
             **extra,
         )
         with terminal.bars() as progress:

@@ -9,7 +9,7 @@ from tasks.errors import InputError
 from tasks.progress import Progress, silent
 from tasks.records.layout import ArmFolder
 from tasks.records.recall import recall
-from tasks.spec import Arm, Pool, Training
+from tasks.spec import Arm, Packing, Pool, Training
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 from tasks.tokens.evaluation import encode_holdout
@@ -27,7 +27,9 @@ class Prepared:
     packed: Artifact
 
 
-def prepare(root: Root, pool: Pool, arm: Arm, sequence_length: int, progress: Progress = silent) -> Prepared:
+def prepare(
+    root: Root, pool: Pool, arm: Arm, sequence_length: int, packing: Packing = "split", progress: Progress = silent
+) -> Prepared:
     """Index -> holdout -> selection -> text -> tokenizer -> packed rows; what is complete is skipped.
 
     Raises InputError before anything is read when the plan cannot be carried out.
@@ -40,7 +42,7 @@ def prepare(root: Root, pool: Pool, arm: Arm, sequence_length: int, progress: Pr
     build_sample(root, handle, progress=progress)
     train_tokenizer(root, handle.pool_id, pool.vocab_size, progress=progress)
     encode_holdout(root, handle.pool_id, progress=progress)
-    packed = pack_arm(root, plan.arm_id, handle.pool_id, sequence_length, progress=progress)
+    packed = pack_arm(root, plan.arm_id, handle.pool_id, sequence_length, packing, progress=progress)
     return Prepared(handle.pool_id, plan.arm_id, text, packed)
 
 
@@ -53,10 +55,12 @@ def train(root: Root, arm_id: str, training: Training, seed: int, progress: Prog
     return result
 
 
-def packed_length(root: Root, arm_id: str) -> int:
-    """The sequence length that an arm is packed for. Raises InputError when there is none or more than one."""
-    lengths = ArmFolder(arm_id).packed_lengths(root)
-    if len(lengths) != 1:
-        found = ", ".join(map(str, lengths)) or "none"
-        raise InputError(f"The arm {arm_id!r} is packed for {found} tokens a row: say which with --sequence-length.")
-    return lengths[0]
+def packed_as(root: Root, arm_id: str) -> tuple[int, str]:
+    """Sequence length and way of packing of an arm. Raises InputError when it is packed in none or more than one way."""
+    packings = ArmFolder(arm_id).packings(root)
+    if len(packings) != 1:
+        found = ", ".join(f"{length} ({packing})" for length, packing in packings) or "none"
+        raise InputError(
+            f"The arm {arm_id!r} is packed for {found} tokens a row: say which with --sequence-length and --set packing=..."
+        )
+    return packings[0]

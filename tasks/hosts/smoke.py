@@ -90,7 +90,9 @@ def build_inputs(root: Root, rows: int, sequence: int) -> None:
         )
 
     root.build(PoolFolder(POOL).evaluation, make_evaluation, spec=spec, inputs=tokens | {"holdout": kept_out})
-    root.build(ArmFolder(ARM).packed(sequence), make_rows, spec=spec, inputs=tokens | {"text": texts.fingerprint})
+    root.build(
+        ArmFolder(ARM).packed(sequence, "split"), make_rows, spec=spec, inputs=tokens | {"text": texts.fingerprint}
+    )
 
 
 def main(folder: Path, gpus: int) -> int:

@@ -98,9 +98,9 @@ def open_inputs(root: Root, job: Job) -> Inputs:
     Raises InputError when one is missing, when they were made with different tokenizers, or when another holdout than that
     of the evaluation was kept out of the arm.
     """
-    length = job.experiment.training.sequence_length
+    training = job.experiment.training
     inputs = Inputs(
-        root.open(ArmFolder(job.arm_id).packed(length)),
+        root.open(ArmFolder(job.arm_id).packed(training.sequence_length, training.packing)),
         root.open(PoolFolder(job.pool_id).tokenizer),
         root.open(PoolFolder(job.pool_id).evaluation),
     )

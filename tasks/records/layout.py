@@ -1,7 +1,7 @@
 """What lies under the root: the names of artifacts and of the files in them that more than one room knows.
 
     pools/<pool>/       index, holdout, sample, tokenizer, evaluation, outside/<texts>
-    arms/<arm>/         text, packed/<sequence length>
+    arms/<arm>/         text, packed/<sequence length>-<packing>
     runs/<run>/         run.json, job.json, metrics.jsonl, log.txt, checkpoints/step_<step>, result, scores/, outside/, core
     verdicts/<verdict>/ verdict.json, report.html
 
@@ -26,8 +26,8 @@ SAMPLE = "sample.parquet"
 TOKENIZER, TOKEN_BYTES = "tokenizer.json", "token_bytes.npy"
 TOKENS = "tokens.bin"
 """In an evaluation: the tokens of its documents, one after another, uint16."""
-ROWS = "rows.bin"
-"""In a packed arm: rows of sequence length + 1 tokens, uint16."""
+ROWS, CONTENTS = "rows.bin", "contents.bin"
+"""In a packed arm: rows of sequence length + 1 tokens, and what each holds (see `packed`)."""
 SCORES, SUMMARY, SAMPLES = "scores.parquet", "summary.json", "samples.json"
 METRICS, JOB, FAILURE, LOG, ENTRY = "metrics.jsonl", "job.json", "failure.json", "log.txt", "run.json"
 VERDICT, REPORT = "verdict.json", "report.html"
@@ -83,12 +83,13 @@ class ArmFolder:
     def text(self) -> str:
         return f"{ARMS}/{self.id}/text"
 
-    def packed(self, sequence_length: int) -> str:
-        return f"{ARMS}/{self.id}/packed/{sequence_length}"
+    def packed(self, sequence_length: int, packing: str) -> str:
+        return f"{ARMS}/{self.id}/packed/{sequence_length}-{packing}"
 
-    def packed_lengths(self, root: Root) -> list[int]:
-        """The sequence lengths for which the arm is packed, rising."""
-        return sorted(int(name.rsplit("/", 1)[1]) for name in root.names(f"{ARMS}/{self.id}/packed"))
+    def packings(self, root: Root) -> list[tuple[int, str]]:
+        """Sequence length and way of packing of each packed form of the arm, rising."""
+        found = (name.rsplit("/", 1)[1].partition("-") for name in root.names(f"{ARMS}/{self.id}/packed"))
+        return sorted((int(length), packing) for length, _, packing in found if packing)
 
     def intermediate(self, part: str) -> str:
         """A hidden folder beside the artifacts, for what is deleted in the end."""

@@ -173,8 +173,11 @@ def lineage(root: Root, runs: Sequence[Run], outside: Sequence[str] = (), core: 
         names += PoolFolder(run.pool).parts
         names += [PoolFolder(run.pool).outside(texts) for texts in outside]
     for run in runs:
-        length = run.spec["training"]["sequence_length"]
-        names += [ArmFolder(run.arm).text, ArmFolder(run.arm).packed(length)]
+        training = run.spec["training"]
+        names += [
+            ArmFolder(run.arm).text,
+            ArmFolder(run.arm).packed(training["sequence_length"], training.get("packing", "crop")),
+        ]
     for run in runs:
         names += [RunFolder(run.name).result, *RunFolder(run.name).beside(outside, core)]
     found = ((name, root.find(name)) for name in dict.fromkeys(names))

@@ -1,7 +1,7 @@
 """The root: one URL under which all artifacts lie.
 
     pools/<pool>/index, holdout, tokenizer, evaluation
-    arms/<arm>/text, packed/<sequence length>
+    arms/<arm>/text, packed/<sequence length>-<packing>
     runs/<run>/
     verdicts/<name>/
 

@@ -5,5 +5,5 @@
 `encode`      the fastest encoder that gives the same ids
 `evaluation`  the holdout in tokens                         -> pools/<pool>/evaluation
 `packer`      best-fit packing of documents into rows
-`pack`        the training rows of an arm                   -> arms/<arm>/packed/<sequence length>
+`pack`        the training rows of an arm                   -> arms/<arm>/packed/<sequence length>-<packing>
 """

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 from zipfile import BadZipFile
 
 import numpy as np
@@ -20,13 +21,16 @@ import pyarrow.parquet as pq
 
 from tasks.errors import InputError
 from tasks.progress import Progress, silent
-from tasks.records.layout import ROWS, ArmFolder, PoolFolder
+from tasks.records.layout import CONTENTS, DOCUMENTS, ROWS, TOKEN_BYTES, ArmFolder, PoolFolder
+from tasks.records.packed import ROW_CONTENTS
+from tasks.spec import Packing
 from tasks.store.artifact import Artifact, Work
 from tasks.store.root import Root
 from tasks.tokens.encode import Encode, open_encoder
-from tasks.tokens.packer import BATCH, BUFFER, Packer
+from tasks.tokens.packer import BATCH, BUFFER, CropPacker, Packed, SplitPacker
 from tasks.tokens.tokenizer import load_tokenizer
 
+PACKERS = {"split": SplitPacker, "crop": CropPacker}
 STATE = ".state.npz"
 CHECKED = 64
 """Documents of the first, middle and last shard on which the encoder is checked."""
@@ -43,15 +47,17 @@ def pack_arm(
     arm_id: str,
     pool_id: str,
     sequence_length: int = 2_048,
+    packing: Packing = "split",
     workers: int | None = None,
     progress: Progress = silent,
 ) -> Artifact:
-    """Make `arms/<arm>/packed/<sequence length>` from the arm's text shards, all but the last, which is the holdout.
+    """Make `arms/<arm>/packed/<sequence length>-<packing>` from the arm's text shards, all but the last, the holdout.
 
-    `rows.bin`: uint16, little-endian, (rows, sequence_length + 1), each row starting with BOS. Facts, in tokens with BOS:
-    tokens = packed_tokens + cropped_tokens + dropped_tokens, where `dropped` is the last, incomplete row.
-    `tokens_per_epoch` = rows * sequence_length is what training on every row once sees. `workers` (default: all cores) and
-    an interruption change nothing about the rows.
+    `rows.bin`: uint16, little-endian, (rows, sequence_length + 1); `contents.bin`: what each row holds (`records.packed`).
+    `packing`: see `packer`. Facts: `tokens` of the arm with BOS, of which `cropped_tokens` and `dropped_tokens` (the last,
+    incomplete row) are in no row; `tokens_per_epoch` = rows * sequence_length is what training on every row once sees;
+    `bytes` of text in the arm and `trained_bytes` of it in the rows. `workers` (default: all cores) and an interruption
+    change nothing about the rows.
 
     Raises InputError when there is no training shard, a shard has no `text`, or the arm does not fill one row.
     """
@@ -61,27 +67,30 @@ def pack_arm(
 
     def make(work: Work) -> None:
         encoder = open_encoder(tokenizer, _sample(shards))
-        packing = _Packing(work, Packer(sequence_length, tokenizer.bos))
-        packing.resume()
-        packing.run(shards, encoder.encode, workers or os.cpu_count() or 1, progress)
-        packer = packing.packer
+        token_bytes, scores = np.load(trained.path / TOKEN_BYTES, allow_pickle=False), _scores(text)
+        packed = _Packing(work, PACKERS[packing](sequence_length, tokenizer.bos), token_bytes, scores)
+        packed.resume()
+        packed.run(shards, encoder.encode, workers or os.cpu_count() or 1, progress)
+        packer = packed.packer
         if not packer.rows:
             raise InputError(
                 f"{text.name} holds {packer.tokens:,} tokens, which do not fill one row of {sequence_length + 1:,}: "
                 "take more documents, or a shorter sequence_length."
             )
         work.finish(ROWS, rows=packer.rows)
+        work.finish(CONTENTS, rows=packer.rows)
         work.facts.update(
             documents=packer.documents,
             tokens=packer.tokens,
-            bytes=packing.bytes,
+            bytes=packed.bytes,
+            trained_bytes=packed.trained_bytes,
             rows=packer.rows,
-            packed_tokens=packer.rows * packer.width,
             cropped_tokens=packer.cropped_tokens,
             dropped_tokens=packer.dropped_tokens,
             dropped_documents=packer.dropped_documents,
             tokens_per_epoch=packer.rows * sequence_length,
             sequence_length=sequence_length,
+            packing=packing,
             vocab_size=tokenizer.vocab_size,
             bos=tokenizer.bos,
             tokenizer=trained.fingerprint,
@@ -89,9 +98,10 @@ def pack_arm(
         )
 
     return root.build(
-        ArmFolder(arm_id).packed(sequence_length),
+        ArmFolder(arm_id).packed(sequence_length, packing),
         make,
-        spec={"sequence_length": sequence_length, "buffer": BUFFER, "batch": BATCH},
+        spec={"sequence_length": sequence_length, "packing": packing}
+        | ({"buffer": BUFFER, "batch": BATCH} if packing == "crop" else {}),
         inputs={"text": text.fingerprint, "tokenizer": trained.fingerprint},
     )
 
@@ -101,50 +111,72 @@ class _Packing:
     """The work in progress: rows on disk, the packer, and how many shards they hold."""
 
     work: Work
-    packer: Packer
+    packer: SplitPacker | CropPacker
+    token_bytes: np.ndarray
+    scores: np.ndarray
+    """float64 (documents of the arm,), in its order; NaN without a rating."""
     done: int = 0
     bytes: int = 0
+    trained_bytes: int = 0
 
     def resume(self) -> None:
-        """Go on after the last shard that an earlier attempt saved; rows written after it are cut off."""
-        rows, finished = self.work.temporary(ROWS), self.work.path / ROWS
-        if finished.is_file():  # killed after the last row and before the manifest
-            finished.replace(rows)
-        rows.touch()
+        """Resume after the last shard that an earlier attempt saved; rows written after it are cut off."""
+        written = {name: self.work.temporary(name) for name in (ROWS, CONTENTS)}
+        for name, path in written.items():
+            if (self.work.path / name).is_file():  # killed after the last row and before the manifest
+                (self.work.path / name).replace(path)
+            path.touch()
         with contextlib.suppress(FileNotFoundError, *UNREADABLE), np.load(self.work.path / STATE) as state:
-            saved = Packer(self.packer.width - 1, self.packer.bos)
+            saved = type(self.packer)(self.packer.width - 1, self.packer.bos)
             saved.restore(state)
-            if saved.rows * self._row_bytes() <= rows.stat().st_size:
+            if all(saved.rows * self._row_bytes(name) <= path.stat().st_size for name, path in written.items()):
                 self.packer = saved
-                self.done, self.bytes = state["shards"].tolist()
-        os.truncate(rows, self.packer.rows * self._row_bytes())
+                self.done, self.bytes, self.trained_bytes = state["shards"].tolist()
+        for name, path in written.items():
+            os.truncate(path, self.packer.rows * self._row_bytes(name))
 
     def run(self, shards: list[Path], encode: Encode, workers: int, progress: Progress) -> None:
         """Pack the shards that are left and close the last row."""
-        with self.work.temporary(ROWS).open("ab") as out:
+        with self.work.temporary(ROWS).open("ab") as rows, self.work.temporary(CONTENTS).open("ab") as contents:
             for group, size, ids, offsets in _encoded(_row_groups(shards, self.done), encode, workers):
                 self.bytes += size
-                out.write(self.packer.push(ids, offsets).astype("<u2", copy=False).data)
+                self._write(self.packer.push(ids, offsets), rows, contents)
                 if group.last:
                     self.done = group.shard + 1
-                    self._save(out)
+                    self._save(rows, contents)
                 counters = {"documents": self.packer.documents, "tokens": self.packer.tokens, "rows": self.packer.rows}
                 progress("pack", self.done, len(shards), counters)
-            out.write(self.packer.flush().astype("<u2", copy=False).data)
+            self._write(self.packer.flush(), rows, contents)
 
-    def _save(self, out) -> None:
+    def _write(self, packed: Packed, rows: BinaryIO, contents: BinaryIO) -> None:
+        """Append rows and what they hold. A row trains on all its tokens but the first, which it only reads."""
+        rows.write(packed.rows.astype("<u2", copy=False).data)
+        held = np.zeros(len(packed.rows), ROW_CONTENTS)
+        row, document, tokens, begins = packed.pieces.T
+        held["documents"] = np.bincount(row, begins, len(held))
+        held["bytes"] = self.token_bytes[packed.rows[:, 1:]].sum(1)
+        score = self.scores[document]
+        rated = np.isfinite(score)
+        sums = np.bincount(row[rated], score[rated] * tokens[rated], len(held))
+        weights = np.bincount(row[rated], tokens[rated], len(held))
+        held["score"] = np.divide(sums, weights, out=np.full(len(held), np.nan), where=weights > 0)
+        contents.write(held.data)
+        self.trained_bytes += int(held["bytes"].sum(dtype=np.int64))
+
+    def _save(self, *written: BinaryIO) -> None:
         """Rows first, then the state that counts them: whatever is cut short, the state finds its rows."""
-        out.flush()
-        os.fsync(out.fileno())
+        for out in written:
+            out.flush()
+            os.fsync(out.fileno())
         temporary = self.work.path / f"{STATE}.writing"
         with temporary.open("wb") as file:
-            np.savez(file, shards=np.array([self.done, self.bytes]), **self.packer.state())
+            np.savez(file, shards=np.array([self.done, self.bytes, self.trained_bytes]), **self.packer.state())
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self.work.path / STATE)
 
-    def _row_bytes(self) -> int:
-        return self.packer.width * np.dtype(np.uint16).itemsize
+    def _row_bytes(self, name: str) -> int:
+        return self.packer.width * np.dtype(np.uint16).itemsize if name == ROWS else ROW_CONTENTS.itemsize
 
 
 @dataclass(frozen=True)
@@ -199,6 +231,11 @@ def _training_shards(text: Artifact) -> list[Path]:
         if "text" not in pq.read_schema(shard).names:
             raise InputError(f"{shard} has no column `text`: a shard must hold one column of that name.")
     return shards
+
+
+def _scores(text: Artifact) -> np.ndarray:
+    """The score of each document in the arm's order; NaN without a rating."""
+    return pq.read_table(text.path / DOCUMENTS, columns=["score"])["score"].to_numpy().astype(float)
 
 
 def _sample(shards: list[Path]) -> list[str]:

@@ -6,7 +6,7 @@ from prefect import task
 from prefect.tasks import exponential_backoff
 
 from tasks import steps as show
-from tasks.spec import Texts
+from tasks.spec import Packing, Texts
 from tasks.store.root import Root
 from tasks.tokens.evaluation import encode_holdout
 from tasks.tokens.outside import encode_outside
@@ -38,10 +38,10 @@ def evaluation(root_url: str, pool_id: str) -> dict[str, Any]:
 
 
 @task(task_run_name="rows of {arm_id}", **RETRIED)
-def pack(root_url: str, arm_id: str, pool_id: str, sequence_length: int = 2_048) -> dict[str, Any]:
+def pack(root_url: str, arm_id: str, pool_id: str, sequence_length: int, packing: Packing) -> dict[str, Any]:
     """Pack an arm's text into rows; returns the artifact's facts."""
     with show.progress("Packed rows") as progress:
-        return dict(pack_arm(Root(root_url), arm_id, pool_id, sequence_length, progress=progress).facts)
+        return dict(pack_arm(Root(root_url), arm_id, pool_id, sequence_length, packing, progress=progress).facts)
 
 
 @task(task_run_name="texts {texts.name} for {pool_id}", **RETRIED)

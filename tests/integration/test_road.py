@@ -156,7 +156,7 @@ def test_artifacts_can_lie_in_a_container(prepared, container, azurite_port, tmp
     monkeypatch.setenv("FABRATING_CACHE", str(tmp_path / "one machine"))
     made = prepare(container, "az://raw/artifacts")
     monkeypatch.setenv("FABRATING_CACHE", str(tmp_path / "another"))
-    packed = Root("az://raw/artifacts").open(f"arms/{made['arm']}/packed/64")
+    packed = Root("az://raw/artifacts").open(f"arms/{made['arm']}/packed/64-split")
     ours = root / "arms" / prepared["arm"] / "packed" / "64" / "rows.bin"
     assert (packed.path / "rows.bin").read_bytes() == ours.read_bytes()
 

@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -35,6 +36,9 @@ def write_text(root: Root, arm: str, shards: list[list[str]], row_group: int = 2
             table = pa.table({"text": pa.array(texts, pa.large_string())})
             pq.write_table(table, work.temporary(name), compression="zstd", row_group_size=row_group)
             work.finish(name, rows=len(texts))
+        count = sum(map(len, shards))
+        pq.write_table(pa.table({"score": np.linspace(4.0, 1.0, count)}), work.temporary("documents.parquet"))
+        work.finish("documents.parquet", rows=count)
 
     root.build(f"arms/{arm}/text", make, spec={"shards": [len(s) for s in shards]})
 

@@ -1,5 +1,6 @@
 """Packing an arm on disk: contents, determinism, resuming, and what is refused."""
 
+import json
 from itertools import chain
 
 import numpy as np
@@ -8,33 +9,36 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.errors import InputError
+from tasks.records.packed import read_contents, read_rows
 from tasks.store.artifact import Work, sha256_file
 from tasks.store.root import Root
 from tasks.tokens import pack as pack_module
 from tasks.tokens.pack import pack_arm
-from tasks.tokens.packer import Packer
 from tests.tokens.conftest import ARM, POOL, make_documents, write_text
 
 SHARDS = [make_documents(900, seed=10), make_documents(700, seed=11), make_documents(450, seed=12)]
 
 
+WAYS = list(pack_module.PACKERS)
+
+
 def rows_of(artifact) -> np.ndarray:
-    width = artifact.facts["sequence_length"] + 1
-    return np.memmap(artifact.path / "rows.bin", "<u2", "r").reshape(-1, width)
+    return read_rows(artifact.path, artifact.facts["sequence_length"])
 
 
-def test_rows_are_the_texts_in_shard_order(root, tokenizer):
+@pytest.mark.parametrize("packing", WAYS)
+def test_rows_are_the_texts_in_shard_order(root, tokenizer, packing):
     write_text(root, ARM, SHARDS)
-    packed = pack_arm(root, ARM, POOL, sequence_length=64)
+    packed = pack_arm(root, ARM, POOL, 64, packing)
 
-    packer = Packer(64, tokenizer.bos)
+    packer = pack_module.PACKERS[packing](64, tokenizer.bos)
     expected = []
     for shard in SHARDS:
         for start in range(0, len(shard), 200):
             ids = [tokenizer.encode(text) for text in shard[start : start + 200]]
             offsets = np.cumsum([0, *map(len, ids)])
-            expected.append(packer.push(np.array(list(chain(*ids)), np.uint16), offsets))
-    expected.append(packer.flush())
+            expected.append(packer.push(np.array(list(chain(*ids)), np.uint16), offsets).rows)
+    expected.append(packer.flush().rows)
     assert np.array_equal(rows_of(packed), np.concatenate(expected))
 
     facts = packed.facts
@@ -42,12 +46,52 @@ def test_rows_are_the_texts_in_shard_order(root, tokenizer):
     assert facts["bytes"] == sum(len(text.encode()) for shard in SHARDS for text in shard)
     assert facts["tokens"] == sum(len(tokenizer.encode(text)) + 1 for shard in SHARDS for text in shard)
     assert facts["rows"] == len(rows_of(packed))
-    assert facts["tokens"] == facts["packed_tokens"] + facts["cropped_tokens"] + facts["dropped_tokens"]
+    lost = facts["cropped_tokens"] + facts["dropped_tokens"]
+    assert facts["tokens"] - lost == (facts["rows"] * 64 + 1 if packing == "split" else facts["rows"] * 65)
     assert facts["tokens_per_epoch"] == facts["rows"] * 64
     assert facts["bos"] == tokenizer.bos
     assert facts["tokenizer"] == root.open(f"pools/{POOL}/tokenizer").fingerprint
-    assert packed.manifest.files[0].path == "rows.bin"
-    assert packed.manifest.files[0].rows == facts["rows"]
+    assert {record.path: record.rows for record in packed.manifest.files} == {
+        "contents.bin": facts["rows"],
+        "rows.bin": facts["rows"],
+    }
+
+
+@pytest.mark.parametrize("packing", WAYS)
+def test_contents_say_what_each_row_trains_on(root, tokenizer, packing):
+    write_text(root, ARM, SHARDS)
+    packed = pack_arm(root, ARM, POOL, 64, packing)
+    rows, contents, facts = rows_of(packed), read_contents(packed.path), packed.facts
+    token_bytes = np.load(root.path(f"pools/{POOL}/tokenizer") / "token_bytes.npy")
+    assert contents["bytes"].tolist() == token_bytes[rows[:, 1:]].sum(1).tolist()
+    assert facts["trained_bytes"] == contents["bytes"].sum()
+    begun = (
+        (rows == tokenizer.bos).sum(1)
+        if packing == "crop"
+        else (rows[:, 1:] == tokenizer.bos).sum(1) + ([1] + [0] * (len(rows) - 1))
+    )
+    assert contents["documents"].tolist() == begun.tolist()
+    assert contents["score"].min() >= 1.0 and contents["score"].max() <= 4.0
+    if packing == "split":
+        assert facts["trained_bytes"] >= facts["bytes"] - 64 * token_bytes.max()
+        assert (np.diff(contents["score"]) <= 1e-6).all()  # the arm's order, best first
+    else:
+        assert facts["trained_bytes"] < facts["bytes"]
+
+
+def test_a_document_without_a_rating_has_no_part_in_a_score(root):
+    write_text(root, ARM, SHARDS)
+    folder = root.path(f"arms/{ARM}/text")
+    scores = np.full(sum(map(len, SHARDS)), np.nan)
+    pq.write_table(pa.table({"score": scores}), folder / "documents.parquet")
+    manifest = (folder / "manifest.json").read_text()
+    size = (folder / "documents.parquet").stat().st_size
+    content = json.loads(manifest)
+    for record in content["files"]:
+        if record["path"] == "documents.parquet":
+            record["bytes"] = size
+    (folder / "manifest.json").write_text(json.dumps(content))
+    assert np.isnan(read_contents(pack_arm(root, ARM, POOL, 64).path)["score"]).all()
 
 
 def test_the_number_of_workers_changes_nothing(root, pool_folder, tmp_path):
@@ -72,14 +116,24 @@ def packed_at_once(tmp_path, pool_folder):
     straight.path("pools").mkdir()
     straight.path(f"pools/{POOL}").symlink_to(pool_folder / "pools" / POOL)
     write_text(straight, ARM, SHARDS)
-    return pack_arm(straight, ARM, POOL, 64)
+    return {packing: pack_arm(straight, ARM, POOL, 64, packing) for packing in WAYS}
 
 
+def assert_equal(packed, expected):
+    for name in ("rows.bin", "contents.bin"):
+        assert sha256_file(packed.path / name) == sha256_file(expected.path / name)
+    assert packed.facts == expected.facts
+
+
+@pytest.mark.parametrize("packing", WAYS)
 @pytest.mark.parametrize("groups_before_the_kill", [1, 4, 7, 9])
-def test_a_killed_run_goes_on_at_the_shard_it_was_in(root, packed_at_once, monkeypatch, groups_before_the_kill):
+def test_a_killed_run_goes_on_at_the_shard_it_was_in(
+    root, packed_at_once, monkeypatch, groups_before_the_kill, packing
+):
     write_text(root, ARM, SHARDS)
     pushed = 0
-    real_push = Packer.push
+    packer = pack_module.PACKERS[packing]
+    real_push = packer.push
 
     def push(self, ids, offsets):
         nonlocal pushed
@@ -89,16 +143,14 @@ def test_a_killed_run_goes_on_at_the_shard_it_was_in(root, packed_at_once, monke
         return real_push(self, ids, offsets)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Packer, "push", push)
+        patch.setattr(packer, "push", push)
         with pytest.raises(KilledError):
-            pack_arm(root, ARM, POOL, 64)
+            pack_arm(root, ARM, POOL, 64, packing)
 
     starts = []
     real_groups = pack_module._row_groups
     monkeypatch.setattr(pack_module, "_row_groups", lambda s, start: starts.append(start) or real_groups(s, start))
-    packed = pack_arm(root, ARM, POOL, 64)
-    assert sha256_file(packed.path / "rows.bin") == sha256_file(packed_at_once.path / "rows.bin")
-    assert packed.facts == packed_at_once.facts
+    assert_equal(pack_arm(root, ARM, POOL, 64, packing), packed_at_once[packing])
     assert starts == [sum(groups_before_the_kill >= groups for groups in (5, 9, 12))]
 
 
@@ -112,12 +164,10 @@ def test_a_run_killed_before_its_manifest_ends_the_same(root, packed_at_once, mo
         patch.setattr(Work, "publish", publish)
         with pytest.raises(KilledError):
             pack_arm(root, ARM, POOL, 64)
-    packed = pack_arm(root, ARM, POOL, 64)
-    assert sha256_file(packed.path / "rows.bin") == sha256_file(packed_at_once.path / "rows.bin")
-    assert packed.facts == packed_at_once.facts
+    assert_equal(pack_arm(root, ARM, POOL, 64), packed_at_once["split"])
 
 
-@pytest.mark.parametrize("damage", ["state", "rows"])
+@pytest.mark.parametrize("damage", ["state", "rows", "contents"])
 def test_damaged_leftovers_are_packed_anew(root, packed_at_once, monkeypatch, damage):
     write_text(root, ARM, SHARDS)
 
@@ -125,15 +175,15 @@ def test_damaged_leftovers_are_packed_anew(root, packed_at_once, monkeypatch, da
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Packer, "flush", flush)
+        patch.setattr(pack_module.PACKERS["split"], "flush", flush)
         with pytest.raises(KilledError):
             pack_arm(root, ARM, POOL, 64)
-    (partial,) = root.path(f"arms/{ARM}/packed").glob(".64.*.partial")
-    leftover = partial / {"state": ".state.npz", "rows": ".rows.bin.writing"}[damage]
-    leftover.write_bytes(leftover.read_bytes()[:1_000])
-    packed = pack_arm(root, ARM, POOL, 64)
-    assert sha256_file(packed.path / "rows.bin") == sha256_file(packed_at_once.path / "rows.bin")
-    assert packed.facts == packed_at_once.facts
+    (partial,) = root.path(f"arms/{ARM}/packed").glob(".64-split.*.partial")
+    leftover = (
+        partial / {"state": ".state.npz", "rows": ".rows.bin.writing", "contents": ".contents.bin.writing"}[damage]
+    )
+    leftover.write_bytes(leftover.read_bytes()[:100])
+    assert_equal(pack_arm(root, ARM, POOL, 64), packed_at_once["split"])
 
 
 def test_an_empty_shard_is_gone_over(root):
@@ -149,7 +199,7 @@ def test_a_complete_artifact_is_reused(root):
 
 def test_sequence_lengths_lie_side_by_side(root):
     write_text(root, ARM, SHARDS)
-    assert pack_arm(root, ARM, POOL, 64).path.name == "64"
+    assert pack_arm(root, ARM, POOL, 64).path.name == "64-split"
     assert rows_of(pack_arm(root, ARM, POOL, 128)).shape[1] == 129
 
 
@@ -186,6 +236,8 @@ def test_a_shard_that_is_none_is_refused(root, table, message):
             name = f"shard_{number:05d}.parquet"
             pq.write_table(table, work.temporary(name))
             work.finish(name)
+        pq.write_table(pa.table({"score": [1.0, 2.0]}), work.temporary("documents.parquet"))
+        work.finish("documents.parquet")
 
     root.build(f"arms/{ARM}/text", make, spec={})
     with pytest.raises(InputError, match=message):

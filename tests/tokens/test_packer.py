@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.tokens.packer import Packer
+from tasks.tokens.packer import CropPacker, SplitPacker
 
 BOS = 9_999
 
@@ -41,6 +41,11 @@ def numbered(lengths: list[int]) -> list[list[int]]:
     return [[number % 9_000] * length for number, length in enumerate(lengths)]
 
 
+def whole(packer, documents: list[list[int]]) -> np.ndarray:
+    """All rows of the documents."""
+    return np.concatenate([packer.push(*flat(documents)).rows, packer.flush().rows])
+
+
 lengths_of_documents = st.lists(st.one_of(st.integers(0, 12), st.integers(0, 90)), max_size=600)
 
 
@@ -48,8 +53,8 @@ lengths_of_documents = st.lists(st.one_of(st.integers(0, 12), st.integers(0, 90)
 @given(lengths_of_documents, st.integers(1, 40), st.integers(1, 60))
 def test_equals_the_plain_packing(lengths, sequence_length, buffer):
     documents = numbered(lengths)
-    packer = Packer(sequence_length, BOS, buffer)
-    rows = np.concatenate([packer.push(*flat(documents)), packer.flush()])
+    packer = CropPacker(sequence_length, BOS, buffer)
+    rows = whole(packer, documents)
     expected, cropped, dropped = plain_packing(documents, sequence_length + 1, 128, buffer)
     assert rows.tolist() == expected
     assert (packer.cropped_tokens, packer.dropped_tokens, packer.rows) == (cropped, dropped, len(expected))
@@ -57,8 +62,8 @@ def test_equals_the_plain_packing(lengths, sequence_length, buffer):
 
 def test_a_full_size_buffer_equals_the_plain_packing():
     documents = numbered((np.random.default_rng(5).pareto(1.2, 3_000) * 60).astype(int).clip(0, 5_000).tolist())
-    packer = Packer(256, BOS)
-    rows = np.concatenate([packer.push(*flat(documents)), packer.flush()])
+    packer = CropPacker(256, BOS)
+    rows = whole(packer, documents)
     expected, cropped, _ = plain_packing(documents, 257, 128, 1_000)
     assert rows.tolist() == expected
     assert packer.cropped_tokens == cropped > 0
@@ -67,8 +72,8 @@ def test_a_full_size_buffer_equals_the_plain_packing():
 @settings(max_examples=60, deadline=None)
 @given(lengths_of_documents, st.integers(1, 40), st.integers(1, 60))
 def test_rows_begin_with_bos_and_tokens_add_up(lengths, sequence_length, buffer):
-    packer = Packer(sequence_length, BOS, buffer)
-    rows = np.concatenate([packer.push(*flat(numbered(lengths))), packer.flush()])
+    packer = CropPacker(sequence_length, BOS, buffer)
+    rows = whole(packer, numbered(lengths))
     assert rows.shape == (packer.rows, sequence_length + 1)
     assert rows.dtype == np.uint16
     assert (rows[:, 0] == BOS).all()
@@ -82,8 +87,8 @@ def test_rows_begin_with_bos_and_tokens_add_up(lengths, sequence_length, buffer)
 @given(lengths_of_documents, st.integers(1, 40), st.integers(1, 60))
 def test_every_piece_is_the_beginning_of_one_document(lengths, sequence_length, buffer):
     documents = [[number % 9_000, *range(length - 1)] for number, length in enumerate(lengths) if length]
-    packer = Packer(sequence_length, BOS, buffer)
-    rows = np.concatenate([packer.push(*flat(documents)), packer.flush()]).tolist()
+    packer = CropPacker(sequence_length, BOS, buffer)
+    rows = whole(packer, documents).tolist()
     pieces = [piece.split(f" {BOS} ") for piece in (" " + " ".join(map(str, row)) + " " for row in rows)]
     unused = {f"{document[0]}": " ".join(map(str, document)) for document in documents}
     for piece in (piece.strip() for row in pieces for piece in row if piece.strip() not in ("", str(BOS))):
@@ -91,25 +96,74 @@ def test_every_piece_is_the_beginning_of_one_document(lengths, sequence_length, 
         assert f"{document} ".startswith(f"{piece} ")
 
 
+def plain_splitting(documents: list[list[int]], length: int) -> list[list[int]]:
+    stream = [token for document in documents for token in [BOS, *document]]
+    return [stream[start : start + length + 1] for start in range(0, len(stream) - length, length)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths_of_documents, st.integers(1, 40), st.integers(1, 200))
+def test_splitting_loses_nothing_and_predicts_each_token_once(lengths, sequence_length, batch):
+    documents = numbered(lengths)
+    packer = SplitPacker(sequence_length, BOS)
+    parts = [packer.push(*flat(documents[i : i + batch])) for i in range(0, len(documents), batch)] + [packer.flush()]
+    rows = np.concatenate([part.rows for part in parts])
+    assert rows.dtype == np.uint16
+    assert rows.tolist() == plain_splitting(documents, sequence_length)
+    assert (packer.documents, packer.rows, packer.cropped_tokens) == (len(documents), len(rows), 0)
+    assert packer.tokens == sum(lengths) + len(lengths)
+    assert 0 <= packer.dropped_tokens <= sequence_length
+    assert packer.tokens - packer.dropped_tokens == (len(rows) * sequence_length + 1 if len(rows) else 0)
+
+
+PACKERS = [lambda length: CropPacker(length, BOS, 7), lambda length: SplitPacker(length, BOS)]
+
+
 @settings(max_examples=40, deadline=None)
-@given(lengths_of_documents, st.integers(1, 40), st.integers(1, 60), st.integers(0, 4))
-def test_a_restored_packer_goes_on_as_if_nothing_had_happened(lengths, sequence_length, buffer, cut):
+@given(lengths_of_documents, st.integers(1, 40), st.sampled_from(PACKERS), st.integers(1, 200))
+def test_pieces_say_whose_tokens_a_row_holds(lengths, sequence_length, make, batch):
+    documents = numbered(lengths)
+    packer = make(sequence_length)
+    parts = [packer.push(*flat(documents[i : i + batch])) for i in range(0, len(documents), batch)] + [packer.flush()]
+    begun: list[int] = []
+    for part in parts:
+        assert (part.pieces[:, 0] < len(part.rows)).all()
+        held = np.bincount(part.pieces[:, 0], part.pieces[:, 2], len(part.rows))
+        assert set(held.tolist()) <= {sequence_length, sequence_length + 1}
+        for number, row in enumerate(part.rows):
+            tokens = row[-int(held[number]) :].tolist()
+            for _, document, count, begins in part.pieces[part.pieces[:, 0] == number].tolist():
+                piece, tokens = tokens[:count], tokens[count:]
+                assert set(piece) <= {document % 9_000, BOS}
+                if begins:
+                    begun.append(document)
+            assert tokens == []
+    assert len(set(begun)) == len(begun) <= packer.documents
+
+
+@settings(max_examples=40, deadline=None)
+@given(lengths_of_documents, st.integers(1, 40), st.sampled_from(PACKERS), st.integers(0, 4))
+def test_a_restored_packer_goes_on_as_if_nothing_had_happened(lengths, sequence_length, make, cut):
     documents = numbered(lengths)
     batches = [documents[start : start + 128] for start in range(0, len(documents), 128)]
-    straight = Packer(sequence_length, BOS, buffer)
+    straight = make(sequence_length)
     expected = [straight.push(*flat(batch)) for batch in batches] + [straight.flush()]
 
-    first, second = Packer(sequence_length, BOS, buffer), Packer(sequence_length, BOS, buffer)
-    rows = [first.push(*flat(batch)) for batch in batches[:cut]]
+    first, second = make(sequence_length), make(sequence_length)
+    found = [first.push(*flat(batch)) for batch in batches[:cut]]
     second.restore(first.state())
-    rows += [second.push(*flat(batch)) for batch in batches[cut:]] + [second.flush()]
-    assert np.concatenate(rows).tolist() == np.concatenate(expected).tolist()
-    assert second.tokens == straight.tokens
-    assert second.cropped_tokens == straight.cropped_tokens
+    found += [second.push(*flat(batch)) for batch in batches[cut:]] + [second.flush()]
+    for one, other in zip(found, expected, strict=True):
+        assert one.rows.tolist() == other.rows.tolist() and one.pieces.tolist() == other.pieces.tolist()
+    counters = ("documents", "tokens", "rows", "cropped_tokens", "dropped_tokens", "dropped_documents")
+    assert [getattr(second, name) for name in counters] == [getattr(straight, name) for name in counters]
 
 
-def test_a_document_longer_than_a_row_loses_its_rest():
-    packer = Packer(3, BOS, buffer=1)
-    rows = packer.push(*flat([[1, 2, 3, 4, 5, 6]]))
-    assert rows.tolist() == [[BOS, 1, 2, 3]]
+def test_a_document_longer_than_a_row_loses_its_rest_or_goes_on():
+    document = [[1, 2, 3, 4, 5, 6]]
+    packer = CropPacker(3, BOS, buffer=1)
+    assert packer.push(*flat(document)).rows.tolist() == [[BOS, 1, 2, 3]]
     assert packer.cropped_tokens == 3
+    packed = SplitPacker(3, BOS).push(*flat(document))
+    assert packed.rows.tolist() == [[BOS, 1, 2, 3], [3, 4, 5, 6]]
+    assert packed.pieces.tolist() == [[0, 0, 3, 1], [1, 0, 3, 0]]

@@ -31,7 +31,7 @@ def open_inputs(root: Root, pool_id: str, arm_id: str, sequence_length: int) -> 
     """
     inputs = Inputs(
         root.open(ArmFolder(arm_id).text),
-        root.open(ArmFolder(arm_id).packed(sequence_length)),
+        root.open(ArmFolder(arm_id).packed(sequence_length, "crop")),
         root.open(PoolFolder(pool_id).tokenizer),
         root.open(PoolFolder(pool_id).evaluation),
     )

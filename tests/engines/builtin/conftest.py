@@ -92,7 +92,7 @@ def write_artifacts(root, rows=ROWS, length=LENGTH, documents=24):
         work.facts.update(rows=rows, sequence_length=length, vocab_size=vocab, bos=bos)
 
     inputs = {"tokenizer": trained.fingerprint, "text": text.fingerprint}
-    root.build(f"arms/{ARM}/packed/{length}", make_packed, spec={}, inputs=inputs)
+    root.build(f"arms/{ARM}/packed/{length}-split", make_packed, spec={}, inputs=inputs)
 
 
 def make_experiment(seed=1, **training):

@@ -111,7 +111,7 @@ def test_a_loss_that_is_no_number_names_step_rows_and_checkpoint(root):
         ({"micro_batch": 3}, "micro_batch is 3, which does not divide the 4 rows"),
         ({"engine": "nanochat"}, "engine is nanochat"),
         ({"device": "cuda"}, "device is cuda, but PyTorch finds no GPU"),
-        ({"sequence_length": 64}, "no complete artifact arms/arm-0123456789/packed/64"),
+        ({"sequence_length": 64}, "no complete artifact arms/arm-0123456789/packed/64-split"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_sentence(root, training, sentence):

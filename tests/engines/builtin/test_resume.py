@@ -64,7 +64,7 @@ def rows_seen(folder):
 
 
 def all_rows(root):
-    packed = root.open(f"arms/{ARM}/packed/{LENGTH}")
+    packed = root.open(f"arms/{ARM}/packed/{LENGTH}-split")
     table = np.fromfile(packed.path / "rows.bin", dtype="<u2").reshape(ROWS, LENGTH + 1)
     return [" ".join(map(str, row[:-1])) for row in table.tolist()]
 

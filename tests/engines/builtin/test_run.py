@@ -72,14 +72,14 @@ def test_a_stopped_and_a_killed_trainer_are_told_apart(root, number, error):
 def test_a_refusal_comes_through_as_one_sentence(root):
     with pytest.raises(InputError, match=r"^precision=bf16 needs a GPU"):
         train(root, make_experiment(precision="bf16"), POOL, ARM)
-    with pytest.raises(InputError, match="no complete artifact arms/none/packed/32"):
+    with pytest.raises(InputError, match="no complete artifact arms/none/packed/32-split"):
         train(root, make_experiment(), POOL, "none")
 
 
 def test_a_flipped_byte_of_the_packed_rows_is_refused_by_name(root, prepared):
     (root.folder / "arms").unlink()
     shutil.copytree(prepared / "arms", root.folder / "arms")
-    rows = root.path(f"arms/{ARM}/packed/{LENGTH}") / "rows.bin"
+    rows = root.path(f"arms/{ARM}/packed/{LENGTH}-split") / "rows.bin"
     content = bytearray(rows.read_bytes())
     content[len(content) // 2] ^= 1
     rows.write_bytes(content)

@@ -99,7 +99,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Path
     train_tokenizer(root, POOL, VOCAB)
     encode_holdout(root, POOL)
     write_text(root, f"arms/{ARM}/text", texts, files=4, row_group=10_000)
-    pack_arm(root, ARM, POOL, 64, workers=1)
+    pack_arm(root, ARM, POOL, 64, "crop", workers=1)
     return folder
 
 

@@ -17,7 +17,7 @@ from tasks.store.root import Root
 def test_what_belongs_together_opens(root: Root, pool_id: str, arm_id: str) -> None:
     inputs = open_inputs(root, pool_id, arm_id, 64)
     fingerprints = inputs.fingerprints(pool_id, arm_id)
-    assert fingerprints["packed"] == root.open(f"arms/{arm_id}/packed/64").fingerprint
+    assert fingerprints["packed"] == root.open(f"arms/{arm_id}/packed/64-crop").fingerprint
     assert (fingerprints["arm"], fingerprints["pool"]) == (arm_id, pool_id)
 
 
@@ -29,7 +29,7 @@ def test_what_was_made_from_something_else_is_named(
     root: Root, pool_id: str, arm_id: str, tmp_path: Path, artifact: str, name: str
 ) -> None:
     copies = Root(shutil.copytree(root.folder, tmp_path / "copy"))
-    place = f"arms/{arm_id}/packed/64" if artifact == "packed" else f"pools/{pool_id}/evaluation"
+    place = f"arms/{arm_id}/packed/64-crop" if artifact == "packed" else f"pools/{pool_id}/evaluation"
     manifest = read_manifest(copies.path(place))
     changed = dataclasses.replace(manifest, inputs={**manifest.inputs, name: "0123456789"})
     (copies.path(place) / MANIFEST).write_text(changed.to_json())
@@ -38,7 +38,7 @@ def test_what_was_made_from_something_else_is_named(
 
 
 def test_a_length_that_was_not_packed_is_named(root: Root, pool_id: str, arm_id: str) -> None:
-    with pytest.raises(InputError, match="packed/2048"):
+    with pytest.raises(InputError, match="packed/2048-crop"):
         open_inputs(root, pool_id, arm_id, 2048)
 
 

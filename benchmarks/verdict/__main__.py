@@ -1,5 +1,7 @@
 """Does the verdict find what was planted, and nothing where nothing is? `python -m benchmarks.verdict FOLDER`
 
+`python -m benchmarks.verdict noise ...` is another benchmark: how much replicates differ (noise.py).
+
 A pool of real documentation text in which a third of the documents are junk: their words shuffled, their ratings low. An
 arm of the best-rated documents is compared with one taken at random, on the same budget, with several seeds each, all of it by
 the real road: index, holdout, selection, tokenizer, packing, training, scoring, verdict. Then the same texts with the same
@@ -14,6 +16,7 @@ both halves, all deciles and those documents are printed with their intervals fo
 import json
 import random
 import re
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
+from benchmarks.verdict import noise
 from infra.cli import road
 from infra.local.sample_data import build_sample
 from tasks.engines.builtin.score import score_outside
@@ -151,4 +155,7 @@ def main(folder: Annotated[Path, typer.Argument(help="Where to work.")], seeds: 
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    if sys.argv[1:2] == ["noise"]:
+        noise.main(sys.argv[2:])
+    else:
+        typer.run(main)

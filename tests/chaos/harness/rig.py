@@ -23,9 +23,9 @@ from infra.local.deploy import PROJECT
 from infra.local.sample_data import build_sample
 from infra.local.stack import SAMPLE_CONTAINER, SAMPLE_NAME, START_SECONDS, Stack
 from tasks.errors import InputError
-from tests.chaos.harness.postgres import Postgres
 from tests.chaos.harness.proxy import Proxy
 from tests.chaos.harness.server import Server
+from tests.postgres import Postgres
 
 REAPER = "maintenance/reaper"
 RESTART_SECONDS = 3.0

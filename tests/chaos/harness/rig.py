@@ -1,4 +1,4 @@
-"""The parts that faults are done to: PostgreSQL, a Prefect server on it, Azurite behind the proxy, a worker for each pool.
+"""The parts that faults are injected into: PostgreSQL, a Prefect server on it, Azurite behind the proxy, a worker for each pool.
 
 Started as the product starts them, with its deployments and automations, and started again when they were killed, as a
 service manager would.

@@ -50,7 +50,7 @@ def test_a_cancelled_experiment_ends_although_its_worker_was_killed(stack, clien
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="Two hosts, strangers at the door: a training that a person cancelled is set going again with its experiment",
+    reason="Two hosts on one root, strangers at the door: a training that a person cancelled is set going again with its experiment",
 )
 def test_a_cancelled_training_is_not_set_going_again(stack, client, parameters, tmp_path):
     deployment = client.read_deployment_by_name("experiment/top16")

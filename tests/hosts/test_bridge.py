@@ -35,7 +35,7 @@ def test_a_key_is_admitted_and_forgotten(keys: Path) -> None:
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="Two hosts, strangers at the door: on a full disk the end of a transfer empties authorized_keys",
+    reason="Two hosts on one root, strangers at the door: on a full disk the end of a transfer empties authorized_keys",
 )
 def test_a_full_disk_costs_no_key(keys: Path) -> None:
     Local().run(ADMIT, "ssh-ed25519 AAAAKEY fabrating-transfer")
@@ -47,7 +47,7 @@ def test_a_full_disk_costs_no_key(keys: Path) -> None:
 @pytest.mark.xfail(
     strict=True,
     raises=(AssertionError, CommandError),
-    reason="Two hosts, strangers at the door: transfers that end together lose the owner's key or leave their own",
+    reason="Two hosts on one root, strangers at the door: transfers that end together lose the owner's key or leave their own",
 )
 def test_transfers_that_end_together_leave_what_was_there(
     keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

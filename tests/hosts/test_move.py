@@ -31,7 +31,7 @@ def found(folder: Path, files: dict[str, str]) -> dict[str, str]:
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="Two hosts on one root: a folder that is fetched replaces the one that is there",
+    reason="Two hosts on one root, strangers at the door: a folder that is fetched replaces the one that is there",
 )
 @pytest.mark.parametrize("name", ["runs/top", "runs"])
 def test_nothing_that_is_only_at_the_target_is_lost(name: str, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_run_is_given_up_after_its_attempts(stack, client, ended):
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="Two hosts, strangers at the door: a run whose process never starts is set going again without end",
+    reason="Two hosts on one root, strangers at the door: a run whose process never starts is set going again without end",
 )
 def test_a_run_whose_process_never_starts_is_given_up_too(stack, client, ended):
     gone = Crashed(message="Flow run could not be started: no such interpreter")

@@ -23,7 +23,7 @@ def make(work) -> None:
 @pytest.mark.xfail(
     strict=True,
     raises=DamagedError,
-    reason="Two hosts on one root: an artifact that is damaged in the store is never made anew",
+    reason="Two hosts on one root, strangers at the door: an artifact that is damaged in the store is never made anew",
 )
 def test_damage_in_the_store_is_mended_by_the_next_that_builds(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
@@ -45,7 +45,7 @@ def test_damage_in_the_store_is_mended_by_the_next_that_builds(tmp_path: Path) -
 @pytest.mark.xfail(
     strict=True,
     raises=OSError,
-    reason="Two hosts on one root: a folder without a manifest stands in the way of the artifact",
+    reason="Two hosts on one root, strangers at the door: a folder without a manifest stands in the way of the artifact",
 )
 @pytest.mark.parametrize("how", ["the manifest was deleted", "the removal was cut off"])
 def test_a_folder_without_a_manifest_is_no_obstacle(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ PROGRAM = textwrap.dedent("""
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="Two hosts on one root: an end while the manifest is written loses all finished files",
+    reason="Two hosts on one root, strangers at the door: an end while the manifest is written loses all finished files",
 )
 @pytest.mark.parametrize("end", ["killed", "disk full"])
 def test_an_end_while_the_manifest_is_written_costs_no_finished_file(end: str, tmp_path: Path) -> None:

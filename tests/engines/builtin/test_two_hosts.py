@@ -34,7 +34,7 @@ def attempt(store: Path, host: Path, steps: list[int]) -> tuple[int, list[int]]:
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="Two hosts on one root: back on a host, a run keeps its old metrics there and loses what another measured",
+    reason="Two hosts on one root, strangers at the door: back on a host, a run keeps its old metrics there and loses what another measured",
 )
 def test_a_run_that_comes_back_to_a_host_has_every_evaluation(tmp_path: Path) -> None:
     store, here, there = (tmp_path / name for name in ("store", "here", "there"))

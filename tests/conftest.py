@@ -1,14 +1,17 @@
-"""What all tests share: how they are spread over processes, a small sample of real rated documents, and an Azurite."""
+"""Fixtures of all rooms: a sample of real rated documents, planted runs, an Azurite; and how tests spread over processes."""
 
 import os
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from azure.storage.blob import BlobServiceClient
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from infra.local import azurite, ports, processes, sample_data
+from tests.planted import Bench
 
 DOCUMENTS = 1_000
 STACKS = ("tests/stack/", "tests/compare/", "tests/chaos/")
@@ -54,3 +57,27 @@ def azurite_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield port
     finally:
         processes.stop(mark)
+
+
+@pytest.fixture
+def azure(azurite_port: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of an empty container, with credentials in the environment."""
+    connection = azurite.connection_string(azurite_port)
+    for name in ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection)
+    container = f"c{uuid.uuid4().hex}"
+    BlobServiceClient.from_connection_string(connection).create_container(container)
+    return container
+
+
+@pytest.fixture
+def make_bench(tmp_path: Path) -> Callable[..., Bench]:
+    """Makes a root for runs with planted losses."""
+    return lambda **options: Bench(tmp_path / "root", **options)
+
+
+@pytest.fixture
+def bench(make_bench: Callable[..., Bench]) -> Bench:
+    """A root for runs with planted losses."""
+    return make_bench()

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.tokens.runs import ARM, POOL, Run, run_ours, run_usual
-from infra.local.sample_data import choose
+from infra.local.sample_data import PACKAGES, choose
 from tasks.errors import InputError
 from tasks.records.layout import ArmFolder, PoolFolder
 from tasks.store.root import Root
@@ -107,7 +107,7 @@ def report(runs: dict[str, list[Run]], cores: int) -> None:
 
 def documentation() -> list[str]:
     """Docstrings and help texts of what is installed here."""
-    return [text for _, text in choose(10**6)]
+    return [text for _, text in choose(10**6, PACKAGES)]
 
 
 def write_arm(root: Root, texts: list[str], megabytes: int) -> tuple[float, float]:

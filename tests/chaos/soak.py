@@ -1,9 +1,9 @@
-"""`python -m tests.chaos.soak`: many small runs through the whole stack, counted afterwards: none lost, none run twice.
+"""`python -m tests.chaos.soak`: many small runs through the whole stack, then a count: none lost, none run twice.
 
 The parts are those of `tests.chaos.harness`: a Prefect server on PostgreSQL, a worker for each pool, the product's deployments and
-its reaper. One arm is prepared and trained; then runs of `experiment/top16` (cpu pool) and `train/train` (gpu pool, one at a
-time) on the same parameters follow: each starts a process of its own, finds everything complete and ends. Every such training
-leaves one attempt in the run ledger, so that a run which ran twice shows there. Exit status 1 when the count is not right.
+its reaper. One arm is prepared and trained. Runs of `experiment/top16` (cpu pool) and `train/train` (gpu pool, one at a time)
+with the same parameters follow: each starts its own process, finds everything complete and ends. Each such training leaves one
+attempt in the run ledger, which shows a run that ran twice. Exit status 1 if the count is wrong.
 """
 
 import argparse
@@ -28,17 +28,21 @@ RUN_SECONDS = 300.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do the runs and print what was counted, as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run them and print the counts as JSON."""
+    parser = argparse.ArgumentParser(
+        "python -m tests.chaos.soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=200)
-    parser.add_argument("--at-once", type=int, default=3, help="runs that are asked for and have not ended")
-    parser.add_argument("--home", type=Path, help="folder for everything (default: a temporary one); it is emptied")
+    parser.add_argument("--at-once", type=int, default=3, help="how many runs to have under way at a time")
+    parser.add_argument(
+        "--home", type=Path, help="folder for everything (default: a temporary one); its content is deleted"
+    )
     given = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the parts are ended on the way out
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the parts are stopped on the way out
     with contextlib.ExitStack() as stack:
         folder = given.home or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
         folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o755)  # PostgreSQL's account must get through
+        folder.chmod(0o755)  # PostgreSQL's account must reach it
         parts = stack.enter_context(rig(folder / "rig", say, quick=False))
         counted = soak(parts, given.runs, given.at_once)
     print(json.dumps(counted, indent=1), flush=True)

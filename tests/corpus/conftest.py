@@ -1,4 +1,4 @@
-"""A small corpus, an Azurite and a range server of one's own."""
+"""A small corpus and a range server."""
 
 import subprocess
 import sys
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from azure.storage.blob import BlobServiceClient
 
 from infra.local import azurite
 from tests.corpus.corpora import write_corpus
@@ -17,17 +16,6 @@ def corpus(tmp_path: Path) -> Path:
     """A folder with three files of 120 documents."""
     write_corpus(tmp_path / "raw")
     return tmp_path / "raw"
-
-
-@pytest.fixture
-def azure(azurite_port: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """The name of an empty container, with credentials in the environment."""
-    for name in ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string(azurite_port))
-    container = f"c{abs(hash(request.node.nodeid)):x}"
-    BlobServiceClient.from_connection_string(azurite.connection_string(azurite_port)).create_container(container)
-    return container
 
 
 @pytest.fixture

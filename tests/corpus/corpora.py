@@ -1,5 +1,6 @@
 """Small corpora in any shape."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.spec import ENGAGEMENT, FACTUAL, PEDAGOGICAL
+from tasks.corpus.prepare import build_arms
+from tasks.spec import ENGAGEMENT, FACTUAL, PEDAGOGICAL, Arm, Pool
+from tasks.store.root import Root
 
 SCORES = (PEDAGOGICAL, FACTUAL, ENGAGEMENT)
 
@@ -42,6 +45,23 @@ def write_corpus(folder: Path, files: int = 3, rows: int = 120, row_group: int =
         pq.write_table(table, folder / f"part_{number:03d}.parquet", row_group_size=row_group)
         tables.append(table)
     return tables
+
+
+def rated_texts(count: int, tag: str = "document", score: float | None = None) -> pa.Table:
+    """So many documents whose texts begin with the tag, all of one score or rated 0 to 4 in turn."""
+    rng = np.random.default_rng(0)
+    texts = [f"{tag} {row} " + " ".join(map(str, rng.integers(0, 999, 40))) for row in range(count)]
+    return rated_table(texts, [[float(row % 5) if score is None else score] * 3 for row in range(count)])
+
+
+def arm_and_holdout(folder: Path, source: str, **changes: object) -> tuple[list[str], list[str]]:
+    """Texts of a new arm of everything, in order, and of the holdout; the root is made in the folder."""
+    pool = Pool(**{"source": source, "holdout_documents": 20, "holdout_fraction": 0.2, **changes})
+    arm = Arm(name="all", select="all", documents_per_shard=64)
+    with tempfile.TemporaryDirectory(dir=folder) as root:
+        (made,) = build_arms(Root(root), pool, [arm], workers=1)
+        *shards, holdout = shard_texts(made.path)
+    return [text for shard in shards for text in shard], holdout
 
 
 def shard_texts(folder: Path) -> list[list[str]]:

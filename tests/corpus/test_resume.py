@@ -24,13 +24,6 @@ ARMS = [
     Arm(name="unlike", select="all", deduplicate=True, order="shuffled", documents_per_shard=150),
 ]
 PROGRAM = """
-import sys
-from tasks.corpus.prepare import build_arms, build_sample
-from tasks.store.root import Root
-from tests_resume_arms import ARMS, pool
-build_arms(Root(sys.argv[1]), pool(), ARMS, workers=2)
-"""
-WITH_WORKERS = """
 import json, sys
 from tasks.corpus.prepare import build_arms
 from tasks.spec import Arm, Pool
@@ -38,12 +31,12 @@ from tasks.store.root import Root
 pool, *arms = json.loads(sys.argv[3])
 build_arms(Root(sys.argv[1]), Pool(**pool), [Arm(**arm) for arm in arms], workers=int(sys.argv[2]))
 """
-SHARED = """
-from tasks.spec import Arm, Pool
-ARMS = {arms!r}
-ARMS = [Arm(**arm) for arm in ARMS]
-def pool(): return Pool(source="az://raw", holdout_documents=40)
-"""
+
+
+def program(root: Path, pool: Pool, workers: int) -> list[str]:
+    """The command that builds ARMS in a process of its own."""
+    given = json.dumps([spec.model_dump(mode="json") for spec in (pool, *ARMS)])
+    return [sys.executable, "-c", PROGRAM, str(root), str(workers), given]
 
 
 def hashes(root: Path) -> dict[str, str]:
@@ -80,21 +73,18 @@ def test_killed_ten_times_it_reads_no_finished_file_again(tmp_path: Path, range_
     build_arms(undisturbed, open_pool(undisturbed, pool), ARMS, workers=2)
     seconds = time.monotonic() - began
 
-    (tmp_path / "tests_resume_arms.py").write_text(SHARED.format(arms=[arm.model_dump() for arm in ARMS]))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     root, kills, rng = tmp_path / "root", 0, random.Random(5)
     done: dict[str, tuple[int, int]] = {}
     for attempt in range(40):
         indexed = {path.stem for path in root.glob("pools/*/.index/*.entry")}
         runs = Counter(path.name.split("-")[0] for path in root.glob("arms/*/.runs/*.run"))
         range_server.write_text("")
-        process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(root)], env=environment)
+        process = subprocess.Popen(program(root, pool, workers=2), env=environment)
         deadline = time.monotonic() + 60
         seen = len(finished(root))
         while kills < 10 and process.poll() is None and len(finished(root)) == seen and time.monotonic() < deadline:
-            time.sleep(
-                0.005
-            )  # it starts slowly and works fast: wait until it gets something done, then a moment longer
+            time.sleep(0.005)  # it starts slowly and works fast: wait until something is done, then a moment longer
         if kills < 10 and process.poll() is None:
             time.sleep(rng.uniform(0, seconds / 10))
             os.kill(process.pid, signal.SIGKILL)
@@ -122,11 +112,8 @@ def test_the_bytes_do_not_depend_on_workers_or_batches(tmp_path: Path) -> None:
     results = []
     for workers in (1, 2, 5):  # 5: two processes
         root = Root(tmp_path / f"root{workers}")
-        given = json.dumps([pool.model_dump(mode="json"), *(arm.model_dump(mode="json") for arm in ARMS)])
-        # in a process of its own: the server of processes, once started, would be that of all tests that follow in this one
-        subprocess.run(
-            [sys.executable, "-c", WITH_WORKERS, str(root.folder), str(workers), given], check=True, timeout=120
-        )
+        # a process of its own: a server of processes, once started, would serve all tests that follow in this one
+        subprocess.run(program(root.folder, pool, workers), check=True, timeout=120)
         results.append(hashes(root.folder))
     assert results[0] == results[1] == results[2]
 

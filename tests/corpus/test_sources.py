@@ -136,6 +136,7 @@ class Hub(BaseHTTPRequestHandler):
 
     folder: Path
     commit = "0123456789abcdef0123456789abcdef01234567"
+    revisions = ("", "/revision/main", "/revision/refs%2Fconvert%2Fparquet")
 
     def do_GET(self) -> None:
         path = urlparse(self.path).path
@@ -149,7 +150,7 @@ class Hub(BaseHTTPRequestHandler):
                 {"type": "file", "path": f"data/{f.name}", "size": f.stat().st_size, "oid": f.name} for f in files
             ]
             self.reply(200, json.dumps([*entries, {"type": "directory", "path": "data/x", "oid": "d"}]).encode())
-        elif path.startswith("/api/datasets/org/set"):
+        elif path in [f"/api/datasets/org/set{revision}" for revision in self.revisions]:
             self.reply(200, json.dumps({"id": "org/set", "sha": self.commit}).encode())
         elif path.startswith(f"/datasets/org/set/resolve/{self.commit}/data/"):
             self.send_response(302)
@@ -199,6 +200,27 @@ def test_a_data_set_of_the_hub_is_read_by_ranges(hub: str, corpus: Path, tmp_pat
     (made,) = build_arms(Root(tmp_path / "a"), Pool(source=hub, **SIZES), [ALL])
     (local,) = build_arms(Root(tmp_path / "b"), Pool(source=corpus.as_uri(), **SIZES), [ALL])
     assert shard_bytes(made.path) == shard_bytes(local.path)
+
+
+@pytest.mark.parametrize(
+    "revision",
+    [
+        "main",
+        *(
+            pytest.param(
+                spelling,
+                marks=pytest.mark.xfail(
+                    strict=True,
+                    raises=InputError,
+                    reason="Data as people have it: of a revision with slashes only the first part is taken",
+                ),
+            )
+            for spelling in ("refs/convert/parquet", "refs%2Fconvert%2Fparquet")
+        ),
+    ],
+)
+def test_a_revision_of_the_hub_may_hold_slashes(revision: str, hub: str, corpus: Path) -> None:
+    assert len(open_blobs(f"hf://org/set@{revision}/data").list(suffix=".parquet")) == 3
 
 
 def test_a_data_set_that_cannot_be_opened_says_why(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -292,3 +292,13 @@ def parameters(machine: Host, **changes: object) -> Parameters:
         "python_environment": sys.prefix,
     }
     return Parameters(**{**fields, **changes})
+
+
+def within(seconds: float, condition: Callable[[], bool]) -> bool:
+    """Whether the condition came true within that time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False

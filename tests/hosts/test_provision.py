@@ -20,8 +20,7 @@ from tasks.records.job import Job, open_inputs
 from tasks.spec import Experiment, Training
 from tasks.store.root import Root
 from tests.hosts.lab import Host as Machine
-from tests.hosts.lab import Lab, parameters
-from tests.hosts.test_service import within
+from tests.hosts.lab import Lab, parameters, within
 
 SECRET = {"WANDB_API_KEY": "it's $(no) `secret`\\", "AZURE_STORAGE_KEY": "a+/=="}
 RUN = "import os, signal; os.mkdir('runs'); signal.signal(signal.SIGTERM, lambda *_: exit(open('runs/saved', 'w').close())); signal.pause()"

@@ -5,8 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -18,22 +16,13 @@ from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.service import Service, environment_file, install_tunnel, secrets, tunnel
 from tasks.hosts.ssh import Local, Remote
 from tests.hosts.lab import Host as Machine
-from tests.hosts.lab import parameters
+from tests.hosts.lab import parameters, within
 
 SUPERVISE = str(files("tasks.hosts.scripts") / "supervise.py")
 
 
 def supervise(action: str, folder: Path, *command: str) -> int:
     return subprocess.run([sys.executable, SUPERVISE, action, str(folder), "thing", *command]).returncode
-
-
-def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def test_supervisor_keeps_one_copy_running(tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.service import Service
 from tasks.hosts.ssh import Remote
 from tests.hosts import lab as labs
-from tests.hosts.lab import PROJECT, USER, Host, Lab, parameters
-from tests.hosts.test_service import within
+from tests.hosts.lab import PROJECT, USER, Host, Lab, parameters, within
 
 WORK = """#!/bin/sh
 cd "$(dirname "$0")" || exit

@@ -9,13 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from azure.storage.blob import BlobServiceClient
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from infra.local import azurite
 from tasks.corpus import prepare, steps
 from tasks.spec import ENGAGEMENT, FACTUAL, PEDAGOGICAL, Arm, Pool
 from tasks.store.blobs import open_blobs
@@ -56,15 +54,6 @@ def reference(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[
     """The shards of both arms, made by one thread without Prefect."""
     made = prepare.build_arms(Root(tmp_path_factory.mktemp("reference")), pool_of(raw.as_uri()), ARMS, workers=1)
     return [shards(artifact.path) for artifact in made]
-
-
-@pytest.fixture
-def azure(azurite_port: int, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty container."""
-    connection = azurite.connection_string(azurite_port)
-    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection)
-    BlobServiceClient.from_connection_string(connection).create_container("dask")
-    return "az://dask"
 
 
 def pool_of(source: str) -> Pool:
@@ -114,7 +103,8 @@ def test_two_dask_workers_share_only_the_remote_root(
 ) -> None:
     distributed = pytest.importorskip("distributed")
     prefect_dask = pytest.importorskip("prefect_dask")
-    store = open_blobs(azure)
+    url = f"az://{azure}"
+    store = open_blobs(url)
     for path in sorted(raw.glob("*.parquet")):
         store.upload(path, f"raw/{path.name}")
     monkeypatch.setenv("FABRATING_CACHE", str(tmp_path / "cache"))
@@ -124,8 +114,8 @@ def test_two_dask_workers_share_only_the_remote_root(
             assert len(workers) == 2
             assert os.getpid() not in workers
         runner = prefect_dask.DaskTaskRunner(address=cluster.scheduler_address)
-        *_, top, mixed = run(f"{azure}/root", f"{azure}/raw", runner)
-    root = Root(f"{azure}/root", cache=tmp_path / "elsewhere")
+        *_, top, mixed = run(f"{url}/root", f"{url}/raw", runner)
+    root = Root(f"{url}/root", cache=tmp_path / "elsewhere")
     assert [shards(root.open(arm["artifact"]).path) for arm in (top, mixed)] == reference
-    left = [blob.name for blob in open_blobs(azure).list("root") if ".runs" in blob.name or ".index" in blob.name]
+    left = [blob.name for blob in open_blobs(url).list("root") if ".runs" in blob.name or ".index" in blob.name]
     assert left == []

@@ -15,7 +15,7 @@ import pytest
 
 from infra.local import ports, processes
 from tasks.errors import InputError
-from tests.chaos.harness.postgres import Postgres, programs
+from tests.postgres import Postgres, programs
 
 FILES = Path(__file__).resolve().parents[2] / "infra" / "production"
 PASSWORD, DATABASE_PASSWORD = "people:plantedServerPassword", "plantedDatabasePassword"

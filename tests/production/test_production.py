@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from infra.local import processes
-from tests.chaos.harness.postgres import programs
+from tests.postgres import programs
 from tests.production.conftest import DATABASE_PASSWORD, FILES, PASSWORD, Production, clean, settings
 
 pytestmark = pytest.mark.stack

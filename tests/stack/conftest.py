@@ -4,7 +4,8 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,13 @@ def children(client: SyncPrefectClient, run: FlowRun) -> dict[str, FlowRun]:
     """The runs below a run, by the name of their flow."""
     below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
     return {client.read_flow(one.flow_id).name: one for one in client.read_flow_runs(flow_run_filter=below)}
+
+
+def wait(condition: Callable[[], Any], seconds: float) -> Any:
+    """What the condition is once it is true. Raises TimeoutError, which no expected failure takes for its own."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {seconds:.0f} s")
+        time.sleep(0.5)
+    return found

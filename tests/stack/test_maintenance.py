@@ -73,6 +73,23 @@ def test_a_run_is_given_up_after_its_attempts(stack, client, ended):
     assert client.read_flow_run(crashed).state.type == StateType.CRASHED
 
 
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="Two hosts on one root, strangers at the door: a run whose process never starts is set going again without end",
+)
+def test_a_run_whose_process_never_starts_is_given_up_too(stack, client, ended):
+    gone = Crashed(message="Flow run could not be started: no such interpreter")
+    run = ended(gone)
+    name, outcomes = client.read_flow_run(run).name, []
+    for _ in range(3):
+        with temporary_settings({PREFECT_API_URL: stack.api}):
+            outcomes.append(reaper(attempts=1, delay_seconds=3600))
+        client.set_flow_run_state(run, gone, force=True)
+    assert [name in outcome["set going"] for outcome in outcomes] == [True, False, False]
+    assert name in outcomes[-1]["given up"]
+
+
 def test_each_attempt_waits_longer_than_the_one_before(client, ended):
     run = client.read_flow_run(ended(Crashed(message="gone")))
     now = run.end_time

@@ -1,11 +1,15 @@
 """URLs are read as they are written: no character of a name is lost, no other data is read, no signature is kept."""
 
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
 import pytest
-from azure.storage.blob import BlobServiceClient
+from azure.storage.blob import AccountSasPermissions, BlobServiceClient, ResourceTypes, generate_account_sas
 from pydantic import ValidationError
 
 from infra.local import azurite
-from tasks.errors import InputError
+from infra.local.azurite import ACCOUNT, PUBLIC_KEY
+from tasks.errors import InputError, StoreError
 from tasks.spec import Pool, Texts
 from tasks.store.blobs import azure_settings, open_blobs
 from tasks.store.bulk import copy_blobs, find_azcopy
@@ -135,3 +139,35 @@ def test_the_account_of_a_url_is_used_and_another_one_refused(monkeypatch, tmp_p
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "other")
     with pytest.raises(InputError, match="in the account acme, but the environment signs in to other"):
         azure_settings(url)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with one file."""
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/a.txt").write_text("web")
+    return tmp_path
+
+
+def account_signature() -> str:
+    everything = ResourceTypes(service=True, container=True, object=True)
+    end = datetime.now(UTC) + timedelta(hours=1)
+    return generate_account_sas(ACCOUNT, PUBLIC_KEY, everything, AccountSasPermissions(read=True, list=True), end)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=(InputError, StoreError),
+    reason="Data as people have it: connection strings of the portal end in a slash, or name no account",
+)
+@pytest.mark.parametrize("kind", ["an endpoint with a slash", "a signature and no account"])
+def test_connection_strings_work_as_the_portal_gives_them(
+    azure: str, azurite_port: int, kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_blobs(f"az://{azure}").upload(folder / "web/a.txt", "web/a.txt")
+    endpoint = f"BlobEndpoint=http://127.0.0.1:{azurite_port}/{ACCOUNT}/"
+    given = f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={PUBLIC_KEY};{endpoint};"
+    if kind == "a signature and no account":
+        given = f"{endpoint};QueueEndpoint=http://127.0.0.1:1/;SharedAccessSignature={account_signature()}"
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", given)
+    assert [blob.name for blob in open_blobs(f"az://{azure}/web").list()] == ["a.txt"]

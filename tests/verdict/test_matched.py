@@ -3,6 +3,7 @@ import json
 import pytest
 
 from tasks.errors import InputError
+from tasks.records import ledger
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.verdict.matched import differences, differences_of_runs, require_matched
 
@@ -87,9 +88,10 @@ def test_runs_are_compared_by_what_they_read_and_did(bench):
     ],
 )
 def test_the_code_is_compared_by_what_the_ledger_knows_of_both(bench, first, second, found):
-    runs = [bench.run("top16", 1), bench.run("rand16", 1)]
-    a, b = (manifest(bench, run) for run in runs)
-    for run, attempt in zip(runs, (first, second), strict=True):
-        path = bench.root.path(f"runs/{run}/run.json")
-        path.write_text(json.dumps({"attempts": [{"commit": "x", "source": "x"}, attempt]}))
+    a, b = (manifest(bench, bench.run(arm, 1)) for arm in ("top16", "rand16"))
+    for arm, attempt in (("top16", first), ("rand16", second)):
+        entry = ledger.open_entry(bench.root, bench.experiment(arm, 1), "pool", f"{arm}-arm")
+        last = entry["attempts"][-1] | {"commit": None, "source": None} | attempt
+        path = bench.root.path(f"runs/{entry['run']}/run.json")
+        path.write_text(json.dumps(entry | {"attempts": [last | {"commit": "x", "source": "x"}, last]}))
     assert differences_of_runs(bench.root, a, b) == found

@@ -1,1 +1,1 @@
-"""Every way a run can fail, done to a real one: `python -m tests.chaos.harness`, and what must be left afterwards."""
+"""Injects every way to fail into a real experiment, and compares what is left with an undisturbed one."""

@@ -1,9 +1,9 @@
-"""`python -m tests.chaos.harness`: one undisturbed experiment, then one for each fault at a random moment; a table of what came of it.
+"""`python -m tests.chaos.harness`: an undisturbed experiment, then one for each fault at a random moment, and a table of the outcomes.
 
 Real parts only: a Prefect server on PostgreSQL, Azurite behind a proxy, a worker for each pool, the product's deployments,
-reaper and zombie rule. After a fault the experiment must end Completed by itself, with the same packed rows and the same
-weights as the undisturbed one, and without reading again what a finished stage had read; or, where data is not what it was,
-stop with a sentence that names it. Exit status 1 when one does not.
+reaper and zombie rule. After a fault the experiment must complete by itself, with the packed rows and weights of the
+undisturbed one, and without rereading what a finished stage had read; or, where data has changed, stop with a sentence that
+names it. Exit status 1 if one does not.
 """
 
 import argparse
@@ -59,19 +59,23 @@ class Reference:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the faults that were asked for and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, help="of the random moments (default: one that is printed)")
-    parser.add_argument("--faults", default="all", help=f"some of {', '.join(KINDS)}")
-    parser.add_argument("--repeats", type=int, default=1, help="how often each fault is done")
+    parser = argparse.ArgumentParser(
+        "python -m tests.chaos.harness", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, help="seed of the random moments (default: one that is printed)")
+    parser.add_argument("--faults", default="all", help=f"a comma-separated choice of {', '.join(KINDS)}")
+    parser.add_argument("--repeats", type=int, default=1, help="how often to inject each fault")
     parser.add_argument("--short", action="store_true", help=f"only {', '.join(SHORT)}")
-    parser.add_argument("--as-installed", action="store_true", help="leave the reaper's rhythm as the product has it")
-    parser.add_argument("--home", type=Path, help="folder for everything (default: a temporary one); it is emptied")
-    parser.add_argument("--json", type=Path, help="write the table there, too")
+    parser.add_argument("--as-installed", action="store_true", help="keep the reaper's intervals as installed")
+    parser.add_argument(
+        "--home", type=Path, help="folder for everything (default: a temporary one); its content is deleted"
+    )
+    parser.add_argument("--json", type=Path, help="also write the outcomes to this file")
     given = parser.parse_args(arguments)
     names = list(SHORT) if given.short else list(KINDS) if given.faults == "all" else given.faults.split(",")
     if unknown := [name for name in names if name not in KINDS]:
         parser.error(f"there is no fault {', '.join(unknown)}: choose among {', '.join(KINDS)}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the parts are ended on the way out
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the parts are stopped on the way out
     seed = given.seed if given.seed is not None else random.randrange(1 << 30)
     outcomes = chaos(names, seed, given.repeats, given.home, quick=not given.as_installed)
     print("\n" + table(outcomes), flush=True)
@@ -82,14 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def chaos(names: Sequence[str], seed: int, repeats: int, home: Path | None, quick: bool = True) -> list[Outcome]:
-    """Bring the parts up, do each fault `repeats` times, and end the parts."""
+    """Start the parts, inject each fault `repeats` times, and stop the parts."""
     say(f"seed {seed}")
     if quick:
         say(
             "the reaper looks every 30 s and waits 5 s before a first rerun (installed: 60 s and 60 s); all else as installed"
         )
     with contextlib.ExitStack() as stack:
-        # PostgreSQL's account must get through to its folder, which it does not below a private one.
+        # PostgreSQL's account must reach its folder, which it cannot below a private one.
         folder = home or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o755)

@@ -27,7 +27,7 @@ Expected = Literal["completed", "refused"]
 
 @dataclass
 class Harm:
-    """What a fault does to one experiment, and what it noted. `steps`: of the moment of the fault's moment."""
+    """One experiment to inject a fault into, and what the fault noted."""
 
     rig: Rig
     run: ArmRun
@@ -49,7 +49,7 @@ class Harm:
         return self.run.server
 
     def strike(self, moment: str) -> None:
-        """Note that the harm is done now."""
+        """Note that the fault is injected now."""
         self.at, self.moment = time.time(), moment
         self.seen, self.finished = self.run.step(), set(self.run.stages())
 
@@ -70,7 +70,7 @@ class Harm:
         return run
 
     def anywhere(self) -> None:
-        """A random moment of either."""
+        """A random moment of `prepare` or `train`."""
         self.in_preparation() if self.random.random() < 0.5 else self.in_training()
 
 
@@ -79,7 +79,7 @@ Fault = Callable[[Harm], None]
 
 @dataclass(frozen=True)
 class Kind:
-    """A fault by name, with what must come of it. `ended_by`: words that the clear stop must hold."""
+    """A fault by name, and the outcome that it must have. `ended_by`: words that the message of a refusal must hold."""
 
     name: str
     fault: Fault
@@ -302,7 +302,7 @@ def cancelled(harm: Harm) -> None:
 
 @contextlib.contextmanager
 def _full(folder: Path) -> Iterator[None]:
-    """Nothing is free on the file system of a folder."""
+    """Fill the file system of a folder."""
     filler = folder / "filler"
     with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
@@ -315,7 +315,7 @@ def _full(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str = "1g") -> Iterator[None]:
-    """A file system of `size` (preparing wants half a gigabyte free) at `folder`, in memory. Raises PermissionError where none can be mounted."""
+    """A file system of `size` (preparing needs half a gigabyte free) in memory, mounted at `folder`. Raises PermissionError if that is not allowed."""
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],

@@ -1,4 +1,4 @@
-"""The parts that faults are done to: PostgreSQL, a Prefect server on it, Azurite behind the proxy, a worker for each pool.
+"""The parts that faults are injected into: PostgreSQL, a Prefect server on it, Azurite behind the proxy, a worker for each pool.
 
 Started as the product starts them, with its deployments and automations, and started again when they were killed, as a
 service manager would.
@@ -23,9 +23,9 @@ from infra.local.deploy import PROJECT
 from infra.local.sample_data import build_sample
 from infra.local.stack import SAMPLE_CONTAINER, SAMPLE_NAME, START_SECONDS, Stack
 from tasks.errors import InputError
-from tests.chaos.harness.postgres import Postgres
 from tests.chaos.harness.proxy import Proxy
 from tests.chaos.harness.server import Server
+from tests.postgres import Postgres
 
 REAPER = "maintenance/reaper"
 RESTART_SECONDS = 3.0

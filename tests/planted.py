@@ -1,3 +1,5 @@
+"""Finished runs whose losses are planted, for whatever judges, shows or lists them."""
+
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -5,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 from tasks.records.layout import run_id
 from tasks.spec import Arm, Experiment, Pool, Training
@@ -19,7 +20,7 @@ TRAINING = Training(depth=4, sequence_length=256, tokens=TOKENS, precision="fp32
 
 
 class Bench:
-    """A root with finished runs on one holdout, whose losses are planted."""
+    """A root with finished runs on one holdout, whose losses are planted. `hostile`: a source of documents."""
 
     def __init__(self, folder: Path, hostile: str = "CC-MAIN"):
         self.root = Root(folder)
@@ -159,13 +160,3 @@ class Bench:
     def arms(self, seeds: int = 3, **offsets: float) -> dict[str, list[str]]:
         """{arm: its runs} with planted offsets in bits per byte."""
         return {arm: [self.run(arm, seed, offset) for seed in range(1, seeds + 1)] for arm, offset in offsets.items()}
-
-
-@pytest.fixture
-def bench(tmp_path) -> Bench:
-    return Bench(tmp_path / "root")
-
-
-@pytest.fixture
-def make_bench(tmp_path) -> Callable[..., Bench]:
-    return lambda **options: Bench(tmp_path / "root", **options)

@@ -1,6 +1,6 @@
 """Shards between two hosts on this machine: our streams against one plain rsync on the same link, and through a cut.
 
-    python benchmarks/transfer/compare.py [--megabytes 2000] [--link-mbit 0] [--streams 4] [--rounds 2]
+    python -m benchmarks.transfer [--megabytes 2000] [--link-mbit 0] [--streams 4] [--rounds 2]
 
 Two real sshd in namespaces of their own, joined by a virtual cable (`--link-mbit`: its rate, 0 for as fast as it goes).
 Both ways copy the same shards directly from host to host and alternate, so that other load on this machine hits both
@@ -21,14 +21,11 @@ import threading
 import time
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(PROJECT))
-
-from tasks.hosts.bridge import bridge  # noqa: E402
-from tasks.hosts.hostkeys import KnownHosts  # noqa: E402
-from tasks.hosts.ssh import Remote  # noqa: E402
-from tasks.hosts.transfer import Place, hash_files, inventory, place, transfer  # noqa: E402
-from tests.hosts.lab import Host, Lab, parameters, unable  # noqa: E402
+from tasks.hosts.bridge import bridge
+from tasks.hosts.hostkeys import KnownHosts
+from tasks.hosts.ssh import Remote
+from tasks.hosts.transfer import Place, hash_files, inventory, place, transfer
+from tests.hosts.lab import Host, Lab, parameters, unable
 
 NAME = "arms/bench-0000000000/text"
 SHARD = 50_000_000
@@ -86,7 +83,9 @@ def through_harm(source: Place, target: Place, machine: Host, streams: int) -> d
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.transfer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--megabytes", type=int, default=2_000)
     parser.add_argument("--link-mbit", type=int, default=0)
     parser.add_argument("--streams", type=int, default=4)

@@ -1,0 +1,77 @@
+"""A transfer's key in the target's authorized_keys: it comes and goes, and the owner's keys stay."""
+
+import contextlib
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import InputError
+from tasks.hosts.bridge import ADMIT, FORGET
+from tasks.hosts.ssh import CommandError, Local
+
+OWNER = "ssh-ed25519 AAAAOWNER owner@laptop\n"
+TOGETHER = 4
+
+
+@pytest.fixture
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The authorized_keys of an account of our own, with its owner's key."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir(mode=0o700)
+    file = tmp_path / ".ssh/authorized_keys"
+    file.write_text(OWNER)
+    return file
+
+
+def test_a_key_is_admitted_and_forgotten(keys: Path) -> None:
+    Local().run(ADMIT, "restrict ssh-ed25519 AAAAKEY fabrating-transfer")
+    assert keys.read_text() == f"{OWNER}restrict ssh-ed25519 AAAAKEY fabrating-transfer\n"
+    Local().run(FORGET, "AAAAKEY")
+    assert keys.read_text() == OWNER
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="Two hosts on one root, strangers at the door: on a full disk the end of a transfer empties authorized_keys",
+)
+def test_a_full_disk_costs_no_key(keys: Path) -> None:
+    Local().run(ADMIT, "ssh-ed25519 AAAAKEY fabrating-transfer")
+    with contextlib.suppress(CommandError, InputError):
+        Local().run(f"ulimit -f 0\n{FORGET}", "AAAAKEY")  # no file may grow, as on a full disk
+    assert keys.read_text().startswith(OWNER)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=(AssertionError, CommandError),
+    reason="Two hosts on one root, strangers at the door: transfers that end together lose the owner's key or leave their own",
+)
+def test_transfers_that_end_together_leave_what_was_there(
+    keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(TOGETHER):
+        Local().run(ADMIT, f"ssh-ed25519 AAAAKEY{number} fabrating-transfer")
+    slow = tmp_path / "slow machine"
+    slow.mkdir()
+    for tool in ("awk", "cat", "cp", "grep", "mv", "sed"):
+        if path := shutil.which(tool):
+            (slow / tool).write_text(f'#!/bin/sh\nsleep 0.1\nexec {path} "$@"\n')
+            (slow / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", str(slow), prepend=":")
+    failed: list[CommandError] = []
+
+    def forget(number: int) -> None:
+        try:
+            Local().run(FORGET, f"AAAAKEY{number}")
+        except CommandError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=forget, args=(number,)) for number in range(TOGETHER)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (keys.read_text(), failed) == (OWNER, [])

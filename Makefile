@@ -39,9 +39,10 @@ test-faults: setup ## Run a short form of chaos: killed preparation, killed trai
 test-unit: setup ## Run the tests that need neither a Prefect server nor hosts
 	@$(PYTHON_ENV) -m pytest -n $(WORKERS) -m "not stack and not lab and not slow" $(TOGETHER:%=--ignore=tests/%)
 
-lint: setup ## Check style
+lint: setup ## Check style and types
 	@$(PYTHON_ENV) -m ruff check .
 	@$(PYTHON_ENV) -m ruff format --check .
+	@$(PYTHON_ENV) -m mypy
 
 format: setup ## Fix style
 	@$(PYTHON_ENV) -m ruff check --fix .

@@ -1,20 +1,22 @@
-# Everything goes through .venv, which infra/setup.sh makes from requirements.lock; a finished one is reused at once.
+# Everything runs in .venv, which infra/setup.sh makes from requirements.lock and reuses while the lock is unchanged.
 PYTHON_ENV := .venv/bin/python
 RUN := .venv/bin/fabrating
 WORKERS ?= 2
 DATA ?= peers
 CHAOS ?=
 SOAK ?=
+NEXT := setup: ready. Next: make demo (one small experiment), make test, or make help for the rest
 TOGETHER := chaos compare integration production stack
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down test test-slow test-faults test-unit lint format bench-data chaos soak lock
 
-help: ## Say what there is
+help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
 
 setup: ## Make the virtual environment and install Azurite
 	@sh infra/setup.sh
+	@$(if $(filter $@,$(MAKECMDGOALS)),echo "$(NEXT)")
 
 demo: setup ## Start the local stack and run the demo experiment to its end
 	@$(RUN) demo
@@ -25,34 +27,35 @@ up: setup ## Start the local stack and leave it running
 down: setup ## Stop the local stack
 	@$(RUN) down
 
-test: setup ## Run the tests; the slow proofs are left to test-slow
+test: setup ## Run the tests, without the slow proofs
 	@$(PYTHON_ENV) -m pytest -n $(WORKERS) -m "not slow"
 
 test-slow: setup ## Run the slow proofs: kills and resumes, several machines, hosts under a Prefect server, real nanochat
 	@$(PYTHON_ENV) -m pytest -m slow
 
-test-faults: setup ## Run the short form of chaos: killed preparation, killed trainer, cancelled experiment, a store in trouble
+test-faults: setup ## Run a short form of chaos: killed preparation, killed trainer, cancelled experiment, failing store
 	@$(PYTHON_ENV) -m pytest tests/chaos
 
-test-unit: setup ## Run the rooms' own tests, which need neither a Prefect server nor hosts
+test-unit: setup ## Run the tests that need neither a Prefect server nor hosts
 	@$(PYTHON_ENV) -m pytest -n $(WORKERS) -m "not stack and not lab and not slow" $(TOGETHER:%=--ignore=tests/%)
 
-lint: setup ## Check style
+lint: setup ## Check style and types
 	@$(PYTHON_ENV) -m ruff check .
 	@$(PYTHON_ENV) -m ruff format --check .
+	@$(PYTHON_ENV) -m mypy
 
-format: setup ## Repair style
+format: setup ## Fix style
 	@$(PYTHON_ENV) -m ruff check --fix .
 	@$(PYTHON_ENV) -m ruff format .
 
-bench-data: setup ## Measure preparation against what else one would use; DATA="floor", DATA="peers --files 8", ...
+bench-data: setup ## Measure preparation against its alternatives; DATA="floor", DATA="peers --files 8", ...
 	@$(PYTHON_ENV) -m benchmarks.data $(DATA)
 
-chaos: setup ## Do faults of 24 kinds to a small experiment and compare what is left (PostgreSQL, Azurite); CHAOS="--short", "--faults a,b", ...
+chaos: setup ## Inject 24 kinds of faults into a small experiment and compare results (PostgreSQL, Azurite); CHAOS="--short", ...
 	@$(PYTHON_ENV) -m tests.chaos.harness $(CHAOS)
 
-soak: setup ## Many small runs through two workers: none lost, none twice; SOAK="--runs 50"
+soak: setup ## Send many small runs through two workers and check that each ran exactly once; SOAK="--runs 50"
 	@$(PYTHON_ENV) -m tests.chaos.soak $(SOAK)
 
-lock: ## Resolve pyproject.toml anew and write requirements.lock
+lock: ## Resolve pyproject.toml again and write requirements.lock
 	@sh infra/lock.sh

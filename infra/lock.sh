@@ -1,7 +1,7 @@
 #!/bin/sh
-# Resolve pyproject.toml anew in a fresh environment and write requirements.lock: every package of the tested
-# environment, pinned. Build labels (torch's +cpu) are cut off, so that a CUDA build satisfies the same lock; torch
-# comes without its CUDA libraries and stays at the locked version, or moves to TORCH=<version>.
+# Resolve pyproject.toml in a fresh environment and write requirements.lock: every package of the tested environment,
+# pinned. Build labels (torch's +cpu) are dropped, so that a CUDA build satisfies the same lock. torch is installed
+# without its CUDA libraries and stays at the locked version, unless TORCH=<version> names another.
 set -eu
 cd "$(dirname "$0")/.."
 torch=${TORCH:-$(sed -n 's/^torch==//p' requirements.lock)}
@@ -10,7 +10,8 @@ trap 'rm -rf "$scratch"' EXIT
 "${PYTHON:-python3}" -m venv "$scratch"
 pip() { "$scratch/bin/python" -m pip "$@"; }
 pip install --quiet --upgrade 'setuptools>=77'
-pip install --quiet --retries 0 --timeout 5 --index-url https://download.pytorch.org/whl/cpu "torch==$torch" ||
+# Without its dependencies: PyTorch's index has older releases of them.
+pip install --quiet --no-deps --retries 0 --timeout 5 --index-url https://download.pytorch.org/whl/cpu "torch==$torch" ||
     pip install --quiet "torch==$torch"
 pip install --quiet "torch==$torch" -e '.[dev]'
 {

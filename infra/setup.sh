@@ -1,6 +1,6 @@
 #!/bin/sh
 # Make the virtual environment (.venv) from requirements.lock and, where Node.js is there, install Azurite.
-# A second call with an unchanged lock returns at once. Works from any folder, also one with a space in its path.
+# Returns at once when the lock is unchanged. Works from any folder, including one with a space in its path.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -9,7 +9,7 @@ fail() {
     exit 1
 }
 
-usable() { # a Python that the project supports
+usable() { # whether the project supports this Python
     "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null
 }
 
@@ -28,7 +28,7 @@ find_python() {
     fail "No Python 3.11, 3.12 or 3.13 was found ($(python3 --version 2>&1 || echo 'no python3')): install one, or set PYTHON to its path."
 }
 
-# Without an NVIDIA GPU the CPU build of torch is a tenth of the size. Its index may be out of reach: then the
+# Without an NVIDIA GPU, prefer the CPU build of torch: it is a tenth of the size. If its index cannot be reached, the
 # configured index serves whatever build it has.
 install_torch_for_cpu() {
     command -v nvidia-smi >/dev/null && return 0
@@ -49,7 +49,7 @@ print(hashlib.sha256(b"\0".join([*parts, sys.version.encode(), os.getcwd().encod
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
         fail "$python cannot make virtual environments: install its venv package (Debian, Ubuntu: apt install python3-venv)."
     echo "setup: installing the packages of requirements.lock into .venv (a few minutes, once)"
-    # An environment that was moved here, or made by another Python, keeps absolute paths to where it was.
+    # An environment that was moved, or made by another Python, still holds absolute paths to its old place.
     if [ -e .venv ] && ! .venv/bin/python -c "import os, sys; sys.exit(os.path.realpath(sys.prefix) != os.path.realpath('.venv'))" 2>/dev/null; then
         rm -rf .venv
     fi

@@ -16,12 +16,12 @@ HOSTS = {"cpu": "make up", "gpu": "make up, or run provision/gpu-host for a rent
 
 def look(stack: Stack | None) -> list[Finding]:
     """The processes of a local stack that runs, and the server that this shell or else that stack names."""
-    up = stack is not None and stack.alive("server")
-    api = os.environ.get("PREFECT_API_URL") or (stack.api if up else None)
-    findings = _processes(stack) if up else []
+    stack = stack if stack is not None and stack.alive("server") else None
+    api = os.environ.get("PREFECT_API_URL") or (stack.api if stack else None)
+    findings = _processes(stack) if stack else []
     if api is None:
         return [*findings, Finding("Prefect", "note", "no server runs here and none is named", "make up")]
-    if up and "PREFECT_API_URL" not in os.environ:
+    if stack and "PREFECT_API_URL" not in os.environ:
         remedy = f". {stack.home / 'env'}"
         findings.append(Finding("this shell", "note", "`prefect` does not know of the local stack", remedy))
     return [*findings, *_server(api)]

@@ -10,15 +10,21 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from infra.local import azurite, stack
+from infra.local.deploy import PROJECT
 from infra.local.sample_data import build_sample
-from infra.local.stack import PROJECT, SAMPLE_CONTAINER, SAMPLE_NAME, Say, Stack
+from infra.local.stack import SAMPLE_CONTAINER, SAMPLE_NAME, Say, Stack
 from tasks.errors import InputError
 from tasks.records.layout import SCORES, ArmFolder, PoolFolder, RunFolder
 from tasks.store.artifact import Artifact
 from tasks.store.root import DEFAULT_ROOT, Root
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas import FlowRun
 
 DEPLOYMENT = "experiment/demo"
 POLL_SECONDS = 1.0
@@ -61,7 +67,7 @@ def _run(running: Stack, say: Say) -> dict[str, Any]:
         deployment = client.read_deployment_by_name(DEPLOYMENT)
         run = client.create_flow_run_from_deployment(deployment.id)
         say(f"Running {DEPLOYMENT}: {running.ui}/runs/flow-run/{run.id}")
-        shown: dict[Any, str] = {}
+        shown: dict[UUID, str | None] = {}
         try:
             while True:
                 run = client.read_flow_run(run.id)
@@ -69,7 +75,8 @@ def _run(running: Stack, say: Say) -> dict[str, Any]:
                     if each.state is not None and shown.get(each.id) != each.state.name:
                         shown[each.id] = each.state.name
                         say(f"  {each.name}: {each.state.name}")
-                if run.state.is_final():
+                if run.state is not None and run.state.is_final():
+                    state = run.state
                     break
                 if not running.alive("server"):
                     raise InputError(f"The Prefect server is gone: see {running.home / 'logs' / 'server.log'}.")
@@ -77,16 +84,16 @@ def _run(running: Stack, say: Say) -> dict[str, Any]:
         except KeyboardInterrupt:
             _cancel(client, run.id)
             raise
-        if not run.state.is_completed():
+        if not state.is_completed():
             raise InputError(
-                f"{DEPLOYMENT} is {run.state.name} ({run.state.message}): see {running.ui}/runs/flow-run/{run.id}."
+                f"{DEPLOYMENT} is {state.name} ({state.message}): see {running.ui}/runs/flow-run/{run.id}."
             )
         if len(shown) == 1:
             say("It was complete already: arm, checkpoints and scores were reused, nothing was made again")
         return _where_to_look(running, run, client)
 
 
-def _children(client: Any, run: Any) -> list[Any]:
+def _children(client: "SyncPrefectClient", run: UUID) -> "list[FlowRun]":
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 
     return client.read_flow_runs(
@@ -94,14 +101,14 @@ def _children(client: Any, run: Any) -> list[Any]:
     )
 
 
-def _cancel(client: Any, run: Any) -> None:
+def _cancel(client: "SyncPrefectClient", run: UUID) -> None:
     from prefect.states import Cancelling
 
     with contextlib.suppress(Exception):  # the server may be on its way out; the processes are ended anyway
         client.set_flow_run_state(run, Cancelling(), force=True)
 
 
-def _where_to_look(running: Stack, run: Any, client: Any) -> dict[str, Any]:
+def _where_to_look(running: Stack, run: "FlowRun", client: "SyncPrefectClient") -> dict[str, Any]:
     """Addresses, files and numbers of a finished experiment; its scores table names the run."""
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
 
@@ -109,7 +116,7 @@ def _where_to_look(running: Stack, run: Any, client: Any) -> dict[str, Any]:
 
     wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]), type=ArtifactFilterType(any_=["table"]))
     (scores,) = client.read_artifacts(artifact_filter=wanted)
-    name = json.loads(scores.data)[0]["run"]
+    name = json.loads(str(scores.data))[0]["run"]
     root = Root(PROJECT / run.parameters.get("root", DEFAULT_ROOT))
     result = root.open(RunFolder(name).result)
     inputs = result.manifest.inputs

@@ -58,11 +58,10 @@ def create_pools(api: str) -> None:
                 concurrency_limit=limit,
             )
             client.create_work_pool(pool, overwrite=True)
-            existing = client.request("POST", f"/work_pools/{name}/queues/filter", json={}).json()
+            existing = {queue.name for queue in client.read_work_queues(work_pool_name=name)}
             for queue, queue_limit in QUEUES.get(name, {}).items():
-                if queue not in {one["name"] for one in existing}:
-                    body = {"name": queue, "concurrency_limit": queue_limit}
-                    client.request("POST", f"/work_pools/{name}/queues", json=body).raise_for_status()
+                if queue not in existing:
+                    client.create_work_queue(queue, concurrency_limit=queue_limit, work_pool_name=name)
 
 
 def deploy(api: str, environment: Mapping[str, str]) -> None:

@@ -25,7 +25,7 @@ def choose(wanted: int, tries: int = 100) -> int:
             return port
     with socket.socket() as probe:
         probe.bind((HOST, 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
 
 
 def accepts(port: int) -> bool:

@@ -44,7 +44,7 @@ def belongs(pid: int, mark: str) -> bool:
     """Whether the process lives and is one of the stack `mark`."""
     try:
         process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == mark
+        return bool(process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == mark)
     except (psutil.Error, OSError):
         return False
 
@@ -110,6 +110,6 @@ def _reap(processes: Sequence[psutil.Process], seconds: float) -> None:
 
 def _status(process: psutil.Process) -> str | None:
     try:
-        return process.status()
+        return str(process.status())
     except psutil.Error:
         return None

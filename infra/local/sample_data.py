@@ -153,7 +153,7 @@ def _texts(packages: Sequence[str]) -> Iterator[tuple[str, str]]:
     for name in sorted(topics):
         yield f"topics/{name}", topics[name]
     for distribution in _distributions():
-        yield f"readme/{distribution.name}", distribution.metadata.get_payload() or ""
+        yield f"readme/{distribution.name}", distribution.metadata.get_payload() or ""  # type: ignore[attr-defined] # an email.message.Message
     library = Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.rglob("*.py")):
         parts = path.relative_to(library).parts

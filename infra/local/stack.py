@@ -174,7 +174,7 @@ def running(stack: Stack | None) -> bool:
 def own_azure() -> bool:
     """Whether a real storage account is configured: then Azurite is not started and the sample goes to a folder."""
     settings = {**dotenv_values(PROJECT / ".env"), **os.environ}
-    return any(settings.get(name) and azurite.ACCOUNT not in settings[name] for name in OWN_AZURE)
+    return any((value := settings.get(name)) and azurite.ACCOUNT not in value for name in OWN_AZURE)
 
 
 def _start_stores(stack: Stack, say: Say) -> None:
@@ -219,7 +219,7 @@ def _serve(
     while True:
         port = _choose(wanted, what, say)
         stack.pids[name] = _start(stack, name, command(port))
-        if _comes_up(stack, name, port, lambda port=port: answers(port)):
+        if _comes_up(stack, name, port, answers):
             return port
         if stack.alive(name) or ports.is_free(port):
             log = stack.home / "logs" / f"{name}.log"
@@ -235,9 +235,9 @@ def _end(log: Path, lines: int = 10) -> str:
     return ""
 
 
-def _comes_up(stack: Stack, name: str, port: int, answers: Callable[[], bool]) -> bool:
+def _comes_up(stack: Stack, name: str, port: int, answers: Callable[[int], bool]) -> bool:
     """Wait until the part itself listens on the port and answers; False when it dies or takes too long."""
-    return ports.wait(lambda: stack.listens(name, port) and answers(), lambda: stack.alive(name), START_SECONDS)
+    return ports.wait(lambda: stack.listens(name, port) and answers(port), lambda: stack.alive(name), START_SECONDS)
 
 
 def _deploy(stack: Stack, say: Say) -> None:
@@ -293,7 +293,7 @@ def _choose(wanted: int, what: str, say: Say) -> int:
 def _healthy(api: str) -> bool:
     try:
         with urllib.request.urlopen(f"{api}/health", timeout=2) as reply:
-            return reply.status == 200
+            return bool(reply.status == 200)
     except OSError:
         return False
 

@@ -114,9 +114,9 @@ class Root:
         """
         directory = self.path(name)
         manifest = read_manifest(directory)
-        if manifest is None and self.find(name) is not None:
+        if manifest is None and (listed := self.find(name)) is not None:
             with locked(self._lock(name)):
-                manifest = read_manifest(directory) or self._download(name)
+                manifest = read_manifest(directory) or self._download(name, listed)
         if manifest is None:
             raise InputError(
                 f"There is no complete artifact {name} under {self.url}: check the name, or prepare it first."
@@ -131,9 +131,9 @@ class Root:
         """
         manifest = self.find(name)
         record = next((r for r in manifest.files if r.path == path), None) if manifest is not None else None
-        if record is None:
+        if manifest is None or record is None:
             raise InputError(f"There is no file {path} of a complete artifact {name} under {self.url}: check the name.")
-        if read_manifest(self.path(name)) is not None:
+        if self.remote is None or read_manifest(self.path(name)) is not None:
             return self.path(name) / safe_relative(path)
         single = self.folder / ".files" / safe_relative(name) / manifest.fingerprint / safe_relative(path)
         if not _matches(single, record.bytes):
@@ -171,7 +171,7 @@ class Root:
                         f"{wanted}): delete it and run again."
                     )
                 if read_manifest(self.path(name)) is None:
-                    self._download(name)
+                    self._download(name, manifest)
                 return Artifact(name, self.path(name), manifest, reused=True)
             work = Work(self._partial(name, fingerprint(spec, inputs)))
             with self._told_when_full(name):
@@ -220,22 +220,23 @@ class Root:
         return partial
 
     def _upload(self, artifact: Artifact) -> None:
-        if self.remote is None:
+        remote = self.remote
+        if remote is None:
             return
         names = [record.path for record in artifact.manifest.files]
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda n: self.remote.upload(artifact.path / n, f"{artifact.name}/{n}"), names))
-        self.remote.upload(artifact.path / MANIFEST, f"{artifact.name}/{MANIFEST}")
+            list(pool.map(lambda n: remote.upload(artifact.path / n, f"{artifact.name}/{n}"), names))
+        remote.upload(artifact.path / MANIFEST, f"{artifact.name}/{MANIFEST}")
 
-    def _download(self, name: str) -> Manifest:
-        """Fetch every file into a work directory, verify, rename; files already there and right are kept."""
-        manifest = self.find(name)
-        partial = self._partial(name, "download")
+    def _download(self, name: str, manifest: Manifest) -> Manifest:
+        """Fetch every file into a work directory, verify, rename. Keeps the complete files of an earlier attempt."""
+        assert self.remote is not None, "only a remote root has a manifest without a folder here"
+        remote, partial = self.remote, self._partial(name, "download")
 
         def fetch(path: str) -> None:
             target = partial / safe_relative(path)
             target.parent.mkdir(parents=True, exist_ok=True)
-            self.remote.download(f"{name}/{path}", target)
+            remote.download(f"{name}/{path}", target)
 
         missing = [r.path for r in manifest.files if not _matches(partial / r.path, r.bytes)]
         with ThreadPoolExecutor(8) as pool:

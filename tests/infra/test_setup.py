@@ -1,4 +1,4 @@
-"""`infra/setup.sh`: one clear sentence where it cannot go on, nothing to do where it is done."""
+"""`make setup`: one clear sentence where it cannot go on, nothing to do where it is done, and what comes next."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ def checkout(tmp_path):
     """The files that setup needs, in a folder with a space in its name."""
     folder = tmp_path / "a checkout"
     (folder / "infra").mkdir(parents=True)
-    for name in ("infra/setup.sh", "infra/package-lock.json", "requirements.lock", "pyproject.toml"):
+    for name in ("infra/setup.sh", "infra/package-lock.json", "requirements.lock", "pyproject.toml", "Makefile"):
         shutil.copy(PROJECT / name, folder / name)
     return folder
 
@@ -65,6 +65,47 @@ def test_a_python_without_venv_gets_a_sentence(checkout, tmp_path):
     result = setup(checkout, PYTHON=str(bare))
     assert result.returncode == 1
     assert "cannot make virtual environments: install its venv package" in result.stderr
+
+
+@pytest.fixture
+def finished(checkout, tmp_path):
+    """A checkout that is set up, and the Python that set it up."""
+    python3 = python(tmp_path, "python3", 'case "$2" in *hashlib*) echo hash;; esac')
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv" / ".ready").write_text("hash\n")
+    (checkout / "infra" / "node_modules").mkdir()
+    shutil.copy(checkout / "infra" / "package-lock.json", checkout / "infra" / "node_modules" / ".ready")
+    return checkout, python3
+
+
+def make(checkout: Path, python3: Path, *goals: str) -> str:
+    command = ["make", "--no-print-directory", "-C", str(checkout), f"PYTHON={python3}", *goals]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def test_setup_says_what_comes_next(finished):
+    assert make(*finished, "setup") == (
+        "setup: ready. Next: make demo (one small experiment), make test, or make help for the rest\n"
+    )
+
+
+def test_setup_on_the_way_to_another_goal_says_nothing(finished):
+    assert make(*finished, "PYTHON_ENV=true", "lint") == ""
+
+
+def git(*arguments: str | Path) -> None:
+    subprocess.run(["git", *map(str, arguments)], check=True, capture_output=True, timeout=60)
+
+
+def test_scripts_keep_their_line_endings_whatever_git_is_told(checkout, tmp_path):
+    """With CRLF, `sh` stops at the first line of setup.sh."""
+    shutil.copy(PROJECT / ".gitattributes", checkout)
+    git("init", checkout)
+    git("-C", checkout, "add", ".")
+    git("-C", checkout, "-c", "user.name=Test", "-c", "user.email=test@example.org", "commit", "-m", "Add the scripts")
+    clone = tmp_path / "clone"
+    git("clone", "-c", "core.autocrlf=true", checkout, clone)
+    assert b"\r" not in (clone / "infra" / "setup.sh").read_bytes() + (clone / "Makefile").read_bytes()
 
 
 def test_the_lock_pins_everything_without_build_labels():

@@ -11,7 +11,8 @@ from tasks.records import layout
 
 LAYERS = (
     ("tasks.errors", "tasks.progress"),
-    ("tasks.spec", "tasks.store"),
+    ("tasks.store",),
+    ("tasks.spec",),
     ("tasks.records",),
     ("tasks.corpus", "tasks.tokens", "tasks.engines", "tasks.verdict", "tasks.reports", "tasks.hosts"),
     ("flows",),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import InputError
+from tasks.records.ledger import LedgerEntry
 from tasks.spec import Training
 
 RATES = Path(__file__).with_name("rates.json")
@@ -100,7 +101,7 @@ def estimate(
     disk_bytes: int = 0,
     runs: int = 1,
     label: str = "",
-    ledger: Sequence[Mapping[str, Any]] = (),
+    ledger: Sequence[LedgerEntry] = (),
     device: str | None = None,
 ) -> Estimate:
     """Cost of `runs` runs of `tokens` trained tokens each.
@@ -158,7 +159,7 @@ def _dollars(training: Training, gpu_hours: float | None, device: str) -> float 
 
 
 def _speed(
-    training: Training, flops: float, device: str, ledger: Sequence[Mapping[str, Any]]
+    training: Training, flops: float, device: str, ledger: Sequence[LedgerEntry]
 ) -> tuple[float | None, float, str]:
     """(tokens per second, seconds before the first step, where both come from); (None, 0, why) when nothing is alike."""
     rows = [row for entry in ledger if (row := _row_of(entry)) is not None] + rates()["throughput"]
@@ -193,21 +194,21 @@ def _flops_of(row: Mapping[str, Any]) -> float:
     return flops_per_token(row["depth"], row["sequence_length"], row["window_pattern"], row["vocab_size"])
 
 
-def _row_of(entry: Mapping[str, Any]) -> dict[str, Any] | None:
+def _row_of(entry: LedgerEntry) -> dict[str, Any] | None:
     """A finished ledger entry as a row of the throughput table, or None when it measured nothing."""
-    if entry.get("state") != "completed" or not entry.get("tokens_per_second") or not entry.get("device"):
+    if entry.state != "completed" or not entry.tokens_per_second or not entry.device:
         return None
-    training = entry["experiment"]["training"]
+    training = entry.experiment.training
     return {
-        "device": entry["device"],
-        "gpus": entry.get("gpus") or training["gpus"],
-        "engine": training["engine"],
-        "precision": training["precision"],
-        "depth": training["depth"],
-        "sequence_length": training["sequence_length"],
-        "window_pattern": training["window_pattern"],
-        "vocab_size": entry["experiment"]["pool"]["vocab_size"],
-        "tokens_per_second": entry["tokens_per_second"],
+        "device": entry.device,
+        "gpus": entry.gpus or training.gpus,
+        "engine": training.engine,
+        "precision": training.precision,
+        "depth": training.depth,
+        "sequence_length": training.sequence_length,
+        "window_pattern": training.window_pattern,
+        "vocab_size": entry.experiment.pool.vocab_size,
+        "tokens_per_second": entry.tokens_per_second,
         "own": True,
-        "source": f"own run {entry['run']}",
+        "source": f"own run {entry.run}",
     }

@@ -163,7 +163,7 @@ def strata_svg(rows: Sequence[Interval], *, zero: str, theme: Theme = "page") ->
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.grid(visible=False, axis="y")
         axes.locator_params("x", nbins=5)
-        axes.set_xlabel(_clean(zero, 80))
+        figure.supxlabel(_clean(zero, 80), fontsize="medium", color=INK)  # under the labels too: it is long
 
     return _render(draw, 380, 80 + 20 * len(rows), theme, f"Differences with intervals: {_clean(zero, 80)}")
 

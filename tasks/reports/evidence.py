@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from tasks.errors import InputError
 from tasks.records import ledger
 from tasks.records.layout import DOCUMENTS, METRICS, SAMPLES, ArmFolder, PoolFolder, RunFolder
+from tasks.records.ledger import LedgerEntry, Measured
 from tasks.store.artifact import Manifest, read_manifest
 from tasks.store.root import Root
 
@@ -31,7 +32,7 @@ class Run:
     root: Root
     name: str
     result: Manifest | None
-    entry: Mapping[str, Any]
+    entry: LedgerEntry | None
 
     @classmethod
     def find(cls, root: Root, name: str) -> "Run":
@@ -39,25 +40,33 @@ class Run:
         result, entry = root.find(RunFolder(name).result), ledger.find(root, name)
         if result is None and entry is None:
             raise InputError(f"There is no run {name!r} under {root.url}: `fabrating runs` lists those there are.")
-        return cls(root, name, result, entry or {})
+        return cls(root, name, result, entry)
 
     @property
-    def facts(self) -> Mapping[str, Any]:
+    def measured(self) -> Measured:
         """What the result counted, else what the ledger knows."""
-        return self.result.facts if self.result is not None else self.entry
+        return Measured.of(self.result.facts) if self.result is not None else self.entry
+
+    @property
+    def hours(self) -> float | None:
+        """Wall time: of all attempts as the ledger knows it, else of the one that finished."""
+        if self.entry is not None:
+            return self.entry.hours
+        seconds = self.measured.wall_seconds
+        return None if seconds is None else seconds / 3600
 
     @property
     def spec(self) -> Mapping[str, Any]:
         """The experiment's parameters."""
-        return self.result.spec if self.result is not None else self.entry["experiment"]
+        return self.result.spec if self.result is not None else self.entry.experiment.model_dump(mode="json")
 
     @property
     def arm(self) -> str:
-        return self.result.inputs["arm"] if self.result is not None else self.entry["arm_id"]
+        return self.result.inputs["arm"] if self.result is not None else self.entry.arm_id
 
     @property
     def pool(self) -> str:
-        return self.result.inputs["pool"] if self.result is not None else self.entry["pool_id"]
+        return self.result.inputs["pool"] if self.result is not None else self.entry.pool_id
 
     @cached_property
     def metrics(self) -> Path:
@@ -94,6 +103,11 @@ class Taken:
 
     def __bool__(self) -> bool:
         return self.manifest is not None
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What was counted, {} if the arm is not at hand."""
+        return self.manifest.facts if self.manifest is not None else {}
 
     @cached_property
     def table(self) -> pa.Table:
@@ -157,10 +171,21 @@ def holdout_scores(root: Root, pool: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Link:
-    """One artifact of a lineage."""
+    """One artifact of a lineage. `made_from`: {role: name of an artifact of the same lineage, or else a fingerprint}."""
 
     name: str
     manifest: Manifest
+    made_from: Mapping[str, str]
+
+    @property
+    def kind(self) -> str:
+        """pool, arm or run."""
+        return self.name.split("/")[0].removesuffix("s")
+
+    @property
+    def source(self) -> str | None:
+        """Where the blobs of a pool lie."""
+        return self.manifest.spec.get("source")
 
 
 def lineage(root: Root, runs: Sequence[Run], outside: Sequence[str] = (), core: bool = False) -> list[Link]:
@@ -177,8 +202,12 @@ def lineage(root: Root, runs: Sequence[Run], outside: Sequence[str] = (), core: 
         names += [ArmFolder(run.arm).text, ArmFolder(run.arm).packed(length)]
     for run in runs:
         names += [RunFolder(run.name).result, *RunFolder(run.name).beside(outside, core)]
-    found = ((name, root.find(name)) for name in dict.fromkeys(names))
-    return [Link(name, manifest) for name, manifest in found if manifest is not None]
+    found = {name: manifest for name in names if (manifest := root.find(name)) is not None}
+    by_fingerprint = {manifest.fingerprint: name for name, manifest in found.items()}
+    return [
+        Link(name, manifest, {role: by_fingerprint.get(given, given) for role, given in manifest.inputs.items()})
+        for name, manifest in found.items()
+    ]
 
 
 def _row(shard: Path, row: int) -> str:

@@ -33,10 +33,8 @@ FINISH_SECONDS = 60.0
 
 
 @contextlib.contextmanager
-def forwarded(
-    root: Root, experiment: Experiment, pool_id: str, arm_id: str, group: str | None = None
-) -> Iterator[None]:
-    """Forward the run's metrics to W&B while the block runs, by `training.wandb`; group defaults to the pool.
+def forwarded(root: Root, experiment: Experiment, pool_id: str, arm_id: str) -> Iterator[None]:
+    """Forward the run's metrics to W&B while the block runs, by `training.wandb`; the runs of a pool are a group.
 
     Never raises for a fault of W&B: it is logged once, and the block goes on.
     """
@@ -44,7 +42,7 @@ def forwarded(
     if mode == "disabled":
         yield
         return
-    forwarder = Forwarder(root, experiment, run_id(experiment, arm_id), group or pool_id, arm_id, mode)
+    forwarder = Forwarder(root, experiment, run_id(experiment, arm_id), pool_id, arm_id, mode)
     forwarder.start()
     try:
         yield
@@ -124,7 +122,7 @@ class Forwarder:
         """Say in the ledger where the run is."""
         where = run.url if self._mode == "online" else Path(run.dir).parent.as_posix()
         with contextlib.suppress(InputError):  # driven by somebody without a ledger
-            ledger.update(self._root, self._run, wandb=where)
+            ledger.note_wandb(self._root, self._run, where)
 
     def _look(self, run: Any) -> None:
         """Send the lines that are new."""

@@ -9,8 +9,9 @@ from itertools import pairwise
 from typing import Any
 
 from tasks.errors import InputError
+from tasks.records.code import other_code
 from tasks.records.layout import RunFolder
-from tasks.records.ledger import find, other_code
+from tasks.records.ledger import find
 from tasks.spec import Experiment
 from tasks.store.artifact import Manifest
 from tasks.store.root import Root
@@ -40,7 +41,8 @@ def differences_of_runs(root: Root, a: Manifest, b: Manifest) -> dict[str, str]:
         found |= _compared(name, a.inputs.get(name), b.inputs.get(name))
     for name in FACTS:
         found |= _compared(name, a.facts.get(name), b.facts.get(name))
-    other = other_code(*(_last_attempt(root, manifest.name) for manifest in (a, b)))
+    first, second = (find(root, RunFolder.of(manifest.name).id) for manifest in (a, b))
+    other = other_code(first.last, second.last) if first and second else None
     return found | ({"commit": other} if other else {})
 
 
@@ -99,9 +101,3 @@ def _covered(path: str, allow: Sequence[str]) -> bool:
 
 def _shown(value: Any) -> str:
     return "nothing" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _last_attempt(root: Root, result: str) -> Mapping[str, Any]:
-    """The attempt that finished a run, as its ledger entry says, or {}."""
-    entry = find(root, RunFolder.of(result).id)
-    return entry["attempts"][-1] if entry else {}

@@ -29,8 +29,10 @@ State = Literal["running", "completed", "interrupted", "failed", "cancelled", "l
 """lost: its process ended without a word. silent: nothing was heard from it for a while (only when read, never written)."""
 SILENT_AFTER = 15 * 60  # seconds; compiling and a large evaluation each take a few minutes without a new line
 LIVE = ("step", "tokens", "bpb", "loss", "tokens_per_second", "mfu")
-COLUMNS = ("run", "arm", "seed", "depth", "engine", "host", "gpus", "commit", "tokens", "step", "bpb")
-COLUMNS += ("tokens_per_second", "hours", "dollars", "state", "attempts", "wandb")
+COLUMNS = (
+    *("run", "arm", "seed", "depth", "engine", "host", "gpus", "commit", "tokens", "step", "bpb"),
+    *("tokens_per_second", "hours", "dollars", "state", "attempts", "wandb"),
+)
 
 
 class Attempt(Code):

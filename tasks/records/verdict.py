@@ -140,7 +140,8 @@ class ArmScores(Record):
     """One arm with its runs, one a seed: bits per byte on all documents and by stratum."""
 
     label: str
-    arm: str | None
+    arm: str
+    """Its name below arms/."""
     runs: tuple[str, ...]
     seeds: tuple[int, ...]
     bpb: float
@@ -184,7 +185,8 @@ class Verdict(Record):
     target: Target
     outside: tuple[str, ...]
     core: bool
-    pool: str | None
+    pool: str
+    """Its name below pools/."""
     tokens: int | None
     """Trained tokens of a run."""
     holdout: HoldoutSize

@@ -44,7 +44,7 @@ PREPARED = (
 
 
 def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], cost: Estimate | None = None) -> str:
-    """What a run will do and cost. Of `plan` those keys are shown that are there: see `PLAN`, and `score_quantiles`."""
+    """What a run will do and cost. `plan` may have the keys of `PLAN` and `score_quantiles`."""
     arm, training = experiment.arm, experiment.training
     what = f"{arm.select} {'' if arm.select == 'all' else _extent(experiment)}".strip()
     lines = [
@@ -64,12 +64,12 @@ def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], cost: Estimat
 
 
 def prepared_markdown(name: str, facts: Mapping[str, Any]) -> str:
-    """What preparing an arm counted, by the facts of its text and packed manifests."""
+    """What the preparation of an arm counted: the facts of its text and packed manifests."""
     return "\n".join([f"## {_cell(name)} is prepared", "", *_facts(PREPARED, facts)]) + "\n"
 
 
 def estimate_markdown(costs: Sequence[Estimate], notes: Sequence[str] = ()) -> str:
-    """One column a cost, then where each speed comes from."""
+    """One column per cost, then where each speed comes from."""
     lines = [
         f"| | {' | '.join(_cell(cost.label) or 'estimate' for cost in costs)} |",
         "| --- " + "| ---: " * len(costs) + "|",
@@ -98,7 +98,7 @@ def loss_curve_markdown(metrics: Sequence[Path], labels: Sequence[str], title: s
 
 
 def scores_table(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a run. `results`: {"run", "arm", "seed", and the facts of `runs/<run>/result`}."""
+    """One row per run. `results`: {"run", "arm", "seed", and the facts of `runs/<run>/result`}."""
     rows = []
     for result in results:
         row = {key: result.get(key) for key in ("run", "arm", "seed")}

@@ -56,9 +56,9 @@ def write_verdict(root: Root, verdict: Verdict) -> Artifact:
 
     The fingerprint is of what it judges, so that more seeds or other texts make another verdict beside this one.
     """
-    inputs = {run: root.find(RunFolder(run).result).fingerprint for run in verdict.runs}
+    inputs = {run: root.open(RunFolder(run).result).fingerprint for run in verdict.runs}
     beside = [name for run in verdict.runs for name in RunFolder(run).beside(verdict.outside, verdict.core)]
-    inputs |= {name: root.find(name).fingerprint for name in beside}
+    inputs |= {name: root.open(name).fingerprint for name in beside}
     spec = {"arms": {arm.label: list(arm.runs) for arm in verdict.arms}, "level": verdict.level}
     spec |= {"target": verdict.target}
     name = VerdictFolder(f"{verdict.name}-{fingerprint(spec, inputs)}").name
@@ -168,8 +168,8 @@ def _curves(runs: Labelled) -> dict[str, str]:
     labels, files = _files(runs)
     seeds = " Line: mean over seeds; band: lowest to highest." if len(set(labels)) < len(labels) else ""
     return {
-        f"Bits per byte on the holdout.{seeds}": Markup(charts.holdout_curve_svg(files, labels)),
-        f"Training loss, nats per token, smoothed.{seeds}": Markup(charts.train_curve_svg(files, labels)),
+        f"Bits per byte on the holdout.{seeds}": Markup(charts.curve_svg(files, labels, charts.HOLDOUT)),
+        f"Training loss, nats per token, smoothed.{seeds}": Markup(charts.curve_svg(files, labels, charts.LOSS)),
     }
 
 
@@ -191,8 +191,8 @@ def _scores(first: Mapping[str, Run], deciles: Mapping[str, Sequence[float | Non
 def _speed(runs: Labelled) -> dict[str, str]:
     labels, files = _files(runs)
     return {
-        "Tokens per second.": Markup(charts.throughput_svg(files, labels)),
-        "Model FLOPs utilization, percent of the device's peak.": Markup(charts.mfu_svg(files, labels)),
+        "Tokens per second.": Markup(charts.curve_svg(files, labels, charts.THROUGHPUT)),
+        "Model FLOPs utilization, percent of the device's peak.": Markup(charts.curve_svg(files, labels, charts.MFU)),
     }
 
 
@@ -208,7 +208,7 @@ def _strata(pair: Comparison) -> dict[str, str]:
         "By length": ("length",),
         "By source": ("source",),
     }
-    pictures = {}
+    pictures: dict[str, str] = {}
     for caption, wanted in kinds.items():
         rows = [
             (row.label, row.difference, row.low, row.high)

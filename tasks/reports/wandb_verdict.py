@@ -1,6 +1,6 @@
-"""A verdict as a W&B run of its own beside the runs it judges: the same group, tables of arms, pairs, strata, texts and tasks.
+"""A verdict as a W&B run in the group of the runs it judges, with tables of arms, pairs, strata, texts and tasks.
 
-Sent after the fact and never at the verdict's cost: what W&B does is logged, and a service that does not answer is left.
+It is sent after the verdict stands and cannot harm it: errors of W&B are logged, and a service that does not answer is left.
 """
 
 import logging
@@ -9,17 +9,18 @@ from collections.abc import Callable, Sequence
 
 from tasks.records.layout import RUNS
 from tasks.records.verdict import Comparison, Difference, Verdict
-from tasks.reports.wandb_run import FINISH_SECONDS, PROJECT, available_mode
+from tasks.reports.wandb_run import FINISH_SECONDS, Mode, available_mode, start
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 
 log = logging.getLogger(__name__)
 CHANCE = ("difference", "low", "high", "p")
-Table = tuple[list[str], list[list[str | int | float | None]]]
+Row = list[str | int | float | None]
+Table = tuple[list[str], list[Row]]
 """Names of the columns, and rows."""
 
 
-def send_verdict(root: Root, made: Artifact, verdict: Verdict, wanted: str) -> None:
+def send_verdict(root: Root, made: Artifact, verdict: Verdict, wanted: Mode) -> None:
     """Send a verdict to W&B; `made` is its artifact, `wanted` is "online", "offline" or "disabled". Never raises for W&B.
 
     The run's id is the artifact's name, so that sending it again changes nothing. Offline files lie in `runs/.wandb`.
@@ -31,7 +32,7 @@ def send_verdict(root: Root, made: Artifact, verdict: Verdict, wanted: str) -> N
     thread.start()
     thread.join(FINISH_SECONDS)
     if thread.is_alive():
-        log.warning("W&B did not take the verdict %s in %.0f s; it is in %s.", made.name, FINISH_SECONDS, made.path)
+        log.warning("W&B did not take the verdict %s within %.0f s; it is in %s.", made.name, FINISH_SECONDS, made.path)
 
 
 def tables(verdict: Verdict) -> dict[str, Table]:
@@ -39,7 +40,7 @@ def tables(verdict: Verdict) -> dict[str, Table]:
 
     Differences are bits per byte, but for CORE: centered accuracy, where more is better.
     """
-    arms = [[arm.label, arm.arm, arm.bpb, len(arm.seeds), ", ".join(arm.runs)] for arm in verdict.arms]
+    arms: list[Row] = [[arm.label, arm.arm, arm.bpb, len(arm.seeds), ", ".join(arm.runs)] for arm in verdict.arms]
     pairs = verdict.comparisons
     made = {
         "arms": (["label", "arm", "bpb", "seeds", "runs"], arms),
@@ -64,25 +65,17 @@ def _table(
     return ["a", "b", *(titles.get(field, field) for field in fields)], rows
 
 
-def _send(root: Root, made: Artifact, verdict: Verdict, mode: str) -> None:
+def _send(root: Root, made: Artifact, verdict: Verdict, mode: Mode) -> None:
     try:
         import wandb  # slow to import, and broken installations must not matter
 
         folder = root.path(RUNS) / ".wandb"
         folder.mkdir(parents=True, exist_ok=True)
-        run = wandb.init(
-            project=PROJECT,
-            id=made.path.name,
-            name=made.path.name,
-            group=verdict.pool,
-            job_type="verdict",
-            resume="allow",
-            mode=mode,
-            dir=str(folder),
-            settings=wandb.Settings(console="off", silent=True),
-        )
+        run = start(made.path.name, verdict.pool, mode, folder, job_type="verdict")
         try:
-            made_of = {name: wandb.Table(columns=head, data=rows) for name, (head, rows) in tables(verdict).items()}
+            made_of = {
+                name: wandb.Table(columns=list(head), data=rows) for name, (head, rows) in tables(verdict).items()
+            }
             run.log({f"verdict/{name}": table for name, table in made_of.items()})
             for pair in verdict.comparisons:
                 run.summary[f"{pair.a} - {pair.b}"] = pair.sentence

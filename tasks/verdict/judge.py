@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import combinations, pairwise
 from typing import TypeVar
 
@@ -32,7 +33,7 @@ from tasks.store.root import Root
 from tasks.verdict import answers, matched
 from tasks.verdict.paired import Differences, bits_per_byte, detectable_difference, paired_differences
 from tasks.verdict.savings import curve_of, mean_curve, tokens_saved
-from tasks.verdict.strata import TARGETS, StratumSums, read_scores
+from tasks.verdict.strata import TARGETS, StratumSums, sum_scores
 from tasks.verdict.wording import sentence
 
 PLANNED = 3  # further numbers of seeds, each twice the last, of which the power is said
@@ -41,7 +42,7 @@ Row = TypeVar("Row", bound=Difference)
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Case:
     """All that comparisons are computed from."""
 
     results: Mapping[str, Sequence[Artifact]]
@@ -87,12 +88,12 @@ def judge(
         raise InputError(f"The target {target!r} is unknown: take one of {', '.join(TARGETS)}.")
     results = _open(root, arms, lambda run: run.result)
     allowed = _require_comparable(root, results, allow)
-    documents, holdout = read_scores(results)
-    evidence = Evidence(
+    documents, holdout = sum_scores(results)
+    case = Case(
         results=results,
         holdout=holdout,
         texts={
-            text: read_scores(_open(root, arms, lambda run, text=text: run.outside(text)), text)[1] for text in outside
+            text: sum_scores(_open(root, arms, partial(RunFolder.outside, texts=text)), text)[1] for text in outside
         },
         answers=answers.read(_open(root, arms, lambda run: run.core)) if core else None,
         target=target,
@@ -104,11 +105,11 @@ def judge(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         code=code_version(),
         level=level,
-        level_of_a_pair=evidence.level_of_a_pair,
+        level_of_a_pair=case.level_of_a_pair,
         target=target,
         outside=tuple(outside),
         core=core,
-        pool=first.inputs.get("pool"),
+        pool=first.inputs["pool"],
         tokens=first.facts.get("tokens"),
         holdout=HoldoutSize(
             documents=len(documents.document),
@@ -118,11 +119,11 @@ def judge(
         ),
         matched=Matched(allowed=allowed),
         seed_spread=SeedSpread(
-            standard_deviation=_known(np.sqrt(holdout.spread.variance[evidence.decides])),
+            standard_deviation=_known(np.sqrt(holdout.spread.variance[case.decides])),
             degrees_of_freedom=holdout.spread.degrees_of_freedom,
         ),
         arms=tuple(_arm(label, runs, holdout) for label, runs in results.items()),
-        comparisons=tuple(_comparison(a, b, evidence) for a, b in combinations(arms, 2)),
+        comparisons=tuple(_comparison(a, b, case) for a, b in combinations(arms, 2)),
     )
 
 
@@ -165,7 +166,7 @@ def _arm(label: str, runs: Sequence[Artifact], holdout: StratumSums) -> ArmScore
     means = zip(holdout.strata, values.mean(0), strict=True)
     return ArmScores(
         label=label,
-        arm=runs[0].manifest.inputs.get("arm"),
+        arm=runs[0].manifest.inputs["arm"],
         runs=tuple(_run(run) for run in runs),
         seeds=tuple(run.manifest.spec["seed"] for run in runs),
         bpb=float(values[:, 0].mean()),
@@ -174,15 +175,15 @@ def _arm(label: str, runs: Sequence[Artifact], holdout: StratumSums) -> ArmScore
     )
 
 
-def _comparison(a: str, b: str, evidence: Evidence) -> Comparison:
-    holdout, decides = evidence.holdout, evidence.decides
-    overall = _paired(a, b, holdout, evidence.level_of_a_pair)
-    explored = _paired(a, b, holdout, evidence.level)
-    texts = {name: _paired(a, b, sums, evidence.level) for name, sums in evidence.texts.items()}
-    seeds = min(len(evidence.results[label]) for label in (a, b))
+def _comparison(a: str, b: str, case: Case) -> Comparison:
+    holdout, decides = case.holdout, case.decides
+    overall = _paired(a, b, holdout, case.level_of_a_pair)
+    explored = _paired(a, b, holdout, case.level)
+    texts = {name: _paired(a, b, sums, case.level) for name, sums in case.texts.items()}
+    seeds = min(len(case.results[label]) for label in (a, b))
     difference = float(overall.estimate[decides])
-    detectable, needed = _power(abs(difference), overall, seeds, evidence)
-    better = evidence.results[a if difference < 0 else b]
+    detectable, needed = _power(abs(difference), overall, seeds, case)
+    better = case.results[a if difference < 0 else b]
     found = _row(
         Comparison,
         overall,
@@ -191,21 +192,21 @@ def _comparison(a: str, b: str, evidence: Evidence) -> Comparison:
         b=b,
         seeds=seeds,
         covers_seeds=overall.covers_seeds,
-        on=TARGETS[evidence.target][0],
+        on=TARGETS[case.target][0],
         errors=StandardErrors(
             documents=_known(overall.error_documents[decides]), seeds=_known(overall.error_seeds[decides])
         ),
         degrees_of_freedom=overall.degrees_of_freedom,
         detectable=detectable,
         seeds_needed=needed,
-        tokens_saved=_savings(difference, overall.low[decides], overall.high[decides], better, evidence),
+        tokens_saved=_savings(difference, overall.low[decides], overall.high[decides], better, case),
         strata=[
             _row(StratumDifference, explored, i, kind=s.kind, label=s.label, documents=s.documents, bytes=s.bytes)
             for i, s in enumerate(holdout.strata)
             if s.bytes
         ],
         outside=[_row(TextsDifference, differences, 0, label=name) for name, differences in texts.items()],
-        tasks=answers.compare(a, b, evidence.answers, evidence.level) if evidence.answers else [],
+        tasks=answers.compare(a, b, case.answers, case.level) if case.answers else [],
     )
     return found.model_copy(update={"sentence": sentence(found)})
 
@@ -222,10 +223,10 @@ def _row(record: type[Row], found: Differences, i: int, /, **fields: object) -> 
 
 
 def _power(
-    difference: float, overall: Differences, seeds: int, evidence: Evidence
+    difference: float, overall: Differences, seeds: int, case: Case
 ) -> tuple[list[Detectable], Detectable | None]:
     """What this many seeds could have shown and what more would; and how many would show a difference as large as this one."""
-    spread, decides = evidence.holdout.spread, evidence.decides
+    spread, decides = case.holdout.spread, case.decides
     if not spread.degrees_of_freedom:
         return [], None
 
@@ -234,9 +235,9 @@ def _power(
             _known(overall.error_documents[decides]) or 0.0,
             float(spread.variance[decides]),
             spread.degrees_of_freedom,
-            len(evidence.results),
+            len(case.results),
             planned,
-            evidence.level_of_a_pair,
+            case.level_of_a_pair,
         )
 
     planned = [seeds * 2**i for i in range(PLANNED + 1)]
@@ -245,12 +246,12 @@ def _power(
     return detectable, Detectable(seeds=needed, difference=difference) if needed else None
 
 
-def _savings(difference: float, low: float, high: float, better: Sequence[Artifact], evidence: Evidence) -> TokensSaved:
+def _savings(difference: float, low: float, high: float, better: Sequence[Artifact], case: Case) -> TokensSaved:
     """The difference and the ends of its interval as shares of trained tokens, by the better arm's curve on the target."""
-    sizes = np.array([s.bytes for s in evidence.holdout.strata if s.kind == "decile"])
-    deciles = TARGETS[evidence.target][1]
+    sizes = np.array([s.bytes for s in case.holdout.strata if s.kind == "decile"])
+    deciles = TARGETS[case.target][1]
     lines = [read_metrics(run.path / METRICS) for run in better]
-    curve = mean_curve([curve_of(run) if evidence.target == "all" else curve_of(run, sizes, deciles) for run in lines])
+    curve = mean_curve([curve_of(run) if case.target == "all" else curve_of(run, sizes, deciles) for run in lines])
     ends = sorted([abs(low), abs(high)]) if np.isfinite(low) else [0.0, 0.0]
     if low <= 0 <= high:
         ends[0] = 0.0

@@ -108,9 +108,7 @@ class StratumSums:
         return seed_spread(list(self.nats.values()), self.sizes)
 
 
-def read_scores(
-    results: Mapping[str, Sequence[Artifact]], what: str = "holdout"
-) -> tuple[ScoredDocuments, StratumSums]:
+def sum_scores(results: Mapping[str, Sequence[Artifact]], what: str = "holdout") -> tuple[ScoredDocuments, StratumSums]:
     """Read the scores of every run, {arm: runs}, and sum them.
 
     Raises InputError when runs were scored on different documents, DamagedError when a score is not a number.

@@ -25,8 +25,8 @@ def with_error(value: float, error: float) -> str:
 
 
 def _with_interval(value: float, pair: Comparison) -> str:
-    known = pair.low is not None and pair.high is not None
-    return with_error(value, (pair.high - pair.low) / 2 if known else math.nan)
+    low, high = pair.low, pair.high
+    return with_error(value, math.nan if low is None or high is None else (high - low) / 2)
 
 
 def _signed(pair: Comparison) -> str:

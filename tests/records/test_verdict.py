@@ -49,7 +49,7 @@ def verdict(pair):
         target="all",
         outside=(),
         core=False,
-        pool=None,
+        pool="pool-0123456789",
         tokens=1_000,
         holdout=HoldoutSize(documents=600, bytes=9, clusters=30, clusters_are="blocks of neighbouring rows"),
         matched=Matched(allowed={}),

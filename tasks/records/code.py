@@ -8,13 +8,13 @@ from tasks.records.record import Record
 from tasks.store.artifact import code_version
 
 PREPARATION_VERSION = 1
-"""Raised by every change that gives an arm's text, tokenizer or packed rows other bytes."""
+"""Raised by every change that alters the bytes of an arm's text, tokenizer or packed rows."""
 TRAINING_VERSION = 1
-"""Raised by every change that gives a run other weights or other scores from the same rows."""
+"""Raised by every change that alters the weights or scores of a run on the same rows."""
 
 
 class Code(Record):
-    """The code that a process ran. Entries written before there were versions know the commit alone."""
+    """The code that a process ran. Entries from before there were versions know only the commit."""
 
     code: str
     """The installed version of the package."""
@@ -48,9 +48,9 @@ def commit() -> str | None:
 
 
 def other_code(a: Code, b: Code) -> str | None:
-    """How the code of two processes differs, "x against y"; None if it does not, or if too little is known of either.
+    """How the code of two processes differs, "x against y"; None if it does not, or if too little is known.
 
-    Where the versions are known of both they decide: a commit that leaves the output as it was is no difference.
+    The versions decide if both have them: a commit that does not change the output does not count.
     """
     if a.versions and b.versions:
         differ = a.versions != b.versions

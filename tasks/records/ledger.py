@@ -26,7 +26,7 @@ from tasks.store.machine import machine
 from tasks.store.root import Root
 
 State = Literal["running", "completed", "interrupted", "failed", "cancelled", "lost", "silent"]
-"""lost: its process ended without a word. silent: nothing was heard from it for a while (only when read, never written)."""
+"""lost: the process ended without reporting it. silent: no news for a while; found when an entry is read, never written."""
 SILENT_AFTER = 15 * 60  # seconds; compiling and a large evaluation each take a few minutes without a new line
 LIVE = ("step", "tokens", "bpb", "loss", "tokens_per_second", "mfu")
 COLUMNS = (
@@ -68,7 +68,7 @@ class Measured(Record):
 
     @classmethod
     def of(cls, facts: Mapping[str, object]) -> "Measured":
-        """Those of the facts of a result, or of a metrics line, that are measurements."""
+        """The measurements among the facts of a result or the keys of a metrics line."""
         return cls.model_validate(facts, extra="ignore")
 
 
@@ -211,10 +211,10 @@ def table(found: Sequence[LedgerEntry]) -> list[dict[str, str | int | float | No
 
 
 def spread_between_seeds(found: Sequence[LedgerEntry], training: Training) -> tuple[float, int] | None:
-    """Variance of bits per byte between seeds in finished runs alike, and its degrees of freedom; None when there are none.
+    """Variance of bits per byte between seeds in similar finished runs, and its degrees of freedom; None without such runs.
 
-    Alike: same engine, depth and precision, trained on half to twice the tokens when `training` names a budget. Pooled over
-    groups that differ in their seed alone.
+    Similar: same engine, depth and precision, and half to twice the tokens if `training` has a budget. Pooled over groups that
+    differ in their seed alone.
     """
     groups: dict[str, list[float]] = {}
     for entry in found:
@@ -258,7 +258,7 @@ def _read(root: Root, run: str) -> LedgerEntry | None:
 
 
 def _as_it_stands(root: Root, entry: LedgerEntry) -> LedgerEntry:
-    """An entry that says "running" with its live numbers, and with the state that its process is really in."""
+    """An entry that says "running", with its live numbers and the state that its process is really in."""
     if entry.state != "running":
         return entry
     live = last_metrics(root.path(RunFolder(entry.run).file(METRICS)))
@@ -274,7 +274,7 @@ def _as_it_stands(root: Root, entry: LedgerEntry) -> LedgerEntry:
 
 
 def _priced(entry: LedgerEntry, until: float | None = None) -> LedgerEntry:
-    """With wall hours and dollars of all attempts; one that has no end yet counts until `until`. A CPU costs no GPU hours."""
+    """With wall hours and dollars of all attempts; an unfinished one counts until `until`. A CPU costs no GPU hours."""
     hours = dollars = 0.0
     gpu = "cpu" not in (entry.device, entry.experiment.training.device)
     for attempt in entry.attempts:

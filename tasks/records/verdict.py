@@ -40,7 +40,7 @@ class StratumDifference(Difference):
     documents: int
     bytes: int
     clusters: int
-    """So many clusters have documents in this stratum."""
+    """Those with documents in this stratum."""
 
 
 class TextsDifference(Difference):
@@ -81,14 +81,14 @@ class TokensSaved(Record):
 
 
 class Comparison(Difference):
-    """One pair of arms. Its interval is adjusted for the number of pairs, those of strata are not: they explore."""
+    """One pair of arms. Its interval is adjusted for the number of pairs; those of strata are exploratory and are not."""
 
     a: str
     b: str
     seeds: int
-    """Of the arm that has fewer."""
+    """Of the arm with fewer."""
     covers_seeds: bool
-    """Whether the interval holds for new seeds, too. With one seed an arm it holds for new documents alone."""
+    """Whether the interval holds for new seeds too; with one seed an arm it holds only for new documents."""
     on: str
     """The target as the sentence names it, "" for all documents."""
     clusters: int

@@ -1,7 +1,7 @@
 """Reports: one HTML page for a run, one for a verdict, each readable with nothing but a browser.
 
-The pages are the templates beside this module; `page.html` holds the styles and a content policy that forbids scripts, requests
-and frames. Every value is escaped but the pictures, which `charts` makes.
+The pages are Jinja2 templates beside this module. `page.html` holds the styles and a content policy that forbids scripts,
+requests and frames. Every value is escaped except the pictures that `charts` makes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -92,9 +92,9 @@ def write_report(root: Root, name: str) -> Path:
 
 
 def visible(value: object) -> str:
-    """A value as text of a page: characters that would act instead of being seen are replaced.
+    """A value as text of a page, without characters that act instead of being seen.
 
-    Those are control codes but line breaks and tabs, lone surrogates, and changes of direction.
+    Replaced are control codes (except line breaks and tabs), lone surrogates and changes of writing direction.
     """
     if isinstance(value, Markup):
         return value

@@ -13,16 +13,18 @@ from flows.children import cancel_children, run_child
 from flows.deployed import as_deployed
 from tasks.corpus.steps import find_pool
 from tasks.errors import InputError
+from tasks.records.code import Code, other_code
 from tasks.records.cost import CostEstimate, estimate_cost, total
 from tasks.records.layout import REPORT, ArmFolder, PoolFolder, RunFolder, arm_id, run_id
-from tasks.records.ledger import commit, entries, find, other_code, source, spread_between_seeds
+from tasks.records.ledger import entries, find, spread_between_seeds
+from tasks.records.verdict import Target
 from tasks.reports.report import write_verdict
 from tasks.reports.steps import show_estimate, show_loss_curve, show_scores, show_verdict
 from tasks.reports.wandb_verdict import send_verdict
 from tasks.spec import Arm, Experiment, Name, Pool, Texts, Training
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tokens import steps as tokens
-from tasks.verdict.judge import Target, judge
+from tasks.verdict.judge import judge
 from tasks.verdict.matched import differences, require_matched
 from tasks.verdict.planning import BESIDE_BYTES, equal_budget, what_seeds_show
 
@@ -106,10 +108,9 @@ def compare(
     facts = {run: store.find(RunFolder(run).result).facts for run, _ in runs}
     show_scores(name, [{"run": run, "arm": whole.arm.name, "seed": whole.seed, **facts[run]} for run, whole in runs])
     show_verdict(store, made, verdict)
-    sentences = [pair["sentence"] for pair in verdict["comparisons"]]
-    for sentence in sentences:
+    for sentence in verdict.sentences:
         log.info(sentence)
-    return {"verdict": made.name, "sentences": sentences, "report": str(made.path / REPORT)}
+    return {"verdict": made.name, "sentences": verdict.sentences, "report": str(made.path / REPORT)}
 
 
 def _require_matched(
@@ -128,14 +129,14 @@ def _require_matched(
 
 def _require_same_code(store: Root, runs: Sequence[str], allow: Sequence[str]) -> None:
     """Runs that are complete were trained by the code that is to train the others, as far as the ledger knows."""
-    now = {"commit": commit(), "source": source()}
+    now = Code.of_this_process()
     for run in runs:
         entry = find(store, run) if store.find(RunFolder(run).result) else None
-        other = other_code(entry["attempts"][-1], now) if entry else None
+        other = other_code(entry.last, now) if entry else None
         if other and "commit" not in allow:
             then, would = other.split(" against ")
             raise InputError(
-                f"{run} was trained by the code {then}, the missing runs would be by {would}: allow the difference by name (allow: commit), or "
+                f"{run} was trained by {then}, the missing runs would be by {would}: allow the difference by name (allow: commit), or "
                 f"delete runs/{run} to train it again."
             )
 

@@ -23,7 +23,7 @@ def recorded(
     run = run_id(experiment, arm)
     facts: dict[str, Any] = {}
     known = ledger.find(root, run)
-    if known and known["state"] == "completed" and root.find(RunFolder(run).result):
+    if known and known.state == "completed" and root.find(RunFolder(run).result):
         yield facts
         return
     ledger.open_entry(root, experiment, pool, arm, flow_run=flow_run)

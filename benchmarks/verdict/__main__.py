@@ -32,11 +32,12 @@ from infra.cli import road
 from infra.local.sample_data import build_sample
 from tasks.engines.builtin.score import score_outside
 from tasks.records.layout import REPORT
+from tasks.records.verdict import Difference, Target
 from tasks.reports.report import write_verdict
 from tasks.spec import ENGAGEMENT, FACTUAL, PEDAGOGICAL, Arm, Pool, Texts, Training
 from tasks.store.root import Root
 from tasks.tokens.outside import encode_outside
-from tasks.verdict.judge import Target, judge
+from tasks.verdict.judge import judge
 from tasks.verdict.planning import equal_budget
 
 SEED = 20
@@ -118,16 +119,16 @@ def compare(root: Root, source: Path, elsewhere: Path, name: str, seeds: int, ta
             score_outside(root, run, outside)
             print(f"{name}: {label} seed {seed}: {result.facts['bpb']:.4f} bits per byte", flush=True)
     verdict = judge(root, name, runs, target=target, outside=[outside])
-    (pair,) = verdict["comparisons"]
-    rows = {row["label"]: row for row in pair["strata"] if row["kind"] in ("all", "half", "decile")}
-    rows["elsewhere"] = pair["outside"][0]
+    (pair,) = verdict.comparisons
+    rows: dict[str, Difference] = {row.label: row for row in pair.strata if row.kind in ("all", "half", "decile")}
+    rows["elsewhere"] = pair.outside[0]
     return {
-        "sentence": pair["sentence"],
-        "conclusion": pair["conclusion"],
-        "better": pair["better"],
-        "tokens": verdict["tokens"],
-        "seed_spread": verdict["seed_spread"]["standard_deviation"],
-        **{label: [row["difference"], row["low"], row["high"]] for label, row in rows.items()},
+        "sentence": pair.sentence,
+        "conclusion": pair.conclusion,
+        "better": pair.better,
+        "tokens": verdict.tokens,
+        "seed_spread": verdict.seed_spread.standard_deviation,
+        **{label: [row.difference, row.low, row.high] for label, row in rows.items()},
         "report": str(write_verdict(root, verdict).path / REPORT),
     }
 

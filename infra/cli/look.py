@@ -59,9 +59,9 @@ def judge(
         verdict = decide(store, name, _arms(arms), allow=allow or (), outside=outside or (), core=core, target=target)
         made = write_verdict(store, verdict)
         if as_json:
-            terminal.show({"artifact": made.name, **verdict}, True)
+            terminal.show({"artifact": made.name, **verdict.model_dump(mode="json")}, True)
             return
-        sentences = {f"{pair['a']} - {pair['b']}": pair["sentence"] for pair in verdict["comparisons"]}
+        sentences = {f"{pair.a} - {pair.b}": pair.sentence for pair in verdict.comparisons}
         terminal.show({**sentences, "verdict": made.name, "report": (made.path / REPORT).as_uri()}, False)
 
 

@@ -7,13 +7,14 @@ other model sizes, and scaled linearly to other numbers of GPUs; `CostEstimate.s
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tasks.errors import InputError
+from tasks.records.ledger import LedgerEntry
 from tasks.records.scaling import ModelShape, choose_batch, flops_per_token, parameter_counts
 from tasks.spec import Training
 
@@ -106,7 +107,7 @@ def estimate_cost(
     disk_bytes: int = 0,
     runs: int = 1,
     label: str = "",
-    ledger: Sequence[Mapping[str, Any]] = (),
+    ledger: Sequence[LedgerEntry] = (),
     device: str | None = None,
 ) -> CostEstimate:
     """Cost of `runs` runs of `tokens` trained tokens each.
@@ -164,7 +165,7 @@ def _dollars(training: Training, gpu_hours: float | None, device: str) -> float 
 
 
 def _speed(
-    training: Training, flops: float, device: str, ledger: Sequence[Mapping[str, Any]]
+    training: Training, flops: float, device: str, ledger: Sequence[LedgerEntry]
 ) -> tuple[float | None, float, str]:
     """(tokens per second, seconds before the first step, where both come from); (None, 0, why) when nothing is alike."""
     measured = [row for entry in ledger if (row := _throughput_of(entry)) is not None] + list(rate_table().throughput)
@@ -198,21 +199,21 @@ def _speed(
     return speed, row.start_seconds, row.source + note
 
 
-def _throughput_of(entry: Mapping[str, Any]) -> Throughput | None:
+def _throughput_of(entry: LedgerEntry) -> Throughput | None:
     """The speed of a finished run by its ledger entry, or None when it measured none."""
-    if entry.get("state") != "completed" or not entry.get("tokens_per_second") or not entry.get("device"):
+    if entry.state != "completed" or not entry.tokens_per_second or not entry.device:
         return None
-    training = entry["experiment"]["training"]
+    training = entry.experiment.training
     return Throughput(
-        device=entry["device"],
-        gpus=entry.get("gpus") or training["gpus"],
-        engine=training["engine"],
-        precision=training["precision"],
-        depth=training["depth"],
-        sequence_length=training["sequence_length"],
-        window_pattern=training["window_pattern"],
-        vocab_size=entry["experiment"]["pool"]["vocab_size"],
-        tokens_per_second=entry["tokens_per_second"],
-        source=f"own run {entry['run']}",
+        device=entry.device,
+        gpus=entry.gpus or training.gpus,
+        engine=training.engine,
+        precision=training.precision,
+        depth=training.depth,
+        sequence_length=training.sequence_length,
+        window_pattern=training.window_pattern,
+        vocab_size=entry.experiment.pool.vocab_size,
+        tokens_per_second=entry.tokens_per_second,
+        source=f"own run {entry.run}",
         own=True,
     )

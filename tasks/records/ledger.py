@@ -1,73 +1,127 @@
 """The run ledger: one `runs/<run>/run.json` a run, with every attempt at it, readable with no server up.
 
-An entry says what a sheet kept by hand would: arm, seed, host, GPUs, commit, budget, step, bits per byte, tokens per second,
-hours, dollars, state, attempts, W&B run. Only this module writes it; whoever drives the trainer calls `open_entry` before
-and `finish` after, and an entry whose process died in between says so when it is read.
+An entry says what a spreadsheet kept by hand would: arm, seed, host, GPUs, commit, budget, step, bits per byte, tokens per
+second, hours, dollars, state, attempts, W&B run. Only this module writes it. Whoever drives the trainer calls `open_entry`
+before and `finish` after; an entry whose process died in between says so when it is read.
 """
 
-import contextlib
 import json
 import os
 import socket
-import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from statistics import variance
-from typing import Any, Literal
+from typing import Literal
 
 import psutil
 
-from tasks.errors import DamagedError, InputError
-from tasks.records.layout import ENTRY, METRICS, RUNS, RunFolder
-from tasks.records.layout import run_id as name_of_run
+from tasks.errors import InputError
+from tasks.records.code import Code
+from tasks.records.layout import ENTRY, METRICS, RUNS, RunFolder, run_id
 from tasks.records.metrics import last_metrics
+from tasks.records.record import Record
 from tasks.spec import Experiment, Training
-from tasks.store.artifact import code_version, fingerprint, locked, sha256_file, write_atomic
+from tasks.store.artifact import locked, write_atomic
 from tasks.store.machine import machine
 from tasks.store.root import Root
 
-State = Literal["running", "completed", "interrupted", "failed", "cancelled"]
-DECIDING = ("corpus", "tokens", "engines")
-"""The rooms whose code decides what a run scores."""
+State = Literal["running", "completed", "interrupted", "failed", "cancelled", "lost", "silent"]
+"""lost: the process ended without reporting it. silent: no news for a while; found when an entry is read, never written."""
 SILENT_AFTER = 15 * 60  # seconds; compiling and a large evaluation each take a few minutes without a new line
-RESULTS = (
-    "bpb",
-    "bpb_by_decile",
-    "steps",
-    "tokens",
-    "tokens_per_second",
-    "mfu",
-    "device",
-    "gpus",
-    "peak_memory_bytes",
-    "wandb",
-)
 LIVE = ("step", "tokens", "bpb", "loss", "tokens_per_second", "mfu")
-COLUMNS = ("run", "arm", "seed", "depth", "engine", "host", "gpus", "commit", "tokens", "step", "bpb")
-COLUMNS += ("tokens_per_second", "hours", "dollars", "state", "attempts", "wandb")
+COLUMNS = (
+    *("run", "arm", "seed", "depth", "engine", "host", "gpus", "commit", "tokens", "step", "bpb"),
+    *("tokens_per_second", "hours", "dollars", "state", "attempts", "wandb"),
+)
+
+
+class Attempt(Code):
+    """One attempt at a run: by which code, where, when (Unix seconds), and how it ended."""
+
+    started: float
+    finished: float | None = None
+    state: State
+    host: str
+    machine: str | None = None
+    pid: int
+    gpus: int
+    dollars_per_gpu_hour: float
+    flow_run: str | None = None
+    error: str | None = None
+
+
+class Measured(Record):
+    """What a run has reached: the facts of its result if it is finished, else its newest metrics."""
+
+    bpb: float | None = None
+    bpb_by_decile: tuple[float | None, ...] | None = None
+    loss: float | None = None
+    step: int | None = None
+    steps: int | None = None
+    tokens: int | None = None
+    tokens_per_second: float | None = None
+    mfu: float | None = None
+    wall_seconds: float | None = None
+    device: str | None = None
+    gpus: int | None = None
+    peak_memory_bytes: int | None = None
+
+    @classmethod
+    def of(cls, facts: Mapping[str, object]) -> "Measured":
+        """The measurements among the facts of a result or the keys of a metrics line."""
+        return cls.model_validate(facts, extra="ignore")
+
+
+class LedgerEntry(Measured):
+    """All that the ledger knows of a run, the newest attempt last."""
+
+    format: Literal[1] = 1
+    run: str
+    arm: str
+    arm_id: str
+    pool_id: str
+    seed: int
+    depth: int
+    engine: str
+    precision: str
+    experiment: Experiment
+    attempts: tuple[Attempt, ...]
+    state: State = "running"
+    error: str | None = None
+    wandb: str | None = None
+    hours: float = 0.0
+    """Wall time of all attempts."""
+    dollars: float = 0.0
+    updated: float = 0.0
+
+    @property
+    def last(self) -> Attempt:
+        return self.attempts[-1]
 
 
 def open_entry(
-    root: Root,
-    experiment: Experiment,
-    pool_id: str,
-    arm_id: str,
-    *,
-    flow_run: str | None = None,
-    group: str | None = None,
-) -> dict[str, Any]:
-    """Note that an attempt at a run begins here and now. Returns the entry.
+    root: Root, experiment: Experiment, pool_id: str, arm_id: str, *, flow_run: str | None = None
+) -> LedgerEntry:
+    """Note that an attempt at a run begins here and now.
 
     An earlier attempt that never reported its end is closed as "lost", at the time of its last sign of life.
     """
-    run = name_of_run(experiment, arm_id)
-    training = experiment.training
-    with _editing(root, run) as entry:
-        now = time.time()
-        if not entry:
-            entry.update(
+    run, training = run_id(experiment, arm_id), experiment.training
+    attempt = Attempt(
+        **Code.of_this_process().model_dump(),
+        started=time.time(),
+        state="running",
+        host=os.environ.get("FABRATING_WORKER") or socket.gethostname(),
+        machine=machine(),
+        pid=os.getpid(),
+        gpus=training.gpus,
+        dollars_per_gpu_hour=training.dollars_per_gpu_hour,
+        flow_run=flow_run,
+    )
+
+    def opened(entry: LedgerEntry | None) -> LedgerEntry:
+        if entry is None:
+            return LedgerEntry(
                 run=run,
                 arm=experiment.arm.name,
                 arm_id=arm_id,
@@ -76,64 +130,62 @@ def open_entry(
                 depth=training.depth,
                 engine=training.engine,
                 precision=training.precision,
-                experiment=experiment.model_dump(mode="json"),
-                attempts=[],
+                experiment=experiment,
+                attempts=(attempt,),
             )
-        for attempt in entry["attempts"]:
-            if attempt["state"] == "running":
-                attempt.update(state="lost", finished=_last_sign(root, run, attempt))
-        entry["attempts"].append(
-            {
-                "started": now,
-                "finished": None,
-                "state": "running",
-                "host": os.environ.get("FABRATING_WORKER") or socket.gethostname(),
-                "machine": machine(),
-                "pid": os.getpid(),
-                "gpus": training.gpus,
-                "dollars_per_gpu_hour": training.dollars_per_gpu_hour,
-                "code": code_version(),
-                "commit": commit(),
-                "source": source(),
-                "flow_run": flow_run,
-            }
-        )
-        entry.update(state="running", group=group or pool_id, error=None)
-        return entry
+        seen = last_metrics(root.path(RunFolder(run).file(METRICS))).get("time", 0)
+        earlier = [
+            each.model_copy(update={"state": "lost", "finished": max(seen, each.started)})
+            if each.state == "running"
+            else each
+            for each in entry.attempts
+        ]
+        return entry.model_copy(update={"state": "running", "error": None, "attempts": (*earlier, attempt)})
+
+    return _edit(root, run, opened)
 
 
-def update(root: Root, run: str, **fields: Any) -> dict[str, Any]:
-    """Set fields of an entry, such as `device=` or `wandb=`. Raises InputError when there is no such run."""
-    with _editing(root, run, must_exist=True) as entry:
-        entry.update(fields)
-        return entry
+def note_wandb(root: Root, run: str, where: str) -> LedgerEntry:
+    """Say where W&B shows the run. Raises InputError when there is no such run."""
+    return _edit(root, run, lambda entry: _known(root, run, entry).model_copy(update={"wandb": where}))
 
 
 def finish(
-    root: Root, run: str, state: State, *, error: str | None = None, facts: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Close the running attempt with `state`, and take over what the result's manifest counted (`facts`).
+    root: Root,
+    run: str,
+    state: Literal["completed", "interrupted", "failed", "cancelled"],
+    *,
+    error: str | None = None,
+    facts: Mapping[str, object] | None = None,
+) -> LedgerEntry:
+    """Close the running attempt with `state`; take over what the result counted (`facts`), or else the newest metrics.
 
     Raises InputError when there is no such run.
     """
-    with _editing(root, run, must_exist=True) as entry:
-        attempt = entry["attempts"][-1]
-        if attempt["state"] == "running":
-            attempt.update(state=state, finished=time.time(), error=error)
-        measured = facts if facts is not None else last_metrics(root.path(RunFolder(run).file(METRICS)))
-        entry.update({key: measured[key] for key in RESULTS if measured.get(key) is not None})
-        entry["step"] = measured.get("step" if facts is None else "steps", entry.get("step"))
-        entry.update(state=state, error=error)
-        return entry
+    if facts is None:
+        measured = Measured.of(last_metrics(root.path(RunFolder(run).file(METRICS))))
+    else:
+        measured = Measured.of({**facts, "step": facts.get("steps")})
+
+    def finished(known: LedgerEntry | None) -> LedgerEntry:
+        entry = _known(root, run, known)
+        attempts = entry.attempts
+        if entry.last.state == "running":
+            closed = entry.last.model_copy(update={"state": state, "finished": time.time(), "error": error})
+            attempts = (*attempts[:-1], closed)
+        reached = measured.model_dump(exclude_none=True)
+        return entry.model_copy(update={**reached, "state": state, "error": error, "attempts": attempts})
+
+    return _edit(root, run, finished)
 
 
-def find(root: Root, run: str) -> dict[str, Any] | None:
-    """The entry of one run as it stands, live numbers included, or None."""
+def find(root: Root, run: str) -> LedgerEntry | None:
+    """The entry of one run as it stands, live numbers included, or None. Raises DamagedError when it cannot be read."""
     entry = _read(root, run)
-    return _seen(root, entry) if entry else None
+    return _as_it_stands(root, entry) if entry else None
 
 
-def entries(root: Root) -> list[dict[str, Any]]:
+def entries(root: Root) -> list[LedgerEntry]:
     """All entries under the root, on this machine and in the remote store, newest attempt first.
 
     An entry that still says "running" gets its step, loss, bpb and speed from the metrics file; its state becomes "lost" when
@@ -144,130 +196,90 @@ def entries(root: Root) -> list[dict[str, Any]]:
         listed = root.remote.list(RUNS, suffix=f"/{ENTRY}")
         runs |= {blob.name.split("/")[1] for blob in listed if blob.name.count("/") == 2}
     found = [entry for run in runs if (entry := find(root, run))]
-    return sorted(found, key=lambda entry: entry["attempts"][-1]["started"], reverse=True)
+    return sorted(found, key=lambda entry: entry.last.started, reverse=True)
 
 
-def table(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def table(found: Sequence[LedgerEntry]) -> list[dict[str, str | int | float | None]]:
     """The ledger's columns, one row an entry: what `fabrating runs` prints."""
     rows = []
     for entry in found:
-        last = entry["attempts"][-1]
-        row = {column: entry.get(column) for column in COLUMNS}
-        row |= {"host": last["host"], "commit": last["commit"] or last["code"], "gpus": last["gpus"]}
-        row |= {"attempts": len(entry["attempts"]), "step": entry.get("step", entry.get("steps"))}
+        row = {column: getattr(entry, column, None) for column in COLUMNS}
+        row |= {"host": entry.last.host, "commit": entry.last.commit or entry.last.code, "gpus": entry.last.gpus}
+        row |= {"attempts": len(entry.attempts), "step": entry.steps if entry.step is None else entry.step}
         rows.append(row)
     return rows
 
 
-def spread_between_seeds(found: Sequence[Mapping[str, Any]], training: Training) -> tuple[float, int] | None:
-    """Variance of bits per byte between seeds in finished runs alike, and its degrees of freedom; None when there are none.
+def spread_between_seeds(found: Sequence[LedgerEntry], training: Training) -> tuple[float, int] | None:
+    """Variance of bits per byte between seeds in similar finished runs, and its degrees of freedom; None without such runs.
 
-    Alike: same engine, depth and precision, trained on half to twice the tokens when `training` names a budget. Pooled over
-    groups that differ in their seed alone.
+    Similar: same engine, depth and precision, and half to twice the tokens if `training` has a budget. Pooled over groups that
+    differ in their seed alone.
     """
     groups: dict[str, list[float]] = {}
     for entry in found:
-        alike = all(entry.get(field) == getattr(training, field) for field in ("engine", "depth", "precision"))
-        tokens, budget = entry.get("tokens"), training.tokens
-        near = not budget or (tokens and budget / 2 <= tokens <= 2 * budget)
-        if entry["state"] == "completed" and entry.get("bpb") is not None and alike and near:
-            identity = Training(**entry["experiment"]["training"]).identity()
-            groups.setdefault(json.dumps([entry["arm_id"], identity]), []).append(entry["bpb"])
+        alike = all(getattr(entry, field) == getattr(training, field) for field in ("engine", "depth", "precision"))
+        budget = training.tokens
+        near = not budget or (entry.tokens is not None and budget / 2 <= entry.tokens <= 2 * budget)
+        if entry.state == "completed" and entry.bpb is not None and alike and near:
+            identity = entry.experiment.training.identity()
+            groups.setdefault(json.dumps([entry.arm_id, identity]), []).append(entry.bpb)
     repeated = [values for values in groups.values() if len(values) > 1]
     freedom = sum(len(values) - 1 for values in repeated)
     return (sum(variance(values) * (len(values) - 1) for values in repeated) / freedom, freedom) if freedom else None
 
 
-def commit() -> str | None:
-    """The commit of this checkout, with a + when files differ from it; None outside of a checkout."""
-    here = Path(__file__).resolve().parent
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        head = _git(here, "rev-parse", "--short=10", "HEAD").strip()
-        return head + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no").strip() else "")
-    return None
+def _known(root: Root, run: str, entry: LedgerEntry | None) -> LedgerEntry:
+    if entry is None:
+        raise InputError(f"The ledger under {root.url} has no run {run!r}: `fabrating runs` lists those it has.")
+    return entry
 
 
-@cache
-def source() -> str:
-    """Ten hexadecimal digits of the modules that prepare, train and score: alike in a checkout and where its wheel is installed."""
-    tasks = Path(__file__).resolve().parents[1]
-    modules = sorted([tasks / "spec.py", *(path for room in DECIDING for path in (tasks / room).rglob("*.py"))])
-    return fingerprint([[path.relative_to(tasks).as_posix(), sha256_file(path)] for path in modules])
-
-
-def other_code(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
-    """In what the code of two attempts differs, "x against y"; None where it does not, or is not known of both.
-
-    By the modules where they are known of both: a commit that leaves them as they were is no difference.
-    """
-    field = next((field for field in ("source", "commit") if a.get(field) and b.get(field)), None)
-    if field is None or a[field] == b[field]:
-        return None
-    shown = "commit" if a.get("commit") and b.get("commit") and a["commit"] != b["commit"] else field
-    return f"{a[shown]} against {b[shown]}"
-
-
-def _git(directory: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(directory), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout
-
-
-@contextlib.contextmanager
-def _editing(root: Root, run: str, *, must_exist: bool = False) -> Iterator[dict[str, Any]]:
-    """An entry to change in place; written and mirrored when the block ends without an error."""
+def _edit(root: Root, run: str, change: Callable[[LedgerEntry | None], LedgerEntry]) -> LedgerEntry:
+    """Write and mirror the entry that `change` makes of the present one, under a lock."""
     path = root.path(RunFolder(run).file(ENTRY))
     with locked(root.folder / ".locks" / f"runs.{run}.{ENTRY}.lock"):
-        entry = _read(root, run) or {}
-        if must_exist and not entry:
-            raise InputError(f"The ledger under {root.url} has no run {run!r}: `fabrating runs` lists those it has.")
-        yield entry
-        entry["updated"] = time.time()
-        _price(entry)
-        write_atomic(path, json.dumps(entry, indent=1) + "\n")
+        entry = _priced(change(_read(root, run))).model_copy(update={"updated": time.time()})
+        write_atomic(path, entry.to_json())
         root.upload_file(path)
+    return entry
 
 
-def _read(root: Root, run: str) -> dict[str, Any] | None:
+def _read(root: Root, run: str) -> LedgerEntry | None:
     """The newer of the local and the mirrored copy."""
     path = root.path(RunFolder(run).file(ENTRY))
     copies = [path.read_bytes()] if path.is_file() else []
     if root.remote is not None and (mirrored := root.remote.read_if_exists(RunFolder(run).file(ENTRY))) is not None:
         copies.append(mirrored)
-    try:
-        return max((json.loads(copy) for copy in copies), key=lambda entry: entry["updated"], default=None)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedError(
-            f"{path} is not a ledger entry ({error!r}): move it away; the next attempt writes it anew."
-        ) from error
+    remedy = "move this ledger entry away, and the next attempt starts a new one"
+    return max(
+        (LedgerEntry.parse(copy, path, remedy) for copy in copies), key=lambda entry: entry.updated, default=None
+    )
 
 
-def _seen(root: Root, entry: dict[str, Any]) -> dict[str, Any]:
-    if entry["state"] != "running":
+def _as_it_stands(root: Root, entry: LedgerEntry) -> LedgerEntry:
+    """An entry that says "running", with its live numbers and the state that its process is really in."""
+    if entry.state != "running":
         return entry
-    attempt = entry["attempts"][-1]
-    live = last_metrics(root.path(RunFolder(entry["run"]).folder) / "metrics.jsonl")
-    entry.update({key: live[key] for key in LIVE if key in live})
-    # Hosts share names: an attempt is judged by its process only where that runs, and one of before `machine` nowhere.
-    if attempt.get("machine") == machine() and not psutil.pid_exists(attempt["pid"]):
-        entry["state"] = "lost"
-    elif time.time() - max(attempt["started"], live.get("time", 0)) > SILENT_AFTER:
-        entry["state"] = "silent"
-    _price(entry, until=live.get("time") if entry["state"] != "running" else time.time())
-    return entry
+    live = last_metrics(root.path(RunFolder(entry.run).file(METRICS)))
+    measured = Measured.of({key: live[key] for key in LIVE if key in live}).model_dump(exclude_none=True)
+    state: State = "running"
+    # Hosts share names: an attempt is judged by its process only on the machine where it runs.
+    if entry.last.machine == machine() and not psutil.pid_exists(entry.last.pid):
+        state = "lost"
+    elif time.time() - max(entry.last.started, live.get("time", 0)) > SILENT_AFTER:
+        state = "silent"
+    until = time.time() if state == "running" else live.get("time")
+    return _priced(entry.model_copy(update={**measured, "state": state}), until)
 
 
-def _last_sign(root: Root, run: str, attempt: Mapping[str, Any]) -> float:
-    seen = last_metrics(root.path(RunFolder(run).file(METRICS))).get("time", 0)
-    return max(seen, attempt["started"])
-
-
-def _price(entry: dict[str, Any], until: float | None = None) -> None:
-    """Wall hours and dollars of all attempts; one that has no end yet counts until `until`. A CPU costs no GPU hours."""
+def _priced(entry: LedgerEntry, until: float | None = None) -> LedgerEntry:
+    """With wall hours and dollars of all attempts; an unfinished one counts until `until`. A CPU costs no GPU hours."""
     hours = dollars = 0.0
-    gpu = "cpu" not in (entry.get("device"), entry["experiment"]["training"]["device"])
-    for attempt in entry["attempts"]:
-        finished = attempt["finished"] or until or attempt["started"]
-        spent = max(0.0, finished - attempt["started"]) / 3600
+    gpu = "cpu" not in (entry.device, entry.experiment.training.device)
+    for attempt in entry.attempts:
+        finished = attempt.finished or until or attempt.started
+        spent = max(0.0, finished - attempt.started) / 3600
         hours += spent
-        dollars += spent * attempt["gpus"] * attempt["dollars_per_gpu_hour"] * gpu
-    entry.update(hours=hours, dollars=dollars)
+        dollars += spent * attempt.gpus * attempt.dollars_per_gpu_hour * gpu
+    return entry.model_copy(update={"hours": hours, "dollars": dollars})

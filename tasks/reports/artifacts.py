@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.records.cost import CostEstimate
+from tasks.records.verdict import ArmScores, Difference, Verdict
 from tasks.reports.charts import data_url, loss_curve_svg
 from tasks.spec import Experiment
 
@@ -43,7 +44,7 @@ PREPARED = (
 
 
 def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], cost: CostEstimate | None = None) -> str:
-    """What a run will do and cost. Of `plan` those keys are shown that are there: see `PLAN`, and `score_quantiles`."""
+    """What a run will do and cost. `plan` may have the keys of `PLAN` and `score_quantiles`."""
     arm, training = experiment.arm, experiment.training
     what = f"{arm.select} {'' if arm.select == 'all' else _extent(experiment)}".strip()
     lines = [
@@ -63,12 +64,12 @@ def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], cost: CostEst
 
 
 def prepared_markdown(name: str, facts: Mapping[str, Any]) -> str:
-    """What preparing an arm counted, by the facts of its text and packed manifests."""
+    """What the preparation of an arm counted: the facts of its text and packed manifests."""
     return "\n".join([f"## {_cell(name)} is prepared", "", *_facts(PREPARED, facts)]) + "\n"
 
 
 def estimate_markdown(costs: Sequence[CostEstimate], notes: Sequence[str] = ()) -> str:
-    """One column a cost, then where each speed comes from."""
+    """One column per cost, then where each speed comes from."""
     lines = [
         f"| | {' | '.join(_cell(cost.label) or 'estimate' for cost in costs)} |",
         "| --- " + "| ---: " * len(costs) + "|",
@@ -97,7 +98,7 @@ def loss_curve_markdown(metrics: Sequence[Path], labels: Sequence[str], title: s
 
 
 def scores_table(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a run. `results`: {"run", "arm", "seed", and the facts of `runs/<run>/result`}."""
+    """One row per run. `results`: {"run", "arm", "seed", and the facts of `runs/<run>/result`}."""
     rows = []
     for result in results:
         row = {key: result.get(key) for key in ("run", "arm", "seed")}
@@ -112,35 +113,28 @@ def scores_table(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def verdict_markdown(verdict: Mapping[str, Any], report: str | None = None, fetch: str | None = None) -> str:
+def verdict_markdown(verdict: Verdict, report: str | None = None, fetch: str | None = None) -> str:
     """The sentences of a verdict, the arms, and the pairs with their intervals.
 
     `report`: address of the HTML page; `fetch`: the command that brings it to another machine.
     """
-    lines = [f"## Verdict of {_cell(verdict['name'])}", ""]
-    lines += [f"**{_cell(pair['sentence'])}**\n" for pair in verdict["comparisons"]]
+    lines = [f"## Verdict of {_cell(verdict.name)}", ""]
+    lines += [f"**{_cell(sentence)}**\n" for sentence in verdict.sentences]
     lines += ["| arm | bits per byte | by seed |", "| --- | ---: | --- |"]
-    for arm in verdict["arms"]:
-        seeds = ", ".join(f"{seed}: {bpb:.4f}" for seed, bpb in zip(arm["seeds"], arm["bpb_by_seed"], strict=True))
-        lines.append(f"| {_cell(arm['label'])} | {arm['bpb']:.4f} | {seeds} |")
+    lines += [f"| {_cell(arm.label)} | {arm.bpb:.4f} | {by_seed(arm)} |" for arm in verdict.arms]
     lines += ["", "| difference | bits per byte | from | to | p |", "| --- | ---: | ---: | ---: | ---: |"]
-    for pair in verdict["comparisons"]:
-        numbers = (signed(pair[key]) for key in ("difference", "low", "high"))
-        lines.append(f"| {_cell(pair['a'])} − {_cell(pair['b'])} | {' | '.join(numbers)} | {probability(pair['p'])} |")
-        for kind, rows in (
-            ("", pair["outside"]),
-            ("centered accuracy (above 0: the first is better), ", pair["tasks"][:1]),
-        ):
-            for row in rows:
-                numbers = (signed(row[key]) for key in ("difference", "low", "high"))
-                name = f"{_cell(pair['a'])} − {_cell(pair['b'])}: {kind}{_cell(row['label'])}"
-                lines.append(f"| {name} | {' | '.join(numbers)} | {probability(row['p'])} |")
-    held = verdict["holdout"]
-    lines += [
-        "",
-        f"Below 0: the first arm is better. {100 * verdict['level']:g} % intervals over {held['documents']:,} ",
-    ]
-    lines[-1] += f"documents in {held['clusters']:,} {held['clusters_are']}."
+    for pair in verdict.comparisons:
+        name = f"{_cell(pair.a)} − {_cell(pair.b)}"
+        accuracy = "centered accuracy (above 0: the first is better), "
+        rows: list[tuple[str, Difference]] = [(name, pair)]
+        rows += [(f"{name}: {_cell(row.label)}", row) for row in pair.outside]
+        rows += [(f"{name}: {accuracy}{_cell(row.label)}", row) for row in pair.tasks[:1]]
+        for title, row in rows:
+            numbers = " | ".join(signed(value) for value in (row.difference, row.low, row.high))
+            lines.append(f"| {title} | {numbers} | {probability(row.p)} |")
+    held = verdict.holdout
+    over = f"{held.documents:,} documents in {held.clusters:,} {held.clusters_are}"
+    lines += ["", f"Below 0: the first arm is better. {100 * verdict.level:g} % intervals over {over}."]
     if report:
         lines += ["", f"Report: `{report}`"]
     if fetch:
@@ -148,14 +142,9 @@ def verdict_markdown(verdict: Mapping[str, Any], report: str | None = None, fetc
     return "\n".join(lines) + "\n"
 
 
-def runs_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The ledger's rows (`ledger.table`) with numbers as people read them."""
-    shown = []
-    for row in rows:
-        numbers = {"tokens": count(row["tokens"]), "tokens_per_second": count(row["tokens_per_second"])}
-        numbers |= {"bpb": _rounded(row["bpb"]), "hours": hours(row["hours"]), "dollars": dollars(row["dollars"])}
-        shown.append({key: MISSING if value is None else value for key, value in (dict(row) | numbers).items()})
-    return shown
+def by_seed(arm: ArmScores) -> str:
+    """1: 1.2345, 2: 1.2346."""
+    return ", ".join(f"{seed}: {bpb:.4f}" for seed, bpb in zip(arm.seeds, arm.bpb_by_seed, strict=True))
 
 
 def count(value: float | None) -> str:
@@ -199,6 +188,16 @@ def dollars(value: float | None) -> str:
 def when(moment: str) -> str:
     """An ISO time as 2026-01-31 12:34 UTC."""
     return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def decimal(value: float | None, digits: int = 4) -> str:
+    """1.2346, or a dash for what is not known."""
+    return MISSING if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None) -> str:
+    """A share as 41.5 %, or a dash for what is not known."""
+    return MISSING if value is None else f"{100 * value:.1f} %"
 
 
 def signed(value: float | None, digits: int = 4) -> str:

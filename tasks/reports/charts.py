@@ -1,8 +1,8 @@
 """Pictures of runs and verdicts as SVG text, by matplotlib.
 
-Text stays text. Colours come in two themes: "page" leaves them to CSS variables (`--ink`, `--grid`, `--s0` ...), so that a
-report's picture follows light and dark; "neutral" uses mid tones that are legible on both, for pictures shown inside an
-`<img>` on a page whose theme is not ours (the Prefect UI).
+Text stays text. There are two colour themes: "page" leaves the colours to CSS variables (`--ink`, `--grid`, `--s0` ...), so
+that pictures in a report follow light and dark mode; "neutral" uses mid tones that are legible on both, for an `<img>` on a page
+whose theme is not ours (the Prefect UI).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import base64
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +20,7 @@ import numpy as np
 
 from tasks.records.metrics import read_metrics
 
-if TYPE_CHECKING:  # loaded by who draws: every flow's process imports this module, and few of them draw
+if TYPE_CHECKING:  # loaded only to draw: every flow's process imports this module, and few of them draw
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
@@ -34,7 +35,7 @@ NEUTRAL = {INK: "#7d8590", GRID: "#7d859055", QUIET: "#8b949e"}
 NEUTRAL |= dict(zip(COLORS, ("#2f81f7", "#d9822b", "#2da44e", "#bf5af2", "#e5534b", "#1b9e9e"), strict=True))
 PAGE = {INK: "var(--ink)", GRID: "var(--grid)", QUIET: "var(--quiet)"}
 PAGE |= {color: f"var(--s{i})" for i, color in enumerate(COLORS)}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a source named "$x_" is a name, not a formula
     "font.size": 10,
@@ -67,6 +68,28 @@ Interval = tuple[str, float, float, float]
 """(label, estimate, low, high)"""
 
 
+@dataclass(frozen=True)
+class Curve:
+    """What is drawn of a run: a key of its metrics lines of one kind, over trained tokens."""
+
+    title: str
+    kind: Literal["train", "eval"]
+    key: str
+    smooth: bool = False
+    scale: float = 1
+    from_zero: bool = False
+    thousands: bool = False
+    """Whether 5000 is written 5k."""
+    optional: bool = False
+    """Whether it is left out when no run has measured it."""
+
+
+HOLDOUT = Curve("Bits per byte on the holdout", "eval", "bpb")
+LOSS = Curve("Training loss in nats per token", "train", "loss", smooth=True)
+THROUGHPUT = Curve("Tokens per second", "train", "tokens_per_second", from_zero=True, thousands=True)
+MFU = Curve("Model FLOPs utilization in percent", "train", "mfu", scale=100, from_zero=True, optional=True)
+
+
 def loss_curve_svg(metrics: Sequence[Path], labels: Sequence[str], *, theme: Theme = "neutral") -> str:
     """Bits per byte on the holdout and training loss over trained tokens, one colour a label.
 
@@ -76,8 +99,8 @@ def loss_curve_svg(metrics: Sequence[Path], labels: Sequence[str], *, theme: The
 
     def draw(figure: Figure) -> None:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
-        _curves(above, runs, "eval", "bpb")
-        _curves(below, runs, "train", "loss", smooth=True)
+        _curves(above, runs, HOLDOUT)
+        _curves(below, runs, LOSS)
         above.set_title("Bits per byte on the holdout")
         below.set_title("Training loss, nats per token (smoothed)")
         _tokens_axis(below)
@@ -86,30 +109,23 @@ def loss_curve_svg(metrics: Sequence[Path], labels: Sequence[str], *, theme: The
     return _render(draw, 560, 420, theme, "Holdout bits per byte and training loss over trained tokens")
 
 
-def holdout_curve_svg(metrics: Sequence[Path], labels: Sequence[str], *, theme: Theme = "page") -> str:
-    """Bits per byte on the holdout over trained tokens; equal labels are seeds of one arm."""
-    return _curve_svg(metrics, labels, "eval", "bpb", "Bits per byte on the holdout over trained tokens", theme)
-
-
-def train_curve_svg(metrics: Sequence[Path], labels: Sequence[str], *, theme: Theme = "page") -> str:
-    """Training loss in nats per token, smoothed, over trained tokens; equal labels are seeds of one arm."""
-    title = "Training loss in nats per token over trained tokens"
-    return _curve_svg(metrics, labels, "train", "loss", title, theme, smooth=True)
-
-
-def throughput_svg(metrics: Sequence[Path], labels: Sequence[str], *, theme: Theme = "page") -> str:
-    """Tokens per second over trained tokens; equal labels are seeds of one arm."""
-    title = "Tokens per second over trained tokens"
-    return _curve_svg(metrics, labels, "train", "tokens_per_second", title, theme, from_zero=True)
-
-
-def mfu_svg(metrics: Sequence[Path], labels: Sequence[str], *, theme: Theme = "page") -> str:
-    """Model FLOPs utilization (percent of the device's peak) over trained tokens; "" when no run knows its peak."""
-    known = [record for path in metrics for record in read_metrics(path) if record.get("mfu")]
-    if not known:
+def curve_svg(metrics: Sequence[Path], labels: Sequence[str], curve: Curve, *, theme: Theme = "page") -> str:
+    """One quantity over trained tokens; equal labels are seeds of one arm. "" when it is optional and nothing is known."""
+    runs = _by_label(metrics, labels)
+    if curve.optional and not any(line.get(curve.key) for seeds in runs.values() for run in seeds for line in run):
         return ""
-    title = "Model FLOPs utilization in percent over trained tokens"
-    return _curve_svg(metrics, labels, "train", "mfu", title, theme, scale=100, from_zero=True)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        _curves(axes, runs, curve)
+        if curve.from_zero:
+            axes.set_ylim(bottom=0)
+        if curve.thousands:
+            _thousands(axes.yaxis)
+        _tokens_axis(axes)
+        _legend(axes)
+
+    return _render(draw, 380, 250, theme, f"{curve.title} over trained tokens")
 
 
 def decile_svg(by_label: Mapping[str, Sequence[float]], *, theme: Theme = "page") -> str:
@@ -117,7 +133,7 @@ def decile_svg(by_label: Mapping[str, Sequence[float]], *, theme: Theme = "page"
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for color, (label, values) in zip(_colors(), by_label.items(), strict=False):
+        for color, (label, values) in zip(COLORS, by_label.items(), strict=False):
             axes.plot(range(1, len(values) + 1), values, "o-", color=color, label=_clean(label), markersize=4)
         axes.set_xlabel("Score decile of the holdout (10 = best rated)")
         axes.set_xticks(range(1, 1 + max(map(len, by_label.values()), default=0)))
@@ -137,7 +153,7 @@ def score_histogram_svg(by_label: Mapping[str, np.ndarray], *, theme: Theme = "p
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for color, (label, values) in zip(_colors(), scores.items(), strict=False):
+        for color, (label, values) in zip(COLORS, scores.items(), strict=False):
             share = 100 * np.histogram(values, edges)[0] / len(values)
             axes.stairs(share, edges, color=color, label=_clean(label), linewidth=1.6)
             axes.stairs(share, edges, color=color, fill=True, alpha=0.12)
@@ -163,7 +179,7 @@ def strata_svg(rows: Sequence[Interval], *, zero: str, theme: Theme = "page") ->
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.grid(visible=False, axis="y")
         axes.locator_params("x", nbins=5)
-        axes.set_xlabel(_clean(zero, 80))
+        figure.supxlabel(_clean(zero, 80), fontsize="medium", color=INK)  # under the labels too: it is long
 
     return _render(draw, 380, 80 + 20 * len(rows), theme, f"Differences with intervals: {_clean(zero, 80)}")
 
@@ -173,33 +189,6 @@ def data_url(svg: str) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
-def _curve_svg(
-    metrics: Sequence[Path],
-    labels: Sequence[str],
-    kind: str,
-    key: str,
-    title: str,
-    theme: Theme,
-    *,
-    smooth: bool = False,
-    scale: float = 1,
-    from_zero: bool = False,
-) -> str:
-    runs = _by_label(metrics, labels)
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        _curves(axes, runs, kind, key, smooth=smooth, scale=scale)
-        if from_zero:
-            axes.set_ylim(bottom=0)
-        if key == "tokens_per_second":
-            _thousands(axes.yaxis)
-        _tokens_axis(axes)
-        _legend(axes)
-
-    return _render(draw, 380, 250, theme, title)
-
-
 def _by_label(metrics: Sequence[Path], labels: Sequence[str]) -> dict[str, list[list[dict[str, Any]]]]:
     runs: dict[str, list[list[dict[str, Any]]]] = {}
     for path, label in zip(metrics, labels, strict=True):
@@ -207,20 +196,12 @@ def _by_label(metrics: Sequence[Path], labels: Sequence[str]) -> dict[str, list[
     return runs
 
 
-def _curves(
-    axes: Axes,
-    runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
-    kind: str,
-    key: str,
-    *,
-    smooth: bool = False,
-    scale: float = 1,
-) -> None:
-    for color, (label, seeds) in zip(_colors(), runs.items(), strict=False):
-        curves = [curve for records in seeds if len((curve := _curve(records, kind, key))[0])]
+def _curves(axes: Axes, runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], curve: Curve) -> None:
+    for color, (label, seeds) in zip(COLORS, runs.items(), strict=False):
+        curves = [points for records in seeds if len((points := _points(records, curve))[0])]
         if not curves:
             continue
-        curves = [(x, scale * (_smoothed(y) if smooth else y)) for x, y in curves]
+        curves = [(x, curve.scale * (_smoothed(y) if curve.smooth else y)) for x, y in curves]
         grid = _grid([x for x, _ in curves])
         values = np.array([np.interp(grid, x, y, left=np.nan, right=np.nan) for x, y in curves])
         known = np.isfinite(values).any(axis=0)
@@ -232,10 +213,9 @@ def _curves(
             axes.fill_between(grid, low, high, color=color, alpha=0.18, linewidth=0)
 
 
-def _curve(records: Sequence[Mapping[str, Any]], kind: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-    points = {
-        r["tokens"]: r[key] for r in records if r.get("kind") == kind and r.get(key) is not None and "tokens" in r
-    }
+def _points(records: Sequence[Mapping[str, Any]], curve: Curve) -> tuple[np.ndarray, np.ndarray]:
+    lines = [r for r in records if r.get("kind") == curve.kind and r.get(curve.key) is not None and "tokens" in r]
+    points = {line["tokens"]: line[curve.key] for line in lines}
     x = np.array(sorted(points), dtype=float)
     return x, np.array([points[tokens] for tokens in sorted(points)], dtype=float)
 
@@ -252,7 +232,7 @@ def _smoothed(values: np.ndarray, share: float = 0.02) -> np.ndarray:
     sums = np.concatenate([[0.0], np.cumsum(values)])
     places = np.arange(len(values))
     reach = np.minimum(half, np.minimum(places, len(values) - 1 - places))
-    return (sums[places + reach + 1] - sums[places - reach]) / (2 * reach + 1)
+    return np.asarray((sums[places + reach + 1] - sums[places - reach]) / (2 * reach + 1))
 
 
 def _tokens_axis(axes: Axes) -> None:
@@ -274,10 +254,6 @@ def _legend(axes: Axes) -> None:
         axes.text(0.5, 0.5, "nothing measured yet", transform=axes.transAxes, ha="center", va="center", color=QUIET)
 
 
-def _colors() -> list[str]:
-    return COLORS
-
-
 def _clean(label: str, longest: int = 24) -> str:
     """A label from outside: no control characters (XML forbids them), not longer than fits."""
     text = "".join(c if c.isprintable() else " " for c in str(label))
@@ -295,7 +271,7 @@ def _render(draw: Callable[[Figure], None], width: int, height: int, theme: Them
         figure = Figure(figsize=(width / PIXELS, height / PIXELS), dpi=PIXELS, layout="constrained")
         draw(figure)
         buffer = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
     return _themed(buffer.getvalue(), theme, title)
 
 

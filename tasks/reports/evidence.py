@@ -1,11 +1,11 @@
 """What a report shows beside numbers: what an arm took, what only it took, what a run wrote, where everything comes from.
 
-A report must be possible where the runs are not: an artifact that is only in the remote store is read file by file, and one that
-is nowhere is left out.
+A report must be possible on a machine without the runs: of an artifact in the remote store only the files that are shown are
+fetched, and one that is nowhere is left out.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from tasks.errors import InputError
 from tasks.records import ledger
 from tasks.records.layout import DOCUMENTS, METRICS, SAMPLES, ArmFolder, PoolFolder, RunFolder
-from tasks.store.artifact import Manifest, read_manifest
+from tasks.records.ledger import LedgerEntry, Measured
+from tasks.store.artifact import FileRecord, Manifest, read_manifest
 from tasks.store.root import Root
 
 SHOWN = 700  # characters of a sample document
@@ -26,38 +27,39 @@ SHOWN = 700  # characters of a sample document
 
 @dataclass(frozen=True)
 class Run:
-    """One run as far as it has come: its result's manifest and its ledger entry, either of which may be missing."""
+    """One run as far as it has come: its result's manifest and its ledger entry, either of which may be missing.
+
+    `spec`: the experiment's parameters. `arm`, `pool`: names of what it trained on.
+    """
 
     root: Root
     name: str
     result: Manifest | None
-    entry: Mapping[str, Any]
+    entry: LedgerEntry | None
+    measured: Measured
+    spec: Mapping[str, Any]
+    arm: str
+    pool: str
 
     @classmethod
     def find(cls, root: Root, name: str) -> "Run":
         """Raises InputError when neither the ledger nor a result knows the run."""
         result, entry = root.find(RunFolder(name).result), ledger.find(root, name)
-        if result is None and entry is None:
-            raise InputError(f"There is no run {name!r} under {root.url}: `fabrating runs` lists those there are.")
-        return cls(root, name, result, entry or {})
+        if result is not None:
+            arm, pool = result.inputs["arm"], result.inputs["pool"]
+            return cls(root, name, result, entry, Measured.of(result.facts), result.spec, arm, pool)
+        if entry is not None:
+            spec = entry.experiment.model_dump(mode="json")
+            return cls(root, name, None, entry, entry, spec, entry.arm_id, entry.pool_id)
+        raise InputError(f"There is no run {name!r} under {root.url}: `fabrating runs` lists those there are.")
 
     @property
-    def facts(self) -> Mapping[str, Any]:
-        """What the result counted, else what the ledger knows."""
-        return self.result.facts if self.result is not None else self.entry
-
-    @property
-    def spec(self) -> Mapping[str, Any]:
-        """The experiment's parameters."""
-        return self.result.spec if self.result is not None else self.entry["experiment"]
-
-    @property
-    def arm(self) -> str:
-        return self.result.inputs["arm"] if self.result is not None else self.entry["arm_id"]
-
-    @property
-    def pool(self) -> str:
-        return self.result.inputs["pool"] if self.result is not None else self.entry["pool_id"]
+    def hours(self) -> float | None:
+        """Wall time: of all attempts as the ledger knows it, else of the one that finished."""
+        if self.entry is not None:
+            return self.entry.hours
+        seconds = self.measured.wall_seconds
+        return None if seconds is None else seconds / 3600
 
     @cached_property
     def metrics(self) -> Path:
@@ -71,7 +73,8 @@ class Run:
         """What the model wrote: document, score, prompt, text."""
         if self.result is None or not any(record.path == SAMPLES for record in self.result.files):
             return []
-        return json.loads(self.root.file(RunFolder(self.name).result, SAMPLES).read_bytes())
+        found: list[dict[str, Any]] = json.loads(self.root.file(RunFolder(self.name).result, SAMPLES).read_bytes())
+        return found
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,11 @@ class Taken:
     def __bool__(self) -> bool:
         return self.manifest is not None
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What was counted, {} if the arm is not at hand."""
+        return self.manifest.facts if self.manifest is not None else {}
+
     @cached_property
     def table(self) -> pa.Table:
         """Columns blob, row, score."""
@@ -103,7 +111,7 @@ class Taken:
 
     @property
     def scores(self) -> np.ndarray:
-        return self.table["score"].to_numpy().astype(float)
+        return np.asarray(self.table["score"].to_numpy(), dtype=float)
 
     def keys(self, blobs: dict[str, int]) -> np.ndarray:
         """One int64 a document; `blobs` numbers the blobs and grows, so that two arms can be compared."""
@@ -111,9 +119,9 @@ class Taken:
         found = found if isinstance(found, pa.DictionaryArray) else found.dictionary_encode()
         numbers = [blobs.setdefault(name, len(blobs)) for name in found.dictionary.to_pylist()]
         blob = np.array(numbers, dtype=np.int64)[found.indices.to_numpy()]
-        return (blob << 40) | self.table["row"].to_numpy()
+        return np.asarray((blob << 40) | self.table["row"].to_numpy())
 
-    def documents(self, positions: Sequence[int]) -> list[Document]:
+    def documents(self, positions: Iterable[int]) -> list[Document]:
         """The documents at these places of the training order, with the beginnings of their texts."""
         return [self._document(int(position)) for position in positions]
 
@@ -123,11 +131,12 @@ class Taken:
             bounds = self._bounds()
             shard = int(np.searchsorted(bounds, places[len(places) // 2], side="right")) - 1
             places = places[(places >= bounds[shard]) & (places < bounds[shard + 1])]
-        return places[np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)]
+        return np.asarray(places[np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)])
 
-    def _shards(self) -> list[Any]:
+    def _shards(self) -> list[FileRecord]:
         """Records of the text shards, without the holdout's, which is the last."""
-        return sorted((r for r in self.manifest.files if r.path.startswith("shard_")), key=lambda r: r.path)[:-1]
+        files = self.manifest.files if self.manifest is not None else ()
+        return sorted((r for r in files if r.path.startswith("shard_")), key=lambda r: r.path)[:-1]
 
     def _bounds(self) -> np.ndarray:
         return np.cumsum([0, *(record.rows for record in self._shards())])
@@ -152,15 +161,26 @@ def holdout_scores(root: Root, pool: str) -> np.ndarray:
     if root.find(PoolFolder(pool).evaluation) is None:
         return np.array([])
     path = root.file(PoolFolder(pool).evaluation, DOCUMENTS)
-    return pq.read_table(path, columns=["score"])["score"].to_numpy().astype(float)
+    return np.asarray(pq.read_table(path, columns=["score"])["score"].to_numpy(), dtype=float)
 
 
 @dataclass(frozen=True)
 class Link:
-    """One artifact of a lineage."""
+    """One artifact of a lineage. `made_from`: {role: name of an artifact of the same lineage, or else a fingerprint}."""
 
     name: str
     manifest: Manifest
+    made_from: Mapping[str, str]
+
+    @property
+    def kind(self) -> str:
+        """pool, arm or run."""
+        return self.name.split("/")[0].removesuffix("s")
+
+    @property
+    def source(self) -> str | None:
+        """Where the blobs of a pool lie."""
+        return self.manifest.spec.get("source")
 
 
 def lineage(root: Root, runs: Sequence[Run], outside: Sequence[str] = (), core: bool = False) -> list[Link]:
@@ -180,8 +200,12 @@ def lineage(root: Root, runs: Sequence[Run], outside: Sequence[str] = (), core: 
         ]
     for run in runs:
         names += [RunFolder(run.name).result, *RunFolder(run.name).beside(outside, core)]
-    found = ((name, root.find(name)) for name in dict.fromkeys(names))
-    return [Link(name, manifest) for name, manifest in found if manifest is not None]
+    found = {name: manifest for name in names if (manifest := root.find(name)) is not None}
+    by_fingerprint = {manifest.fingerprint: name for name, manifest in found.items()}
+    return [
+        Link(name, manifest, {role: by_fingerprint.get(given, given) for role, given in manifest.inputs.items()})
+        for name, manifest in found.items()
+    ]
 
 
 def _row(shard: Path, row: int) -> str:
@@ -190,6 +214,6 @@ def _row(shard: Path, row: int) -> str:
     for group in range(file.num_row_groups):
         rows = file.metadata.row_group(group).num_rows
         if row < rows:
-            return file.read_row_group(group, columns=["text"])["text"][row].as_py()
+            return str(file.read_row_group(group, columns=["text"])["text"][row].as_py())
         row -= rows
     raise InputError(f"{shard} has fewer rows than its manifest says: verify the arm.")

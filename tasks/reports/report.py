@@ -1,137 +1,74 @@
-"""Reports: one HTML page for a run, one for a verdict, each readable with nothing but a browser."""
+"""Reports: one HTML page for a run, one for a verdict, each readable with nothing but a browser.
 
-import json
+The pages are Jinja2 templates beside this module. `page.html` holds the styles and a content policy that forbids scripts,
+requests and frames. Every value is escaped except the pictures that `charts` makes.
+"""
+
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unicodedata import category
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from tasks.errors import InputError
 from tasks.records.layout import REPORT, VERDICT, RunFolder, VerdictFolder
-from tasks.reports import charts, parts
-from tasks.reports.artifacts import byte_size, count, dollars, hours, probability, signed, when
-from tasks.reports.evidence import Document, Run, Taken, lineage, only_in
-from tasks.reports.page import (
-    Html,
-    card,
-    code,
-    details,
-    element,
-    escape,
-    figure,
-    grid,
-    join,
-    marked,
-    page,
-    section,
-    table,
-)
+from tasks.records.verdict import Comparison, Verdict
+from tasks.reports import artifacts, charts
+from tasks.reports.evidence import Run, Taken, holdout_scores, lineage, only_in
 from tasks.store.artifact import Artifact, Work, fingerprint, write_atomic
 from tasks.store.root import Root
 
-METHOD = (
-    "A difference is nats of the first arm minus nats of the second, summed over the documents both models were scored on, "
-    "divided by the documents' bytes: every byte weighs the same, and below 0 the first arm is better.",
-    "The holdout is a sample of the whole pool. An arm that leaves out the pool's worst documents is examined on them all the same, "
-    "and at home on the better-rated half: look at both halves before saying which arm is better for what.",
-    "The interval answers for two kinds of chance. Documents: whole blocks of the holdout are resampled (bootstrap-t). Seeds: "
-    "the spread between runs that differ in their seed alone, pooled over arms, enters by Student's t with its few degrees of freedom.",
-    "Intervals of deciles, lengths and sources are not adjusted for their number: one in twenty excludes 0 by chance. They say "
-    "where to look, not what is true.",
-    "Tokens saved are read off the better arm's own curve before its learning rate had fallen, so they are a lower bound.",
-)
+DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+Labelled = Sequence[tuple[str, Run]]
+"""(label of the arm, run): runs with equal labels are its seeds."""
 
 
 def run_report(root: Root, name: str) -> str:
     """The page of one run, finished or not. Raises InputError when there is no such run."""
     run = Run.find(root, name)
-    known, spec, entry = run.facts, run.spec, run.entry
-    runs = [(spec["arm"]["name"], run)]
-    training = spec["training"]
-    numbers = [
-        ("bits per byte on the holdout", f"{known['bpb']:.4f}" if known.get("bpb") is not None else None),
-        ("trained tokens", count(known.get("tokens"))),
-        ("tokens per second", count(known.get("tokens_per_second"))),
-        ("model FLOPs utilization", f"{100 * known['mfu']:.1f} %" if known.get("mfu") else None),
-        ("peak GPU memory", byte_size(known.get("peak_memory_bytes"))),
-        ("time, all attempts", hours(entry.get("hours"))),
-        ("cost", dollars(entry.get("dollars"))),
-    ]
-    about = f"{parts.selection(spec['arm'])}; depth {training['depth']}, {training['engine']}, {training['precision']}"
-    content = [
-        element("h1", f"{spec['arm']['name']}, seed {spec['seed']}"),
-        element("p", join([escape(f"{about}. Run "), code(name), f" {entry.get('state', '')}"], ""), class_="quiet"),
-        card(element("b", "Stopped: "), entry["error"]) if entry.get("error") else "",
-        parts.tiles(numbers),
-        parts.curves(runs),
-        parts.scores(runs, {runs[0][0]: known.get("bpb_by_decile") or []}),
-        parts.speed_and_cost(runs),
-        _attempts(entry),
-        parts.generated(runs),
-        section("Parameters", card(parts.parameters(spec))),
-        parts.lineage_table(lineage(root, [run])),
-    ]
-    return page(f"Run {name}", *(part for part in content if part))
+    runs = [(run.spec["arm"]["name"], run)]
+    deciles = {label: known.measured.bpb_by_decile for label, known in runs if known.measured.bpb_by_decile}
+    return _page("run.html", runs, deciles, run=run, links=lineage(root, [run]))
 
 
-def verdict_report(root: Root, verdict: Mapping[str, Any]) -> str:
-    """The page of a verdict made by `tasks.verdict.judge`, with what is at hand of its runs and arms."""
-    runs = [(arm["label"], Run.find(root, name)) for arm in verdict["arms"] for name in arm["runs"]]
-    series = parts.series_of(runs)
-    held = verdict["holdout"]
-    about = (
-        f"{when(verdict['created'])}. Scored on {held['documents']:,} documents ({byte_size(held['bytes'])}) in {held['clusters']:,} "
-        f"{held['clusters_are']}; trained on {count(verdict['tokens'])} tokens a run."
+def verdict_report(root: Root, verdict: Verdict) -> str:
+    """The page of a verdict, with what is at hand of its runs and arms."""
+    runs = [(arm.label, Run.find(root, name)) for arm in verdict.arms for name in arm.runs]
+    taken = {arm.label: Taken(root, arm.arm) for arm in verdict.arms}
+    return _page(
+        "verdict.html",
+        runs,
+        {arm.label: [row.bpb for row in arm.strata if row.kind == "decile"] for arm in verdict.arms},
+        verdict=verdict,
+        strata=[_strata(pair) for pair in verdict.comparisons],
+        taken=taken,
+        alone=_alone(verdict, taken),
+        shared=_shared(verdict, runs[0][1]),
+        links=lineage(root, [run for _, run in runs], verdict.outside, verdict.core),
     )
-    deciles = {
-        arm["label"]: [stratum["bpb"] for stratum in arm["strata"] if stratum["kind"] == "decile"]
-        for arm in verdict["arms"]
-    }
-    verdict_row = [
-        "verdict",
-        code(verdict["name"]),
-        "",
-        f"{len(runs)} runs",
-        "",
-        f"{when(verdict['created'])} by {verdict['code']}",
-    ]
-    content = [
-        element("h1", f"Verdict: {verdict['name']}"),
-        element("p", about, class_="quiet"),
-        *(_comparison(pair, series, verdict) for pair in verdict["comparisons"]),
-        _arms(verdict, dict(runs), series),
-        parts.curves(runs),
-        parts.scores(runs, deciles),
-        _taken(dict(runs), verdict["comparisons"], series),
-        parts.generated(runs),
-        parts.speed_and_cost(runs),
-        _matched(verdict, runs[0][1]),
-        parts.lineage_table(
-            lineage(root, [run for _, run in runs], verdict["outside"], verdict["core"]), [verdict_row]
-        ),
-        section("How to read this", card(*(element("p", line) for line in METHOD))),
-    ]
-    return page(f"Verdict {verdict['name']}", *(part for part in content if part))
 
 
-def write_verdict(root: Root, verdict: Mapping[str, Any]) -> Artifact:
+def write_verdict(root: Root, verdict: Verdict) -> Artifact:
     """Keep a verdict as the artifact `verdicts/<name>-<fingerprint>`: verdict.json and report.html.
 
     The fingerprint is of what it judges, so that more seeds or other texts make another verdict beside this one.
     """
-    runs = {run: root.find(RunFolder(run).result) for arm in verdict["arms"] for run in arm["runs"]}
-    inputs = {run: manifest.fingerprint for run, manifest in runs.items()}
-    beside = [name for run in runs for name in RunFolder(run).beside(verdict["outside"], verdict["core"])]
-    inputs |= {name: root.find(name).fingerprint for name in beside}
-    spec = {"arms": {arm["label"]: arm["runs"] for arm in verdict["arms"]}, "level": verdict["level"]}
-    spec |= {"target": verdict["target"]}
-    name = VerdictFolder(f"{verdict['name']}-{fingerprint(spec, inputs)}").name
+    inputs = {run: root.open(RunFolder(run).result).fingerprint for run in verdict.runs}
+    beside = [name for run in verdict.runs for name in RunFolder(run).beside(verdict.outside, verdict.core)]
+    inputs |= {name: root.open(name).fingerprint for name in beside}
+    spec = {"arms": {arm.label: list(arm.runs) for arm in verdict.arms}, "level": verdict.level}
+    spec |= {"target": verdict.target}
+    name = VerdictFolder(f"{verdict.name}-{fingerprint(spec, inputs)}").name
 
     def make(work: Work) -> None:
-        work.temporary(VERDICT).write_text(json.dumps(verdict, indent=1, allow_nan=False) + "\n")
+        verdict.write(work.temporary(VERDICT))
         work.finish(VERDICT)
         work.temporary(REPORT).write_text(verdict_report(root, verdict))
         work.finish(REPORT)
-        work.facts["sentences"] = [pair["sentence"] for pair in verdict["comparisons"]]
+        work.facts["sentences"] = verdict.sentences
 
     return root.build(name, make, spec=spec, inputs=inputs)
 
@@ -154,138 +91,167 @@ def write_report(root: Root, name: str) -> Path:
     return path
 
 
-def _comparison(pair: Mapping[str, Any], series: Mapping[str, int], verdict: Mapping[str, Any]) -> Html:
-    """The sentence, its numbers, and where the difference is."""
-    a, b, better = pair["a"], pair["b"], pair["better"]
-    level = f"{100 * verdict['level_of_a_pair']:.3g} % interval"
-    covers = "new documents and new seeds" if pair["covers_seeds"] else "new documents, not new seeds"
-    numbers = [
-        (f"bits per byte, {a} minus {b}", signed(pair["difference"])),
-        (f"{level}, for {covers}", f"{signed(pair['low'])} to {signed(pair['high'])}"),
-        ("p", probability(pair["p"])),
-        ("seeds an arm", str(pair["seeds"])),
-        ("error of documents / of seeds", f"{_error(pair, 'documents')} / {_error(pair, 'seeds')}"),
-    ]
-    side = f"bits per byte; left of 0 {a} is better, right of it {b}"
-    shown = [row for row in pair["strata"] if row["low"] is not None]
-    by_kind = {kind: [row for row in shown if row["kind"] == kind] for kind in ("decile", "length", "source")}
-    by_kind["decile"] = [row for row in shown if row["kind"] in ("all", "half")] + by_kind["decile"]
-    pictures = [
-        figure(
-            f"By {kind}" if kind != "decile" else "By score: all, halves, deciles (10: the best)", _strata(rows, side)
-        )
-        for kind, rows in by_kind.items()
-        if len(rows) > 1  # a single row is all documents once more
-    ]
-    outside = [[row["label"], *_numbers(row)] for row in pair["outside"]]
-    head = ["", "Documents", "Difference", "From", "To", "p"]
-    every = [[row["label"], count(row["documents"]), *_numbers(row)] for row in pair["strata"]]
-    color = f" s{series[better]}" if better else ""
-    return join(
-        [
-            card(pair["sentence"], class_=f"verdict{color}"),
-            parts.tiles(numbers),
-            grid(*pictures),
-            section("Texts from elsewhere", card(table(["", *head[2:]], outside, range(1, 5)))) if outside else "",
-            _tasks(pair),
-            details("These differences as a table", card(table(head, every, range(1, 6)))),
-            _outlook(pair),
-        ]
+def visible(value: object) -> str:
+    """A value as text of a page, without characters that act instead of being seen.
+
+    Replaced are control codes (except line breaks and tabs), lone surrogates and changes of writing direction.
+    """
+    if isinstance(value, Markup):
+        return value
+    return "".join(
+        "\ufffd" if (category(c) in ("Cc", "Cs") and c not in "\n\t") or c in DIRECTIONS else c for c in str(value)
     )
 
 
-def _tasks(pair: Mapping[str, Any]) -> Html:
-    """Centered accuracies in questions and answers."""
-    if not pair["tasks"]:
-        return Html("")
-    head = ["Task", pair["a"], pair["b"], "Difference", "From", "To", "p"]
-    rows = [[row["label"], f"{row['a']:.4f}", f"{row['b']:.4f}", *_numbers(row)] for row in pair["tasks"]]
-    note = "Centered accuracy: 0 is guessing, 1 is all right; above 0 the first arm is better. Intervals: new seeds, same questions."
-    return section("CORE tasks", element("p", note, class_="quiet"), card(table(head, rows, range(1, 7))))
+def selection(arm: Mapping[str, Any]) -> str:
+    """An arm's selection in words."""
+    extent = "" if arm["select"] == "all" else f" {100 * arm['share']:g} %"
+    if arm.get("tokens"):
+        extent = f" {arm['tokens']:,} tokens"
+    heat = f" at temperature {arm['temperature']:g}" if arm["select"] == "temperature" else ""
+    return f"{arm['select']}{extent}{heat}, {arm['order']}"
 
 
-def _strata(rows: Sequence[Mapping[str, Any]], side: str) -> str:
-    return charts.strata_svg([(row["label"], row["difference"], row["low"], row["high"]) for row in rows], zero=side)
+def rough(value: float | None) -> str:
+    """A standard error: 0.00024, or unknown."""
+    return "unknown" if value is None else f"{value:.2g}"
 
 
-def _numbers(row: Mapping[str, Any]) -> list[str]:
-    return [*(signed(row[key]) for key in ("difference", "low", "high")), probability(row["p"])]
+@cache
+def _templates() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals["missing"] = artifacts.MISSING
+    shared = (
+        "by_seed",
+        "byte_size",
+        "count",
+        "decimal",
+        "dollars",
+        "hours",
+        "percent",
+        "probability",
+        "signed",
+        "when",
+    )
+    made.filters |= {name: getattr(artifacts, name) for name in shared} | {"selection": selection, "rough": rough}
+    return made
 
 
-def _error(pair: Mapping[str, Any], part: str) -> str:
-    return "unknown" if pair["errors"][part] is None else f"{pair['errors'][part]:.2g}"
-
-
-def _outlook(pair: Mapping[str, Any]) -> Html:
-    """What more seeds would show."""
-    if not pair["detectable"]:
-        return Html("")
-    rows = [[str(plan["seeds"]), f"{plan['difference']:.2g}"] for plan in pair["detectable"]]
-    head = ["Seeds an arm", "Smallest difference shown 4 times in 5"]
-    return details("What more seeds would show", card(table(head, rows, [1])))
-
-
-def _arms(verdict: Mapping[str, Any], runs: Mapping[str, Run], series: Mapping[str, int]) -> Html:
-    rows = []
-    for arm in verdict["arms"]:
-        taken = Taken(runs[arm["label"]].root, arm["arm"])
-        facts = taken.manifest.facts if taken else {}
-        seeds = ", ".join(f"{seed}: {bpb:.4f}" for seed, bpb in zip(arm["seeds"], arm["bpb_by_seed"], strict=True))
-        chosen = parts.selection(runs[arm["label"]].spec["arm"])
-        name = marked(arm["label"], series[arm["label"]])
-        rows.append(
-            [name, chosen, count(facts.get("documents")), byte_size(facts.get("bytes")), f"{arm['bpb']:.4f}", seeds]
+def _page(template: str, runs: Labelled, deciles: Mapping[str, Sequence[float | None]], **content: object) -> str:
+    """A page with the parts that all reports have: pictures, and what the first run of each label wrote."""
+    first: dict[str, Run] = {}
+    for label, run in runs:
+        first.setdefault(label, run)
+    return (
+        _templates()
+        .get_template(template)
+        .render(
+            runs=runs,
+            first=first,
+            series={label: i % charts.SERIES for i, label in enumerate(first)},
+            pictures={"curves": _curves(runs), "scores": _scores(first, deciles), "speed": _speed(runs)},
+            samples=_samples(first),
+            **content,
         )
-    head = ["Arm", "Selection", "Documents", "Text", "Bits per byte", "By seed"]
-    return section("Arms", card(table(head, rows, [2, 3, 4], stacked=True)))
+    )
 
 
-def _taken(runs: Mapping[str, Run], pairs: Sequence[Mapping[str, Any]], series: Mapping[str, int]) -> Html:
-    """Some documents that one arm took and the other did not."""
-    arms = {label: Taken(run.root, run.arm) for label, run in runs.items()}
-    blocks = []
-    for pair in pairs:
-        if not (arms[pair["a"]] and arms[pair["b"]]):
-            continue
-        columns = []
-        for ours, theirs in ((pair["a"], pair["b"]), (pair["b"], pair["a"])):
-            total, documents = only_in(arms[ours], arms[theirs])
-            title = element("h3", join([marked(ours, series[ours]), f" took, {theirs} did not: {total:,}"], ""))
-            columns.append(element("div", join([title, *map(_document, documents)])))
-        blocks.append(element("div", join(columns), class_="pair"))
-    note = element("p", "Spread over each arm's training order, cut after 700 characters.", class_="quiet")
-    return section("What one arm took and the other did not", note, *blocks) if blocks else Html("")
+def _curves(runs: Labelled) -> dict[str, str]:
+    """{caption: picture}, as all functions below that make pictures."""
+    labels, files = _files(runs)
+    seeds = " Line: mean over seeds; band: lowest to highest." if len(set(labels)) < len(labels) else ""
+    return {
+        f"Bits per byte on the holdout.{seeds}": Markup(charts.curve_svg(files, labels, charts.HOLDOUT)),
+        f"Training loss, nats per token, smoothed.{seeds}": Markup(charts.curve_svg(files, labels, charts.LOSS)),
+    }
 
 
-def _document(document: Document) -> Html:
-    place = f"score {document.score:.2f}, place {document.rank + 1:,}, {document.blob} row {document.row:,}"
-    text = element("div", document.text, class_="text")
-    return card(element("div", place, class_="quiet"), text, style="margin-bottom:12px")
+def _scores(first: Mapping[str, Run], deciles: Mapping[str, Sequence[float | None]]) -> dict[str, str]:
+    """Bits per byte per score decile, and the scores of what each arm took beside those of the holdout."""
+    known = {label: [float("nan") if v is None else v for v in values] for label, values in deciles.items()}
+    taken = {label: Taken(run.root, run.arm) for label, run in first.items()}
+    shown = {label: took.scores for label, took in taken.items() if took}
+    if shown:
+        run = next(iter(first.values()))
+        shown["holdout (the pool)"] = holdout_scores(run.root, run.pool)
+    by_decile = charts.decile_svg(known) if known else ""
+    return {
+        "Bits per byte of holdout documents, by decile of their score: lower is better.": Markup(by_decile),
+        "Composite scores of the documents that were taken.": Markup(charts.score_histogram_svg(shown)),
+    }
 
 
-def _attempts(entry: Mapping[str, Any]) -> Html:
-    rows = []
-    for i, attempt in enumerate(entry.get("attempts", ()), start=1):
-        spent = hours((attempt["finished"] - attempt["started"]) / 3600) if attempt["finished"] else "still going"
-        rows.append(
-            [i, attempt["state"], attempt["host"], attempt["gpus"], spent, code(attempt["commit"] or attempt["code"])]
-        )
-    head = ["Attempt", "State", "Host", "GPUs", "Time", "Commit"]
-    return section("Attempts", card(table(head, rows, stacked=True))) if rows else Html("")
+def _speed(runs: Labelled) -> dict[str, str]:
+    labels, files = _files(runs)
+    return {
+        "Tokens per second.": Markup(charts.curve_svg(files, labels, charts.THROUGHPUT)),
+        "Model FLOPs utilization, percent of the device's peak.": Markup(charts.curve_svg(files, labels, charts.MFU)),
+    }
 
 
-def _matched(verdict: Mapping[str, Any], run: Run) -> Html:
-    """What was equal, and what was not but was allowed."""
-    allowed = verdict["matched"]["allowed"]
+def _files(runs: Labelled) -> tuple[list[str], list[Path]]:
+    return [label for label, _ in runs], [run.metrics for _, run in runs]
+
+
+def _strata(pair: Comparison) -> dict[str, str]:
+    """Where the difference of a pair is: by score, by length, by source."""
+    side = f"bits per byte; left of 0 {pair.a} is better, right of it {pair.b}"
+    kinds = {
+        "By score: all, halves, deciles (10: the best)": ("all", "half", "decile"),
+        "By length": ("length",),
+        "By source": ("source",),
+    }
+    pictures: dict[str, str] = {}
+    for caption, wanted in kinds.items():
+        rows = [
+            (row.label, row.difference, row.low, row.high)
+            for row in pair.strata
+            if row.kind in wanted and row.low is not None and row.high is not None
+        ]
+        if len(rows) > 1:  # a single row is all documents once more
+            pictures[caption] = Markup(charts.strata_svg(rows, zero=side))
+    return pictures
+
+
+def _samples(first: Mapping[str, Run]) -> list[dict[str, Any]]:
+    """Beginnings of documents, each with what the models make of it: document, score, prompt, texts by label."""
+    found: dict[tuple[int, str], dict[str, Any]] = {}
+    for label, run in first.items():
+        for sample in run.samples:
+            new = {key: sample.get(key) for key in ("document", "score", "prompt")} | {"texts": {}}
+            found.setdefault((sample["document"], sample["prompt"]), new)["texts"][label] = sample["text"]
+    return list(found.values())
+
+
+def _alone(verdict: Verdict, taken: Mapping[str, Taken]) -> list[list[dict[str, Any]]]:
+    """For each pair of arms and either side: how many documents only it took, and some of them."""
+    pairs = [(pair.a, pair.b) for pair in verdict.comparisons if taken[pair.a] and taken[pair.b]]
+    found = []
+    for a, b in pairs:
+        sides = []
+        for ours, theirs in ((a, b), (b, a)):
+            total, documents = only_in(taken[ours], taken[theirs])
+            sides.append({"ours": ours, "theirs": theirs, "total": total, "documents": documents})
+        found.append(sides)
+    return found
+
+
+def _shared(verdict: Verdict, run: Run) -> list[str]:
+    """What is equal between all runs."""
     training = run.spec["training"]
     shared = {
-        "pool": f"pool {verdict['pool']} with its holdout and tokenizer",
-        "tokens": f"{count(verdict['tokens'])} trained tokens",
+        "pool": f"pool {verdict.pool} with its holdout and tokenizer",
+        "tokens": f"{artifacts.count(verdict.tokens)} trained tokens",
         "training": f"engine {training['engine']}, depth {training['depth']}, {training['precision']}, schedule",
-        "code": f"version {verdict['code']} of the code",
+        "code": f"version {verdict.code} of the code",
         "commit": "the code that trained, where it is known",
     }
-    unequal = {path.split(".")[0] for path in allowed}
-    equal = f"Equal between all runs: {'; '.join(text for path, text in shared.items() if path not in unequal)}."
-    differs = [element("p", f"Allowed to differ: {path} ({text}).") for path, text in allowed.items()]
-    return section("What the arms share", card(element("p", equal), *differs, parts.parameters(run.spec)))
+    unequal = {path.split(".")[0] for path in verdict.matched.allowed}
+    return [text for path, text in shared.items() if path not in unequal]

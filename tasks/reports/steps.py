@@ -12,6 +12,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from tasks import steps as show
 from tasks.records.cost import CostEstimate
 from tasks.records.layout import METRICS, REPORT, RunFolder
+from tasks.records.verdict import Verdict
 from tasks.reports import artifacts
 from tasks.spec import Experiment
 from tasks.store.artifact import Artifact
@@ -66,11 +67,11 @@ def show_core(run: str, facts: Mapping[str, Any]) -> None:
         create_table_artifact(rows, key=show.key("core", run), description="Accuracy; centered: 0 is guessing")
 
 
-def show_verdict(root: Root, made: Artifact, verdict: Mapping[str, Any]) -> None:
+def show_verdict(root: Root, made: Artifact, verdict: Verdict) -> None:
     """Which arm is better, by how much, how sure; and where the report of the verdict's artifact `made` lies."""
     fetch = f"fabrating report {made.path.name} --root {root.url}" if root.remote else None
     text = artifacts.verdict_markdown(verdict, (made.path / REPORT).as_uri(), fetch)
-    _markdown(f"verdict-{verdict['name']}", text, " ".join(pair["sentence"] for pair in verdict["comparisons"]))
+    _markdown(f"verdict-{verdict.name}", text, " ".join(verdict.sentences))
 
 
 def metrics_file(root: Root, run: str) -> Path:

@@ -1,9 +1,9 @@
 """One Weights & Biases run per training run: the lines of `metrics.jsonl`, forwarded while the trainer writes them.
 
-The trainer knows nothing of W&B: it writes a file, and whoever drives it wraps the call in `forwarded`, which follows that
-file from a thread. So no fault of W&B (no network, no key, a broken service) ever reaches the training. The run's id is our
-own and `resume` is "allow", so that all attempts land in one run; what was sent is remembered in `wandb.json` beside the
-metrics, so that steps which are trained again after a kill are not sent twice.
+The trainer does not know W&B: it writes a file, and whoever drives it wraps the call in `forwarded`, which follows that file
+from a thread. So no fault of W&B (no network, no key, a broken service) ever reaches the training. The run's id is ours
+and `resume` is "allow", so that all attempts land in one run. `wandb.json` beside the metrics remembers what was sent, so that
+steps that are trained again after a kill are not sent twice.
 """
 
 import contextlib
@@ -25,18 +25,17 @@ from tasks.store.artifact import write_atomic
 from tasks.store.root import Root
 
 log = logging.getLogger(__name__)
+Mode = Literal["offline", "online", "disabled"]
 PROJECT = "fabrating"
 SENT = "wandb.json"
-LOOK_SECONDS = 2.0
+POLL_SECONDS = 2.0
 FINISH_SECONDS = 60.0
 """How long the end of a training waits for W&B to take the last lines."""
 
 
 @contextlib.contextmanager
-def forwarded(
-    root: Root, experiment: Experiment, pool_id: str, arm_id: str, group: str | None = None
-) -> Iterator[None]:
-    """Forward the run's metrics to W&B while the block runs, by `training.wandb`; group defaults to the pool.
+def forwarded(root: Root, experiment: Experiment, pool_id: str, arm_id: str) -> Iterator[None]:
+    """Forward the run's metrics to W&B while the block runs, by `training.wandb`; the runs of a pool are a group.
 
     Never raises for a fault of W&B: it is logged once, and the block goes on.
     """
@@ -44,7 +43,7 @@ def forwarded(
     if mode == "disabled":
         yield
         return
-    forwarder = Forwarder(root, experiment, run_id(experiment, arm_id), group or pool_id, arm_id, mode)
+    forwarder = Forwarder(root, experiment, run_id(experiment, arm_id), pool_id, arm_id, mode)
     forwarder.start()
     try:
         yield
@@ -52,7 +51,24 @@ def forwarded(
         forwarder.stop(FINISH_SECONDS)
 
 
-def available_mode(wanted: Literal["offline", "online", "disabled"]) -> str:
+def start(name: str, group: str, mode: Mode, folder: Path, **more: Any) -> Any:
+    """A W&B run that keeps its id, so that all attempts land in one. Offline files lie in `folder`; `more` goes to W&B."""
+    import wandb  # slow to import, and broken installations must not matter
+
+    return wandb.init(
+        project=PROJECT,
+        id=name,
+        name=name,
+        group=group,
+        resume="allow",
+        mode=mode,
+        dir=str(folder),
+        settings=wandb.Settings(console="off", silent=True),
+        **more,
+    )
+
+
+def available_mode(wanted: Mode) -> Mode:
     """`wanted`, or offline (said in a warning) when it is online and there is no key."""
     if wanted == "online" and not has_key():
         log.warning(
@@ -65,20 +81,12 @@ def available_mode(wanted: Literal["offline", "online", "disabled"]) -> str:
 class Forwarder:
     """Follows one metrics file from a thread."""
 
-    def __init__(self, root: Root, experiment: Experiment, run: str, group: str, arm_id: str, mode: str):
+    def __init__(self, root: Root, experiment: Experiment, run: str, group: str, arm_id: str, mode: Mode):
         self._root, self._run, self._mode = root, run, mode
         self._folder = root.path(RunFolder(run).folder)
-        self._settings = {
-            "project": PROJECT,
-            "id": run,
-            "name": run,
-            "group": group,
-            "resume": "allow",
-            "mode": mode,
-            "dir": str(self._folder),
-            "config": {"arm_id": arm_id, **experiment.model_dump(mode="json")},
-            "tags": [experiment.arm.name, experiment.training.engine],
-        }
+        self._group = group
+        self._config = {"arm_id": arm_id, **experiment.model_dump(mode="json")}
+        self._tags = [experiment.arm.name, experiment.training.engine]
         self._sent: dict[str, int] = _read_sent(self._folder / SENT)
         self._size = -1
         self._ended = threading.Event()
@@ -94,7 +102,7 @@ class Forwarder:
         self._thread.join(seconds)
         if self._thread.is_alive():
             log.warning(
-                "W&B did not take the last metrics of %s in %.0f s; they are in metrics.jsonl.", self._run, seconds
+                "W&B did not take the last metrics of %s within %.0f s; they are in metrics.jsonl.", self._run, seconds
             )
 
     def _work(self) -> None:
@@ -106,17 +114,14 @@ class Forwarder:
             )
 
     def _forward(self) -> None:
-        import wandb  # slow to import, and broken installations must not matter
-
-        settings = wandb.Settings(console="off", silent=True)
-        run = wandb.init(**self._settings, settings=settings)
+        run = start(self._run, self._group, self._mode, self._folder, config=self._config, tags=self._tags)
         try:
             run.define_metric("step", hidden=True)
             run.define_metric("*", step_metric="step")
             self._note(run)
-            while not self._ended.wait(LOOK_SECONDS):
-                self._look(run)
-            self._look(run)
+            while not self._ended.wait(POLL_SECONDS):
+                self._send_new(run)
+            self._send_new(run)
         finally:
             run.finish()
 
@@ -124,9 +129,9 @@ class Forwarder:
         """Say in the ledger where the run is."""
         where = run.url if self._mode == "online" else Path(run.dir).parent.as_posix()
         with contextlib.suppress(InputError):  # driven by somebody without a ledger
-            ledger.update(self._root, self._run, wandb=where)
+            ledger.note_wandb(self._root, self._run, where)
 
-    def _look(self, run: Any) -> None:
+    def _send_new(self, run: Any) -> None:
         """Send the lines that are new."""
         path = self._folder / METRICS
         size = path.stat().st_size if path.is_file() else 0
@@ -134,7 +139,7 @@ class Forwarder:
             return
         self._size = size
         for line in read_metrics(path):
-            kind, step = line.get("kind"), line.get("step")
+            kind, step = line.get("kind"), line.get("step", 0)
             if kind not in ("train", "eval") or step <= self._sent.get(kind, 0):
                 continue
             run.log(as_logged(line))

@@ -1,26 +1,26 @@
-"""A verdict as a W&B run of its own beside the runs it judges: the same group, tables of arms, pairs, strata, texts and tasks.
+"""A verdict as a W&B run in the group of the runs it judges, with tables of arms, pairs, strata, texts and tasks.
 
-Sent after the fact and never at the verdict's cost: what W&B does is logged, and a service that does not answer is left.
+It is sent after the verdict stands and cannot harm it: errors of W&B are logged, and a service that does not answer is left.
 """
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from tasks.records.layout import RUNS
-from tasks.reports.wandb_run import FINISH_SECONDS, PROJECT, available_mode
+from tasks.records.verdict import Comparison, Difference, Verdict
+from tasks.reports.wandb_run import FINISH_SECONDS, Mode, available_mode, start
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 
 log = logging.getLogger(__name__)
-PAIR = ("a", "b", "conclusion", "better", "difference", "low", "high", "p", "seeds", "sentence")
-STRATUM = ("a", "b", "kind", "label", "documents", "bytes", "difference", "low", "high", "p")
-OUTSIDE = ("a", "b", "texts", "difference", "low", "high", "p")
-CORE = ("a", "b", "task", "accuracy a", "accuracy b", "difference", "low", "high", "p")
+CHANCE = ("difference", "low", "high", "p")
+Row = list[str | int | float | None]
+Table = tuple[list[str], list[Row]]
+"""Names of the columns, and rows."""
 
 
-def send_verdict(root: Root, made: Artifact, verdict: Mapping[str, Any], wanted: str) -> None:
+def send_verdict(root: Root, made: Artifact, verdict: Verdict, wanted: Mode) -> None:
     """Send a verdict to W&B; `made` is its artifact, `wanted` is "online", "offline" or "disabled". Never raises for W&B.
 
     The run's id is the artifact's name, so that sending it again changes nothing. Offline files lie in `runs/.wandb`.
@@ -32,63 +32,53 @@ def send_verdict(root: Root, made: Artifact, verdict: Mapping[str, Any], wanted:
     thread.start()
     thread.join(FINISH_SECONDS)
     if thread.is_alive():
-        log.warning("W&B did not take the verdict %s in %.0f s; it is in %s.", made.name, FINISH_SECONDS, made.path)
+        log.warning("W&B did not take the verdict %s within %.0f s; it is in %s.", made.name, FINISH_SECONDS, made.path)
 
 
-def tables(verdict: Mapping[str, Any]) -> dict[str, tuple[list[str], list[list[Any]]]]:
-    """{name: (columns, rows)} of arms, pairs and strata; and where the verdict has them, of outside texts and CORE's tasks.
+def tables(verdict: Verdict) -> dict[str, Table]:
+    """{name: table} of arms, pairs and strata; and where the verdict has them, of outside texts and CORE's tasks.
 
     Differences are bits per byte, but for CORE: centered accuracy, where more is better.
     """
-    arms = [
-        [arm["label"], arm["arm"], arm["bpb"], len(arm["seeds"]), ", ".join(arm["runs"])] for arm in verdict["arms"]
-    ]
-    pairs = verdict["comparisons"]
-    strata = [{**row, "a": pair["a"], "b": pair["b"]} for pair in pairs for row in pair["strata"]]
-    outside = [
-        {**row, "a": pair["a"], "b": pair["b"], "texts": row["label"]} for pair in pairs for row in pair["outside"]
-    ]
-    core = [
-        {**row, "a": pair["a"], "b": pair["b"], "task": row["label"], "accuracy a": row["a"], "accuracy b": row["b"]}
-        for pair in pairs
-        for row in pair["tasks"]
-    ]
+    arms: list[Row] = [[arm.label, arm.arm, arm.bpb, len(arm.seeds), ", ".join(arm.runs)] for arm in verdict.arms]
+    pairs = verdict.comparisons
     made = {
         "arms": (["label", "arm", "bpb", "seeds", "runs"], arms),
-        "comparisons": (list(PAIR), _rows(pairs, PAIR)),
-        "strata": (list(STRATUM), _rows(strata, STRATUM)),
-        "outside": (list(OUTSIDE), _rows(outside, OUTSIDE)),
-        "core": (list(CORE), _rows(core, CORE)),
+        "comparisons": _table(pairs, lambda pair: [pair], ("conclusion", "better", *CHANCE, "seeds", "sentence")),
+        "strata": _table(pairs, lambda pair: pair.strata, ("kind", "label", "documents", "bytes", *CHANCE)),
+        "outside": _table(pairs, lambda pair: pair.outside, ("label", *CHANCE), label="texts"),
+        "core": _table(
+            pairs, lambda pair: pair.tasks, ("label", "a", "b", *CHANCE), label="task", a="accuracy a", b="accuracy b"
+        ),
     }
-    return {name: (columns, rows) for name, (columns, rows) in made.items() if rows}
+    return {name: table for name, table in made.items() if table[1]}
 
 
-def _rows(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[list[Any]]:
-    return [[record[column] for column in columns] for record in records]
+def _table(
+    pairs: Sequence[Comparison],
+    rows_of: Callable[[Comparison], Sequence[Difference]],
+    fields: Sequence[str],
+    **titles: str,
+) -> Table:
+    """The arms of each pair, then these fields of its rows, under titles of their own where given."""
+    rows = [[pair.a, pair.b, *(getattr(row, field) for field in fields)] for pair in pairs for row in rows_of(pair)]
+    return ["a", "b", *(titles.get(field, field) for field in fields)], rows
 
 
-def _send(root: Root, made: Artifact, verdict: Mapping[str, Any], mode: str) -> None:
+def _send(root: Root, made: Artifact, verdict: Verdict, mode: Mode) -> None:
     try:
         import wandb  # slow to import, and broken installations must not matter
 
         folder = root.path(RUNS) / ".wandb"
         folder.mkdir(parents=True, exist_ok=True)
-        run = wandb.init(
-            project=PROJECT,
-            id=made.path.name,
-            name=made.path.name,
-            group=verdict["pool"],
-            job_type="verdict",
-            resume="allow",
-            mode=mode,
-            dir=str(folder),
-            settings=wandb.Settings(console="off", silent=True),
-        )
+        run = start(made.path.name, verdict.pool, mode, folder, job_type="verdict")
         try:
-            made_of = {name: wandb.Table(columns=head, data=rows) for name, (head, rows) in tables(verdict).items()}
+            made_of = {
+                name: wandb.Table(columns=list(head), data=rows) for name, (head, rows) in tables(verdict).items()
+            }
             run.log({f"verdict/{name}": table for name, table in made_of.items()})
-            for pair in verdict["comparisons"]:
-                run.summary[f"{pair['a']} - {pair['b']}"] = pair["sentence"]
+            for pair in verdict.comparisons:
+                run.summary[f"{pair.a} - {pair.b}"] = pair.sentence
         finally:
             run.finish()
     except Exception as error:  # whatever W&B does, the verdict stands

@@ -2,6 +2,7 @@
 
 `paired`   the statistics: ratio of sums, clustered bootstrap-t, seeds as a second level of variance
 `matched`  the proof that two arms differ in selection alone
+`strata`   the scores of all runs, summed by stratum and cluster
 `savings`  a difference in bits per byte as a share of trained tokens, by the measured loss curve
-`judge`    from runs on disk to a verdict
+`judge`    from runs on disk to a verdict; `wording` says it in a sentence
 """

@@ -5,12 +5,12 @@ pooled over all arms, which is the two-sample t-test where there are two.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from tasks.errors import InputError
+from tasks.records.verdict import TaskDifference
 from tasks.store.artifact import Artifact
 
 CORE = "CORE"
@@ -33,20 +33,19 @@ def read(results: Mapping[str, Sequence[Artifact]]) -> Answers:
     return [CORE, *names], {label: np.array([row(run) for run in each]) for label, each in results.items()}
 
 
-def compare(a: str, b: str, answers: Answers, level: float = 0.95) -> list[dict[str, Any]]:
-    """A row for each score: means of both arms, difference, interval and p; None where one seed, or no spread, gives none."""
+def compare(a: str, b: str, answers: Answers, level: float = 0.95) -> list[TaskDifference]:
+    """One difference a score. Interval and p are None where there is one seed, or no spread between seeds."""
     names, values = answers
     freedom = sum(len(each) - 1 for each in values.values())
     squares = sum(((each - each.mean(0)) ** 2).sum(0) for each in values.values())
     rows = []
     for i, name in enumerate(names):
-        means = [float(values[label][:, i].mean()) for label in (a, b)]
-        row = {"label": name, "a": means[0], "b": means[1], "difference": means[0] - means[1]}
-        row |= {"low": None, "high": None, "p": None}
+        ours, theirs = (float(values[label][:, i].mean()) for label in (a, b))
+        difference, low, high, p = ours - theirs, None, None, None
         if freedom and squares[i] > 0:
             error = float(np.sqrt(squares[i] / freedom * (1 / len(values[a]) + 1 / len(values[b]))))
             reach = float(stdtrit(freedom, (1 + level) / 2)) * error
-            row |= {"low": row["difference"] - reach, "high": row["difference"] + reach}
-            row["p"] = float(2 * stdtr(freedom, -abs(row["difference"]) / error))
-        rows.append(row)
+            low, high = difference - reach, difference + reach
+            p = float(2 * stdtr(freedom, -abs(difference) / error))
+        rows.append(TaskDifference(label=name, a=ours, b=theirs, difference=difference, low=low, high=high, p=p))
     return rows

@@ -1,80 +1,66 @@
-"""From finished runs on disk to a verdict: {arm: its runs, one a seed} in, one JSON-ready dictionary out.
+"""From finished runs on disk to a verdict: {arm: its runs, one a seed} in, one typed record out."""
 
-Reads `runs/<run>/result` of every run: `scores.parquet` (one row a holdout document), `metrics.jsonl`, the manifest.
-"""
-
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import combinations, pairwise
-from typing import Any, Literal
+from typing import TypeVar
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from tasks.errors import DamagedError, InputError
-from tasks.records.layout import METRICS, SCORES, RunFolder
+from tasks.errors import InputError
+from tasks.records.layout import METRICS, RunFolder
+from tasks.records.metrics import read_metrics
+from tasks.records.verdict import (
+    ArmScores,
+    Comparison,
+    Detectable,
+    Difference,
+    HoldoutSize,
+    Matched,
+    SeedSpread,
+    StandardErrors,
+    StratumDifference,
+    StratumScore,
+    Target,
+    TextsDifference,
+    TokensSaved,
+    Verdict,
+)
 from tasks.store.artifact import Artifact, code_version
 from tasks.store.root import Root
 from tasks.verdict import answers, matched
-from tasks.verdict.paired import (
-    FEWEST_CLUSTERS,
-    Differences,
-    Spread,
-    bits_per_byte,
-    cluster_sums,
-    detectable_difference,
-    paired_differences,
-    seed_spread,
-)
+from tasks.verdict.paired import Differences, bits_per_byte, detectable_difference, paired_differences
 from tasks.verdict.savings import curve_of, mean_curve, tokens_saved
+from tasks.verdict.strata import TARGETS, StratumSums, sum_scores
 from tasks.verdict.wording import sentence
 
-LENGTHS = (1_000, 2_000, 4_000, 8_000, 16_000)  # bytes: bounds of the length classes
-SOURCES = 20  # the largest ones get a row each
-DECILES = 10
-Target = Literal["all", "lower half", "upper half"]
-TARGETS: dict[str, tuple[str, slice]] = {
-    "all": ("", slice(0, DECILES)),
-    "lower half": (" on the worse-rated half of the holdout", slice(0, DECILES // 2)),
-    "upper half": (" on the better-rated half of the holdout", slice(DECILES // 2, DECILES)),
-}
-"""Which documents of the holdout decide: their name in the sentence, and their score deciles. In the order of the strata."""
 PLANNED = 3  # further numbers of seeds, each twice the last, of which the power is said
 MOST_SEEDS = 64
+Row = TypeVar("Row", bound=Difference)
 
 
 @dataclass(frozen=True)
-class Holdout:
-    """What all runs were scored on: columns of (documents,), clusters numbered from 0."""
+class Case:
+    """All that comparisons are computed from."""
 
-    document: np.ndarray
-    cluster: np.ndarray
-    clusters: int
-    blocks: bool
-    bytes: np.ndarray
-    decile: np.ndarray
-    source: np.ndarray
+    results: Mapping[str, Sequence[Artifact]]
+    holdout: StratumSums
+    texts: Mapping[str, StratumSums]
+    answers: answers.Answers | None
+    target: Target
+    level: float
 
+    @property
+    def decides(self) -> int:
+        """The stratum of the target."""
+        return list(TARGETS).index(self.target)
 
-@dataclass(frozen=True)
-class Stratum:
-    """One row of a comparison: all documents, a score decile, a class of lengths, a source."""
-
-    kind: str
-    label: str
-    documents: int
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Sums over the documents of each stratum and cluster: bytes (S, C), and nats (seeds, S, C) per arm."""
-
-    strata: list[Stratum]
-    sizes: np.ndarray
-    nats: dict[str, np.ndarray]
+    @property
+    def level_of_a_pair(self) -> float:
+        """Bonferroni: the intervals of all pairs hold together with probability `level`."""
+        return 1 - (1 - self.level) / (len(self.results) * (len(self.results) - 1) / 2)
 
 
 def judge(
@@ -87,57 +73,58 @@ def judge(
     core: bool = False,
     target: Target = "all",
     level: float = 0.95,
-) -> dict[str, Any]:
+) -> Verdict:
     """Compare every pair of arms. `arms`: {label: ids of its finished runs, one a seed}.
 
     `target`: which documents of the holdout decide. The holdout is a sample of the whole pool, so an arm that leaves out the
     pool's worst documents is examined on them too; "upper half" asks about the better-rated half alone, where in turn an arm of
     such documents is at home. `allow`: differences beside selection that are meant, by path ("arm.order"). `outside`: texts
-    from elsewhere that every run was scored on, by the names of `runs/<run>/outside/<name>`. `core`: compare `runs/<run>/core` of every run too. With more than one pair, the
-    intervals of the target are Bonferroni-adjusted so that all of them hold together with probability `level`;
-    those of strata are not: they explore.
+    from elsewhere that every run was scored on, by the names of `runs/<run>/outside/<name>`. `core`: compare `runs/<run>/core`
+    of every run too. With more than one pair, the intervals of the target are Bonferroni-adjusted so that all of them hold
+    together with probability `level`; those of strata are not: they explore.
     Raises InputError when arms are not matched, an arm has the same seed twice, or a run is not finished.
     """
     if target not in TARGETS:
         raise InputError(f"The target {target!r} is unknown: take one of {', '.join(TARGETS)}.")
     results = _open(root, arms, lambda run: run.result)
     allowed = _require_comparable(root, results, allow)
-    pairs = list(combinations(arms, 2))
-    decides = list(TARGETS).index(target)
-    holdout, evidence = _evidence(results)
-    spread = seed_spread(list(evidence.nats.values()), evidence.sizes)
-    texts = {text: _evidence(_open(root, arms, lambda run, text=text: run.outside(text)), text)[1] for text in outside}
-    answered = answers.read(_open(root, arms, lambda run: run.core)) if core else None
+    documents, holdout = sum_scores(results)
+    case = Case(
+        results=results,
+        holdout=holdout,
+        texts={
+            text: sum_scores(_open(root, arms, partial(RunFolder.outside, texts=text)), text)[1] for text in outside
+        },
+        answers=answers.read(_open(root, arms, lambda run: run.core)) if core else None,
+        target=target,
+        level=level,
+    )
     first = next(iter(results.values()))[0].manifest
-    return {
-        "name": name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "code": code_version(),
-        "level": level,
-        "level_of_a_pair": 1 - (1 - level) / len(pairs),
-        "target": target,
-        "outside": list(outside),
-        "core": core,
-        "pool": first.inputs.get("pool"),
-        "tokens": first.facts.get("tokens"),
-        "holdout": {
-            "documents": len(holdout.document),
-            "bytes": int(holdout.bytes.sum()),
-            "clusters": holdout.clusters,
-            "clusters_are": "blocks of neighbouring rows" if holdout.blocks else "single documents",
-        },
-        "matched": {"allowed": allowed},
-        "seed_spread": {
-            "standard_deviation": _number(np.sqrt(spread.variance[decides])),
-            "degrees_of_freedom": spread.degrees_of_freedom,
-        },
-        "arms": [_arm(label, results[label], evidence) for label in arms],
-        "comparisons": [
-            _comparison(a, b, results, evidence, spread, texts, target, level, len(pairs))
-            | {"tasks": answers.compare(a, b, answered, level) if answered else []}
-            for a, b in pairs
-        ],
-    }
+    return Verdict(
+        name=name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        code=code_version(),
+        level=level,
+        level_of_a_pair=case.level_of_a_pair,
+        target=target,
+        outside=tuple(outside),
+        core=core,
+        pool=first.inputs["pool"],
+        tokens=first.facts.get("tokens"),
+        holdout=HoldoutSize(
+            documents=len(documents.document),
+            bytes=int(documents.bytes.sum()),
+            clusters=documents.clusters,
+            clusters_are="blocks of neighbouring rows" if documents.blocks else "single documents",
+        ),
+        matched=Matched(allowed=allowed),
+        seed_spread=SeedSpread(
+            standard_deviation=_known(np.sqrt(holdout.spread.variance[case.decides])),
+            degrees_of_freedom=holdout.spread.degrees_of_freedom,
+        ),
+        arms=tuple(_arm(label, runs, holdout) for label, runs in results.items()),
+        comparisons=tuple(_comparison(a, b, case) for a, b in combinations(arms, 2)),
+    )
 
 
 def _open(
@@ -174,186 +161,108 @@ def _matched(root: Root, runs: Sequence[Artifact], allow: Sequence[str]) -> dict
     return matched.require_matched([_run(run) for run in runs], found, allow)
 
 
-def _evidence(results: Mapping[str, Sequence[Artifact]], what: str = "holdout") -> tuple[Holdout, Evidence]:
-    """Read every run's scores, check that they are of the same documents, and sum them by stratum and cluster."""
-    holdout: Holdout | None = None
-    nats: dict[str, list[np.ndarray]] = {label: [] for label in results}
-    for label, runs in results.items():
-        for run in runs:
-            table = pq.read_table(run.path / SCORES).sort_by("document")
-            values = table["nats"].to_numpy()
-            if not np.isfinite(values).all():
-                raise DamagedError(
-                    f"{run.name} has {(~np.isfinite(values)).sum():,} scores that are no number: score the run again."
-                )
-            read = _holdout(table, what)
-            if holdout is None:
-                holdout = read
-            elif not (np.array_equal(holdout.document, read.document) and np.array_equal(holdout.bytes, read.bytes)):
-                raise InputError(
-                    f"{run.name} was scored on other documents than the runs before it: score it on the same."
-                )
-            nats[label].append(values)
-    strata, sizes, sums = [], [], {label: [] for label in nats}
-    for kind, codes, labels in _groupings(holdout):
-        shape = (len(labels), holdout.clusters)
-        documents = np.bincount(codes, minlength=len(labels))
-        size = cluster_sums(holdout.bytes.astype(float), codes, holdout.cluster, shape)
-        strata += [
-            Stratum(kind, *row)
-            for row in zip(labels, documents.tolist(), size.sum(1).astype(int).tolist(), strict=True)
-        ]
-        sizes.append(size)
-        for label, values in nats.items():
-            sums[label].append(cluster_sums(np.stack(values), codes, holdout.cluster, shape))
-    joined = {label: np.concatenate(parts, axis=1) for label, parts in sums.items()}
-    return holdout, Evidence(strata, np.concatenate(sizes), joined)
-
-
-def _holdout(table: Any, what: str) -> Holdout:
-    blocks, cluster = np.unique(table["cluster"].to_numpy(), return_inverse=True)
-    if table.num_rows < FEWEST_CLUSTERS:
-        raise InputError(
-            f"The {what} has {table.num_rows} documents: a verdict needs at least {FEWEST_CLUSTERS}, better 1,000."
-        )
-    enough = len(blocks) >= FEWEST_CLUSTERS
-    return Holdout(
-        document=table["document"].to_numpy(),
-        cluster=cluster if enough else np.arange(table.num_rows),
-        clusters=len(blocks) if enough else table.num_rows,
-        blocks=enough,
-        bytes=table["bytes"].to_numpy(),
-        decile=table["decile"].to_numpy(),
-        source=table["source"].to_numpy(zero_copy_only=False).astype(str),
+def _arm(label: str, runs: Sequence[Artifact], holdout: StratumSums) -> ArmScores:
+    values = bits_per_byte(holdout.nats[label], holdout.sizes)
+    means = zip(holdout.strata, values.mean(0), strict=True)
+    return ArmScores(
+        label=label,
+        arm=runs[0].manifest.inputs["arm"],
+        runs=tuple(_run(run) for run in runs),
+        seeds=tuple(run.manifest.spec["seed"] for run in runs),
+        bpb=float(values[:, 0].mean()),
+        bpb_by_seed=tuple(values[:, 0].tolist()),
+        strata=tuple(StratumScore(kind=s.kind, label=s.label, bpb=_known(mean)) for s, mean in means),
     )
 
 
-def _groupings(holdout: Holdout) -> list[tuple[str, np.ndarray, list[str]]]:
-    """(kind, code of each document, label of each code)."""
-    bounds = [0, *LENGTHS]
-    lengths = [f"{low // 1000} to {high // 1000} kB" for low, high in pairwise(bounds)] + [
-        f"above {bounds[-1] // 1000} kB"
-    ]
-    found, codes, counts = np.unique(holdout.source, return_inverse=True, return_counts=True)
-    largest = np.argsort(-counts, kind="stable")[:SOURCES]
-    place = np.full(len(found), len(largest))
-    place[largest] = np.arange(len(largest))
-    sources = [str(found[i]) or "(no source)" for i in largest] + (["all others"] if len(found) > SOURCES else [])
-    return [
-        ("all", np.zeros(len(holdout.document), dtype=np.int64), ["all documents"]),
-        ("half", holdout.decile.astype(np.int64) * 2 // DECILES, ["worse-rated half", "better-rated half"]),
-        ("decile", holdout.decile.astype(np.int64), [f"decile {i + 1}" for i in range(DECILES)]),
-        ("length", np.searchsorted(LENGTHS, holdout.bytes, side="right"), lengths),
-        ("source", place[codes], sources),
-    ]
-
-
-def _arm(label: str, runs: Sequence[Artifact], evidence: Evidence) -> dict[str, Any]:
-    values = bits_per_byte(evidence.nats[label], evidence.sizes)
-    strata = [
-        {"kind": s.kind, "label": s.label, "bpb": _number(v)}
-        for s, v in zip(evidence.strata, values.mean(0), strict=True)
-    ]
-    return {
-        "label": label,
-        "arm": runs[0].manifest.inputs.get("arm"),
-        "runs": [_run(run) for run in runs],
-        "seeds": [run.manifest.spec.get("seed") for run in runs],
-        "bpb": _number(values[:, 0].mean()),
-        "bpb_by_seed": [_number(value) for value in values[:, 0]],
-        "strata": strata,
-    }
-
-
-def _comparison(
-    a: str,
-    b: str,
-    results: Mapping[str, Sequence[Artifact]],
-    evidence: Evidence,
-    spread: Spread,
-    texts: Mapping[str, Evidence],
-    target: Target,
-    level: float,
-    pairs: int,
-) -> dict[str, Any]:
-    adjusted, decides = 1 - (1 - level) / pairs, list(TARGETS).index(target)
-    overall = _paired(a, b, evidence, spread, adjusted)
-    explored = _paired(a, b, evidence, spread, level)
-    seeds = min(len(evidence.nats[label]) for label in (a, b))
-    found = {"a": a, "b": b, "seeds": seeds, "covers_seeds": overall.covers_seeds, "on": TARGETS[target][0]}
-    found |= _row(overall, decides)
-    excludes_zero = found["low"] is not None and not found["low"] <= 0 <= found["high"]
-    found["conclusion"] = (
-        "one seed" if not overall.covers_seeds else "better" if excludes_zero else "not distinguishable"
+def _comparison(a: str, b: str, case: Case) -> Comparison:
+    holdout, decides = case.holdout, case.decides
+    overall = _paired(a, b, holdout, case.level_of_a_pair)
+    explored = _paired(a, b, holdout, case.level)
+    texts = {name: _paired(a, b, sums, case.level) for name, sums in case.texts.items()}
+    seeds = min(len(case.results[label]) for label in (a, b))
+    difference = float(overall.estimate[decides])
+    detectable, needed = _power(abs(difference), overall, seeds, case)
+    better = case.results[a if difference < 0 else b]
+    found = _row(
+        Comparison,
+        overall,
+        decides,
+        a=a,
+        b=b,
+        seeds=seeds,
+        covers_seeds=overall.covers_seeds,
+        on=TARGETS[case.target][0],
+        errors=StandardErrors(
+            documents=_known(overall.error_documents[decides]), seeds=_known(overall.error_seeds[decides])
+        ),
+        degrees_of_freedom=overall.degrees_of_freedom,
+        detectable=detectable,
+        seeds_needed=needed,
+        tokens_saved=_savings(difference, overall.low[decides], overall.high[decides], better, case),
+        strata=[
+            _row(StratumDifference, explored, i, kind=s.kind, label=s.label, documents=s.documents, bytes=s.bytes)
+            for i, s in enumerate(holdout.strata)
+            if s.bytes
+        ],
+        outside=[_row(TextsDifference, differences, 0, label=name) for name, differences in texts.items()],
+        tasks=answers.compare(a, b, case.answers, case.level) if case.answers else [],
     )
-    found["better"] = (a if found["difference"] < 0 else b) if found["conclusion"] == "better" else None
-    found["errors"] = {
-        "documents": _number(overall.error_documents[decides]),
-        "seeds": _number(overall.error_seeds[decides]),
-    }
-    found["degrees_of_freedom"] = overall.degrees_of_freedom
-    found |= _power(found, float(spread.variance[decides]), spread.degrees_of_freedom, len(results), adjusted)
-    found["tokens_saved"] = _savings(found, results[a if found["difference"] < 0 else b], evidence, target)
-    found["strata"] = [
-        {"kind": s.kind, "label": s.label, "documents": s.documents, "bytes": s.bytes} | _row(explored, i)
-        for i, s in enumerate(evidence.strata)
-        if s.documents
-    ]
-    found["outside"] = [
-        {"label": text} | _row(_paired(a, b, other, seed_spread(list(other.nats.values()), other.sizes), level), 0)
-        for text, other in texts.items()
-    ]
-    found["sentence"] = sentence(found)
-    return found
+    return found.model_copy(update={"sentence": sentence(found)})
 
 
-def _paired(a: str, b: str, evidence: Evidence, spread: Spread, level: float) -> Differences:
-    return paired_differences(evidence.nats[a], evidence.nats[b], evidence.sizes, spread, level=level)
+def _paired(a: str, b: str, sums: StratumSums, level: float) -> Differences:
+    return paired_differences(sums.nats[a], sums.nats[b], sums.sizes, sums.spread, level=level)
 
 
-def _row(found: Differences, i: int) -> dict[str, Any]:
+def _row(record: type[Row], found: Differences, i: int, /, **fields: object) -> Row:
+    """Stratum `i` of the differences as a record with these other fields."""
     values = {"difference": found.estimate[i], "low": found.low[i], "high": found.high[i], "p": found.p[i]}
-    return {name: _number(value) for name, value in values.items()} | {"clusters": int(found.clusters[i])}
+    known = {name: _known(value) for name, value in values.items()}
+    return record.model_validate({**known, "clusters": int(found.clusters[i]), **fields})
 
 
-def _power(found: Mapping[str, Any], variance: float, freedom: int, arms: int, level: float) -> dict[str, Any]:
-    """What this many seeds could have shown, what more would, and how many would show a difference as large as this one."""
+def _power(
+    difference: float, overall: Differences, seeds: int, case: Case
+) -> tuple[list[Detectable], Detectable | None]:
+    """What this many seeds could have shown and what more would; and how many would show a difference as large as this one."""
+    spread, decides = case.holdout.spread, case.decides
+    if not spread.degrees_of_freedom:
+        return [], None
 
-    def smallest(seeds: int) -> float:
-        return detectable_difference(found["errors"]["documents"] or 0.0, variance, freedom, arms, seeds, level)
+    def smallest(planned: int) -> float:
+        return detectable_difference(
+            _known(overall.error_documents[decides]) or 0.0,
+            float(spread.variance[decides]),
+            spread.degrees_of_freedom,
+            len(case.results),
+            planned,
+            case.level_of_a_pair,
+        )
 
-    if not freedom:
-        return {"detectable": [], "seeds_needed": None}
-    planned = [found["seeds"] * 2**i for i in range(PLANNED + 1)]
-    needed = next(
-        (n for n in range(found["seeds"] + 1, MOST_SEEDS + 1) if smallest(n) <= abs(found["difference"])), None
-    )
-    return {
-        "detectable": [{"seeds": n, "difference": _number(smallest(n))} for n in planned if n > 1],
-        "seeds_needed": {"seeds": needed, "difference": abs(found["difference"])} if needed else None,
-    }
+    planned = [seeds * 2**i for i in range(PLANNED + 1)]
+    needed = next((n for n in range(seeds + 1, MOST_SEEDS + 1) if smallest(n) <= difference), None)
+    detectable = [Detectable(seeds=n, difference=smallest(n)) for n in planned if n > 1]
+    return detectable, Detectable(seeds=needed, difference=difference) if needed else None
 
 
-def _savings(
-    found: Mapping[str, Any], better: Sequence[Artifact], evidence: Evidence, target: Target
-) -> dict[str, Any]:
+def _savings(difference: float, low: float, high: float, better: Sequence[Artifact], case: Case) -> TokensSaved:
     """The difference and the ends of its interval as shares of trained tokens, by the better arm's curve on the target."""
-    sizes = np.array([s.bytes for s in evidence.strata if s.kind == "decile"])
-    deciles = TARGETS[target][1]
-    lines = [[json.loads(line) for line in (run.path / METRICS).open()] for run in better]
-    curves = [curve_of(run) if target == "all" else curve_of(run, sizes, deciles) for run in lines]
-    curve = mean_curve(curves)
-    ends = sorted(abs(found[end]) for end in ("low", "high")) if found["low"] is not None else [0.0, 0.0]
-    if found["low"] is not None and found["low"] <= 0 <= found["high"]:
+    sizes = np.array([s.bytes for s in case.holdout.strata if s.kind == "decile"])
+    deciles = TARGETS[case.target][1]
+    lines = [read_metrics(run.path / METRICS) for run in better]
+    curve = mean_curve([curve_of(run) if case.target == "all" else curve_of(run, sizes, deciles) for run in lines])
+    ends = sorted([abs(low), abs(high)]) if np.isfinite(low) else [0.0, 0.0]
+    if low <= 0 <= high:
         ends[0] = 0.0
-    amounts = {"estimate": abs(found["difference"]), "low": ends[0], "high": ends[1]}
-    return {name: _number(tokens_saved(curve, amount)) for name, amount in amounts.items()}
+    estimate, least, most = (tokens_saved(curve, amount) for amount in (abs(difference), *ends))
+    return TokensSaved(estimate=estimate, low=least, high=most)
 
 
 def _run(result: Artifact) -> str:
-    return result.name.split("/")[1]
+    return RunFolder.of(result.name).id
 
 
-def _number(value: Any) -> float | None:
-    """A plain float for JSON; None for what is not known."""
-    return None if value is None or not np.isfinite(value) else float(value)
+def _known(value: float) -> float | None:
+    """A plain float; None for what is not known."""
+    return float(value) if np.isfinite(value) else None

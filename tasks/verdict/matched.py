@@ -1,7 +1,7 @@
 """The proof that arms are matched: they differ in which documents they take, and in nothing else.
 
-Checked twice: on the parameters before anything is spent (`differences`), and on what the finished runs say they read, did
-and were made by (`differences_of_runs`). A difference is named by its path; `require_matched` refuses it unless it is allowed.
+Checked twice: on the parameters before anything is spent (`differences`), and on what the finished runs read, did and were
+made by (`differences_of_runs`). Each difference has a path for a name; `require_matched` refuses it unless it is allowed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,38 +9,39 @@ from itertools import pairwise
 from typing import Any
 
 from tasks.errors import InputError
+from tasks.records.code import other_code
 from tasks.records.layout import RunFolder
-from tasks.records.ledger import find, other_code
+from tasks.records.ledger import find
 from tasks.spec import Experiment
 from tasks.store.artifact import Manifest
 from tasks.store.root import Root
 
 SELECTION = {f"arm.{field}" for field in ("name", "select", "share", "tokens", "temperature", "seed")}
-ORDER = "arm.order"
 SEED = "seed"
 INPUTS = ("pool", "evaluation", "tokenizer")
 FACTS = ("tokens", "steps", "batch_tokens", "code")
 
 
 def differences(a: Experiment, b: Experiment) -> dict[str, str]:
-    """In what two experiments differ beside selection and seed: {path: "x against y"}, such as {"training.depth": ...}.
+    """How two experiments differ apart from selection and seed: {path: "x against y"}, such as {"training.depth": ...}.
 
-    A pool's name is no difference, its source and everything else is. Order is one: allow it to make it a factor.
+    A pool's name does not count, its source and everything else does. So does the order: allow it to study it as a factor.
     """
     return _differences(a.identity(), b.identity())
 
 
 def differences_of_runs(root: Root, a: Manifest, b: Manifest) -> dict[str, str]:
-    """The same for two finished runs, by their results' manifests; and pool, holdout, tokenizer, trained tokens, code.
+    """The same for two finished runs, by the manifests of their results; and pool, holdout, tokenizer, trained tokens, code.
 
-    `commit` is whether the ledger knows that other code trained the one than the other.
+    "commit" is there if the ledger knows that different code trained them.
     """
     found = _differences(a.spec, b.spec)
     for name in INPUTS:
         found |= _compared(name, a.inputs.get(name), b.inputs.get(name))
     for name in FACTS:
         found |= _compared(name, a.facts.get(name), b.facts.get(name))
-    other = other_code(*(_last_attempt(root, manifest.name) for manifest in (a, b)))
+    first, second = (find(root, RunFolder.of(manifest.name).id) for manifest in (a, b))
+    other = other_code(first.last, second.last) if first and second else None
     return found | ({"commit": other} if other else {})
 
 
@@ -99,9 +100,3 @@ def _covered(path: str, allow: Sequence[str]) -> bool:
 
 def _shown(value: Any) -> str:
     return "nothing" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _last_attempt(root: Root, result: str) -> Mapping[str, Any]:
-    """The attempt that finished a run, as its ledger entry says, or {}."""
-    entry = find(root, RunFolder.of(result).id)
-    return entry["attempts"][-1] if entry else {}

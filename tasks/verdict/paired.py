@@ -79,7 +79,8 @@ def cluster_sums(values: np.ndarray, strata: np.ndarray, clusters: np.ndarray, s
 def bits_per_byte(nats: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """(..., S, C) sums of nats and (S, C) sums of bytes as (..., S) bits per byte; NaN for a stratum without bytes."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return nats.sum(-1) / sizes.sum(-1) / LN2
+        values: np.ndarray = nats.sum(-1) / sizes.sum(-1) / LN2
+    return values
 
 
 def seed_spread(arms: Sequence[np.ndarray], sizes: np.ndarray) -> Spread:
@@ -161,7 +162,8 @@ def detectable_difference(
 def _linearized(residuals: np.ndarray) -> np.ndarray:
     """C/(C-1) times the sum of squares over the last axis, clusters without a document included as zeros."""
     count = residuals.shape[-1]
-    return count / max(count - 1, 1) * (residuals**2).sum(-1)
+    variance: np.ndarray = count / max(count - 1, 1) * (residuals**2).sum(-1)
+    return variance
 
 
 def _interaction(arm: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -171,7 +173,8 @@ def _interaction(arm: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
         residuals = (arm / LN2 - bits_per_byte(arm, sizes)[..., None] * sizes) / sizes.sum(1)[:, None]
     residuals = residuals - residuals.mean(0)
-    return _linearized(residuals).sum(0) / (len(arm) - 1)
+    variance: np.ndarray = _linearized(residuals).sum(0) / (len(arm) - 1)
+    return variance
 
 
 def _studentized(

@@ -1,7 +1,7 @@
 """Before arms are trained: the budget they share, and what a number of seeds can show."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from tasks.errors import InputError
 from tasks.verdict.paired import detectable_difference
@@ -11,7 +11,7 @@ BESIDE_BYTES = ("training.tokens", "tokens", "steps")
 
 
 def equal_budget(
-    packed: Mapping[str, Mapping[str, Any]], tokens: int | None, budget: Literal["tokens", "bytes"] = "tokens"
+    packed: Mapping[str, Mapping[str, int]], tokens: int | None, budget: Literal["tokens", "bytes"] = "tokens"
 ) -> dict[str, int]:
     """Trained tokens of each arm. `packed`: {arm: facts of its packed rows}; `tokens`: the budget, or None for the largest.
 

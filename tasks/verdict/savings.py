@@ -1,8 +1,8 @@
-"""A difference in bits per byte, said as a share of trained tokens, by the better arm's own loss curve.
+"""A difference in bits per byte as a share of trained tokens, by the better arm's own loss curve.
 
-The better arm ends below the worse one; walking back along its curve to where it was above its end by just that
-difference tells how many tokens it had trained on by then. The learning rate had not yet fallen to its end there, so a run
-planned for that few tokens would have done better than the curve says: what is read off is a lower bound of the savings
+The better arm ends below the worse one. The point on its curve that lies above its end by exactly that difference tells how
+many tokens it had needed to get as far as the worse arm. The learning rate had not yet decayed at that point, so a run planned
+for so few tokens would have done better than the curve says: the result is a lower bound of the savings
 (Hoffmann et al., arXiv 2203.15556, appendix B, on why a schedule must match its budget).
 """
 
@@ -18,7 +18,7 @@ Curve = tuple[np.ndarray, np.ndarray]
 def curve_of(
     metrics: Sequence[Mapping[str, Any]], sizes: np.ndarray | None = None, deciles: slice = slice(None)
 ) -> Curve:
-    """The evaluations among a run's metrics lines; with `sizes` (bytes of each decile) those of some score deciles alone."""
+    """The evaluations among a run's metrics lines; with `sizes` (bytes of each decile), only those of `deciles`."""
     lines = [line for line in metrics if line.get("kind") == "eval" and "bpb" in line]
     if sizes is None:
         points = {line["tokens"]: line["bpb"] for line in lines}
@@ -35,17 +35,17 @@ def curve_of(
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """The mean over seeds at the tokens where every one of them was evaluated."""
+    """The mean over seeds, at the tokens where all of them were evaluated."""
     common = sorted(set.intersection(*(set(tokens) for tokens, _ in curves))) if curves else []
     values = [[dict(zip(*curve, strict=True))[at] for at in common] for curve in curves]
     return np.array(common), np.mean(values, axis=0) if common else np.array([])
 
 
 def tokens_saved(curve: Curve, difference: float) -> float | None:
-    """The share of its tokens (0 to 1) that the better arm could have done without, at least; None when it cannot be read.
+    """The share of its tokens (0 to 1) that the better arm could have done without, at least.
 
-    `difference` >= 0 is how much lower the better arm ends. Between evaluations the curve is a line over the logarithm of
-    tokens. None when there are fewer than 2 evaluations after the start, or the difference is more than the curve covers.
+    `difference` >= 0 is how much lower the better arm ends. Between evaluations the curve is linear in the logarithm of
+    tokens. None if there are fewer than 2 evaluations after the start, or if the difference is more than the curve covers.
     """
     tokens, values = curve
     tokens, values = tokens[tokens > 0], values[tokens > 0]

@@ -1,25 +1,19 @@
 """A comparison's numbers as the one sentence that people will repeat: so it claims no more than they carry."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+
+from tasks.records.verdict import Comparison
 
 
-def sentence(comparison: Mapping[str, Any]) -> str:
-    """The verdict on one pair of arms; see `judge.comparison` for the fields."""
-    a, b = comparison["a"], comparison["b"]
-    amount = with_error(abs(comparison["difference"]), (comparison["high"] - comparison["low"]) / 2)
-    if comparison["conclusion"] == "better":
-        winner, loser = (a, b) if comparison["difference"] < 0 else (b, a)
-        return f"{winner} is better than {loser} by {amount} bits per byte{comparison['on']}{_equivalent(comparison)}."
-    if comparison["conclusion"] == "one seed":
-        return (
-            f"{_one_seed(comparison, amount)} What another seed would say is not known: train at least 2 seeds an arm."
-        )
-    seen = (
-        f"{a} and {b} are not distinguishable{comparison['on']}: the difference is {_signed(comparison)} bits per byte"
-    )
-    return f"{seen}. {_outlook(comparison)}"
+def sentence(pair: Comparison) -> str:
+    """The verdict on one pair of arms."""
+    if pair.conclusion == "better":
+        amount = _with_interval(abs(pair.difference), pair)
+        return f"{pair.lower} is better than {pair.higher} by {amount} bits per byte{pair.on}{_equivalent(pair)}."
+    if pair.conclusion == "one seed":
+        return f"{_one_seed(pair)} What another seed would say is not known: train at least 2 seeds an arm."
+    seen = f"{pair.a} and {pair.b} are not distinguishable{pair.on}: the difference is {_signed(pair)} bits per byte"
+    return f"{seen}. {_outlook(pair)}"
 
 
 def with_error(value: float, error: float) -> str:
@@ -30,42 +24,46 @@ def with_error(value: float, error: float) -> str:
     return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
 
-def _signed(comparison: Mapping[str, Any]) -> str:
-    text = with_error(comparison["difference"], (comparison["high"] - comparison["low"]) / 2)
-    return text.replace("-", "−")
+def _with_interval(value: float, pair: Comparison) -> str:
+    low, high = pair.low, pair.high
+    return with_error(value, math.nan if low is None or high is None else (high - low) / 2)
 
 
-def _equivalent(comparison: Mapping[str, Any]) -> str:
-    saved = comparison["tokens_saved"]
-    if saved["estimate"] is None:
+def _signed(pair: Comparison) -> str:
+    return _with_interval(pair.difference, pair).replace("-", "−")
+
+
+def _equivalent(pair: Comparison) -> str:
+    saved = pair.tokens_saved
+    if saved.estimate is None:
         return ""
-    low, high = (f"{100 * saved[end]:.0f}" if saved[end] is not None else "?" for end in ("low", "high"))
+    low, high = ("?" if end is None else f"{100 * end:.0f}" for end in (saved.low, saved.high))
     return (
-        f" (equivalent to at least {100 * saved['estimate']:.0f} % fewer tokens by the measured loss curve; "
+        f" (equivalent to at least {100 * saved.estimate:.0f} % fewer tokens by the measured loss curve; "
         f"{low} to {high} % over the interval)"
     )
 
 
-def _one_seed(comparison: Mapping[str, Any], amount: str) -> str:
-    a, b = comparison["a"], comparison["b"]
-    if comparison["low"] <= 0 <= comparison["high"]:
-        return f"One seed each: the two models are not distinguishable{comparison['on'] or ' on new documents'} ({_signed(comparison)} bits per byte)."
-    winner, loser = (a, b) if comparison["difference"] < 0 else (b, a)
-    return f"One seed each: the model of {winner} spends {amount} bits per byte less than that of {loser}{comparison['on'] or ' on new documents'}."
+def _one_seed(pair: Comparison) -> str:
+    where = pair.on or " on new documents"
+    if not pair.excludes_zero:
+        return f"One seed each: the two models are not distinguishable{where} ({_signed(pair)} bits per byte)."
+    amount = _with_interval(abs(pair.difference), pair)
+    return f"One seed each: the model of {pair.lower} spends {amount} bits per byte less than that of {pair.higher}{where}."
 
 
-def _outlook(comparison: Mapping[str, Any]) -> str:
+def _outlook(pair: Comparison) -> str:
     """What more seeds would show, with 80 % power."""
-    needed, plans = comparison["seeds_needed"], comparison["detectable"]
-    if needed is not None:
-        more = needed["seeds"] - comparison["seeds"]
-        return f"{_more(more)} an arm would tell a difference of {needed['difference']:.2g}, as large as the one seen, 4 times in 5."
-    further: Sequence[Mapping[str, Any]] = [plan for plan in plans if plan["seeds"] > comparison["seeds"]]
+    if pair.seeds_needed is not None:
+        needed = pair.seeds_needed
+        shown = f"{needed.difference:.2g}, as large as the one seen,"
+        return f"{_more(needed.seeds - pair.seeds)} an arm would tell a difference of {shown} 4 times in 5."
+    further = [plan for plan in pair.detectable if plan.seeds > pair.seeds]
     if not further:
         return "Nothing is known of how more seeds would help."
     plan = further[min(1, len(further) - 1)]
-    more = plan["seeds"] - comparison["seeds"]
-    return f"{_more(more)} an arm would tell a difference of {plan['difference']:.2g} bits per byte 4 times in 5."
+    more = _more(plan.seeds - pair.seeds)
+    return f"{more} an arm would tell a difference of {plan.difference:.2g} bits per byte 4 times in 5."
 
 
 def _more(count: int) -> str:

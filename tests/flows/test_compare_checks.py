@@ -8,7 +8,7 @@ import yaml
 
 from flows import compare
 from tasks.errors import InputError
-from tasks.records import ledger
+from tasks.records import code, ledger
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.store.root import Root
 from tasks.verdict.matched import differences
@@ -52,15 +52,14 @@ def test_a_factor_that_is_meant_is_allowed():
 
 def test_runs_of_other_code_are_not_mixed_in_unless_allowed(tmp_path, monkeypatch):
     root = Root(tmp_path)
-    run = ledger.open_entry(root, Experiment(arm=TOP), "pool", "top-arm")["run"]
+    run = ledger.open_entry(root, Experiment(arm=TOP), "pool", "top-arm").run
     ledger.finish(root, run, "completed", facts={})
     root.build(f"runs/{run}/result", lambda work: None, spec={})
     compare._require_same_code(root, [run, "not-yet"], [])
-    monkeypatch.setattr(compare, "commit", lambda: "0123456789")
-    compare._require_same_code(root, [run, "not-yet"], [])  # a commit that left the trainer as it was
-    monkeypatch.setattr(compare, "source", lambda: "abcdefabcd")
-    with pytest.raises(
-        InputError, match=f"{run} was trained by the code .*, the missing runs would be by 0123456789.*allow: commit"
-    ):
+    monkeypatch.setattr(code, "commit", lambda: "0123456789")
+    compare._require_same_code(root, [run, "not-yet"], [])  # a commit that leaves the output as it was
+    monkeypatch.setattr(code, "TRAINING_VERSION", code.TRAINING_VERSION + 1)
+    message = f"{run} was trained by commit .*, the missing runs would be by commit 0123456789 .*allow: commit"
+    with pytest.raises(InputError, match=message):
         compare._require_same_code(root, [run, "not-yet"], [])
     compare._require_same_code(root, [run, "not-yet"], ["commit"])

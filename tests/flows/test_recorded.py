@@ -16,7 +16,7 @@ RUN = run_id(EXPERIMENT, ARM)
 
 
 def attempts(root: Root) -> list[str]:
-    return [attempt["state"] for attempt in ledger.find(root, RUN)["attempts"]]
+    return [attempt.state for attempt in ledger.find(root, RUN).attempts]
 
 
 def test_a_complete_run_is_not_attempted_again(tmp_path: Path) -> None:

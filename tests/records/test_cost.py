@@ -2,9 +2,10 @@ import pytest
 
 from tasks.errors import InputError
 from tasks.records.cost import checkpoint_bytes, estimate_cost, rate_table, total
+from tasks.records.ledger import LedgerEntry
 from tasks.records.scaling import ModelShape
 from tasks.reports.artifacts import estimate_markdown
-from tasks.spec import Training
+from tasks.spec import Experiment, Training
 
 
 def test_the_table_gives_its_own_figure_back_with_its_source():
@@ -19,13 +20,11 @@ def test_the_table_gives_its_own_figure_back_with_its_source():
 
 
 def own_run(**training):
-    return {
-        "run": "top16-d20-s1-x",
-        "state": "completed",
-        "device": "NVIDIA H100 80GB HBM3",
-        "tokens_per_second": 200_000.0,
-        "experiment": {"training": Training(**training).model_dump(), "pool": {"vocab_size": 32_768}},
-    }
+    whole = Experiment(training=Training(**training))
+    names = {"run": "top16-d20-s1-x", "arm": "top16", "arm_id": "top16-1", "pool_id": "pool-1", "seed": 1}
+    alike = {field: getattr(whole.training, field) for field in ("depth", "engine", "precision")}
+    measured = {"device": "NVIDIA H100 80GB HBM3", "tokens_per_second": 200_000.0}
+    return LedgerEntry(**names, **alike, **measured, state="completed", experiment=whole, attempts=())
 
 
 def test_own_runs_refine_the_table_and_eight_gpus_are_eight_times_one():
@@ -33,7 +32,7 @@ def test_own_runs_refine_the_table_and_eight_gpus_are_eight_times_one():
     assert cost.tokens_per_second == pytest.approx(8 * 200_000)
     assert "own run top16-d20-s1-x" in cost.source
     assert "GPUs 1 -> 8" in cost.source
-    other = estimate_cost(Training(gpus=8), 10**9, ledger=[own_run() | {"state": "failed"}])
+    other = estimate_cost(Training(gpus=8), 10**9, ledger=[own_run().model_copy(update={"state": "failed"})])
     assert "own run" not in other.source
 
 

@@ -4,12 +4,12 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from tasks.errors import DamagedError, InputError
 from tasks.records import ledger
+from tasks.records.code import PREPARATION_VERSION, TRAINING_VERSION, commit
 from tasks.records.layout import run_id
 from tasks.spec import Arm, Experiment, Training
 from tasks.store.machine import machine
@@ -24,7 +24,7 @@ def root(tmp_path):
 
 
 def opened(root):
-    return ledger.open_entry(root, EXPERIMENT, "pool-1", "top16-1")["run"]
+    return ledger.open_entry(root, EXPERIMENT, "pool-1", "top16-1").run
 
 
 def metrics(root, run, *lines):
@@ -38,16 +38,16 @@ def test_an_entry_is_named_as_its_run_and_says_who_runs_it(root):
     run = opened(root)
     assert run == run_id(EXPERIMENT, "top16-1")
     (entry,) = ledger.entries(root)
-    assert (entry["state"], entry["seed"], entry["arm"], entry["group"]) == ("running", 7, "top16", "pool-1")
-    assert Experiment(**entry["experiment"]) == EXPERIMENT
+    assert (entry.state, entry.seed, entry.arm, entry.pool_id) == ("running", 7, "top16", "pool-1")
+    assert entry.experiment == EXPERIMENT
 
 
 def test_finish_takes_over_the_result_and_the_cost_of_all_gpus(root):
     run = opened(root)
     facts = {"bpb": 1.1, "steps": 90, "tokens": 9_000, "tokens_per_second": 50.0, "documents": 3}
     entry = ledger.finish(root, run, "completed", facts=facts)
-    spent = entry["attempts"][0]["finished"] - entry["attempts"][0]["started"]
-    assert entry["dollars"] == pytest.approx(spent / 3600 * 2 * 3.0)
+    spent = entry.last.finished - entry.last.started
+    assert entry.dollars == pytest.approx(spent / 3600 * 2 * 3.0)
     (row,) = ledger.table(ledger.entries(root))
     assert (row["bpb"], row["step"], row["state"], row["attempts"], row["gpus"]) == (1.1, 90, "completed", 1, 2)
     assert set(row) == set(ledger.COLUMNS)
@@ -56,13 +56,13 @@ def test_finish_takes_over_the_result_and_the_cost_of_all_gpus(root):
 def test_a_cpu_costs_no_gpu_hours(root):
     run = opened(root)
     entry = ledger.finish(root, run, "completed", facts={"device": "cpu", "bpb": 1.0})
-    assert entry["hours"] > 0 and entry["dollars"] == 0
+    assert entry.hours > 0 and entry.dollars == 0
 
 
 def test_the_spread_between_seeds_is_pooled_over_runs_alike(root):
     bpb = {("a", 1): 1.0, ("a", 2): 1.2, ("b", 1): 2.0, ("b", 2): 2.0, ("c", 1): 9.0}
     for (arm, seed), value in bpb.items():
-        run = ledger.open_entry(root, Experiment(arm=Arm(name=arm), seed=seed), "pool-1", f"{arm}-1")["run"]
+        run = ledger.open_entry(root, Experiment(arm=Arm(name=arm), seed=seed), "pool-1", f"{arm}-1").run
         ledger.finish(root, run, "completed", facts={"bpb": value, "tokens": 1_000})
     found = ledger.entries(root)
     assert ledger.spread_between_seeds(found, Training()) == (pytest.approx(0.01), 2)
@@ -77,9 +77,9 @@ def test_a_second_attempt_keeps_the_first_and_closes_it_at_its_last_sign_of_life
     metrics(root, run, {"step": 5, "kind": "train", "time": seen, "tokens": 10, "loss": 3.0})
     opened(root)
     entry = ledger.finish(root, run, "completed", facts={})
-    assert [attempt["state"] for attempt in entry["attempts"]] == ["lost", "completed"]
-    assert entry["attempts"][0]["finished"] == seen
-    assert entry["hours"] == pytest.approx(0.5, abs=0.01)
+    assert [attempt.state for attempt in entry.attempts] == ["lost", "completed"]
+    assert entry.attempts[0].finished == seen
+    assert entry.hours == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_running_entry_shows_live_numbers_and_forgets_a_torn_line(root):
@@ -93,7 +93,7 @@ def test_a_running_entry_shows_live_numbers_and_forgets_a_torn_line(root):
     with path.open("a") as file:
         file.write('{"step": 13, "kind": "tr')
     (entry,) = ledger.entries(root)
-    assert (entry["state"], entry["step"], entry["bpb"], entry["tokens_per_second"]) == ("running", 12, 2.5, 8.0)
+    assert (entry.state, entry.step, entry.bpb, entry.tokens_per_second) == ("running", 12, 2.5, 8.0)
 
 
 def test_an_entry_whose_process_is_gone_is_lost(root):
@@ -104,7 +104,7 @@ def test_an_entry_whose_process_is_gone_is_lost(root):
     entry = json.loads(path.read_text())
     entry["attempts"][0]["pid"] = child.pid
     path.write_text(json.dumps(entry))
-    assert ledger.entries(root)[0]["state"] == "lost"
+    assert ledger.entries(root)[0].state == "lost"
 
 
 @pytest.mark.parametrize("known", ["another", None])
@@ -120,10 +120,10 @@ def test_a_process_of_another_machine_of_this_name_is_not_judged_here(root, know
     if known is None:
         del attempt["machine"]
     path.write_text(json.dumps(entry))
-    assert ledger.entries(root)[0]["state"] == "running"
+    assert ledger.entries(root)[0].state == "running"
     attempt.update(started=time.time() - 3600)
     path.write_text(json.dumps(entry))
-    assert ledger.entries(root)[0]["state"] == "silent"
+    assert ledger.entries(root)[0].state == "silent"
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="namespaces need root and util-linux")
@@ -141,26 +141,35 @@ def test_a_failed_run_keeps_what_it_had_reached(root):
     start = {"step": 0, "kind": "event", "time": time.time(), "event": "start", "steps": 500}  # so many are to come
     metrics(root, run, start, {"step": 40, "kind": "train", "time": time.time(), "tokens": 400, "loss": 3.0})
     entry = ledger.finish(root, run, "failed", error="no space left")
-    assert (entry["step"], entry["tokens"], entry["error"]) == (40, 400, "no space left")
+    assert (entry.step, entry.tokens, entry.error) == (40, 400, "no space left")
 
 
-def test_code_is_known_by_its_modules_wherever_they_lie(root, tmp_path):
-    shutil.copytree(Path(ledger.__file__).parents[1], tmp_path / "elsewhere" / "tasks")
-    command = [sys.executable, "-c", "from tasks.records import ledger; print(ledger.source(), ledger.commit())"]
-    say = lambda: subprocess.run(  # noqa: E731
-        command, cwd=tmp_path / "elsewhere", check=True, capture_output=True, text=True
-    ).stdout.split()
-    assert say() == [ledger.source(), "None"]
+def test_an_attempt_says_which_code_it_ran(root):
     opened(root)
-    assert ledger.entries(root)[0]["attempts"][0]["source"] == ledger.source()
-    (tmp_path / "elsewhere" / "tasks" / "engines" / "builtin" / "model.py").open("a").write("\n")
-    assert say()[0] != ledger.source()
+    (entry,) = ledger.entries(root)
+    assert (entry.last.preparation_version, entry.last.training_version) == (PREPARATION_VERSION, TRAINING_VERSION)
+    assert entry.last.commit == commit()
+
+
+def test_an_entry_of_before_there_were_versions_is_read_and_goes_on(root):
+    run = opened(root)
+    path = root.path(f"runs/{run}") / "run.json"
+    entry = json.loads(path.read_text())
+    del entry["format"]
+    entry["group"] = "pool-1"
+    (attempt,) = entry["attempts"]
+    del attempt["preparation_version"], attempt["training_version"]
+    attempt["source"] = "0123456789"
+    path.write_text(json.dumps(entry))
+    assert ledger.find(root, run).last.versions is None
+    opened(root)
+    assert [attempt.versions is None for attempt in ledger.find(root, run).attempts] == [True, False]
 
 
 def test_unknown_runs_and_damaged_entries_are_named(root):
     with pytest.raises(InputError, match="no run 'nobody'"):
-        ledger.update(root, "nobody", device="cpu")
+        ledger.note_wandb(root, "nobody", "here")
     run = opened(root)
     (root.path(f"runs/{run}") / "run.json").write_text("{")
-    with pytest.raises(DamagedError, match="is not a ledger entry"):
+    with pytest.raises(DamagedError, match=r"run\.json cannot be read .*move this ledger entry away"):
         ledger.entries(root)

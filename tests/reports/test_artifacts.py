@@ -44,23 +44,23 @@ def test_the_loss_curve_is_one_wellformed_picture_with_hostile_labels_as_text(tw
 
 
 def test_a_page_picture_leaves_colours_to_the_page(two_arms):
-    svg = charts.holdout_curve_svg(*two_arms)
+    svg = charts.curve_svg(*two_arms, charts.HOLDOUT)
     assert "var(--ink)" in svg and "var(--s0)" in svg and "var(--s1)" in svg
 
 
 def test_equal_labels_draw_their_mean_and_range(two_arms):
-    one = charts.holdout_curve_svg(two_arms[0][:1], ["a"])
-    pair = charts.holdout_curve_svg(two_arms[0][:2], ["a", "a"])
+    one = charts.curve_svg(two_arms[0][:1], ["a"], charts.HOLDOUT)
+    pair = charts.curve_svg(two_arms[0][:2], ["a", "a"], charts.HOLDOUT)
     assert pair.count("opacity: 0.18") == 1 and one.count("opacity: 0.18") == 0
 
 
 def test_pictures_are_drawn_the_same_twice(two_arms):
-    assert charts.train_curve_svg(*two_arms) == charts.train_curve_svg(*two_arms)
+    assert charts.curve_svg(*two_arms, charts.LOSS) == charts.curve_svg(*two_arms, charts.LOSS)
 
 
 def test_a_run_without_metrics_is_said_not_drawn(tmp_path):
-    assert "nothing measured yet" in texts(charts.throughput_svg([tmp_path / "none.jsonl"], ["a"]))
-    assert charts.mfu_svg([tmp_path / "none.jsonl"], ["a"]) == ""
+    assert "nothing measured yet" in texts(charts.curve_svg([tmp_path / "none.jsonl"], ["a"], charts.THROUGHPUT))
+    assert charts.curve_svg([tmp_path / "none.jsonl"], ["a"], charts.MFU) == ""
 
 
 def test_histogram_deciles_and_strata_are_wellformed():

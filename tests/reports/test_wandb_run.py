@@ -91,7 +91,7 @@ def test_two_attempts_are_one_run_and_nothing_is_sent_twice(tmp_path, monkeypatc
     assert runs == {(run, POOL, "fabrating")}
     assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4]
     assert [row["step"] for row in rows if "eval/bpb" in row] == [3, 4]
-    assert "wandb/offline-run-" in ledger.find(root, run)["wandb"]
+    assert "wandb/offline-run-" in ledger.find(root, run).wandb
 
 
 def test_a_broken_installation_is_a_warning(tmp_path, monkeypatch, caplog):

@@ -26,7 +26,7 @@ def test_offline_files_hold_the_verdicts_tables(bench, monkeypatch):
     deadline = time.monotonic() + 20  # its service writes on for a moment after the run has finished
     while made.path.name.encode() not in (content := file.read_bytes()) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert made.path.name.encode() in content and verdict["pool"].encode() in content
+    assert made.path.name.encode() in content and verdict.pool.encode() in content
     stored = {path.name.split("_")[0]: json.loads(path.read_text()) for path in folder.rglob("*.table.json")}
     assert set(stored) == {"arms", "comparisons", "strata", "outside", "core"}
     for name, (columns, rows) in tables(verdict).items():
@@ -34,7 +34,7 @@ def test_offline_files_hold_the_verdicts_tables(bench, monkeypatch):
         assert stored[name]["data"] == rows
     (pair,) = stored["comparisons"]["data"]
     assert pair[:4] == ["top16", "rand16", "better", "top16"]
-    assert pair[-1] == verdict["comparisons"][0]["sentence"]
+    assert pair[-1] == verdict.comparisons[0].sentence
     (wiki,) = stored["outside"]["data"]
     assert wiki[:3] == ["top16", "rand16", "wiki"] and wiki[3] == pytest.approx(-0.2, abs=0.01)
     assert [row[2] for row in stored["core"]["data"]] == ["CORE", "arc", "squad"]

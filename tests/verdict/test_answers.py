@@ -14,13 +14,13 @@ def test_two_arms_are_the_t_test_of_scipy(bench):
     arms = bench.arms(seeds=4, top16=0.0, rand16=0.0)
     values = {label: bench.core(runs, i, 0.1 * i) for i, (label, runs) in enumerate(arms.items())}
     verdict = judge(bench.root, "core", arms, core=True)
-    rows = verdict["comparisons"][0]["tasks"]
-    assert [row["label"] for row in rows] == ["CORE", "arc", "squad"]
+    rows = verdict.comparisons[0].tasks
+    assert [row.label for row in rows] == ["CORE", "arc", "squad"]
     for i, row in enumerate(rows):
         found = ttest_ind(values["top16"][:, i], values["rand16"][:, i])
         interval = found.confidence_interval(0.95)
-        assert row["p"] == pytest.approx(found.pvalue)
-        assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
+        assert row.p == pytest.approx(found.pvalue)
+        assert (row.low, row.high) == pytest.approx((interval.low, interval.high))
     report = (write_verdict(bench.root, verdict).path / "report.html").read_text()
     assert "CORE tasks" in report and "squad" in report
 
@@ -30,15 +30,15 @@ def test_false_alarms_come_at_the_nominal_rate():
     draws = 1_000
     values = {label: random.normal(size=(3, draws)) for label in ("a", "b", "c")}
     rows = compare("a", "b", ([str(i) for i in range(draws)], values))
-    alarms = np.mean([not row["low"] <= 0 <= row["high"] for row in rows])
+    alarms = np.mean([not row.low <= 0 <= row.high for row in rows])
     assert alarms == pytest.approx(0.05, abs=0.02)
 
 
 @pytest.mark.parametrize("values", [[[0.1]], [[0.1], [0.1]]])
 def test_one_seed_or_no_spread_gives_no_interval(values):
     (row,) = compare("a", "b", (["CORE"], {"a": np.array(values), "b": np.array(values) + 0.1}))
-    assert row["difference"] == pytest.approx(-0.1)
-    assert (row["low"], row["high"], row["p"]) == (None, None, None)
+    assert row.difference == pytest.approx(-0.1)
+    assert (row.low, row.high, row.p) == (None, None, None)
 
 
 def test_answers_to_other_questions_are_refused(bench):

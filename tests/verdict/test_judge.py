@@ -1,10 +1,9 @@
-import json
-
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from tasks.errors import InputError
+from tasks.records.verdict import HoldoutSize, SeedSpread
 from tasks.spec import Training
 from tasks.verdict.judge import judge
 from tasks.verdict.wording import sentence, with_error
@@ -12,48 +11,47 @@ from tasks.verdict.wording import sentence, with_error
 
 def test_a_planted_difference_is_found_with_its_size_and_its_price_in_tokens(bench):
     verdict = judge(bench.root, "top-vs-random", bench.arms(seeds=3, top16=-0.05, rand16=0.0))
-    (pair,) = verdict["comparisons"]
-    assert (pair["conclusion"], pair["better"]) == ("better", "top16")
-    assert pair["low"] <= -0.05 <= pair["high"] < 0
-    assert pair["p"] < 0.05
+    (pair,) = verdict.comparisons
+    assert (pair.conclusion, pair.better) == ("better", "top16")
+    assert pair.low <= -0.05 <= pair.high < 0
+    assert pair.p < 0.05
     # The planted curves fall by 0.5 a unit of ln(tokens), so a difference d is worth 1 - exp(-d / 0.5) of the tokens.
-    assert pair["tokens_saved"]["estimate"] == pytest.approx(1 - np.exp(pair["difference"] / 0.5), abs=0.01)
-    assert pair["sentence"].startswith("top16 is better than rand16 by 0.0")
-    assert "fewer tokens by the measured loss curve" in pair["sentence"]
-    json.dumps(verdict, allow_nan=False)
+    assert pair.tokens_saved.estimate == pytest.approx(1 - np.exp(pair.difference / 0.5), abs=0.01)
+    assert pair.sentence.startswith("top16 is better than rand16 by 0.0")
+    assert "fewer tokens by the measured loss curve" in pair.sentence
 
 
 def test_no_difference_is_said_with_what_more_seeds_would_show(bench):
     verdict = judge(bench.root, "null", bench.arms(seeds=2, top16=0.0, rand16=0.0))
-    (pair,) = verdict["comparisons"]
-    assert pair["conclusion"] == "not distinguishable" and pair["better"] is None
-    assert pair["sentence"].startswith("top16 and rand16 are not distinguishable")
-    assert "more seed" in pair["sentence"] and "would tell a difference of" in pair["sentence"]
-    smallest = [plan["difference"] for plan in pair["detectable"]]
-    assert smallest == sorted(smallest, reverse=True) and pair["detectable"][0]["seeds"] == 2
+    (pair,) = verdict.comparisons
+    assert pair.conclusion == "not distinguishable" and pair.better is None
+    assert pair.sentence.startswith("top16 and rand16 are not distinguishable")
+    assert "more seed" in pair.sentence and "would tell a difference of" in pair.sentence
+    smallest = [plan.difference for plan in pair.detectable]
+    assert smallest == sorted(smallest, reverse=True) and pair.detectable[0].seeds == 2
 
 
 def test_one_seed_makes_no_verdict_however_large_the_difference(bench):
     verdict = judge(bench.root, "one", bench.arms(seeds=1, top16=-0.3, rand16=0.0))
-    (pair,) = verdict["comparisons"]
-    assert pair["conclusion"] == "one seed" and pair["better"] is None and pair["high"] < 0
-    assert "train at least 2 seeds an arm" in pair["sentence"]
-    assert verdict["seed_spread"] == {"standard_deviation": None, "degrees_of_freedom": 0}
+    (pair,) = verdict.comparisons
+    assert pair.conclusion == "one seed" and pair.better is None and pair.high < 0
+    assert "train at least 2 seeds an arm" in pair.sentence
+    assert verdict.seed_spread == SeedSpread(standard_deviation=None, degrees_of_freedom=0)
 
 
 def test_numbers_of_arms_are_byte_weighted_and_by_seed(bench):
     arms = bench.arms(seeds=2, top16=-0.05, rand16=0.0)
     verdict = judge(bench.root, "numbers", arms)
-    arm = verdict["arms"][1]
+    arm = verdict.arms[1]
     expected = []
     for run in arms["rand16"]:
         table = pq.read_table(bench.root.open(f"runs/{run}/result").path / "scores.parquet")
         expected.append(table["nats"].to_numpy().sum() / table["bytes"].to_numpy().sum() / np.log(2))
-    assert arm["bpb_by_seed"] == pytest.approx(expected)
-    assert arm["bpb"] == pytest.approx(np.mean(expected))
-    assert arm["seeds"] == [1, 2] and arm["runs"] == arms["rand16"]
-    (pair,) = verdict["comparisons"]
-    assert pair["difference"] == pytest.approx(verdict["arms"][0]["bpb"] - arm["bpb"])
+    assert arm.bpb_by_seed == pytest.approx(expected)
+    assert arm.bpb == pytest.approx(np.mean(expected))
+    assert arm.seeds == (1, 2) and list(arm.runs) == arms["rand16"]
+    (pair,) = verdict.comparisons
+    assert pair.difference == pytest.approx(verdict.arms[0].bpb - arm.bpb)
 
 
 def test_strata_partition_the_holdout_and_show_where_the_difference_is(bench):
@@ -61,14 +59,14 @@ def test_strata_partition_the_holdout_and_show_where_the_difference_is(bench):
         "top16": [bench.run("top16", seed, by_score=-0.05) for seed in (1, 2, 3)],
         "rand16": [bench.run("rand16", seed) for seed in (1, 2, 3)],
     }
-    (pair,) = judge(bench.root, "strata", runs)["comparisons"]
+    (pair,) = judge(bench.root, "strata", runs).comparisons
     for kind in ("all", "half", "decile", "length", "source"):
-        rows = [row for row in pair["strata"] if row["kind"] == kind]
-        assert sum(row["documents"] for row in rows) == 600
-        assert sum(row["bytes"] for row in rows) == bench.bytes.sum()
-    deciles = {row["label"]: row for row in pair["strata"] if row["kind"] == "decile"}
-    assert deciles["decile 10"]["difference"] < deciles["decile 1"]["difference"] - 0.1
-    assert {row["label"] for row in pair["strata"] if row["kind"] == "source"} == {"CC-MAIN", "books"}
+        rows = [row for row in pair.strata if row.kind == kind]
+        assert sum(row.documents for row in rows) == 600
+        assert sum(row.bytes for row in rows) == bench.bytes.sum()
+    deciles = {row.label: row for row in pair.strata if row.kind == "decile"}
+    assert deciles["decile 10"].difference < deciles["decile 1"].difference - 0.1
+    assert {row.label for row in pair.strata if row.kind == "source"} == {"CC-MAIN", "books"}
 
 
 def test_a_target_decides_by_one_half_of_the_holdout_and_says_so(bench):
@@ -77,35 +75,31 @@ def test_a_target_decides_by_one_half_of_the_holdout_and_says_so(bench):
         "top16": [bench.run("top16", seed, 0.15, by_score=-0.05) for seed in (1, 2, 3)],
         "rand16": [bench.run("rand16", seed) for seed in (1, 2, 3)],
     }
-    found = {t: judge(bench.root, "t", runs, target=t)["comparisons"][0] for t in ("all", "upper half", "lower half")}
-    assert (found["upper half"]["better"], found["lower half"]["better"]) == ("top16", "rand16")
-    assert "bits per byte on the better-rated half of the holdout" in found["upper half"]["sentence"]
-    rows = {row["label"]: row for row in found["all"]["strata"] if row["kind"] == "half"}
-    assert rows["better-rated half"]["difference"] == found["upper half"]["difference"]
-    assert abs(found["all"]["difference"]) < 0.02
+    found = {t: judge(bench.root, "t", runs, target=t).comparisons[0] for t in ("all", "upper half", "lower half")}
+    assert (found["upper half"].better, found["lower half"].better) == ("top16", "rand16")
+    assert "bits per byte on the better-rated half of the holdout" in found["upper half"].sentence
+    rows = {row.label: row for row in found["all"].strata if row.kind == "half"}
+    assert rows["better-rated half"].difference == found["upper half"].difference
+    assert abs(found["all"].difference) < 0.02
     with pytest.raises(InputError, match="target 'best' is unknown"):
         judge(bench.root, "t", runs, target="best")
 
 
 def test_three_arms_make_three_pairs_with_wider_intervals(bench):
     arms = bench.arms(seeds=3, top16=-0.05, rand16=0.0)
-    (alone,) = judge(bench.root, "two", arms)["comparisons"]
+    (alone,) = judge(bench.root, "two", arms).comparisons
     verdict = judge(bench.root, "three", arms | bench.arms(seeds=3, bottom16=0.05))
-    pairs = [(pair["a"], pair["b"]) for pair in verdict["comparisons"]]
+    pairs = [(pair.a, pair.b) for pair in verdict.comparisons]
     assert pairs == [("top16", "rand16"), ("top16", "bottom16"), ("rand16", "bottom16")]
-    assert verdict["level_of_a_pair"] == pytest.approx(1 - 0.05 / 3)
-    assert verdict["seed_spread"]["degrees_of_freedom"] == 6 > alone["degrees_of_freedom"] == 4
+    assert verdict.level_of_a_pair == pytest.approx(1 - 0.05 / 3)
+    assert verdict.seed_spread.degrees_of_freedom == 6 > alone.degrees_of_freedom == 4
 
 
 def test_a_holdout_of_few_blocks_falls_back_to_documents_and_says_so(bench):
     bench.cluster = np.arange(600) // 200
     verdict = judge(bench.root, "few", bench.arms(seeds=2, top16=0.0, rand16=0.0))
-    assert verdict["holdout"] == {
-        "documents": 600,
-        "bytes": int(bench.bytes.sum()),
-        "clusters": 600,
-        "clusters_are": "single documents",
-    }
+    held = {"documents": 600, "bytes": int(bench.bytes.sum()), "clusters": 600, "clusters_are": "single documents"}
+    assert verdict.holdout == HoldoutSize(**held)
 
 
 def test_outside_texts_are_compared_beside_the_holdout(bench):
@@ -113,10 +107,10 @@ def test_outside_texts_are_compared_beside_the_holdout(bench):
     for seed in (1, 2):
         bench.run("top16", seed, 0.2, name="outside/wiki")
         bench.run("rand16", seed, 0.0, name="outside/wiki")
-    (pair,) = judge(bench.root, "outside", arms, outside=["wiki"])["comparisons"]
-    assert pair["better"] == "top16"
-    (row,) = pair["outside"]
-    assert row["label"] == "wiki" and row["low"] > 0.1
+    (pair,) = judge(bench.root, "outside", arms, outside=["wiki"]).comparisons
+    assert pair.better == "top16"
+    (row,) = pair.outside
+    assert row.label == "wiki" and row.low > 0.1
 
 
 def test_unmatched_arms_are_refused_unless_allowed(bench):
@@ -125,7 +119,7 @@ def test_unmatched_arms_are_refused_unless_allowed(bench):
     with pytest.raises(InputError, match=r"training\.batch_tokens: nothing against 512"):
         judge(bench.root, "x", arms)
     verdict = judge(bench.root, "x", arms, allow=["training.batch_tokens"])
-    (text,) = verdict["matched"]["allowed"].values()
+    (text,) = verdict.matched.allowed.values()
     assert text == f"{arms['top16'][0]} and {arms['rand16'][0]}: nothing against 512"
 
 
@@ -177,6 +171,6 @@ def test_an_error_has_two_digits_and_the_value_as_many_decimals(value, error, sh
 def test_the_sentence_names_the_winner_whichever_side_it_is_on(bench):
     arms = bench.arms(seeds=3, top16=-0.05, rand16=0.0)
     turned = {"rand16": arms["rand16"], "top16": arms["top16"]}
-    (pair,) = judge(bench.root, "turned", turned)["comparisons"]
-    assert pair["better"] == "top16" and pair["low"] > 0
+    (pair,) = judge(bench.root, "turned", turned).comparisons
+    assert pair.better == "top16" and pair.low > 0
     assert sentence(pair).startswith("top16 is better than rand16")

@@ -1,9 +1,7 @@
-import json
-
 import pytest
 
 from tasks.errors import InputError
-from tasks.records import ledger
+from tasks.records import code, ledger
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.verdict.matched import differences, differences_of_runs, require_matched
 
@@ -77,21 +75,12 @@ def test_runs_are_compared_by_what_they_read_and_did(bench):
     assert found == {"evaluation": "eval against other", "tokens": "1,000,000 against 7", "code": "0.1.0 against 0.2.0"}
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "found"),
-    [
-        ({"commit": "aaa"}, {"commit": None}, {}),
-        ({"commit": "aaa"}, {"commit": "bbb"}, {"commit": "aaa against bbb"}),
-        ({"commit": "aaa", "source": "s"}, {"commit": "bbb", "source": "s"}, {}),  # the documentation changed
-        ({"commit": None, "source": "s"}, {"commit": "bbb", "source": "t"}, {"commit": "s against t"}),  # from a wheel
-        ({"commit": "aaa+", "source": "s"}, {"commit": "aaa+", "source": "t"}, {"commit": "s against t"}),
-    ],
-)
-def test_the_code_is_compared_by_what_the_ledger_knows_of_both(bench, first, second, found):
-    a, b = (manifest(bench, bench.run(arm, 1)) for arm in ("top16", "rand16"))
-    for arm, attempt in (("top16", first), ("rand16", second)):
-        entry = ledger.open_entry(bench.root, bench.experiment(arm, 1), "pool", f"{arm}-arm")
-        last = entry["attempts"][-1] | {"commit": None, "source": None} | attempt
-        path = bench.root.path(f"runs/{entry['run']}/run.json")
-        path.write_text(json.dumps(entry | {"attempts": [last | {"commit": "x", "source": "x"}, last]}))
-    assert differences_of_runs(bench.root, a, b) == found
+def test_runs_by_other_versions_of_the_code_differ_in_their_commit(bench, monkeypatch):
+    found = []
+    for arm, version in (("top16", 1), ("rand16", 2)):
+        monkeypatch.setattr(code, "TRAINING_VERSION", version)
+        found.append(manifest(bench, bench.run(arm, 1)))
+        ledger.open_entry(bench.root, bench.experiment(arm, 1), "pool", f"{arm}-arm")
+    different = differences_of_runs(bench.root, *found)["commit"]
+    assert "training 1) against" in different and different.endswith("training 2)")
+    assert differences_of_runs(bench.root, found[0], manifest(bench, bench.run("rand16", 2))) == {}  # not in the ledger

@@ -1,0 +1,214 @@
+"""`verdicts/<verdict>/verdict.json`: which arm is better, by how much, how sure. The keys of the file are the fields below.
+
+A difference is the first arm minus the second, in bits per byte unless it says otherwise: below 0 the first arm is better.
+None stands for what cannot be known, such as an interval from too few clusters.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import computed_field
+
+from tasks.records.record import Record
+from tasks.store.artifact import write_atomic
+
+Target = Literal["all", "lower half", "upper half"]
+"""Which documents of the holdout decide: all, or one half by score."""
+Kind = Literal["all", "half", "decile", "length", "source"]
+Conclusion = Literal["better", "not distinguishable", "one seed"]
+
+
+class Difference(Record):
+    """An estimate with its interval and a two-sided p-value."""
+
+    difference: float
+    low: float | None
+    high: float | None
+    p: float | None
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval is known and does not hold 0."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+
+class StratumDifference(Difference):
+    """The difference on a part of the holdout."""
+
+    kind: Kind
+    label: str
+    documents: int
+    bytes: int
+    clusters: int
+    """Those with documents in this stratum."""
+
+
+class TextsDifference(Difference):
+    """The difference on texts from elsewhere, by their name in `runs/<run>/outside/<name>`."""
+
+    label: str
+    clusters: int
+
+
+class TaskDifference(Difference):
+    """CORE or one of its tasks: centered accuracies (0 is guessing, 1 is all right). Above 0 the first arm is better."""
+
+    label: str
+    a: float
+    b: float
+
+
+class StandardErrors(Record):
+    """The two parts of a difference's standard error."""
+
+    documents: float | None
+    seeds: float | None
+
+
+class Detectable(Record):
+    """The difference that so many seeds an arm show with a probability of 80 %."""
+
+    seeds: int
+    difference: float
+
+
+class TokensSaved(Record):
+    """The difference and both ends of its interval as shares (0 to 1) of trained tokens, read off the better arm's curve."""
+
+    estimate: float | None
+    low: float | None
+    high: float | None
+
+
+class Comparison(Difference):
+    """One pair of arms. Its interval is adjusted for the number of pairs; those of strata are exploratory and are not."""
+
+    a: str
+    b: str
+    seeds: int
+    """Of the arm with fewer."""
+    covers_seeds: bool
+    """Whether the interval holds for new seeds too; with one seed an arm it holds only for new documents."""
+    on: str
+    """The target as the sentence names it, "" for all documents."""
+    clusters: int
+    errors: StandardErrors
+    degrees_of_freedom: int
+    detectable: tuple[Detectable, ...]
+    seeds_needed: Detectable | None
+    """The fewest seeds an arm that show a difference as large as this one."""
+    tokens_saved: TokensSaved
+    strata: tuple[StratumDifference, ...]
+    outside: tuple[TextsDifference, ...]
+    tasks: tuple[TaskDifference, ...]
+    sentence: str = ""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def conclusion(self) -> Conclusion:
+        """What the interval allows to conclude about training on these arms."""
+        if not self.covers_seeds:
+            return "one seed"
+        return "better" if self.excludes_zero else "not distinguishable"
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def better(self) -> str | None:
+        """The better arm, if there is one."""
+        return self.lower if self.conclusion == "better" else None
+
+    @property
+    def lower(self) -> str:
+        """The arm with fewer bits per byte, whether or not that means anything."""
+        return self.a if self.difference < 0 else self.b
+
+    @property
+    def higher(self) -> str:
+        """The other arm."""
+        return self.b if self.difference < 0 else self.a
+
+
+class StratumScore(Record):
+    """An arm's mean over seeds on a part of the holdout; None where the part is empty."""
+
+    kind: Kind
+    label: str
+    bpb: float | None
+
+
+class ArmScores(Record):
+    """One arm with its runs, one a seed: bits per byte on all documents and by stratum."""
+
+    label: str
+    arm: str
+    """Its name below arms/."""
+    runs: tuple[str, ...]
+    seeds: tuple[int, ...]
+    bpb: float
+    bpb_by_seed: tuple[float, ...]
+    strata: tuple[StratumScore, ...]
+
+
+class HoldoutSize(Record):
+    """What all runs were scored on."""
+
+    documents: int
+    bytes: int
+    clusters: int
+    clusters_are: str
+
+
+class SeedSpread(Record):
+    """How far a seed moves a run on the target: standard deviation in bits per byte, pooled over arms."""
+
+    standard_deviation: float | None
+    degrees_of_freedom: int
+
+
+class Matched(Record):
+    """Differences beside selection that were allowed, by path."""
+
+    allowed: dict[str, str]
+
+
+class Verdict(Record):
+    """The comparison of every pair of arms on one holdout."""
+
+    format: Literal[1] = 1
+    name: str
+    created: str
+    """ISO 8601, UTC."""
+    code: str
+    level: float
+    level_of_a_pair: float
+    """So that the intervals of all pairs hold together with probability `level` (Bonferroni)."""
+    target: Target
+    outside: tuple[str, ...]
+    core: bool
+    pool: str
+    """Its name below pools/."""
+    tokens: int | None
+    """Trained tokens of a run."""
+    holdout: HoldoutSize
+    matched: Matched
+    seed_spread: SeedSpread
+    arms: tuple[ArmScores, ...]
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def runs(self) -> list[str]:
+        """The runs of all arms."""
+        return [run for arm in self.arms for run in arm.runs]
+
+    @property
+    def sentences(self) -> list[str]:
+        """The conclusion of each comparison in words."""
+        return [pair.sentence for pair in self.comparisons]
+
+    @classmethod
+    def read(cls, path: Path) -> "Verdict":
+        """Parse a verdict.json. Raises DamagedError when it is not a verdict or one of an unknown format."""
+        return cls.parse(path.read_bytes(), path, "judge the runs again, or use the version that wrote it")
+
+    def write(self, path: Path) -> None:
+        write_atomic(path, self.to_json())

@@ -1,0 +1,150 @@
+"""The scores of all runs, summed by stratum and cluster of the documents they were scored on: what the statistics work on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.errors import DamagedError, InputError
+from tasks.records.layout import SCORES
+from tasks.records.verdict import Kind, Target
+from tasks.store.artifact import Artifact
+from tasks.verdict.paired import FEWEST_CLUSTERS, Spread, cluster_sums, seed_spread
+
+LENGTHS = (1_000, 2_000, 4_000, 8_000, 16_000)  # bytes: bounds of the length classes
+SOURCES = 20  # the largest ones get a row each
+DECILES = 10
+TARGETS: dict[Target, tuple[str, slice]] = {
+    "all": ("", slice(0, DECILES)),
+    "lower half": (" on the worse-rated half of the holdout", slice(0, DECILES // 2)),
+    "upper half": (" on the better-rated half of the holdout", slice(DECILES // 2, DECILES)),
+}
+"""Which documents of the holdout decide: their name in the sentence, and their score deciles. In the order of the strata."""
+
+
+@dataclass(frozen=True)
+class ScoredDocuments:
+    """What all runs were scored on: columns of (documents,), clusters numbered from 0."""
+
+    document: np.ndarray
+    cluster: np.ndarray
+    clusters: int
+    blocks: bool
+    """Whether clusters are blocks of neighbouring rows, or single documents for want of blocks."""
+    bytes: np.ndarray
+    decile: np.ndarray
+    source: np.ndarray
+
+    @classmethod
+    def of(cls, table: pa.Table, what: str) -> "ScoredDocuments":
+        """The documents of one run's scores. Raises InputError when they are too few for a verdict; `what` names them."""
+        blocks, cluster = np.unique(table["cluster"].to_numpy(), return_inverse=True)
+        if table.num_rows < FEWEST_CLUSTERS:
+            raise InputError(
+                f"The {what} has {table.num_rows} documents: a verdict needs at least {FEWEST_CLUSTERS}, better 1,000."
+            )
+        enough = len(blocks) >= FEWEST_CLUSTERS
+        return cls(
+            document=table["document"].to_numpy(),
+            cluster=cluster if enough else np.arange(table.num_rows),
+            clusters=len(blocks) if enough else table.num_rows,
+            blocks=enough,
+            bytes=table["bytes"].to_numpy(),
+            decile=table["decile"].to_numpy(),
+            source=table["source"].to_numpy(zero_copy_only=False).astype(str),
+        )
+
+    def same_as(self, other: "ScoredDocuments") -> bool:
+        return np.array_equal(self.document, other.document) and np.array_equal(self.bytes, other.bytes)
+
+    def groupings(self) -> list[tuple[Kind, np.ndarray, list[str]]]:
+        """(kind, code of each document, label of each code)."""
+        bounds = [0, *LENGTHS]
+        lengths = [f"{low // 1000} to {high // 1000} kB" for low, high in pairwise(bounds)]
+        found, codes, counts = np.unique(self.source, return_inverse=True, return_counts=True)
+        largest = np.argsort(-counts, kind="stable")[:SOURCES]
+        place = np.full(len(found), len(largest))
+        place[largest] = np.arange(len(largest))
+        sources = [str(found[i]) or "(no source)" for i in largest] + ["all others"] * (len(found) > SOURCES)
+        decile = self.decile.astype(np.int64)
+        return [
+            ("all", np.zeros(len(self.document), dtype=np.int64), ["all documents"]),
+            ("half", decile * 2 // DECILES, ["worse-rated half", "better-rated half"]),
+            ("decile", decile, [f"decile {i + 1}" for i in range(DECILES)]),
+            (
+                "length",
+                np.searchsorted(LENGTHS, self.bytes, side="right"),
+                [*lengths, f"above {bounds[-1] // 1000} kB"],
+            ),
+            ("source", place[codes], sources),
+        ]
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """A part of the documents: all, a half or decile by score, a class of lengths, a source."""
+
+    kind: Kind
+    label: str
+    documents: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class StratumSums:
+    """Sums over the documents of each stratum and cluster: bytes (S, C), and nats (seeds, S, C) per arm."""
+
+    strata: list[Stratum]
+    sizes: np.ndarray
+    nats: dict[str, np.ndarray]
+
+    @cached_property
+    def spread(self) -> Spread:
+        """What a seed does to a run, pooled over arms."""
+        return seed_spread(list(self.nats.values()), self.sizes)
+
+
+def sum_scores(results: Mapping[str, Sequence[Artifact]], what: str = "holdout") -> tuple[ScoredDocuments, StratumSums]:
+    """Read the scores of every run, {arm: runs}, and sum them.
+
+    Raises InputError when runs were scored on different documents, DamagedError when a score is not a number.
+    """
+    documents: ScoredDocuments | None = None
+    nats: dict[str, list[np.ndarray]] = {label: [] for label in results}
+    for label, runs in results.items():
+        for run in runs:
+            table = pq.read_table(run.path / SCORES).sort_by("document")
+            values = table["nats"].to_numpy()
+            if bad := int((~np.isfinite(values)).sum()):
+                raise DamagedError(f"{run.name} has {bad:,} scores that are not numbers: score the run again.")
+            found = ScoredDocuments.of(table, what)
+            if documents is not None and not documents.same_as(found):
+                raise InputError(
+                    f"{run.name} was scored on other documents than the runs before it: score it on the same."
+                )
+            documents = documents or found
+            nats[label].append(values)
+    if documents is None:
+        raise InputError("There are no runs to read scores of: name at least one.")
+    return documents, _summed(documents, {label: np.stack(values) for label, values in nats.items()})
+
+
+def _summed(documents: ScoredDocuments, nats: Mapping[str, np.ndarray]) -> StratumSums:
+    strata: list[Stratum] = []
+    sizes: list[np.ndarray] = []
+    sums: dict[str, list[np.ndarray]] = {label: [] for label in nats}
+    for kind, codes, labels in documents.groupings():
+        shape = (len(labels), documents.clusters)
+        size = cluster_sums(documents.bytes.astype(float), codes, documents.cluster, shape)
+        counts = np.bincount(codes, minlength=len(labels)).tolist()
+        rows = zip(labels, counts, size.sum(1).astype(int).tolist(), strict=True)
+        strata += [Stratum(kind, *row) for row in rows]
+        sizes.append(size)
+        for label, values in nats.items():
+            sums[label].append(cluster_sums(values, codes, documents.cluster, shape))
+    joined = {label: np.concatenate(parts, axis=1) for label, parts in sums.items()}
+    return StratumSums(strata, np.concatenate(sizes), joined)

@@ -3,7 +3,6 @@
 Reads `runs/<run>/result` of every run: `scores.parquet` (one row a holdout document), `metrics.jsonl`, the manifest.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,10 +10,11 @@ from itertools import combinations, pairwise
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from tasks.errors import DamagedError, InputError
 from tasks.records.layout import METRICS, SCORES, RunFolder
+from tasks.records.metrics import read_metrics
+from tasks.records.scores import read_scores
 from tasks.store.artifact import Artifact, code_version
 from tasks.store.root import Root
 from tasks.verdict import answers, matched
@@ -180,7 +180,7 @@ def _evidence(results: Mapping[str, Sequence[Artifact]], what: str = "holdout") 
     nats: dict[str, list[np.ndarray]] = {label: [] for label in results}
     for label, runs in results.items():
         for run in runs:
-            table = pq.read_table(run.path / SCORES).sort_by("document")
+            table = read_scores(run.path / SCORES).sort_by("document")
             values = table["nats"].to_numpy()
             if not np.isfinite(values).all():
                 raise DamagedError(
@@ -340,7 +340,7 @@ def _savings(
     """The difference and the ends of its interval as shares of trained tokens, by the better arm's curve on the target."""
     sizes = np.array([s.bytes for s in evidence.strata if s.kind == "decile"])
     deciles = TARGETS[target][1]
-    lines = [[json.loads(line) for line in (run.path / METRICS).open()] for run in better]
+    lines = [read_metrics(run.path / METRICS) for run in better]
     curves = [curve_of(run) if target == "all" else curve_of(run, sizes, deciles) for run in lines]
     curve = mean_curve(curves)
     ends = sorted(abs(found[end]) for end in ("low", "high")) if found["low"] is not None else [0.0, 0.0]

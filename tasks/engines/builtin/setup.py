@@ -15,13 +15,14 @@ from tasks.engines.builtin.optimizer import Optimizer, build_optimizer
 from tasks.engines.builtin.rows import Batch, PackedRows
 from tasks.engines.builtin.schedule import Plan, plan_training
 from tasks.errors import InputError
-from tasks.records.job import Inputs, Job
+from tasks.spec import Experiment, Training
+from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 
 
 @dataclass(frozen=True)
-class Sized:
-    """What a job comes to on these devices, found out without computing anything."""
+class RunShape:
+    """What a training comes to on these devices, found out without computing anything."""
 
     config: GPTConfig
     plan: Plan
@@ -43,18 +44,15 @@ class Learner:
     optimizer: Optimizer
 
 
-def size(job: Job, inputs: Inputs, world: World) -> Sized:
-    """Shape, budget and micro-batch of a job. Raises InputError for whatever cannot work, naming what would."""
-    training = job.experiment.training
+def shape_run(training: Training, packed: Artifact, world: World) -> RunShape:
+    """Model, budget and micro-batch of a training. Raises InputError for whatever cannot work, naming what would."""
     if training.engine != "builtin":
         raise InputError(f"engine is {training.engine}: this trainer runs engine=builtin only.")
     if training.gpus != world.size:
         raise InputError(f"gpus is {training.gpus}, but {world.size} processes were started: make them equal.")
     check_precision(training.precision, world.device)
-    rows = PackedRows.of(inputs.packed)
-    config = config_for(
-        training.depth, training.sequence_length, training.window_pattern, inputs.packed.facts["vocab_size"]
-    )
+    rows = PackedRows.of(packed)
+    config = config_for(training.depth, training.sequence_length, training.window_pattern, packed.facts["vocab_size"])
     plan = plan_training(config, training.tokens, training.batch_tokens, rows.rows)
     batch_rows = check_batch(plan.batch_tokens, training.sequence_length, world.size)
     micro = choose_micro_batch(
@@ -65,18 +63,18 @@ def size(job: Job, inputs: Inputs, world: World) -> Sized:
         lambda rows: memory_bytes(config, training.precision, rows, world.size, training.compile),
         available_memory(world.device) // (world.size if world.device.type == "cpu" else 1),
     )
-    return Sized(config, plan, Batch(batch_rows, world.size, world.rank, micro), rows)
+    return RunShape(config, plan, Batch(batch_rows, world.size, world.rank, micro), rows)
 
 
-def build(job: Job, sized: Sized, device: torch.device, *, initialize: bool = True) -> Learner:
-    """The model on its device with fresh weights by the experiment's seed (or, about to be loaded, undefined ones)."""
-    training = job.experiment.training
-    model = GPT(sized.config, embedding_dtype(training.precision))
+def build(experiment: Experiment, shape: RunShape, device: torch.device, *, initialize: bool = True) -> Learner:
+    """The model on its device with fresh weights by the experiment's seed (or undefined ones, about to be loaded)."""
+    training = experiment.training
+    model = GPT(shape.config, embedding_dtype(training.precision))
     if initialize:
-        model.init_weights(job.experiment.seed)
+        model.init_weights(experiment.seed)
     model.to(device)
     compute = build_compute(model, training.precision, training.compile, training.deterministic)
-    return Learner(model, compute, build_optimizer(model, sized.plan))
+    return Learner(model, compute, build_optimizer(model, shape.plan))
 
 
 def snapshot(learner: Learner, leads: bool) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, torch.Tensor]]]:
@@ -92,7 +90,7 @@ def snapshot(learner: Learner, leads: bool) -> tuple[dict[str, torch.Tensor], di
 
 
 def restore(learner: Learner, found: checkpoint.Checkpoint, world: World) -> None:
-    """Take weights, optimizer, scales and random states of a checkpoint from whatever number of ranks."""
+    """Load weights, optimizer, scales and random states of a checkpoint that any number of ranks wrote."""
     learner.model.load_state_dict(found.model())
     shards = found.shards()
     learner.optimizer.load_state({name: t for shard in shards for name, t in shard["optimizer"].items()})
@@ -104,27 +102,31 @@ def restore(learner: Learner, found: checkpoint.Checkpoint, world: World) -> Non
         torch.cuda.set_rng_state(own["random"]["cuda"].clone())
 
 
-def newest(root: Root, job: Job, fingerprints: dict[str, str], world: World) -> checkpoint.Checkpoint | None:
-    """The checkpoint to go on from, the same on every rank; rank 0 verifies (and downloads) it."""
-    found = checkpoint.find(root, job.run, fingerprints) if world.leads else None
+def newest(root: Root, run: str, fingerprints: dict[str, str], world: World) -> checkpoint.Checkpoint | None:
+    """The checkpoint to resume from, the same on every rank; rank 0 verifies (and downloads) it."""
+    found = checkpoint.find(root, run, fingerprints) if world.leads else None
     step = world.share(found.step if found else None)
     if step is None or found is not None:
         return found
-    return checkpoint.load(root, job.run, step)
+    return checkpoint.load(root, run, step)
 
 
-def describe(job: Job, sized: Sized, learner: Learner, world: World) -> dict[str, Any]:
+def describe(run: str, shape: RunShape, learner: Learner, world: World) -> dict[str, Any]:
     """What a person wants to know at the start, for the log and the first event."""
-    device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "cpu"
     return {
-        "run": job.run,
-        "device": device,
+        "run": run,
+        "device": device_name(world.device),
         "gpus": world.size,
         "compute": learner.compute.description,
-        "steps": sized.plan.iterations,
-        "batch_tokens": sized.plan.batch_tokens,
-        "micro_batch": sized.batch.micro,
-        "tokens_planned": sized.plan.tokens,
-        "rows": sized.rows.rows,
-        "rows_left": sized.rows_left,
+        "steps": shape.plan.iterations,
+        "batch_tokens": shape.plan.batch_tokens,
+        "micro_batch": shape.batch.micro,
+        "tokens_planned": shape.plan.tokens,
+        "rows": shape.rows.rows,
+        "rows_left": shape.rows_left,
     }
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or cpu."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

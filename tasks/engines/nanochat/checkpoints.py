@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tasks.engines.nanochat import contract
 from tasks.errors import InputError
-from tasks.records.layout import METRICS, RunFolder
+from tasks.records.layout import JOB, METRICS, RunFolder
 from tasks.store.artifact import safe_relative
 from tasks.store.root import Root
 
@@ -134,7 +134,9 @@ class Keeper:
     def _keep(self, step: int) -> None:
         folder = folder_of(self._root, self._run)
         try:
-            self._root.upload_file(self._root.path(RunFolder(self._run).file(METRICS)))
+            beside = [self._root.path(RunFolder(self._run).file(name)) for name in (METRICS, JOB)]
+            for path in filter(Path.is_file, beside):
+                self._root.upload_file(path)
             for name in [*(files_of(folder, step) or {}), contract.meta_file(step)]:
                 self._root.upload_file(folder / name)
         except Exception as error:  # a store that is away must not stop training: the next checkpoint tries again

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 from tasks.engines.nanochat.contract import REFERENCE_BATCH_TOKENS, REFERENCE_DEPTH, ModelConfig
-from tasks.engines.nanochat.environment import Gpu
+from tasks.engines.nanochat.environment import TorchGpu
 from tasks.errors import InputError
 from tasks.spec import Training
 
@@ -40,7 +40,7 @@ class Plan:
         return self.iterations * self.batch_tokens
 
 
-def plan_run(training: Training, rows: int, vocab_size: int, gpus: tuple[Gpu, ...]) -> Plan:
+def plan_run(training: Training, rows: int, vocab_size: int, gpus: tuple[TorchGpu, ...]) -> Plan:
     """The plan of a training on `rows` packed rows; `gpus` is empty for a CPU.
 
     Raises InputError when the budget exceeds the rows or does not fill a batch, when batch, micro-batch and number of
@@ -79,7 +79,7 @@ def _best_batch(config: ModelConfig) -> int:
     return max(best // config.sequence_len, 1) * config.sequence_len
 
 
-def _micro_rows(training: Training, config: ModelConfig, rows: int, gpus: tuple[Gpu, ...]) -> int:
+def _micro_rows(training: Training, config: ModelConfig, rows: int, gpus: tuple[TorchGpu, ...]) -> int:
     """Rows of one forward pass: as asked, or the most that divide the `rows` of a rank and fit."""
     if training.micro_batch is not None:
         if rows % training.micro_batch:

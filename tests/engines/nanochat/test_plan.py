@@ -10,17 +10,17 @@ from tasks.engines.builtin.model import config_for
 from tasks.engines.builtin.schedule import plan_training
 from tasks.engines.nanochat.check import Identity
 from tasks.engines.nanochat.contract import KNOWN, OPTIONS, PINNED, ModelConfig
-from tasks.engines.nanochat.environment import Environment, Gpu, child_environment, find_environment
+from tasks.engines.nanochat.environment import Environment, TorchGpu, child_environment, find_environment
 from tasks.engines.nanochat.launch import command, variables
 from tasks.engines.nanochat.plan import memory_bytes, plan_run
 from tasks.errors import InputError
 from tasks.spec import Experiment, Training
 
-H100 = Gpu("NVIDIA H100 80GB HBM3", 85_000_000_000, "0", (9, 0))
-OLD_GPU = Gpu("Tesla V100", 34_000_000_000, "1", (7, 0))
+H100 = TorchGpu("NVIDIA H100 80GB HBM3", 85_000_000_000, "0", (9, 0))
+OLD_GPU = TorchGpu("Tesla V100", 34_000_000_000, "1", (7, 0))
 
 
-def environment(*gpus: Gpu, known=PINNED) -> Environment:
+def environment(*gpus: TorchGpu, known=PINNED) -> Environment:
     return Environment(
         Path("/checkout"), Path("/checkout/.venv/bin/python"), Identity(None, known.code, known), "2.9.1", gpus
     )

@@ -12,7 +12,7 @@ from tasks.engines.builtin.evaluation import EncodedHoldout
 from tasks.engines.builtin.loop import Loop
 from tasks.engines.builtin.sample import sample
 from tasks.engines.builtin.schedule import parameter_counts
-from tasks.engines.builtin.setup import build, describe, device_name, newest, restore, shape_run
+from tasks.engines.builtin.setup import build_learner, describe, device_name, shape_run
 from tasks.engines.inputs import open_inputs
 from tasks.engines.locks import hold_run
 from tasks.engines.ranks import StopRequest
@@ -57,13 +57,9 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest) -> bool:
     if world.leads:  # a flipped byte is no error to a trainer: it would learn it
         verify(inputs.packed.path, inputs.packed.manifest)
     shape = shape_run(training, inputs.packed, world)
-    found = newest(root, run.id, inputs.fingerprints, world)
-    start = found.step if found else 0
-    learner = build(job.experiment, shape, world.device, initialize=found is None)
-    if found:
-        restore(learner, found, world)
-    holdout = EncodedHoldout.of(inputs.evaluation)
+    learner, start = build_learner(root, job, inputs.fingerprints, shape, world)
     kept = world.share(cut_back(root, run.id, start) if world.leads else None)
+    evaluated = {line["step"] for line in kept if line["kind"] == "eval"}
     about = describe(run.id, shape, learner, world)
     log.info("%s", ", ".join(f"{key} {value}" for key, value in about.items()))
     metrics = MetricsLog(metrics_file, enabled=world.leads)
@@ -80,7 +76,7 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest) -> bool:
         mirrored=(metrics_file, root.path(run.file(JOB))),
         last=start or None,
     )
-    evaluated = {line["step"] for line in kept if line["kind"] == "eval"}
+    holdout = EncodedHoldout.of(inputs.evaluation)
     scores = None
     try:
         scores = Loop(training, shape, learner, holdout, world, checkpoints, metrics, stop, evaluated).run(start)

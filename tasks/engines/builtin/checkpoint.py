@@ -63,11 +63,13 @@ class Checkpoint:
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """Tensors of a file, mapped into memory. Raises DamagedError when it holds anything else."""
+    """Tensors of a file, mapped into memory, on the CPU. Raises DamagedError when it holds anything else."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # pickle, zip and tensor errors have no common base
-        raise DamagedError(f"{path} cannot be loaded ({type(error).__name__}): remove that checkpoint.") from error
+        raise DamagedError(
+            f"{path} cannot be read as plain tensors ({type(error).__name__}): remove that checkpoint, or use another one."
+        ) from error
 
 
 def name_of(run: str, step: int) -> str:
@@ -87,8 +89,8 @@ def steps_of(names: Iterable[str]) -> dict[int, str]:
 
 
 def stale(steps: Sequence[int], last: int, every: int | None) -> list[int]:
-    """The steps whose checkpoints go: not among the `last` newest, and no multiple of `every`."""
-    old = sorted(steps)[:-last] if len(steps) > last else []
+    """The steps whose checkpoints go: neither among the `last` newest nor a multiple of `every`."""
+    old = sorted(steps)[:-last]
     return [step for step in old if not every or step % every]
 
 

@@ -1,5 +1,6 @@
 """Everything between a job and its first step: inputs checked, model built, the newest checkpoint loaded."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ from tasks.engines.builtin.optimizer import Optimizer, build_optimizer
 from tasks.engines.builtin.rows import Batch, PackedRows
 from tasks.engines.builtin.schedule import Plan, plan_training
 from tasks.errors import InputError
-from tasks.spec import Experiment, Training
+from tasks.records.job import Job
+from tasks.spec import Training
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 
@@ -66,30 +68,37 @@ def shape_run(training: Training, packed: Artifact, world: World) -> RunShape:
     return RunShape(config, plan, Batch(batch_rows, world.size, world.rank, micro), rows)
 
 
-def build(experiment: Experiment, shape: RunShape, device: torch.device, *, initialize: bool = True) -> Learner:
-    """The model on its device with fresh weights by the experiment's seed (or undefined ones, about to be loaded)."""
-    training = experiment.training
+def build_learner(
+    root: Root, job: Job, inputs: Mapping[str, str], shape: RunShape, world: World
+) -> tuple[Learner, int]:
+    """The model on its device, and the steps it has finished: from the newest checkpoint, else with fresh weights by the seed.
+
+    `inputs`: fingerprints that the checkpoint must have been trained on.
+    """
+    training = job.experiment.training
+    found = _newest(root, job.run, inputs, world)
     model = GPT(shape.config, embedding_dtype(training.precision))
-    if initialize:
-        model.init_weights(experiment.seed)
-    model.to(device)
+    if found is None:
+        model.init_weights(job.experiment.seed)
+    model.to(world.device)
     compute = build_compute(model, training.precision, training.compile, training.deterministic)
-    return Learner(model, compute, build_optimizer(model, shape.plan))
+    learner = Learner(model, compute, build_optimizer(model, shape.plan))
+    if found is None:
+        return learner, 0
+    _restore(learner, found, world)
+    return learner, found.step
 
 
-def snapshot(learner: Learner, leads: bool) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, torch.Tensor]]]:
-    """Weights (on the first rank) and this rank's shard, copied to host memory."""
-    shard = {
-        "optimizer": checkpoint.to_host(learner.optimizer.local_state()),
-        "compute": checkpoint.to_host(learner.compute.state_dict()),
-        "random": {"cpu": torch.get_rng_state()},
-    }
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        shard["random"]["cuda"] = torch.cuda.get_rng_state()
-    return (checkpoint.to_host(learner.model.state_dict()) if leads else {}), shard
+def _newest(root: Root, run: str, inputs: Mapping[str, str], world: World) -> checkpoint.Checkpoint | None:
+    """The checkpoint to resume from, the same on every rank; rank 0 verifies (and downloads) it."""
+    found = checkpoint.find(root, run, inputs) if world.leads else None
+    step = world.share(found.step if found else None)
+    if step is None or found is not None:
+        return found
+    return checkpoint.load(root, run, step)
 
 
-def restore(learner: Learner, found: checkpoint.Checkpoint, world: World) -> None:
+def _restore(learner: Learner, found: checkpoint.Checkpoint, world: World) -> None:
     """Load weights, optimizer, scales and random states of a checkpoint that any number of ranks wrote."""
     learner.model.load_state_dict(found.model())
     shards = found.shards()
@@ -102,13 +111,16 @@ def restore(learner: Learner, found: checkpoint.Checkpoint, world: World) -> Non
         torch.cuda.set_rng_state(own["random"]["cuda"].clone())
 
 
-def newest(root: Root, run: str, fingerprints: dict[str, str], world: World) -> checkpoint.Checkpoint | None:
-    """The checkpoint to resume from, the same on every rank; rank 0 verifies (and downloads) it."""
-    found = checkpoint.find(root, run, fingerprints) if world.leads else None
-    step = world.share(found.step if found else None)
-    if step is None or found is not None:
-        return found
-    return checkpoint.load(root, run, step)
+def snapshot(learner: Learner, leads: bool) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, torch.Tensor]]]:
+    """Weights (on the first rank) and this rank's shard, copied to host memory."""
+    shard = {
+        "optimizer": checkpoint.to_host(learner.optimizer.local_state()),
+        "compute": checkpoint.to_host(learner.compute.state_dict()),
+        "random": {"cpu": torch.get_rng_state()},
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        shard["random"]["cuda"] = torch.cuda.get_rng_state()
+    return (checkpoint.to_host(learner.model.state_dict()) if leads else {}), shard
 
 
 def describe(run: str, shape: RunShape, learner: Learner, world: World) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""nanochat's own checkpoints of a run: which are whole, mirroring them, dropping old ones.
+"""nanochat's own checkpoints of a run: which are complete, mirroring them, dropping old ones.
 
 The overlay writes a checkpoint's metadata last, with the number of ranks and the size of every other file: a checkpoint is
-whole when its metadata is there and the files have those sizes. The ones that count lie in
+complete when its metadata is there and the files have those sizes. The ones that count lie in
 `runs/<run>/nanochat/base_checkpoints/<run>/`, here and below a remote root.
 """
 
@@ -12,6 +12,7 @@ import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from tasks.engines.builtin.checkpoint import stale
 from tasks.engines.nanochat import contract
 from tasks.errors import InputError
 from tasks.records.layout import JOB, METRICS, RunFolder
@@ -79,7 +80,7 @@ def resume_step(root: Root, run: str, ranks: int) -> int:
     if (wrote := ranks_of(folder, steps[-1])) != ranks:
         raise InputError(
             f"gpus is {ranks}, but the nanochat run {run} was started on {wrote} and its optimizer's files are per GPU: set "
-            f"gpus to {wrote}, or remove {folder} to start anew."
+            f"gpus to {wrote}, or remove {folder} to start over."
         )
     return steps[-1]
 
@@ -104,12 +105,6 @@ def _fetch(root: Root, run: str) -> None:
         root.remote.download(f"{prefix}/{safe_relative(part)}", folder / part)
     hidden.rename(folder / name)
     log.info("The checkpoint of step %d of %s was fetched from %s.", step, run, root.url)
-
-
-def stale(steps: list[int], last: int, every: int | None) -> list[int]:
-    """The steps whose checkpoints go: not among the `last` newest, and no multiple of `every`."""
-    old = sorted(steps)[:-last]
-    return [step for step in old if not every or step % every]
 
 
 class Keeper:

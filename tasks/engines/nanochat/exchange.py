@@ -10,7 +10,7 @@ from pathlib import Path
 from tasks.engines.builtin import checkpoint
 from tasks.engines.nanochat import contract
 from tasks.engines.nanochat.tokenizer import export_tokenizer
-from tasks.engines.nanochat.weights import load_state, read_weights, write_weights
+from tasks.engines.nanochat.weights import read_weights, write_weights
 from tasks.errors import InputError
 from tasks.records.job import find_job
 from tasks.records.layout import METRICS, PoolFolder, RunFolder
@@ -34,7 +34,7 @@ def export_checkpoint(root: Root, run: str, base: Path, step: int | None = None,
             f"it has {', '.join(map(str, names)) or 'none'}."
         )
     step = max(names) if step is None else step
-    artifact, tokenizer = root.open(names[step]), root.open(PoolFolder(job.pool_id).tokenizer)
+    found, tokenizer = checkpoint.load(root, run, step), root.open(PoolFolder(job.pool_id).tokenizer)
     config = contract.ModelConfig.of_depth(
         training.depth, tokenizer.facts["vocab_size"], training.sequence_length, training.window_pattern
     )
@@ -43,7 +43,7 @@ def export_checkpoint(root: Root, run: str, base: Path, step: int | None = None,
     folder = contract.checkpoint_folder(base, tag or run)
     export_tokenizer(tokenizer.path, base)
     meta = {"val_bpb": scored[-1] if scored else None, "total_batch_size": training.batch_tokens}
-    write_weights(folder, step, load_state(artifact.path / checkpoint.MODEL), config, meta)
+    write_weights(folder, step, found.model(), config, meta)
     return folder
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tasks.engines.nanochat import checkpoints, overlay
-from tasks.engines.nanochat.checkpoints import Keeper, folder_of, resume_step, stale, whole_steps
+from tasks.engines.nanochat.checkpoints import Keeper, folder_of, resume_step, whole_steps
 from tasks.errors import InputError
 from tasks.store.blobs import open_blobs
 from tasks.store.root import Root
@@ -71,12 +71,6 @@ def test_another_number_of_gpus_is_refused(folder: Path, tmp_path: Path) -> None
 
 def test_a_new_run_starts_at_the_beginning(tmp_path: Path) -> None:
     assert resume_step(Root(tmp_path), RUN, 1) == 0
-
-
-def test_what_is_kept() -> None:
-    assert stale([100, 200, 300, 400, 500], 2, None) == [100, 200, 300]
-    assert stale([100, 200, 300, 400, 500], 2, 200) == [100, 300]
-    assert stale([100], 3, None) == []
 
 
 def with_remote(tmp_path: Path, name: str) -> Root:

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, written and mirrored while training goes on.
+"""Checkpoints: complete or absent, written and mirrored while training continues.
 
 A checkpoint is an artifact `runs/<run>/checkpoints/step_000250`: `model.pt` (weights by nanochat's names), one
 `optimizer_00.pt` per rank (what that rank owns of the optimizer; the union is the same for any number of ranks) and
@@ -95,10 +95,10 @@ def stale(steps: Sequence[int], last: int, every: int | None) -> list[int]:
 
 
 def find(root: Root, run: str, inputs: Mapping[str, str], step: int | None = None) -> Checkpoint | None:
-    """The newest whole checkpoint of a run (or that of `step`), downloaded if need be, every checksum compared.
+    """The newest complete checkpoint of a run (or that of `step`), downloaded if need be, every checksum compared.
 
-    A damaged one is set aside, named in a warning and fetched anew from a remote root if it is whole there; else the next
-    older one is taken. Raises InputError when a whole one belongs to other inputs, or when `step` has none.
+    A damaged one is set aside and named in a warning; it is fetched again from a remote root that has it undamaged, else the
+    next older one is taken. Raises InputError when a complete one belongs to other inputs, or when `step` has none.
     """
     folder = root.path(RunFolder(run).checkpoints)
     for directory in sorted(folder.glob("step_*")):
@@ -147,7 +147,7 @@ def _open(root: Root, name: str) -> Checkpoint | None:
 
 
 def _set_aside(directory: Path, why: str) -> None:
-    """Hide a damaged checkpoint, so that its step can be written again and nobody takes it for whole."""
+    """Hide a damaged checkpoint, so that its step can be written again and nobody mistakes it for a complete one."""
     hidden = directory.with_name(f".{directory.name}.damaged")
     shutil.rmtree(hidden, ignore_errors=True)
     directory.rename(hidden)
@@ -155,7 +155,7 @@ def _set_aside(directory: Path, why: str) -> None:
 
 
 def to_host(tensors: Tensors) -> dict[str, torch.Tensor]:
-    """Copies in host memory, so that training can go on while they are written."""
+    """Copies in host memory, so that training can continue while they are written."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
@@ -301,7 +301,7 @@ class Checkpoints:
             time.sleep(0.02)
 
     def describe_last(self) -> str:
-        """Where a run would go on, for messages."""
+        """Where a run would resume, for messages."""
         if self.last is None:
             return "there is no earlier checkpoint"
         return f"the last good checkpoint is that of step {self.last}, {self._root.path(name_of(self._run, self.last))}"
@@ -315,7 +315,7 @@ class Checkpoints:
             whole = True
         except Exception as error:  # a store that is away must not stop training: the next checkpoint tries again
             whole = False
-            log.warning("Step %d was not mirrored to %s (%s); training goes on.", step, self._root.url, error)
+            log.warning("Step %d was not mirrored to %s (%s); training continues.", step, self._root.url, error)
         try:
             self._prune(whole)
         except Exception as error:  # likewise

@@ -44,12 +44,12 @@ def files_of(folder: Path, step: int) -> dict[str, int] | None:
 
 
 def ranks_of(folder: Path, step: int) -> int:
-    """How many ranks wrote a whole checkpoint."""
+    """How many ranks wrote a complete checkpoint."""
     return json.loads((folder / contract.meta_file(step)).read_bytes())[MARKER]["ranks"]
 
 
 def whole_steps(folder: Path) -> list[int]:
-    """Steps of the whole checkpoints in a folder, ascending; others are named in a warning."""
+    """Steps of the complete checkpoints in a folder, ascending; others are named in a warning."""
     steps = []
     for path in sorted(folder.glob("meta_*.json")):
         step = int(match[1]) if (match := _META.match(path.name)) else -1
@@ -58,7 +58,7 @@ def whole_steps(folder: Path) -> list[int]:
         if files and not bad:
             steps.append(step)
         else:
-            log.warning("The checkpoint %s is not whole (%s): it is passed over.", path, ", ".join(bad) or "metadata")
+            log.warning("Skipping the checkpoint %s, which is incomplete: %s.", path, ", ".join(bad) or "metadata")
     return sorted(steps)
 
 
@@ -67,7 +67,7 @@ def _has_size(path: Path, size: int) -> bool:
 
 
 def resume_step(root: Root, run: str, ranks: int) -> int:
-    """The newest whole checkpoint's step, fetched from a remote root if there is none here; 0 when there is none at all.
+    """The newest complete checkpoint's step, fetched from a remote root if there is none here; 0 when there is none at all.
 
     Raises InputError when it was written by another number of ranks: nanochat's optimizer files are per rank.
     """
@@ -116,7 +116,7 @@ class Keeper:
         self._pending: Future[None] | None = None
 
     def saved(self, step: int) -> None:
-        """A checkpoint is whole: mirror it, then drop old ones."""
+        """A checkpoint is complete: mirror it, then drop old ones."""
         self._pending = self._thread.submit(self._keep, step)
 
     def close(self, seconds: float | None = None) -> None:
@@ -141,7 +141,7 @@ class Keeper:
             names = [
                 contract.meta_file(old),
                 *(files_of(folder, old) or {}),
-            ]  # metadata first: then it is whole no more
+            ]  # metadata first: from then on it is incomplete
             for name in names:
                 self._drop(folder / name)
 

@@ -42,7 +42,7 @@ CAUSES = (
 
 
 class Watch:
-    """How long nothing was heard, and how long that may be: `times` usual steps, but at `least` so many seconds."""
+    """How long the ranks have been silent, and how long they may be: `times` usual steps, but at least `least` seconds."""
 
     def __init__(self, times: float, least: float, clock: Callable[[], float] = time.monotonic):
         self._times, self._least, self._clock = times, least, clock
@@ -51,7 +51,7 @@ class Watch:
         self._limit = STARTING
 
     def hear(self, sign: Step | Validation | Told) -> None:
-        """A sign of life; it says what comes next, and so how long the next silence may be."""
+        """A sign of life. It tells what comes next, and so how long the next silence may last."""
         self._heard = self._clock()
         if isinstance(sign, Step):
             self._seconds.append(sign.seconds)

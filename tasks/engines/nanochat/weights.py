@@ -29,7 +29,9 @@ def read_weights(folder: Path, step: int) -> tuple[dict[str, torch.Tensor], dict
     """
     model_path, meta_path = folder / contract.model_file(step), folder / contract.meta_file(step)
     if not model_path.is_file() or not meta_path.is_file():
-        raise InputError(f"{folder} holds no whole nanochat checkpoint of step {step}: check the folder and the step.")
+        raise InputError(
+            f"{folder} holds no complete nanochat checkpoint of step {step}: check the folder and the step."
+        )
     try:
         meta = json.loads(meta_path.read_bytes())
         config = meta["model_config"]

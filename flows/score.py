@@ -38,8 +38,6 @@ def score(
     if found:
         show_outside(run, found)
     if core:
-        from tasks.engines.nanochat import steps as nanochat
-
-        found["core"] = nanochat.core(root, run)
+        found["core"] = trainer.core(root, run)
         show_core(run, found["core"])
     return {"run": run, **found}

@@ -22,13 +22,14 @@ import torch
 from benchmarks.training import quality
 from tasks.engines.builtin.compute import build_compute, embedding_dtype
 from tasks.engines.builtin.distributed import World
-from tasks.engines.builtin.evaluation import Holdout, evaluate, summarize
+from tasks.engines.builtin.evaluation import EncodedHoldout, evaluate
 from tasks.engines.builtin.model import GPT
 from tasks.engines.builtin.schedule import schedule
 from tasks.engines.builtin.score import GPU_BATCH_TOKENS
 from tasks.records.layout import ArmFolder, PoolFolder
 from tasks.records.recall import recall
 from tasks.records.scaling import ModelShape, plan_training
+from tasks.records.scores import scores_table, summarize
 from tasks.spec import Training
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
@@ -81,14 +82,14 @@ def main(arguments: argparse.Namespace) -> None:
         trained = list(pool_of_gpus.map(both, seeds))
     print(f"{torch.cuda.get_device_name()}, d{arguments.depth}, {arguments.steps} steps of {arguments.batch_tokens:,} tokens, "
           f"equal weights at first, equal rows, bits per byte:", flush=True)  # fmt: skip
-    holdout, world = Holdout.of(root.open(PoolFolder(pool).evaluation)), World(0, 1, torch.device("cuda"))
+    holdout, world = EncodedHoldout.of(root.open(PoolFolder(pool).evaluation)), World(0, 1, torch.device("cuda"))
     differences = []
     for seed, (ours, weights) in zip(seeds, trained, strict=True):
         model = GPT(config, embedding_dtype("bf16"))
         model.load_state_dict(weights)
         compute = build_compute(model.to(world.device), "bf16")
         nats = evaluate(compute.losses, holdout, arguments.sequence_length, GPU_BATCH_TOKENS, world)
-        theirs = summarize(nats, holdout.documents)["bpb"]
+        theirs = summarize(scores_table(nats, holdout.documents))["bpb"]
         differences.append(ours - theirs)
         print(f"  seed {seed}: ours {ours:.5f}, nanochat's code {theirs:.5f}: {ours - theirs:+.5f}", flush=True)
     mean = statistics.mean(differences)

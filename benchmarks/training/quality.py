@@ -14,8 +14,8 @@ from queue import Queue
 
 import torch
 
-from tasks.engines.builtin import metrics
 from tasks.records.layout import METRICS, RunFolder
+from tasks.records.metrics import read_metrics
 from tasks.records.recall import recall
 from tasks.spec import Training
 from tasks.store.root import Root
@@ -81,7 +81,7 @@ def main(arguments: argparse.Namespace) -> None:
         results = dict(zip(RUNS, pool_of_gpus.map(on_a_free_gpu, RUNS), strict=True))
     for (engine, precision), result in results.items():
         facts = result["facts"]
-        lines = metrics.read(root.path(RunFolder.of(result["name"]).file(METRICS)))
+        lines = read_metrics(root.path(RunFolder.of(result["name"]).file(METRICS)))
         along = ", ".join(f"{line['bpb']:.5f} after {line['step']}" for line in lines if line["kind"] == "eval")
         speed = facts.get("tokens_per_second")
         print(f"  {engine:8} {precision}: {facts['bpb']:.5f} bits per byte after {facts['tokens']:,} tokens"

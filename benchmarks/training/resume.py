@@ -17,10 +17,12 @@ from pathlib import Path
 
 import torch
 
-from tasks.engines.builtin import checkpoint, metrics
+from tasks.engines.builtin import checkpoint
+from tasks.engines.inputs import open_inputs
 from tasks.hosts.smoke import ARM, POOL, VOCABULARY, build_inputs
-from tasks.records.job import Job, open_inputs
+from tasks.records.job import Job
 from tasks.records.layout import JOB, LOG, METRICS, RunFolder
+from tasks.records.metrics import read_metrics
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.store.root import Root
 
@@ -66,7 +68,7 @@ def finish(root: Root, job: Job, process: subprocess.Popen[bytes]) -> None:
 
 
 def lines_of(root: Root, job: Job) -> list[dict]:
-    return metrics.read(root.path(RunFolder(job.run).file(METRICS)))
+    return read_metrics(root.path(RunFolder(job.run).file(METRICS)))
 
 
 def losses_of(root: Root, job: Job) -> dict[int, float]:
@@ -95,7 +97,7 @@ def kill_after(root: Root, job: Job, step: int) -> int:
 
 def bits_of(root: Root, job: Job) -> dict[str, torch.Tensor]:
     """Everything that the last checkpoint holds: weights, optimizer, fp8 scales."""
-    found = checkpoint.find(root, job.run, open_inputs(root, job).fingerprints(job))
+    found = checkpoint.find(root, job.run, open_inputs(root, job).fingerprints)
     if found is None:
         raise SystemExit(f"the run {job.run} left no checkpoint")
     held = {f"model/{name}": tensor for name, tensor in found.model().items()}

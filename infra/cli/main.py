@@ -13,6 +13,7 @@ import typer
 from infra.cli import look as tracking_cli
 from infra.cli import stack as stack_cli
 from infra.cli import terminal
+from tasks.engines import entry
 from tasks.errors import InputError
 from tasks.records.layout import KINDS
 from tasks.spec import Arm, Pool, Texts, Training
@@ -131,14 +132,10 @@ def score(
         if texts and core:
             raise InputError("--texts and --core were given together: score one after the other.")
         if core:
-            from tasks.engines.nanochat.core import evaluate as ask
-
-            _show_artifact(ask(store, run, max_per_task), as_json)
+            _show_artifact(entry.evaluate_core(store, run, max_per_task), as_json)
             return
-        from tasks.engines.builtin import run as trainer
-
         if texts is None:
-            _show_artifact(trainer.score(store, run), as_json)
+            _show_artifact(entry.score(store, run), as_json)
             return
         from tasks.records.job import find_job
         from tasks.tokens.outside import encode_outside
@@ -146,7 +143,7 @@ def score(
         given = Texts(name=texts_name, url=texts, column=column, documents=documents)
         with terminal.bars() as progress:
             encoded = encode_outside(store, find_job(store, run).pool_id, given, progress)
-        _show_artifact(trainer.score_outside(store, run, encoded.path.name), as_json)
+        _show_artifact(entry.score_outside(store, run, encoded.path.name), as_json)
 
 
 @app.command()

@@ -1,6 +1,13 @@
-"""The engines that train, behind one call: FabRating's trainer and upstream nanochat."""
+"""The engines behind one door: train an arm, score a checkpoint again, ask a finished run the CORE questions.
+
+Only the engine that is asked for is imported; torch only where it computes.
+"""
+
+from dataclasses import replace
 
 from tasks.progress import Progress, Stop, never, silent
+from tasks.records.job import Job
+from tasks.records.layout import JOB, RunFolder
 from tasks.spec import Experiment
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
@@ -11,10 +18,50 @@ def train(
 ) -> Artifact:
     """Train a packed arm by the engine that the experiment names, and score it: the artifact `runs/<run>/result`.
 
-    Raises what that engine's `train` raises. Only the chosen one is imported.
+    A finished run is returned as it is; an unfinished one resumes from its newest complete checkpoint. `progress`: stage
+    "train", in steps.
+
+    Raises InputError for a parameter that cannot work, BusyError when the run or a GPU is in use, InterruptedRun when the
+    training was asked to stop and saved a checkpoint, LostProcessError when one of its processes was killed, TrainingError
+    when it failed or hangs.
     """
+    job = Job.of(root, experiment, pool_id, arm_id)
+    if root.find(job.result) is not None:
+        return root.open(job.result)
+    job.write(root.path(RunFolder(job.run).file(JOB)))
     if experiment.training.engine == "nanochat":
         from tasks.engines.nanochat import engine
     else:
-        from tasks.engines.builtin import run as engine
-    return engine.train(root, experiment, pool_id, arm_id, progress=progress, stop=stop)
+        from tasks.engines.builtin import engine
+    engine.train(root, job, progress, stop)
+    return replace(root.open(job.result), reused=False)
+
+
+def score(root: Root, run: str, checkpoint: int | None = None) -> Artifact:
+    """Score a checkpoint of a run on the holdout again, in this process: the artifact `runs/<run>/scores/step_<step>`.
+
+    `checkpoint`: its step; None: the newest complete one. Raises InputError when there is none.
+    """
+    from tasks.engines.builtin.score import score_checkpoint
+
+    return score_checkpoint(root, run, checkpoint)
+
+
+def score_outside(root: Root, run: str, texts: str) -> Artifact:
+    """Score a finished run on texts from elsewhere, in this process: the artifact `runs/<run>/outside/<texts>`.
+
+    `texts`: those encoded as `pools/<pool>/outside/<texts>`. Raises InputError when the run or they do not exist.
+    """
+    from tasks.engines.builtin.score import score_outside
+
+    return score_outside(root, run, texts)
+
+
+def evaluate_core(root: Root, run: str, max_per_task: int | None = None) -> Artifact:
+    """Evaluate a finished run on CORE by nanochat's own evaluation: the artifact `runs/<run>/core`.
+
+    `max_per_task`: so many questions of each task, the same ones for every run; None: all. Raises what `core.evaluate` does.
+    """
+    from tasks.engines.nanochat.core import evaluate
+
+    return evaluate(root, run, max_per_task)

@@ -1,4 +1,7 @@
-"""Starting the ranks of a training on this host, and ending them; without importing torch."""
+"""The processes of a training on this host, its ranks: starting, following and ending them, without importing torch.
+
+They stay in the caller's process group: what cancels the caller reaches them, and so does the caller's death.
+"""
 
 import ctypes
 import os
@@ -8,7 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.progress import Stop, never
@@ -18,8 +22,144 @@ GRACE = 45.0
 """Seconds between SIGTERM and SIGKILL: a checkpoint takes up to 30."""
 ORPHAN_GRACE = 20.0
 """The same for ranks that lost one of their number and cannot go on."""
+POLL_SECONDS = 0.25
 LAUNCHER = "FABRATING_LAUNCHER"
 """Environment variable with the process id of the launcher, for its ranks."""
+
+
+@dataclass
+class Ranks:
+    """Started processes, and the file that each one's output is appended to (None: it prints where the caller does)."""
+
+    processes: list[subprocess.Popen[bytes]]
+    logs: Sequence[Path | None]
+    _read: int = field(default=0)
+    _torn: bytes = field(default=b"")
+
+    @classmethod
+    def start(
+        cls,
+        command: Sequence[str],
+        logs: Sequence[Path | None],
+        *,
+        environment: Mapping[str, str] = os.environ,
+        folder: Path | None = None,
+        inherit: Sequence[int] = (),
+    ) -> "Ranks":
+        """Start one rank per entry of `logs`, in `folder`. `inherit`: file descriptors (locks) that ranks keep open.
+
+        Several ranks are told who they are as torchrun does it (RANK, WORLD_SIZE, MASTER_PORT, ...); a single one is not.
+        """
+        count = len(logs)
+        shared = {
+            name: value for name, value in environment.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+        }
+        shared |= {LAUNCHER: str(os.getpid()), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        # Threads that spin while they wait halve the speed of a training on cores that it shares with a server and a worker.
+        shared.setdefault("OMP_WAIT_POLICY", "passive")
+        ranks = cls([], logs, logs[0].stat().st_size if logs[0] and logs[0].exists() else 0)
+        try:
+            for rank, log in enumerate(logs):
+                own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)} if count > 1 else {}
+                output = log.open("ab") if log else None
+                try:
+                    process = subprocess.Popen(
+                        command,
+                        cwd=folder,
+                        env=shared | own,
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=output,
+                        pass_fds=inherit,
+                    )
+                finally:
+                    if output:
+                        output.close()
+                ranks.processes.append(process)
+        except BaseException:
+            ranks.end(0)
+            raise
+        return ranks
+
+    def status(self) -> int | None:
+        """None while one runs and none has failed; else the exit status of the first that failed, or 0."""
+        statuses = [process.poll() for process in self.processes]
+        failed = next((status for status in statuses if status), None)
+        return failed or (None if None in statuses else 0)
+
+    def wait(self, seconds: float) -> None:
+        """Until all have ended, at most `seconds`."""
+        deadline = time.monotonic() + seconds
+        while any(process.poll() is None for process in self.processes) and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+    def end(self, grace: float = GRACE) -> None:
+        """SIGTERM to those that still run (they save a checkpoint), SIGKILL after `grace` seconds."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.terminate()
+        self.wait(grace)
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+    def lines(self) -> Iterator[str]:
+        """Complete lines that the first rank has printed since the last call."""
+        data = read_from(self.logs[0], self._read)
+        self._read += len(data)
+        *whole, self._torn = (self._torn + data).split(b"\n")
+        for line in whole:
+            yield line.decode(errors="replace")
+
+    def last_words(self) -> str:
+        """The last line of the log of the first rank that failed, for a message."""
+        failed = [log for process, log in zip(self.processes, self.logs, strict=True) if process.returncode]
+        lines = read_from((failed or self.logs)[0]).decode(errors="replace")[-4_000:].strip().splitlines()
+        return lines[-1][:300] if lines else "no output"
+
+
+def launch(
+    command: Sequence[str],
+    processes: int,
+    *,
+    log: Path | None = None,
+    poll: Callable[[], None] = lambda: None,
+    stop: Stop = never,
+) -> int:
+    """Run `command` as `processes` ranks, one log for all, to their end. Returns the exit status of the first that failed, or 0.
+
+    When one fails the others are ended. `poll` is called a few times a second. `stop`, and any exception here (a cancelled
+    flow, Ctrl-C), send SIGTERM to the ranks, so that they write a checkpoint, and SIGKILL after 45 s.
+    """
+    ranks = Ranks.start(command, [log] * processes)
+    grace = GRACE
+    try:
+        while ranks.status() is None and not stop():
+            poll()
+            time.sleep(POLL_SECONDS)
+        failure = ranks.status()
+        if failure:
+            # Ranks that end for the same reason do so soon, the first one last: it publishes what all have written. One that
+            # waits in a collective for a rank that died never does.
+            grace = GRACE if failure == RESUME else ORPHAN_GRACE
+            ranks.wait(grace)
+    finally:
+        ranks.end(grace)
+    return failure or ranks.status() or 0
+
+
+def read_from(log: Path, place: int = 0) -> bytes:
+    """What a log holds from byte `place` on."""
+    with log.open("rb") as file:
+        file.seek(place)
+        return file.read()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def die_with_launcher() -> bool:
@@ -34,80 +174,6 @@ def die_with_launcher() -> bool:
     pr_set_pdeathsig = 1
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)
     return os.getppid() == int(launcher)
-
-
-def launch(
-    command: Sequence[str],
-    processes: int,
-    *,
-    log: Path | None = None,
-    poll: Callable[[], None] = lambda: None,
-    stop: Stop = never,
-) -> int:
-    """Run `command` as `processes` ranks on this host, in this process group, and return the exit status.
-
-    The status is that of the first rank found failed, else 0; when one fails the others are ended. `log` takes what they
-    print. `poll` is called a few times a second. `stop`, and any exception here (a cancelled flow, Ctrl-C), send SIGTERM to the
-    ranks, so that they write a checkpoint, and SIGKILL after 45 s.
-    """
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), LAUNCHER: str(os.getpid())}
-    # Threads that spin while they wait halve the speed of a training on cores that it shares with a server and a worker.
-    shared |= {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
-    output = log.open("ab") if log else None
-    ranks: list[subprocess.Popen[bytes]] = []
-    grace = GRACE
-    try:
-        for rank in range(processes):
-            own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-            ranks.append(subprocess.Popen(command, env=os.environ | shared | own, stdout=output, stderr=output))
-        while not stop() and _running(ranks) and not _first_failure(ranks):
-            poll()
-            time.sleep(0.25)
-        failure = _first_failure(ranks)
-        if failure:
-            # Ranks that end for the same reason do so soon, the first one last: it publishes what all have written. One that
-            # waits in a collective for a rank that died never does.
-            grace = GRACE if failure == RESUME else ORPHAN_GRACE
-            _await(ranks, grace)
-        end(ranks, grace)
-        return failure or _first_failure(ranks)
-    finally:
-        end(ranks, grace)
-        if output is not None:
-            output.close()
-
-
-def _running(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
-    """How many still run; asks each one, so that every return code is known."""
-    return sum(rank.poll() is None for rank in ranks)
-
-
-def _first_failure(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
-    return next((rank.returncode for rank in ranks if rank.returncode), 0)
-
-
-def end(ranks: Sequence[subprocess.Popen[bytes]], grace: float) -> None:
-    """SIGTERM to those that still run, SIGKILL to those that run on after `grace` seconds."""
-    for rank in ranks:
-        if rank.poll() is None:
-            rank.terminate()
-    _await(ranks, grace)
-    for rank in ranks:
-        if rank.poll() is None:
-            rank.kill()
-            rank.wait()
-
-
-def _await(ranks: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while _running(ranks) and time.monotonic() < deadline:
-        time.sleep(0.1)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class StopRequest:

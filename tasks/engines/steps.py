@@ -1,4 +1,4 @@
-"""The tasks of this room: train a packed arm by either engine, score a checkpoint again."""
+"""The tasks of this room: train a packed arm by either engine, score its weights again, evaluate them on CORE."""
 
 from typing import Any
 
@@ -6,8 +6,7 @@ from prefect import task
 
 from tasks import steps as show
 from tasks.cancellation import watched
-from tasks.engines import entry as engine
-from tasks.engines.builtin import run as runs
+from tasks.engines import entry
 from tasks.errors import BusyError, InterruptedRun, TrainingError
 from tasks.records.layout import run_id
 from tasks.spec import Experiment
@@ -17,8 +16,8 @@ FINAL = (BusyError, InterruptedRun, TrainingError)
 
 
 def again(task: Any, run: Any, state: Any) -> bool:
-    """Prefect's `retry_condition_fn`: a killed process and a store that is away are worth another attempt, which goes on
-    from the newest checkpoint; a hang, a diverged training and a request to stop are not.
+    """Prefect's `retry_condition_fn`: a killed process and an unreachable store are worth another attempt, which resumes from
+    the newest checkpoint; a hang, a diverged training and a request to stop are not.
     """
     return show.retryable(task, run, state) and not isinstance(state.result(raise_on_failure=False), FINAL)
 
@@ -34,17 +33,23 @@ def again(task: Any, run: Any, state: Any) -> bool:
 def train(root_url: str, experiment: Experiment, pool_id: str, arm_id: str) -> dict[str, Any]:
     """Train and score; returns the run's id and the facts of its result."""
     with show.progress("Training") as progress, watched() as stop:
-        result = engine.train(Root(root_url), experiment, pool_id, arm_id, progress=progress, stop=stop)
+        result = entry.train(Root(root_url), experiment, pool_id, arm_id, progress=progress, stop=stop)
     return {"run_id": run_id(experiment, arm_id), **result.facts}
 
 
 @task(task_run_name="score {run_id}", persist_result=False)
 def score(root_url: str, run_id: str, checkpoint: int | None = None) -> dict[str, Any]:
     """Score a checkpoint again; returns the facts of its scores."""
-    return dict(runs.score(Root(root_url), run_id, checkpoint).facts)
+    return dict(entry.score(Root(root_url), run_id, checkpoint).facts)
 
 
 @task(task_run_name="score {run_id} on {texts}", persist_result=False)
 def score_outside(root_url: str, run_id: str, texts: str) -> dict[str, Any]:
     """Score the final weights on texts from elsewhere; returns the facts of their scores."""
-    return dict(runs.score_outside(Root(root_url), run_id, texts).facts)
+    return dict(entry.score_outside(Root(root_url), run_id, texts).facts)
+
+
+@task(task_run_name="CORE of {run_id}", persist_result=False)
+def core(root_url: str, run_id: str) -> dict[str, Any]:
+    """Evaluate the final weights on CORE by nanochat; returns the facts: core, and accuracy of each task."""
+    return dict(entry.evaluate_core(Root(root_url), run_id).facts)

@@ -1,7 +1,8 @@
 """`python -m tasks.hosts.smoke FOLDER GPUS`, run on a host: does the built-in trainer train there?
 
-A d4 model takes 20 steps (without GPU a d1 model 5) on the bytes of FabRating's own source, packed by hand: driver, PyTorch, compiler, checkpoints and
-evaluation are all used, no data is needed. The last line printed is JSON. Exit status 66: the loss did not fall.
+A d4 model takes 20 steps (without a GPU a d1 model takes 5) on the bytes of FabRating's own source, packed by hand. That uses
+driver, PyTorch, compiler, checkpoints and evaluation, and needs no data. The last line printed is JSON. Exit status 66: the loss
+did not fall.
 """
 
 import json
@@ -16,12 +17,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from tasks.records.layout import ArmFolder, PoolFolder
+from tasks.records.job import INPUT, Job
+from tasks.records.layout import (
+    DOCUMENTS,
+    JOB,
+    METRICS,
+    ROWS,
+    TOKEN_BYTES,
+    TOKENIZER,
+    TOKENS,
+    ArmFolder,
+    PoolFolder,
+    RunFolder,
+)
+from tasks.records.metrics import read_metrics
+from tasks.records.result import RunFacts
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.store.artifact import Work, fingerprint
 from tasks.store.root import Root
 
-ROWS = 8
+BATCH_ROWS = 8
 FALL = 0.9995
 """The lowest loss must be below this part of the first one."""
 POOL, ARM = "smoke-0000000000", "smoke-0000000001"
@@ -29,6 +44,7 @@ BYTES = 256
 SPECIAL = ("bos", "user_start", "user_end", "assistant_start", "assistant_end")
 SPECIAL += ("python_start", "python_end", "output_start", "output_end")
 VOCABULARY = BYTES + len(SPECIAL)
+WRONG = 66
 HELD = 2_000
 """Bytes of the text that are the holdout."""
 
@@ -52,11 +68,11 @@ def build_inputs(root: Root, rows: int, sequence: int) -> None:
     spec = {"smoke": len(ids), "rows": rows}
 
     def make_tokenizer(work: Work) -> None:
-        tokenizer.save(str(work.temporary("tokenizer.json")))
-        work.finish("tokenizer.json")
-        with work.temporary("token_bytes.npy").open("wb") as file:
+        tokenizer.save(str(work.temporary(TOKENIZER)))
+        work.finish(TOKENIZER)
+        with work.temporary(TOKEN_BYTES).open("wb") as file:
             np.save(file, np.array([1] * BYTES + [0] * len(SPECIAL), np.int32))
-        work.finish("token_bytes.npy")
+        work.finish(TOKEN_BYTES)
 
     made = root.build(PoolFolder(POOL).tokenizer, make_tokenizer, spec=spec)
     kept_out = fingerprint(HELD, len(ids))
@@ -74,17 +90,17 @@ def build_inputs(root: Root, rows: int, sequence: int) -> None:
         types = {"document": pa.int64(), "cluster": pa.int32(), "score": pa.float64(), "decile": pa.int8()}
         types |= {"bytes": pa.int64(), "source": pa.string(), "offset": pa.int64(), "tokens": pa.int64()}
         table = pa.table({name: pa.array(values, types[name]) for name, values in documents.items()})
-        pq.write_table(table, work.temporary("documents.parquet"))
-        work.finish("documents.parquet", rows=2)
-        held.tofile(work.temporary("tokens.bin"))
-        work.finish("tokens.bin")
+        pq.write_table(table, work.temporary(DOCUMENTS))
+        work.finish(DOCUMENTS, rows=2)
+        held.tofile(work.temporary(TOKENS))
+        work.finish(TOKENS)
         work.facts.update(bos=BYTES, vocab_size=VOCABULARY)
 
     def make_rows(work: Work) -> None:
         packed = np.resize(ids, (rows, sequence + 1)).astype("<u2")
         packed[:, 0] = BYTES
-        packed.tofile(work.temporary("rows.bin"))
-        work.finish("rows.bin", rows=rows)
+        packed.tofile(work.temporary(ROWS))
+        work.finish(ROWS, rows=rows)
         work.facts.update(
             rows=rows, sequence_length=sequence, vocab_size=VOCABULARY, bos=BYTES, tokens_per_epoch=rows * sequence
         )
@@ -100,7 +116,7 @@ def main(folder: Path, gpus: int) -> int:
     shutil.rmtree(folder, ignore_errors=True)
     root = Root(folder)
     depth, steps, sequence = (4, 20, 512) if gpus else (1, 5, 32)
-    batch = ROWS * max(gpus, 1)
+    batch = BATCH_ROWS * max(gpus, 1)
     build_inputs(root, steps * batch, sequence)
     training = Training(
         depth=depth,
@@ -112,33 +128,25 @@ def main(folder: Path, gpus: int) -> int:
         wandb="disabled",
     )
     experiment = Experiment(pool=Pool(name="smoke", vocab_size=VOCABULARY), arm=Arm(name="smoke"), training=training)
-    job = {"root": root.url, "experiment": experiment.model_dump(mode="json"), "pool_id": POOL, "arm_id": ARM}
-    (folder / "job.json").write_text(json.dumps(job))
+    job = Job.of(root, experiment, POOL, ARM)
+    job.write(folder / JOB)
     started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "tasks.engines.builtin", str(folder / "job.json")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", "tasks.engines.builtin", str(folder / JOB)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        print(
-            done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the trainer said nothing", file=sys.stderr
-        )
-        return 66 if done.returncode == 65 else done.returncode
-    [metrics] = folder.glob("runs/*/metrics.jsonl")
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+        print((done.stderr.strip().splitlines() or ["the trainer said nothing"])[-1], file=sys.stderr)
+        return WRONG if done.returncode == INPUT else done.returncode
+    lines = read_metrics(root.path(RunFolder(job.run).file(METRICS)))
     losses = [line["loss"] for line in lines if line["kind"] == "train"]
-    [result] = folder.glob("runs/*/result/summary.json")
-    summary = json.loads(result.read_text())
+    facts = RunFacts.of(root.open(job.result).manifest)
     seen = {
         "depth": depth,
-        "steps": summary["steps"],
-        "device": summary["device"],
+        "steps": facts.steps,
+        "device": facts.device,
         "first_loss": losses[0],
         "lowest_loss": min(losses),
         "seconds": round(time.monotonic() - started, 1),
-        "tokens_per_second": summary.get("tokens_per_second"),
+        "tokens_per_second": facts.tokens_per_second,
     }
     shutil.rmtree(folder)
     if not min(losses) < FALL * losses[0]:
@@ -146,7 +154,7 @@ def main(folder: Path, gpus: int) -> int:
             f"{steps} steps did not lower the loss ({losses[0]:.3f}, at best {min(losses):.3f}): the device computes wrongly",
             file=sys.stderr,
         )
-        return 66
+        return WRONG
     print(json.dumps(seen))
     return 0
 

@@ -1,23 +1,24 @@
 """What a trainer process is told: one small JSON file, the same for every rank and every attempt."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
-from tasks.errors import DamagedError, InputError
-from tasks.records.layout import JOB, ArmFolder, PoolFolder, RunFolder, run_id
+from tasks.errors import InputError
+from tasks.records.layout import JOB, RunFolder, run_id
 from tasks.spec import Experiment, Spec
-from tasks.store.artifact import Artifact, write_atomic
+from tasks.store.artifact import write_atomic
 from tasks.store.root import Root
 
 DONE, FAILED, INPUT, BUSY, RESUME = 0, 1, 65, 69, 75
-"""Exit status of a trainer process."""
+"""Exit status of a trainer process. RESUME: it was asked to stop and saved a checkpoint to go on from."""
 
 
 class Job(Spec):
     """One training run: which experiment, on which arm, under which root. `cache`: local folder of a remote root."""
 
+    format: Literal[1] = 1
     root: str
     cache: str | None = None
     experiment: Experiment
@@ -31,7 +32,7 @@ class Job(Spec):
 
     @classmethod
     def read(cls, path: Path) -> "Job":
-        """Parse a job file. Raises InputError when there is none or it is none."""
+        """Parse a job file. Raises InputError when it is missing or not valid."""
         try:
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:
@@ -39,7 +40,9 @@ class Job(Spec):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise InputError(f"The job file {path} is no job ({where}: {first['msg']}): write it anew.") from error
+            raise InputError(
+                f"{path} is not a valid job file ({where}: {first['msg']}). Start the run again."
+            ) from error
 
     def write(self, path: Path) -> None:
         write_atomic(path, self.model_dump_json(indent=1))
@@ -59,7 +62,7 @@ class Job(Spec):
 
 
 def find_job(root: Root, run: str) -> Job:
-    """The job of a run, here or in a remote root. The root is that of the caller: the run may have moved.
+    """The job of a run, here or in a remote root. Use your own root with it, not the job's: the run may have moved.
 
     Raises InputError when there is no such run.
     """
@@ -71,74 +74,3 @@ def find_job(root: Root, run: str) -> Job:
     if not path.is_file():
         raise InputError(f"There is no run {run} under {root.url}: see `fabrating runs` for their names.")
     return Job.read(path)
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The artifacts that a run reads."""
-
-    packed: Artifact
-    tokenizer: Artifact
-    evaluation: Artifact
-
-    def fingerprints(self, job: Job) -> dict[str, str]:
-        """What a result and a checkpoint of this run depend on."""
-        return {
-            "packed": self.packed.fingerprint,
-            "tokenizer": self.tokenizer.fingerprint,
-            "evaluation": self.evaluation.fingerprint,
-            "arm": job.arm_id,
-            "pool": job.pool_id,
-        }
-
-
-def open_inputs(root: Root, job: Job) -> Inputs:
-    """Open the packed arm, the pool's tokenizer and the encoded holdout, and check that they belong together.
-
-    Raises InputError when one is missing, when they were made with different tokenizers, or when another holdout than that
-    of the evaluation was kept out of the arm.
-    """
-    training = job.experiment.training
-    inputs = Inputs(
-        root.open(ArmFolder(job.arm_id).packed(training.sequence_length, training.packing)),
-        root.open(PoolFolder(job.pool_id).tokenizer),
-        root.open(PoolFolder(job.pool_id).evaluation),
-    )
-    for artifact in (inputs.packed, inputs.evaluation):
-        used = artifact.manifest.inputs.get("tokenizer")
-        if used is None:
-            raise DamagedError(
-                f"{artifact.path} does not say which tokenizer it was made with: delete it and run again."
-            )
-        if used != inputs.tokenizer.fingerprint:
-            raise InputError(
-                f"{artifact.name} was made with the tokenizer {used}, but that of the pool {job.pool_id} is "
-                f"{inputs.tokenizer.fingerprint}: delete {artifact.path} and prepare it again."
-            )
-    _check_holdout(root, job, inputs)
-    if inputs.packed.facts["vocab_size"] != inputs.evaluation.facts["vocab_size"]:
-        raise InputError(
-            f"{inputs.packed.name} has {inputs.packed.facts['vocab_size']:,} tokens in its vocabulary, "
-            f"{inputs.evaluation.name} {inputs.evaluation.facts['vocab_size']:,}: prepare both again."
-        )
-    return inputs
-
-
-def _check_holdout(root: Root, job: Job, inputs: Inputs) -> None:
-    """The documents that are evaluated on must be those that the arm's text was kept free of."""
-    text = root.find(ArmFolder(job.arm_id).text)
-    if text is None:
-        raise InputError(
-            f"There is no arms/{job.arm_id}/text under {root.url}, which says what was held out: prepare the arm."
-        )
-    if inputs.packed.manifest.inputs.get("text") != text.fingerprint:
-        raise InputError(
-            f"{inputs.packed.name} was packed from another text than arms/{job.arm_id}/text: delete {inputs.packed.path} and "
-            f"prepare it again."
-        )
-    kept_out, evaluated = text.inputs.get("holdout"), inputs.evaluation.manifest.inputs.get("holdout")
-    if kept_out is None or kept_out != evaluated:
-        raise InputError(
-            f"The holdout {kept_out} was kept out of {job.arm_id}, but {inputs.evaluation.name} holds the holdout {evaluated}: "
-            f"prepare the pool and the arm again."
-        )

@@ -1,4 +1,4 @@
-"""From an arm's name back to the parameters it was made with: its manifest and its pool's say them."""
+"""From an arm's name back to the parameters it was made with, as its manifest and its pool's record them."""
 
 from pydantic import ValidationError
 
@@ -11,7 +11,7 @@ from tasks.store.root import Root
 def recall(root: Root, arm_id: str, training: Training, seed: int) -> tuple[Experiment, str]:
     """The experiment of training on a prepared arm, and the name of the arm's pool.
 
-    Raises InputError when there is no such arm, DamagedError when its manifest does not say what it was made of.
+    Raises InputError when there is no such arm, DamagedError when its manifest does not say what it was made from.
     """
     text = root.find(ArmFolder(arm_id).text)
     if text is None:

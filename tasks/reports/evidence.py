@@ -4,7 +4,6 @@ A report must be possible on a machine without the runs: of an artifact in the r
 fetched, and one that is nowhere is left out.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from tasks.errors import InputError
 from tasks.records import ledger
 from tasks.records.layout import DOCUMENTS, METRICS, SAMPLES, ArmFolder, PoolFolder, RunFolder
 from tasks.records.ledger import LedgerEntry, Measured
+from tasks.records.result import Sample, read_samples
 from tasks.store.artifact import FileRecord, Manifest, read_manifest
 from tasks.store.root import Root
 
@@ -69,12 +69,11 @@ class Run:
         return self.root.path(RunFolder(self.name).file(METRICS))
 
     @cached_property
-    def samples(self) -> list[dict[str, Any]]:
-        """What the model wrote: document, score, prompt, text."""
+    def samples(self) -> list[Sample]:
+        """What the model wrote."""
         if self.result is None or not any(record.path == SAMPLES for record in self.result.files):
             return []
-        found: list[dict[str, Any]] = json.loads(self.root.file(RunFolder(self.name).result, SAMPLES).read_bytes())
-        return found
+        return read_samples(self.root.file(RunFolder(self.name).result, SAMPLES))
 
 
 @dataclass(frozen=True)

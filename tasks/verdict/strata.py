@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tasks.errors import DamagedError, InputError
 from tasks.records.layout import SCORES
+from tasks.records.scores import read_scores
 from tasks.records.verdict import Kind, Target
 from tasks.store.artifact import Artifact
 from tasks.verdict.paired import FEWEST_CLUSTERS, Spread, cluster_sums, seed_spread
@@ -117,7 +117,7 @@ def sum_scores(results: Mapping[str, Sequence[Artifact]], what: str = "holdout")
     nats: dict[str, list[np.ndarray]] = {label: [] for label in results}
     for label, runs in results.items():
         for run in runs:
-            table = pq.read_table(run.path / SCORES).sort_by("document")
+            table = read_scores(run.path / SCORES).sort_by("document")
             values = table["nats"].to_numpy()
             if bad := int((~np.isfinite(values)).sum()):
                 raise DamagedError(f"{run.name} has {bad:,} scores that are not numbers: score the run again.")

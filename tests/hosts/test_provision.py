@@ -9,6 +9,7 @@ from pathlib import Path
 import paramiko
 import pytest
 
+from tasks.engines.inputs import open_inputs
 from tasks.errors import InputError
 from tasks.hosts import environment, provision, report, service, smoke
 from tasks.hosts.facts import Gpu, identify
@@ -16,7 +17,7 @@ from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.provision import STEPS, Outcome, Setup, run_step
 from tasks.hosts.ssh import LinkError, Local, Remote, StrangerError
 from tasks.hosts.wheel import CHECKOUT, build_wheel
-from tasks.records.job import Job, open_inputs
+from tasks.records.job import Job
 from tasks.spec import Experiment, Training
 from tasks.store.root import Root
 from tests.hosts.lab import Host as Machine

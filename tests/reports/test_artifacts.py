@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from tasks.records.cost import estimate_cost
-from tasks.records.metrics import last_metrics, read_metrics
 from tasks.reports import artifacts, charts
 from tasks.spec import Arm, Experiment, Pool, Training
 
@@ -127,11 +126,3 @@ def test_hours_are_shown_in_a_sensible_unit(value, shown):
 @pytest.mark.parametrize(("value", "shown"), [(999, "999 B"), (1_460_000_000, "1.46 GB"), (12_300, "12.3 kB")])
 def test_bytes_are_shown_in_powers_of_a_thousand(value, shown):
     assert artifacts.byte_size(value).replace("\u202f", " ") == shown
-
-
-def test_last_metrics_reads_the_end_of_a_long_file(tmp_path):
-    path = write_metrics(tmp_path / "m.jsonl", steps=5_000)
-    assert path.stat().st_size > 1 << 16
-    assert last_metrics(path)["step"] == 5_000 == read_metrics(path)[-1]["step"]
-    assert last_metrics(path)["bpb"] == 2 / 5_000
-    assert last_metrics(tmp_path / "none") == {}

@@ -1,8 +1,8 @@
 """`python -m tasks.engines.builtin JOB.json`: one rank under torchrun, or all ranks of a job on this host.
 
-Exit status: 0 done, 75 stopped on request after a checkpoint (run again to go on), 65 a parameter or a damaged file must be
-changed, 69 the GPU or the run is in use, 1 anything else. The sentence to show to a person is the last line of the error output and, for
-status 65, 69 and 1, in `failure.json` beside the job.
+Exit status: 0 done, 75 stopped on request after a checkpoint (run again to resume), 65 a parameter or a damaged file must be
+changed, 69 the GPU or the run is in use, 1 anything else. The sentence to show to a person is the last line of the error output
+and, for status 65, 69 and 1, in `failure.json` beside the job.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def main(job_file: Path) -> int:
 
 
 def _report(job_file: Path, status: int, error: BaseException) -> int:
-    """Say what went wrong, in one sentence to people and with a traceback where it may be our fault."""
+    """Say what went wrong: one sentence for people, and a traceback where it may be our fault."""
     if status == FAILED:
         traceback.print_exc()
     message = str(error) or type(error).__name__

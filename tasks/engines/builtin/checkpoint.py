@@ -1,8 +1,8 @@
-"""Checkpoints: whole or not there, written and mirrored while training goes on.
+"""Checkpoints: complete or absent, written and mirrored while training continues.
 
 A checkpoint is an artifact `runs/<run>/checkpoints/step_000250`: `model.pt` (weights by nanochat's names), one
 `optimizer_00.pt` per rank (what that rank owns of the optimizer; the union is the same for any number of ranks) and
-`state.json` (step, rows read, plan). The training thread only copies tensors to host memory; a thread writes, syncs, hashes
+`state.json` (step, rows read, ranks). The training thread only copies tensors to host memory; a thread writes, syncs, hashes
 and publishes them, another mirrors them to a remote root. Tensors are loaded with `weights_only=True`: no code in a file is
 ever run.
 """
@@ -26,6 +26,7 @@ from tasks.store.artifact import MANIFEST, Artifact, Work, sha256_file, sync
 from tasks.store.root import Root
 
 log = logging.getLogger(__name__)
+MODEL, STATE = "model.pt", "state.json"
 NAME = re.compile(r"step_(\d{6,})$")
 SHARD_TIMEOUT = 600.0
 """Seconds that rank 0 waits for the other ranks' part of a checkpoint."""
@@ -34,7 +35,7 @@ Tensors = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint on this machine. `state`: step, rows and whatever the trainer noted beside."""
+    """A complete checkpoint on this machine. `state`: step, rows and ranks."""
 
     artifact: Artifact
     state: Mapping[str, Any]
@@ -43,9 +44,18 @@ class Checkpoint:
     def step(self) -> int:
         return self.state["step"]
 
+    @property
+    def rows(self) -> int:
+        """Packed rows that it was trained on."""
+        return self.state["rows"]
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> "Checkpoint":
+        return cls(artifact, json.loads((artifact.path / STATE).read_bytes()))
+
     def model(self) -> dict[str, torch.Tensor]:
         """The weights, mapped from the file, on the CPU."""
-        return load_tensors(self.artifact.path / "model.pt")
+        return load_tensors(self.artifact.path / MODEL)
 
     def shards(self) -> list[dict[str, dict[str, torch.Tensor]]]:
         """What each rank wrote beside the weights, mapped from the files, on the CPU: sections of tensors by name."""
@@ -53,11 +63,13 @@ class Checkpoint:
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """Tensors of a file, mapped into memory. Raises DamagedError when it holds anything else."""
+    """Tensors of a file, mapped into memory, on the CPU. Raises DamagedError when it holds anything else."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # pickle, zip and tensor errors have no common base
-        raise DamagedError(f"{path} cannot be loaded ({type(error).__name__}): remove that checkpoint.") from error
+        raise DamagedError(
+            f"{path} cannot be read as plain tensors ({type(error).__name__}): remove that checkpoint, or use another one."
+        ) from error
 
 
 def name_of(run: str, step: int) -> str:
@@ -77,16 +89,16 @@ def steps_of(names: Iterable[str]) -> dict[int, str]:
 
 
 def stale(steps: Sequence[int], last: int, every: int | None) -> list[int]:
-    """The steps whose checkpoints go: not among the `last` newest, and no multiple of `every`."""
-    old = sorted(steps)[:-last] if len(steps) > last else []
+    """The steps whose checkpoints go: neither among the `last` newest nor a multiple of `every`."""
+    old = sorted(steps)[:-last]
     return [step for step in old if not every or step % every]
 
 
 def find(root: Root, run: str, inputs: Mapping[str, str], step: int | None = None) -> Checkpoint | None:
-    """The newest whole checkpoint of a run (or that of `step`), downloaded if need be, every checksum compared.
+    """The newest complete checkpoint of a run (or that of `step`), downloaded if need be, every checksum compared.
 
-    A damaged one is set aside, named in a warning and fetched anew from a remote root if it is whole there; else the next
-    older one is taken. Raises InputError when a whole one belongs to other inputs, or when `step` has none.
+    A damaged one is set aside and named in a warning; it is fetched again from a remote root that has it undamaged, else the
+    next older one is taken. Raises InputError when a complete one belongs to other inputs, or when `step` has none.
     """
     folder = root.path(RunFolder(run).checkpoints)
     for directory in sorted(folder.glob("step_*")):
@@ -115,15 +127,13 @@ def find(root: Root, run: str, inputs: Mapping[str, str], step: int | None = Non
 
 def load(root: Root, run: str, step: int) -> Checkpoint:
     """The checkpoint of `step` on this machine, whose checksums another process has compared."""
-    artifact = root.open(name_of(run, step))
-    return Checkpoint(artifact, json.loads((artifact.path / "state.json").read_bytes()))
+    return Checkpoint.of(root.open(name_of(run, step)))
 
 
 def _open(root: Root, name: str) -> Checkpoint | None:
     for source in ("this machine", "the remote root"):
         try:
-            artifact = root.open(name, checksums=True)
-            checkpoint = Checkpoint(artifact, json.loads((artifact.path / "state.json").read_bytes()))
+            checkpoint = Checkpoint.of(root.open(name, checksums=True))
             checkpoint.model()
             checkpoint.shards()
             return checkpoint
@@ -137,7 +147,7 @@ def _open(root: Root, name: str) -> Checkpoint | None:
 
 
 def _set_aside(directory: Path, why: str) -> None:
-    """Hide a damaged checkpoint, so that its step can be written again and nobody takes it for whole."""
+    """Hide a damaged checkpoint, so that its step can be written again and nobody mistakes it for a complete one."""
     hidden = directory.with_name(f".{directory.name}.damaged")
     shutil.rmtree(hidden, ignore_errors=True)
     directory.rename(hidden)
@@ -145,7 +155,7 @@ def _set_aside(directory: Path, why: str) -> None:
 
 
 def to_host(tensors: Tensors) -> dict[str, torch.Tensor]:
-    """Copies in host memory, so that training can go on while they are written."""
+    """Copies in host memory, so that training can continue while they are written."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
@@ -157,6 +167,24 @@ def put(work: Work, name: str, content: Mapping[str, Any]) -> None:
         digest = hasher.submit(sha256_file, path)
         sync(path)
         work.finish(name, sha256=digest.result())
+
+
+def put_state(work: Work, state: Mapping[str, Any]) -> None:
+    """Write `state.json` into a checkpoint in the making."""
+    work.temporary(STATE).write_text(json.dumps(dict(state), indent=1))
+    work.finish(STATE)
+    work.facts.update(step=state["step"], rows=state["rows"])
+
+
+def build_imported(root: Root, run: str, weights: Tensors, inputs: Mapping[str, str], step: int, rows: int) -> Artifact:
+    """Weights that another trainer made, as a checkpoint of a run. It has no optimizer: score it, do not resume it."""
+
+    def make(work: Work) -> None:
+        put(work, MODEL, weights)
+        put(work, shard_name(0), {"optimizer": {}, "compute": {}, "random": {}})
+        put_state(work, {"step": step, "rows": rows, "ranks": 1})
+
+    return root.build(name_of(run, step), make, spec={"run": run, "step": step}, inputs=inputs)
 
 
 class Checkpoints:
@@ -235,17 +263,15 @@ class Checkpoints:
             with ThreadPoolExecutor(2, "checkpoint-file") as files:
                 parts = [files.submit(put, work, shard_name(self._rank), shard)]
                 if self._rank == 0:
-                    parts.append(files.submit(put, work, "model.pt", model))
+                    parts.append(files.submit(put, work, MODEL, model))
                     self._check_finite(model, step)
                 for part in parts:
                     part.result()
             if self._rank == 0:
-                work.temporary("state.json").write_text(json.dumps(state, indent=1))
-                work.finish("state.json")
+                put_state(work, state)
                 self._await_others(work)
                 if final.exists():
                     shutil.rmtree(final)
-                work.facts.update(step=step, rows=state["rows"])
                 work.publish(final, name_of(self._run, step), {"run": self._run, "step": step}, self._inputs)
         except TrainingError:
             raise
@@ -275,7 +301,7 @@ class Checkpoints:
             time.sleep(0.02)
 
     def describe_last(self) -> str:
-        """Where a run would go on, for messages."""
+        """Where a run would resume, for messages."""
         if self.last is None:
             return "there is no earlier checkpoint"
         return f"the last good checkpoint is that of step {self.last}, {self._root.path(name_of(self._run, self.last))}"
@@ -289,7 +315,7 @@ class Checkpoints:
             whole = True
         except Exception as error:  # a store that is away must not stop training: the next checkpoint tries again
             whole = False
-            log.warning("Step %d was not mirrored to %s (%s); training goes on.", step, self._root.url, error)
+            log.warning("Step %d was not mirrored to %s (%s); training continues.", step, self._root.url, error)
         try:
             self._prune(whole)
         except Exception as error:  # likewise

@@ -1,6 +1,6 @@
 """One process per GPU: who this process is, and how the processes agree.
 
-Works under torchrun and under `launch.py` (RANK, WORLD_SIZE, LOCAL_RANK in the environment). On a CPU the same code runs over
+Works under torchrun and under `ranks` (RANK, WORLD_SIZE, LOCAL_RANK in the environment). On a CPU the same code runs over
 gloo.
 """
 

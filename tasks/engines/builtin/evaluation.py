@@ -3,7 +3,7 @@
 A document is read as `<|bos|>` and its tokens; each of its tokens is predicted once. One longer than the sequence is cut
 into windows: the first predicts T tokens, each further one starts with `<|bos|>` and a quarter of a sequence of context that
 was scored before, then predicts what follows. Each window is a row of its own, padded on the right, where causal attention
-cannot look. Bits per byte = nats / (ln 2 x UTF-8 bytes), comparable between tokenizers.
+cannot look.
 """
 
 import math
@@ -25,7 +25,7 @@ PARTS = (1, 2, 4, 8)
 """Rows are padded to the whole, a half, a quarter or an eighth of the sequence, and batches to a fixed number of rows: a GPU
 compiles kernels for four shapes, not for each batch."""
 CHECK_EVERY = 8
-"""Batches between two looks at whether to stop."""
+"""Batches between two checks whether to stop."""
 Losses = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Inputs and targets (B, T) int64 -> nats (B, T) float32, 0 where the target is -1."""
 
@@ -49,7 +49,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Holdout:
+class EncodedHoldout:
     """The encoded holdout: `tokens` uint16 of all documents back to back, `documents` one row each."""
 
     tokens: np.ndarray
@@ -57,7 +57,7 @@ class Holdout:
     bos: int
 
     @classmethod
-    def of(cls, evaluation: Artifact) -> "Holdout":
+    def of(cls, evaluation: Artifact) -> "EncodedHoldout":
         """The content of a `pools/<pool>/evaluation` artifact. Raises DamagedError when offsets leave the token file."""
         documents = pq.read_table(evaluation.path / DOCUMENTS)
         path: Path = evaluation.path / TOKENS
@@ -116,7 +116,7 @@ def batches(windows: Windows, sequence_length: int, batch_tokens: int) -> list[t
 
 def evaluate(
     losses: Losses,
-    holdout: Holdout,
+    holdout: EncodedHoldout,
     sequence_length: int,
     batch_tokens: int,
     world: World,
@@ -138,25 +138,3 @@ def evaluate(
             nats[chosen.start : chosen.stop] = losses(inputs, targets)[: len(chosen)].double().sum(1)
     found = world.sum(nats).cpu().numpy()
     return np.bincount(windows.document, weights=found, minlength=holdout.documents.num_rows)
-
-
-def bits_per_byte(nats: np.ndarray, size: np.ndarray) -> float:
-    """Of documents with `nats` and UTF-8 bytes `size`, each weighted by its bytes."""
-    return float(nats.sum() / (math.log(2) * size.sum())) if size.sum() else float("nan")
-
-
-def summarize(nats: np.ndarray, documents: pa.Table) -> dict[str, float | list[float | None]]:
-    """`bpb` over all documents and `bpb_by_decile` of the score, lowest first (None for a decile without documents)."""
-    size, decile = documents["bytes"].to_numpy(), documents["decile"].to_numpy()
-    by_decile = [bits_per_byte(nats[decile == d], size[decile == d]) for d in range(10)]
-    return {
-        "bpb": bits_per_byte(nats, size),
-        "bpb_by_decile": [None if math.isnan(value) else value for value in by_decile],
-    }
-
-
-def scores_table(nats: np.ndarray, documents: pa.Table) -> pa.Table:
-    """One row per holdout document: what a verdict between runs is computed from."""
-    columns = ["document", "cluster", "score", "decile", "bytes", "tokens"]
-    table = documents.select(columns).append_column("nats", pa.array(nats, pa.float64()))
-    return table.append_column("source", documents["source"])

@@ -1,41 +1,42 @@
-"""The training loop: rows in, steps, and now and then a look at the loss, a checkpoint, an evaluation.
+"""The training loop: rows in, steps, and now and then a report of the loss, a checkpoint, an evaluation.
 
-Losses stay on the device until the next look (every 10 steps, and where a checkpoint or an evaluation is due), so that the
+Losses stay on the device until the next report (every 10 steps, and where a checkpoint or an evaluation is due), so that the
 host never waits for the GPU in between.
 """
 
 import logging
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import psutil
+import pyarrow as pa
 import torch
 
 from tasks.engines.builtin.checkpoint import Checkpoints
 from tasks.engines.builtin.distributed import World
-from tasks.engines.builtin.evaluation import Holdout, evaluate, summarize
-from tasks.engines.builtin.metrics import Metrics
+from tasks.engines.builtin.evaluation import EncodedHoldout, evaluate
 from tasks.engines.builtin.rows import RowFeed
 from tasks.engines.builtin.schedule import Rates, peak_flops, schedule
-from tasks.engines.builtin.setup import Learner, Sized, snapshot
+from tasks.engines.builtin.setup import Learner, RunShape, snapshot
 from tasks.engines.ranks import StopRequest
 from tasks.errors import TrainingError
+from tasks.records.metrics import MetricsLog
 from tasks.records.scaling import flops_per_token
+from tasks.records.scores import scores_table, summarize
 from tasks.spec import Training
 
 log = logging.getLogger(__name__)
-LOOK_EVERY = 10
-"""Steps between two looks at the loss: each is a synchronization with the device."""
+REPORT_EVERY = 10
+"""Steps between two reports of the loss: each is a synchronization with the device."""
 
 
-class Window:
-    """The steps since the last look: their losses on the device, their rates, and how long they took."""
+class Interval:
+    """The steps since the last report: their losses on the device, their rates, and how long they took."""
 
     def __init__(self, device: torch.device):
-        self._losses = torch.zeros(LOOK_EVERY, dtype=torch.float32, device=device)
+        self._losses = torch.zeros(REPORT_EVERY, dtype=torch.float32, device=device)
         self._rates: list[Rates] = []
         self._began = time.perf_counter()
 
@@ -50,7 +51,7 @@ class Window:
         self._losses[len(self._rates) - 1] += loss
 
     def close(self, world: World, parts: int) -> tuple[list[float], list[Rates], float]:
-        """Mean loss of each step over `parts` micro-batches of all ranks, rates, and seconds per step. Starts anew."""
+        """Mean loss of each step over `parts` micro-batches of all ranks, rates, and seconds per step. Starts over."""
         losses = (world.sum(self._losses[: len(self)].clone()) / parts).tolist()
         rates, seconds = self._rates, (time.perf_counter() - self._began) / max(1, len(self))
         self._losses.zero_()
@@ -68,87 +69,78 @@ class Loop:
     """One attempt at a run, from the step that its checkpoint holds to the last one, or to a request to stop."""
 
     training: Training
-    sized: Sized
+    shape: RunShape
     learner: Learner
-    holdout: Holdout
+    holdout: EncodedHoldout
     world: World
     checkpoints: Checkpoints
-    metrics: Metrics
+    metrics: MetricsLog
     stop: StopRequest
     evaluated: set[int]
     """Steps whose evaluation is in the metrics already."""
-    seconds_before: float = 0.0
-    """Wall seconds of earlier attempts, up to the checkpoint."""
-    on_first_step: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
-        self._began = time.perf_counter()
         self._saved: int | None = None
         device = self.world.device
         peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-        self._flops = flops_per_token(self.sized.config)
+        self._flops = flops_per_token(self.shape.config)
         self._peak = peak * self.world.size if peak else None
 
-    @property
-    def seconds(self) -> float:
-        """Wall seconds of this run so far, all attempts together."""
-        return self.seconds_before + time.perf_counter() - self._began
-
-    def run(self, start: int) -> np.ndarray | None:
-        """Train from step `start` (finished steps) to the end. Returns the holdout's nats, or None when asked to stop.
+    def run(self, start: int) -> pa.Table | None:
+        """Train from step `start` (finished steps) to the end. Returns the holdout's scores, or None when asked to stop.
 
         Raises TrainingError at a loss that is no number, and when a checkpoint cannot be written.
         """
-        steps, batch = self.sized.plan.iterations, self.sized.batch
+        steps, batch = self.shape.plan.iterations, self.shape.batch
         self._saved = start if start else None
-        feed = RowFeed(self.sized.rows, batch, start, steps, self.world.device)
-        window = Window(self.world.device)
+        feed = RowFeed(self.shape.rows, batch, start, steps, self.world.device)
+        interval = Interval(self.world.device)
         try:
             if not self._evaluate_if_due(start):
                 return self._interrupt(start)
-            window.restart_clock()
+            interval.restart_clock()
             for step in range(start, steps):
                 if self.world.any(self.stop.asked()):
-                    self._look(window, step, feed)
+                    self._report(interval, step, feed)
                     return self._interrupt(step)
-                self._step(step, feed, window)
+                self._step(step, feed, interval)
                 done = step + 1
                 save = done % self.training.save_every == 0 or done == steps
                 judge = done % self.training.eval_every == 0
-                if save or judge or len(window) == LOOK_EVERY or step == start:
-                    self._look(window, done, feed, first=step == start)
+                if save or judge or len(interval) == REPORT_EVERY or step == start:
+                    self._report(interval, done, feed, first=step == start)
                 if step == start:
-                    self.on_first_step()
+                    self._tell_first_step(done)
                 if save:
                     self._save(done)
                 if judge and done != steps and not self._evaluate_if_due(done):
                     return self._interrupt(done)
                 if save or judge or step == start:
-                    window.restart_clock()
+                    interval.restart_clock()
         finally:
             feed.close()
-        nats = self._evaluate(steps)
-        return nats if nats is not None else self._interrupt(steps)
+        scores = self._evaluate(steps)
+        return scores if scores is not None else self._interrupt(steps)
 
-    def _step(self, step: int, feed: RowFeed, window: Window) -> None:
-        compute, optimizer, batch = self.learner.compute, self.learner.optimizer, self.sized.batch
-        rates = schedule(step, self.sized.plan)
-        window.open_step(rates)
+    def _step(self, step: int, feed: RowFeed, interval: Interval) -> None:
+        compute, optimizer, batch = self.learner.compute, self.learner.optimizer, self.shape.batch
+        rates = schedule(step, self.shape.plan)
+        interval.open_step(rates)
         optimizer.zero_grad()
         scale = 1.0 / (batch.accumulation * batch.world)
         for micro in range(batch.accumulation):
             inputs, targets = feed.next()
             if micro == batch.accumulation - 1:
                 optimizer.start_reduce()
-            window.add(compute.backward(inputs, targets, scale))
+            interval.add(compute.backward(inputs, targets, scale))
         optimizer.step(*rates)
 
-    def _look(self, window: Window, done: int, feed: RowFeed, first: bool = False) -> None:
-        """Write the metrics of the steps since the last look; stop at a loss that is no number."""
-        if not len(window):
+    def _report(self, interval: Interval, done: int, feed: RowFeed, first: bool = False) -> None:
+        """Write the metrics of the steps since the last report. Raises TrainingError at a loss that is no number."""
+        if not len(interval):
             return
-        batch, tokens = self.sized.batch, self.sized.plan.batch_tokens
-        losses, rates, seconds = window.close(self.world, batch.accumulation * batch.world)
+        batch, tokens = self.shape.batch, self.shape.plan.batch_tokens
+        losses, rates, seconds = interval.close(self.world, batch.accumulation * batch.world)
         speed: dict[str, Any] = {}
         if not first:  # the first step of an attempt compiles and warms up
             speed = {
@@ -172,10 +164,15 @@ class Loop:
         self.checkpoints.check()
         if self.world.leads:
             rest = f", {speed['tokens_per_second']:,.0f} tokens/s" if not first else ""
-            log.info("step %d of %d, loss %.4f%s", done, self.sized.plan.iterations, losses[-1], rest)
+            log.info("step %d of %d, loss %.4f%s", done, self.shape.plan.iterations, losses[-1], rest)
+
+    def _tell_first_step(self, done: int) -> None:
+        waited = time.time() - psutil.Process().create_time()
+        self.metrics.write("event", done, event="first_step", seconds=round(waited, 2))
+        log.info("first step %.1f s after the start of the process", waited)
 
     def _bad_loss(self, step: int, loss: float) -> str:
-        first, rows = step * self.sized.batch.rows, self.sized.batch.rows
+        first, rows = step * self.shape.batch.rows, self.shape.batch.rows
         return (
             f"The loss of step {step + 1} is {loss} on rows {first:,} to {first + rows - 1:,} of the packed arm: look at those "
             f"rows, or train with another seed or precision; {self.checkpoints.describe_last()}."
@@ -185,10 +182,10 @@ class Loop:
         if done == self._saved:
             return
         model, shard = snapshot(self.learner, self.world.leads)
-        state = {"step": done, "rows": done * self.sized.batch.rows, "seconds": self.seconds}
-        self.checkpoints.save(model, shard, state)
+        rows = done * self.shape.batch.rows
+        self.checkpoints.save(model, shard, {"step": done, "rows": rows})
         self._saved = done
-        self.metrics.write("event", done, event="checkpoint", rows=state["rows"])
+        self.metrics.write("event", done, event="checkpoint", rows=rows)
 
     def _interrupt(self, done: int) -> None:
         """Keep what was learned before leaving."""
@@ -199,25 +196,26 @@ class Loop:
 
     def _evaluate_if_due(self, done: int) -> bool:
         """Evaluate at `done` unless that is recorded. False when it was broken off by a request to stop."""
-        due = done and done % self.training.eval_every == 0 and done != self.sized.plan.iterations
+        due = done and done % self.training.eval_every == 0 and done != self.shape.plan.iterations
         return not due or done in self.evaluated or self._evaluate(done) is not None
 
-    def _evaluate(self, done: int) -> np.ndarray | None:
-        length = self.sized.config.sequence_len
+    def _evaluate(self, done: int) -> pa.Table | None:
+        length = self.shape.config.sequence_len
         nats = evaluate(
             self.learner.compute.losses,
             self.holdout,
             length,
-            self.sized.batch.micro * length,
+            self.shape.batch.micro * length,
             self.world,
             self.stop.asked,
         )
         if nats is None:
             return None
-        summary = summarize(nats, self.holdout.documents)
+        scores = scores_table(nats, self.holdout.documents)
+        summary = summarize(scores)
         if done not in self.evaluated:
-            self.metrics.write("eval", done, tokens=done * self.sized.plan.batch_tokens, **summary)
+            self.metrics.write("eval", done, tokens=done * self.shape.plan.batch_tokens, **summary)
             self.evaluated.add(done)
         if self.world.leads:
             log.info("step %d, %.4f bits per byte on the holdout", done, summary["bpb"])
-        return nats
+        return scores

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tokenizers
 import torch
 
-from tasks.engines.builtin.evaluation import Holdout
+from tasks.engines.builtin.evaluation import EncodedHoldout
+from tasks.records.result import Sample
 
 PROMPTS = 4
 PROMPT_TOKENS = 16
@@ -37,9 +37,9 @@ def generate(
 
 
 def sample(
-    logits: Logits, holdout: Holdout, tokenizer_file: Path, sequence_length: int, device: torch.device
-) -> list[dict[str, Any]]:
-    """Greedy continuations of holdout documents from the lowest to the highest score: document, score, prompt, text."""
+    logits: Logits, holdout: EncodedHoldout, tokenizer_file: Path, sequence_length: int, device: torch.device
+) -> list[Sample]:
+    """Greedy continuations of holdout documents from the lowest to the highest score."""
     tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer_file))
     special = [index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special]
     padded = min(PADDED, sequence_length)
@@ -57,11 +57,11 @@ def sample(
     written = generate(logits, prompts, new_tokens, special, padded).tolist()
     identifiers = holdout.documents["document"].to_numpy()
     return [
-        {
-            "document": int(identifiers[document]),
-            "score": float(scores[document]),
-            "prompt": tokenizer.decode(tokens[1 : prompt_tokens + 1]),
-            "text": tokenizer.decode(tokens[prompt_tokens + 1 :]),
-        }
+        Sample(
+            document=int(identifiers[document]),
+            score=float(scores[document]),
+            prompt=tokenizer.decode(tokens[1 : prompt_tokens + 1]),
+            text=tokenizer.decode(tokens[prompt_tokens + 1 :]),
+        )
         for document, tokens in zip(chosen, written, strict=True)
     ]

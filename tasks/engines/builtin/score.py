@@ -1,33 +1,33 @@
 """Scoring a checkpoint again, without training: the same numbers as the run's own evaluation at that step."""
 
-import logging
-
 from tasks.engines.builtin import checkpoint
 from tasks.engines.builtin.compute import build_compute, embedding_dtype
 from tasks.engines.builtin.distributed import World, join
-from tasks.engines.builtin.evaluation import Holdout, evaluate, summarize
+from tasks.engines.builtin.evaluation import EncodedHoldout, evaluate
 from tasks.engines.builtin.guards import CPU_MICRO_TOKENS
 from tasks.engines.builtin.model import GPT
-from tasks.engines.builtin.result import write_json, write_scores
+from tasks.engines.inputs import Inputs, open_inputs, require_made_from
+from tasks.engines.results import write_scored
 from tasks.errors import InputError
-from tasks.records.job import Inputs, Job, find_job, open_inputs
-from tasks.records.layout import SUMMARY, PoolFolder, RunFolder
+from tasks.records.job import Job, find_job
+from tasks.records.layout import PoolFolder, RunFolder
+from tasks.records.result import RunFacts
 from tasks.records.scaling import ModelShape
-from tasks.store.artifact import Artifact, Work, code_version
+from tasks.records.scores import scores_table
+from tasks.store.artifact import Artifact, Work
 from tasks.store.root import Root
 
-log = logging.getLogger(__name__)
 GPU_BATCH_TOKENS = 32_768
 
 
 def score_checkpoint(root: Root, run: str, step: int | None = None) -> Artifact:
-    """The artifact `runs/<run>/scores/step_<step>`: scores.parquet and summary.json, like a result's.
+    """The artifact `runs/<run>/scores/step_<step>`: scores and facts, like a result's.
 
-    `step` None: the newest whole checkpoint. Raises InputError when the run or the checkpoint does not exist.
+    `step` None: the newest complete checkpoint. Raises InputError when the run or the checkpoint does not exist.
     """
     job = find_job(root, run)
     inputs = open_inputs(root, job)
-    found = _checkpoint(root, job, inputs, step)
+    found = _checkpoint(root, run, inputs, step)
     return _build(root, RunFolder(run).scores(found.step), job, inputs, found, inputs.evaluation)
 
 
@@ -42,16 +42,15 @@ def score_outside(root: Root, run: str, texts: str) -> Artifact:
     if result is None:
         raise InputError(f"The run {run} has not finished: train it to its end, then score it.")
     inputs, outside = open_inputs(root, job), root.open(PoolFolder(job.pool_id).outside(texts))
-    if outside.manifest.inputs.get("tokenizer") != inputs.tokenizer.fingerprint:
-        raise InputError(f"{outside.name} was made with another tokenizer: delete {outside.path} and score again.")
-    found = _checkpoint(root, job, inputs, result.facts["steps"])
+    require_made_from(outside, "tokenizer", inputs.tokenizer.fingerprint)
+    found = _checkpoint(root, run, inputs, RunFacts.of(result).steps)
     return _build(root, RunFolder(run).outside(texts), job, inputs, found, outside)
 
 
-def _checkpoint(root: Root, job: Job, inputs: Inputs, step: int | None) -> checkpoint.Checkpoint:
-    found = checkpoint.find(root, job.run, inputs.fingerprints(job), step)
+def _checkpoint(root: Root, run: str, inputs: Inputs, step: int | None) -> checkpoint.Checkpoint:
+    found = checkpoint.find(root, run, inputs.fingerprints, step)
     if found is None:
-        raise InputError(f"The run {job.run} has no checkpoint: train it first.")
+        raise InputError(f"The run {run} has no checkpoint: train it first.")
     return found
 
 
@@ -68,19 +67,12 @@ def _build(
         model.load_state_dict(found.model())
         compute = build_compute(model.to(world.device), training.precision, kernels=training.compile)
         compute.load_state_dict(found.shards()[0]["compute"])
-        holdout = Holdout.of(evaluation)
+        holdout = EncodedHoldout.of(evaluation)
         nats = evaluate(compute.losses, holdout, training.sequence_length, _batch_tokens(world), world)
-        summary = {
-            **summarize(nats, holdout.documents),
-            "steps": found.step,
-            "tokens": found.state["rows"] * training.sequence_length,
-            "code": code_version(),
-        }
-        write_scores(work, nats, holdout.documents)
-        write_json(work, SUMMARY, {"run": job.run, "arm": job.arm_id, "pool": job.pool_id, **summary})
-        work.facts.update(summary)
+        scores = scores_table(nats, holdout.documents)
+        write_scored(work, job, scores, steps=found.step, tokens=found.rows * training.sequence_length)
 
-    made_from = inputs.fingerprints(job) | {"checkpoint": found.artifact.fingerprint}
+    made_from = inputs.fingerprints | {"checkpoint": found.artifact.fingerprint}
     if evaluation.name != inputs.evaluation.name:
         made_from["outside"] = evaluation.fingerprint
     return root.build(name, make, spec=job.experiment.identity(), inputs=made_from)

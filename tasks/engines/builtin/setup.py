@@ -1,5 +1,6 @@
 """Everything between a job and its first step: inputs checked, model built, the newest checkpoint loaded."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +15,16 @@ from tasks.engines.builtin.model import GPT
 from tasks.engines.builtin.optimizer import Optimizer, build_optimizer
 from tasks.engines.builtin.rows import Batch, PackedRows
 from tasks.errors import InputError
-from tasks.records.job import Inputs, Job
+from tasks.records.job import Job
 from tasks.records.scaling import ModelShape, TrainingPlan, check_batch, plan_training
+from tasks.spec import Training
+from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 
 
 @dataclass(frozen=True)
-class Sized:
-    """What a job comes to on these devices, found out without computing anything."""
+class RunShape:
+    """What a training comes to on these devices, found out without computing anything."""
 
     config: ModelShape
     plan: TrainingPlan
@@ -43,16 +46,15 @@ class Learner:
     optimizer: Optimizer
 
 
-def size(job: Job, inputs: Inputs, world: World) -> Sized:
-    """Shape, budget and micro-batch of a job. Raises InputError for whatever cannot work, naming what would."""
-    training = job.experiment.training
+def shape_run(training: Training, packed: Artifact, world: World) -> RunShape:
+    """Model, budget and micro-batch of a training. Raises InputError for whatever cannot work, naming what would."""
     if training.engine != "builtin":
         raise InputError(f"engine is {training.engine}: this trainer runs engine=builtin only.")
     if training.gpus != world.size:
         raise InputError(f"gpus is {training.gpus}, but {world.size} processes were started: make them equal.")
     check_precision(training.precision, world.device)
-    rows = PackedRows.of(inputs.packed)
-    config = ModelShape.of(training, inputs.packed.facts["vocab_size"])
+    rows = PackedRows.of(packed)
+    config = ModelShape.of(training, packed.facts["vocab_size"])
     plan = plan_training(config, training.tokens, training.batch_tokens, rows.rows)
     batch_rows = check_batch(plan.batch_tokens, training.sequence_length, world.size)
     micro = choose_micro_batch(
@@ -63,18 +65,50 @@ def size(job: Job, inputs: Inputs, world: World) -> Sized:
         lambda rows: memory_bytes(config, training.precision, rows, world.size, training.compile),
         available_memory(world.device) // (world.size if world.device.type == "cpu" else 1),
     )
-    return Sized(config, plan, Batch(batch_rows, world.size, world.rank, micro), rows)
+    return RunShape(config, plan, Batch(batch_rows, world.size, world.rank, micro), rows)
 
 
-def build(job: Job, sized: Sized, device: torch.device, *, initialize: bool = True) -> Learner:
-    """The model on its device with fresh weights by the experiment's seed (or, about to be loaded, undefined ones)."""
+def build_learner(
+    root: Root, job: Job, inputs: Mapping[str, str], shape: RunShape, world: World
+) -> tuple[Learner, int]:
+    """The model on its device, and the steps it has finished: from the newest checkpoint, else with fresh weights by the seed.
+
+    `inputs`: fingerprints that the checkpoint must have been trained on.
+    """
     training = job.experiment.training
-    model = GPT(sized.config, embedding_dtype(training.precision))
-    if initialize:
+    found = _newest(root, job.run, inputs, world)
+    model = GPT(shape.config, embedding_dtype(training.precision))
+    if found is None:
         model.init_weights(job.experiment.seed)
-    model.to(device)
+    model.to(world.device)
     compute = build_compute(model, training.precision, training.compile, training.deterministic)
-    return Learner(model, compute, build_optimizer(model, sized.plan))
+    learner = Learner(model, compute, build_optimizer(model, shape.plan))
+    if found is None:
+        return learner, 0
+    _restore(learner, found, world)
+    return learner, found.step
+
+
+def _newest(root: Root, run: str, inputs: Mapping[str, str], world: World) -> checkpoint.Checkpoint | None:
+    """The checkpoint to resume from, the same on every rank; rank 0 verifies (and downloads) it."""
+    found = checkpoint.find(root, run, inputs) if world.leads else None
+    step = world.share(found.step if found else None)
+    if step is None or found is not None:
+        return found
+    return checkpoint.load(root, run, step)
+
+
+def _restore(learner: Learner, found: checkpoint.Checkpoint, world: World) -> None:
+    """Load weights, optimizer, scales and random states of a checkpoint that any number of ranks wrote."""
+    learner.model.load_state_dict(found.model())
+    shards = found.shards()
+    learner.optimizer.load_state({name: t for shard in shards for name, t in shard["optimizer"].items()})
+    own = shards[world.rank] if world.rank < len(shards) else shards[0]
+    learner.compute.load_state_dict(own["compute"])
+    learner.compute.invalidate()
+    torch.set_rng_state(own["random"]["cpu"].clone())
+    if "cuda" in own["random"] and world.device.type == "cuda":
+        torch.cuda.set_rng_state(own["random"]["cuda"].clone())
 
 
 def snapshot(learner: Learner, leads: bool) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, torch.Tensor]]]:
@@ -89,40 +123,22 @@ def snapshot(learner: Learner, leads: bool) -> tuple[dict[str, torch.Tensor], di
     return (checkpoint.to_host(learner.model.state_dict()) if leads else {}), shard
 
 
-def restore(learner: Learner, found: checkpoint.Checkpoint, world: World) -> None:
-    """Take weights, optimizer, scales and random states of a checkpoint from whatever number of ranks."""
-    learner.model.load_state_dict(found.model())
-    shards = found.shards()
-    learner.optimizer.load_state({name: t for shard in shards for name, t in shard["optimizer"].items()})
-    own = shards[world.rank] if world.rank < len(shards) else shards[0]
-    learner.compute.load_state_dict(own["compute"])
-    learner.compute.invalidate()
-    torch.set_rng_state(own["random"]["cpu"].clone())
-    if "cuda" in own["random"] and world.device.type == "cuda":
-        torch.cuda.set_rng_state(own["random"]["cuda"].clone())
-
-
-def newest(root: Root, job: Job, fingerprints: dict[str, str], world: World) -> checkpoint.Checkpoint | None:
-    """The checkpoint to go on from, the same on every rank; rank 0 verifies (and downloads) it."""
-    found = checkpoint.find(root, job.run, fingerprints) if world.leads else None
-    step = world.share(found.step if found else None)
-    if step is None or found is not None:
-        return found
-    return checkpoint.load(root, job.run, step)
-
-
-def describe(job: Job, sized: Sized, learner: Learner, world: World) -> dict[str, Any]:
+def describe(run: str, shape: RunShape, learner: Learner, world: World) -> dict[str, Any]:
     """What a person wants to know at the start, for the log and the first event."""
-    device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "cpu"
     return {
-        "run": job.run,
-        "device": device,
+        "run": run,
+        "device": device_name(world.device),
         "gpus": world.size,
         "compute": learner.compute.description,
-        "steps": sized.plan.iterations,
-        "batch_tokens": sized.plan.batch_tokens,
-        "micro_batch": sized.batch.micro,
-        "tokens_planned": sized.plan.tokens,
-        "rows": sized.rows.rows,
-        "rows_left": sized.rows_left,
+        "steps": shape.plan.iterations,
+        "batch_tokens": shape.plan.batch_tokens,
+        "micro_batch": shape.batch.micro,
+        "tokens_planned": shape.plan.tokens,
+        "rows": shape.rows.rows,
+        "rows_left": shape.rows_left,
     }
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or cpu."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -264,8 +264,6 @@ def _script(tree: ast.Module) -> Iterator[str]:
     }
     for option in sorted(set(contract.OPTIONS) - options):
         yield f"{SCRIPT} has no option {option}"
-    if not any(isinstance(n, ast.Call) and ast.unparse(n.func) == "wandb.init" for n in ast.walk(tree)):
-        yield f"{SCRIPT} does not call wandb.init"
     if not any(_evaluates_then_saves(node) for node in tree.body if isinstance(node, ast.While)):
         yield f"{SCRIPT} has no training loop that evaluates, then saves"
     lines = [_literals(node) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]

@@ -1,7 +1,7 @@
-"""nanochat's own checkpoints of a run: which are whole, mirroring them, dropping old ones.
+"""nanochat's own checkpoints of a run: which are complete, mirroring them, dropping old ones.
 
 The overlay writes a checkpoint's metadata last, with the number of ranks and the size of every other file: a checkpoint is
-whole when its metadata is there and the files have those sizes. The ones that count lie in
+complete when its metadata is there and the files have those sizes. The ones that count lie in
 `runs/<run>/nanochat/base_checkpoints/<run>/`, here and below a remote root.
 """
 
@@ -12,9 +12,10 @@ import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from tasks.engines.builtin.checkpoint import stale
 from tasks.engines.nanochat import contract
 from tasks.errors import InputError
-from tasks.records.layout import METRICS, RunFolder
+from tasks.records.layout import JOB, METRICS, RunFolder
 from tasks.store.artifact import safe_relative
 from tasks.store.root import Root
 
@@ -43,12 +44,12 @@ def files_of(folder: Path, step: int) -> dict[str, int] | None:
 
 
 def ranks_of(folder: Path, step: int) -> int:
-    """How many ranks wrote a whole checkpoint."""
+    """How many ranks wrote a complete checkpoint."""
     return json.loads((folder / contract.meta_file(step)).read_bytes())[MARKER]["ranks"]
 
 
 def whole_steps(folder: Path) -> list[int]:
-    """Steps of the whole checkpoints in a folder, ascending; others are named in a warning."""
+    """Steps of the complete checkpoints in a folder, ascending; others are named in a warning."""
     steps = []
     for path in sorted(folder.glob("meta_*.json")):
         step = int(match[1]) if (match := _META.match(path.name)) else -1
@@ -57,7 +58,7 @@ def whole_steps(folder: Path) -> list[int]:
         if files and not bad:
             steps.append(step)
         else:
-            log.warning("The checkpoint %s is not whole (%s): it is passed over.", path, ", ".join(bad) or "metadata")
+            log.warning("Skipping the checkpoint %s, which is incomplete: %s.", path, ", ".join(bad) or "metadata")
     return sorted(steps)
 
 
@@ -66,7 +67,7 @@ def _has_size(path: Path, size: int) -> bool:
 
 
 def resume_step(root: Root, run: str, ranks: int) -> int:
-    """The newest whole checkpoint's step, fetched from a remote root if there is none here; 0 when there is none at all.
+    """The newest complete checkpoint's step, fetched from a remote root if there is none here; 0 when there is none at all.
 
     Raises InputError when it was written by another number of ranks: nanochat's optimizer files are per rank.
     """
@@ -79,7 +80,7 @@ def resume_step(root: Root, run: str, ranks: int) -> int:
     if (wrote := ranks_of(folder, steps[-1])) != ranks:
         raise InputError(
             f"gpus is {ranks}, but the nanochat run {run} was started on {wrote} and its optimizer's files are per GPU: set "
-            f"gpus to {wrote}, or remove {folder} to start anew."
+            f"gpus to {wrote}, or remove {folder} to start over."
         )
     return steps[-1]
 
@@ -106,12 +107,6 @@ def _fetch(root: Root, run: str) -> None:
     log.info("The checkpoint of step %d of %s was fetched from %s.", step, run, root.url)
 
 
-def stale(steps: list[int], last: int, every: int | None) -> list[int]:
-    """The steps whose checkpoints go: not among the `last` newest, and no multiple of `every`."""
-    old = sorted(steps)[:-last]
-    return [step for step in old if not every or step % every]
-
-
 class Keeper:
     """Mirrors new checkpoints (and the metrics) on a thread of its own and drops old ones. Faults of the store are warnings."""
 
@@ -121,7 +116,7 @@ class Keeper:
         self._pending: Future[None] | None = None
 
     def saved(self, step: int) -> None:
-        """A checkpoint is whole: mirror it, then drop old ones."""
+        """A checkpoint is complete: mirror it, then drop old ones."""
         self._pending = self._thread.submit(self._keep, step)
 
     def close(self, seconds: float | None = None) -> None:
@@ -134,7 +129,9 @@ class Keeper:
     def _keep(self, step: int) -> None:
         folder = folder_of(self._root, self._run)
         try:
-            self._root.upload_file(self._root.path(RunFolder(self._run).file(METRICS)))
+            beside = [self._root.path(RunFolder(self._run).file(name)) for name in (METRICS, JOB)]
+            for path in filter(Path.is_file, beside):
+                self._root.upload_file(path)
             for name in [*(files_of(folder, step) or {}), contract.meta_file(step)]:
                 self._root.upload_file(folder / name)
         except Exception as error:  # a store that is away must not stop training: the next checkpoint tries again
@@ -144,7 +141,7 @@ class Keeper:
             names = [
                 contract.meta_file(old),
                 *(files_of(folder, old) or {}),
-            ]  # metadata first: then it is whole no more
+            ]  # metadata first: from then on it is incomplete
             for name in names:
                 self._drop(folder / name)
 

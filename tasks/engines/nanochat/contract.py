@@ -132,10 +132,6 @@ def meta_file(step: int) -> str:
     return f"meta_{step:06d}.json"
 
 
-def optimizer_file(step: int, rank: int) -> str:
-    return f"optim_{step:06d}_rank{rank}.pt"
-
-
 def tokenizer_folder(base: Path) -> Path:
     """Where the tokenizer (`tokenizer.pkl`) and its token lengths (`token_bytes.pt`) lie."""
     return base / "tokenizer"

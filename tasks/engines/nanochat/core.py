@@ -1,8 +1,8 @@
 """CORE, the mean of 22 tasks of DCLM (arXiv 2406.11794), by nanochat's own evaluation on the final weights of a run.
 
 The weights are written in nanochat's format and its `scripts.base_eval` runs on them in its own environment. The questions
-come from its evaluation bundle, which must lie on the host already: a folder `eval_bundle` with core.yaml, eval_meta_data.csv and
-eval_data/. Accuracy a task, and centered: 0 is guessing, 1 is all right.
+come from its evaluation bundle, which must already be on the host: a folder `eval_bundle` with core.yaml, eval_meta_data.csv and
+eval_data/. Accuracy per task, plain and centered: 0 is guessing, 1 is all correct.
 """
 
 import csv
@@ -15,13 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tasks.engines.locks import hold_run
 from tasks.engines.nanochat import contract
 from tasks.engines.nanochat.environment import Environment, child_environment, find_environment
 from tasks.engines.nanochat.exchange import export_checkpoint
 from tasks.engines.nanochat.launch import DTYPES
-from tasks.engines.nanochat.locks import hold
 from tasks.errors import DamagedError, InputError, TrainingError
 from tasks.records.layout import RunFolder
+from tasks.records.result import ScoreFacts
 from tasks.spec import Training
 from tasks.store.artifact import Artifact, Work
 from tasks.store.root import Root
@@ -47,6 +48,7 @@ def evaluate(root: Root, run: str, max_per_task: int | None = None) -> Artifact:
         raise InputError(f"The run {run} has not finished: train it to its end, then evaluate it.")
     bundle = find_bundle()
     training = Training.model_validate(result.spec["training"])
+    step = ScoreFacts.of(result).steps
     folder = root.path(RunFolder(run).folder)
 
     def make(work: Work) -> None:
@@ -55,8 +57,8 @@ def evaluate(root: Root, run: str, max_per_task: int | None = None) -> Artifact:
         try:
             environment = find_environment(base)
             (base / BUNDLE).symlink_to(bundle)
-            export_checkpoint(root, run, base, step=result.facts["steps"])
-            table = _run(environment, base, run, training, result.facts["steps"], max_per_task, folder / LOG)
+            export_checkpoint(root, run, base, step=step)
+            table = _run(environment, base, run, training, step, max_per_task, folder / LOG)
             shutil.copyfile(table, work.temporary("core.csv"))
         finally:
             shutil.rmtree(base, ignore_errors=True)  # the link goes, not what it points at
@@ -131,7 +133,7 @@ def _run(
     if devices:
         variables["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     log.info("evaluating %s; its log is %s", run, output)
-    with hold(base.parent, run, devices) as inherit, output.open("wb") as written:
+    with hold_run(run, base.parent, {gpu.uuid: gpu.name for gpu in devices}) as inherit, output.open("wb") as written:
         done = subprocess.run(
             command,
             cwd=environment.source,

@@ -1,37 +1,38 @@
 """Training an arm with upstream nanochat: `engine: nanochat` of an experiment.
 
-Upstream runs at a commit that is known, in its own environment, as subprocesses in our process group, hooked in memory by
-`overlay.py`. Its log lines become our metrics, which W&B gets from there under the run's one id, as for every engine; its
-checkpoints are mirrored and gone on with; its final weights are scored by our evaluation.
+Upstream runs at a known commit, in its own environment, as subprocesses in our process group, hooked in memory by `overlay.py`.
+Its log lines become our metrics; its checkpoints are mirrored and resumed from; its final weights are scored by our evaluation.
 """
 
 import logging
 import math
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from tasks.engines.nanochat import checkpoints, launch, metrics, watch
-from tasks.engines.nanochat.environment import Environment, Gpu, find_environment
-from tasks.engines.nanochat.inputs import Inputs, open_inputs
-from tasks.engines.nanochat.launch import Ranks
-from tasks.engines.nanochat.locks import hold
-from tasks.engines.nanochat.logs import Step, Told, Validation, parse
+from tasks.engines.inputs import Inputs, open_inputs
+from tasks.engines.locks import hold_run
+from tasks.engines.nanochat import checkpoints, launch, watch
+from tasks.engines.nanochat.environment import Environment, TorchGpu, find_environment
+from tasks.engines.nanochat.logs import Recorder, Step, Told, Validation, parse
 from tasks.engines.nanochat.plan import UpstreamPlan, plan_run
-from tasks.engines.nanochat.result import build_result, choose_scores, scores_of_nanochat, write_job
+from tasks.engines.nanochat.scoring import choose_scores, upstream_scores
 from tasks.engines.nanochat.tokenizer import export_tokenizer
-from tasks.errors import DamagedError, InterruptedRun, LostProcessError, TrainingError
-from tasks.progress import Progress, Stop, never, silent
-from tasks.records.layout import DOCUMENTS, LOG, METRICS, RunFolder, run_id
-from tasks.records.scaling import parameter_counts
-from tasks.spec import Experiment
-from tasks.store.artifact import Artifact
+from tasks.engines.ranks import GRACE, POLL_SECONDS, Ranks
+from tasks.engines.results import build_result
+from tasks.errors import InterruptedRun, LostProcessError, TrainingError
+from tasks.progress import Progress, Stop, never
+from tasks.records.job import RESUME, Job
+from tasks.records.layout import DOCUMENTS, LOG, METRICS, ArmFolder, RunFolder
+from tasks.records.metrics import MetricsLog, cut_back
+from tasks.records.result import TrainedFacts
+from tasks.records.scores import summarize
 from tasks.store.root import Root
 
 log = logging.getLogger(__name__)
-STOPPED = 75
-POLL_SECONDS = 0.25
 WATCH_SECONDS = 5.0
 HUNG_GRACE = 5.0
 """Seconds that ranks get to end when they can hardly save."""
@@ -39,229 +40,208 @@ MIRROR_GRACE = 15.0
 """Seconds that a run which did not finish gives to mirroring its last checkpoint."""
 
 
-def train(
-    root: Root, experiment: Experiment, pool_id: str, arm_id: str, progress: Progress = silent, stop: Stop = never
-) -> Artifact:
-    """Train a packed arm by nanochat and score it on the holdout: the artifact `runs/<run>/result`, as it is when complete.
+def train(root: Root, job: Job, progress: Progress, stop: Stop) -> None:
+    """Run nanochat to its end and build the result. Its resume is approximate: it loses the rest of a row group.
 
-    An earlier attempt is gone on with from its newest whole checkpoint (nanochat's resume is approximate: it loses the rest
-    of a row group). `progress`: stage "train", in steps.
-
-    Raises InputError for whatever cannot work, before anything expensive; BusyError when the run or a GPU is in use;
-    InterruptedRun when it was asked to stop and saved a checkpoint; TrainingError when it hangs or fails; LostProcessError
-    when a rank was killed.
+    Whatever cannot work raises InputError before anything expensive. Raises what `entry.train` says.
     """
-    run = run_id(experiment, arm_id)
-    if root.find(RunFolder(run).result) is not None:
-        return root.open(RunFolder(run).result)
-    training = experiment.training
-    inputs = open_inputs(root, pool_id, arm_id, training.sequence_length)
+    training = job.experiment.training
+    inputs = open_inputs(root, job)
     rows, vocab_size = inputs.packed.facts["rows"], inputs.packed.facts["vocab_size"]
     plan_run(training, rows, vocab_size, ())  # what is wrong on any device is said before upstream is imported
-    environment = find_environment(root.path(checkpoints.base_name(run)))
+    environment = find_environment(root.path(checkpoints.base_name(job.run)))
     gpus = environment.devices(training.device, training.gpus, training.precision)
     plan = plan_run(training, rows, vocab_size, gpus)
-    folder = root.path(RunFolder(run).folder)
-    attempt = Attempt(root, experiment, run, environment, gpus, plan, inputs, progress, stop)
-    with hold(folder, run, gpus) as descriptors:
+    attempt = Attempt(root, job, inputs, environment, gpus, plan, progress, stop)
+    with hold_run(job.run, root.path(RunFolder(job.run).folder), {gpu.uuid: gpu.name for gpu in gpus}) as descriptors:
         attempt.prepare()
         attempt.follow(descriptors)
-    write_job(root, run, experiment, pool_id, arm_id)
-    return attempt.finish(pool_id, arm_id)
+    attempt.finish()
 
 
+@dataclass
 class Attempt:
-    """One attempt at a run, from its newest whole checkpoint."""
+    """One attempt at a run, from its newest complete checkpoint."""
 
-    def __init__(
-        self,
-        root: Root,
-        experiment: Experiment,
-        run: str,
-        environment: Environment,
-        gpus: tuple[Gpu, ...],
-        plan: UpstreamPlan,
-        inputs: Inputs,
-        progress: Progress,
-        stop: Stop = never,
-    ):
-        self._root, self._experiment, self._run, self._plan, self._inputs = root, experiment, run, plan, inputs
-        self._environment, self._gpus, self._progress, self._stop = environment, gpus, progress, stop
-        self._folder = root.path(RunFolder(run).folder)
-        self._base = root.path(checkpoints.base_name(run))
-        self._state = self._base / "fabrating"
+    root: Root
+    job: Job
+    inputs: Inputs
+    environment: Environment
+    gpus: tuple[TorchGpu, ...]
+    plan: UpstreamPlan
+    progress: Progress
+    stop: Stop = never
+
+    def __post_init__(self) -> None:
+        self._folder = self.root.path(RunFolder(self.job.run).folder)
+        self._base = self.root.path(checkpoints.base_name(self.job.run))
+        self._settings = self._base / "fabrating" / "settings.json"
+        self._nats = self._base / "fabrating" / "nats.f64"
         self._start = 0
         self._saved: int | None = None
-        self._broken: Step | None = None
 
     def prepare(self) -> None:
         """Everything that the ranks find on disk, and where they start."""
-        training = self._experiment.training
-        self._start = checkpoints.resume_step(self._root, self._run, training.gpus)
+        job = self.job
+        self._start = checkpoints.resume_step(self.root, job.run, job.experiment.training.gpus)
         self._saved = self._start or None
-        metrics.resume(self._root, self._run, self._start)
-        export_tokenizer(self._inputs.tokenizer.path, self._base)
-        (self._state / "nats.f64").unlink(missing_ok=True)
+        cut_back(self.root, job.run, self._start, evaluated=False)  # nanochat saves first: it evaluates there again
+        export_tokenizer(self.inputs.tokenizer.path, self._base)
+        self._nats.unlink(missing_ok=True)
         launch.write_settings(
-            self._state / "settings.json",
-            self._experiment,
-            self._plan,
-            shards=sorted(self._inputs.text.path.glob("shard_*.parquet")),
-            evaluation=self._inputs.evaluation.path,
-            bos=self._inputs.evaluation.facts["bos"],
-            cpu=not self._gpus,
+            self._settings,
+            job.experiment,
+            self.plan,
+            shards=sorted(self.root.open(ArmFolder(job.arm_id).text).path.glob("shard_*.parquet")),
+            evaluation=self.inputs.evaluation.path,
+            bos=self.inputs.evaluation.facts["bos"],
+            cpu=not self.gpus,
         )
 
-    def follow(self, descriptors: list[int]) -> None:
+    def follow(self, descriptors: Sequence[int]) -> None:
         """Start the ranks and follow them to the end. Raises what `train` says."""
-        training = self._experiment.training
+        run, training = self.job.run, self.job.experiment.training
         words = launch.command(
-            self._environment,
-            self._experiment,
-            self._plan,
-            self._run,
-            cpu=not self._gpus,
-            holdout_tokens=self._inputs.evaluation.facts["tokens"],
+            self.environment,
+            self.job.experiment,
+            self.plan,
+            run,
+            cpu=not self.gpus,
+            holdout_tokens=self.inputs.evaluation.facts["tokens"],
             resume=self._start,
         )
-        variables = launch.variables(self._base, self._state / "settings.json", training.precision)
-        written = metrics.Metrics(self._folder / METRICS, self._plan.batch_tokens)
-        written.write("event", self._start, event="resumed" if self._start else "started", **self._about())
-        log.info("training %s by nanochat; its log is %s", self._run, self._folder / LOG)
-        keeper = checkpoints.Keeper(self._root, self._run, training.keep_last, training.keep_every)
-        ranks = Ranks.start(words, training.gpus, self._environment.source, variables, self._folder, descriptors)
+        metrics = MetricsLog(self._folder / METRICS)
+        metrics.begin(self._start, **self._about())
+        log.info("training %s by nanochat; its log is %s", run, self._folder / LOG)
+        self._recorder = Recorder(metrics, self.plan.batch_tokens)
+        self._watch = watch.Watch(watch.TIMES, watch.LEAST)
+        self._keeper = checkpoints.Keeper(self.root, run, training.keep_last, training.keep_every)
+        self._ranks = Ranks.start(
+            words,
+            [self._folder / (f"log.rank{rank}.txt" if rank else LOG) for rank in range(training.gpus)],
+            environment=launch.variables(self._base, self._settings, training.precision),
+            folder=self.environment.source,
+            inherit=descriptors,
+        )
         finished = False
         try:
-            self._listen(ranks, written, keeper)
+            self._listen()
             finished = True
         finally:
-            ranks.end()
-            self._hear(ranks, written, keeper, None)
-            keeper.close(None if finished else MIRROR_GRACE)
-        written.write("event", self._plan.iterations, event="finished")
+            self._ranks.end()
+            self._hear()
+            self._keeper.close(None if finished else MIRROR_GRACE)
+        metrics.write("event", self.plan.iterations, event="finished")
+        metrics.close()
+
+    def finish(self) -> None:
+        """Score the final weights and build the result."""
+        plan, job = self.plan, self.job
+        rows = plan.tokens // job.experiment.training.sequence_length
+        theirs = upstream_scores(self._nats, pq.read_table(self.inputs.evaluation.path / DOCUMENTS))
+        weights = checkpoints.folder_of(self.root, job.run)
+        made_from = self.inputs.fingerprints
+        scores, scored_by = choose_scores(self.root, job, theirs, weights, plan.iterations, rows, made_from)
+        commit = self.environment.identity.name
+        trained = TrainedFacts(
+            steps=plan.iterations,
+            tokens=plan.tokens,
+            rows=rows,
+            rows_left=plan.rows_left,
+            batch_tokens=plan.batch_tokens,
+            parameters=plan.config.parameters(),
+            device=self._device(),
+            compute=f"nanochat {commit[:10]}, torch {self.environment.torch}",
+            commit=commit,
+            scored_by=scored_by,
+            bpb_nanochat=summarize(theirs)["bpb"],
+        )
+        build_result(self.root, job, made_from, trained, scores)
 
     def _about(self) -> dict[str, Any]:
         return {
-            "run": self._run,
+            "run": self.job.run,
             "engine": "nanochat",
-            "commit": self._environment.identity.name,
-            "torch": self._environment.torch,
+            "commit": self.environment.identity.name,
+            "torch": self.environment.torch,
             "device": self._device(),
-            "gpus": self._experiment.training.gpus,
-            "steps": self._plan.iterations,
-            "batch_tokens": self._plan.batch_tokens,
-            "micro_batch": self._plan.micro_rows,
-            "tokens_planned": self._plan.tokens,
-            "rows_left": self._plan.rows_left,
+            "gpus": self.job.experiment.training.gpus,
+            "steps": self.plan.iterations,
+            "batch_tokens": self.plan.batch_tokens,
+            "micro_batch": self.plan.micro_rows,
+            "tokens_planned": self.plan.tokens,
+            "rows_left": self.plan.rows_left,
         }
 
     def _device(self) -> str:
-        return self._gpus[0].name if self._gpus else "cpu"
+        return self.gpus[0].name if self.gpus else "cpu"
 
-    def _listen(self, ranks: Ranks, written: metrics.Metrics, keeper: checkpoints.Keeper) -> None:
-        """Until the ranks are done. Raises when they were stopped, failed, hang, or lost their way."""
-        watcher, looked = watch.Watch(watch.TIMES, watch.LEAST), time.monotonic()
-        while (status := ranks.status()) is None:
-            if self._stop():
-                ranks.end()
-            self._hear(ranks, written, keeper, watcher)
-            if self._broken is not None:
-                raise TrainingError(
-                    f"The loss of {self._run} is {self._broken.loss} after step {self._broken.done}; {self._last_saved()}."
-                )
-            if time.monotonic() - looked > WATCH_SECONDS:
-                looked = time.monotonic()
-                if watcher.hangs(lambda: watch.gpu_utilization([gpu.uuid for gpu in self._gpus])):
-                    raise self._hang(ranks, watcher)
+    def _listen(self) -> None:
+        """Until the ranks are done. Raises when they were stopped, failed or hang, or when the loss is no number."""
+        checked = time.monotonic()
+        while (status := self._ranks.status()) is None:
+            if self.stop():
+                self._ranks.end()
+            self._hear()
+            if time.monotonic() - checked > WATCH_SECONDS:
+                checked = time.monotonic()
+                if self._watch.hangs(self._utilization):
+                    raise self._hang()
             time.sleep(POLL_SECONDS)
         if status != 0:
-            ranks.end(HUNG_GRACE)
-            self._hear(ranks, written, keeper, None)
-            raise self._failure(ranks, status)
+            self._ranks.end(GRACE if status == RESUME else HUNG_GRACE)
+            self._hear()
+            raise self._failure(status)
 
-    def _hear(
-        self, ranks: Ranks, written: metrics.Metrics, keeper: checkpoints.Keeper, watcher: watch.Watch | None
-    ) -> None:
+    def _hear(self) -> None:
         """Take in what the first rank has printed since the last time."""
-        for line in ranks.lines():
+        for line in self._ranks.lines():
             sign = parse(line)
             if sign is None:
                 continue
-            if watcher is not None:
-                watcher.hear(sign)
+            self._watch.hear(sign)
             if isinstance(sign, Step) and not math.isfinite(sign.loss):
                 raise TrainingError(
-                    f"The loss of {self._run} is {sign.loss} after step {sign.done}; {self._last_saved()}."
+                    f"The loss of {self.job.run} is {sign.loss} after step {sign.done}; {self._last_saved()}."
                 )
-            written.take(sign)
+            self._recorder.take(sign)
             if isinstance(sign, Told) and sign.event == "saved":
                 self._saved = sign.values["step"]
-                keeper.saved(sign.values["step"])
-            elif isinstance(sign, Told) and sign.event == "wandb":
-                log.warning("W&B: %s; training goes on without it.", sign.values.get("problem"))
+                self._keeper.saved(sign.values["step"])
             elif isinstance(sign, Step):
                 counters = {"loss": sign.loss, "tokens_per_second": sign.tokens_per_second}
-                self._progress("train", sign.done, sign.total, counters | ({"mfu": sign.mfu} if sign.mfu else {}))
+                self.progress("train", sign.done, sign.total, counters | ({"mfu": sign.mfu} if sign.mfu else {}))
             elif isinstance(sign, Validation):
-                self._progress("train", sign.step, self._plan.iterations, {"bpb": sign.bpb})
+                self.progress("train", sign.step, self.plan.iterations, {"bpb": sign.bpb})
+
+    def _utilization(self) -> list[int] | None:
+        return watch.gpu_utilization([gpu.uuid for gpu in self.gpus])
 
     def _last_saved(self) -> str:
         return f"the last checkpoint is that of step {self._saved}" if self._saved else "there is no checkpoint yet"
 
-    def _hang(self, ranks: Ranks, watcher: watch.Watch) -> TrainingError:
-        percents = watch.gpu_utilization([gpu.uuid for gpu in self._gpus])
-        cause = watch.likely_cause(ranks.stacks())
-        ranks.end(HUNG_GRACE)
+    def _hang(self) -> TrainingError:
+        percents = self._utilization()
+        cause = watch.likely_cause(watch.stacks(self._ranks))
+        self._ranks.end(HUNG_GRACE)
         busy = f", GPUs {percents} % busy" if percents else ""
         return TrainingError(
-            f"The run {self._run} hangs: nothing for {watcher.silence():.0f} s where a step takes {watcher.usual:.1f} s{busy}; "
-            f"{cause}; {self._last_saved()}."
+            f"The run {self.job.run} hangs: nothing for {self._watch.silence():.0f} s where a step takes "
+            f"{self._watch.usual:.1f} s{busy}; {cause}; {self._last_saved()}."
         )
 
-    def _failure(self, ranks: Ranks, status: int) -> Exception:
+    def _failure(self, status: int) -> Exception:
         """What an exit status other than 0 means."""
-        if status == STOPPED:
+        if status == RESUME:
             return InterruptedRun(
-                f"The run {self._run} was asked to stop; {self._last_saved()}: start it again to go on."
+                f"The run {self.job.run} was asked to stop; {self._last_saved()}: start it again to resume."
             )
         if status < 0:
             return LostProcessError(
-                f"A rank of {self._run} was killed by signal {-status} (out of memory, or by hand?); {self._last_saved()}: "
-                "start it again to go on."
+                f"A rank of {self.job.run} was killed by signal {-status} (out of memory, or by hand?); "
+                f"{self._last_saved()}: start it again to resume."
             )
         return TrainingError(
-            f"nanochat ended with status {status} ({ranks.last_words()}); {self._last_saved()}: read "
-            f"{self._folder / 'log.txt'} and start it again."
+            f"nanochat ended with status {status} ({self._ranks.last_words()}); {self._last_saved()}: read "
+            f"{self._folder / LOG} and start it again."
         )
-
-    def finish(self, pool_id: str, arm_id: str) -> Artifact:
-        """Score the final weights and build the result."""
-        plan, training = self._plan, self._experiment.training
-        inputs = self._inputs.fingerprints(pool_id, arm_id)
-        nats = self._state / "nats.f64"
-        if not nats.is_file():
-            raise DamagedError(f"{nats} is missing although nanochat has finished: run it again.")
-        theirs = scores_of_nanochat(nats, pq.read_table(self._inputs.evaluation.path / DOCUMENTS))
-        rows = plan.tokens // training.sequence_length
-        lines = metrics.read(self._folder / METRICS)
-        convert = {"inputs": inputs, "rows": rows, "seconds": metrics.wall_seconds(lines)}
-        weights = checkpoints.folder_of(self._root, self._run)
-        chosen = choose_scores(self._root, self._run, weights, plan.iterations, theirs, convert)
-        facts = {
-            "steps": plan.iterations,
-            "tokens": plan.tokens,
-            "rows": rows,
-            "rows_left": plan.rows_left,
-            "device": self._device(),
-            "gpus": training.gpus,
-            "compute": f"nanochat {self._environment.identity.name[:10]}, torch {self._environment.torch}",
-            "depth": training.depth,
-            "sequence_length": training.sequence_length,
-            "batch_tokens": plan.batch_tokens,
-            "parameters": parameter_counts(plan.shape).total,
-            "engine": "nanochat",
-            "commit": self._environment.identity.name,
-            "scored_by": chosen["scored_by"],
-            "bpb_nanochat": chosen["bpb_nanochat"],
-        }
-        return build_result(self._root, self._run, self._experiment, arm_id, pool_id, inputs, chosen["scores"], facts)

@@ -14,7 +14,7 @@ from tasks.errors import InputError
 SECONDS_TO_IMPORT = 300
 PRIVATE = ("AZURE_", "FABRATING_", "PREFECT_", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 """Variables that upstream has no use for: credentials of the store, and what would lead its Python to our packages."""
-LOOK = """
+PROBE = """
 import json, sys
 import nanochat.checkpoint_manager, nanochat.dataloader, nanochat.engine, nanochat.loss_eval, scripts.base_eval, wandb, torch
 gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
@@ -24,7 +24,7 @@ print(json.dumps({"torch": torch.__version__, "gpus": gpus}))
 
 
 @dataclass(frozen=True)
-class Gpu:
+class TorchGpu:
     """A GPU as PyTorch sees it; `memory` in bytes, `capability` as in (9, 0)."""
 
     name: str
@@ -41,9 +41,9 @@ class Environment:
     python: Path
     identity: Identity
     torch: str
-    gpus: tuple[Gpu, ...]
+    gpus: tuple[TorchGpu, ...]
 
-    def devices(self, device: str, count: int, precision: str) -> tuple[Gpu, ...]:
+    def devices(self, device: str, count: int, precision: str) -> tuple[TorchGpu, ...]:
         """The GPUs of a run, none for a CPU. Raises InputError when there are too few, or they lack the precision."""
         if device == "cpu" or (device == "auto" and not self.gpus):
             if precision != "fp32":
@@ -92,8 +92,8 @@ def find_environment(base: Path, environment: Mapping[str, str] = os.environ) ->
             f"{contract.PYTHON_VARIABLE}."
         )
     base.mkdir(parents=True, exist_ok=True)
-    facts = _look(python, source, child_environment(environment) | {contract.BASE_VARIABLE: str(base)})
-    gpus = tuple(Gpu(name, memory, uuid, tuple(capability)) for name, memory, uuid, capability in facts["gpus"])
+    facts = _probe(python, source, child_environment(environment) | {contract.BASE_VARIABLE: str(base)})
+    gpus = tuple(TorchGpu(name, memory, uuid, tuple(capability)) for name, memory, uuid, capability in facts["gpus"])
     return Environment(source, python, identity, facts["torch"], gpus)
 
 
@@ -102,10 +102,10 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith(PRIVATE)}
 
 
-def _look(python: Path, source: Path, environment: Mapping[str, str]) -> dict:
+def _probe(python: Path, source: Path, environment: Mapping[str, str]) -> dict:
     try:
         done = subprocess.run(
-            [str(python), "-c", LOOK],
+            [str(python), "-c", PROBE],
             cwd=source,
             env=dict(environment),
             capture_output=True,
@@ -114,7 +114,7 @@ def _look(python: Path, source: Path, environment: Mapping[str, str]) -> dict:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InputError(
-            f"nanochat's interpreter {python} does not answer ({error}): install its environment anew."
+            f"nanochat's interpreter {python} does not answer ({error}): reinstall its environment."
         ) from error
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]

@@ -1,6 +1,6 @@
-"""What a line of nanochat's output means: its own step and validation lines, and the overlay's JSON lines.
+"""What a line of nanochat's output means, its own and the overlay's JSON lines, and the metrics that it becomes.
 
-Any text may come (warnings, tracebacks, half a line after a kill): what is none of these is nothing, never an error.
+Any text may come (warnings, tracebacks, half a line after a kill): what is neither is ignored, never an error.
 """
 
 import json
@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from tasks.records.metrics import MetricsLog
 
 _NUMBER = r"([-+0-9.eE]+|nan|-?inf)"
 _STEP = re.compile(
@@ -92,3 +94,36 @@ def _told(text: str) -> Told | None:
     if not isinstance(values, dict) or not isinstance(values.get("event"), str):
         return None
     return Told(values.pop("event"), values)
+
+
+class Recorder:
+    """Writes what nanochat says as metrics, as far as it says what the built-in trainer does. `batch_tokens`: of one step."""
+
+    def __init__(self, metrics: MetricsLog, batch_tokens: int):
+        self._metrics, self._batch_tokens = metrics, batch_tokens
+        self._deciles: list[float | None] | None = None
+        self._step: int | None = None
+
+    def take(self, sign: Step | Validation | Told) -> None:
+        """Write a sign, if it belongs in the metrics."""
+        if isinstance(sign, Step):
+            timed = self._step is not None  # the first step of an attempt compiles
+            self._step = sign.done
+            self._metrics.write(
+                "train",
+                sign.done,
+                tokens=sign.done * self._batch_tokens,
+                loss=sign.loss,
+                lr_scale=sign.lr_scale,
+                tokens_per_second=sign.tokens_per_second if timed else None,
+                mfu=sign.mfu if timed else None,
+                step_seconds=sign.seconds if timed else None,
+            )
+        elif isinstance(sign, Validation):
+            tokens = sign.step * self._batch_tokens
+            self._metrics.write("eval", sign.step, tokens=tokens, bpb=sign.bpb, bpb_by_decile=self._deciles)
+            self._deciles = None
+        elif sign.event == "evaluation":
+            self._deciles = sign.values.get("bpb_by_decile")
+        elif sign.event == "memory" and sign.values["gpu_memory_bytes"]:  # 0 on a CPU
+            self._metrics.write("event", self._step or 0, event="memory", **sign.values)

@@ -11,12 +11,11 @@ under torchrun likewise. The settings file (JSON) holds:
     rows, sequence       rows of a micro-batch and tokens of a row, as on the command line
     seed                 of the initial weights
     compile              false: torch.compile does nothing
-    wandb                arguments of wandb.init to add (id, resume, group, ...), or null
     state                a folder for the nats per holdout document of the last evaluation (nats.f64)
 
 What is hooked: where shards lie; validation is each document of the common holdout exactly once, whatever --eval-tokens
-says; a parquet file with any number of row groups feeds every rank; exactly one of PyTorch's two TF32 interfaces is used; the
-W&B run; a checkpoint is saved before evaluations, its files appear whole, its metadata last; SIGTERM writes a checkpoint and
+says; a parquet file with any number of row groups feeds every rank; exactly one of PyTorch's two TF32 interfaces is used; a
+checkpoint is saved before evaluations, its files appear whole, its metadata last; SIGTERM writes a checkpoint and
 ends with status 75; ranks on CPUs talk by gloo. Lines that start with `fabrating: ` are JSON for the launcher.
 """
 
@@ -322,7 +321,7 @@ class HoldoutEvaluation:
         return bpb if bpb is not None else float("inf")
 
 
-# --- checkpoints and W&B ----------------------------------------------------------------------------------------------
+# --- checkpoints ------------------------------------------------------------------------------------------------------
 
 
 def save_checkpoint(checkpoint_dir, step, model_data, optimizer_data, meta_data, rank=0):
@@ -348,45 +347,6 @@ def save_checkpoint(checkpoint_dir, step, model_data, optimizer_data, meta_data,
     text = json.dumps({**meta_data, MARKER: {"ranks": world_size(), "files": files}}, indent=2)
     write_whole(folder / f"meta_{step:06d}.json", lambda path: Path(path).write_text(text, encoding="utf-8"))
     tell(event="saved", step=step)
-
-
-class QuietRun:
-    """A W&B run (or None) whose faults never stop training."""
-
-    def __init__(self, run):
-        self._run = run
-
-    def _try(self, method, *arguments, **options):
-        if self._run is None:
-            return
-        try:
-            getattr(self._run, method)(*arguments, **options)
-        except Exception as error:
-            tell(event="wandb", problem=f"{type(error).__name__}: {error}")
-            self._run = None
-
-    def log(self, *arguments, **options):
-        self._try("log", *arguments, **options)
-
-    def finish(self, *arguments, **options):
-        self._try("finish", *arguments, **options)
-
-
-def hook_wandb(settings):
-    """One W&B run per logical run: its id and resume="allow" are added to what upstream passes."""
-    import wandb
-
-    original = wandb.init
-
-    @functools.wraps(original)
-    def init(*arguments, **options):
-        try:
-            return QuietRun(original(*arguments, **{**options, **settings["wandb"]}))
-        except Exception as error:
-            tell(event="wandb", problem=f"{type(error).__name__}: {error}")
-            return QuietRun(None)
-
-    wandb.init = init
 
 
 # --- the script -------------------------------------------------------------------------------------------------------
@@ -442,8 +402,6 @@ def main(module, arguments):
     hook_data(settings)
     importlib.import_module("nanochat.loss_eval").evaluate_bpb = HoldoutEvaluation(settings)
     importlib.import_module("nanochat.checkpoint_manager").save_checkpoint = save_checkpoint
-    if settings["wandb"] is not None:
-        hook_wandb(settings)
     run_train(source, arguments)
 
 

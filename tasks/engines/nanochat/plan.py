@@ -6,7 +6,7 @@ budget, so a full pass reads every document about once and both engines train fo
 
 from dataclasses import dataclass
 
-from tasks.engines.nanochat.environment import Gpu
+from tasks.engines.nanochat.environment import TorchGpu
 from tasks.errors import InputError
 from tasks.records.scaling import ModelShape, TrainingPlan, check_batch, parameter_counts, plan_training
 from tasks.spec import Training
@@ -29,7 +29,7 @@ class UpstreamPlan(TrainingPlan):
     """Packed rows that the budget does not reach, among them those of a last, incomplete batch."""
 
 
-def plan_run(training: Training, rows: int, vocab_size: int, gpus: tuple[Gpu, ...]) -> UpstreamPlan:
+def plan_run(training: Training, rows: int, vocab_size: int, gpus: tuple[TorchGpu, ...]) -> UpstreamPlan:
     """The plan of a training on `rows` packed rows; `gpus` is empty for a CPU.
 
     Raises InputError when the training is meant to be deterministic, when the budget exceeds the rows or does not fill a batch,
@@ -50,7 +50,7 @@ def plan_run(training: Training, rows: int, vocab_size: int, gpus: tuple[Gpu, ..
     )
 
 
-def _micro_rows(training: Training, shape: ModelShape, rows: int, gpus: tuple[Gpu, ...]) -> int:
+def _micro_rows(training: Training, shape: ModelShape, rows: int, gpus: tuple[TorchGpu, ...]) -> int:
     """Rows of one forward pass: as asked, or the most that divide the `rows` of a rank and fit."""
     if training.micro_batch is not None:
         if rows % training.micro_batch:

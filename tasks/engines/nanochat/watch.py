@@ -1,6 +1,7 @@
-"""Noticing a hang: nothing finished for many times the usual time of a step, and a GPU that has nothing to do."""
+"""Noticing a hang: nothing finished for many times as long as a step usually takes, while a GPU is idle."""
 
 import re
+import signal
 import statistics
 import subprocess
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tasks.engines.nanochat.logs import Step, Told, Validation
+from tasks.engines.ranks import Ranks, read_from
 
 TIMES = 10.0
 """A silence of this many usual steps is suspicious."""
@@ -22,6 +24,8 @@ BUSY_FACTOR = 3.0
 """Where every GPU is busy, wait this many times as long: it may be computing."""
 IDLE_PERCENT = 5
 RECENT = 20
+STACKS_SECONDS = 2.0
+"""Seconds that ranks get to print their stacks."""
 _FRAME = re.compile(r'File "([^"]+)", line (\d+) in (\S+)')
 CAUSES = (
     ("_document_batches", "it looks for documents: does its part of every shard hold some?"),
@@ -33,13 +37,12 @@ CAUSES = (
     ("barrier", "it waits for the other ranks: look at what they do, and at NCCL and the links between the GPUs"),
     ("_compute_muon", "it waits for the other ranks or the GPU: look at what they do, and at NCCL"),
     ("init_process_group", "the ranks do not find each other: is the port reachable on this host?"),
-    ("wandb", "it waits for W&B: set wandb to offline"),
 )
 """Names in a stack, innermost first, and what they suggest."""
 
 
 class Watch:
-    """How long nothing was heard, and how long that may be: `times` usual steps, but at `least` so many seconds."""
+    """How long the ranks have been silent, and how long they may be: `times` usual steps, but at least `least` seconds."""
 
     def __init__(self, times: float, least: float, clock: Callable[[], float] = time.monotonic):
         self._times, self._least, self._clock = times, least, clock
@@ -48,7 +51,7 @@ class Watch:
         self._limit = STARTING
 
     def hear(self, sign: Step | Validation | Told) -> None:
-        """A sign of life; it says what comes next, and so how long the next silence may be."""
+        """A sign of life. It tells what comes next, and so how long the next silence may last."""
         self._heard = self._clock()
         if isinstance(sign, Step):
             self._seconds.append(sign.seconds)
@@ -91,6 +94,16 @@ def gpu_utilization(uuids: Sequence[str]) -> list[int] | None:
     rows = [line.split(", ") for line in done.stdout.splitlines()]
     found = [row[1] for row in rows if len(row) == 2 and row[0].removeprefix("GPU-") in wanted]
     return [int(percent) for percent in found if percent.isdigit()] or None
+
+
+def stacks(ranks: Ranks) -> list[str]:
+    """What each rank is doing: the tail of its log after asking for its stacks (see the overlay)."""
+    places = [log.stat().st_size for log in ranks.logs]
+    for process in ranks.processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGUSR1)
+    time.sleep(STACKS_SECONDS)
+    return [read_from(log, place).decode(errors="replace") for log, place in zip(ranks.logs, places, strict=True)]
 
 
 def likely_cause(stacks: Sequence[str]) -> str:

@@ -4,8 +4,6 @@ Files from outside are read with `weights_only=True` and checked name by name an
 """
 
 import json
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import torch
 
+from tasks.engines.builtin.checkpoint import load_tensors
 from tasks.engines.nanochat import contract
 from tasks.engines.nanochat.tokenizer import write_whole
 from tasks.errors import DamagedError, InputError
@@ -30,24 +29,16 @@ def read_weights(folder: Path, step: int) -> tuple[dict[str, torch.Tensor], dict
     """
     model_path, meta_path = folder / contract.model_file(step), folder / contract.meta_file(step)
     if not model_path.is_file() or not meta_path.is_file():
-        raise InputError(f"{folder} holds no whole nanochat checkpoint of step {step}: check the folder and the step.")
+        raise InputError(
+            f"{folder} holds no complete nanochat checkpoint of step {step}: check the folder and the step."
+        )
     try:
         meta = json.loads(meta_path.read_bytes())
         config = meta["model_config"]
     except (ValueError, TypeError, KeyError) as error:
         raise DamagedError(f"{meta_path} is no checkpoint metadata ({error!r}): use an earlier checkpoint.") from error
     parsed = contract.shape_from_meta(config, str(meta_path))
-    return check_weights(load_state(model_path), parsed, str(model_path)), meta
-
-
-def load_state(path: Path) -> Any:
-    """What a file of tensors holds, mapped from it, on the CPU. Raises DamagedError when it is anything but plain tensors."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError) as error:
-        raise DamagedError(
-            f"{path} cannot be read as plain tensors ({type(error).__name__}): use an earlier checkpoint."
-        ) from error
+    return check_weights(load_tensors(model_path), parsed, str(model_path)), meta
 
 
 def check_weights(state: Any, config: ModelShape, origin: str) -> dict[str, torch.Tensor]:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from infra.local import azurite
 from infra.local.stack import SAMPLE_CONTAINER, SAMPLE_NAME
-from tasks.engines.builtin import metrics
+from tasks.records.metrics import read_metrics
 from tests.chaos.harness.arm import BAD, ArmRun, Change, Left
 from tests.chaos.harness.faults import KINDS, Harm, Kind, small_disk
 from tests.chaos.harness.reads import Read, by_stage, read_again
@@ -181,7 +181,7 @@ def reaction(changes: Sequence[Change], run: ArmRun, harm: Harm) -> tuple[float 
 
 def steps_repeated(run: ArmRun, harm: Harm) -> int | None:
     """Steps that were done, lost and done again; None when the training had not begun or was not interrupted."""
-    events = [line for path in run.made("runs/*/metrics.jsonl") for line in metrics.read(path)]
+    events = [line for path in run.made("runs/*/metrics.jsonl") for line in read_metrics(path)]
     resumed = [line for line in events if line.get("event") in ("resumed", "started") and line["time"] > harm.at]
     return max(0, harm.seen - resumed[-1]["step"]) if resumed and harm.seen else None
 

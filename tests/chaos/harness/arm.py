@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.engines.builtin import metrics
 from tasks.engines.builtin.checkpoint import load_tensors, steps_of
+from tasks.records.metrics import read_metrics
 from tasks.store.root import Root
 from tests.chaos.harness.server import Server
 
@@ -109,7 +109,7 @@ class ArmRun:
     def step(self) -> int:
         """The newest step in the metrics, 0 before the first."""
         return max(
-            (line["step"] for path in self.made("runs/*/metrics.jsonl") for line in metrics.read(path)), default=0
+            (line["step"] for path in self.made("runs/*/metrics.jsonl") for line in read_metrics(path)), default=0
         )
 
     def steps_reached(self, step: int) -> int:

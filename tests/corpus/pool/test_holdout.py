@@ -7,8 +7,9 @@ import pytest
 
 from tasks.corpus.pool import holdout
 from tasks.corpus.prepare import build_arms, build_sample, open_pool
+from tasks.engines.inputs import open_inputs
 from tasks.errors import DamagedError, InputError
-from tasks.records.job import Job, open_inputs
+from tasks.records.job import Job
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.store.root import Root
 from tasks.tokens.evaluation import encode_holdout

@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from tasks.engines.builtin import metrics
 from tasks.records.layout import JOB
+from tasks.records.metrics import read_metrics
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tasks.engines.builtin.__main__"])
@@ -76,7 +76,7 @@ def train(root, job, seen=None):
 
 
 def lines_of(root, job):
-    return metrics.read(root.path(f"runs/{job.run}/metrics.jsonl"))
+    return read_metrics(root.path(f"runs/{job.run}/metrics.jsonl"))
 
 
 def losses_of(root, job):

@@ -1,7 +1,5 @@
 """Every document's tokens are scored exactly once, in a context of that document alone."""
 
-import math
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.engines.builtin.distributed import World
-from tasks.engines.builtin.evaluation import Holdout, batches, bits_per_byte, evaluate, scores_table, summarize
+from tasks.engines.builtin.evaluation import EncodedHoldout, batches, evaluate
 from tasks.engines.builtin.model import GPT
 from tasks.records.scaling import ModelShape
 
@@ -34,7 +32,7 @@ def make_holdout(lengths, bos=BOS, tokens=None):
             "tokens": lengths,
         }
     )
-    return Holdout(np.arange(1, total + 1, dtype="<u2") if tokens is None else tokens, documents, bos)
+    return EncodedHoldout(np.arange(1, total + 1, dtype="<u2") if tokens is None else tokens, documents, bos)
 
 
 @settings(max_examples=60, deadline=None)
@@ -119,18 +117,3 @@ def test_a_request_to_stop_is_obeyed():
 
     assert evaluate(losses, make_holdout([8] * 100), 8, 8, ALONE, stop=lambda: len(calls) >= 10) is None
     assert len(calls) < 20
-
-
-def test_bits_per_byte_by_its_definition():
-    assert bits_per_byte(np.array([math.log(2) * 8, 0.0]), np.array([3, 5])) == pytest.approx(1.0)
-    holdout = make_holdout([4, 4, 4])
-    found = summarize(np.array([1.0, 2.0, 3.0]), holdout.documents)
-    assert found["bpb"] == pytest.approx(6 / (math.log(2) * 36))
-    assert found["bpb_by_decile"][1] == pytest.approx(2 / (math.log(2) * 12))
-    assert found["bpb_by_decile"][3:] == [None] * 7
-
-
-def test_scores_have_the_columns_of_the_contract():
-    table = scores_table(np.array([0.5, 0.25]), make_holdout([1, 2]).documents)
-    assert table.column_names == ["document", "cluster", "score", "decile", "bytes", "tokens", "nats", "source"]
-    assert table["nats"].to_pylist() == [0.5, 0.25]

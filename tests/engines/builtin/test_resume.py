@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tasks.engines.builtin import checkpoint
-from tasks.records.job import Job, open_inputs
+from tasks.engines.inputs import open_inputs
+from tasks.records.job import Job
 from tasks.store.root import Root
 from tests.engines.builtin.conftest import ARM, LENGTH, POOL, make_experiment, write_artifacts
 from tests.engines.builtin.ranks import finish, lines_of, log_of, losses_of, start, train, wait_for_step
@@ -53,7 +54,7 @@ def uninterrupted(longer, tmp_path_factory):
 
 
 def final_weights(root, job):
-    found = checkpoint.find(root, job.run, open_inputs(root, job).fingerprints(job))
+    found = checkpoint.find(root, job.run, open_inputs(root, job).fingerprints)
     assert found.step == STEPS
     return {name: tensor.clone().numpy() for name, tensor in found.model().items()}
 

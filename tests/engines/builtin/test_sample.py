@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from tasks.engines.builtin.evaluation import Holdout
+from tasks.engines.builtin.evaluation import EncodedHoldout
 from tasks.engines.builtin.model import GPT
 from tasks.engines.builtin.sample import generate, sample
 from tasks.records.scaling import ModelShape
@@ -36,7 +36,7 @@ def test_equal_to_one_token_at_a_time_without_padding():
 
 @torch.no_grad()
 def test_documents_from_the_lowest_to_the_highest_score(root):
-    holdout = Holdout.of(root.open(f"pools/{POOL}/evaluation"))
+    holdout = EncodedHoldout.of(root.open(f"pools/{POOL}/evaluation"))
     tokenizer = root.path(f"pools/{POOL}/tokenizer/tokenizer.json")
     samples = sample(make_model(), holdout, tokenizer, LENGTH, torch.device("cpu"))
     assert len(samples) == 4

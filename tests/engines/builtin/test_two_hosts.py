@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.engines.builtin import checkpoint, metrics
+from tasks.engines.builtin import checkpoint
+from tasks.records.metrics import MetricsLog, cut_back, read_metrics
 from tasks.store.blobs import open_blobs
 from tasks.store.root import Root
 
@@ -20,15 +21,15 @@ def attempt(store: Path, host: Path, steps: list[int]) -> tuple[int, list[int]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     found = checkpoint.find(root, "r", INPUTS)
     start = found.step if found else 0
-    metrics.resume(root, "r", start)
-    lines = metrics.Metrics(path)
+    cut_back(root, "r", start)
+    lines = MetricsLog(path)
     saved = checkpoint.Checkpoints(root, "r", INPUTS, host.name, mirrored=(path,), last=start or None)
     for step in steps:
         lines.write("eval", step, bpb=1.5)
         saved.save({"w": torch.zeros(4)}, {"optimizer": {"m": torch.zeros(1)}}, {"step": step, "rows": step})
     saved.close()
     lines.close()
-    return start, [line["step"] for line in metrics.read(path)]
+    return start, [line["step"] for line in read_metrics(path)]
 
 
 @pytest.mark.xfail(

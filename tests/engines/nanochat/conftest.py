@@ -60,6 +60,8 @@ def write_text(root: Root, name: str, texts: list[str], files: int, row_group: i
         held_out = pq.read_table(root.path(f"pools/{POOL}/holdout/documents.parquet"), columns=["text"])
         pq.write_table(held_out, work.temporary(f"shard_{files:05d}.parquet"), row_group_size=-(-len(held_out) // 8))
         work.finish(f"shard_{files:05d}.parquet")
+        pq.write_table(pa.table({"score": [1.0] * len(texts)}), work.temporary("documents.parquet"))
+        work.finish("documents.parquet", rows=len(texts))
 
     inputs = {"pool": POOL, "holdout": root.open(f"pools/{POOL}/holdout").fingerprint}
     root.build(name, make, spec={"files": files, "row_group": row_group}, inputs=inputs)

@@ -1,20 +1,14 @@
-"""Which of nanochat's checkpoints count, where they are mirrored, and what metrics say of a run."""
+"""Which of nanochat's checkpoints count, and where they are mirrored."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tasks.engines.nanochat import checkpoints, metrics, overlay
-from tasks.engines.nanochat.checkpoints import Keeper, folder_of, resume_step, stale, whole_steps
-from tasks.engines.nanochat.environment import Gpu
-from tasks.engines.nanochat.locks import hold
-from tasks.engines.nanochat.logs import Step, Told, Validation
-from tasks.engines.nanochat.metrics import Metrics, read, speed, wall_seconds
-from tasks.errors import BusyError, InputError
+from tasks.engines.nanochat import checkpoints, overlay
+from tasks.engines.nanochat.checkpoints import Keeper, folder_of, resume_step, whole_steps
+from tasks.errors import InputError
 from tasks.store.blobs import open_blobs
 from tasks.store.root import Root
 
@@ -79,12 +73,6 @@ def test_a_new_run_starts_at_the_beginning(tmp_path: Path) -> None:
     assert resume_step(Root(tmp_path), RUN, 1) == 0
 
 
-def test_what_is_kept() -> None:
-    assert stale([100, 200, 300, 400, 500], 2, None) == [100, 200, 300]
-    assert stale([100, 200, 300, 400, 500], 2, 200) == [100, 300]
-    assert stale([100], 3, None) == []
-
-
 def with_remote(tmp_path: Path, name: str) -> Root:
     """A root whose remote store is a folder beside it."""
     (tmp_path / "remote").mkdir(exist_ok=True)
@@ -122,69 +110,6 @@ def test_a_store_that_is_away_stops_nothing(tmp_path: Path, caplog: pytest.LogCa
     keeper.close()
     assert whole_steps(folder_of(root, RUN)) == [250, 500]
     assert "not mirrored" in caplog.text
-
-
-def test_metrics_are_those_of_the_built_in_trainer(tmp_path: Path) -> None:
-    written = Metrics(tmp_path / "metrics.jsonl", batch_tokens=1_000)
-    written.write("event", 0, event="started")
-    deciles = [1.0, None, *[0.5] * 8]
-    signs = [
-        Told("evaluation", {"bpb": 0.9, "bpb_by_decile": deciles}),
-        Validation(0, 0.9),
-        Step(1, 10, 7.0, 0.1, 60.0, 16, 0.1),
-        Step(2, 10, 6.0, 0.2, 1.0, 1_000, 0.4),
-        Step(3, 10, 5.0, 0.3, 3.0, 333, 0.2),
-        Validation(3, 0.8),
-        Told("memory", {"gpu_memory_bytes": 77 * 2**30}),
-    ]
-    for sign in signs:
-        written.take(sign)
-    event, first, one, _, three, last, memory = read(tmp_path / "metrics.jsonl")
-    assert event["kind"] == "event"
-    assert (first["kind"], first["bpb"], first["bpb_by_decile"], first["tokens"]) == ("eval", 0.9, deciles, 0)
-    assert (one["step"], one["tokens"], one["loss"], one["lr_scale"]) == (1, 1_000, 7.0, 0.1)
-    assert three["step_seconds"] == 3.0 and three["mfu"] == 0.2
-    assert last["bpb"] == 0.8 and "bpb_by_decile" not in last
-    assert (memory["step"], memory["gpu_memory_bytes"]) == (3, 77 * 2**30)
-    mean = speed(read(tmp_path / "metrics.jsonl"))
-    assert mean.pop("peak_memory_bytes") == 77 * 2**30
-    assert mean == {"tokens_per_second": pytest.approx(1_999 / 4), "mfu": pytest.approx(0.25)}
-
-
-def test_a_resumed_run_repeats_the_evaluation_after_its_checkpoint(tmp_path: Path) -> None:
-    root = with_remote(tmp_path, "here")
-    path = root.path(f"runs/{RUN}/metrics.jsonl")
-    path.parent.mkdir(parents=True)
-    lines = [(0, "eval"), (1, "train"), (2, "train"), (2, "eval"), (3, "train")]
-    text = "".join(json.dumps({"step": step, "kind": kind}) + "\n" for step, kind in lines) + '{"step": 4, "ki'
-    (tmp_path / "remote" / "runs" / RUN).mkdir(parents=True)
-    (tmp_path / "remote" / "runs" / RUN / "metrics.jsonl").write_text(text)
-    metrics.resume(root, RUN, 2)
-    assert [(line["step"], line["kind"]) for line in read(path)] == [(0, "eval"), (1, "train"), (2, "train")]
-
-
-def test_seconds_of_all_attempts_are_added_up() -> None:
-    times = [("started", 100), (None, 110), (None, 130), ("resumed", 1_000), (None, 1_007)]
-    lines = [{"kind": "event" if event else "train", "event": event, "time": at} for event, at in times]
-    assert wall_seconds(lines) == 37
-    assert wall_seconds([]) == 0
-
-
-def test_a_run_and_a_gpu_have_one_holder_until_its_last_process_is_gone(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("tasks.store.locks.GPU_LOCKS", tmp_path / "locks")
-    gpu = Gpu("NVIDIA H100", 1, "0123", (9, 0))
-    with hold(tmp_path / "run", RUN, [gpu]) as descriptors:
-        rank = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=descriptors)
-        with pytest.raises(BusyError, match=f"run {RUN}"), hold(tmp_path / "run", RUN, [], patience=0):
-            pass
-        with pytest.raises(BusyError, match="GPU NVIDIA H100"), hold(tmp_path / "other", "other", [gpu], patience=0):
-            pass
-    with pytest.raises(BusyError), hold(tmp_path / "run", RUN, [], patience=0):
-        pass
-    rank.kill()
-    rank.wait()
-    with hold(tmp_path / "run", RUN, [gpu], patience=0) as descriptors:
-        assert len(descriptors) == 2
 
 
 def test_the_base_directory_lies_in_the_run(tmp_path: Path) -> None:

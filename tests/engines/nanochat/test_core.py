@@ -8,13 +8,16 @@ import torch
 
 from tasks.engines.builtin.model import GPT
 from tasks.engines.nanochat import contract, core
-from tasks.engines.nanochat.result import write_job
 from tasks.errors import DamagedError, InputError, TrainingError
+from tasks.records.job import Job
+from tasks.records.result import ScoreFacts
 from tasks.records.scaling import ModelShape
 from tasks.spec import Arm, Experiment, Training
 from tasks.store.root import Root
 
-TRAINING = Training(depth=2, sequence_length=64, window_pattern="SL", precision="fp32", device="cpu", batch_tokens=512)
+TRAINING = Training(
+    depth=2, sequence_length=64, packing="crop", window_pattern="SL", precision="fp32", device="cpu", batch_tokens=512
+)
 EXPERIMENT = Experiment(arm=Arm(name="arm"), training=TRAINING)
 RUN = "arm-d2-s1-0123456789"
 STEP = 40
@@ -78,8 +81,9 @@ def finished(root: Root, pool_id: str, arm_id: str) -> Root:
         work.finish("state.json")
 
     root.build(f"runs/{RUN}/checkpoints/step_{STEP:06d}", make, spec={"run": RUN, "step": STEP})
-    write_job(root, RUN, EXPERIMENT, pool_id, arm_id)
-    root.build(f"runs/{RUN}/result", lambda work: work.facts.update(steps=STEP), spec=EXPERIMENT.identity())
+    Job.of(root, EXPERIMENT, pool_id, arm_id).write(root.path(f"runs/{RUN}/job.json"))
+    facts = ScoreFacts(bpb=2.0, bpb_by_decile=[2.0] * 10, steps=STEP, tokens=320 * 64, code="0").to_facts()
+    root.build(f"runs/{RUN}/result", lambda work: work.facts.update(facts), spec=EXPERIMENT.identity())
     return root
 
 

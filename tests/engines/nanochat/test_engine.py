@@ -18,17 +18,13 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from tasks.engines.entry import train
 from tasks.engines.nanochat import watch
-from tasks.engines.nanochat.check import identify
 from tasks.engines.nanochat.checkpoints import folder_of, whole_steps
-from tasks.engines.nanochat.engine import train
-from tasks.engines.nanochat.environment import Environment
-from tasks.engines.nanochat.launch import command, variables
-from tasks.engines.nanochat.metrics import read
-from tasks.engines.nanochat.plan import plan_run
 from tasks.engines.nanochat.tokenizer import export_tokenizer
 from tasks.errors import InputError, InterruptedRun, LostProcessError, TrainingError
 from tasks.records.layout import run_id
+from tasks.records.metrics import read_metrics
 from tasks.spec import Arm, Experiment, Training
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
@@ -104,7 +100,7 @@ def test_an_arm_is_trained_scored_and_recorded(root: Root, pool_id: str, arm_id:
     assert scores.num_rows == holdout.facts["documents"]
     kept = np.fromfile(root.path(f"runs/{run}/nanochat/fabrating/nats.f64"))
     np.testing.assert_allclose(scores["nats"].to_numpy(), kept, rtol=1e-5)
-    lines = read(result.path / "metrics.jsonl")
+    lines = read_metrics(result.path / "metrics.jsonl")
     assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, STEPS + 1))
     assert [line["step"] for line in lines if line["kind"] == "eval"] == [0, 4, 8]
     assert lines[-2]["bpb"] == pytest.approx(facts["bpb"], abs=1e-5)
@@ -115,24 +111,6 @@ def test_an_arm_is_trained_scored_and_recorded(root: Root, pool_id: str, arm_id:
     assert root.open(f"runs/{run}/checkpoints/step_000008", checksums=True).facts["step"] == STEPS
     assert not root.path(f"runs/{run}/wandb").exists()
     assert engine(upstream, what).reused
-
-
-def test_by_itself_the_overlay_gives_wandb_one_id_for_all_attempts(
-    root: Root, arm_id: str, engine, upstream: Path, nanochat_python: str, tmp_path: Path
-) -> None:
-    what = experiment(tokens=512, eval_every=100)
-    engine(upstream, what)
-    base = root.path(f"runs/{run_id(what, arm_id)}/nanochat")
-    settings = json.loads((base / "fabrating/settings.json").read_text())
-    settings["wandb"] = {"id": "one-id", "resume": "allow", "mode": "offline", "dir": str(tmp_path)}
-    (tmp_path / "settings.json").write_text(json.dumps(settings))
-    environment = variables(base, tmp_path / "settings.json", "fp32")
-    plan = plan_run(what.training, 8, 512, ())
-    known = Environment(upstream, Path(nanochat_python), identify(upstream), "", ())
-    words = command(known, what, plan, "again", cpu=True, holdout_tokens=1, resume=0)
-    words[words.index("--run=dummy")] = "--run=one-name"
-    subprocess.run(words, cwd=upstream, env=environment, check=True, capture_output=True)
-    assert list((tmp_path / "wandb").glob("offline-run-*-one-id"))
 
 
 def test_the_ratio_is_that_of_the_tokens_to_the_parameters(root: Root, arm_id: str, engine, upstream: Path) -> None:
@@ -198,7 +176,7 @@ def test_a_lost_rank_and_a_request_to_stop_are_gone_on_from(root: Root, arm_id: 
     with pytest.raises(InputError, match=r"gpus is 2, but .* started on 1"):
         engine(upstream, experiment(gpus=2))
     result = engine(upstream, what)
-    lines = read(result.path / "metrics.jsonl")
+    lines = read_metrics(result.path / "metrics.jsonl")
     assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, STEPS + 1))
     assert [line["step"] for line in lines if line["kind"] == "eval"] == [0, 4, 8]
     assert [line["step"] for line in lines if line.get("event") == "resumed"] == [kept, stopped]
@@ -206,7 +184,7 @@ def test_a_lost_rank_and_a_request_to_stop_are_gone_on_from(root: Root, arm_id: 
 
 PROGRAM = """
 import sys
-from tasks.engines.nanochat.engine import train
+from tasks.engines.entry import train
 from tasks.spec import Experiment
 from tasks.store.root import Root
 train(Root(sys.argv[1]), Experiment.model_validate_json(sys.argv[2]), sys.argv[3], sys.argv[4])
@@ -222,7 +200,7 @@ def test_when_the_launcher_is_killed_the_ranks_save_and_end(
     words = [sys.executable, "-c", PROGRAM, str(root.folder), what.model_dump_json(), pool_id, arm_id]
     launcher = subprocess.Popen(words, env=environment)
     metrics_file = root.path(f"runs/{run}/metrics.jsonl")
-    wait_for(lambda: launcher.poll() is not None or any(line["kind"] == "train" for line in read(metrics_file)))
+    wait_for(lambda: launcher.poll() is not None or any(line["kind"] == "train" for line in read_metrics(metrics_file)))
     ranks = psutil.Process(launcher.pid).children()
     launcher.kill()
     launcher.wait()

@@ -11,14 +11,16 @@ import torch
 from tasks.engines.builtin.model import GPT
 from tasks.engines.nanochat import contract
 from tasks.engines.nanochat.exchange import export_checkpoint, import_checkpoint
-from tasks.engines.nanochat.result import write_job
 from tasks.engines.nanochat.weights import read_weights, write_weights
 from tasks.errors import InputError
+from tasks.records.job import Job
 from tasks.records.scaling import ModelShape
 from tasks.spec import Arm, Experiment, Training
 from tasks.store.root import Root
 
-TRAINING = Training(depth=2, sequence_length=64, window_pattern="SL", precision="fp32", device="cpu", batch_tokens=512)
+TRAINING = Training(
+    depth=2, sequence_length=64, packing="crop", window_pattern="SL", precision="fp32", device="cpu", batch_tokens=512
+)
 EXPERIMENT = Experiment(arm=Arm(name="arm"), training=TRAINING)
 RUN = "arm-d2-s1-0123456789"
 TOKENS = torch.arange(48)[None] * 7 % 500
@@ -59,7 +61,7 @@ def ours(root: Root, pool_id: str, arm_id: str) -> GPT:
         work.finish("state.json")
 
     root.build(f"runs/{RUN}/checkpoints/step_000040", make, spec={"run": RUN, "step": 40})
-    write_job(root, RUN, EXPERIMENT, pool_id, arm_id)
+    Job.of(root, EXPERIMENT, pool_id, arm_id).write(root.path(f"runs/{RUN}/job.json"))
     evaluated = {"step": 40, "kind": "eval", "bpb": 1.25}
     root.path(f"runs/{RUN}/metrics.jsonl").write_text(json.dumps(evaluated) + "\n")
     return model
@@ -108,7 +110,7 @@ def test_nanochats_gives_equal_logits_in_ours(
         str(contract.checkpoint_folder(base, "theirs")),
     )
     folder = contract.checkpoint_folder(base, "theirs")
-    imported = import_checkpoint(root, RUN, folder, 12, {"packed": "0"}, rows=96, seconds=1.0)
+    imported = import_checkpoint(root, RUN, folder, 12, {"packed": "0"}, rows=96)
     model = GPT(ModelShape.of_depth(2, 64, "SL", 512))
     model.load_state_dict(torch.load(imported.path / "model.pt", weights_only=True))
     torch.testing.assert_close(logits_of(model), torch.tensor(theirs["logits"]), rtol=1e-5, atol=1e-5)
@@ -117,7 +119,7 @@ def test_nanochats_gives_equal_logits_in_ours(
 
 def test_there_and_back_is_the_same(root: Root, ours: GPT, tmp_path: Path) -> None:
     folder = export_checkpoint(root, RUN, tmp_path / "base", step=40)
-    imported = import_checkpoint(root, "other", folder, 40, {}, rows=320, seconds=1.0)
+    imported = import_checkpoint(root, "other", folder, 40, {}, rows=320)
     again = torch.load(imported.path / "model.pt", weights_only=True)
     assert all(torch.equal(again[name], tensor) for name, tensor in ours.state_dict().items())
 
@@ -139,4 +141,4 @@ def test_weights_of_another_depth_are_refused(root: Root, tmp_path: Path) -> Non
     meta = tmp_path / contract.meta_file(1)
     meta.write_text(meta.read_text().replace('"n_layer": 2', f'"n_layer": {config.n_layer}'))
     with pytest.raises(InputError, match="another version of nanochat's model"):
-        import_checkpoint(root, RUN, tmp_path, 1, {}, rows=1, seconds=1.0)
+        import_checkpoint(root, RUN, tmp_path, 1, {}, rows=1)

@@ -5,19 +5,22 @@ from pathlib import Path
 
 import pytest
 
+from tasks.engines.entry import train
+from tasks.engines.inputs import open_inputs
 from tasks.engines.nanochat import watch
 from tasks.engines.nanochat.check import Identity
 from tasks.engines.nanochat.contract import PINNED
 from tasks.engines.nanochat.engine import Attempt
 from tasks.engines.nanochat.environment import Environment
-from tasks.engines.nanochat.inputs import open_inputs
-from tasks.engines.nanochat.metrics import read
 from tasks.engines.nanochat.plan import plan_run
-from tasks.errors import InterruptedRun, LostProcessError, TrainingError
+from tasks.errors import InputError, InterruptedRun, LostProcessError, TrainingError
+from tasks.progress import silent
+from tasks.records.job import Job
+from tasks.records.layout import METRICS, RunFolder
+from tasks.records.metrics import read_metrics
 from tasks.spec import Experiment, Training
 from tasks.store.root import Root
 
-RUN = "arm-d2-s1-0123456789"
 STEP = (
     "step {:05d}/00008 (12.50%) | loss: {} | lrm: 0.05 | dt: 78.83ms | tok/sec: 6,495 | bf16_mfu: 0.00 "
     "| epoch: 1 pq: 3 rg: 0 | total time: 0.00m"
@@ -36,16 +39,19 @@ def follow(root: Root, pool_id: str, arm_id: str, tmp_path: Path):
         (tmp_path / "program.py").write_text(f"{program}\n")
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path}/program.py"\n')  # a path may hold a space
         script.chmod(0o755)
-        training = Training(engine="nanochat", depth=2, sequence_length=64, batch_tokens=512, tokens=4096, device="cpu")
-        inputs = open_inputs(root, pool_id, arm_id, 64)
+        training = Training(
+            engine="nanochat", packing="crop", depth=2, sequence_length=64, batch_tokens=512, tokens=4096, device="cpu"
+        )
+        job = Job.of(root, Experiment(training=training), pool_id, arm_id)
+        inputs = open_inputs(root, job)
         environment = Environment(tmp_path, script, Identity(None, PINNED.code, PINNED), "2.9.1", ())
         plan = plan_run(training, inputs.packed.facts["rows"], 512, ())
-        attempt = Attempt(root, Experiment(training=training), RUN, environment, (), plan, inputs, lambda *_: None)
+        attempt = Attempt(root, job, inputs, environment, (), plan, silent)
         attempt.prepare()
         try:
             attempt.follow([])
         finally:
-            run.metrics = read(root.path(f"runs/{RUN}/metrics.jsonl"))
+            run.metrics = read_metrics(root.path(RunFolder(job.run).file(METRICS)))
         return run.metrics
 
     return run
@@ -89,3 +95,15 @@ def test_a_silence_stops_the_run(follow, monkeypatch: pytest.MonkeyPatch) -> Non
         TrainingError, match=r"hangs: nothing for [1-9]\d* s where a step takes 0\.1 s; rank 0 is in naps"
     ):
         follow(lines, "import faulthandler; faulthandler.register(signal.SIGUSR1)\ndef naps(): time.sleep(60)\nnaps()")
+
+
+def test_a_budget_beyond_the_rows_is_refused_without_a_nanochat(
+    root: Root, pool_id: str, arm_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FABRATING_NANOCHAT_HOME", raising=False)
+    training = Training(engine="nanochat", packing="crop", sequence_length=64, tokens=10**9, batch_tokens=512)
+    with pytest.raises(InputError, match="take a larger arm"):
+        train(root, Experiment(training=training), pool_id, arm_id)
+    within = training.model_copy(update={"tokens": 512})
+    with pytest.raises(InputError, match="FABRATING_NANOCHAT_HOME is not set"):
+        train(root, Experiment(training=within), pool_id, arm_id)

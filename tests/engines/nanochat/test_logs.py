@@ -2,12 +2,14 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasks.engines.nanochat.logs import Step, Told, Validation, parse
+from tasks.engines.nanochat.logs import Recorder, Step, Told, Validation, parse
+from tasks.records.metrics import MetricsLog, read_metrics, speed
 
 TODAY = (
     "step 00020/03000 (0.67%) | loss: 7.123 | lrm: 0.52 | dt: 3344.45ms | tok/sec: 156,763 | bf16_mfu: 51.36 "
@@ -132,3 +134,34 @@ def test_what_nanochat_prints_is_read_back(
 def test_any_event_passes(values: dict) -> None:
     line = "fabrating: " + json.dumps({"event": "x", **values})
     assert parse(line) == Told("x", values)
+
+
+def test_metrics_are_those_of_the_built_in_trainer(tmp_path: Path) -> None:
+    metrics = MetricsLog(tmp_path / "metrics.jsonl")
+    recorder = Recorder(metrics, batch_tokens=1_000)
+    metrics.begin(0)
+    deciles = [1.0, None, *[0.5] * 8]
+    signs = [
+        Told("evaluation", {"bpb": 0.9, "bpb_by_decile": deciles}),
+        Validation(0, 0.9),
+        Step(1, 10, 7.0, 0.1, 60.0, 16, 0.1),
+        Step(2, 10, 6.0, 0.2, 1.0, 1_000, 0.4),
+        Step(3, 10, 5.0, 0.3, 3.0, 333, 0.2),
+        Validation(3, 0.8),
+        Told("memory", {"gpu_memory_bytes": 77 * 2**30}),
+    ]
+    for sign in signs:
+        recorder.take(sign)
+    event, first, one, _, three, last, memory = lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert event["kind"] == "event"
+    assert (first["kind"], first["bpb"], first["bpb_by_decile"], first["tokens"]) == ("eval", 0.9, deciles, 0)
+    assert (one["step"], one["tokens"], one["loss"], one["lr_scale"]) == (1, 1_000, 7.0, 0.1)
+    assert "step_seconds" not in one, "the first step compiles"
+    assert three["step_seconds"] == 3.0 and three["mfu"] == 0.2
+    assert last["bpb"] == 0.8 and "bpb_by_decile" not in last
+    assert (memory["step"], memory["gpu_memory_bytes"]) == (3, 77 * 2**30)
+    assert speed(lines) == {
+        "tokens_per_second": pytest.approx(1_999 / 4),
+        "mfu": pytest.approx(0.25),
+        "peak_memory_bytes": 77 * 2**30,
+    }

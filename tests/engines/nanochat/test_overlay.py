@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.engines.builtin.evaluation import Holdout
+from tasks.engines.builtin.evaluation import EncodedHoldout
 from tasks.engines.nanochat import overlay
 from tasks.store.root import Root
 
@@ -36,7 +36,7 @@ def test_every_rank_gets_an_equal_part_of_any_file(tmp_path_factory, rows: int, 
 def test_windows_are_those_of_the_built_in_evaluation(lengths: list[int], sequence: int) -> None:
     offsets = np.cumsum(lengths) - np.array(lengths)
     documents = pa.table({"offset": pa.array(offsets, pa.int64()), "tokens": pa.array(lengths, pa.int64())})
-    windows = Holdout(np.zeros(sum(lengths), "<u2"), documents, bos=0).windows(sequence)
+    windows = EncodedHoldout(np.zeros(sum(lengths), "<u2"), documents, bos=0).windows(sequence)
     theirs = {
         tuple(map(int, row)) for row in zip(windows.document, windows.context, windows.start, windows.stop, strict=True)
     }
@@ -59,7 +59,7 @@ def test_batches_are_those_of_the_built_in_evaluation(root: Root, pool_id: str, 
             "state": "unused",
         }
     )
-    holdout = Holdout.of(artifact)
+    holdout = EncodedHoldout.of(artifact)
     windows = holdout.windows(64)
     for place in range(len(windows)):
         key = tuple(int(column[place]) for column in (windows.document, windows.context, windows.start, windows.stop))
@@ -164,15 +164,3 @@ def test_the_tf32_interface_of_old_upstream_clashes_with_the_one_that_inductor_r
     assert "mix of the legacy and new APIs" in run("torch", "").stderr
     hooked = run("WithoutPrecision(torch)", 'torch.set_float32_matmul_precision("high")')
     assert hooked.stdout.strip() == "True", hooked.stderr
-
-
-def test_a_fault_of_wandb_is_told_once_and_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    class Away:
-        def log(self, values: dict) -> None:
-            raise ConnectionError("no route to host")
-
-    run = overlay.QuietRun(Away())
-    run.log({"loss": 1.0})
-    run.log({"loss": 2.0})
-    run.finish()
-    assert capsys.readouterr().out.count("no route to host") == 1

@@ -9,25 +9,25 @@ import pytest
 
 from tasks.engines.nanochat.check import Identity
 from tasks.engines.nanochat.contract import KNOWN, OPTIONS, PINNED
-from tasks.engines.nanochat.environment import Environment, Gpu, child_environment, find_environment
+from tasks.engines.nanochat.environment import Environment, TorchGpu, child_environment, find_environment
 from tasks.engines.nanochat.launch import command, variables
 from tasks.engines.nanochat.plan import memory_bytes, plan_run
 from tasks.errors import InputError
 from tasks.records.scaling import ModelShape, flops_per_token, parameter_counts
 from tasks.spec import Experiment, Training
 
-H100 = Gpu("NVIDIA H100 80GB HBM3", 85_000_000_000, "0", (9, 0))
-OLD_GPU = Gpu("Tesla V100", 34_000_000_000, "1", (7, 0))
+H100 = TorchGpu("NVIDIA H100 80GB HBM3", 85_000_000_000, "0", (9, 0))
+OLD_GPU = TorchGpu("Tesla V100", 34_000_000_000, "1", (7, 0))
 
 
-def environment(*gpus: Gpu, known=PINNED) -> Environment:
+def environment(*gpus: TorchGpu, known=PINNED) -> Environment:
     return Environment(
         Path("/checkout"), Path("/checkout/.venv/bin/python"), Identity(None, known.code, known), "2.9.1", gpus
     )
 
 
 def test_the_measured_run_is_planned_as_measured() -> None:
-    training = Training(engine="nanochat", depth=20, batch_tokens=524_288)
+    training = Training(engine="nanochat", packing="crop", depth=20, batch_tokens=524_288)
     plan = plan_run(training, 3_000 * 256 + 5, 32_768, (H100,))
     assert (plan.iterations, plan.micro_rows, plan.rows_left) == (3_000, 32, 5)
     measured = 71.9 * 2**30
@@ -48,11 +48,13 @@ def test_the_measured_run_is_planned_as_measured() -> None:
 )
 def test_what_cannot_work_is_said_before_anything_starts(changes: dict, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        plan_run(Training(engine="nanochat", **changes), 500, 32_768, (H100,))
+        plan_run(Training(engine="nanochat", packing="crop", **changes), 500, 32_768, (H100,))
 
 
 def test_the_command_line_says_what_the_plan_says() -> None:
-    experiment = Experiment(training=Training(engine="nanochat", precision="fp8", batch_tokens=524_288, save_every=100))
+    experiment = Experiment(
+        training=Training(engine="nanochat", packing="crop", precision="fp8", batch_tokens=524_288, save_every=100)
+    )
     plan = plan_run(experiment.training, 10_000, 32_768, (H100,))
     words = command(environment(H100), experiment, plan, "run-1", cpu=False, holdout_tokens=1_000, resume=200)
     options = dict(word.split("=", 1) for word in words[3:] if "=" in word)

@@ -1,6 +1,5 @@
 """A hang is told from a long evaluation, a compilation and a slow step."""
 
-import os
 import signal
 import sys
 import time
@@ -9,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tasks.engines.nanochat import watch
-from tasks.engines.nanochat.launch import Ranks
 from tasks.engines.nanochat.logs import Step, Told, Validation
-from tasks.engines.nanochat.watch import Watch, likely_cause
+from tasks.engines.nanochat.watch import Watch, likely_cause, stacks
+from tasks.engines.ranks import Ranks
 
 
 def step(done: int, seconds: float = 3.0) -> Step:
@@ -109,13 +108,15 @@ _document_batches()
 
 def test_stacks_say_which_rank_does_what(tmp_path: Path) -> None:
     (tmp_path / "dataloader.py").write_text(STUCK)
-    ranks = Ranks.start([sys.executable, "dataloader.py"], 2, tmp_path, {}, tmp_path)
+    logs = [tmp_path / "0.txt", tmp_path / "1.txt"]
+    ranks = Ranks.start([sys.executable, "dataloader.py"], logs, environment={}, folder=tmp_path)
     try:
-        wait_for(lambda: all("ready" in log.read_text() for log in ranks.logs))
-        stacks = ranks.stacks()
-        assert likely_cause(stacks).startswith("rank 0 is in read_row_group (dataloader.py): it looks for documents")
+        wait_for(lambda: all("ready" in log.read_text() for log in logs))
+        assert likely_cause(stacks(ranks)).startswith(
+            "rank 0 is in read_row_group (dataloader.py): it looks for documents"
+        )
         ranks.processes[1].send_signal(signal.SIGSTOP)
-        assert likely_cause(ranks.stacks()).startswith("rank 1 does not answer")
+        assert likely_cause(stacks(ranks)).startswith("rank 1 does not answer")
     finally:
         ranks.end(grace=0)
 
@@ -134,33 +135,3 @@ def wait_for(condition, seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def test_lines_come_whole_and_once(tmp_path: Path) -> None:
-    program = (
-        "import time; print('one'); print('tw', end='', flush=True); time.sleep(1); print('o'); print('end', end='')"
-    )
-    (tmp_path / "log.txt").write_text("of an earlier attempt\n")
-    ranks = Ranks.start([sys.executable, "-c", program], 1, tmp_path, {"PYTHONUNBUFFERED": "1"}, tmp_path)
-    lines: list[str] = []
-    while ranks.status() is None:
-        lines += ranks.lines()
-        time.sleep(0.02)
-    assert [*lines, *ranks.lines()] == ["one", "two"]
-    assert ranks.status() == 0
-
-
-def test_the_first_failure_counts_and_its_last_words_are_kept(tmp_path: Path) -> None:
-    program = "import os, sys, time; r = int(os.environ['RANK']); r or time.sleep(60); sys.exit('rank 1 lacks memory')"
-    ranks = Ranks.start([sys.executable, "-c", program], 2, tmp_path, {}, tmp_path)
-    wait_for(lambda: ranks.status() is not None)
-    assert ranks.status() == 1
-    assert ranks.last_words() == "rank 1 lacks memory"
-    ranks.end(grace=1)
-    assert ranks.processes[0].returncode == -signal.SIGTERM
-
-
-def test_ranks_are_in_our_process_group(tmp_path: Path) -> None:
-    ranks = Ranks.start([sys.executable, "-c", "import os; print(os.getpgrp())"], 1, tmp_path, {}, tmp_path)
-    wait_for(lambda: ranks.status() is not None)
-    assert next(ranks.lines()) == str(os.getpgrp())

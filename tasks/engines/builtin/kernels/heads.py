@@ -1,4 +1,12 @@
-"""Kernels over heads: rotary positions, norm of queries and keys and the gated value embedding, in place in the packed q, k, v."""
+"""Kernels over heads: rotary positions, norm of queries and keys and the gated value embedding, in place in the packed q, k, v.
+
+M = B T tokens, C = H D channels, D = 2 HALF
+qkv    (M, 3 C)     q, k, v of a token side by side, each (H, D)
+cos    (T, HALF)    sin likewise
+rstd   (M, 2, H)    fp32, 1/rms of the rotated q and k
+gate   (H, CHANNELS), table (V, C): weights of the value gate, value embeddings
+One program per token: h (BLOCK_H,) with BLOCK_H >= H, d (HALF,).
+"""
 
 import torch
 import triton
@@ -16,10 +24,11 @@ def _rotate_norm(base_ptr, rstd_ptr, cos, sin, h, d, H, HALF: tl.constexpr, SCAL
     """One token's queries (or keys): rotate, norm, scale, in place; keep 1/rms."""
     inside = (h < H)[:, None]
     place = base_ptr + h[:, None] * (2 * HALF) + d[None, :]
-    left = tl.load(place, inside, 0.0).to(tl.float32)
+    left = tl.load(place, inside, 0.0).to(tl.float32)  # (BLOCK_H, HALF)
     right = tl.load(place + HALF, inside, 0.0).to(tl.float32)
     new_left = left * cos + right * sin
     new_right = right * cos - left * sin
+    # (BLOCK_H, HALF) -> (BLOCK_H,)
     rstd = tl.rsqrt((tl.sum(new_left * new_left, 1) + tl.sum(new_right * new_right, 1)) / (2 * HALF) + EPSILON)
     scale = (rstd * SCALE)[:, None]
     tl.store(place, (new_left * scale).to(base_ptr.dtype.element_ty), inside)
@@ -31,9 +40,9 @@ def _rotate_norm(base_ptr, rstd_ptr, cos, sin, h, d, H, HALF: tl.constexpr, SCAL
 def _gates(x_ptr, gate_ptr, h, H, CHANNELS: tl.constexpr):
     """3 sigmoid(w x) of each head, from the token's first channels."""
     j = tl.arange(0, 16)
-    x = tl.load(x_ptr + j, j < CHANNELS, 0.0).to(tl.float32)
+    x = tl.load(x_ptr + j, j < CHANNELS, 0.0).to(tl.float32)  # (16,)
     weight = tl.load(gate_ptr + h[:, None] * CHANNELS + j[None, :], (h < H)[:, None] & (j < CHANNELS)[None, :], 0.0)
-    return 3 * tl.sigmoid(tl.sum(weight * x[None, :], 1))
+    return 3 * tl.sigmoid(tl.sum(weight * x[None, :], 1))  # (BLOCK_H, 16) -> (BLOCK_H,)
 
 
 @triton.jit
@@ -62,7 +71,7 @@ def _heads(
     base = qkv_ptr + row * 3 * C
     if ROTATE:
         d = tl.arange(0, HALF)
-        cos = tl.load(cos_ptr + (row % T) * HALF + d).to(tl.float32)[None, :]
+        cos = tl.load(cos_ptr + (row % T) * HALF + d).to(tl.float32)[None, :]  # (1, HALF)
         sin = tl.load(sin_ptr + (row % T) * HALF + d).to(tl.float32)[None, :]
         _rotate_norm(base, rstd_ptr + row * 2 * H, cos, sin, h, d, H, HALF, SCALE)
         _rotate_norm(base + C, rstd_ptr + (row * 2 + 1) * H, cos, sin, h, d, H, HALF, SCALE)
@@ -72,7 +81,7 @@ def _heads(
         inside = (h < H)[:, None]
         place = h[:, None] * (2 * HALF) + full[None, :]
         token = tl.load(tokens_ptr + row).to(tl.int64)
-        value = tl.load(base + 2 * C + place, inside, 0.0).to(tl.float32)
+        value = tl.load(base + 2 * C + place, inside, 0.0).to(tl.float32)  # (BLOCK_H, D)
         value += gate[:, None] * tl.load(table_ptr + token * C + place, inside, 0.0).to(tl.float32)
         tl.store(base + 2 * C + place, value.to(qkv_ptr.dtype.element_ty), inside)
 
@@ -95,7 +104,7 @@ def heads(
     """
     if rstd is not None and values is None:
         return rstd
-    rows, channels, half = qkv.size(0), qkv.size(1) // 3, cos.size(1)
+    rows, channels, half = qkv.size(0), qkv.size(1) // 3, cos.size(1)  # M, C, D / 2
     count, rotate = channels // (2 * half), rstd is None
     rstd = torch.empty(rows, 2, count, dtype=torch.float32, device=qkv.device) if rstd is None else rstd
     tokens, x, gate, table = values or (qkv, qkv, qkv, qkv)
@@ -137,11 +146,11 @@ def _rotate_norm_backward(
     inside = (h < H)[:, None]
     grad = grad_ptr + h[:, None] * grad_stride + d[None, :]
     place = h[:, None] * (2 * HALF) + d[None, :]
-    d_left = tl.load(grad, inside, 0.0).to(tl.float32)
+    d_left = tl.load(grad, inside, 0.0).to(tl.float32)  # (BLOCK_H, HALF), as the three below
     d_right = tl.load(grad + HALF, inside, 0.0).to(tl.float32)
     left = tl.load(unit_ptr + place, inside, 0.0).to(tl.float32) / SCALE
     right = tl.load(unit_ptr + place + HALF, inside, 0.0).to(tl.float32) / SCALE
-    along = ((tl.sum(d_left * left, 1) + tl.sum(d_right * right, 1)) / (2 * HALF))[:, None]
+    along = ((tl.sum(d_left * left, 1) + tl.sum(d_right * right, 1)) / (2 * HALF))[:, None]  # (BLOCK_H, 1)
     scale = (tl.load(rstd_ptr + h, h < H, 0.0) * SCALE)[:, None]
     d_left = scale * (d_left - left * along)
     d_right = scale * (d_right - right * along)
@@ -220,7 +229,7 @@ def _heads_backward(
         gate = _gates(x_ptr + row * x_stride, gate_ptr, h, H, CHANNELS)
         token = tl.load(tokens_ptr + row).to(tl.int64)
         embedding = tl.load(table_ptr + token * C + place, inside, 0.0).to(tl.float32)
-        d_gate = tl.sum(dv * embedding, 1)
+        d_gate = tl.sum(dv * embedding, 1)  # (BLOCK_H, D) -> (BLOCK_H,)
         tl.store(d_logit_ptr + row * H + h, d_gate * gate * (1 - gate / 3), h < H)
         tl.store(gates_ptr + row * H + h, gate, h < H)
 
@@ -243,7 +252,7 @@ def heads_backward(
     `qkv` is what `heads` left. `d_table` (V, C) fp32 gets the value embedding's gradient added, in the tokens' `order`.
     Returns: the gradient of qkv (M, 3 C), in fp8 with a slot, and of the gates before the sigmoid (M, H) fp32 where there are any.
     """
-    dq, dk, dv = (_like_first(grads[0], grad) for grad in grads)
+    dq, dk, dv = (_like_first(grads[0], grad) for grad in grads)  # (B, T, H, D) each
     rows, channels, half = qkv.size(0), qkv.size(1) // 3, cos.size(1)
     count = channels // (2 * half)
     out = torch.empty_like(qkv, dtype=slot.dtype if slot else qkv.dtype)
@@ -257,7 +266,7 @@ def heads_backward(
         values is not None, slot is not None, taps, scale, half, triton.next_power_of_2(count),
     )  # fmt: skip
     if d_table is not None:
-        add_rows(d_table, order, dv.view(rows, count, 2 * half), gates)
+        add_rows(d_table, order, dv.view(rows, count, 2 * half), gates)  # (B, T, H, D) -> (M, H, D)
     return out, d_logit
 
 

@@ -3,6 +3,11 @@
 In Gluon, the lower half of Triton. One warp loads tiles; two groups of four warps multiply, each for 64 of a tile's 128 rows, and go
 at their own pace: while one finishes its half, the other has the tensor cores for itself. A kernel of plain Triton stops multiplying
 instead. `relu2.py` and `heads.py` compute the same for other GPUs. (Squared ReLU itself has so little to do that plain Triton is faster.)
+
+    a (M, K), b (N, K) -> out (M, N), all bf16; h as out
+    tile (ROWS, COLUMNS); a stage of the pipeline (ROWS, DEPTH) of a and (COLUMNS, DEPTH) of b
+    Of a tile each group has (HALF, COLUMNS) sums in fp32 and finishes (HALF, QUARTER) at a time.
+    With HEADS, N = 3 C: two quarters are one head of 128; cos and sin (T, 64), rstd (M, 2, H) fp32
 """
 
 import functools
@@ -59,6 +64,7 @@ def _load(a_desc, b_desc, a_bufs, b_bufs, full, empty, tiles, steps, tiles_m, ti
 
 @gluon.jit
 def _halves(x, N: gl.constexpr):
+    # (HALF, N) -> two of (HALF, N / 2): the left and the right columns
     return x.reshape([HALF, 2, N // 2]).permute((0, 2, 1)).split()
 
 
@@ -87,10 +93,11 @@ def _head(left, right, one, other, out_desc, row, column, cos_ptr, sin_ptr, rstd
         r = row + gl.arange(0, HALF, gl.SliceLayout(1, layout))
         d = gl.arange(0, QUARTER, gl.SliceLayout(0, layout))
         place = (r % T)[:, None] * QUARTER + d[None, :]
-        cos = gl.load(cos_ptr + place).to(gl.float32)
+        cos = gl.load(cos_ptr + place).to(gl.float32)  # (HALF, QUARTER), as left and right
         sin = gl.load(sin_ptr + place).to(gl.float32)
         new_left = left * cos + right * sin
         new_right = right * cos - left * sin
+        # (HALF, QUARTER) -> (HALF,)
         rstd = gl.rsqrt(gl.sum(new_left * new_left + new_right * new_right, 1) / 128 + EPSILON)
         gl.store(rstd_ptr + r * heads + head, rstd, r < M)
         scale = (rstd * SCALE)[:, None]
@@ -130,8 +137,8 @@ def _multiply(
             count += 1
         sums = warpgroup_mma_wait(num_outstanding=0, deps=[sums])
         mbarrier.arrive(empty.index((count + STAGES - 1) % STAGES), count=1)
-        left, right = _halves(sums, COLUMNS)
-        q0, q1 = _halves(left, COLUMNS // 2)
+        left, right = _halves(sums, COLUMNS)  # (HALF, 256) -> (HALF, 128)
+        q0, q1 = _halves(left, COLUMNS // 2)  # -> (HALF, QUARTER)
         q2, q3 = _halves(right, COLUMNS // 2)
         first = half * QUARTERS
         if HEADS:

@@ -2,6 +2,9 @@
 
 Capped logits lie within +-cap, so the sum of exponentials needs no running maximum: exp(15) times any vocabulary fits fp32. What
 holds the kernel up is not memory but functions: three for each logit of the first pass (two of them for tanh), two of the second.
+
+    logits (R, VP) of R tokens, targets (R,), losses (R,) fp32
+    One program per row; c (BLOCK,) runs over the vocabulary.
 """
 
 import torch
@@ -34,9 +37,9 @@ def _cross_entropy(
     total = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, V, BLOCK):
         c = start + tl.arange(0, BLOCK)
-        tanh = _capped(tl.load(base + c, c < V, 0.0).to(tl.float32), CAP)
+        tanh = _capped(tl.load(base + c, c < V, 0.0).to(tl.float32), CAP)  # (BLOCK,)
         total += tl.where(c < V, tl.exp(CAP * tanh), 0.0)
-    log_sum = tl.log(tl.sum(total, 0))
+    log_sum = tl.log(tl.sum(total, 0))  # (BLOCK,) -> scalar
     at_target = tl.load(base + tl.maximum(target, 0)).to(tl.float32)
     loss = log_sum - CAP * _capped(at_target, CAP)
     tl.store(losses_ptr + row, tl.where(target >= 0, loss, 0.0))
@@ -56,7 +59,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, vocab_size: int, cap: float, 
 
     With a `scale`, the logits are overwritten by scale x the gradient of the sum of the losses.
     """
-    rows, padded = logits.shape
+    rows, padded = logits.shape  # R, VP
     losses = torch.empty(rows, dtype=torch.float32, device=logits.device)
     _cross_entropy[(rows,)](
         logits, targets, losses, scale or 0.0, vocab_size, padded, cap, scale is not None, 4096, num_warps=16

@@ -3,6 +3,8 @@
 A tensor in fp8 is the tensor times one scale, cut off at the format's limit. Norms have a scale that follows from their shape. The
 others have the scale of the micro-batch before, with a margin: their largest value is recorded while they are written, so no
 tensor is read once more for it. Formats: e4m3 for activations and weights, e5m2 for gradients (arXiv 2209.05433).
+
+    scale, inverse, amax: 0-d fp32. `transpose` (M, N) -> (N, M) in tiles of (BLOCK, BLOCK); `quantize` any shape, read flat.
 """
 
 from typing import NamedTuple
@@ -60,7 +62,7 @@ def _transpose(x_ptr, out_ptr, M, N, BLOCK: tl.constexpr):
     rows = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     columns = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = (rows < M)[:, None] & (columns < N)[None, :]
-    x = tl.load(x_ptr + rows[:, None] * N + columns[None, :], inside)
+    x = tl.load(x_ptr + rows[:, None] * N + columns[None, :], inside)  # (BLOCK, BLOCK)
     tl.store(out_ptr + columns[:, None] * M + rows[None, :], tl.trans(x), tl.trans(inside))
 
 

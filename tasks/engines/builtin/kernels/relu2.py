@@ -2,6 +2,9 @@
 
 Of h = relu(z)^2 only h is kept: its derivative 2 relu(z) is 2 sqrt(h). In fp8 the result is also written transposed, as the next weight
 gradient needs it, and its largest magnitude is recorded (`low.py`).
+
+    a (M, K), b (N, K) -> out (M, N), turned (N, M); h as out
+    tile (BLOCK_M, BLOCK_N), finished in two halves of (BLOCK_M, BLOCK_N / 2); tops (BLOCK_M,)
 """
 
 import torch
@@ -15,7 +18,7 @@ from tasks.engines.builtin.kernels.low import Slot, record, to_low
 
 @triton.jit
 def _halves(x, M: tl.constexpr, N: tl.constexpr):
-    """The left and right half of the columns."""
+    """The left and right half of the columns: (M, N) -> two of (M, N / 2)."""
     return tl.split(tl.permute(tl.reshape(x, (M, 2, N // 2)), (0, 2, 1)))
 
 
@@ -49,7 +52,7 @@ def _finish(
     if LOW:
         low = to_low(x, low_scale, out_desc.dtype)
         out_desc.store([row, column], low)
-        turned_desc.store([column, row], tl.trans(low))
+        turned_desc.store([column, row], tl.trans(low))  # (BLOCK_M, BLOCK_N / 2) -> (BLOCK_N / 2, BLOCK_M)
     else:
         out_desc.store([row, column], x.to(out_desc.dtype))
     return tl.max(tl.abs(x), 1)
@@ -93,7 +96,7 @@ def _product_relu2(
         sums = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
         for k in range(tl.cdiv(K, BLOCK_K)):
             sums = tl.dot(a_desc.load([row, k * BLOCK_K]), b_desc.load([column, k * BLOCK_K]).T, sums)
-        left, right = _halves(sums, BLOCK_M, BLOCK_N)
+        left, right = _halves(sums, BLOCK_M, BLOCK_N)  # (BLOCK_M, BLOCK_N / 2) each
         half = column + BLOCK_N // 2
         h_left = h_desc.load([row, column]) if BACKWARD else left
         h_right = h_desc.load([row, half]) if BACKWARD else right
@@ -117,7 +120,7 @@ def _launch(
     low: tuple[Tensor, Tensor, Tensor, Slot] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The result, and with `low` = (1/scale of a, of b, of h, slot of the result) its transpose; else the result twice."""
-    (rows, depth), columns = a.shape, b.size(0)
+    (rows, depth), columns = a.shape, b.size(0)  # M, K, N
     out = torch.empty(rows, columns, dtype=low[3].dtype if low else a.dtype, device=a.device)
     turned = torch.empty(columns, rows, dtype=out.dtype, device=a.device) if low else out
     programs = torch.cuda.get_device_properties(a.device).multi_processor_count if a.is_cuda else 4

@@ -1,6 +1,11 @@
 """Kernels over rows of activations (M tokens, C channels): residual mix with RMS norm, embedding with smear, and their backward.
 
 One program handles one row. Results that only fp8 products read are written in fp8 at once (`low.py` says how).
+
+    x, y, mix, norm and their gradients (M, C); rstd (M,) fp32; a, b 0-d fp32; first (M, FIRST)
+    `weigh`: parts (count, M, C), products (count, M) -> (count,)
+    `embed`: tokens (B, T), table (V, C), gate (1, CHANNELS), smear (1,)
+    One program per row: c (BLOCK,) with BLOCK >= C.
 """
 
 import torch
@@ -43,7 +48,7 @@ def _mix_norm(
         x = tl.load(a_ptr) * x + tl.load(b_ptr) * y
         if STORE_MIX:
             tl.store(mix_ptr + row * C + c, x.to(mix_ptr.dtype.element_ty), inside)
-    rstd = tl.rsqrt(tl.sum(x * x, 0) / C + EPSILON)
+    rstd = tl.rsqrt(tl.sum(x * x, 0) / C + EPSILON)  # (BLOCK,) -> scalar
     tl.store(rstd_ptr + row, rstd)
     if LOW:
         tl.store(first_ptr + row * FIRST + c, (x * rstd).to(first_ptr.dtype.element_ty), c < FIRST)
@@ -53,7 +58,7 @@ def _mix_norm(
 def _mix_and_norm(
     x: Tensor, mix: tuple[Tensor, Tensor, Tensor] | None, store_mix: bool, low: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    rows, channels = x.shape
+    rows, channels = x.shape  # M, C
     normed = torch.empty_like(x, dtype=torch.float8_e4m3fn if low else torch.bfloat16)
     mixed = torch.empty_like(x) if store_mix else x
     rstd = torch.empty(rows, dtype=torch.float32, device=x.device)
@@ -103,7 +108,7 @@ def _norm_backward(
     inside = c < C
     place = row * C + c
     rstd = tl.load(rstd_ptr + row)
-    unit = tl.load(value_ptr + place, inside, 0.0).to(tl.float32)
+    unit = tl.load(value_ptr + place, inside, 0.0).to(tl.float32)  # (BLOCK,)
     if not NORMED:
         unit *= rstd
     dn = tl.load(d_normed_ptr + place, inside, 0.0).to(tl.float32)
@@ -235,7 +240,7 @@ def _weigh(
         part_ptr = tl.multiple_of(tl.load(places_ptr + i).to(tl.pointer_type(DTYPE)), 16)
         part = tl.load(part_ptr + row * C + c, inside, 0.0).to(tl.float32)
         total += tl.load(weights_ptr + i) * part
-        tl.store(products_ptr + i * M + row, tl.sum(part * x, 0))
+        tl.store(products_ptr + i * M + row, tl.sum(part * x, 0))  # (BLOCK,) -> scalar
     tl.store(out_ptr + row * C + c, total.to(out_ptr.dtype.element_ty), inside)
 
 
@@ -254,7 +259,7 @@ def weigh(parts: list[Tensor], weights: Tensor, x: Tensor) -> tuple[Tensor, Tens
         places, weights, x, out, products, rows, channels,
         len(parts), tl.float32 if x.dtype == torch.float32 else tl.bfloat16, triton.next_power_of_2(channels),
     )  # fmt: skip
-    return out, products.sum(-1)
+    return out, products.sum(-1)  # (M, C), (count, M) -> (count,)
 
 
 @triton.jit
@@ -285,7 +290,7 @@ def _embed(tokens_ptr, table_ptr, gate_ptr, lambda_ptr, out_ptr, T, C, CHANNELS:
 def embed(tokens: Tensor, table: Tensor, gate: Tensor, smear: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     """Normed embeddings (B T, C) of tokens (B, T), each with a gated part of the one before: `GPT.embed`."""
     channels = table.size(1)
-    out = torch.empty(tokens.numel(), channels, dtype=dtype, device=table.device)
+    out = torch.empty(tokens.numel(), channels, dtype=dtype, device=table.device)  # (B, T) -> (B T, C)
     block = triton.next_power_of_2(channels)
     _embed[(tokens.numel(),)](tokens, table, gate, smear, out, tokens.size(1), channels, gate.numel(), block)
     return out
@@ -356,5 +361,5 @@ def embed_backward(
     _embed_backward[(rows,)](
         tokens, table, gate, smear, d_x0, d_x, d_rows, d_logit, d_lambda, first, tokens.size(1), channels, taps, block
     )
-    add_rows(d_table, order, d_rows[:, None])
-    return (d_logit @ first).view_as(gate), d_lambda.sum().view_as(smear)
+    add_rows(d_table, order, d_rows[:, None])  # (M, C) -> (M, 1, C)
+    return (d_logit @ first).view_as(gate), d_lambda.sum().view_as(smear)  # (M,) (M, CHANNELS) -> (1, CHANNELS)

@@ -3,6 +3,10 @@
 Atomic additions come in whatever order the GPU runs its programs, so two runs would differ in the last bits. Here positions are
 sorted by token first. Each program adds up the runs of equal tokens in its piece of that order; runs that go on over several
 pieces leave partial sums, which a second kernel adds up from left to right.
+
+    tokens, places (M,) int32; rows (M, H, D), factors (M, H), table (V, C) with C = H D
+    parts (pieces, 2, C) fp32, pieces = M / PIECE rounded up: partial sums at the two ends of a piece
+    One program per piece and BLOCK channels: c (BLOCK,).
 """
 
 from typing import NamedTuple
@@ -59,6 +63,7 @@ def _sum_pieces(
     for place in range(first, end):
         row = tl.load(places_ptr + place).to(tl.int64)
         token = tl.load(tokens_ptr + place)
+        # rows[row] (H, D), read as (C,)
         x = tl.load(rows_ptr + row * row_stride + c // D * head_stride + c % D, inside, 0.0).to(tl.float32)
         if FACTORS:
             x *= tl.load(factors_ptr + row * H + c // D, inside, 0.0)
@@ -103,7 +108,7 @@ def add_rows(table: Tensor, order: Order, rows: Tensor, factors: Tensor | None =
 
     rows (M, H, D) with H D = C and D dense, factors (M, H) fp32.
     """
-    count, heads, width = rows.shape
+    count, heads, width = rows.shape  # M, H, D
     pieces, channels = triton.cdiv(count, PIECE), heads * width
     parts = torch.empty(pieces, 2, channels, dtype=torch.float32, device=table.device)
     grid = (pieces, triton.cdiv(channels, BLOCK))

@@ -1,4 +1,8 @@
-"""Kernels of the optimizer: the elementwise parts of Muon and the whole of AdamW, each one pass over memory."""
+"""Kernels of the optimizer: the elementwise parts of Muon and the whole of AdamW, each one pass over memory.
+
+Muon: stacks (K, m, n) of K matrices; factors (K, m, 1) or, WIDE, (K, 1, n). One program per matrix row and BLOCK columns.
+Nesterov and AdamW: any shape, read flat in blocks of (BLOCK,).
+"""
 
 import torch
 import triton
@@ -40,7 +44,7 @@ def _scale_rows(x_ptr, factors_ptr, columns, BLOCK: tl.constexpr):
 
 
 def _grid_of_rows(x: Tensor) -> tuple[int, int]:
-    return x.size(0) * x.size(1), triton.cdiv(x.size(2), BLOCK)
+    return x.size(0) * x.size(1), triton.cdiv(x.size(2), BLOCK)  # (K, m, n) -> K m rows, blocks of n
 
 
 def scale_rows_(x: Tensor, factors: Tensor) -> Tensor:
@@ -66,7 +70,7 @@ def _cautious_update(
 
 def cautious_update(parameters: Tensor, x: Tensor, factors: Tensor, lr: float, weight_decay: float) -> None:
     """As `muon.cautious_update`, for contiguous stacks."""
-    rows, columns = parameters.shape[-2:]
+    rows, columns = parameters.shape[-2:]  # m, n
     _cautious_update[_grid_of_rows(x)](
         parameters, x, factors.contiguous(), lr, weight_decay, rows, columns, factors.size(-1) > 1, BLOCK
     )

@@ -1,0 +1,88 @@
+"""The built-in trainer from outside: start it in processes of its own, follow it, and say how it ended."""
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.engines.inputs import open_inputs
+from tasks.engines.ranks import launch
+from tasks.errors import BusyError, InputError, InterruptedRun, LostProcessError, TrainingError
+from tasks.progress import Progress, Stop
+from tasks.records.job import BUSY, DONE, INPUT, RESUME, Job
+from tasks.records.layout import FAILURE, JOB, LOG, METRICS, RunFolder
+from tasks.records.metrics import read_metrics
+from tasks.store.root import Root
+
+log = logging.getLogger(__name__)
+
+
+def train(root: Root, job: Job, progress: Progress, stop: Stop) -> None:
+    """Run the trainer to its end, one process per GPU. Its output is appended to `runs/<run>/log.txt`.
+
+    Raises what `entry.train` says.
+    """
+    open_inputs(root, job)  # what is missing is said before a process starts
+    folder = root.path(RunFolder(job.run).folder)
+    (folder / FAILURE).unlink(missing_ok=True)
+    follower = Follower(folder / METRICS, progress)
+    log.info("training %s; its log is %s", job.run, folder / LOG)
+    command = [sys.executable, "-m", "tasks.engines.builtin", str(folder / JOB)]
+    status = launch(command, job.experiment.training.gpus, log=folder / LOG, poll=follower.update, stop=stop)
+    follower.update()
+    if status != DONE:
+        raise _error(job.run, folder, status)
+
+
+class Follower:
+    """Tells a `Progress` what is new in a metrics file."""
+
+    def __init__(self, path: Path, progress: Progress):
+        self._path, self._progress = path, progress
+        self._seen: tuple[int, int] | None = None
+        self._total = 0
+        self._counters: dict[str, float] = {}
+
+    def update(self) -> None:
+        """Read the file if it changed since the last time."""
+        try:
+            state = self._path.stat()
+        except FileNotFoundError:
+            return
+        if self._seen == (state.st_mtime_ns, state.st_size):
+            return
+        self._seen = (state.st_mtime_ns, state.st_size)
+        step = 0
+        for line in read_metrics(self._path):
+            step = line["step"]
+            self._total = line.get("steps", self._total)
+            self._counters |= {key: line[key] for key in ("loss", "bpb", "tokens_per_second", "mfu") if key in line}
+        if self._total:
+            self._progress("train", step, self._total, dict(self._counters))
+
+
+def _error(run: str, folder: Path, status: int) -> Exception:
+    """What an exit status other than 0 means."""
+    if status in (RESUME, -signal.SIGTERM):
+        return InterruptedRun(f"The run {run} was asked to stop and saved a checkpoint: start it again to resume.")
+    failure = _failure(folder / FAILURE)
+    kinds: Mapping[int, type[Exception]] = {INPUT: InputError, BUSY: BusyError}
+    if failure and failure["status"] in kinds:
+        return kinds[failure["status"]](failure["message"])
+    if failure:
+        return TrainingError(failure["message"])
+    how = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    return LostProcessError(
+        f"The trainer of {run} was {how} (out of memory, or by hand?): read {folder / LOG} and start it again to resume "
+        f"from the newest checkpoint."
+    )
+
+
+def _failure(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None

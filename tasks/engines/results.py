@@ -1,0 +1,56 @@
+"""What either engine leaves behind: the result of a run, and scores of a checkpoint."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import pyarrow as pa
+
+from tasks.records.job import Job
+from tasks.records.layout import METRICS, RunFolder
+from tasks.records.metrics import read_metrics, speed, wall_seconds
+from tasks.records.result import RunFacts, Sample, ScoreFacts, TrainedFacts, write_facts, write_samples
+from tasks.records.scores import summarize, write_scores
+from tasks.store.artifact import Artifact, Work, code_version
+from tasks.store.root import Root
+
+
+def build_result(
+    root: Root,
+    job: Job,
+    inputs: Mapping[str, str],
+    trained: TrainedFacts,
+    scores: pa.Table,
+    samples: Sequence[Sample] = (),
+) -> Artifact:
+    """The artifact `runs/<run>/result`: scores, facts, samples, and the metrics of all attempts."""
+    metrics_file = root.path(RunFolder(job.run).file(METRICS))
+    lines = read_metrics(metrics_file)
+    training = job.experiment.training
+    facts = RunFacts(
+        **asdict(trained),
+        **summarize(scores),
+        **speed(lines),
+        wall_seconds=wall_seconds(lines),
+        engine=training.engine,
+        depth=training.depth,
+        sequence_length=training.sequence_length,
+        gpus=training.gpus,
+        seed=job.experiment.seed,
+        code=code_version(),
+    )
+
+    def make(work: Work) -> None:
+        write_scores(work, scores)
+        write_facts(work, job, facts)
+        write_samples(work, samples)
+        shutil.copyfile(metrics_file, work.temporary(METRICS))
+        work.finish(METRICS, rows=len(lines))
+
+    return root.build(job.result, make, spec=job.experiment.identity(), inputs=inputs)
+
+
+def write_scored(work: Work, job: Job, scores: pa.Table, *, steps: int, tokens: int) -> None:
+    """Fill an artifact with the scores of a checkpoint after `steps` steps, trained on `tokens` tokens."""
+    write_scores(work, scores)
+    write_facts(work, job, ScoreFacts(**summarize(scores), steps=steps, tokens=tokens, code=code_version()))

@@ -1,0 +1,80 @@
+"""`scores.parquet`: nats of each document that a model was scored on, with what a comparison needs to know of it.
+
+One row per document, in the order of the evaluation. Bits per byte = nats / (ln 2 x UTF-8 bytes) is comparable between
+tokenizers.
+"""
+
+import math
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.errors import DamagedError
+from tasks.records.layout import SCORES
+from tasks.store.artifact import Work
+
+FORMAT = 1
+FORMAT_KEY = b"fabrating.scores"
+"""Key of the format in the file's metadata. A file without it is of format 1."""
+SCHEMA = pa.schema(
+    {
+        "document": pa.int64(),  # number in the pool
+        "cluster": pa.int32(),  # documents that lie side by side in the raw data share one
+        "score": pa.float64(),  # the rating
+        "decile": pa.int8(),  # of the score, 0 the lowest
+        "bytes": pa.int64(),  # of the text in UTF-8
+        "tokens": pa.int64(),
+        "nats": pa.float64(),  # summed over the document's tokens
+        "source": pa.string(),
+    },
+    metadata={FORMAT_KEY: str(FORMAT)},
+)
+
+
+class ScoreSummary(TypedDict):
+    """Bits per byte over all documents, and by score decile, lowest first (None for a decile without documents)."""
+
+    bpb: float
+    bpb_by_decile: list[float | None]
+
+
+def scores_table(nats: np.ndarray, documents: pa.Table) -> pa.Table:
+    """The scores of `documents` (an evaluation's DOCUMENTS), given the `nats` (documents,) of each."""
+    columns = [pa.array(nats, pa.float64()) if name == "nats" else documents[name] for name in SCHEMA.names]
+    return pa.table(columns, names=SCHEMA.names).cast(SCHEMA)
+
+
+def write_scores(work: Work, scores: pa.Table) -> None:
+    """Add `scores.parquet` to an artifact in the making."""
+    pq.write_table(scores, work.temporary(SCORES), compression="zstd")
+    work.finish(SCORES, rows=scores.num_rows)
+
+
+def read_scores(path: Path) -> pa.Table:
+    """The scores in a file. Raises DamagedError when a newer version of FabRating wrote them."""
+    table = pq.read_table(path)
+    found = (table.schema.metadata or {}).get(FORMAT_KEY, str(FORMAT).encode()).decode()
+    if found != str(FORMAT):
+        raise DamagedError(
+            f"{path} has format {found}, this version of FabRating reads {FORMAT}: use the version that wrote it, or delete "
+            f"{path.parent} and score again."
+        )
+    return table
+
+
+def bits_per_byte(nats: np.ndarray, size: np.ndarray) -> float:
+    """Of documents with `nats` and UTF-8 bytes `size`, each weighted by its bytes; NaN without any bytes."""
+    return float(nats.sum() / (math.log(2) * size.sum())) if size.sum() else math.nan
+
+
+def summarize(scores: pa.Table) -> ScoreSummary:
+    """Bits per byte over all documents and by decile."""
+    nats, size, decile = (scores[name].to_numpy() for name in ("nats", "bytes", "decile"))
+    by_decile = [bits_per_byte(nats[decile == d], size[decile == d]) for d in range(10)]
+    return ScoreSummary(
+        bpb=bits_per_byte(nats, size),
+        bpb_by_decile=[None if math.isnan(value) else value for value in by_decile],
+    )

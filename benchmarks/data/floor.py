@@ -24,9 +24,9 @@ from benchmarks.data.measure import measure, serving
 from benchmarks.data.peers import COLUMNS
 from tasks.corpus.arm.writer import write_texts
 from tasks.corpus.disk import write_all
-from tasks.corpus.parquet.fetch import read_parts
+from tasks.corpus.parquet.footer import chunk_range
 from tasks.corpus.parquet.pages import Chunk, Memory, read_chunk
-from tasks.corpus.parquet.ranges import chunk_range, coalesce
+from tasks.corpus.parquet.ranges import coalesce, read_parts
 from tasks.corpus.parquet.shards import ordered_groups
 from tasks.corpus.parquet.views import Views
 from tasks.store.blobs import Blob, open_blobs

@@ -113,13 +113,15 @@ def high_water(pid: int) -> int:
 
 
 def measure(name: str, url: str, out: Path, share: float, log: Path) -> Measured:
-    """Run a peer. Raises SystemExit when it fails."""
+    """Run a peer, for `NAME@CHECKOUT` that of another checkout. Raises SystemExit if it fails."""
     log.write_text("")
     began = time.monotonic()
-    command = [sys.executable, "-m", "benchmarks.data.peers", name, url, str(out), "--share", str(share)]
+    kind, _, checkout = name.partition("@")
+    command = [sys.executable, "-m", "benchmarks.data.peers", kind, url, str(out), "--share", str(share)]
+    elsewhere = {"cwd": checkout, "env": os.environ | {"PYTHONPATH": checkout}} if checkout else {}
     others = {child.pid for child in psutil.Process().children()}
     adopt_orphans()
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, **elsewhere)
     peak = 0.0
     ended = threading.Event()
 

@@ -6,7 +6,8 @@ script-N   what one would write in an afternoon: N threads download whole blobs 
            concatenate, sort, write; obstore-N: the same with the client that we use
 polars     its streaming engine straight from the store; polars-M: held to M MiB
 duckdb     blobs downloaded first, by 8 threads (its extension for Azure is not on PyPI for this version), then 2 GB of memory
-ours       index, holdout, one pass over the text; the only one that also sets a holdout aside and removes it from the arm
+ours       index, holdout, one pass over the text; the only one that also sets a holdout aside and removes it from the arm;
+           ours@CHECKOUT (in `python -m benchmarks.data peers`): the same by the code of another checkout
 """
 
 import argparse

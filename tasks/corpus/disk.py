@@ -1,4 +1,4 @@
-"""Writing to the disk in parts that the kernel's page cache takes quickly."""
+"""Writes to the disk in sizes that the kernel's page cache takes quickly."""
 
 from io import FileIO
 
@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 WRITE_BYTES = 256 << 10
-"""Bytes of one write. With 2 MiB and more Linux takes pages of that size for its cache, which in a virtual machine can be
-memory that the host has to find first: 0.5 GB/s were measured (ext4, Linux 6.18), against 4 to 5 with 64 to 512 KiB."""
+"""Bytes per write. From 2 MiB on, Linux allocates cache pages of that size, for which the host of a virtual machine may first have
+to find memory: 0.5 GB/s were measured (ext4, Linux 6.18), against 4 to 5 GB/s with 64 to 512 KiB."""
 
 
 def write_all(file: FileIO, data: bytes | memoryview | np.ndarray | pa.Buffer) -> None:

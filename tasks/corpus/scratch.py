@@ -1,8 +1,8 @@
-"""Intermediate files of an artifact that is being made: written whole or not at all, found again after a kill.
+"""Intermediate files of an artifact in the making: written whole or not at all, and found again after a kill.
 
-They lie in a hidden folder on this machine's disk, or, when several machines share the work, below the artifact root.
-On the disk they are not synced, which would cost the disk's bandwidth for files that are read once and deleted; they
-survive a killed process but not a power cut, so those of an earlier boot are not trusted.
+They lie in a hidden folder on the local disk or, when several machines share the work, below the artifact root. Local files
+are not synced, which would cost disk bandwidth for files that are read once and deleted. They survive a killed process but
+not a power cut, so files from before the last boot are discarded.
 """
 
 import os
@@ -30,7 +30,7 @@ class Scratch:
 
     @classmethod
     def open(cls, root: Root, name: str, *, shared: bool) -> "Scratch":
-        """The scratch space `name` of a root; `shared`: other machines must see it."""
+        """The scratch space `name` of a root. If `shared`, other machines must see it."""
         if shared and root.remote is not None:
             return cls(root.path(name), root.url, f"{name}/")
         scratch = cls(root.path(name))
@@ -45,14 +45,14 @@ class Scratch:
         return {"folder": self.folder, "url": self.url, "prefix": self.prefix}  # no open connections
 
     def sizes(self) -> dict[str, int]:
-        """Finished files and their bytes."""
+        """The size in bytes of each finished file."""
         if self.url is not None:
             return {blob.name.removeprefix(self.prefix): blob.size for blob in self._remote.list(self.prefix)}
         with os.scandir(self.folder) as entries:
             return {e.name: e.stat().st_size for e in entries if not e.name.startswith(".")}
 
     def write(self, name: str, parts: Iterable[bytes | memoryview | np.ndarray]) -> None:
-        """A file from its parts, one after another."""
+        """Write a file from consecutive parts."""
         if self.url is not None:
             self._remote.write(self.prefix + name, b"".join(bytes(memoryview(part).cast("B")) for part in parts))
             return

@@ -1,6 +1,6 @@
-"""Second half of the text pass: gather the runs of an arm shard by shard, order each bucket, write the shards.
+"""Second half of the text pass: gather the runs of an arm by bucket, order each bucket, write its shards.
 
-A bucket is some consecutive shards, as many as fit into `bucket_bytes` of text, or one; of each run it needs one stretch.
+A bucket is one shard, or as many consecutive shards as fit into `bucket_bytes` of text. It needs one stretch of each run.
 """
 
 import os
@@ -26,13 +26,13 @@ from tasks.corpus.workers import Tick
 from tasks.store.artifact import Work
 
 BUCKET_BYTES = (32 << 20, 256 << 20)
-"""Text of a bucket: the least, and the most for an arm so large that small stretches would keep the disk seeking."""
+"""Text of a bucket: the least, and the most, for arms so large that small stretches would keep the disk seeking."""
 
 BUCKETS = 512
-"""Between those, an arm is cut into so many."""
+"""Between these limits, an arm is cut into this many."""
 
 REMOTE_BUCKET_BYTES = 512 << 20
-"""Larger when runs lie in an object store, where each stretch is a request."""
+"""The same for runs in an object store, where each stretch is a request."""
 
 DROPPED = np.uint32(0xFFFFFFFF)
 
@@ -59,8 +59,8 @@ class Bucket:
 
 @dataclass(frozen=True)
 class EmitJob:
-    """Some buckets of an arm, from `scratch` into the work directory of its text, or, where that is on another machine
-    (None), back into `scratch`, from where `collect` takes them."""
+    """Some buckets of an arm, from `scratch` to the work directory of its text or, if that is on another machine (None), back to
+    `scratch`, where `collect` finds the shards."""
 
     scratch: Scratch
     work: Work | None
@@ -69,19 +69,19 @@ class EmitJob:
 
 
 def bucket_bytes(total: int, workers: int, *, remote: bool) -> int:
-    """The most text of a bucket, for an arm of `total` bytes: a few buckets for every worker where there is enough."""
+    """The most text of a bucket for an arm of `total` bytes: a few buckets per worker where there is enough."""
     least, most = BUCKET_BYTES
     limit = REMOTE_BUCKET_BYTES if remote else min(most, max(least, total // BUCKETS))
     return min(limit, total // (2 * workers) + 1)
 
 
 def shards_of(bucket: Bucket) -> int:
-    """How many shards a bucket is."""
+    """Number of shards of a bucket."""
     return len(bucket.shards)
 
 
 def emit(job: EmitJob, tick: Tick) -> None:
-    """Write the shards of all buckets. Syncing them to the disk waits for the disk, not for a core: on threads of its own."""
+    """Write the shards of all buckets. Syncing waits for the disk, not for a core, and has threads of its own."""
     memory = threading.local()
     with ThreadPoolExecutor(job.threads) as encoders, ThreadPoolExecutor(job.threads) as closers:
 
@@ -99,7 +99,7 @@ def emit(job: EmitJob, tick: Tick) -> None:
 
 
 def _close(job: EmitJob, path: Path, name: str, rows: int, digest: str) -> int:
-    """Make a written shard count."""
+    """Record a written shard as finished; returns its rows."""
     if job.work is not None:
         job.work.finish(name, rows, digest)
     else:
@@ -109,7 +109,7 @@ def _close(job: EmitJob, path: Path, name: str, rows: int, digest: str) -> int:
 
 
 def collect(scratch: Scratch, work: Work, rows: dict[str, int]) -> None:
-    """Bring shards that other machines left in the scratch space into the work directory, several at a time."""
+    """Copy shards that other machines left in the scratch space to the work directory, several at a time."""
     there = scratch.sizes()
 
     def one(name: str) -> None:
@@ -123,10 +123,10 @@ def collect(scratch: Scratch, work: Work, rows: dict[str, int]) -> None:
 
 
 def _shards(job: EmitJob, bucket: Bucket, memory: threading.local) -> Iterator[tuple[Path, str, int, str]]:
-    """Write each shard of a bucket: where it was written, its name, rows and SHA-256."""
+    """Write the shards of a bucket; yields the path, name, rows and SHA-256 of each."""
     size = sum(s.end - s.start for s in bucket.stretches)
     data = getattr(memory, "data", None)
-    if data is None or len(data) < size:  # a thread's memory is used again: fresh pages cost as much as the reading
+    if data is None or len(data) < size:  # each thread reuses its memory: fresh pages cost as much as reading
         data = memory.data = np.empty(size + size // 8, np.uint8)
     view, place = memoryview(data), 0
     for stretch in bucket.stretches:
@@ -154,7 +154,8 @@ def plan_buckets(
 ) -> list[Bucket]:
     """Buckets for the shards that are not done.
 
-    `dropped`: bool per document of the runs, `kept`: ranks of the others, ascending; `bounds`: shard boundaries in final positions.
+    `dropped` is bool per document of the runs, `kept` the ascending ranks of the others, `bounds` the shard boundaries in final
+    positions.
     """
     below = np.zeros(int(runs.ranks.max()) + 2, np.uint32)  # kept documents below each rank
     below[kept.astype(np.int64) + 1] = 1
@@ -179,7 +180,7 @@ def plan_buckets(
             groups.append([number])
             total = size[number]
 
-    # a run is sorted by rank, so each bucket has one stretch of it; found for all buckets of a run at once
+    # A run is sorted by rank, so each bucket needs one stretch of it. Found for all buckets of a run at once.
     edges = np.array([bounds[n] for group in groups for n in (group[0], group[-1] + 1)], np.int64)
     limits = np.append(kept.astype(np.int64), np.int64(1) << 32)[edges]
     limits[edges == 0] = 0

@@ -1,7 +1,7 @@
-"""First half of the text pass: read the selected rows of each blob once and leave a sorted run for each arm.
+"""First half of the text pass: read the selected rows of each blob once and write a sorted run for each arm.
 
-A run holds the texts that one arm takes from some row groups of one blob, by rank in the arm. It is written whole or not
-at all, so that a killed preparation goes on behind the last finished one. Layout:
+A run holds the texts that one arm takes from some row groups of one blob, by rank in the arm. It is written whole or not at
+all, so a killed preparation resumes after the last finished run. Layout:
 
     texts, back to back | rank uint32 each | length uint32 each | digest, 16 bytes each (only for deduplication) | trailer
 """
@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.corpus.parquet.fetch import fetch_ahead
+from tasks.corpus.parquet.footer import BadFile
 from tasks.corpus.parquet.pages import Memory
-from tasks.corpus.parquet.ranges import BadFile, Parts
-from tasks.corpus.parquet.texts import DIGEST, KnownTexts, Reading, buffers, digests, take_texts
+from tasks.corpus.parquet.ranges import Parts, fetch_ahead
+from tasks.corpus.parquet.reading import Reading, take_texts
+from tasks.corpus.parquet.texts import DIGEST, KnownTexts, buffers, digests
 from tasks.corpus.parquet.views import Views
 from tasks.corpus.pool.index import Index
 from tasks.corpus.scratch import Scratch
@@ -26,21 +27,21 @@ from tasks.errors import InputError
 from tasks.store.blobs import open_blobs
 
 PIECE_BYTES = 40 << 20
-"""Decoded text that is read at once: bounds the memory of a decoder, however large a blob is."""
+"""Decoded text of a piece: bounds the memory of a decoder, however large a blob is."""
 
 GATHERED_BYTES = 4 << 20
-"""Text that is gathered at once for a run."""
+"""Text that is gathered for a run at a time."""
 
 TRAILER = 4096
 NOTHING = Views(np.zeros((0, 4), np.int32), ())
-"""What is taken of a piece that cannot be used."""
+"""Taken from a piece that cannot be used."""
 
 COUNTS = ("holdout_texts_removed", "empty_texts", "bytes_read", "requests")
 
 
 @dataclass(frozen=True)
 class Target:
-    """What one arm takes of a piece: ascending rows (counted within the piece) and their ranks in the arm."""
+    """What one arm takes of a piece: ascending rows, counted within the piece, and their ranks in the arm."""
 
     scratch: Scratch
     rows: np.ndarray
@@ -108,7 +109,7 @@ def _take(piece: Piece, parts: Parts, text_column: str, memory: Memory) -> list[
 def _run(
     texts: Views, ranks: np.ndarray, wants: bool, holdout: KnownTexts, counts: Mapping[str, Any]
 ) -> Iterator[bytes | np.ndarray]:
-    """The bytes of one run, its texts gathered a few at a time, so that there is no second copy of all of them."""
+    """The bytes of one run. Texts are gathered a few at a time, so that there is no second copy of all of them."""
     order = np.argsort(ranks)
     ranks = ranks[order].astype(np.uint32)
     dropped, sizes, marks = np.zeros(len(ranks), bool), [], []
@@ -140,8 +141,8 @@ def plan_pieces(
 ) -> Iterator[Piece]:
     """The pieces of the pool that some arm still needs.
 
-    `arms`: for each its scratch space, its documents in order, and whether digests are wanted; `done`: the names of the
-    runs it has already.
+    `arms` gives for each its scratch space, its documents in order, and whether digests are wanted; `done` names the runs that
+    each arm has already.
     """
     sorted_arms = []
     for scratch, order, wants in arms:
@@ -159,7 +160,7 @@ def plan_pieces(
             targets, used = [], np.zeros(len(groups), bool)
             chosen = []
             first = index.group_first[groups[0]]
-            # as wide as document numbers: otherwise each search would convert all of them
+            # of the type of document numbers, or each search would convert all of them
             bounds = index.group_first[np.array([*groups, groups[-1] + 1])].astype(np.uint32)
             for (scratch, documents, ranks, wants), finished in zip(sorted_arms, done, strict=True):
                 low, high = np.searchsorted(documents, bounds[[0, -1]])
@@ -171,7 +172,7 @@ def plan_pieces(
             if not chosen:
                 continue
             kept = [group for group, use in zip(groups, used, strict=True) if use]
-            # rows are counted within the row groups that are read
+            # rows count within the row groups that are read
             skipped = np.cumsum(np.where(used, 0, np.diff(bounds.astype(np.int64))))
             for scratch, rows, ranks, wants in chosen:
                 group = np.searchsorted(bounds, rows, side="right") - 1
@@ -195,7 +196,7 @@ def _cut(index: Index, groups: Sequence[int]) -> Iterator[list[int]]:
 
 @dataclass(frozen=True)
 class Runs:
-    """The headers of all runs of an arm: per run its name, per document (runs one after another, by rank) its place."""
+    """The headers of all runs of an arm. Documents are those of one run after another, by rank within a run."""
 
     names: tuple[str, ...]
     first: np.ndarray
@@ -237,7 +238,7 @@ class Runs:
         )
 
     def duplicates(self) -> np.ndarray:
-        """Whether the same text has a better rank elsewhere, bool (n,)."""
+        """Whether the same text occurs at a better rank, bool (n,)."""
         if self.digests is None:
             return np.zeros(len(self.ranks), bool)
         by_rank = np.argsort(self.ranks)

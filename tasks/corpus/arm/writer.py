@@ -1,4 +1,4 @@
-"""One column of text as a Parquet file: each text is copied once, into the page that is compressed.
+"""Shards on the disk: one column of text as Parquet. Each text is copied once, into the page that is compressed.
 
 A general writer copies a text into an array, from there into a page, and from there into the compressor. The file is what pyarrow
 writes with `compression="zstd", compression_level=3, use_dictionary=False, write_statistics=False`, mostly to the page.

@@ -1,7 +1,7 @@
 """Text shards in nanochat's format: one column `text`, zstd level 3, no dictionary, no statistics.
 
-A file has a multiple of 8 row groups (up to 8 ranks read it side by side), each of at most 1,024 rows; their sizes
-differ by at most one row. 14,000 documents are 16 row groups of 875.
+A file has a multiple of 8 row groups, which up to 8 ranks read side by side, each of at most 1,024 rows. Their sizes differ by
+at most one row: 14,000 documents are 16 row groups of 875.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def row_groups(documents: int) -> list[int]:
 
 
 def shard_bounds(documents: int, documents_per_shard: int) -> list[int]:
-    """Shard boundaries of an arm. A rest of fewer than 8 documents, too few for 8 row groups, joins the shard before."""
+    """Shard boundaries of an arm. A remainder of fewer than 8 documents, too few for 8 row groups, joins the shard before."""
     bounds = [*range(0, documents, documents_per_shard), documents]
     if len(bounds) > 2 and bounds[-1] - bounds[-2] < RANKS:
         del bounds[-2]
@@ -35,6 +35,6 @@ def shard_bounds(documents: int, documents_per_shard: int) -> list[int]:
 
 
 def ordered_groups(texts: Views, order: np.ndarray) -> Iterator[Views]:
-    """The texts taken in `order`, cut to the row groups of one shard."""
+    """The texts in `order`, cut into the row groups of one shard."""
     for start, end in pairwise(row_groups(len(order))):
         yield texts[order[start:end]]

@@ -1,7 +1,7 @@
 """Thrift's compact protocol, as far as the headers and footers of Parquet need it.
 
-Specification: https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md. A struct is a dictionary from
-field numbers to values when it is read, and a list of (number, type, value) in ascending order when it is written.
+Specification: https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md. Reading a struct gives a
+dictionary of values by field number; to write one, list (number, type, value) in ascending order.
 """
 
 import struct
@@ -10,13 +10,13 @@ from typing import Any
 
 TRUE, FALSE, I8, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
 DEPTH = 16
-"""Structs and lists within each other: more than any header has, few enough for a hostile one."""
+"""Most levels of nesting: more than any header has, few enough for a hostile one."""
 
 Field = tuple[int, int, Any]
 
 
 def read_varint(data: memoryview, at: int) -> tuple[int, int]:
-    """An unsigned number of 7 bits a byte, and where it ends. Raises IndexError behind the end, ValueError above 64 bits."""
+    """An unsigned number of 7 bits a byte, and where it ends. Raises IndexError past the end, ValueError above 64 bits."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -30,7 +30,7 @@ def read_varint(data: memoryview, at: int) -> tuple[int, int]:
 
 
 def read_struct(data: memoryview, at: int, depth: int = 0) -> tuple[dict[int, Any], int]:
-    """The struct at `at`, and where it ends. Raises ValueError or IndexError for bytes that are none."""
+    """The struct at `at`, and where it ends. Raises ValueError or IndexError for bytes that are not a struct."""
     found: dict[int, Any] = {}
     number = 0
     while (head := data[at]) != 0:

@@ -1,7 +1,7 @@
-"""Texts where they lie: reordered without being copied, and copied once, into the order in which they are wanted.
+"""Texts reordered without being copied, and then copied once, into the order in which they are wanted.
 
 The layout is that of Arrow's binary views (https://arrow.apache.org/docs/format/Columnar.html#variable-size-binary-view-layout):
-16 bytes a text, its length, its first four bytes, a buffer and an offset; up to 12 bytes of text are in the view itself.
+16 bytes per text (length, first four bytes, buffer, offset); texts of up to 12 bytes lie in the view itself.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,12 +12,12 @@ import pyarrow as pa
 
 INLINE = 12
 WINDOW = 1 << 30
-"""Offsets have 31 bits: larger memory is seen as several buffers, one beginning every so many bytes."""
+"""Offsets have 31 bits: larger memory is seen as overlapping buffers that begin this many bytes apart."""
 
 
 @dataclass(frozen=True)
 class Views:
-    """`table`: int32 (n, 4), one view a text; `buffers`: the memory that they point into."""
+    """`table` holds one view per text, int32 (n, 4); `buffers` is the memory that they point into."""
 
     table: np.ndarray
     buffers: tuple[pa.Buffer, ...]
@@ -26,7 +26,7 @@ class Views:
         return len(self.table)
 
     def __getitem__(self, rows: np.ndarray | slice) -> "Views":
-        """Some of the texts, in any order; none is copied."""
+        """Some of the texts, in any order, without copying."""
         return Views(self.table[rows], self.buffers)
 
     @property
@@ -84,12 +84,12 @@ class Views:
         return cls(np.concatenate(tables), tuple(buffers))
 
     def array(self, kind: pa.DataType) -> pa.Array:
-        """As an Arrow array of string or binary views, nothing copied."""
+        """An Arrow array of string views or binary views, without copying."""
         views = pa.py_buffer(np.ascontiguousarray(self.table))
         return pa.Array.from_buffers(kind, len(self), [None, views, *self.buffers])
 
     def gather(self) -> pa.LargeStringArray:
-        """Copied into one piece of memory, in order. The texts must be UTF-8."""
+        """A contiguous copy, in order. The texts must be UTF-8."""
         return self.array(pa.string_view()).cast(pa.large_string())
 
     def encoded(self, head: bytes) -> pa.Buffer:
@@ -103,7 +103,7 @@ class Views:
         return Views(table, self.buffers).array(pa.binary_view()).cast(pa.large_binary()).buffers()[2]
 
     def cut(self, size: int) -> Iterator["Views"]:
-        """The texts in order, in pieces that end with the text that makes them `size` bytes or more."""
+        """The texts in order, in pieces that each end with the text that brings them to `size` bytes."""
         ends = np.cumsum(self.sizes, dtype=np.int64)
         first = 0
         while first < len(self):
@@ -117,7 +117,7 @@ class Views:
         return self.array(pa.binary_view()).to_pylist()
 
     def invalid(self) -> int | None:
-        """The first text that is not UTF-8, or None."""
+        """Position of the first text that is not UTF-8, or None."""
         try:
             self.array(pa.string_view()).validate(full=True)
             return None

@@ -1,4 +1,4 @@
-"""One number for each document, written as it comes: an .npy file whose length is known only at the end."""
+"""One number per document, appended as it comes: an .npy file whose length is known only at the end."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 class Column:
-    """A one-dimensional array on the disk that grows; `np.load` reads the file once it is closed.
+    """A growing one-dimensional array on the disk. `np.load` reads the file once it is closed.
 
-    The header comes first and names the length. NumPy leaves room in it for any length, so that it can be written over later
+    The header comes first and holds the length. NumPy leaves room in it for any length, so it can be overwritten later
     (numpy.lib.format, GROWTH_AXIS_MAX_DIGITS).
     """
 
@@ -19,14 +19,14 @@ class Column:
         self._write_header()
 
     def append(self, values: np.ndarray) -> None:
-        """Add `values` (n,), of the column's own type."""
+        """Append `values` (n,). Raises TypeError if they are not of the type of the column."""
         if values.dtype != self._kind:
             raise TypeError(f"{values.dtype} for a column of {self._kind}")
         self._file.write(np.ascontiguousarray(values).data)
         self._length += len(values)
 
     def close(self) -> int:
-        """How many values there are."""
+        """Finish the file; returns the number of values."""
         self._file.seek(0)
         self._write_header()
         self._file.close()

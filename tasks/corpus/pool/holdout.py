@@ -1,8 +1,8 @@
 """The holdout: documents set aside for evaluation, the same for every arm of a pool.
 
-Blocks of consecutive rows of a row group are picked by a hash of (seed, blob name, block) until there are enough
-documents: representative of the pool, and only their row groups are read. A block is at most 1,000 rows, and small
-enough that there are at least 64 of them, because neighbours resemble each other and the bootstrap over blocks needs many.
+Blocks of consecutive rows of a row group are picked by a hash of (seed, blob name, block) until there are enough documents.
+They represent the pool, and only their row groups are read. A block has at most 1,000 rows, and few enough that there are at
+least 64 blocks: neighbours resemble each other, and the bootstrap over blocks needs many.
 """
 
 import hashlib
@@ -17,11 +17,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.corpus import draws
-from tasks.corpus.parquet.fetch import fetch_ahead
+from tasks.corpus.parquet.footer import BadFile, chunk_range, text_column, top_level
 from tasks.corpus.parquet.pages import Memory
-from tasks.corpus.parquet.ranges import BadFile, Parts, Range, chunk_range, text_column, top_level
+from tasks.corpus.parquet.ranges import Parts, Range, fetch_ahead
+from tasks.corpus.parquet.reading import Reading, take_texts
 from tasks.corpus.parquet.shards import RANKS, row_groups
-from tasks.corpus.parquet.texts import KnownTexts, Reading, lengths, take_texts
+from tasks.corpus.parquet.texts import KnownTexts, lengths
 from tasks.corpus.parquet.views import Views
 from tasks.corpus.pool.index import Index
 from tasks.corpus.pool.scores import quantiles
@@ -46,11 +47,11 @@ SCHEMA = pa.schema(
         ("text", pa.large_string()),
     ]
 )
-"""What is kept of a document between reading it and describing it: its number in the pool, the first one of its block."""
+"""A document between reading and description. `number` is its number in the pool, `block` that of the first one of its block."""
 
 
 def wanted_documents(pool: Pool, documents: int) -> int:
-    """Documents of the holdout of a pool of so many. Raises InputError when the pool is too small for one."""
+    """Size of the holdout of a pool of `documents`. Raises InputError if the pool is too small for one."""
     count = min(pool.holdout_documents, int(documents * pool.holdout_fraction))
     if count < RANKS:
         raise InputError(
@@ -61,7 +62,7 @@ def wanted_documents(pool: Pool, documents: int) -> int:
 
 
 def pick_blocks(index: Index, seed: int, block_rows: int) -> np.ndarray:
-    """All blocks of a pool in the order in which they are picked: (blocks, 3) int64 of row group, first row, rows."""
+    """All blocks of a pool in picking order, int64 (blocks, 3): row group, first row, rows."""
     per_group = -(-index.rows // block_rows)
     group = np.repeat(np.arange(len(index.rows)), per_group)
     within = np.arange(len(group)) - np.repeat(np.cumsum(per_group) - per_group, per_group)
@@ -123,7 +124,7 @@ def _write_documents(work: Work, documents: pa.Table) -> None:
 
 
 def _read(pool: Pool, source: Blobs, index: Index, blocks: np.ndarray, threads: int) -> list[pa.Table]:
-    """The documents of each block, in the order of `blocks`; a row group with several blocks is read once."""
+    """The documents of each block, in the order of `blocks`. A row group with several blocks is read once."""
     footers = index.footers(sorted({int(index.file[group]) for group in blocks[:, 0]}))
     memory = Memory()
     wanted: dict[int, list[int]] = {}
@@ -174,7 +175,7 @@ def _read(pool: Pool, source: Blobs, index: Index, blocks: np.ndarray, threads: 
 
 
 def _dump_range(reading: Reading) -> Range | None:
-    """Where the column `dump` of the first row group lies, in a file that has one and lies in no folder."""
+    """Where the column `dump` of the first row group lies; None for a file without one or in a folder, which names the source."""
     name, footer = reading.blob.name, reading.metadata()
     if "/" in name or DUMP not in top_level(footer):
         return None
@@ -217,17 +218,17 @@ class HeldOut:
         number = {blob.name: i for i, blob in enumerate(index.blobs)}
         files = np.array([number[name] for name in table.column("blob").to_pylist()], np.int64)
         self.documents = np.sort(index.first[files] + table.column("row").to_numpy())
-        """Their numbers in the pool, int64, ascending."""
+        """Their numbers in the pool, ascending, int64 (n,)."""
         self._file = artifact.path / DOCUMENTS
 
     def known_texts(self) -> KnownTexts:
-        """To recognize the holdout's texts elsewhere in the pool."""
+        """The texts, to be recognized elsewhere in the pool."""
         file = pq.ParquetFile(self._file)
         return KnownTexts.of(_read_texts(file, [group]) for group in range(file.num_row_groups))
 
 
 def shard_of(artifact: Artifact) -> Iterator[Views]:
-    """The texts of a finished holdout in order, as the row groups of a shard; a few are read at a time."""
+    """The texts of a finished holdout in order, as the row groups of a shard, a few at a time."""
     file = pq.ParquetFile(artifact.path / DOCUMENTS)
     ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
     for start, end in pairwise(row_groups(file.metadata.num_rows)):

@@ -1,7 +1,7 @@
 """The index of a pool: one row per document (score, tokens), one per row group, one per file; never the text.
 
-Read from footers and score columns alone, by coalesced ranges, many files in flight. A document's number is its place
-in the pool: files by name, then rows. In memory a document costs 8 bytes of score and 4 of tokens, both memory-mapped.
+It is read from footers and score columns alone, by coalesced ranges of many files at once. A document's number is its place in
+the pool: files by name, then rows. A document costs 8 bytes of score and 4 of tokens, both memory-mapped.
 
     files.parquet       blob, size, etag, rows, row_groups, null_scores, problem ("" or why it was left out), footer
     row_groups.parquet  file, row_group, rows, start, end (compressed text in the file), text_bytes (decoded)
@@ -20,21 +20,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.corpus.parquet.fetch import read_parts
-from tasks.corpus.parquet.ranges import (
+from tasks.corpus.parquet.footer import (
     BadFile,
-    Parts,
-    Range,
     chunk_range,
-    coalesce,
-    decode,
     number_column,
     pack_footer,
     read_footer,
     text_column,
     top_level,
 )
-from tasks.corpus.parquet.texts import Reading
+from tasks.corpus.parquet.ranges import Parts, Range, coalesce, read_parts
+from tasks.corpus.parquet.reading import Reading, decode
 from tasks.corpus.pool.column import Column
 from tasks.corpus.pool.scores import composite, wanted_scores
 from tasks.corpus.scratch import Scratch
@@ -46,10 +42,10 @@ from tasks.store.artifact import Work
 from tasks.store.blobs import Blob, Blobs, open_blobs
 
 FILES_IN_FLIGHT = 32
-"""Of each the client reads up to ten ranges at once; they are small, so latency decides how fast they come."""
+"""The client reads up to ten ranges of each at once. They are small, so latency decides."""
 
 SOON_BYTES = 8 << 30
-"""Blobs whose scores, a hundredth of them, this process has read before others would have begun."""
+"""Total size of blobs whose scores (a hundredth of it) this process reads before other processes would have started."""
 
 ROW_GROUPS = ("file", "row_group", "rows", "start", "end", "text_bytes")
 UNKNOWN = -1
@@ -57,7 +53,7 @@ UNKNOWN = -1
 
 @dataclass(frozen=True)
 class IndexJob:
-    """Some blobs, by number in the pool, to be indexed into `scratch`."""
+    """Some blobs, with their numbers in the pool, to be indexed into `scratch`."""
 
     pool: Pool
     url: str
@@ -67,11 +63,11 @@ class IndexJob:
 
 
 def index_blobs(job: IndexJob, tick: Tick) -> None:
-    """Leave one file in the scratch space for each blob. A blob that cannot be used is recorded with its problem."""
+    """Write one file per blob to the scratch space. A blob that cannot be used is recorded with its problem."""
     source = open_blobs(job.url)
     with (
         ThreadPoolExecutor(FILES_IN_FLIGHT) as files,
-        ThreadPoolExecutor(job.threads) as decoders,  # on as many threads as files it takes four times the CPU
+        ThreadPoolExecutor(job.threads) as decoders,  # with a thread per file it takes four times the CPU
     ):
 
         def one(number: int, blob: Blob) -> int:
@@ -106,7 +102,7 @@ def build(
     workers: Workers,
     progress: Progress,
 ) -> None:
-    """Write the index of the blobs that were `listed` into a work directory; `url` and `blobs` are how they are read.
+    """Write the index of the `listed` blobs to a work directory. They are read as `blobs` under `url`.
 
     Raises InputError naming files that cannot be used.
     """
@@ -174,8 +170,8 @@ def _name(number: int) -> str:
 
 @dataclass(frozen=True)
 class _Fetched:
-    """What was read of one blob: its footer, parsed and as it lies there, its row groups (as in ROW_GROUPS, without the file), the
-    columns of numbers, those of them that are scores with their weights, and the ranges that hold them."""
+    """What was read of one blob: its footer, parsed and as bytes; its row groups (as in ROW_GROUPS, without the file); the columns
+    of numbers; the weights of those that are scores; and the ranges that hold them."""
 
     footer: pq.FileMetaData
     footer_bytes: bytes
@@ -245,7 +241,7 @@ def _decode(blob: Blob, fetched: _Fetched, pool: Pool) -> _Entry:
 
 
 def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, retries: int) -> None:
-    """Join the entries of all blobs, one after another, into the files of the index."""
+    """Join the entries of all blobs into the files of the index."""
     sizes = scratch.sizes()
     files: list[dict[str, Any]] = []
     groups, footers = [], []
@@ -315,7 +311,7 @@ def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, ret
 
 
 class Index:
-    """A finished index, opened: arrays over documents and over row groups."""
+    """A finished index: arrays over documents and over row groups."""
 
     def __init__(self, folder: Path):
         table = pq.read_table(folder / "files.parquet", columns=["blob", "size", "etag", "rows", "problem"])
@@ -345,7 +341,7 @@ class Index:
         return file, documents - self.first[file]
 
     def reading(self, groups: Sequence[int], footer: bytes) -> Reading:
-        """Some row groups of one file, by their numbers in the index, as they are read."""
+        """A reading of some row groups of one file, given by their numbers in the index."""
         file = int(self.file[groups[0]])
         return Reading(
             self.blobs[file],
@@ -357,7 +353,7 @@ class Index:
         )
 
     def footers(self, files: Sequence[int]) -> dict[int, bytes]:
-        """The footers of some files, packed."""
+        """The packed footer of each of some files."""
         reader = pq.ParquetFile(self.folder / "files.parquet")
         wanted: dict[int, list[int]] = {}
         for number in files:

@@ -1,4 +1,4 @@
-"""A random sample of a pool's texts, for the tokenizer: whole row groups in random order, without the holdout."""
+"""A random sample of a pool's texts for the tokenizer: whole row groups in random order, without the holdout."""
 
 from collections.abc import Iterator
 
@@ -8,10 +8,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.corpus import draws
-from tasks.corpus.parquet.fetch import fetch_ahead
+from tasks.corpus.parquet.footer import BadFile
 from tasks.corpus.parquet.pages import Memory
-from tasks.corpus.parquet.ranges import BadFile, Parts, Range
-from tasks.corpus.parquet.texts import Reading, lengths, take_texts
+from tasks.corpus.parquet.ranges import Parts, Range, fetch_ahead
+from tasks.corpus.parquet.reading import Reading, take_texts
+from tasks.corpus.parquet.texts import lengths
 from tasks.corpus.pool.holdout import HeldOut
 from tasks.corpus.pool.index import Index
 from tasks.errors import InputError
@@ -28,8 +29,10 @@ SCHEMA = pa.schema([("text", pa.large_string())])
 def sample_arrays(
     pool: Pool, source: Blobs, index: Index, holdout: HeldOut, characters: int, seed: int, threads: int = 1
 ) -> Iterator[pa.LargeStringArray]:
-    """Texts of randomly chosen row groups, an array for each, until there are `characters` characters (the last text is
-    whole). Raises InputError for a file that cannot be read."""
+    """Texts of random row groups, an array for each, until they have `characters` characters (the last text is whole).
+
+    Raises InputError for a file that cannot be read.
+    """
     order = np.argsort(draws.random_bits(seed, draws.SAMPLE, np.arange(len(index.rows))))
     order = order[index.rows[order] > 0]
     memory = Memory()
@@ -86,7 +89,7 @@ def build(
 
 
 def sample_texts(root: Root, pool_id: str, pool: Pool, characters: int, seed: int) -> Iterator[str]:
-    """Random texts of a pool whose index and holdout are there, holdout excluded, of `characters` characters in all."""
+    """Random texts of a pool that has an index and a holdout, `characters` characters in all, without the holdout."""
     index = Index(root.open(PoolFolder(pool_id).index).path)
     holdout = HeldOut(root.open(PoolFolder(pool_id).holdout), index)
     for texts in sample_arrays(pool, open_blobs(pool.source), index, holdout, characters, seed):

@@ -4,16 +4,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.corpus.parquet.ranges import column_index, top_level
+from tasks.corpus.parquet.footer import column_index, top_level
 from tasks.spec import Pool
 
 LEVELS = np.arange(11) / 10
 
 
 def wanted_scores(name: str, footer: pq.FileMetaData, pool: Pool) -> dict[str, float]:
-    """Score columns to read of a file, with their weights. Raises BadFile when a rated file lacks one.
+    """The score columns to read of a file, with their weights. Raises BadFile if a rated file lacks one.
 
-    A prebuilt subset is not ranked: its scores are for the report, so they are read where they are.
+    A prebuilt subset is not ranked: its scores serve the report and are read where they exist.
     """
     if pool.format == "unrated":
         return {}

@@ -1,6 +1,6 @@
-"""What lies in a store, before anything is prepared: footers of all files, and a few row groups of text and scores.
+"""What a store holds, before anything is prepared, from the footers of all files and a few row groups of text and scores.
 
-Nothing else is read: surveying 3,250 files of a rated web corpus takes seconds and some hundred megabytes of footers.
+Nothing else is read. A survey of 3,250 files of a rated web corpus takes seconds and some hundred megabytes of footers.
 """
 
 from collections import Counter, defaultdict
@@ -12,17 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.corpus.parquet.fetch import read_parts
-from tasks.corpus.parquet.ranges import (
-    NUMBERS,
-    BadFile,
-    Range,
-    chunk_range,
-    coalesce,
-    decode,
-    read_footer,
-    top_level,
-)
+from tasks.corpus.parquet.footer import NUMBERS, BadFile, chunk_range, read_footer, top_level
+from tasks.corpus.parquet.ranges import Range, coalesce, read_parts
+from tasks.corpus.parquet.reading import decode
 from tasks.corpus.pool.scores import composite, quantiles
 from tasks.errors import InputError
 from tasks.spec import Pool
@@ -31,7 +23,7 @@ from tasks.store.listing import data_files
 
 IN_FLIGHT = 32
 ROW_GROUPS = 8
-"""Row groups that are read for quantiles, correlations and sample documents, spread evenly over the files."""
+"""Row groups to read for quantiles, correlations and sample documents, spread evenly over the files."""
 
 EXCERPT = 300
 """Characters shown of a document."""
@@ -42,8 +34,8 @@ SHARE = 0.165
 def survey(url: str, *, pool: Pool | None = None, samples: int = 3) -> dict[str, Any]:
     """What a URL holds, JSON-ready: files, rows, schema and its variations, bytes per column, ratings, sample documents.
 
-    `pool` says which columns are text and scores (default: those of a rated pool), `samples` how many documents are shown of
-    the top, the middle and the bottom. Raises InputError when there is nothing to survey.
+    `pool` names the text and score columns (default: those of a rated pool). `samples` documents each are shown from the top,
+    the middle and the bottom. Raises InputError if there is nothing to survey.
     """
     pool = pool or Pool(source=url)
     source = open_blobs(url)
@@ -117,7 +109,7 @@ def _columns(footers: Sequence[pq.FileMetaData]) -> dict[str, dict[str, Any]]:
 
 
 def _schemas(files: Sequence[tuple[Blob, pq.FileMetaData]]) -> list[dict[str, Any]]:
-    """The different schemas, the commonest first, each with its number of files and one of them."""
+    """The distinct schemas, most common first, each with its number of files and an example."""
     found: dict[str, list[str]] = defaultdict(list)
     for blob, footer in files:
         schema = footer.schema.to_arrow_schema()
@@ -206,7 +198,7 @@ def _rows(
 
 
 def _correlations(values: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """Pearson's r between each two columns, over the documents that have both."""
+    """Pearson's r of each pair of columns, over the documents that have both."""
     found: dict[str, dict[str, float]] = defaultdict(dict)
     names = list(values)
     for i, a in enumerate(names):

@@ -24,7 +24,8 @@ from tasks.records.layout import ENTRY, METRICS, RUNS, RunFolder
 from tasks.records.layout import run_id as name_of_run
 from tasks.records.metrics import last_metrics
 from tasks.spec import Experiment, Training
-from tasks.store.artifact import code_version, fingerprint, locked, sha256_file, write_atomic
+from tasks.store.artifact import code_version, fingerprint, sha256_file, write_atomic
+from tasks.store.locks import locked
 from tasks.store.machine import machine
 from tasks.store.root import Root
 

@@ -15,8 +15,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from flows.prepare import TaskSteps
 from infra.local import azurite
-from tasks.corpus import prepare, steps
+from tasks.corpus import prepare
 from tasks.spec import ENGAGEMENT, FACTUAL, PEDAGOGICAL, Arm, Pool
 from tasks.store.blobs import open_blobs
 from tasks.store.root import Root
@@ -76,15 +77,18 @@ def shards(folder: Path) -> list[bytes]:
 
 
 def run(root: str, source: str, runner: TaskRunner) -> list[dict]:
-    """The steps in a flow; what they return, and the names of the task runs."""
+    """Index, holdout and the text of both arms in a flow: its id, and what each artifact counted."""
 
     @flow(task_runner=runner)
     def preparation() -> list[dict]:
         from prefect.runtime import flow_run
 
-        made = [{"run": flow_run.id}, steps.index_pool(root, pool_of(source)), steps.holdout(root, pool_of(source))]
-        steps.plan(root, pool_of(source), ARMS[0])
-        return [*made, *steps.arms(root, pool_of(source), ARMS)]
+        store, steps = Root(root), TaskSteps()
+        pool = prepare.open_pool(store, pool_of(source))
+        index = steps.spread("Index", lambda show, on: prepare.build_index(store, pool, mapper=on, progress=show))
+        held = steps.run("Holdout", lambda show: prepare.build_holdout(store, pool, progress=show))
+        arms = steps.spread("Text", lambda show, on: prepare.build_arms(store, pool, ARMS, mapper=on, progress=show))
+        return [{"run": flow_run.id}, *({"artifact": made.name, **made.facts} for made in (index, held, *arms))]
 
     return preparation()
 
@@ -101,12 +105,13 @@ def test_a_batch_of_blobs_is_one_task(raw: Path, tmp_path: Path, reference: list
     made = [shards(Root(tmp_path / "root").path(arm["artifact"])) for arm in arms]
     assert made == reference
     deadline = time.monotonic() + 30
-    while len(names := task_names(began["run"])) < 8 and time.monotonic() < deadline:
+    while len(names := task_names(began["run"])) < 7 and time.monotonic() < deadline:
         time.sleep(0.5)  # the server learns of task runs a little later
     assert [name for name in names if name.startswith("read")] == [
         *(f"read scores {i} of 2" for i in (1, 2)),
         *(f"read texts {i} of 2" for i in (1, 2)),
     ]
+    assert "Holdout" in names
 
 
 def test_two_dask_workers_share_only_the_remote_root(

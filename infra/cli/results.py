@@ -1,0 +1,96 @@
+"""The part of the `fabrating` command that looks at what is there: inspect, runs, report, judge."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from infra.cli import terminal
+from infra.cli.options import JsonOption, RootOption
+from tasks.errors import InputError
+from tasks.records.layout import KINDS, REPORT
+from tasks.store.root import DEFAULT_ROOT, Root
+
+
+def inspect(
+    what: Annotated[str, typer.Argument(help="Raw data (a URL or folder), or an artifact such as arms/NAME/text.")],
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what raw data holds (files, columns, rows, scores), or what an artifact's manifest says."""
+    with terminal.plain_errors():
+        if what.split("/")[0] in KINDS:
+            manifest = Root(root).find(what.rstrip("/"))
+            if manifest is None:
+                raise InputError(f"There is no complete artifact {what} under {root}: check the name and --root.")
+            terminal.show(json.loads(manifest.to_json()), as_json)
+            return
+        from tasks.corpus.pool.survey import survey
+
+        terminal.show(survey(what), as_json)
+
+
+def runs(root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
+    """List the runs of the ledger, newest first: arm, seed, step, bits per byte, speed, hours, cost, state."""
+    with terminal.plain_errors():
+        from tasks.records.ledger import entries, table
+
+        terminal.show_rows(table(entries(Root(root))), as_json)
+
+
+def report(
+    name: Annotated[str, typer.Argument(help="A run, such as top16-d20-s1-0a1b2c3d4e, or a verdict.")],
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the report of a run or a verdict: one HTML page that needs no network. Prints where it lies."""
+    with terminal.plain_errors():
+        from tasks.reports.report import write_report
+
+        path = write_report(Root(root), name)
+        terminal.show({"report": path.as_uri()}, as_json)
+
+
+def judge(
+    arms: Annotated[list[str], typer.Argument(metavar="ARM=RUN,RUN...", help="Two or more arms with their runs.")],
+    name: Annotated[str, typer.Option(help="Readable part of the verdict's name.")] = "verdict",
+    allow: Annotated[list[str] | None, typer.Option(help="A difference that is meant, such as arm.order.")] = None,
+    target: Annotated[
+        str, typer.Option(help="Which documents decide: all, 'lower half' or 'upper half' by score.")
+    ] = "all",
+    outside: Annotated[
+        list[str] | None, typer.Option(help="Texts that every run was scored on: NAME of runs/RUN/outside/NAME.")
+    ] = None,
+    core: Annotated[bool, typer.Option("--core", help="Compare CORE too: every run has been evaluated on it.")] = False,
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge finished runs: which arm is better, by how much, how sure. Writes the verdict and its report."""
+    with terminal.plain_errors():
+        from tasks.reports.report import write_verdict
+        from tasks.verdict.judge import judge as decide
+
+        store = Root(root)
+        verdict = decide(store, name, _arms(arms), allow=allow or (), outside=outside or (), core=core, target=target)
+        made = write_verdict(store, verdict)
+        if as_json:
+            terminal.show({"artifact": made.name, **verdict}, True)
+            return
+        sentences = {f"{pair['a']} - {pair['b']}": pair["sentence"] for pair in verdict["comparisons"]}
+        terminal.show({**sentences, "verdict": made.name, "report": (made.path / REPORT).as_uri()}, False)
+
+
+COMMANDS = (inspect, runs, report, judge)
+
+
+def _arms(given: list[str]) -> dict[str, list[str]]:
+    """{arm: runs} of ARM=RUN,RUN arguments. Raises InputError for one that is none, or a label given twice."""
+    arms: dict[str, list[str]] = {}
+    for argument in given:
+        label, equals, runs = argument.partition("=")
+        if not (label and equals and runs):
+            raise InputError(f"{argument!r} names no runs of an arm: write ARM=RUN or ARM=RUN,RUN.")
+        if label in arms:
+            raise InputError(f"The arm {label} is given twice: list all its runs at once, {label}=RUN,RUN.")
+        arms[label] = runs.split(",")
+    return arms

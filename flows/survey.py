@@ -17,6 +17,6 @@ def survey(data: Pool = Pool()) -> dict[str, Any]:
     Args:
         data: The pool: where the documents are, and which columns are their text and scores.
     """
-    found = step(f"Survey of {data.source}", lambda _: read_survey(data.source, pool=data))
+    found = step(f"Survey of {data.name}", lambda _: read_survey(data.source, pool=data))
     show_survey(data.name, found)
     return found

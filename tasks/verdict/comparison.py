@@ -100,8 +100,8 @@ class ComparisonPlan:
 
     def unscored(self, root: Root, texts: Sequence[str]) -> list[PlannedRun]:
         """The runs without scores on one of the encoded `texts`, or on CORE where that is asked for."""
-        wanted = {run: RunFolder(run.id).beside(texts, self.spec.core) for run in self.runs}
-        return [run for run in self.runs if not all(root.find(part) for part in wanted[run])]
+        core = self.spec.core
+        return [run for run in self.runs if not all(map(root.find, RunFolder(run.id).beside(texts, core)))]
 
     def require_same_code(self, root: Root) -> None:
         """Raises InputError when a complete run was trained by other code than this, as far as the ledger knows."""

@@ -55,6 +55,9 @@ def test_every_arm_is_planned_with_every_seed_on_its_budget(tmp_path, budget, to
     assert plan.runs_by_arm == {"top": [run.id for run in plan.runs[:2]], "random": [run.id for run in plan.runs[2:]]}
     root.build(f"runs/{plan.runs[0].id}/result", lambda work: None, spec={})
     assert plan.missing(root) == list(plan.runs[1:])
+    assert plan.unscored(root, []) == []
+    root.build(f"runs/{plan.runs[3].id}/outside/news", lambda work: None, spec={})
+    assert plan.unscored(root, ["news"]) == list(plan.runs[:3])
     assert ("training.tokens" in spec.allowed) == (budget == "bytes")
 
 

@@ -10,7 +10,7 @@ from tasks.corpus.arm.plan import Plan
 from tasks.corpus.steps import workers
 from tasks.corpus.workers import Workers
 from tasks.progress import Progress
-from tasks.records.cost import estimate
+from tasks.records.cost import estimate_cost
 from tasks.records.ledger import entries
 from tasks.reports.steps import show_plan, show_prepared
 from tasks.spec import Arm, Experiment, Pool, Training
@@ -52,7 +52,7 @@ def prepare(
     experiment = Experiment(pool=data, arm=arm, training=train)
 
     def planned(plan: Plan) -> None:
-        cost = estimate(
+        cost = estimate_cost(
             train,
             train.tokens or plan.expected_tokens,
             vocab_size=data.vocab_size,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from tasks.errors import InputError
-from tasks.records.cost import Estimate, batch_tokens, estimate, total
+from tasks.records.cost import CostEstimate, estimate_cost, total
 from tasks.records.layout import ArmFolder, PoolFolder, RunFolder, arm_id, run_id
 from tasks.records.ledger import commit, entries, find, other_code, source, spread_between_seeds
 from tasks.spec import Arm, Experiment, Pool, Texts, Training
@@ -79,11 +79,9 @@ class ComparisonPlan:
         length = spec.training.sequence_length
         packed = {label: root.find(ArmFolder(arm).packed(length)).facts for label, arm in ids.items()}
         budgets = equal_budget(packed, spec.training.tokens, spec.budget)
-        # The batch is said too: the scaling rule would choose another one for another number of tokens.
-        batch = batch_tokens(spec.training, min(budgets.values()), spec.pool.vocab_size)
         runs = []
         for arm in spec.arms:
-            training = spec.training.model_copy(update={"tokens": budgets[arm.name], "batch_tokens": batch})
+            training = spec.training.model_copy(update={"tokens": budgets[arm.name]})
             for seed in spec.seeds:
                 experiment = Experiment(pool=spec.pool, arm=arm, training=training, seed=seed)
                 runs.append(PlannedRun(run_id(experiment, ids[arm.name]), ids[arm.name], experiment))
@@ -116,15 +114,15 @@ class ComparisonPlan:
                     f"name (allow: commit), or delete runs/{run.id} to train it again."
                 )
 
-    def cost(self, root: Root, runs: Sequence[PlannedRun]) -> tuple[list[Estimate], str]:
+    def cost(self, root: Root, runs: Sequence[PlannedRun]) -> tuple[list[CostEstimate], str]:
         """What training `runs` costs, one estimate an arm and the sum last; and what the seeds can show, in a sentence."""
         ledger = entries(root)
         holdout_tokens = root.find(PoolFolder(self.pool_id).evaluation).facts["tokens"]
-        costs: list[Estimate] = []
+        costs: list[CostEstimate] = []
         for label in dict.fromkeys(run.experiment.arm.name for run in runs):
             trainings = [run.experiment.training for run in runs if run.experiment.arm.name == label]
             costs.append(
-                estimate(
+                estimate_cost(
                     trainings[0],
                     trainings[0].tokens,
                     vocab_size=self.spec.pool.vocab_size,

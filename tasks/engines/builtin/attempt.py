@@ -16,11 +16,11 @@ from tasks.engines.builtin.evaluation import Holdout
 from tasks.engines.builtin.loop import Loop
 from tasks.engines.builtin.result import build_result
 from tasks.engines.builtin.sample import sample
-from tasks.engines.builtin.schedule import parameter_counts
 from tasks.engines.builtin.setup import build, describe, newest, restore, size
 from tasks.engines.ranks import StopRequest
 from tasks.records.job import Job, open_inputs
 from tasks.records.layout import JOB, METRICS, TOKENIZER, RunFolder
+from tasks.records.scaling import parameter_counts
 from tasks.store.artifact import Artifact, verify
 from tasks.store.locks import gpu_lock, hold
 from tasks.store.root import Root
@@ -133,6 +133,6 @@ def _attempt(root: Root, job: Job, world: World, stop: StopRequest) -> Artifact 
         "depth": training.depth,
         "sequence_length": training.sequence_length,
         "batch_tokens": sized.plan.batch_tokens,
-        "parameters": parameter_counts(sized.config)["total"],
+        "parameters": parameter_counts(sized.config).total,
     }
     return build_result(root, job, fingerprints, nats, holdout.documents, samples, facts, folder / METRICS)

@@ -19,10 +19,11 @@ from tasks.engines.builtin.distributed import World
 from tasks.engines.builtin.evaluation import Holdout, evaluate, summarize
 from tasks.engines.builtin.metrics import Metrics
 from tasks.engines.builtin.rows import RowFeed
-from tasks.engines.builtin.schedule import Rates, flops_per_token, peak_flops, schedule
+from tasks.engines.builtin.schedule import Rates, peak_flops, schedule
 from tasks.engines.builtin.setup import Learner, Sized, snapshot
 from tasks.engines.ranks import StopRequest
 from tasks.errors import TrainingError
+from tasks.records.scaling import flops_per_token
 from tasks.spec import Training
 
 log = logging.getLogger(__name__)

@@ -7,11 +7,12 @@ from tasks.engines.builtin.compute import build_compute, embedding_dtype
 from tasks.engines.builtin.distributed import World, join
 from tasks.engines.builtin.evaluation import Holdout, evaluate, summarize
 from tasks.engines.builtin.guards import CPU_MICRO_TOKENS
-from tasks.engines.builtin.model import GPT, config_for
+from tasks.engines.builtin.model import GPT
 from tasks.engines.builtin.result import write_json, write_scores
 from tasks.errors import InputError
 from tasks.records.job import Inputs, Job, find_job, open_inputs
 from tasks.records.layout import SUMMARY, PoolFolder, RunFolder
+from tasks.records.scaling import ModelShape
 from tasks.store.artifact import Artifact, Work, code_version
 from tasks.store.root import Root
 
@@ -62,11 +63,8 @@ def _build(
 
     def make(work: Work) -> None:
         world = join(training.device)
-        vocab = inputs.packed.facts["vocab_size"]
-        model = GPT(
-            config_for(training.depth, training.sequence_length, training.window_pattern, vocab),
-            embedding_dtype(training.precision),
-        )
+        shape = ModelShape.of(training, inputs.packed.facts["vocab_size"])
+        model = GPT(shape, embedding_dtype(training.precision))
         model.load_state_dict(found.model())
         compute = build_compute(model.to(world.device), training.precision, kernels=training.compile)
         compute.load_state_dict(found.shards()[0]["compute"])

@@ -18,12 +18,13 @@ from tasks.engines.nanochat.inputs import Inputs, open_inputs
 from tasks.engines.nanochat.launch import Ranks
 from tasks.engines.nanochat.locks import hold
 from tasks.engines.nanochat.logs import Step, Told, Validation, parse
-from tasks.engines.nanochat.plan import Plan, plan_run
+from tasks.engines.nanochat.plan import UpstreamPlan, plan_run
 from tasks.engines.nanochat.result import build_result, choose_scores, scores_of_nanochat, write_job
 from tasks.engines.nanochat.tokenizer import export_tokenizer
 from tasks.errors import DamagedError, InterruptedRun, LostProcessError, TrainingError
 from tasks.progress import Progress, Stop, never, silent
 from tasks.records.layout import DOCUMENTS, LOG, METRICS, RunFolder, run_id
+from tasks.records.scaling import parameter_counts
 from tasks.spec import Experiment
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
@@ -79,7 +80,7 @@ class Attempt:
         run: str,
         environment: Environment,
         gpus: tuple[Gpu, ...],
-        plan: Plan,
+        plan: UpstreamPlan,
         inputs: Inputs,
         progress: Progress,
         stop: Stop = never,
@@ -257,7 +258,7 @@ class Attempt:
             "depth": training.depth,
             "sequence_length": training.sequence_length,
             "batch_tokens": plan.batch_tokens,
-            "parameters": plan.config.parameters(),
+            "parameters": parameter_counts(plan.shape).total,
             "engine": "nanochat",
             "commit": self._environment.identity.name,
             "scored_by": chosen["scored_by"],

@@ -17,6 +17,7 @@ from tasks.engines.nanochat.tokenizer import export_tokenizer
 from tasks.engines.nanochat.weights import load_state, read_weights, write_weights
 from tasks.errors import DamagedError, InputError
 from tasks.records.layout import JOB, METRICS, PoolFolder, RunFolder
+from tasks.records.scaling import ModelShape, choose_batch
 from tasks.spec import Experiment
 from tasks.store.artifact import Artifact, Work
 from tasks.store.root import Root
@@ -35,15 +36,13 @@ def export_checkpoint(root: Root, run: str, base: Path, step: int | None = None,
     name = _checkpoint_name(root, run, step)
     artifact, tokenizer = root.open(name), root.open(PoolFolder(job["pool_id"]).tokenizer)
     training = experiment.training
-    config = contract.ModelConfig.of_depth(
-        training.depth, tokenizer.facts["vocab_size"], training.sequence_length, training.window_pattern
-    )
+    config = ModelShape.of(training, tokenizer.facts["vocab_size"])
     reached = int(STEP.search(name)[1])
     lines = metrics.read(root.path(RunFolder(run).file(METRICS)))
     scored = [line["bpb"] for line in lines if line["kind"] == "eval" and line["step"] == reached]
     folder = contract.checkpoint_folder(base, tag or run)
     export_tokenizer(tokenizer.path, base)
-    meta = {"val_bpb": scored[-1] if scored else None, "total_batch_size": training.batch_tokens}
+    meta = {"val_bpb": scored[-1] if scored else None, "total_batch_size": choose_batch(config, training.batch_tokens)}
     write_weights(folder, reached, load_state(artifact.path / "model.pt"), config, meta)
     return folder
 

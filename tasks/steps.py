@@ -5,6 +5,7 @@ logs, so a task's function works as plain code.
 """
 
 import contextlib
+import contextvars
 import logging
 import re
 import threading
@@ -153,13 +154,17 @@ class _Stage:
 
 
 class _Shown:
-    """One progress artifact per stage."""
+    """One progress artifact per stage. They belong to the run that this is made in, whatever thread reports."""
 
     def __init__(self, title: str, clock: Callable[[], float] = time.monotonic):
         self._title, self._clock, self._active = title, clock, in_run()
+        self._context = contextvars.copy_context()
         self._stages: dict[str, _Stage] = {}
 
     def __call__(self, name: str, done: int, total: int, counters: Mapping[str, float]) -> None:
+        self._context.copy().run(self._show, name, done, total, counters)
+
+    def _show(self, name: str, done: int, total: int, counters: Mapping[str, float]) -> None:
         now = self._clock()
         if name not in self._stages:
             log().info("%s: %s, %s to do", self._title, name, f"{total:,}")

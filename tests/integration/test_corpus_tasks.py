@@ -1,6 +1,7 @@
 """Preparation as Prefect tasks: on threads of the flow's process, and on Dask workers that share nothing but the root."""
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +13,13 @@ import pytest
 from azure.storage.blob import BlobServiceClient
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterId
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.prepare import TaskSteps
 from infra.local import azurite
 from tasks.corpus import prepare
+from tasks.progress import Progress
 from tasks.spec import ENGAGEMENT, FACTUAL, PEDAGOGICAL, Arm, Pool
 from tasks.store.blobs import open_blobs
 from tasks.store.root import Root
@@ -112,6 +114,24 @@ def test_a_batch_of_blobs_is_one_task(raw: Path, tmp_path: Path, reference: list
         *(f"read texts {i} of 2" for i in (1, 2)),
     ]
     assert "Holdout" in names
+
+
+def test_progress_that_another_thread_reports_belongs_to_the_run() -> None:
+    def work(progress: Progress) -> None:
+        reporter = threading.Thread(target=progress, args=("stage", 1, 1, {}))
+        reporter.start()
+        reporter.join()
+
+    @flow
+    def threaded() -> str:
+        from prefect.runtime import flow_run
+
+        TaskSteps().run("Threads", work)
+        return flow_run.id
+
+    ours = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[threaded()]))
+    with get_client(sync_client=True) as client:
+        assert [shown.key for shown in client.read_artifacts(artifact_filter=ours)] == ["threads-stage"]
 
 
 def test_two_dask_workers_share_only_the_remote_root(

@@ -1,7 +1,10 @@
 """Runs of other deployments that a flow waits for: visible below it, found again by a retried parent, cancelled with it."""
 
+import contextvars
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +16,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.states import AwaitingRetry, Cancelling, State
 
+from tasks.spec import Arm, Pool, Texts, Training
+
 POLL_SECONDS = 2.0
 
 
@@ -20,36 +25,68 @@ class ChildFailed(RuntimeError):
     """A child run did not complete: the message names it and its state."""
 
 
-def run_child(deployment: str, step: str, parameters: Mapping[str, Any], name: str) -> FlowRun:
-    """Run `deployment` below the current flow run and wait for its end.
+@dataclass(frozen=True)
+class Child:
+    """A run of `deployment` below the current one. `name` says what it makes, so a parent has one child a name and deployment."""
 
-    A retried parent attaches to the child of its earlier attempt: it waits when that still runs, and sets it going again
-    when that has ended. (A child that has completed, too: what it made must be gone or damaged since, or the parent would
-    not ask for it.) Raises ChildFailed when the child ends in any state but Completed.
+    deployment: str
+    name: str
+    parameters: Mapping[str, Any]
+
+
+def preparation(arm_id: str, arm: Arm, data: Pool, train: Training, root: str) -> Child:
+    """A child that prepares the arm with id `arm_id`."""
+    return Child("prepare/prepare", arm_id, {"arm": arm, "data": data, "train": train, "root": root})
+
+
+def training(run_id: str, arm_id: str, train: Training, seed: int, root: str) -> Child:
+    """A child that makes the run `run_id`."""
+    return Child("train/train", run_id, {"arm": arm_id, "train": train, "seed": seed, "root": root})
+
+
+def scoring(run_id: str, texts: Sequence[Texts], core: bool, root: str) -> Child:
+    """A child that scores the run `run_id` on texts from elsewhere and on CORE."""
+    return Child("score/score", run_id, {"run": run_id, "texts": list(texts), "core": core, "root": root})
+
+
+def run_children(children: Sequence[Child]) -> None:
+    """Run children side by side. The first error is raised when all have ended."""
+    if not children:
+        return
+    with ThreadPoolExecutor(len(children)) as pool:
+        started = [pool.submit(contextvars.copy_context().run, run_child, child) for child in children]
+    for child in started:
+        child.result()
+
+
+def run_child(child: Child) -> FlowRun:
+    """Run a child and wait for its end.
+
+    A retried parent attaches to the child of its earlier attempt: it waits if that still runs, and restarts it
+    if it has ended. (Even a completed one: what it made must be gone or damaged since, or the parent would not ask for it.)
+    Raises ChildFailed when the child ends in any state but Completed.
     """
-    child = run_deployment(
-        deployment,
-        parameters=dict(parameters),
-        flow_run_name=name,
-        idempotency_key=f"{runtime.flow_run.id}:{step}",
+    run = run_deployment(
+        child.deployment,
+        parameters=dict(child.parameters),
+        flow_run_name=child.name,
+        idempotency_key=f"{runtime.flow_run.id}:{child.deployment.split('/')[0]}:{child.name}",
         tags=list(runtime.flow_run.tags or []),
         timeout=0,
     )
     with get_client(sync_client=True) as client:
-        if child.state is not None and child.state.is_final():
-            get_run_logger().info("%s was %s: it goes on", name, child.state.name)
-            client.set_flow_run_state(child.id, AwaitingRetry(), force=True)
-        child = _wait(client, child.id)
-    if not child.state.is_completed():
-        raise ChildFailed(f"{deployment} ({name}) is {child.state.name}: {child.state.message or 'see its logs'}")
-    return child
+        if run.state is not None and run.state.is_final():
+            get_run_logger().info("%s was %s: starting it again", child.name, run.state.name)
+            client.set_flow_run_state(run.id, AwaitingRetry(), force=True)
+        run = _wait(client, run.id)
+    if not run.state.is_completed():
+        reason = run.state.message or "see its logs"
+        raise ChildFailed(f"{child.deployment} ({child.name}) is {run.state.name}: {reason}")
+    return run
 
 
 def cancel_children(flow: Any, flow_run: FlowRun, state: State) -> None:
-    """Flow hook `on_cancellation`: cancelling a parent cancels the children that have not ended.
-
-    Prefect hands these three over by name.
-    """
+    """Flow hook `on_cancellation`: cancel the children that have not ended. Prefect passes its arguments by name."""
     with get_client(sync_client=True) as client:
         below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run.id]))
         for child in client.read_flow_runs(flow_run_filter=below):
@@ -58,7 +95,7 @@ def cancel_children(flow: Any, flow_run: FlowRun, state: State) -> None:
 
 
 def _wait(client: Any, run: UUID) -> FlowRun:
-    """Poll until the run has ended. A server (or its database) that is away for a while is waited for."""
+    """Poll until the run has ended, and wait out a server (or its database) that is down for a while."""
     away = False
     while True:
         try:
@@ -67,7 +104,7 @@ def _wait(client: Any, run: UUID) -> FlowRun:
             if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
                 raise
             if not away:
-                get_run_logger().warning("The Prefect server cannot be reached: waiting for it")
+                get_run_logger().warning("The Prefect server does not answer: waiting for it")
             away = True
         else:
             away = False

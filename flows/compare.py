@@ -1,32 +1,24 @@
-"""Matched arms, trained with several seeds each, and the verdict on them: which is better, by how much, how sure."""
+"""Matched arms, each trained with several seeds, and the verdict on them: which is better, by how much, how sure."""
 
-import contextvars
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
 from pydantic import Field
 
-from flows.children import cancel_children, run_child
+from flows.children import cancel_children, preparation, run_children, scoring, training
 from flows.deployed import as_deployed
 from tasks.corpus.steps import find_pool
-from tasks.errors import InputError
-from tasks.records.code import Code, other_code
-from tasks.records.cost import CostEstimate, estimate_cost, total
-from tasks.records.layout import REPORT, ArmFolder, PoolFolder, RunFolder, arm_id, run_id
-from tasks.records.ledger import entries, find, spread_between_seeds
-from tasks.records.verdict import Target
+from tasks.records.layout import REPORT, arm_id
+from tasks.records.verdict import Target, Verdict
 from tasks.reports.report import write_verdict
 from tasks.reports.steps import show_estimate, show_loss_curve, show_scores, show_verdict
 from tasks.reports.wandb_verdict import send_verdict
-from tasks.spec import Arm, Experiment, Name, Pool, Texts, Training
+from tasks.spec import Arm, Name, Pool, Texts, Training
 from tasks.store.root import DEFAULT_ROOT, Root
-from tasks.tokens import steps as tokens
+from tasks.tokens.steps import outside
+from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec
 from tasks.verdict.judge import judge
-from tasks.verdict.matched import differences, require_matched
-from tasks.verdict.planning import BESIDE_BYTES, equal_budget, what_seeds_show
+from tasks.verdict.planning import Budget
 
 # The run form shows plain default values, not ones that a function makes.
 ARMS = [Arm(), Arm(name="rand16", select="random")]
@@ -47,15 +39,15 @@ def compare(
     root: str = DEFAULT_ROOT,
     name: Name = "top16-vs-rand16",
     target: Target = "all",
-    budget: Literal["tokens", "bytes"] = "tokens",
+    budget: Budget = "tokens",
     allow: list[str] = ALLOW,
     texts: list[Texts] = TEXTS,
     core: bool = False,
 ) -> dict[str, Any]:
     """Train every arm with every seed on the same budget, and judge which is better with an error bar.
 
-    Refuses arms that differ in more than their selection before anything is spent. What is complete under the root is not
-    made again.
+    Arms that differ in more than their selection are refused before anything is spent. What is complete under the root is
+    reused.
 
     Args:
         arms: Two or more selections of the pool. Their order must be the same, unless allow names arm.order.
@@ -66,137 +58,71 @@ def compare(
         name: Name of the verdict.
         target: Which documents of the holdout decide: all of them, as they come in the pool, or one half of them by score.
         budget: What is equal between arms: tokens (those of the smaller arm), or bytes of text.
-        allow: Differences beside selection that are meant, by their path, such as arm.order.
-        texts: Folders of texts that no arm has trained on, to score every run on beside the holdout.
+        allow: Differences besides selection that are meant, by their path, such as arm.order.
+        texts: Folders of texts that no arm has trained on, to score every run on besides the holdout.
         core: Compare nanochat's CORE tasks too. Needs nanochat and its evaluation bundle on the hosts of the gpu pool.
     """
-    store, log = Root(root), get_run_logger()
-    _require_matched(arms, seeds, data, train, allow)
-    pool = find_pool(root, data)["pool_id"]
-    ids = {arm.name: arm_id(arm, pool) for arm in arms}
-    _prepare(store, arms, ids, data, train, root)
-    packed = {
-        label: store.find(ArmFolder(arm).packed(train.sequence_length, train.packing)).facts
-        for label, arm in ids.items()
-    }
-    budgets = equal_budget(packed, train.tokens, budget)
-    trainings = {label: train.model_copy(update={"tokens": count}) for label, count in budgets.items()}
-    runs = [
-        (run_id(whole, ids[arm.name]), whole)
-        for arm in arms
-        for seed in seeds
-        for whole in [Experiment(pool=data, arm=arm, training=trainings[arm.name], seed=seed)]
+    spec = ComparisonSpec(
+        name=name,
+        pool=data,
+        arms=arms,
+        seeds=seeds,
+        training=train,
+        budget=budget,
+        target=target,
+        allow=allow,
+        texts=texts,
+        core=core,
+    )
+    store = Root(root)
+    plan = _plan(store, spec, root)
+    _train(store, plan, root)
+    names = _score(store, plan, root)
+    verdict = judge(store, name, plan.runs_by_arm, target=target, allow=spec.allowed, outside=names, core=core)
+    return _show(store, plan, verdict)
+
+
+def _plan(store: Root, spec: ComparisonSpec, root: str) -> ComparisonPlan:
+    """Check that arms are matched, let children prepare those that are missing, and give each run its budget."""
+    spec.require_matched()
+    pool_id = find_pool(store, spec.pool)
+    children = [
+        preparation(arm_id(arm, pool_id), arm, spec.pool, spec.training, root)
+        for arm in spec.missing_arms(store, pool_id)
     ]
-    missing = [(run, whole) for run, whole in runs if not store.find(RunFolder(run).result)]
-    log.info("%d of %d runs are complete, %d are to train", len(runs) - len(missing), len(runs), len(missing))
+    run_children(children[:1])  # makes index, holdout and tokenizer, which the others find
+    run_children(children[1:])
+    return ComparisonPlan.make(store, spec, pool_id)
+
+
+def _train(store: Root, plan: ComparisonPlan, root: str) -> None:
+    """Show what the missing runs cost, then let children train them."""
+    missing = plan.missing(store)
+    complete = len(plan.runs) - len(missing)
+    get_run_logger().info("%d of %d runs are complete, %d to train", complete, len(plan.runs), len(missing))
     if missing:
-        _require_same_code(store, [run for run, _ in runs], allow)
-        _show_cost(store, name, [whole for _, whole in missing], pool, data, arms=len(arms), seeds=len(seeds))
-    _all_at_once(
-        [
-            lambda run=run, whole=whole: run_child("train/train", f"train:{run}", _training(whole, ids, root), run)
-            for run, whole in missing
-        ]
-    )
-    outside = _score(store, [run for run, _ in runs], pool, texts, core, root)
-    by_arm = {arm.name: [run for run, whole in runs if whole.arm == arm] for arm in arms}
-    meant = [*allow, *(BESIDE_BYTES if budget == "bytes" else ())]
-    verdict = judge(store, name, by_arm, target=target, allow=meant, outside=outside, core=core)
-    made = write_verdict(store, verdict)
-    send_verdict(store, made, verdict, train.wandb)
-    show_loss_curve(store, [run for run, _ in runs], [whole.arm.name for _, whole in runs], name)
-    facts = {run: store.find(RunFolder(run).result).facts for run, _ in runs}
-    show_scores(name, [{"run": run, "arm": whole.arm.name, "seed": whole.seed, **facts[run]} for run, whole in runs])
-    show_verdict(store, made, verdict)
-    for sentence in verdict.sentences:
-        log.info(sentence)
-    return {"verdict": made.name, "sentences": verdict.sentences, "report": str(made.path / REPORT)}
+        plan.require_same_code(store)
+        costs, shows = plan.cost(store, missing)
+        show_estimate(plan.spec.name, costs, [shows])
+    run_children([training(run.id, run.arm_id, run.experiment.training, run.experiment.seed, root) for run in missing])
 
 
-def _require_matched(
-    arms: Sequence[Arm], seeds: Sequence[int], data: Pool, train: Training, allow: Sequence[str]
-) -> None:
-    """Before anything is spent: arms have names of their own, different selections, and nothing else between them."""
-    names = [arm.name for arm in arms]
-    if len(set(names)) < len(names):
-        raise InputError(f"The arms are named {', '.join(names)}: give each a name of its own.")
-    if len(set(seeds)) < len(seeds):
-        raise InputError(f"The seeds are {', '.join(map(str, seeds))}: give each one once.")
-    wholes = [Experiment(pool=data, arm=arm, training=train) for arm in arms]
-    found = [differences(a, b) for a, b in pairwise(wholes)]
-    require_matched(names, found, allow)
-
-
-def _require_same_code(store: Root, runs: Sequence[str], allow: Sequence[str]) -> None:
-    """Runs that are complete were trained by the code that is to train the others, as far as the ledger knows."""
-    now = Code.of_this_process()
-    for run in runs:
-        entry = find(store, run) if store.find(RunFolder(run).result) else None
-        other = other_code(entry.last, now) if entry else None
-        if other and "commit" not in allow:
-            then, would = other.split(" against ")
-            raise InputError(
-                f"{run} was trained by {then}, the missing runs would be by {would}: allow the difference by name (allow: commit), or "
-                f"delete runs/{run} to train it again."
-            )
-
-
-def _prepare(store: Root, arms: Sequence[Arm], ids: Mapping[str, str], data: Pool, train: Training, root: str) -> None:
-    """Children prepare what is missing: the first arm makes index, holdout and tokenizer, the others run side by side."""
-    missing = [
-        arm for arm in arms if not store.find(ArmFolder(ids[arm.name]).packed(train.sequence_length, train.packing))
-    ]
-    shared = {"data": data.model_dump(), "train": train.model_dump(), "root": root}
-    jobs = [
-        lambda arm=arm: run_child(
-            "prepare/prepare", f"prepare:{ids[arm.name]}", {"arm": arm.model_dump(), **shared}, ids[arm.name]
-        )
-        for arm in missing
-    ]
-    for job in jobs[:1]:
-        job()
-    _all_at_once(jobs[1:])
-
-
-def _training(whole: Experiment, ids: Mapping[str, str], root: str) -> dict[str, Any]:
-    arm, train = ids[whole.arm.name], whole.training.model_dump()
-    return {"arm": arm, "train": train, "seed": whole.seed, "root": root}
-
-
-def _score(store: Root, runs: Sequence[str], pool: str, texts: Sequence[Texts], core: bool, root: str) -> list[str]:
-    """Children score what is missing of the texts and of CORE. Returns the names of the texts as encoded."""
-    names = [tokens.outside(root, pool, one) for one in texts]
-    wanted = {run: RunFolder(run).beside(names, core) for run in runs}
-    missing = [run for run in runs if not all(store.find(part) for part in wanted[run])]
-    given = {"texts": [one.model_dump() for one in texts], "core": core, "root": root}
-    _all_at_once(
-        [lambda run=run: run_child("score/score", f"score:{run}", {"run": run, **given}, run) for run in missing]
-    )
+def _score(store: Root, plan: ComparisonPlan, root: str) -> list[str]:
+    """Let children score what is missing of the texts and of CORE. Returns the names of the texts as encoded."""
+    spec = plan.spec
+    names = [outside(store, plan.pool_id, texts) for texts in spec.texts]
+    run_children([scoring(run.id, spec.texts, spec.core, root) for run in plan.unscored(store, names)])
     return names
 
 
-def _show_cost(
-    store: Root, name: str, missing: Sequence[Experiment], pool: str, data: Pool, *, arms: int, seeds: int
-) -> None:
-    """What the missing runs will cost, one row an arm, and what this many seeds can show."""
-    ledger = entries(store)
-    held = store.find(PoolFolder(pool).evaluation)
-    costs: list[CostEstimate] = []
-    for label in dict.fromkeys(whole.arm.name for whole in missing):
-        ours = [whole for whole in missing if whole.arm.name == label]
-        training = ours[0].training
-        options = {"vocab_size": data.vocab_size, "holdout_tokens": held.facts["tokens"], "ledger": ledger}
-        costs.append(estimate_cost(training, training.tokens, runs=len(ours), label=label, **options))
-    if len(costs) > 1:
-        costs.append(total(costs, "all"))
-    show_estimate(name, costs, [what_seeds_show(spread_between_seeds(ledger, missing[0].training), arms, seeds)])
-
-
-def _all_at_once(jobs: Sequence[Callable[[], Any]]) -> None:
-    """Run the jobs side by side, each in this flow run's context. The first error is raised when all have ended."""
-    if not jobs:
-        return
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        started = [pool.submit(contextvars.copy_context().run, job) for job in jobs]
-    for job in started:
-        job.result()
+def _show(store: Root, plan: ComparisonPlan, verdict: Verdict) -> dict[str, Any]:
+    """Write the verdict and its report, and show it with the loss curves and scores of its runs."""
+    name, runs = plan.spec.name, plan.runs
+    made = write_verdict(store, verdict)
+    send_verdict(store, made, verdict, plan.spec.training.wandb)
+    show_loss_curve(store, [run.id for run in runs], [run.experiment.arm.name for run in runs], name)
+    show_scores(store, name, {run.id: run.experiment for run in runs})
+    show_verdict(store, made, verdict)
+    for sentence in verdict.sentences:
+        get_run_logger().info(sentence)
+    return {"verdict": made.name, "sentences": verdict.sentences, "report": str(made.path / REPORT)}

@@ -2,7 +2,7 @@
 
 from prefect import flow, get_run_logger
 
-from flows.children import cancel_children, run_child
+from flows.children import cancel_children, preparation, run_child, training
 from flows.deployed import as_deployed, named
 from tasks.corpus.steps import find_pool
 from tasks.records.layout import ArmFolder, RunFolder, arm_id, run_id
@@ -22,8 +22,8 @@ def experiment(
 ) -> dict[str, object]:
     """Prepare an arm, train on it and score the model on the common holdout.
 
-    What is complete under the root is not made again, and a run that stopped half-way goes on where it was. What is damaged
-    is found by its checksums and made anew.
+    What is complete under the root is reused, and a run that stopped half-way resumes where it was. What is damaged
+    is found by its checksums and made again.
 
     Args:
         arm: Which documents of the pool the model is trained on, and in which order.
@@ -32,23 +32,21 @@ def experiment(
         seed: Seed of the initial weights. Repeat an arm with other seeds for an error bar.
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
     """
+    store, log = Root(root), get_run_logger()
     whole = Experiment(pool=data, arm=arm, training=train, seed=seed)
-    pool = find_pool(root, data)["pool_id"]
+    pool = find_pool(store, data)
     chosen = arm_id(arm, pool)
     run = run_id(whole, chosen)
-    store, log = Root(root), get_run_logger()
     if store.intact(ArmFolder(chosen).packed(train.sequence_length, train.packing)):
         log.info("Arm %s is complete: nothing to prepare", chosen)
     else:
-        run_child(
-            "prepare/prepare", f"prepare:{chosen}", {"arm": arm, "data": data, "train": train, "root": root}, chosen
-        )
+        run_child(preparation(chosen, arm, data, train, root))
     if store.find(RunFolder(run).result):
         log.info("Run %s is complete: nothing to train", run)
     else:
-        run_child("train/train", f"train:{run}", {"arm": chosen, "train": train, "seed": seed, "root": root}, run)
+        run_child(training(run, chosen, train, seed, root))
     result = store.open(RunFolder(run).result)
     show_loss_curve(store, [run])
-    show_scores(run, [{"run": run, "arm": arm.name, "seed": seed, **result.facts}])
+    show_scores(store, run, {run: whole})
     log.info("%s: %.4f bits per byte on the holdout", run, result.facts["bpb"])
     return {"run": run, "arm": chosen, "pool": pool, "bpb": result.facts["bpb"]}

@@ -1,6 +1,6 @@
-"""Runs that ended badly go on by themselves: the same run, the same parameters, from the last complete artifact.
+"""Restarts runs that ended badly: the same run with the same parameters, from the last complete artifact.
 
-A scheduled flow, because Prefect's automations know no limit of attempts and can fire more than once for an event.
+It is a scheduled flow, because Prefect's automations cannot limit attempts and may fire more than once an event.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -23,24 +23,24 @@ from prefect.states import AwaitingRetry
 
 TAG = "fabrating"
 FORGOTTEN = timedelta(days=1)
-"""A run that failed longer ago than this is history: nobody expects it to start again."""
+"""A run that failed longer ago than this stays as it is: nobody expects it to start again."""
 FIRST_DELAY = timedelta(minutes=1)
 PERMANENT = ("InputError", "DamagedError", "ChangedError", "Validation of flow parameters failed")
-"""What stands in the state's message of a run that would only fail again: a person has to change something. Not
-DeniedError: a credential is renewed outside of the run, whose next attempt reads it anew. But ChangedError: on other data the
-arms would no longer be matched, so a person decides."""
+"""Marks in the state's message of a run that would only fail again until a person changes something. Not DeniedError: a
+credential is renewed outside the run, whose next attempt reads it again. But ChangedError: on other data the arms would no
+longer be matched, so a person decides."""
 
 
 @flow(name="maintenance", flow_run_name="reaper")
 def reaper(attempts: int = 3, delay_seconds: float = FIRST_DELAY.total_seconds()) -> dict[str, list[str]]:
-    """Set failed and crashed runs going again, each at most `attempts` times, with a delay that doubles.
+    """Restart failed and crashed runs, each at most `attempts` times, with a delay that doubles.
 
-    Only runs of ours (by tag) that no other run waits for: a parent attaches to its children again by itself. Left alone are
-    runs that a person cancelled, and runs whose parameters or data a person has to change.
+    Only our runs (by tag) that no other run waits for: a parent restarts its children itself. Runs that a person cancelled
+    are left alone, and so are runs whose parameters or data a person has to change.
 
     Args:
-        attempts: How often one run is set going again before it stays as it is.
-        delay_seconds: How long after its end a run is set going again for the first time; then twice as long, and so on.
+        attempts: How often a run is restarted before it is left alone.
+        delay_seconds: Delay between the end of a run and its first restart; it doubles each time.
     """
     log = get_run_logger()
     with get_client(sync_client=True) as client:
@@ -59,7 +59,7 @@ def reaper(attempts: int = 3, delay_seconds: float = FIRST_DELAY.total_seconds()
 
 
 def failed_runs(client: SyncPrefectClient, now: datetime) -> list[FlowRun]:
-    """Failed and crashed runs of ours of the last day that have no parent, the oldest first."""
+    """Our failed and crashed runs of the last day that have no parent, oldest first."""
     wanted = FlowRunFilter(
         deployment_id=FlowRunFilterDeploymentId(is_null_=False),  # a worker must be able to start it again
         tags=FlowRunFilterTags(all_=[TAG]),
@@ -71,7 +71,7 @@ def failed_runs(client: SyncPrefectClient, now: datetime) -> list[FlowRun]:
 
 
 def is_permanent(run: FlowRun) -> bool:
-    """Whether the run failed for a reason that will be there again."""
+    """Whether the run would fail again for the same reason."""
     message = run.state.message or ""
     return run.state.type == StateType.FAILED and any(mark in message for mark in PERMANENT)
 

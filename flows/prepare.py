@@ -1,15 +1,35 @@
 """Blobs -> pool -> arm: everything of an experiment that needs no GPU."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from prefect import flow
 
 from flows.deployed import as_deployed, named
-from tasks.corpus import steps as corpus
+from flows.sequence import Steps, prepare_arm
+from tasks.corpus.arm.plan import ArmPlan
+from tasks.corpus.steps import workers
+from tasks.corpus.workers import Workers
+from tasks.progress import Progress
 from tasks.records.cost import estimate_cost
 from tasks.records.ledger import entries
 from tasks.reports.steps import show_plan, show_prepared
 from tasks.spec import Arm, Experiment, Pool, Training
+from tasks.steps import progress, step
 from tasks.store.root import DEFAULT_ROOT, Root
-from tasks.tokens import steps as tokens
+
+T = TypeVar("T")
+
+
+class TaskSteps(Steps):
+    """Each step is a Prefect task. Of a step that is spread over workers, each batch is one."""
+
+    def run(self, title: str, work: Callable[[Progress], T]) -> T:
+        return step(title, work)
+
+    def spread(self, title: str, work: Callable[[Progress, Workers], T]) -> T:
+        with progress(title) as shown:
+            return work(shown, workers())
 
 
 @flow(name="prepare", flow_run_name=named("{arm.name}-{data.name}"))
@@ -30,25 +50,20 @@ def prepare(
         train: How the arm will be trained: says the length of a row, and what the plan costs.
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
     """
-    corpus.set_damaged_aside(root, data, arm)
-    corpus.index_pool(root, data)
-    corpus.holdout(root, data)
-    plan = corpus.plan(root, data, arm)
-    whole = Experiment(pool=data, arm=arm, training=train)
-    cost = estimate_cost(
-        train,
-        train.tokens or plan["tokens"] or plan["text_bytes"] // 4,
-        vocab_size=data.vocab_size,
-        read_bytes=plan["bytes_to_read"],
-        disk_bytes=plan["disk_bytes"],
-        ledger=entries(Root(root)),
-    )
-    show_plan(whole, plan, cost)
-    pool, chosen = plan["pool_id"], plan["arm_id"]
-    (text,) = corpus.arms(root, data, [arm])
-    corpus.sample(root, data)
-    tokens.tokenizer(root, pool, data.vocab_size)
-    tokens.evaluation(root, pool)
-    packed = tokens.pack(root, chosen, pool, train.sequence_length, train.packing)
-    show_prepared(chosen, {**text, **packed})
-    return {"pool": pool, "arm": chosen}
+    store = Root(root)
+    experiment = Experiment(pool=data, arm=arm, training=train)
+
+    def planned(plan: ArmPlan) -> None:
+        cost = estimate_cost(
+            train,
+            train.tokens or plan.expected_tokens,
+            vocab_size=data.vocab_size,
+            read_bytes=plan.bytes_to_read,
+            disk_bytes=plan.disk_bytes,
+            ledger=entries(store),
+        )
+        show_plan(experiment, plan.as_dict(), cost)
+
+    prepared = prepare_arm(store, data, arm, train, TaskSteps(), planned)
+    show_prepared(prepared.arm_id, prepared.facts)
+    return {"pool": prepared.pool_id, "arm": prepared.arm_id}

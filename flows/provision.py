@@ -15,6 +15,7 @@ from tasks.hosts.wheel import build_wheel
 from tasks.records.cost import estimate_cost
 from tasks.records.scaling import DEFAULT_RATIO, ModelShape, parameter_counts
 from tasks.spec import Host, Training
+from tasks.steps import Sealed
 
 
 def cost_of_d20(host: Host, gpu: str | None) -> report.Cost:
@@ -43,11 +44,11 @@ def gpu_host(host: Host, wheel: str | None = None) -> dict[str, object]:
     if not host.python_environment:
         lock_file()
     with Remote(host) as remote:
-        facts = steps.look(host.name, steps.Held(remote), host)
+        facts = steps.look(host.name, Sealed(remote), host)
         setup = Setup(host, remote, facts, package, secrets())
-        outcomes = [steps.provision_step(host.name, step, steps.Held(setup)) for step in STEPS]
-        outcomes.append(steps.worker_online(host.name, host.work_pool, steps.Held(setup)))
-        setup.facts = steps.look(host.name, steps.Held(remote), host)
+        outcomes = [steps.provision_step(host.name, step, Sealed(setup)) for step in STEPS]
+        outcomes.append(steps.worker_online(host.name, host.work_pool, Sealed(setup)))
+        setup.facts = steps.look(host.name, Sealed(remote), host)
         notes = list(remote.notes)
     cost = cost_of_d20(host, facts.gpus[0].name if facts.gpus else None)
     steps.show_report(f"host-{host.name}", report.provisioned(setup, outcomes, notes, [cost]), "What is on the host")
@@ -65,7 +66,7 @@ def remove_host(host: Host, artifacts: bool = False, force: bool = False) -> dic
         force: Remove it even while a run is active there, which is ended; a host that is gone is forgotten.
     """
     with Remote(host) as remote:
-        outcomes = steps.remove(host.name, steps.Held(remote), host, artifacts, force)
+        outcomes = steps.remove(host.name, Sealed(remote), host, artifacts, force)
     outcomes.append(steps.forget_worker(host.name, host.work_pool))
     steps.show_report(f"host-{host.name}", report.removed(host, outcomes), "What was removed from the host")
     return {"host": host.name, "changed": [outcome.step for outcome in outcomes if outcome.changed]}

@@ -1,15 +1,15 @@
-"""A finished run on texts from elsewhere, and on nanochat's CORE tasks: the part of a comparison's scores that is no training."""
+"""Score a finished run on texts from elsewhere and on nanochat's CORE tasks: what a comparison scores besides the holdout."""
 
 from typing import Any
 
 from prefect import flow
 
-from tasks.engines import steps as trainer
+from tasks.engines import steps as engines
 from tasks.records.job import find_job
 from tasks.reports.steps import show_core, show_outside
 from tasks.spec import Texts
 from tasks.store.root import DEFAULT_ROOT, Root
-from tasks.tokens import steps as tokens
+from tasks.tokens.steps import outside
 
 # The run form shows plain default values, not ones that a function makes.
 TEXTS: list[Texts] = []
@@ -24,7 +24,7 @@ def score(
 ) -> dict[str, Any]:
     """Score the final weights of a finished run on texts from elsewhere, and on nanochat's CORE tasks.
 
-    What is scored already is not scored again.
+    What has been scored already is not scored again.
 
     Args:
         run: Name of a finished run, such as top16-d20-s1-0a1b2c3d4e: a folder below runs/ of the root.
@@ -33,11 +33,11 @@ def score(
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
     """
     store = Root(root)
-    names = [tokens.outside(root, find_job(store, run).pool_id, one) for one in texts]
-    found: dict[str, Any] = {name: trainer.score_outside(root, run, name) for name in names}
+    names = [outside(store, find_job(store, run).pool_id, one) for one in texts]
+    found: dict[str, Any] = {name: engines.score_outside(root, run, name) for name in names}
     if found:
         show_outside(run, found)
     if core:
-        found["core"] = trainer.core(root, run)
+        found["core"] = engines.core(root, run)
         show_core(run, found["core"])
     return {"run": run, **found}

@@ -2,15 +2,13 @@
 
 from typing import Any
 
-from prefect import flow, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect import flow
 
 from flows.deployed import as_deployed, named
-from tasks import steps as show
 from tasks.corpus.pool.survey import survey as read_survey
+from tasks.reports.steps import show_survey
 from tasks.spec import Pool
-
-look = task(read_survey, name="survey", retries=3, retry_delay_seconds=10, retry_condition_fn=show.retryable)
+from tasks.steps import step
 
 
 @flow(name="survey", flow_run_name=named("{data.name}"))
@@ -21,11 +19,6 @@ def survey(data: Pool = Pool()) -> dict[str, Any]:
     Args:
         data: The pool: where the documents are, and which columns are their text and scores.
     """
-    found = look(data.source, pool=data)
-    columns = [{"column": name, **{k: str(v) for k, v in facts.items()}} for name, facts in found["columns"].items()]
-    create_table_artifact(columns, key=show.key("columns", data.name), description="Columns, their types and bytes")
-    overview = {**{k: v for k, v in found.items() if isinstance(v, str | int | float)}, **found["arm"]}
-    rows = [f"| {name} | {value} |" for name, value in overview.items()]
-    text = "\n".join([f"## {data.name}", "", "| | |", "| --- | ---: |", *rows])
-    create_markdown_artifact(text, key=show.key("survey", data.name), description="What lies there")
+    found = step(f"Survey of {data.name}", lambda _: read_survey(data.source, pool=data))
+    show_survey(data.name, found)
     return found

@@ -5,13 +5,13 @@ from prefect.states import Cancelled
 
 from flows.deployed import as_deployed, named
 from flows.recorded import recorded
-from tasks.cancellation import cancelled
 from tasks.engines import steps
 from tasks.errors import InterruptedRun
 from tasks.records.layout import run_id
 from tasks.records.recall import recall
 from tasks.reports.steps import show_loss_curve, show_scores
 from tasks.spec import Training
+from tasks.steps import cancelled
 from tasks.store.root import DEFAULT_ROOT, Root
 
 
@@ -25,7 +25,7 @@ def train(
 ) -> dict[str, object] | State:
     """Train a model on a prepared arm and score it on the pool's holdout.
 
-    A training that was killed goes on from its newest checkpoint when it is run again with the same parameters. One that is
+    A training that was killed resumes from its newest checkpoint when it is run again with the same parameters. One that is
     cancelled saves a checkpoint first.
 
     Args:
@@ -45,5 +45,5 @@ def train(
             return Cancelled(message=str(error))
         raise
     show_loss_curve(store, [run])
-    show_scores(run, [{"run": run, "arm": experiment.arm.name, "seed": seed, **facts}])
+    show_scores(store, run, {run: experiment})
     return {"run": run, "arm": arm, "pool": pool}

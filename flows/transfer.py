@@ -10,6 +10,7 @@ from flows.deployed import as_deployed
 from tasks.hosts import report, steps
 from tasks.hosts.ssh import Local, Machine, Remote
 from tasks.spec import Host
+from tasks.steps import Sealed
 from tasks.store.root import Root
 
 
@@ -26,7 +27,7 @@ def shards(
     """Move artifacts (or folders of shards) between two machines, or between a machine and the blob store.
 
     Two hosts that reach each other exchange the bytes directly, others through this machine. Every file is compared with its
-    SHA-256 and sent again when it differs; a transfer that was cut goes on where it stopped.
+    SHA-256 and sent again when it differs; a transfer that was cut resumes where it stopped.
 
     Args:
         names: Artifacts by name below the root, such as arms/top16-0a1b2c3d4e/text.
@@ -42,7 +43,7 @@ def shards(
             for host, root in ((source, source_root), (target, target_root))
         ]
         (there, from_root), (here, to_root) = ends
-        moved = [steps.move(name, steps.Held(there), from_root, steps.Held(here), to_root, streams) for name in names]
+        moved = [steps.move(name, Sealed(there), from_root, Sealed(here), to_root, streams) for name in names]
     steps.show_report(f"transfer-{names[0]}", report.moved(moved), "What was moved")
     return [
         {"name": one.name, "bytes": one.bytes, "sent": one.sent, "seconds": one.seconds, "way": one.way}

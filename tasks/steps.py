@@ -1,52 +1,51 @@
-"""What a person sees of a step while it runs. Beside this module, `cancellation`, the `steps.py` and the flows, nothing knows Prefect.
+"""What every room's `steps.py` and every flow need of Prefect: a step as a task, its retries, progress and cancellation.
 
-Outside of a flow run everything here only logs, so that a task's function works as plain code.
+Besides flows, files named `steps.py` and the local stack, nothing imports Prefect. Outside a run everything here only
+logs, so a task's function works as plain code.
 """
 
 import contextlib
+import contextvars
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from prefect import get_run_logger
+from prefect import get_run_logger, runtime, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
 from prefect.context import get_run_context
 from prefect.exceptions import MissingContextError
+from prefect.tasks import exponential_backoff
 
 from tasks.errors import ChangedError, DamagedError, InputError
-from tasks.progress import Progress
+from tasks.progress import Progress, Stop, never
 
 SECONDS_BETWEEN_UPDATES = 2.0
 WINDOW = 60.0
-"""Seconds over which a rate is taken."""
+"""Seconds over which a rate is averaged."""
+SECONDS_BETWEEN_QUESTIONS = 10.0
+"""How often a run asks the server whether it was cancelled."""
 
 MISTAKES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, NotImplementedError)
 NEVER_RETRIED = (InputError, DamagedError, ChangedError, *MISTAKES)
 
 
-def key(*parts: str) -> str:
-    """A Prefect artifact key from readable parts: lower case letters, digits and single dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+T = TypeVar("T")
 
 
-def in_run() -> bool:
-    """Whether a flow or task run is there to show things to."""
-    try:
-        get_run_context()
-    except MissingContextError:
-        return False
-    return True
+class Sealed(Generic[T]):
+    """A parameter that Prefect passes on untouched: it would search large arrays for futures, and try to copy connections."""
 
-
-def log() -> logging.Logger | logging.LoggerAdapter:
-    """The run's logger, or a plain one outside of a run."""
-    return get_run_logger() if in_run() else logging.getLogger("fabrating")
+    def __init__(self, value: T):
+        self.value = value
 
 
 def retryable(task: Any, run: Any, state: Any) -> bool:
-    """Prefect's `retry_condition_fn`: what the network did is tried again, what a person must change is not."""
+    """Prefect's `retry_condition_fn`: retry what the network did, not what a person has to change."""
     try:
         state.result()
     except NEVER_RETRIED:
@@ -56,11 +55,51 @@ def retryable(task: Any, run: Any, state: Any) -> bool:
     return False
 
 
+RETRIED: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": exponential_backoff(10),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": retryable,
+    "persist_result": False,
+}
+"""Options of a task that reads from or writes to a store. Its result stays in memory: what it made lies under the root."""
+
+
+def step(title: str, work: Callable[[Progress], T]) -> T:
+    """Run `work(progress)` as a task named `title`, with retries, and show its progress. Called in a flow."""
+    return _step(title, Sealed(work))
+
+
+@task(name="step", task_run_name="{title}", **RETRIED)
+def _step(title: str, work: Sealed[Callable[[Progress], T]]) -> T:
+    with progress(title) as shown:
+        return work.value(shown)
+
+
+def key(*parts: str) -> str:
+    """A Prefect artifact key from readable parts: lower case letters, digits and single dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+
+
+def in_run() -> bool:
+    """Whether this is called in a flow or task run, which can show things."""
+    try:
+        get_run_context()
+    except MissingContextError:
+        return False
+    return True
+
+
+def log() -> logging.Logger | logging.LoggerAdapter:
+    """The run's logger, or a plain one outside a run."""
+    return get_run_logger() if in_run() else logging.getLogger("fabrating")
+
+
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[Progress]:
-    """A `Progress` that keeps one progress artifact per stage up to date and logs where a stage starts and ends.
+    """A `Progress` that keeps one progress artifact per stage up to date and logs when a stage starts and ends.
 
-    The server is asked at most every two seconds, and never stops the work: a lost update is logged and forgotten.
+    It calls the server at most every two seconds and never stops the work: a failed update is logged and forgotten.
     """
     shown = _Shown(title)
     yield shown
@@ -68,7 +107,7 @@ def progress(title: str) -> Iterator[Progress]:
 
 
 def described(done: int, total: int, rate: float, counters: Mapping[str, float]) -> str:
-    """Where a stage is: "1,280 of 3,250, 64 a second, 31 s left, bytes read 182,100,000". `rate` 0: not known."""
+    """How far a stage is: "1,280 of 3,250, 64 a second, 31 s left, bytes read 182,100,000". `rate` 0: unknown."""
     words = [f"{done:,} of {total:,}"]
     if rate > 0:
         words.append(f"{_number(rate)} a second" if rate >= 1 else f"{lasting(1 / rate)} each")
@@ -83,7 +122,7 @@ def _number(amount: float) -> str:
 
 
 def lasting(seconds: float) -> str:
-    """A time as a person says it: 41 s, 12 min, 3 h 20 min."""
+    """A duration as people say it: 41 s, 12 min, 3 h 20 min."""
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
     minutes = round(seconds / 60)
@@ -91,7 +130,7 @@ def lasting(seconds: float) -> str:
 
 
 class _Stage:
-    """One stage: its artifact, where it is, and what was seen of it in the last minute."""
+    """One stage: its artifact, how far it is, and what it did in the last minute."""
 
     def __init__(self, artifact: Any):
         self.artifact = artifact
@@ -101,27 +140,31 @@ class _Stage:
         self._seen: list[tuple[float, int]] = []
 
     def see(self, now: float, done: int, total: int, counters: Mapping[str, float]) -> None:
-        if not self._seen or done < self.done:  # the next arm's shards begin anew
+        if not self._seen or done < self.done:  # the next arm's shards start from 0
             self.started, self._seen = now, [(now, done)]
         self.done, self.total, self.counters = done, total, dict(counters)
         if now - self._seen[-1][0] >= SECONDS_BETWEEN_UPDATES:
             self._seen = [(then, count) for then, count in self._seen if now - then <= WINDOW] + [(now, done)]
 
     def text(self) -> str:
-        """With the rate of the last minute: what a stage does before its first unit, such as compiling, is no part of it."""
+        """With the rate of the last minute, which leaves out what came before the first unit, such as compiling."""
         (first, before), (last, after) = self._seen[0], self._seen[-1]
         rate = (after - before) / (last - first) if last > first else 0.0
         return described(self.done, self.total, rate, self.counters)
 
 
 class _Shown:
-    """One progress artifact per stage."""
+    """One progress artifact per stage. They belong to the run that this is made in, whatever thread reports."""
 
     def __init__(self, title: str, clock: Callable[[], float] = time.monotonic):
         self._title, self._clock, self._active = title, clock, in_run()
+        self._context = contextvars.copy_context()
         self._stages: dict[str, _Stage] = {}
 
     def __call__(self, name: str, done: int, total: int, counters: Mapping[str, float]) -> None:
+        self._context.copy().run(self._show, name, done, total, counters)
+
+    def _show(self, name: str, done: int, total: int, counters: Mapping[str, float]) -> None:
         now = self._clock()
         if name not in self._stages:
             log().info("%s: %s, %s to do", self._title, name, f"{total:,}")
@@ -133,7 +176,7 @@ class _Shown:
             self._update(name, stage)
 
     def close(self) -> None:
-        """Say how each stage ended."""
+        """Log how each stage ended."""
         for name, stage in self._stages.items():
             ended = described(stage.done, stage.total, 0.0, stage.counters)
             log().info("%s: %s, %s, in %s", self._title, name, ended, lasting(max(0.0, stage.updated - stage.started)))
@@ -145,7 +188,7 @@ class _Shown:
             return create_progress_artifact(
                 progress=0.0, key=key(self._title, name), description=f"{self._title}: {name}"
             )
-        except Exception as error:  # the server may be away; the work goes on
+        except Exception as error:  # the server may be down; the work goes on
             log().warning("%s: progress cannot be shown (%s)", self._title, type(error).__name__)
             return None
 
@@ -161,3 +204,42 @@ class _Shown:
             )
         except Exception as error:
             log().warning("%s: progress was not shown (%s)", self._title, type(error).__name__)
+
+
+def cancelled(flow_run: str | None = None) -> bool:
+    """Whether the flow run (default: the one this is called in) is being cancelled, or was.
+
+    False outside a flow run, and when the server does not answer.
+    """
+    flow_run = flow_run or runtime.flow_run.id
+    if flow_run is None:
+        return False
+    with contextlib.suppress(Exception), get_client(sync_client=True) as client:
+        state = client.read_flow_run(flow_run).state
+        return state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED)
+    return False
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[Stop]:
+    """Ask the server every ten seconds, on a thread: the yielded function says whether the run was cancelled.
+
+    A worker ends the processes of a cancelled run. One that was restarted in between, or cut off from the server, never
+    learns of it: a training would go on, hold its GPU, and nobody could stop it. So it asks by itself.
+    """
+    flow_run = runtime.flow_run.id
+    if flow_run is None:
+        yield never
+        return
+    found, ended = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not found.is_set() and not ended.wait(SECONDS_BETWEEN_QUESTIONS):
+            if cancelled(flow_run):
+                found.set()
+
+    threading.Thread(target=watch, name="cancellation", daemon=True).start()
+    try:
+        yield found.is_set
+    finally:
+        ended.set()

@@ -6,32 +6,39 @@ import time
 
 from prefect import flow
 
-from tasks.corpus import prepare, steps
+from flows.prepare import TaskSteps
+from flows.sequence import Steps
+from tasks.corpus import prepare
 from tasks.spec import Arm, Pool
 from tasks.store.root import Root
 
 ARM = Arm(select="top")
 
 
-def plain(root: str, pool: Pool) -> None:
-    """Without Prefect."""
-    prepare.build_index(Root(root), pool)
-    prepare.build_holdout(Root(root), pool)
-    prepare.plan_arm(Root(root), pool, ARM)
-    prepare.build_arms(Root(root), pool, [ARM])
+def plain(root: Root, pool: Pool, steps: Steps) -> None:
+    """From the blobs to the text of an arm."""
+    handle = prepare.open_pool(root, pool)
+    steps.spread(
+        "Index", lambda progress, workers: prepare.build_index(root, handle, mapper=workers, progress=progress)
+    )
+    steps.run("Holdout", lambda progress: prepare.build_holdout(root, handle, progress=progress))
+    steps.run("Plan", lambda _: prepare.plan_arm(root, handle, ARM))
+    steps.spread(
+        "Text", lambda progress, workers: prepare.build_arms(root, handle, [ARM], mapper=workers, progress=progress)
+    )
 
 
 @flow
 def orchestrated(root: str, pool: Pool) -> None:
     """The same steps as tasks."""
-    steps.index_pool(root, pool)
-    steps.holdout(root, pool)
-    steps.plan(root, pool, ARM)
-    steps.arms(root, pool, [ARM])
+    plain(Root(root), pool, TaskSteps())
 
 
 if __name__ == "__main__":
     kind, source, place = sys.argv[1:]
     began = time.monotonic()
-    {"plain": plain, "flow": orchestrated}[kind](place, Pool(source=source))
+    if kind == "flow":
+        orchestrated(place, Pool(source=source))
+    else:
+        plain(Root(place), Pool(source=source), Steps())
     print(json.dumps({"seconds": time.monotonic() - began}))

@@ -45,7 +45,7 @@ def train(arguments: argparse.Namespace, engine: str, precision: str, gpu: int, 
         "window_pattern": arguments.window_pattern, "eval_every": max(1, arguments.steps // 2),
         "save_every": arguments.steps, "device": "cuda", "wandb": "disabled",
     }  # fmt: skip
-    command = [sys.executable, "-m", "infra.cli.main", "train", arguments.arm, "--root", arguments.root, "--json"]
+    command = [sys.executable, "-m", "infra.cli", "train", arguments.arm, "--root", arguments.root, "--json"]
     command += ["--depth", str(arguments.depth), "--precision", precision]
     command += ["--sequence-length", str(arguments.sequence_length), "--seed", str(seed)]
     for name, value in settings.items():

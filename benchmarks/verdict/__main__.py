@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 import typer
 
 from benchmarks.verdict import noise
-from infra.cli import road
+from flows.sequence import Steps, prepare_arm, train_arm
 from infra.local.sample_data import build_sample
 from tasks.engines.builtin.score import score_outside
 from tasks.records.layout import REPORT
@@ -96,7 +96,7 @@ def compare(root: Root, source: Path, elsewhere: Path, name: str, seeds: int, ta
         Arm(name=select, select=select, share=SHARE, order="shuffled", documents_per_shard=400)
         for select in ("top", "random")
     ]
-    prepared = {arm.name: road.prepare(root, pool, arm, LENGTH) for arm in arms}
+    prepared = {arm.name: prepare_arm(root, pool, arm, Training(sequence_length=LENGTH), Steps()) for arm in arms}
     tokens = equal_budget({label: made.packed.facts for label, made in prepared.items()}, TOKENS)
     pool_id = next(iter(prepared.values())).pool_id
     outside = encode_outside(root, pool_id, Texts(name="elsewhere", url=elsewhere.as_uri())).name.rsplit("/", 1)[1]
@@ -114,7 +114,7 @@ def compare(root: Root, source: Path, elsewhere: Path, name: str, seeds: int, ta
                 eval_every=100,
                 wandb="disabled",
             )
-            result = road.train(root, made.arm_id, training, seed)
+            result = train_arm(root, made.arm_id, training, seed)
             runs.setdefault(label, []).append(run := result.name.split("/")[1])
             score_outside(root, run, outside)
             print(f"{name}: {label} seed {seed}: {result.facts['bpb']:.4f} bits per byte", flush=True)

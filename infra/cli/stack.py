@@ -1,4 +1,4 @@
-"""The part of the `fabrating` command that is about the local stack: up, down, demo, deploy, doctor."""
+"""The part of the `fabrating` command for the local stack: up, down, demo, deploy, doctor."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from infra.cli import terminal
+from infra.cli.options import JsonOption
 from infra.local import deploy as deployments
 from infra.local import stack
 from tasks.errors import InputError
@@ -14,13 +15,6 @@ from tasks.store.root import DEFAULT_ROOT
 
 HomeOption = Annotated[Path | None, typer.Option(help="The stack's folder; default: .fabrating, or FABRATING_HOME.")]
 PortOption = Annotated[int, typer.Option(help="Port of the Prefect server; the next free one if it is taken.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line."""
-    for command in (up, down, demo, deploy, doctor):
-        app.command()(command)
 
 
 def up(
@@ -57,7 +51,7 @@ def demo(home: HomeOption = None, port: PortOption = stack.SERVER_PORT, as_json:
 
 
 def deploy() -> None:
-    """Put work pools and deployments onto the server that PREFECT_API_URL names."""
+    """Create the work pools and deployments on the server that PREFECT_API_URL names."""
     with terminal.plain_errors():
         api = os.environ.get("PREFECT_API_URL")
         if not api:
@@ -70,15 +64,13 @@ def deploy() -> None:
 
 def doctor(
     home: HomeOption = None,
-    root: Annotated[
-        str, typer.Option(help="Where artifacts lie; it is listed, and tried to be written.")
-    ] = DEFAULT_ROOT,
+    root: Annotated[str, typer.Option(help="Where artifacts lie; it is listed and written to.")] = DEFAULT_ROOT,
     data: Annotated[
         str | None, typer.Option(help="Raw data to list, such as az://container/prefix; default: the stack's sample.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check this machine, credentials, stores and Prefect, with remedies; exit status 1 when something is in the way."""
+    """Check this machine, credentials, stores and Prefect, with remedies; exit status 1 when something is wrong."""
     from infra.doctor import examine
 
     findings = examine(_home(home), root, data)
@@ -87,9 +79,12 @@ def doctor(
         raise SystemExit(1)
 
 
+COMMANDS = (up, down, demo, deploy, doctor)
+
+
 def _home(home: Path | None) -> Path:
     return (home or stack.default_home()).absolute()
 
 
-def _say(as_json: bool):
+def _say(as_json: bool) -> stack.Say:
     return (lambda message: terminal.err.print(message, highlight=False)) if as_json else terminal.out.print

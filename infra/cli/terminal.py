@@ -18,7 +18,7 @@ from tasks.errors import BusyError, ChangedError, DamagedError, InputError, Inte
 from tasks.progress import Progress, silent
 
 EXPECTED = (InputError, DamagedError, ChangedError, BusyError, TrainingError, StoreError)
-INTERRUPTED = 75  # EX_TEMPFAIL: the same command again goes on
+INTERRUPTED = 75  # EX_TEMPFAIL: run the same command again to resume
 
 # A pipe has no width: nothing is cut there.
 out = Console(soft_wrap=True) if sys.stdout.isatty() else Console(soft_wrap=True, width=400)
@@ -116,9 +116,11 @@ def plain_errors() -> Iterator[None]:
         if error.errno != errno.ENOSPC:
             raise
         where = error.filename or "the disk of the root"
-        _fail(f"No space is left on {where}: free some, or give another --root; the same command then goes on.")
+        _fail(
+            f"No space is left on {where}: free some, or give another --root, then run the same command again to resume."
+        )
     except KeyboardInterrupt:
-        _fail("Stopped by Ctrl-C; the same command goes on where this one was.", 130)
+        _fail("Stopped by Ctrl-C: run the same command again to resume.", 130)
 
 
 def sentence(error: ValidationError) -> str:

@@ -5,13 +5,12 @@ holds the server's database, logs, the sample, and `stack.json`, which says what
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -21,8 +20,11 @@ from infra.local import azurite, deploy, ports, processes
 from infra.local.deploy import PROJECT
 from tasks.errors import InputError
 from tasks.store.artifact import write_atomic
+from tasks.store.locks import locked
 
 SERVER_PORT = 4200
+LOCK = "stack.lock"
+"""In the folder: one `up` or `down` at a time."""
 START_SECONDS = 240  # a cold machine under load takes minutes to import Prefect
 OWN_AZURE = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT")
 SAMPLE_CONTAINER, SAMPLE_NAME = "sample", "python-docs"
@@ -127,7 +129,7 @@ def up(home: Path, say: Say, owner: str = "up", port: int = SERVER_PORT, gpu: bo
     `gpu` False: no worker of the gpu pool on this machine (one that runs is stopped), as other hosts serve it. Raises InputError when a part does not come up; what was started is stopped again.
     """
     home.mkdir(parents=True, exist_ok=True)
-    with _locked(home, say):
+    with locked(home / LOCK, say):
         stack = load(home) or Stack(home)
         fresh = not stack.alive("server")
         if fresh:
@@ -156,7 +158,7 @@ def down(home: Path, say: Say) -> int:
     stack = load(home)
     if stack is None or not stack.mark:
         return 0
-    with _locked(home, say):
+    with locked(home / LOCK, say):
         return stop(stack)
 
 
@@ -296,15 +298,3 @@ def _healthy(api: str) -> bool:
             return bool(reply.status == 200)
     except OSError:
         return False
-
-
-@contextlib.contextmanager
-def _locked(home: Path, say: Say) -> Iterator[None]:
-    """One `up` or `down` at a time in a folder."""
-    with (home / "stack.lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("Waiting for another `up` or `down` in this folder")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

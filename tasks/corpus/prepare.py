@@ -1,11 +1,14 @@
-"""Blobs -> pool -> arm: the steps of preparation, each an artifact that is skipped when complete and continued when not.
+"""Blobs -> pool -> arm: the steps of preparation, each an artifact that is skipped if complete and resumed if partial.
 
-open_pool     list the source; the pool's name follows from its parameters and the blobs' ETags
-build_index   pools/<pool>/index       footers and scores
-build_holdout pools/<pool>/holdout     documents for evaluation
-build_sample  pools/<pool>/sample      text for the tokenizer
-plan_arm      what an arm would take, read and need, before any text moves
-build_arms    arms/<arm>/text          shards of several arms in one pass over the text
+open_pool         list the source; the pool's name follows from its parameters and the blobs' ETags
+set_damaged_aside compare what earlier attempts completed with its checksums
+build_index       pools/<pool>/index       footers and scores
+build_holdout     pools/<pool>/holdout     documents for evaluation
+build_sample      pools/<pool>/sample      text for the tokenizer
+plan_arm          what an arm would take, read and need, before any text moves
+build_arms        arms/<arm>/text          shards of several arms in one pass over the text
+
+Each builds what it needs and does not find. `flows.sequence` calls them in order.
 """
 
 import logging
@@ -35,9 +38,10 @@ from tasks.progress import Progress, silent
 from tasks.records.layout import DOCUMENTS, ArmFolder, PoolFolder, arm_id, pool_id
 from tasks.spec import Arm, Pool
 from tasks.store import bulk
-from tasks.store.artifact import Artifact, Work, locked
+from tasks.store.artifact import Artifact, Work
 from tasks.store.blobs import Blob, Blobs, open_blobs
 from tasks.store.listing import data_files
+from tasks.store.locks import locked
 from tasks.store.root import Root
 
 SUFFIX = ".parquet"
@@ -48,21 +52,21 @@ LISTED = 1 << 17
 
 @dataclass(frozen=True)
 class PoolHandle:
-    """A pool whose source was listed: its name, its blobs, and the URL under which they are read."""
+    """A pool with its source listed: its name, its blobs, and the URL they are read from."""
 
     pool: Pool
     pool_id: str
     blobs: tuple[Blob, ...]
     url: str
     readable: tuple[Blob, ...]
-    """The same blobs as `url` has them: with other ETags once they are copied to this machine."""
+    """The same blobs as they lie under `url`: with other ETags once they are copied to this machine."""
 
     def source(self) -> Blobs:
-        """The store that the blobs are read from."""
+        """The store the blobs are read from."""
         return open_blobs(self.url)
 
     def at_hand(self, root: Root) -> "PoolHandle":
-        """With `download=bulk`: copied below the root first, where azcopy can; where it cannot, that is said in the log."""
+        """With `download=bulk`, copied below the root first if azcopy can do it; if not, the log says why."""
         if self.pool.download == "ranged" or self.url != self.pool.source:
             return self
         if (reason := bulk.why_not(self.url)) is not None:
@@ -80,6 +84,13 @@ def open_pool(root: Root, pool: Pool | PoolHandle) -> PoolHandle:
         return pool
     blobs = tuple(data_files(open_blobs(pool.source), SUFFIX))
     return PoolHandle(pool, pool_id(pool, blobs), blobs, pool.source, blobs)
+
+
+def set_damaged_aside(root: Root, pool: Pool | PoolHandle, arm: Arm) -> None:
+    """Compare every file of the pool and of the arm's text with its checksum: a damaged artifact is set aside and made again."""
+    pool_id = open_pool(root, pool).pool_id
+    for name in [*PoolFolder(pool_id).parts, ArmFolder(arm_id(arm, pool_id)).text]:
+        root.intact(name)
 
 
 def build_index(
@@ -108,7 +119,7 @@ def build_index(
 def build_holdout(
     root: Root, pool: Pool | PoolHandle, *, workers: int | None = None, progress: Progress = silent
 ) -> Artifact:
-    """The holdout of the pool, and its index if need be."""
+    """The pool's holdout, and its index if need be."""
     handle = open_pool(root, pool)
     indexed = build_index(root, handle, workers=workers, progress=progress)
 
@@ -125,7 +136,7 @@ def build_holdout(
 def build_sample(
     root: Root, pool: Pool | PoolHandle, *, workers: int | None = None, progress: Progress = silent
 ) -> Artifact:
-    """The tokenizer's sample of the pool, and its index and holdout if need be."""
+    """The pool's sample for the tokenizer, and its index and holdout if need be."""
     handle = open_pool(root, pool)
     held = build_holdout(root, handle, workers=workers, progress=progress)
 
@@ -167,10 +178,10 @@ def build_arms(
     mapper: Workers | None = None,
     progress: Progress = silent,
 ) -> list[Artifact]:
-    """The text of several arms of one pool, by a single pass over the pool's text for all that are not complete.
+    """The text of several arms of one pool, in a single pass over the pool's text for all that are not complete.
 
-    Memory is bounded by a piece of a blob and a bucket of shards for each worker, and some 60 bytes a document. Raises
-    InputError, ChangedError when a blob is no longer the indexed one.
+    Memory is bounded by a piece of a blob and a bucket of shards per worker, plus some 60 bytes a document. Raises
+    InputError; ChangedError when a blob is no longer the indexed one.
     """
     if not arms:
         raise InputError("No arm is given: name at least one.")
@@ -205,7 +216,7 @@ def _open_index(handle: PoolHandle, indexed: Artifact) -> Index:
 
 
 def _select(handle: PoolHandle, arm: Arm, opened: Index, held: HeldOut) -> np.ndarray:
-    """The arm's documents in order: those of the holdout are never among them."""
+    """The arm's documents in order, none of them from the holdout."""
     order = select(arm, handle.pool, opened.scores, opened.tokens, held.documents)
     if len(order) < RANKS:
         raise InputError(
@@ -217,7 +228,7 @@ def _select(handle: PoolHandle, arm: Arm, opened: Index, held: HeldOut) -> np.nd
 def _scatter(
     root: Root, handle: PoolHandle, arms: Sequence[Arm], held: Artifact, mapper: Workers, progress: Progress
 ) -> dict[Arm, Callable[[Work], None]]:
-    """Read the text once for all `arms`; what remains to be done for each is returned."""
+    """Read the text once for all `arms`. Returns what remains to be done for each."""
     mapper.get_ready()
     handle = handle.at_hand(root)
     opened = _open_index(handle, build_index(root, handle))
@@ -273,7 +284,7 @@ def _emit(
     retries: int,
     progress: Progress,
 ) -> None:
-    """Write the shards of one arm from its runs, the holdout as the last one, and the list of what it took."""
+    """Write the shards of one arm from its runs, the holdout as the last shard, and the list of what the arm took."""
     with released():
         kept, rows, buckets = _lay_out(work, arm, scratch, mapper)
     shards = len(rows)
@@ -299,7 +310,7 @@ def _emit(
 def _lay_out(
     work: Work, arm: Arm, scratch: Scratch, mapper: Workers
 ) -> tuple[np.ndarray, dict[str, int], list[emit.Bucket]]:
-    """What the runs hold, laid out as shards: the ranks that are kept, rows of each shard, and the buckets still to be written."""
+    """The runs laid out as shards: the ranks that are kept, rows of each shard, and the buckets still to write."""
     runs = scatter.Runs.read(scratch)
     dropped = runs.duplicates()
     kept = np.sort(runs.ranks[~dropped])
@@ -329,7 +340,7 @@ def _write_holdout(work: Work, name: str, held: Artifact) -> None:
 
 
 def _write_documents(work: Work, opened: Index, documents: np.ndarray) -> int | None:
-    """documents.parquet: rank, blob, row, score and tokens of what the arm took. Returns the tokens in all, if they are known."""
+    """documents.parquet: rank, blob, row, score and tokens of what the arm took. Returns the total of tokens, if known."""
     schema = pa.schema(
         [
             ("rank", pa.int64()),
@@ -362,7 +373,7 @@ def _write_documents(work: Work, opened: Index, documents: np.ndarray) -> int | 
 
 
 class _Count:
-    """Adds up the ticks of jobs and tells the caller."""
+    """Adds up the ticks of jobs and reports progress."""
 
     def __init__(self, stage: str, total: int, progress: Progress, done: int = 0):
         self.stage, self.total, self.progress, self.done = stage, total, progress, done

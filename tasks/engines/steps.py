@@ -4,12 +4,11 @@ from typing import Any
 
 from prefect import task
 
-from tasks import steps as show
-from tasks.cancellation import watched
 from tasks.engines import entry
 from tasks.errors import BusyError, InterruptedRun, TrainingError
 from tasks.records.layout import run_id
 from tasks.spec import Experiment
+from tasks.steps import progress, retryable, watched
 from tasks.store.root import Root
 
 FINAL = (BusyError, InterruptedRun, TrainingError)
@@ -19,7 +18,7 @@ def again(task: Any, run: Any, state: Any) -> bool:
     """Prefect's `retry_condition_fn`: a killed process and an unreachable store are worth another attempt, which resumes from
     the newest checkpoint; a hang, a diverged training and a request to stop are not.
     """
-    return show.retryable(task, run, state) and not isinstance(state.result(raise_on_failure=False), FINAL)
+    return retryable(task, run, state) and not isinstance(state.result(raise_on_failure=False), FINAL)
 
 
 @task(
@@ -32,15 +31,9 @@ def again(task: Any, run: Any, state: Any) -> bool:
 )
 def train(root_url: str, experiment: Experiment, pool_id: str, arm_id: str) -> dict[str, Any]:
     """Train and score; returns the run's id and the facts of its result."""
-    with show.progress("Training") as progress, watched() as stop:
-        result = entry.train(Root(root_url), experiment, pool_id, arm_id, progress=progress, stop=stop)
+    with progress("Training") as shown, watched() as stop:
+        result = entry.train(Root(root_url), experiment, pool_id, arm_id, progress=shown, stop=stop)
     return {"run_id": run_id(experiment, arm_id), **result.facts}
-
-
-@task(task_run_name="score {run_id}", persist_result=False)
-def score(root_url: str, run_id: str, checkpoint: int | None = None) -> dict[str, Any]:
-    """Score a checkpoint again; returns the facts of its scores."""
-    return dict(entry.score(Root(root_url), run_id, checkpoint).facts)
 
 
 @task(task_run_name="score {run_id} on {texts}", persist_result=False)

@@ -12,7 +12,8 @@ from pathlib import Path
 import paramiko
 
 from tasks.errors import InputError
-from tasks.store.artifact import locked, write_atomic
+from tasks.store.artifact import write_atomic
+from tasks.store.locks import locked
 
 KEY_TYPES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa")
 

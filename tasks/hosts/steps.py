@@ -6,7 +6,6 @@ from typing import Any
 from httpx import HTTPStatusError
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import WorkerStatus
 from prefect.exceptions import ObjectNotFound
@@ -22,14 +21,7 @@ from tasks.hosts.transfer import Moved
 from tasks.hosts.transfer import move as move_artifact
 from tasks.spec import Host
 
-RETRIED: dict[str, Any] = {
-    "retries": 4,
-    "retry_delay_seconds": exponential_backoff(5),
-    "retry_jitter_factor": 0.3,
-    "retry_condition_fn": show.retryable,
-    "cache_policy": NO_CACHE,
-    "persist_result": False,
-}
+RETRIED = {**show.RETRIED, "retries": 4, "retry_delay_seconds": exponential_backoff(5), "retry_jitter_factor": 0.3}
 ONLINE_SECONDS = 90
 PATH_OF_WORKER: Any = "/work_pools/{work_pool_name}/workers/{name}"
 
@@ -39,15 +31,8 @@ def show_report(key: str, text: str, description: str) -> None:
     create_markdown_artifact(text, key=show.key(key), description=description)
 
 
-class Held:
-    """Something that a task takes as it is: Prefect neither copies nor inspects it."""
-
-    def __init__(self, value: Any):
-        self.value = value
-
-
 @task(task_run_name="look at {name}", **RETRIED)
-def look(name: str, remote: Held, host: Host) -> Facts:
+def look(name: str, remote: show.Sealed[Remote], host: Host) -> Facts:
     """Reach and describe a host; says aloud which host key was trusted."""
     connection: Remote = remote.value
     facts = provision.look(connection, host)
@@ -59,7 +44,7 @@ def look(name: str, remote: Held, host: Host) -> Facts:
 
 
 @task(task_run_name="{step} of {name}", **RETRIED)
-def provision_step(name: str, step: str, setup: Held) -> Outcome:
+def provision_step(name: str, step: str, setup: show.Sealed[provision.Setup]) -> Outcome:
     """One step of provisioning."""
     outcome = provision.run_step(setup.value, step)
     show.log().info("%s: %s (%s)", step, outcome.text, "changed" if outcome.changed else "as it was")
@@ -67,7 +52,7 @@ def provision_step(name: str, step: str, setup: Held) -> Outcome:
 
 
 @task(task_run_name="{name} online in {pool}", **RETRIED)
-def worker_online(name: str, pool: str, setup: Held) -> Outcome:
+def worker_online(name: str, pool: str, setup: show.Sealed[provision.Setup]) -> Outcome:
     """Wait until the worker shows up in its pool. Raises InputError when there is no such pool."""
     started = time.monotonic()
     first = True
@@ -105,7 +90,7 @@ def forget_worker(name: str, pool: str) -> Outcome:
 
 
 @task(task_run_name="remove {name}", **RETRIED)
-def remove(name: str, remote: Held, host: Host, artifacts: bool, force: bool) -> list[Outcome]:
+def remove(name: str, remote: show.Sealed[Remote], host: Host, artifacts: bool, force: bool) -> list[Outcome]:
     """Undo provisioning."""
     outcomes = provision.remove(remote.value, host, artifacts=artifacts, force=force)
     for outcome in outcomes:
@@ -114,7 +99,14 @@ def remove(name: str, remote: Held, host: Host, artifacts: bool, force: bool) ->
 
 
 @task(task_run_name="move {name}", **RETRIED)
-def move(name: str, source: Held, source_root: str, target: Held, target_root: str, streams: int) -> Moved:
+def move(
+    name: str,
+    source: show.Sealed[Machine],
+    source_root: str,
+    target: show.Sealed[Machine],
+    target_root: str,
+    streams: int,
+) -> Moved:
     """Bring one artifact from one place to another."""
     ends: tuple[Machine, Machine] = (source.value, target.value)
     with show.progress("Transfer") as progress:

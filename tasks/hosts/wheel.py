@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 
 from tasks.errors import InputError
-from tasks.store.artifact import fingerprint, locked, sha256_file
+from tasks.store.artifact import fingerprint, sha256_file
+from tasks.store.locks import locked
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGES = ("tasks", "flows", "infra", "deployments")

@@ -21,7 +21,8 @@ from tasks.records.layout import ENTRY, METRICS, RUNS, RunFolder, run_id
 from tasks.records.metrics import last_metrics
 from tasks.records.record import Record
 from tasks.spec import Experiment, Training
-from tasks.store.artifact import locked, write_atomic
+from tasks.store.artifact import write_atomic
+from tasks.store.locks import locked
 from tasks.store.machine import machine
 from tasks.store.root import Root
 

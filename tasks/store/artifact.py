@@ -5,8 +5,6 @@ a record (bytes, rows, SHA-256), so that an interrupted run goes on at the first
 manifest is written and the directory renamed: one atomic step. No manifest, no artifact.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -240,12 +238,3 @@ def verify(directory: Path, manifest: Manifest, *, checksums: bool = True) -> No
         for problem in pool.map(check, manifest.files):
             if problem:
                 raise DamagedError(f"{problem}: delete {directory} and run again to rebuild it.")
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock file: a second process that wants the same artifact waits instead of making it twice."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -28,12 +28,12 @@ from tasks.store.artifact import (
     Manifest,
     Work,
     fingerprint,
-    locked,
     read_manifest,
     safe_relative,
     verify,
 )
 from tasks.store.blobs import Blobs, local_path, open_blobs
+from tasks.store.locks import locked
 
 DEFAULT_ROOT = ".fabrating/root"
 log = logging.getLogger(__name__)

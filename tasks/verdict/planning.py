@@ -6,12 +6,14 @@ from typing import Literal
 from tasks.errors import InputError
 from tasks.verdict.paired import detectable_difference
 
+Budget = Literal["tokens", "bytes"]
+"""What is equal between arms: trained tokens, or bytes of text."""
 BESIDE_BYTES = ("training.tokens", "tokens", "steps")
 """What differs between arms of equal bytes, as paths for `allow`."""
 
 
 def equal_budget(
-    packed: Mapping[str, Mapping[str, int]], tokens: int | None, budget: Literal["tokens", "bytes"] = "tokens"
+    packed: Mapping[str, Mapping[str, int]], tokens: int | None, budget: Budget = "tokens"
 ) -> dict[str, int]:
     """Trained tokens of each arm. `packed`: {arm: facts of its packed rows}; `tokens`: the budget, or None for the largest.
 

@@ -1,6 +1,7 @@
 """Preparation as Prefect tasks: on threads of the flow's process, and on Dask workers that share nothing but the root."""
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterId
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from tasks.corpus import prepare, steps
+from flows.prepare import TaskSteps
+from tasks.corpus import prepare
+from tasks.progress import Progress
 from tasks.spec import ENGAGEMENT, FACTUAL, PEDAGOGICAL, Arm, Pool
 from tasks.store.blobs import open_blobs
 from tasks.store.root import Root
@@ -65,15 +68,18 @@ def shards(folder: Path) -> list[bytes]:
 
 
 def run(root: str, source: str, runner: TaskRunner) -> list[dict]:
-    """The steps in a flow; what they return, and the names of the task runs."""
+    """Index, holdout and the text of both arms in a flow: its id, and what each artifact counted."""
 
     @flow(task_runner=runner)
     def preparation() -> list[dict]:
         from prefect.runtime import flow_run
 
-        made = [{"run": flow_run.id}, steps.index_pool(root, pool_of(source)), steps.holdout(root, pool_of(source))]
-        steps.plan(root, pool_of(source), ARMS[0])
-        return [*made, *steps.arms(root, pool_of(source), ARMS)]
+        store, steps = Root(root), TaskSteps()
+        pool = prepare.open_pool(store, pool_of(source))
+        index = steps.spread("Index", lambda show, on: prepare.build_index(store, pool, mapper=on, progress=show))
+        held = steps.run("Holdout", lambda show: prepare.build_holdout(store, pool, progress=show))
+        arms = steps.spread("Text", lambda show, on: prepare.build_arms(store, pool, ARMS, mapper=on, progress=show))
+        return [{"run": flow_run.id}, *({"artifact": made.name, **made.facts} for made in (index, held, *arms))]
 
     return preparation()
 
@@ -90,12 +96,31 @@ def test_a_batch_of_blobs_is_one_task(raw: Path, tmp_path: Path, reference: list
     made = [shards(Root(tmp_path / "root").path(arm["artifact"])) for arm in arms]
     assert made == reference
     deadline = time.monotonic() + 30
-    while len(names := task_names(began["run"])) < 8 and time.monotonic() < deadline:
+    while len(names := task_names(began["run"])) < 7 and time.monotonic() < deadline:
         time.sleep(0.5)  # the server learns of task runs a little later
     assert [name for name in names if name.startswith("read")] == [
         *(f"read scores {i} of 2" for i in (1, 2)),
         *(f"read texts {i} of 2" for i in (1, 2)),
     ]
+    assert "Holdout" in names
+
+
+def test_progress_that_another_thread_reports_belongs_to_the_run() -> None:
+    def work(progress: Progress) -> None:
+        reporter = threading.Thread(target=progress, args=("stage", 1, 1, {}))
+        reporter.start()
+        reporter.join()
+
+    @flow
+    def threaded() -> str:
+        from prefect.runtime import flow_run
+
+        TaskSteps().run("Threads", work)
+        return flow_run.id
+
+    ours = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[threaded()]))
+    with get_client(sync_client=True) as client:
+        assert [shown.key for shown in client.read_artifacts(artifact_filter=ours)] == ["threads-stage"]
 
 
 def test_two_dask_workers_share_only_the_remote_root(

@@ -60,7 +60,7 @@ def test_a_worker_with_the_password_runs_a_flow_and_no_secret_shows(production: 
     }
     environment = clean() | worker
     prefect = [sys.executable, "-m", "prefect"]
-    fabrating = [sys.executable, "-m", "infra.cli.main"]
+    fabrating = [sys.executable, "-m", "infra.cli"]
     subprocess.run([*fabrating, "deploy"], cwd=PROJECT, env=environment, check=True, capture_output=True)
     pid = processes.start(
         [*prefect, "worker", "start", "--type", "process", "--pool", "cpu", "--name", "one"],
@@ -115,7 +115,7 @@ def test_whoever_asks_while_the_server_is_away_waits_for_it(production: Producti
         "PREFECT_HOME": str(production.home / "waiting"),
         "PREFECT_CLIENT_MAX_RETRIES": "0",  # it counts as no failed try
     }
-    doctor = [sys.executable, "-m", "infra.cli.main", "doctor", "--json"]
+    doctor = [sys.executable, "-m", "infra.cli", "doctor", "--json"]
     said = subprocess.run(doctor, env=clean() | patience, cwd=PROJECT, capture_output=True, text=True, timeout=120)
     assert "does not answer (ConnectionError)" in said.stdout  # at once: who asks what is wrong does not want to wait
     with subprocess.Popen([sys.executable, "-c", code], env=clean() | patience) as waiting:

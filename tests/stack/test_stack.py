@@ -101,7 +101,7 @@ def test_a_worker_that_died_is_started_again(stack):
 def test_ctrl_c_in_a_demo_leaves_no_process(tmp_path):
     home = tmp_path / "home"
     demo = subprocess.Popen(
-        [sys.executable, "-m", "infra.cli.main", "demo", "--home", str(home)],
+        [sys.executable, "-m", "infra.cli", "demo", "--home", str(home)],
         cwd=PROJECT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

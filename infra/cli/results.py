@@ -1,26 +1,41 @@
-"""The part of the `fabrating` command that looks back and ahead: report, judge, estimate."""
+"""The part of the `fabrating` command that looks at what is there: inspect, runs, report, judge."""
 
-from dataclasses import asdict
+import json
 from typing import Annotated
 
 import typer
 
 from infra.cli import terminal
+from infra.cli.options import JsonOption, RootOption
 from tasks.errors import InputError
-from tasks.records.layout import REPORT
-from tasks.spec import Training
+from tasks.records.layout import KINDS, REPORT
 from tasks.store.root import DEFAULT_ROOT, Root
 
-RootOption = Annotated[
-    str, typer.Option(help="Where artifacts lie: a folder, file:///folder or az://container/prefix.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+def inspect(
+    what: Annotated[str, typer.Argument(help="Raw data (a URL or folder), or an artifact such as arms/NAME/text.")],
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what raw data holds (files, columns, rows, scores), or what an artifact's manifest says."""
+    with terminal.plain_errors():
+        if what.split("/")[0] in KINDS:
+            manifest = Root(root).find(what.rstrip("/"))
+            if manifest is None:
+                raise InputError(f"There is no complete artifact {what} under {root}: check the name and --root.")
+            terminal.show(json.loads(manifest.to_json()), as_json)
+            return
+        from tasks.corpus.pool.survey import survey
+
+        terminal.show(survey(what), as_json)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line."""
-    for command in (report, judge, estimate):
-        app.command()(command)
+def runs(root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
+    """List the runs of the ledger, newest first: arm, seed, step, bits per byte, speed, hours, cost, state."""
+    with terminal.plain_errors():
+        from tasks.records.ledger import entries, table
+
+        terminal.show_rows(table(entries(Root(root))), as_json)
 
 
 def report(
@@ -65,47 +80,7 @@ def judge(
         terminal.show({**sentences, "verdict": made.name, "report": (made.path / REPORT).as_uri()}, False)
 
 
-def estimate(
-    tokens: Annotated[int, typer.Argument(help="Trained tokens of one run.")],
-    depth: Annotated[int, typer.Option(help="Layers of the model.")] = 20,
-    precision: Annotated[str, typer.Option(help="bf16, fp8 or fp32.")] = "bf16",
-    engine: Annotated[str, typer.Option(help="builtin or nanochat.")] = "builtin",
-    gpus: Annotated[int, typer.Option(help="GPUs of the host.")] = 1,
-    device: Annotated[str | None, typer.Option(help="Name of the GPU as its driver says it, or cpu.")] = None,
-    price: Annotated[float, typer.Option(help="Dollars for one GPU and hour.")] = 3.0,
-    arms: Annotated[int, typer.Option(min=1, help="Arms of the comparison.")] = 1,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each arm.")] = 1,
-    root: RootOption = DEFAULT_ROOT,
-    as_json: JsonOption = False,
-) -> None:
-    """Say what training would cost (hours, dollars, disk), by measured speed, and what so many seeds can show."""
-    with terminal.plain_errors():
-        from tasks.records.cost import estimate_cost
-        from tasks.records.ledger import entries, spread_between_seeds
-        from tasks.reports import artifacts
-        from tasks.verdict.planning import what_seeds_show
-
-        training = Training(
-            depth=depth, precision=precision, engine=engine, gpus=gpus, dollars_per_gpu_hour=price, tokens=tokens
-        )
-        ledger = entries(Root(root))
-        cost = estimate_cost(training, tokens, runs=arms * seeds, ledger=ledger, device=device)
-        shows = what_seeds_show(spread_between_seeds(ledger, training), arms, seeds) if arms > 1 else None
-        if as_json:
-            terminal.show(asdict(cost) | ({"seeds": shows} if shows else {}), True)
-            return
-        lines = {
-            "runs": cost.runs,
-            "parameters": artifacts.short(cost.parameters),
-            "steps": cost.steps,
-            "tokens per second": artifacts.count(cost.tokens_per_second),
-            "hours a run": artifacts.hours(cost.hours),
-            "GPU hours in all": artifacts.hours(cost.gpu_hours),
-            "cost in all": artifacts.dollars(cost.dollars),
-            "disk": artifacts.byte_size(cost.disk_bytes),
-            "speed from": cost.source,
-        }
-        terminal.show(lines | ({"seeds": shows} if shows else {}), False)
+COMMANDS = (inspect, runs, report, judge)
 
 
 def _arms(given: list[str]) -> dict[str, list[str]]:

@@ -1,0 +1,111 @@
+"""The order of work as plain functions: blobs -> pool -> arm -> packed rows, and from an arm to a scored model.
+
+The command line calls them as they are. The flows pass `Steps` of their own, which make each step a Prefect task.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from flows.recorded import recorded
+from tasks.corpus.arm.plan import ArmPlan
+from tasks.corpus.prepare import (
+    build_arms,
+    build_holdout,
+    build_index,
+    build_sample,
+    open_pool,
+    plan_arm,
+    set_damaged_aside,
+)
+from tasks.corpus.workers import Workers, local_workers
+from tasks.engines import entry as engine
+from tasks.progress import Progress, silent
+from tasks.records.recall import recall
+from tasks.spec import Arm, Pool, Training
+from tasks.store.artifact import Artifact
+from tasks.store.root import Root
+from tasks.tokens.evaluation import encode_holdout
+from tasks.tokens.pack import pack_arm
+from tasks.tokens.train import train_tokenizer
+
+T = TypeVar("T")
+
+
+class Steps:
+    """How the steps of a sequence run: here one after another, in this process."""
+
+    def __init__(self, progress: Progress = silent):
+        self._progress = progress
+
+    def run(self, title: str, work: Callable[[Progress], T]) -> T:
+        """Run a step that is done as a whole."""
+        return work(self._progress)
+
+    def spread(self, title: str, work: Callable[[Progress, Workers], T]) -> T:
+        """Run a step that hands batches of blobs to `Workers`."""
+        return work(self._progress, local_workers())
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare_arm` made or found."""
+
+    pool_id: str
+    arm_id: str
+    text: Artifact
+    packed: Artifact
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was counted in the text and in the packed rows."""
+        return {**self.text.facts, **self.packed.facts}
+
+
+def prepare_arm(
+    root: Root,
+    pool: Pool,
+    arm: Arm,
+    training: Training,
+    steps: Steps,
+    planned: Callable[[ArmPlan], None] = lambda plan: None,
+) -> Prepared:
+    """Index a pool, set its holdout aside, select an arm and pack it for a training.
+
+    Steps that are complete are skipped; damaged ones are made again. `planned` gets the plan before any text of the arm is read.
+    Raises InputError when the plan cannot be carried out.
+    """
+    handle = steps.run(f"List {pool.source}", lambda _: open_pool(root, pool))
+    steps.run(f"Checksums of {arm.name}", lambda _: set_damaged_aside(root, handle, arm))
+    steps.spread(
+        f"Index of {pool.name}",
+        lambda progress, workers: build_index(root, handle, mapper=workers, progress=progress),
+    )
+    steps.run(f"Holdout of {pool.name}", lambda progress: build_holdout(root, handle, progress=progress))
+    plan = steps.run(f"Plan of {arm.name}", lambda _: plan_arm(root, handle, arm))
+    planned(plan)
+    (text,) = steps.spread(
+        f"Text of {arm.name}",
+        lambda progress, workers: build_arms(root, handle, [arm], mapper=workers, progress=progress),
+    )
+    steps.run(f"Sample of {pool.name}", lambda progress: build_sample(root, handle, progress=progress))
+    pool_id, arm_id = plan.pool_id, plan.arm_id
+    steps.run(
+        f"Tokenizer of {pool.name}",
+        lambda progress: train_tokenizer(root, pool_id, pool.vocab_size, progress=progress),
+    )
+    steps.run(f"Evaluation tokens of {pool.name}", lambda progress: encode_holdout(root, pool_id, progress=progress))
+    packed = steps.run(
+        f"Packed rows of {arm.name}",
+        lambda progress: pack_arm(root, arm_id, pool_id, training.sequence_length, training.packing, progress=progress),
+    )
+    return Prepared(pool_id, arm_id, text, packed)
+
+
+def train_arm(root: Root, arm_id: str, training: Training, seed: int, progress: Progress = silent) -> Artifact:
+    """Train on a prepared arm and score the model, with the attempt in the run ledger. Returns the run's result."""
+    experiment, pool_id = recall(root, arm_id, training, seed)
+    with recorded(root, experiment, pool_id, arm_id) as facts:
+        result = engine.train(root, experiment, pool_id, arm_id, progress=progress)
+        facts |= result.facts
+    return result

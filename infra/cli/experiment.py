@@ -1,0 +1,196 @@
+"""The part of the `fabrating` command that runs an experiment step by step: estimate, prepare, train, score."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from infra.cli import terminal
+from infra.cli.options import JsonOption, RootOption, SetOption, parse
+from tasks.engines import entry
+from tasks.errors import InputError
+from tasks.records.layout import ArmFolder
+from tasks.spec import Arm, Pool, Texts, Training
+from tasks.store.root import DEFAULT_ROOT, Root
+
+
+def estimate(
+    tokens: Annotated[int, typer.Argument(help="Trained tokens of one run.")],
+    depth: Annotated[int, typer.Option(help="Layers of the model.")] = 20,
+    precision: Annotated[str, typer.Option(help="bf16, fp8 or fp32.")] = "bf16",
+    engine: Annotated[str, typer.Option(help="builtin or nanochat.")] = "builtin",
+    gpus: Annotated[int, typer.Option(help="GPUs of the host.")] = 1,
+    device: Annotated[str | None, typer.Option(help="Name of the GPU as its driver says it, or cpu.")] = None,
+    price: Annotated[float, typer.Option(help="Dollars for one GPU and hour.")] = 3.0,
+    arms: Annotated[int, typer.Option(min=1, help="Arms of the comparison.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each arm.")] = 1,
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what training would cost (hours, dollars, disk), by measured speed, and what so many seeds can show."""
+    with terminal.plain_errors():
+        from tasks.records.cost import estimate_cost
+        from tasks.records.ledger import entries, spread_between_seeds
+        from tasks.reports import artifacts
+        from tasks.verdict.planning import what_seeds_show
+
+        training = Training(
+            depth=depth, precision=precision, engine=engine, gpus=gpus, dollars_per_gpu_hour=price, tokens=tokens
+        )
+        ledger = entries(Root(root))
+        cost = estimate_cost(training, tokens, runs=arms * seeds, ledger=ledger, device=device)
+        shows = what_seeds_show(spread_between_seeds(ledger, training), arms, seeds) if arms > 1 else None
+        if as_json:
+            terminal.show(asdict(cost) | ({"seeds": shows} if shows else {}), True)
+            return
+        lines = {
+            "runs": cost.runs,
+            "parameters": artifacts.short(cost.parameters),
+            "steps": cost.steps,
+            "tokens per second": artifacts.count(cost.tokens_per_second),
+            "hours a run": artifacts.hours(cost.hours),
+            "GPU hours in all": artifacts.hours(cost.gpu_hours),
+            "cost in all": artifacts.dollars(cost.dollars),
+            "disk": artifacts.byte_size(cost.disk_bytes),
+            "speed from": cost.source,
+        }
+        terminal.show(lines | ({"seeds": shows} if shows else {}), False)
+
+
+def prepare(
+    source: Annotated[str, typer.Argument(help="The raw data: az://container/prefix, a folder or file:///folder.")],
+    root: RootOption = DEFAULT_ROOT,
+    select: Annotated[str, typer.Option(help="top, bottom, random, temperature or all.")] = "top",
+    share: Annotated[float, typer.Option(help="Part of the documents to take, above 0 and at most 1.")] = 0.165,
+    order: Annotated[str, typer.Option(help="best-first, shuffled or worst-first.")] = "best-first",
+    seed: Annotated[int, typer.Option(help="Seed of a random selection and of a shuffled order.")] = 42,
+    name: Annotated[str | None, typer.Option(help="Readable part of the arm's name.")] = None,
+    sequence_length: Annotated[int, typer.Option(help="Tokens of a packed row.")] = 2_048,
+    packing: Annotated[
+        str, typer.Option(help="split: documents go on in the next row; crop: nanochat's best fit.")
+    ] = "split",
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn rated documents into an arm: index, holdout, selection, text shards, tokenizer, packed rows.
+
+    With --set any other field of the pool or of the arm, such as vocab_size=4096.
+    """
+    with terminal.plain_errors():
+        extra = parse(
+            settings, options=("source", "select", "share", "order", "seed", "name", "sequence_length", "packing")
+        )
+        pool_fields = {key: extra.pop(key) for key in list(extra) if key in Pool.model_fields}
+        pool = Pool(source=source, **pool_fields)
+        label = name or f"{select}{round(share * 100)}"
+        arm = Arm(name=label, select=select, share=share, order=order, seed=seed, **extra)
+        training = Training(sequence_length=sequence_length, packing=packing)
+        from flows.sequence import Steps, prepare_arm
+
+        with terminal.bars() as progress:
+            made = prepare_arm(Root(root), pool, arm, training, Steps(progress))
+        if as_json:
+            manifests = {part: json.loads(getattr(made, part).manifest.to_json()) for part in ("text", "packed")}
+            terminal.show({"arm": made.arm_id, "pool": made.pool_id, **manifests}, True)
+            return
+        reused = made.text.reused and made.packed.reused
+        terminal.show({"arm": made.arm_id, "reused": reused, **made.facts}, False)
+
+
+def train(
+    arm: Annotated[str, typer.Argument(help="A prepared arm, such as top16-0a1b2c3d4e.")],
+    root: RootOption = DEFAULT_ROOT,
+    depth: Annotated[int, typer.Option(help="Layers of the model.")] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of the initial weights.")] = 1,
+    precision: Annotated[str | None, typer.Option(help="bf16, fp8 or fp32; default: bf16 on a GPU, else fp32.")] = None,
+    sequence_length: Annotated[int | None, typer.Option(help="Default: what the arm is packed for.")] = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train on a prepared arm and score the model. Run it again after an interruption, and it resumes.
+
+    With --set any other field of the training, such as batch_tokens=8192.
+    """
+    with terminal.plain_errors():
+        extra = parse(settings, options=("depth", "seed", "precision", "sequence_length"))
+        Training(depth=depth, **extra)  # checks the bounds before torch is loaded
+        from flows.sequence import train_arm
+
+        store = Root(root)
+        length, packing = _packed_as(store, arm, sequence_length, extra.pop("packing", None))
+        training = Training(
+            depth=depth,
+            precision=precision or ("bf16" if _has_gpu() else "fp32"),
+            sequence_length=length,
+            packing=packing,
+            **extra,
+        )
+        with terminal.bars() as progress:
+            result = train_arm(store, arm, training, seed, progress)
+        _show_artifact(result, as_json)
+
+
+def score(
+    run: Annotated[str, typer.Argument(help="A run, such as top16-d20-s1-0a1b2c3d4e.")],
+    root: RootOption = DEFAULT_ROOT,
+    texts: Annotated[
+        str | None,
+        typer.Option(help="Score on these texts instead: a folder or URL of .parquet, .jsonl or .txt files."),
+    ] = None,
+    texts_name: Annotated[str, typer.Option(help="Readable part of their name.")] = "outside",
+    column: Annotated[str, typer.Option(help="Their column, or field of JSON lines, that holds a document.")] = "text",
+    documents: Annotated[
+        int, typer.Option(help="Documents to take of them, the first by file name and place.")
+    ] = 5_000,
+    core: Annotated[bool, typer.Option("--core", help="Evaluate on nanochat's CORE tasks instead.")] = False,
+    max_per_task: Annotated[int | None, typer.Option(min=1, help="Questions of each task; default: all.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a run: bits per byte of its newest checkpoint on the pool's holdout, per document and per score decile.
+
+    With --texts or --core its final weights on texts from elsewhere, or on questions; `fabrating judge` compares those too.
+    """
+    with terminal.plain_errors():
+        store = Root(root)
+        if texts and core:
+            raise InputError("--texts and --core were given together: score one after the other.")
+        if core:
+            _show_artifact(entry.evaluate_core(store, run, max_per_task), as_json)
+            return
+        if texts is None:
+            _show_artifact(entry.score(store, run), as_json)
+            return
+        from tasks.records.job import find_job
+        from tasks.tokens.outside import encode_outside
+
+        given = Texts(name=texts_name, url=texts, column=column, documents=documents)
+        with terminal.bars() as progress:
+            encoded = encode_outside(store, find_job(store, run).pool_id, given, progress)
+        _show_artifact(entry.score_outside(store, run, encoded.path.name), as_json)
+
+
+COMMANDS = (estimate, prepare, train, score)
+
+
+def _show_artifact(artifact: Any, as_json: bool) -> None:
+    manifest = json.loads(artifact.manifest.to_json())
+    terminal.show(manifest if as_json else {"artifact": artifact.name, **artifact.facts}, as_json)
+
+
+def _packed_as(root: Root, arm_id: str, sequence_length: int | None, packing: str | None) -> tuple[int, str]:
+    """Sequence length and packing to train with: as given, else as the arm is packed. Raises InputError when that is not one way."""
+    there = ArmFolder(arm_id).packings(root)
+    fitting = [way for way in there if sequence_length in (None, way[0]) and packing in (None, way[1])]
+    if len(fitting) != 1:
+        found = ", ".join(f"{length} tokens a row ({way})" for length, way in there) or "nothing"
+        raise InputError(
+            f"The arm {arm_id!r} is packed for {found}: say which with --sequence-length and --set packing=..., or prepare it so."
+        )
+    return fitting[0]
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,141 @@
+"""A comparison before its verdict: what it asks, which runs answer it, and what those that are missing cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from tasks.errors import InputError
+from tasks.records.code import Code, other_code
+from tasks.records.cost import CostEstimate, estimate_cost, total
+from tasks.records.layout import ArmFolder, PoolFolder, RunFolder, arm_id, run_id
+from tasks.records.ledger import entries, find, spread_between_seeds
+from tasks.records.verdict import Target
+from tasks.spec import Arm, Experiment, Pool, Texts, Training
+from tasks.store.root import Root
+from tasks.verdict.matched import differences, require_matched
+from tasks.verdict.planning import BESIDE_BYTES, Budget, equal_budget, what_seeds_show
+
+
+@dataclass(frozen=True)
+class ComparisonSpec:
+    """What is asked: which of these arms of one pool is better, each trained with every seed on the same budget.
+
+    `budget`: what is equal between arms. `target`: which documents of the holdout decide. `allow`: differences besides
+    selection that are meant, by their path. `texts`, `core`: what runs are scored on besides the holdout.
+    """
+
+    name: str
+    pool: Pool
+    arms: Sequence[Arm]
+    seeds: Sequence[int]
+    training: Training
+    budget: Budget = "tokens"
+    target: Target = "all"
+    allow: Sequence[str] = ()
+    texts: Sequence[Texts] = ()
+    core: bool = False
+
+    @property
+    def allowed(self) -> list[str]:
+        """`allow`, and what differs between runs because their budgets are equal in bytes."""
+        return [*self.allow, *(BESIDE_BYTES if self.budget == "bytes" else ())]
+
+    def require_matched(self) -> None:
+        """Raises InputError unless arms have distinct names and differ in their selection alone, and seeds are distinct."""
+        names = [arm.name for arm in self.arms]
+        if len(set(names)) < len(names):
+            raise InputError(f"The arms are named {', '.join(names)}: give each a name of its own.")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"The seeds are {', '.join(map(str, self.seeds))}: give each one once.")
+        experiments = [Experiment(pool=self.pool, arm=arm, training=self.training) for arm in self.arms]
+        require_matched(names, [differences(a, b) for a, b in pairwise(experiments)], self.allow)
+
+    def missing_arms(self, root: Root, pool_id: str) -> list[Arm]:
+        """The arms without complete packed rows."""
+        return [arm for arm in self.arms if not root.find(self.packed(arm, pool_id))]
+
+    def packed(self, arm: Arm, pool_id: str) -> str:
+        """Name of an arm's packed rows."""
+        return ArmFolder(arm_id(arm, pool_id)).packed(self.training.sequence_length, self.training.packing)
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One arm with one seed; `id` and `arm_id` name the folders of its run and its arm."""
+
+    id: str
+    arm_id: str
+    experiment: Experiment
+
+
+@dataclass(frozen=True)
+class ComparisonPlan:
+    """The runs that answer a comparison, arm by arm, and the pool they have in common."""
+
+    spec: ComparisonSpec
+    pool_id: str
+    runs: tuple[PlannedRun, ...]
+
+    @classmethod
+    def make(cls, root: Root, spec: ComparisonSpec, pool_id: str) -> "ComparisonPlan":
+        """Divide the budget between arms, all of which are packed. Raises InputError when it is more than an arm has."""
+        ids = {arm.name: arm_id(arm, pool_id) for arm in spec.arms}
+        packed = {arm.name: root.find(spec.packed(arm, pool_id)).facts for arm in spec.arms}
+        budgets = equal_budget(packed, spec.training.tokens, spec.budget)
+        runs = []
+        for arm in spec.arms:
+            training = spec.training.model_copy(update={"tokens": budgets[arm.name]})
+            for seed in spec.seeds:
+                experiment = Experiment(pool=spec.pool, arm=arm, training=training, seed=seed)
+                runs.append(PlannedRun(run_id(experiment, ids[arm.name]), ids[arm.name], experiment))
+        return cls(spec, pool_id, tuple(runs))
+
+    @property
+    def runs_by_arm(self) -> dict[str, list[str]]:
+        """{name of the arm: ids of its runs, in the order of seeds}."""
+        return {arm.name: [run.id for run in self.runs if run.experiment.arm == arm] for arm in self.spec.arms}
+
+    def missing(self, root: Root) -> list[PlannedRun]:
+        """The runs without a result."""
+        return [run for run in self.runs if not root.find(RunFolder(run.id).result)]
+
+    def unscored(self, root: Root, texts: Sequence[str]) -> list[PlannedRun]:
+        """The runs without scores on one of the encoded `texts`, or on CORE where that is asked for."""
+        core = self.spec.core
+        return [run for run in self.runs if not all(map(root.find, RunFolder(run.id).beside(texts, core)))]
+
+    def require_same_code(self, root: Root) -> None:
+        """Raises InputError when a complete run was trained by other code than this, as far as the ledger knows."""
+        now = Code.of_this_process()
+        for run in self.runs:
+            entry = find(root, run.id) if root.find(RunFolder(run.id).result) else None
+            other = other_code(entry.last, now) if entry else None
+            if other and "commit" not in self.spec.allow:
+                then, would = other.split(" against ")
+                raise InputError(
+                    f"{run.id} was trained by {then}, the missing runs would be by {would}: allow the difference by "
+                    f"name (allow: commit), or delete runs/{run.id} to train it again."
+                )
+
+    def cost(self, root: Root, runs: Sequence[PlannedRun]) -> tuple[list[CostEstimate], str]:
+        """What training `runs` costs, one estimate an arm and the sum last; and what the seeds can show, in a sentence."""
+        ledger = entries(root)
+        holdout_tokens = root.find(PoolFolder(self.pool_id).evaluation).facts["tokens"]
+        costs: list[CostEstimate] = []
+        for label in dict.fromkeys(run.experiment.arm.name for run in runs):
+            trainings = [run.experiment.training for run in runs if run.experiment.arm.name == label]
+            costs.append(
+                estimate_cost(
+                    trainings[0],
+                    trainings[0].tokens,
+                    vocab_size=self.spec.pool.vocab_size,
+                    holdout_tokens=holdout_tokens,
+                    runs=len(trainings),
+                    label=label,
+                    ledger=ledger,
+                )
+            )
+        if len(costs) > 1:
+            costs.append(total(costs, "all"))
+        spread = spread_between_seeds(ledger, runs[0].experiment.training)
+        return costs, what_seeds_show(spread, len(self.spec.arms), len(self.spec.seeds))

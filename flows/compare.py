@@ -12,7 +12,7 @@ from pydantic import Field
 from flows.children import cancel_children, run_child
 from tasks.corpus.steps import find_pool
 from tasks.errors import InputError
-from tasks.records.cost import Estimate, batch_tokens, estimate, total
+from tasks.records.cost import CostEstimate, estimate_cost, total
 from tasks.records.layout import REPORT, ArmFolder, PoolFolder, RunFolder, arm_id, run_id
 from tasks.records.ledger import commit, entries, find, other_code, source, spread_between_seeds
 from tasks.reports.report import write_verdict
@@ -73,11 +73,7 @@ def compare(
     _prepare(store, arms, ids, data, train, root)
     packed = {label: store.find(ArmFolder(arm).packed(train.sequence_length)).facts for label, arm in ids.items()}
     budgets = equal_budget(packed, train.tokens, budget)
-    # The batch is said too: the scaling rule would choose another one for another number of tokens.
-    batch = batch_tokens(train, min(budgets.values()), data.vocab_size)
-    trainings = {
-        label: train.model_copy(update={"tokens": count, "batch_tokens": batch}) for label, count in budgets.items()
-    }
+    trainings = {label: train.model_copy(update={"tokens": count}) for label, count in budgets.items()}
     runs = [
         (run_id(whole, ids[arm.name]), whole)
         for arm in arms
@@ -177,12 +173,12 @@ def _show_cost(
     """What the missing runs will cost, one row an arm, and what this many seeds can show."""
     ledger = entries(store)
     held = store.find(PoolFolder(pool).evaluation)
-    costs: list[Estimate] = []
+    costs: list[CostEstimate] = []
     for label in dict.fromkeys(whole.arm.name for whole in missing):
         ours = [whole for whole in missing if whole.arm.name == label]
         training = ours[0].training
         options = {"vocab_size": data.vocab_size, "holdout_tokens": held.facts["tokens"], "ledger": ledger}
-        costs.append(estimate(training, training.tokens, runs=len(ours), label=label, **options))
+        costs.append(estimate_cost(training, training.tokens, runs=len(ours), label=label, **options))
     if len(costs) > 1:
         costs.append(total(costs, "all"))
     show_estimate(name, costs, [what_seeds_show(spread_between_seeds(ledger, missing[0].training), arms, seeds)])

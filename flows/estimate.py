@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from prefect import flow
 from pydantic import Field
 
-from tasks.records.cost import estimate as calculate
+from tasks.records.cost import estimate_cost
 from tasks.records.ledger import entries, spread_between_seeds
 from tasks.reports.steps import show_estimate
 from tasks.spec import Training
@@ -25,23 +25,22 @@ def estimate(
     device: str | None = None,
     root: str = DEFAULT_ROOT,
 ) -> dict[str, Any]:
-    """Say what training would take: hours, dollars and disk a run and in all, and the smallest difference it could show.
+    """Estimate what training costs (hours, dollars and disk, per run and in total) and the smallest difference it can show.
 
-    Speed is what was measured: by this installation's own runs where one is alike, else by the table that comes with it.
+    Speed is measured: by a similar run of this installation if there is one, else by the table that ships with FabRating.
 
     Args:
         tokens: Trained tokens of one run.
-        train: How every arm is trained, and what a GPU costs an hour.
+        train: How every arm is trained, and what a GPU costs per hour.
         arms: Arms of the comparison.
         seeds: Seeds of each arm.
-        device: Name of the GPU as its driver says it, or cpu; empty: the GPU that most was measured on.
+        device: Name of the GPU as its driver reports it, or cpu; empty: the GPU that the table's default names.
         root: Where artifacts and the run ledger are kept.
     """
     ledger = entries(Root(root))
-    cost = calculate(
-        train, tokens, runs=arms * seeds, label=f"{arms} arms x {seeds} seeds", ledger=ledger, device=device
-    )
-    one = calculate(train, tokens, label="one run", ledger=ledger, device=device)
+    whole = f"{arms} arms x {seeds} seeds"
+    cost = estimate_cost(train, tokens, runs=arms * seeds, label=whole, ledger=ledger, device=device)
+    one = estimate_cost(train, tokens, label="one run", ledger=ledger, device=device)
     shows = what_seeds_show(spread_between_seeds(ledger, train), arms, seeds)
     show_estimate("training", [one, cost], [shows])
     return {**asdict(cost), "seeds": shows}

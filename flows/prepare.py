@@ -3,7 +3,7 @@
 from prefect import flow
 
 from tasks.corpus import steps as corpus
-from tasks.records.cost import estimate
+from tasks.records.cost import estimate_cost
 from tasks.records.ledger import entries
 from tasks.reports.steps import show_plan, show_prepared
 from tasks.spec import Arm, Experiment, Pool, Training
@@ -33,7 +33,7 @@ def prepare(
     corpus.holdout(root, data)
     plan = corpus.plan(root, data, arm)
     whole = Experiment(pool=data, arm=arm, training=train)
-    cost = estimate(
+    cost = estimate_cost(
         train,
         train.tokens or plan["tokens"] or plan["text_bytes"] // 4,
         vocab_size=data.vocab_size,

@@ -11,21 +11,18 @@ from tasks.hosts.provision import STEPS, Setup
 from tasks.hosts.service import secrets
 from tasks.hosts.ssh import Remote
 from tasks.hosts.wheel import build_wheel
-from tasks.records.cost import estimate, scaling_parameters
+from tasks.records.cost import estimate_cost
+from tasks.records.scaling import DEFAULT_RATIO, ModelShape, parameter_counts
 from tasks.spec import Host, Training
-
-VOCABULARY = 32_768
-TOKENS_A_PARAMETER = 12
-"""nanochat's default budget."""
 
 
 def cost_of_d20(host: Host, gpu: str | None) -> report.Cost:
-    """What training d20 by nanochat's default budget takes on a host's GPUs."""
+    """What training depth 20 on nanochat's default budget takes on a host's GPUs."""
     training = Training(
         depth=20, gpus=max(host.gpus, 1), dollars_per_gpu_hour=host.dollars_per_hour / max(host.gpus, 1)
     )
-    tokens = TOKENS_A_PARAMETER * scaling_parameters(20, VOCABULARY)
-    cost = estimate(training, tokens, vocab_size=VOCABULARY, device=gpu or "cpu")
+    tokens = DEFAULT_RATIO * parameter_counts(ModelShape.of_depth(20)).scaling
+    cost = estimate_cost(training, tokens, device=gpu or "cpu")
     return report.Cost(f"d20, {tokens / 1e9:.1f} B tokens", cost.hours, cost.dollars, cost.source)
 
 

@@ -128,7 +128,7 @@ class Training(Spec):
         description="Attention windows, tiled over the layers: S a quarter of the sequence, L all of it. The last is always L.",
     )
     batch_tokens: int | None = Field(
-        None, ge=1, description="Tokens of one optimizer step; empty: by the scaling rule from depth and budget."
+        None, ge=1, description="Tokens of one optimizer step; empty: by the scaling rule, from the depth alone."
     )
     tokens: int | None = Field(
         None, ge=1, description="Budget in trained tokens; empty: every packed row of the arm exactly once."

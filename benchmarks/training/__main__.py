@@ -24,8 +24,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.training import paired, parity, quality, resume
-from tasks.engines.builtin.model import config_for
-from tasks.engines.builtin.schedule import Plan, peak_flops, plan_training
+from tasks.engines.builtin.schedule import peak_flops
+from tasks.records.scaling import ModelShape, plan_training
 
 UPSTREAM = Path(__file__).with_name("upstream.py")
 
@@ -57,8 +57,8 @@ def measure(command: list[str], task: dict) -> dict:
 
 def make_task(arguments: argparse.Namespace) -> dict:
     """What the children are told; "tokens" is added to it."""
-    config = config_for(arguments.depth, arguments.sequence_length, arguments.window_pattern)
-    plan: Plan = plan_training(config, tokens=3000 * arguments.batch_tokens, batch_tokens=arguments.batch_tokens)
+    config = ModelShape.of_depth(arguments.depth, arguments.sequence_length, arguments.window_pattern)
+    plan = plan_training(config, tokens=3000 * arguments.batch_tokens, batch_tokens=arguments.batch_tokens)
     return {
         "config": dataclasses.asdict(config), "plan": dataclasses.asdict(plan), "precision": arguments.precision,
         "steps": arguments.steps, "accumulation": arguments.batch_tokens // (arguments.rows * arguments.sequence_length),
@@ -69,7 +69,7 @@ def make_task(arguments: argparse.Namespace) -> dict:
 @contextlib.contextmanager
 def tokens_of(arguments: argparse.Namespace) -> Iterator[str]:
     """The rows of one micro-batch in a file, as long as it is needed."""
-    config = config_for(arguments.depth)
+    config = ModelShape.of_depth(arguments.depth)
     with tempfile.NamedTemporaryFile(suffix=".pt") as tokens:
         torch.save(rows_of_tokens(arguments.rows, arguments.sequence_length, config.vocab_size), tokens.name)
         yield tokens.name

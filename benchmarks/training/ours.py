@@ -14,18 +14,18 @@ def main(task: dict) -> None:
 
     from tasks.engines.builtin.compute import build_compute, embedding_dtype
     from tasks.engines.builtin.distributed import join, leave
-    from tasks.engines.builtin.model import GPT, GPTConfig
+    from tasks.engines.builtin.model import GPT
     from tasks.engines.builtin.optimizer import build_optimizer
-    from tasks.engines.builtin.schedule import Plan, flops_per_token
+    from tasks.records.scaling import ModelShape, TrainingPlan, flops_per_token
 
     world = join("cuda")
-    config, accumulation = GPTConfig(**task["config"]), task["accumulation"] // world.size
+    config, accumulation = ModelShape(**task["config"]), task["accumulation"] // world.size
     tokens = torch.load(task["tokens"]).cuda()
     with torch.device("cuda"):
         model = GPT(config, embedding_dtype(task["precision"]))
     model.init_weights(1)
     compute = build_compute(model, task["precision"])
-    optimizer = build_optimizer(model, Plan(**task["plan"]))
+    optimizer = build_optimizer(model, TrainingPlan(**task["plan"]))
     x, y = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
     seconds, losses, first = [], [], 0.0
     for step in range(task["steps"] + 1):

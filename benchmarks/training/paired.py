@@ -23,11 +23,12 @@ from benchmarks.training import quality
 from tasks.engines.builtin.compute import build_compute, embedding_dtype
 from tasks.engines.builtin.distributed import World
 from tasks.engines.builtin.evaluation import EncodedHoldout, evaluate
-from tasks.engines.builtin.model import GPT, GPTConfig, config_for
-from tasks.engines.builtin.schedule import plan_training, schedule
+from tasks.engines.builtin.model import GPT
+from tasks.engines.builtin.schedule import schedule
 from tasks.engines.builtin.score import GPU_BATCH_TOKENS
 from tasks.records.layout import ArmFolder, PoolFolder
 from tasks.records.recall import recall
+from tasks.records.scaling import ModelShape, plan_training
 from tasks.records.scores import scores_table, summarize
 from tasks.spec import Training
 from tasks.store.artifact import Artifact
@@ -38,7 +39,7 @@ BAR = 0.002
 
 
 def train_upstream(
-    arguments: argparse.Namespace, packed: Artifact, config: GPTConfig, seed: int, gpu: int
+    arguments: argparse.Namespace, packed: Artifact, config: ModelShape, seed: int, gpu: int
 ) -> dict[str, torch.Tensor]:
     """The weights that nanochat's code arrives at."""
     began = time.time()
@@ -64,7 +65,7 @@ def main(arguments: argparse.Namespace) -> None:
     root = Root(arguments.root)
     _, pool = recall(root, arguments.arm, Training(depth=arguments.depth), quality.SEED)
     packed = root.open(ArmFolder(arguments.arm).packed(arguments.sequence_length))
-    config = config_for(
+    config = ModelShape.of_depth(
         arguments.depth, arguments.sequence_length, arguments.window_pattern, packed.facts["vocab_size"]
     )
     gpus, seeds = quality.free_gpus(), range(quality.SEED, quality.SEED + arguments.seeds)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from tasks.engines.builtin.compute import build_compute, embedding_dtype
-from tasks.engines.builtin.model import GPT, GPTConfig, config_for
+from tasks.engines.builtin.model import GPT
+from tasks.records.scaling import ModelShape
 
 UPSTREAM = Path(__file__).with_name("upstream.py")
 
@@ -27,7 +28,7 @@ def run_upstream(checkout: str, task: dict, dtype: str) -> dict:
         return torch.load(out)
 
 
-def perturbed(config: GPTConfig, seed: int) -> dict[str, Tensor]:
+def perturbed(config: ModelShape, seed: int) -> dict[str, Tensor]:
     """Initial weights plus noise, so that no gradient is zero; embeddings hold bf16 values, which all precisions can."""
     model = GPT(config)
     model.init_weights(seed)
@@ -48,7 +49,7 @@ def distance(got: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
     return (error / sum(tensor.double().square().sum() for tensor in wanted.values())).sqrt().item()
 
 
-def ours(config: GPTConfig, state: dict[str, Tensor], row: Tensor, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
+def ours(config: ModelShape, state: dict[str, Tensor], row: Tensor, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits and gradients on the GPU."""
     model = GPT(config, embedding_dtype(precision))
     model.load_state_dict(state)
@@ -61,7 +62,7 @@ def ours(config: GPTConfig, state: dict[str, Tensor], row: Tensor, precision: st
 def main(arguments: argparse.Namespace) -> None:
     """Print the distances of logits and gradients from fp32, and ours over nanochat's."""
     torch.backends.cuda.matmul.allow_tf32 = False
-    config = config_for(arguments.depth, 512, arguments.window_pattern, 4096)
+    config = ModelShape.of_depth(arguments.depth, 512, arguments.window_pattern, 4096)
     state = perturbed(config, 1)
     row = torch.randint(0, config.vocab_size, (4, 513), generator=torch.Generator().manual_seed(2))
     logits, gradients = ours(config, state, row, "fp32")

@@ -80,7 +80,7 @@ def estimate(
 ) -> None:
     """Say what training would cost (hours, dollars, disk), by measured speed, and what so many seeds can show."""
     with terminal.plain_errors():
-        from tasks.records.cost import estimate as calculate
+        from tasks.records.cost import estimate_cost
         from tasks.records.ledger import entries, spread_between_seeds
         from tasks.reports import artifacts
         from tasks.verdict.planning import what_seeds_show
@@ -89,7 +89,7 @@ def estimate(
             depth=depth, precision=precision, engine=engine, gpus=gpus, dollars_per_gpu_hour=price, tokens=tokens
         )
         ledger = entries(Root(root))
-        cost = calculate(training, tokens, runs=arms * seeds, ledger=ledger, device=device)
+        cost = estimate_cost(training, tokens, runs=arms * seeds, ledger=ledger, device=device)
         shows = what_seeds_show(spread_between_seeds(ledger, training), arms, seeds) if arms > 1 else None
         if as_json:
             terminal.show(asdict(cost) | ({"seeds": shows} if shows else {}), True)

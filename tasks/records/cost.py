@@ -1,8 +1,8 @@
-"""What a run will cost, before anything is spent: hours, dollars, disk, egress.
+"""What runs will cost, before anything is spent: hours, dollars, disk, egress.
 
-Speed comes from measurements, never from a guess: the installation's own finished runs (the ledger) where one is alike, else
-the table in `rates.json`, each row with its source. Between model sizes the achieved FLOP/s is carried over from the
-nearest one measured, between numbers of GPUs linearly; `Estimate.source` says which row was used and how far it was carried.
+Speed is measured, never guessed: taken from a similar finished run of this installation (the ledger) if there is one, else from
+the table in `rates.json`, where each row names its source. The achieved FLOP/s of the nearest measured size is carried over to
+other model sizes, and scaled linearly to other numbers of GPUs; `CostEstimate.source` says which row was used and what differed.
 """
 
 import json
@@ -14,25 +14,32 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import InputError
+from tasks.records.scaling import ModelShape, choose_batch, flops_per_token, parameter_counts
 from tasks.spec import Training
 
 RATES = Path(__file__).with_name("rates.json")
-HEAD = 128  # the model's width is a multiple of the head dimension
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """One run's cost; `dollars`, `gpu_hours`, `disk_bytes` and egress are of all `runs`, `hours` is one run's wall time."""
+class CostEstimate:
+    """Cost of `runs` identical runs. `gpu_hours`, `dollars`, disk and egress are those of all runs together, the rest of one.
+
+    None where no run on that device was measured.
+    """
 
     label: str
     runs: int
     tokens: int
+    """The budget."""
     steps: int
+    """Whole batches in the budget; 0 where it does not fill one, which a training refuses."""
     parameters: int
     flops_per_token: float
     tokens_per_second: float | None
     source: str
+    """Where the speed comes from."""
     hours: float | None
+    """Wall time."""
     gpu_hours: float | None
     dollars: float | None
     disk_bytes: int
@@ -40,57 +47,56 @@ class Estimate:
     egress_dollars: float
 
 
+@dataclass(frozen=True)
+class Throughput:
+    """The measured speed of one training."""
+
+    device: str
+    gpus: int
+    engine: str
+    precision: str
+    depth: int
+    sequence_length: int
+    window_pattern: str
+    vocab_size: int
+    tokens_per_second: float
+    source: str
+    start_seconds: float = 0.0
+    """Before the first step."""
+    own: bool = False
+    """Measured by this installation."""
+
+    @property
+    def flops_per_token(self) -> int:
+        return flops_per_token(
+            ModelShape.of_depth(self.depth, self.sequence_length, self.window_pattern, self.vocab_size)
+        )
+
+
+@dataclass(frozen=True)
+class RateTable:
+    """The table of measured speeds and of prices."""
+
+    default_device: str
+    throughput: tuple[Throughput, ...]
+    egress_dollars_per_gb: float
+
+
 @cache
-def rates() -> dict[str, Any]:
-    """The table of measured throughput and prices."""
-    return json.loads(RATES.read_text())
+def rate_table() -> RateTable:
+    """What `rates.json` holds."""
+    table = json.loads(RATES.read_text())
+    throughput = tuple(Throughput(**row) for row in table["throughput"])
+    return RateTable(table["default_device"], throughput, table["egress"]["dollars_per_gb"])
 
 
-def width(depth: int) -> int:
-    """Width of nanochat's model: 64 a layer, rounded up to a multiple of 128."""
-    return math.ceil(64 * depth / HEAD) * HEAD
-
-
-def scaling_parameters(depth: int, vocab_size: int) -> int:
-    """Matrices of the blocks (12 C^2 a layer) and the output matrix: what nanochat's scaling rules count."""
-    channels = width(depth)
-    return 12 * channels**2 * depth + vocab_size * channels
-
-
-def model_parameters(depth: int, vocab_size: int) -> int:
-    """All weights but a few hundred scalars: d20 with 32,768 tokens has 896.5 M.
-
-    Beside the scaling parameters: the token embedding, and a value embedding in every second layer.
-    """
-    return scaling_parameters(depth, vocab_size) + vocab_size * width(depth) * (1 + math.ceil(depth / 2))
-
-
-def flops_per_token(depth: int, sequence_length: int, window_pattern: str, vocab_size: int) -> float:
-    """FLOPs of forward and backward by nanochat's count: 6 a linear weight, 12 C min(window, T) a layer of attention."""
-    short = math.ceil(sequence_length / 4 / 128) * 128
-    windows = [short if window_pattern[i % len(window_pattern)] == "S" else sequence_length for i in range(depth)]
-    windows[-1] = sequence_length
-    attention = sum(12 * width(depth) * min(window, sequence_length) for window in windows)
-    return 6 * scaling_parameters(depth, vocab_size) + attention
-
-
-def batch_tokens(training: Training, tokens: int, vocab_size: int) -> int:
-    """Tokens of one step: as given, else nanochat's rule 2^round(log2(2^19 (D/D12)^0.383)), D12 = 12 tokens a parameter."""
-    if training.batch_tokens is not None:
-        return training.batch_tokens
-    ratio = tokens / (12 * scaling_parameters(12, vocab_size))
-    return 2 ** round(19 + 0.383 * math.log2(ratio))
-
-
-def checkpoint_bytes(depth: int, vocab_size: int) -> int:
+def checkpoint_bytes(shape: ModelShape) -> int:
     """Weights and optimizer: 8 bytes a block weight (fp32, momentum), 12 in the output matrix, 6 in bf16 embeddings."""
-    matrices = 12 * width(depth) ** 2 * depth
-    head = vocab_size * width(depth)
-    embeddings = model_parameters(depth, vocab_size) - matrices - head
-    return 8 * matrices + 12 * head + 6 * embeddings
+    counts = parameter_counts(shape)
+    return 8 * counts.matrices + 12 * counts.lm_head + 6 * counts.embeddings
 
 
-def estimate(
+def estimate_cost(
     training: Training,
     tokens: int,
     *,
@@ -102,46 +108,46 @@ def estimate(
     label: str = "",
     ledger: Sequence[Mapping[str, Any]] = (),
     device: str | None = None,
-) -> Estimate:
+) -> CostEstimate:
     """Cost of `runs` runs of `tokens` trained tokens each.
 
     `holdout_tokens` are evaluated every `eval_every` steps, at a third of a trained token's cost. `read_bytes` leave the
     blob store once and `disk_bytes` (text shards) lie once, whatever the number of runs. `ledger`: entries of
     `ledger.entries`. `device`: name of the GPU, or "cpu"; default: what `training.device` says, else the table's default.
-    Raises InputError when `tokens` is below 1.
+    Raises InputError when `tokens` is below 1 or `training.batch_tokens` is not whole rows.
     """
     if tokens < 1:
         raise InputError(f"The budget is {tokens} tokens: give at least 1.")
-    device = device or ("cpu" if training.device == "cpu" else rates()["default_device"])
-    flops = flops_per_token(training.depth, training.sequence_length, training.window_pattern, vocab_size)
-    steps = max(1, tokens // batch_tokens(training, tokens, vocab_size))
+    device = device or ("cpu" if training.device == "cpu" else rate_table().default_device)
+    shape = ModelShape.of(training, vocab_size)
+    flops = flops_per_token(shape)
+    steps = tokens // choose_batch(shape, training.batch_tokens)
     speed, start, source = _speed(training, flops, device, ledger)
     hours = None
     if speed:
         evaluations = 1 + steps // training.eval_every
         hours = (tokens / speed + evaluations * holdout_tokens / (3 * speed) + start) / 3600
     gpu_hours = hours * training.gpus * runs if hours is not None else None
-    egress = rates()["egress"]
-    return Estimate(
+    return CostEstimate(
         label=label,
         runs=runs,
         tokens=tokens,
         steps=steps,
-        parameters=model_parameters(training.depth, vocab_size),
+        parameters=parameter_counts(shape).total,
         flops_per_token=flops,
         tokens_per_second=speed,
         source=source,
         hours=hours,
         gpu_hours=gpu_hours,
         dollars=_dollars(training, gpu_hours, device),
-        disk_bytes=disk_bytes + 2 * tokens + runs * training.keep_last * checkpoint_bytes(training.depth, vocab_size),
+        disk_bytes=disk_bytes + 2 * tokens + runs * training.keep_last * checkpoint_bytes(shape),
         egress_bytes=read_bytes,
-        egress_dollars=read_bytes / 1e9 * egress["dollars_per_gb"],
+        egress_dollars=read_bytes / 1e9 * rate_table().egress_dollars_per_gb,
     )
 
 
-def total(costs: Sequence[Estimate], label: str) -> Estimate:
-    """All of them together; what is of one run (tokens, steps, hours) stays that of the first, and so does its source."""
+def total(costs: Sequence[CostEstimate], label: str) -> CostEstimate:
+    """All of them together; what describes one run (tokens, steps, hours, source) is the first one's."""
 
     def added(name: str) -> Any:
         values = [getattr(cost, name) for cost in costs]
@@ -161,53 +167,52 @@ def _speed(
     training: Training, flops: float, device: str, ledger: Sequence[Mapping[str, Any]]
 ) -> tuple[float | None, float, str]:
     """(tokens per second, seconds before the first step, where both come from); (None, 0, why) when nothing is alike."""
-    rows = [row for entry in ledger if (row := _row_of(entry)) is not None] + rates()["throughput"]
-    rows = [row for row in rows if row["device"].lower() == device.lower()]
-    if not rows:
+    measured = [row for entry in ledger if (row := _throughput_of(entry)) is not None] + list(rate_table().throughput)
+    measured = [row for row in measured if row.device.lower() == device.lower()]
+    if not measured:
         return None, 0.0, f"no measured run on {device!r}: the first one will tell"
 
-    def distance(row: Mapping[str, Any]) -> tuple[bool, bool, float, bool, bool]:
-        """Same engine and precision before same size before same number of GPUs; own runs before the table."""
-        size = abs(math.log(_flops_of(row) / flops))
-        own = row.get("own", False)
+    def distance(row: Throughput) -> tuple[bool, bool, float, bool, bool]:
+        """Same precision and engine before same size before same number of GPUs; own runs before the table."""
         return (
-            row["precision"] != training.precision,
-            row["engine"] != training.engine,
-            size,
-            row["gpus"] != training.gpus,
-            not own,
+            row.precision != training.precision,
+            row.engine != training.engine,
+            abs(math.log(row.flops_per_token / flops)),
+            row.gpus != training.gpus,
+            not row.own,
         )
 
-    row = min(rows, key=distance)
-    speed = row["tokens_per_second"] * _flops_of(row) / flops * training.gpus / row["gpus"]
+    row = min(measured, key=distance)
+    speed = row.tokens_per_second * row.flops_per_token / flops * training.gpus / row.gpus
     carried = [
-        f"{name} {row[key]} -> {getattr(training, key)}"
-        for key, name in (("engine", "engine"), ("precision", "precision"), ("depth", "depth"), ("gpus", "GPUs"))
-        if row[key] != getattr(training, key)
+        f"{name} {was} -> {wanted}"
+        for name, was, wanted in (
+            ("engine", row.engine, training.engine),
+            ("precision", row.precision, training.precision),
+            ("depth", row.depth, training.depth),
+            ("GPUs", row.gpus, training.gpus),
+        )
+        if was != wanted
     ]
     note = f"; carried over from {', '.join(carried)}" if carried else ""
-    return speed, float(row.get("start_seconds", 0)), row["source"] + note
+    return speed, row.start_seconds, row.source + note
 
 
-def _flops_of(row: Mapping[str, Any]) -> float:
-    return flops_per_token(row["depth"], row["sequence_length"], row["window_pattern"], row["vocab_size"])
-
-
-def _row_of(entry: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A finished ledger entry as a row of the throughput table, or None when it measured nothing."""
+def _throughput_of(entry: Mapping[str, Any]) -> Throughput | None:
+    """The speed of a finished run by its ledger entry, or None when it measured none."""
     if entry.get("state") != "completed" or not entry.get("tokens_per_second") or not entry.get("device"):
         return None
     training = entry["experiment"]["training"]
-    return {
-        "device": entry["device"],
-        "gpus": entry.get("gpus") or training["gpus"],
-        "engine": training["engine"],
-        "precision": training["precision"],
-        "depth": training["depth"],
-        "sequence_length": training["sequence_length"],
-        "window_pattern": training["window_pattern"],
-        "vocab_size": entry["experiment"]["pool"]["vocab_size"],
-        "tokens_per_second": entry["tokens_per_second"],
-        "own": True,
-        "source": f"own run {entry['run']}",
-    }
+    return Throughput(
+        device=entry["device"],
+        gpus=entry.get("gpus") or training["gpus"],
+        engine=training["engine"],
+        precision=training["precision"],
+        depth=training["depth"],
+        sequence_length=training["sequence_length"],
+        window_pattern=training["window_pattern"],
+        vocab_size=entry["experiment"]["pool"]["vocab_size"],
+        tokens_per_second=entry["tokens_per_second"],
+        source=f"own run {entry['run']}",
+        own=True,
+    )

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.records.cost import Estimate
+from tasks.records.cost import CostEstimate
 from tasks.reports.charts import data_url, loss_curve_svg
 from tasks.spec import Experiment
 
@@ -42,7 +42,7 @@ PREPARED = (
 )
 
 
-def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], cost: Estimate | None = None) -> str:
+def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], cost: CostEstimate | None = None) -> str:
     """What a run will do and cost. Of `plan` those keys are shown that are there: see `PLAN`, and `score_quantiles`."""
     arm, training = experiment.arm, experiment.training
     what = f"{arm.select} {'' if arm.select == 'all' else _extent(experiment)}".strip()
@@ -67,7 +67,7 @@ def prepared_markdown(name: str, facts: Mapping[str, Any]) -> str:
     return "\n".join([f"## {_cell(name)} is prepared", "", *_facts(PREPARED, facts)]) + "\n"
 
 
-def estimate_markdown(costs: Sequence[Estimate], notes: Sequence[str] = ()) -> str:
+def estimate_markdown(costs: Sequence[CostEstimate], notes: Sequence[str] = ()) -> str:
     """One column a cost, then where each speed comes from."""
     lines = [
         f"| | {' | '.join(_cell(cost.label) or 'estimate' for cost in costs)} |",

@@ -10,7 +10,7 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from tasks import steps as show
-from tasks.records.cost import Estimate
+from tasks.records.cost import CostEstimate
 from tasks.records.layout import METRICS, REPORT, RunFolder
 from tasks.reports import artifacts
 from tasks.spec import Experiment
@@ -18,13 +18,13 @@ from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 
 
-def show_plan(experiment: Experiment, plan: Mapping[str, Any], cost: Estimate | None = None) -> None:
+def show_plan(experiment: Experiment, plan: Mapping[str, Any], cost: CostEstimate | None = None) -> None:
     """Before anything is spent: documents, tokens, steps, time and cost."""
     text = artifacts.plan_markdown(experiment, plan, cost)
     _markdown(f"plan-{experiment.arm.name}", text, "Plan and cost")
 
 
-def show_estimate(name: str, costs: Sequence[Estimate], notes: Sequence[str] = ()) -> None:
+def show_estimate(name: str, costs: Sequence[CostEstimate], notes: Sequence[str] = ()) -> None:
     """What one or several runs would cost."""
     _markdown(f"estimate-{name}", artifacts.estimate_markdown(costs, notes), "Estimated cost")
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from tasks.records.cost import estimate
+from tasks.records.cost import estimate_cost
 from tasks.reports import artifacts, charts
 from tasks.spec import Arm, Experiment, Pool, Training
 
@@ -97,7 +97,7 @@ def test_the_plan_tells_what_and_how_much_and_what_it_costs():
         "score_quantiles": {"0.5": 3.333333},
         "tokens": None,
     }
-    markdown = artifacts.plan_markdown(experiment, plan, estimate(experiment.training, 10**9, label="top16"))
+    markdown = artifacts.plan_markdown(experiment, plan, estimate_cost(experiment.training, 10**9, label="top16"))
     assert "1,234,567" in markdown and "3.21\u202fGB" in markdown and "0.5: 3.333" in markdown
     assert "<img>" not in markdown and "a|b" not in markdown
     assert "top 16.5 %" in markdown and "GPU hours" in markdown

@@ -11,7 +11,6 @@ from tasks.engines.builtin.distributed import World
 from tasks.engines.builtin.evaluation import EncodedHoldout
 from tasks.engines.builtin.loop import Loop
 from tasks.engines.builtin.sample import sample
-from tasks.engines.builtin.schedule import parameter_counts
 from tasks.engines.builtin.setup import build_learner, describe, device_name, shape_run
 from tasks.engines.inputs import open_inputs
 from tasks.engines.locks import hold_run
@@ -21,6 +20,7 @@ from tasks.records.job import Job
 from tasks.records.layout import JOB, METRICS, TOKENIZER, RunFolder
 from tasks.records.metrics import MetricsLog, cut_back
 from tasks.records.result import TrainedFacts
+from tasks.records.scaling import parameter_counts
 from tasks.store.artifact import verify
 from tasks.store.root import Root
 
@@ -95,7 +95,7 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest) -> bool:
             rows=shape.plan.iterations * shape.batch.rows,
             rows_left=shape.rows_left,
             batch_tokens=shape.plan.batch_tokens,
-            parameters=parameter_counts(shape.config)["total"],
+            parameters=parameter_counts(shape.config).total,
             device=device_name(world.device),
             compute=learner.compute.description,
         )

@@ -15,23 +15,6 @@ Memory = Callable[[int], int]
 """Rows of a micro-batch -> estimated peak bytes on the device."""
 
 
-def check_batch(batch_tokens: int, sequence_length: int, world_size: int) -> int:
-    """Rows of a global batch, to be shared equally. Raises InputError when they cannot be."""
-    rows = batch_tokens // sequence_length
-    if rows % world_size:
-        below = rows // world_size * world_size
-        remedy = (
-            f"set batch_tokens to {below * sequence_length:,}, or gpus to a divisor of {rows}"
-            if below
-            else (f"set batch_tokens to {world_size * sequence_length:,} or more, or gpus to {rows} or fewer")
-        )
-        raise InputError(
-            f"batch_tokens {batch_tokens:,} are {rows} rows of {sequence_length:,}, which {world_size} processes cannot "
-            f"share equally: {remedy}."
-        )
-    return rows
-
-
 def choose_micro_batch(
     asked: int | None, rows: int, sequence_length: int, device: torch.device, memory: Memory, available: int
 ) -> int:

@@ -9,68 +9,17 @@ arXiv 2109.08668), value embeddings after ResFormer (arXiv 2410.17897), soft-cap
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tasks.engines.builtin.attention import attend
-from tasks.errors import InputError
+from tasks.records.scaling import SMEAR_CHANNELS, VE_GATE_CHANNELS, ModelShape
 
-HEAD_DIM = 128
-VE_GATE_CHANNELS = 12
-SMEAR_CHANNELS = 24
 ROTARY_BASE = 100_000
 QK_SCALE = 1.2
 SOFTCAP = 15.0
-VOCAB_MULTIPLE = 64
-
-
-@dataclass(frozen=True)
-class GPTConfig:
-    """Shape of a model; the fields are the ones that nanochat keeps in a checkpoint's meta file."""
-
-    sequence_len: int = 2048
-    vocab_size: int = 32768
-    n_layer: int = 12
-    n_head: int = 6
-    n_kv_head: int = 6
-    n_embd: int = 768
-    window_pattern: str = "SSSL"
-
-    @property
-    def head_dim(self) -> int:
-        return self.n_embd // self.n_head
-
-    @property
-    def padded_vocab_size(self) -> int:
-        """Rows of the embedding and output matrices; logits beyond `vocab_size` are cut off."""
-        return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
-
-    @property
-    def windows(self) -> list[int]:
-        """For each layer, how many positions to the left of itself a query sees: T for L, T/4 up to a multiple of 128 for S."""
-        quarter = -(-self.sequence_len // 4)
-        spans = {"L": self.sequence_len, "S": -(-quarter // 128) * 128}
-        pattern = self.window_pattern.upper()
-        windows = [spans[pattern[layer % len(pattern)]] for layer in range(self.n_layer)]
-        windows[-1] = self.sequence_len
-        return windows
-
-    def has_value_embedding(self, layer: int) -> bool:
-        """Every other layer, the last one always."""
-        return layer % 2 == (self.n_layer - 1) % 2
-
-
-def config_for(
-    depth: int, sequence_length: int = 2048, window_pattern: str = "SSSL", vocab_size: int = 32768
-) -> GPTConfig:
-    """The model of a depth: width 64 x depth, rounded up to whole heads of 128."""
-    if depth < 1:
-        raise InputError(f"depth is {depth}: a model needs at least one layer")
-    heads = -(-depth * 64 // HEAD_DIM)
-    return GPTConfig(sequence_length, vocab_size, depth, heads, heads, heads * HEAD_DIM, window_pattern)
 
 
 def norm(x: Tensor) -> Tensor:
@@ -113,7 +62,7 @@ class Embedding(nn.Embedding):
 
 
 class Attention(nn.Module):
-    def __init__(self, config: GPTConfig, layer: int) -> None:
+    def __init__(self, config: ModelShape, layer: int) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = config.n_head, config.n_kv_head, config.head_dim
         self.window = config.windows[layer]
@@ -136,7 +85,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: ModelShape) -> None:
         super().__init__()
         self.c_fc = Linear(config.n_embd, 4 * config.n_embd)
         self.c_proj = Linear(4 * config.n_embd, config.n_embd)
@@ -146,7 +95,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, config: GPTConfig, layer: int) -> None:
+    def __init__(self, config: ModelShape, layer: int) -> None:
         super().__init__()
         self.attn = Attention(config, layer)
         self.mlp = MLP(config)
@@ -165,10 +114,10 @@ class GPT(nn.Module):
     the activations (bf16 on a GPU, fp32 on a CPU).
     """
 
-    def __init__(self, config: GPTConfig, embedding_dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, config: ModelShape, embedding_dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.config = config
-        padded, kv_width = config.padded_vocab_size, config.n_kv_head * config.head_dim
+        padded, kv_width = config.padded_vocab_size, config.kv_width
         self.transformer = nn.ModuleDict(
             {
                 "wte": Embedding(padded, config.n_embd, dtype=embedding_dtype),

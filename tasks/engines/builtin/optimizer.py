@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from tasks.engines.builtin.adamw import AdamW, adamw_step
 from tasks.engines.builtin.model import GPT
 from tasks.engines.builtin.muon import muon_step, second_moment_shape
-from tasks.engines.builtin.schedule import Plan
 from tasks.engines.builtin.storage import Stack, storage_of
 from tasks.errors import InputError
+from tasks.records.scaling import TrainingPlan
 
 MATRIX_LR = 0.02
 MUON_BETA2 = 0.9
@@ -56,7 +56,7 @@ class _Muon:
 class Optimizer:
     """Steps a model. Gradients are those of its storage; `zero_grad` before the first micro-batch of a step."""
 
-    def __init__(self, model: GPT, plan: Plan) -> None:
+    def __init__(self, model: GPT, plan: TrainingPlan) -> None:
         distributed = dist.is_available() and dist.is_initialized()
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
         self.storage = storage_of(model)
@@ -195,6 +195,6 @@ class Optimizer:
         self.steps = int(pieces["step"])
 
 
-def build_optimizer(model: GPT, plan: Plan) -> Optimizer:
+def build_optimizer(model: GPT, plan: TrainingPlan) -> Optimizer:
     """The optimizer of a model on its device, for this rank of the default process group, if there is one."""
     return Optimizer(model, plan)

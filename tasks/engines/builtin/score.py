@@ -5,13 +5,14 @@ from tasks.engines.builtin.compute import build_compute, embedding_dtype
 from tasks.engines.builtin.distributed import World, join
 from tasks.engines.builtin.evaluation import EncodedHoldout, evaluate
 from tasks.engines.builtin.guards import CPU_MICRO_TOKENS
-from tasks.engines.builtin.model import GPT, config_for
+from tasks.engines.builtin.model import GPT
 from tasks.engines.inputs import Inputs, open_inputs, require_made_from
 from tasks.engines.results import write_scored
 from tasks.errors import InputError
 from tasks.records.job import Job, find_job
 from tasks.records.layout import PoolFolder, RunFolder
 from tasks.records.result import RunFacts
+from tasks.records.scaling import ModelShape
 from tasks.records.scores import scores_table
 from tasks.store.artifact import Artifact, Work
 from tasks.store.root import Root
@@ -61,11 +62,8 @@ def _build(
 
     def make(work: Work) -> None:
         world = join(training.device)
-        vocab = inputs.packed.facts["vocab_size"]
-        model = GPT(
-            config_for(training.depth, training.sequence_length, training.window_pattern, vocab),
-            embedding_dtype(training.precision),
-        )
+        shape = ModelShape.of(training, inputs.packed.facts["vocab_size"])
+        model = GPT(shape, embedding_dtype(training.precision))
         model.load_state_dict(found.model())
         compute = build_compute(model.to(world.device), training.precision, kernels=training.compile)
         compute.load_state_dict(found.shards()[0]["compute"])

@@ -9,14 +9,14 @@ import torch
 from tasks.engines.builtin import checkpoint
 from tasks.engines.builtin.compute import Compute, build_compute, check_precision, embedding_dtype
 from tasks.engines.builtin.distributed import World
-from tasks.engines.builtin.guards import available_memory, check_batch, choose_micro_batch
+from tasks.engines.builtin.guards import available_memory, choose_micro_batch
 from tasks.engines.builtin.memory import memory_bytes
-from tasks.engines.builtin.model import GPT, GPTConfig, config_for
+from tasks.engines.builtin.model import GPT
 from tasks.engines.builtin.optimizer import Optimizer, build_optimizer
 from tasks.engines.builtin.rows import Batch, PackedRows
-from tasks.engines.builtin.schedule import Plan, plan_training
 from tasks.errors import InputError
 from tasks.records.job import Job
+from tasks.records.scaling import ModelShape, TrainingPlan, check_batch, plan_training
 from tasks.spec import Training
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
@@ -26,8 +26,8 @@ from tasks.store.root import Root
 class RunShape:
     """What a training comes to on these devices, found out without computing anything."""
 
-    config: GPTConfig
-    plan: Plan
+    config: ModelShape
+    plan: TrainingPlan
     batch: Batch
     rows: PackedRows
 
@@ -54,7 +54,7 @@ def shape_run(training: Training, packed: Artifact, world: World) -> RunShape:
         raise InputError(f"gpus is {training.gpus}, but {world.size} processes were started: make them equal.")
     check_precision(training.precision, world.device)
     rows = PackedRows.of(packed)
-    config = config_for(training.depth, training.sequence_length, training.window_pattern, packed.facts["vocab_size"])
+    config = ModelShape.of(training, packed.facts["vocab_size"])
     plan = plan_training(config, training.tokens, training.batch_tokens, rows.rows)
     batch_rows = check_batch(plan.batch_tokens, training.sequence_length, world.size)
     micro = choose_micro_batch(

@@ -6,13 +6,13 @@ The only place that knows nanochat's names. Everything lies under one base direc
     base_checkpoints/<tag>/model_000250.pt, meta_000250.json, optim_000250_rank0.pt
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tasks.errors import InputError
+from tasks.records.scaling import SMEAR_CHANNELS, VE_GATE_CHANNELS, ModelShape
 
 REPOSITORY = "https://github.com/karpathy/nanochat"
 TRAIN_SCRIPT = "scripts.base_train"
@@ -23,14 +23,6 @@ HOME_VARIABLE = "FABRATING_NANOCHAT_HOME"
 PYTHON_VARIABLE = "FABRATING_NANOCHAT_PYTHON"
 """The interpreter of its environment, where that is not `.venv/bin/python` of the checkout."""
 ALLOW_VARIABLE = "FABRATING_NANOCHAT_ALLOW_UNKNOWN"
-
-HEAD_WIDTH = 128
-WIDTH_PER_LAYER = 64
-VOCAB_MULTIPLE = 64
-SMEAR_CHANNELS = 24
-GATE_CHANNELS = 12
-REFERENCE_DEPTH = 12
-REFERENCE_BATCH_TOKENS = 2**19
 
 PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
@@ -89,90 +81,42 @@ OPTIONS = (
 """What the launcher passes to base_train, but for `--fp8`."""
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """nanochat's GPTConfig, by its own field names."""
-
-    sequence_len: int
-    vocab_size: int
-    n_layer: int
-    n_head: int
-    n_kv_head: int
-    n_embd: int
-    window_pattern: str
-
-    @classmethod
-    def of_depth(cls, depth: int, vocab_size: int, sequence_len: int, window_pattern: str) -> "ModelConfig":
-        """The configuration that nanochat derives from its one dial."""
-        width = -(-depth * WIDTH_PER_LAYER // HEAD_WIDTH) * HEAD_WIDTH
-        heads = width // HEAD_WIDTH
-        return cls(sequence_len, vocab_size, depth, heads, heads, width, window_pattern)
-
-    @classmethod
-    def from_meta(cls, config: Mapping[str, Any], origin: str) -> "ModelConfig":
-        """The configuration in a checkpoint's metadata. Raises InputError when `origin` lacks or exceeds what is known."""
-        try:
-            parsed = cls(**config)
-        except TypeError as error:
-            raise InputError(
-                f"{origin} holds a model configuration that FabRating does not know ({error}): use a nanochat commit "
-                f"that it knows."
-            ) from error
-        numbers = (
-            parsed.sequence_len,
-            parsed.vocab_size,
-            parsed.n_layer,
-            parsed.n_head,
-            parsed.n_kv_head,
-            parsed.n_embd,
-        )
-        sane = all(type(n) is int and 0 < n < 2**24 for n in numbers) and isinstance(parsed.window_pattern, str)
-        if not sane or parsed.n_embd % parsed.n_head or parsed.n_head % parsed.n_kv_head:
-            raise InputError(
-                f"{origin} holds an impossible model configuration {dict(config)}: take another checkpoint."
-            )
-        return parsed
-
-    @property
-    def padded_vocab(self) -> int:
-        return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every tensor of the model's state."""
-        width, vocab, layers = self.n_embd, self.padded_vocab, self.n_layer
-        key_width = self.n_kv_head * (width // self.n_head)
-        shapes: dict[str, tuple[int, ...]] = {
-            "transformer.wte.weight": (vocab, width),
-            "lm_head.weight": (vocab, width),
-        }
-        for layer in range(layers):
-            block = f"transformer.h.{layer}"
-            shapes[f"{block}.attn.c_q.weight"] = (width, width)
-            shapes[f"{block}.attn.c_k.weight"] = (key_width, width)
-            shapes[f"{block}.attn.c_v.weight"] = (key_width, width)
-            shapes[f"{block}.attn.c_proj.weight"] = (width, width)
-            shapes[f"{block}.mlp.c_fc.weight"] = (4 * width, width)
-            shapes[f"{block}.mlp.c_proj.weight"] = (width, 4 * width)
-            if has_value_embedding(layer, layers):
-                shapes[f"{block}.attn.ve_gate.weight"] = (self.n_kv_head, GATE_CHANNELS)
-                shapes[f"value_embeds.{layer}.weight"] = (vocab, key_width)
-        shapes |= {"resid_lambdas": (layers,), "x0_lambdas": (layers,)}
-        return shapes | {"smear_gate.weight": (1, SMEAR_CHANNELS), "smear_lambda": (1,), "backout_lambda": (1,)}
-
-    def parameters(self) -> int:
-        """All parameters."""
-        return sum(math.prod(shape) for shape in self.shapes().values())
-
-    def scaling_parameters(self) -> int:
-        """Parameters that nanochat's scaling rules count: everything inside the blocks, and lm_head."""
-        shapes = self.shapes()
-        counted = [s for name, s in shapes.items() if name.startswith("transformer.h.") or name == "lm_head.weight"]
-        return sum(rows * columns for rows, columns in counted)
+def shape_from_meta(config: Mapping[str, Any], origin: str) -> ModelShape:
+    """The model's shape in a checkpoint's metadata. Raises InputError when `origin` lacks or exceeds what is known."""
+    try:
+        shape = ModelShape(**config)
+    except TypeError as error:
+        raise InputError(
+            f"{origin} holds a model configuration that FabRating does not know ({error}): use a nanochat commit "
+            f"that it knows."
+        ) from error
+    numbers = (shape.sequence_len, shape.vocab_size, shape.n_layer, shape.n_head, shape.n_kv_head, shape.n_embd)
+    sane = all(type(n) is int and 0 < n < 2**24 for n in numbers) and isinstance(shape.window_pattern, str)
+    if not sane or shape.n_embd % shape.n_head or shape.n_head % shape.n_kv_head:
+        raise InputError(f"{origin} holds an impossible model configuration {dict(config)}: use another checkpoint.")
+    return shape
 
 
-def has_value_embedding(layer: int, layers: int) -> bool:
-    """Every second layer mixes token embeddings into its values, the last one always."""
-    return layer % 2 == (layers - 1) % 2
+def state_shapes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor in the model's state dict."""
+    width, key_width, vocab, layers = shape.n_embd, shape.kv_width, shape.padded_vocab_size, shape.n_layer
+    tensors: dict[str, tuple[int, ...]] = {
+        "transformer.wte.weight": (vocab, width),
+        "lm_head.weight": (vocab, width),
+    }
+    for layer in range(layers):
+        block = f"transformer.h.{layer}"
+        tensors[f"{block}.attn.c_q.weight"] = (width, width)
+        tensors[f"{block}.attn.c_k.weight"] = (key_width, width)
+        tensors[f"{block}.attn.c_v.weight"] = (key_width, width)
+        tensors[f"{block}.attn.c_proj.weight"] = (width, width)
+        tensors[f"{block}.mlp.c_fc.weight"] = (4 * width, width)
+        tensors[f"{block}.mlp.c_proj.weight"] = (width, 4 * width)
+        if shape.has_value_embedding(layer):
+            tensors[f"{block}.attn.ve_gate.weight"] = (shape.n_kv_head, VE_GATE_CHANNELS)
+            tensors[f"value_embeds.{layer}.weight"] = (vocab, key_width)
+    tensors |= {"resid_lambdas": (layers,), "x0_lambdas": (layers,)}
+    return tensors | {"smear_gate.weight": (1, SMEAR_CHANNELS), "smear_lambda": (1,), "backout_lambda": (1,)}
 
 
 def checkpoint_folder(base: Path, tag: str) -> Path:

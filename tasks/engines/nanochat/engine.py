@@ -18,7 +18,7 @@ from tasks.engines.locks import hold_run
 from tasks.engines.nanochat import checkpoints, launch, watch
 from tasks.engines.nanochat.environment import Environment, TorchGpu, find_environment
 from tasks.engines.nanochat.logs import Recorder, Step, Told, Validation, parse
-from tasks.engines.nanochat.plan import Plan, plan_run
+from tasks.engines.nanochat.plan import UpstreamPlan, plan_run
 from tasks.engines.nanochat.scoring import choose_scores, upstream_scores
 from tasks.engines.nanochat.tokenizer import export_tokenizer
 from tasks.engines.ranks import GRACE, POLL_SECONDS, Ranks
@@ -29,6 +29,7 @@ from tasks.records.job import RESUME, Job
 from tasks.records.layout import DOCUMENTS, LOG, METRICS, ArmFolder, RunFolder
 from tasks.records.metrics import MetricsLog, cut_back
 from tasks.records.result import TrainedFacts
+from tasks.records.scaling import parameter_counts
 from tasks.records.scores import summarize
 from tasks.store.root import Root
 
@@ -68,7 +69,7 @@ class Attempt:
     inputs: Inputs
     environment: Environment
     gpus: tuple[TorchGpu, ...]
-    plan: Plan
+    plan: UpstreamPlan
     progress: Progress
     stop: Stop = never
 
@@ -149,7 +150,7 @@ class Attempt:
             rows=rows,
             rows_left=plan.rows_left,
             batch_tokens=plan.batch_tokens,
-            parameters=plan.config.parameters(),
+            parameters=parameter_counts(plan.shape).total,
             device=self._device(),
             compute=f"nanochat {commit[:10]}, torch {self.environment.torch}",
             commit=commit,

@@ -15,6 +15,7 @@ from tasks.errors import InputError
 from tasks.records.job import find_job
 from tasks.records.layout import METRICS, PoolFolder, RunFolder
 from tasks.records.metrics import read_metrics
+from tasks.records.scaling import ModelShape, choose_batch
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 
@@ -35,14 +36,12 @@ def export_checkpoint(root: Root, run: str, base: Path, step: int | None = None,
         )
     step = max(names) if step is None else step
     found, tokenizer = checkpoint.load(root, run, step), root.open(PoolFolder(job.pool_id).tokenizer)
-    config = contract.ModelConfig.of_depth(
-        training.depth, tokenizer.facts["vocab_size"], training.sequence_length, training.window_pattern
-    )
+    config = ModelShape.of(training, tokenizer.facts["vocab_size"])
     lines = read_metrics(root.path(RunFolder(run).file(METRICS)))
     scored = [line["bpb"] for line in lines if line["kind"] == "eval" and line["step"] == step]
     folder = contract.checkpoint_folder(base, tag or run)
     export_tokenizer(tokenizer.path, base)
-    meta = {"val_bpb": scored[-1] if scored else None, "total_batch_size": training.batch_tokens}
+    meta = {"val_bpb": scored[-1] if scored else None, "total_batch_size": choose_batch(config, training.batch_tokens)}
     write_weights(folder, step, found.model(), config, meta)
     return folder
 

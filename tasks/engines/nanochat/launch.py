@@ -11,7 +11,7 @@ from typing import Any
 
 from tasks.engines.nanochat import contract
 from tasks.engines.nanochat.environment import Environment, child_environment
-from tasks.engines.nanochat.plan import Plan
+from tasks.engines.nanochat.plan import UpstreamPlan
 from tasks.spec import Experiment
 from tasks.store.artifact import write_atomic
 
@@ -23,7 +23,7 @@ DTYPES = {"bf16": "bfloat16", "fp8": "bfloat16", "fp32": "float32"}
 def command(
     environment: Environment,
     experiment: Experiment,
-    plan: Plan,
+    plan: UpstreamPlan,
     run: str,
     *,
     cpu: bool,
@@ -64,7 +64,7 @@ def command(
 def write_settings(
     path: Path,
     experiment: Experiment,
-    plan: Plan,
+    plan: UpstreamPlan,
     *,
     shards: Sequence[Path],
     evaluation: Path,

@@ -1,19 +1,16 @@
 """What a run comes to in nanochat's terms: iterations, batch, micro-batch, ratio of data to parameters.
 
-nanochat's own loader crops other documents than our packing does, but as many tokens; the packed rows of the arm are the
-measure of its budget, so that full-subset iterations read every document about once and both engines train equally long.
+nanochat's loader crops different documents than our packing does, but just as many tokens. The arm's packed rows measure the
+budget, so a full pass reads every document about once and both engines train for the same number of tokens.
 """
 
-import math
 from dataclasses import dataclass
 
-from tasks.engines.nanochat.contract import REFERENCE_BATCH_TOKENS, REFERENCE_DEPTH, ModelConfig
 from tasks.engines.nanochat.environment import TorchGpu
 from tasks.errors import InputError
+from tasks.records.scaling import ModelShape, TrainingPlan, check_batch, parameter_counts, plan_training
 from tasks.spec import Training
 
-BATCH_EXPONENT = 0.383
-"""Of the optimal batch in the budget (Power Lines, arXiv 2505.13738), as nanochat has it."""
 CPU_MICRO_TOKENS = 4_096
 USABLE_MEMORY = 0.92
 BYTES_PER_ACTIVATION = 24.3
@@ -23,63 +20,37 @@ LOGIT_BYTES = 12
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The numbers of the command line."""
+class UpstreamPlan(TrainingPlan):
+    """The numbers on upstream's command line."""
 
-    config: ModelConfig
-    batch_tokens: int
-    iterations: int
+    shape: ModelShape
     micro_rows: int
-    ratio: float
-    """Trained tokens over scaling parameters."""
     rows_left: int
-
-    @property
-    def tokens(self) -> int:
-        """Trained tokens."""
-        return self.iterations * self.batch_tokens
+    """Packed rows that the budget does not reach, among them those of a last, incomplete batch."""
 
 
-def plan_run(training: Training, rows: int, vocab_size: int, gpus: tuple[TorchGpu, ...]) -> Plan:
+def plan_run(training: Training, rows: int, vocab_size: int, gpus: tuple[TorchGpu, ...]) -> UpstreamPlan:
     """The plan of a training on `rows` packed rows; `gpus` is empty for a CPU.
 
-    Raises InputError when the budget exceeds the rows or does not fill a batch, when batch, micro-batch and number of
-    ranks do not divide each other, and when it is to be deterministic.
+    Raises InputError when the training is meant to be deterministic, when the budget exceeds the rows or does not fill a batch,
+    and when batch, micro-batch and number of ranks do not divide each other.
     """
     if training.deterministic:
         raise InputError(
-            "deterministic is true, but nanochat's kernels add in any order: leave it out, or set builtin."
+            "deterministic is true, but nanochat's kernels add in any order: set it to false, or engine to builtin."
         )
-    length = training.sequence_length
-    config = ModelConfig.of_depth(training.depth, vocab_size, length, training.window_pattern)
-    budget = rows * length if training.tokens is None else training.tokens
-    if budget > rows * length:
-        raise InputError(
-            f"tokens is {budget:,}, but the arm packs into {rows:,} rows of {length:,}: lower it to {rows * length:,}, or "
-            "take a larger arm."
-        )
-    batch = training.batch_tokens or _best_batch(config)
-    if batch % (length * training.gpus):
-        raise InputError(
-            f"batch_tokens is {batch:,}, no multiple of sequence_length x gpus = {length:,} x {training.gpus}: round it."
-        )
-    iterations = budget // batch
-    if iterations < 1:
-        raise InputError(f"The budget of {budget:,} tokens does not fill one batch of {batch:,}: lower batch_tokens.")
-    micro = _micro_rows(training, config, batch // length // training.gpus, gpus)
-    ratio = iterations * batch / config.scaling_parameters()
-    return Plan(config, batch, iterations, micro, ratio, rows - iterations * batch // length)
+    shape = ModelShape.of(training, vocab_size)
+    plan = plan_training(shape, training.tokens, training.batch_tokens, rows)
+    batch_rows = check_batch(plan.batch_tokens, shape.sequence_len, training.gpus)
+    return UpstreamPlan(
+        **vars(plan),
+        shape=shape,
+        micro_rows=_micro_rows(training, shape, batch_rows // training.gpus, gpus),
+        rows_left=rows - plan.iterations * batch_rows,
+    )
 
 
-def _best_batch(config: ModelConfig) -> int:
-    """Tokens of a batch by nanochat's rule, whole rows: 2^round(log2(2^19 (D / D12)^0.383)), D in proportion to parameters."""
-    reference = ModelConfig.of_depth(REFERENCE_DEPTH, config.vocab_size, config.sequence_len, config.window_pattern)
-    share = config.scaling_parameters() / reference.scaling_parameters()
-    best = 2 ** round(math.log2(REFERENCE_BATCH_TOKENS * share**BATCH_EXPONENT))
-    return max(best // config.sequence_len, 1) * config.sequence_len
-
-
-def _micro_rows(training: Training, config: ModelConfig, rows: int, gpus: tuple[TorchGpu, ...]) -> int:
+def _micro_rows(training: Training, shape: ModelShape, rows: int, gpus: tuple[TorchGpu, ...]) -> int:
     """Rows of one forward pass: as asked, or the most that divide the `rows` of a rank and fit."""
     if training.micro_batch is not None:
         if rows % training.micro_batch:
@@ -90,23 +61,21 @@ def _micro_rows(training: Training, config: ModelConfig, rows: int, gpus: tuple[
         return training.micro_batch
     divisors = [count for count in range(rows, 0, -1) if rows % count == 0]
     if not gpus:
-        return next((n for n in divisors if n * config.sequence_len <= CPU_MICRO_TOKENS), 1)
+        return next((n for n in divisors if n * shape.sequence_len <= CPU_MICRO_TOKENS), 1)
     memory = USABLE_MEMORY * min(gpu.memory for gpu in gpus)
-    fitting = next((n for n in divisors if memory_bytes(config, n, training.gpus) <= memory), None)
+    fitting = next((n for n in divisors if memory_bytes(shape, n, training.gpus) <= memory), None)
     if fitting is None:
         raise InputError(
-            f"depth {training.depth} needs about {memory_bytes(config, 1, training.gpus) / 2**30:.0f} GiB for one row of "
-            f"{config.sequence_len:,} tokens, the GPU has {min(gpu.memory for gpu in gpus) / 2**30:.0f}: lower depth."
+            f"depth {training.depth} needs about {memory_bytes(shape, 1, training.gpus) / 2**30:.0f} GiB for one row of "
+            f"{shape.sequence_len:,} tokens, the GPU has {min(gpu.memory for gpu in gpus) / 2**30:.0f}: lower depth."
         )
     return fitting
 
 
-def memory_bytes(config: ModelConfig, micro_rows: int, ranks: int) -> int:
+def memory_bytes(shape: ModelShape, micro_rows: int, ranks: int) -> int:
     """Estimate of upstream's peak on one GPU: weights, gradients, its share of the optimizer, activations, logits."""
-    sizes = {name: math.prod(shape) for name, shape in config.shapes().items()}
-    embeddings = sum(n for name, n in sizes.items() if name.startswith(("transformer.wte", "value_embeds")))
-    others = sum(sizes.values()) - embeddings
-    state = embeddings * (4 + 4 / ranks) + others * (8 + 8 / ranks)
-    tokens = micro_rows * config.sequence_len
-    activations = tokens * config.n_layer * config.n_embd * BYTES_PER_ACTIVATION
-    return round(state + activations + tokens * config.padded_vocab * LOGIT_BYTES)
+    counts = parameter_counts(shape)
+    state = counts.embeddings * (4 + 4 / ranks) + (counts.total - counts.embeddings) * (8 + 8 / ranks)
+    tokens = micro_rows * shape.sequence_len
+    activations = tokens * shape.n_layer * shape.n_embd * BYTES_PER_ACTIVATION
+    return round(state + activations + tokens * shape.padded_vocab_size * LOGIT_BYTES)

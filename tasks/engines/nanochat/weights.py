@@ -13,9 +13,9 @@ import torch
 
 from tasks.engines.builtin.checkpoint import load_tensors
 from tasks.engines.nanochat import contract
-from tasks.engines.nanochat.contract import ModelConfig
 from tasks.engines.nanochat.tokenizer import write_whole
 from tasks.errors import DamagedError, InputError
+from tasks.records.scaling import ModelShape
 
 FLOATING = (torch.float32, torch.bfloat16, torch.float16)
 COMPILED_PREFIX = "_orig_mod."
@@ -37,11 +37,11 @@ def read_weights(folder: Path, step: int) -> tuple[dict[str, torch.Tensor], dict
         config = meta["model_config"]
     except (ValueError, TypeError, KeyError) as error:
         raise DamagedError(f"{meta_path} is no checkpoint metadata ({error!r}): use an earlier checkpoint.") from error
-    parsed = ModelConfig.from_meta(config, str(meta_path))
+    parsed = contract.shape_from_meta(config, str(meta_path))
     return check_weights(load_tensors(model_path), parsed, str(model_path)), meta
 
 
-def check_weights(state: Any, config: ModelConfig, origin: str) -> dict[str, torch.Tensor]:
+def check_weights(state: Any, config: ModelShape, origin: str) -> dict[str, torch.Tensor]:
     """The state dict with plain names, when its tensors are exactly those of a model of `config`.
 
     Raises InputError naming the first tensor that is missing, unknown, of another shape or no floating point.
@@ -49,7 +49,7 @@ def check_weights(state: Any, config: ModelConfig, origin: str) -> dict[str, tor
     if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
         raise InputError(f"{origin} holds no state dict: check that it is a nanochat model file.")
     plain = {name.removeprefix(COMPILED_PREFIX): tensor for name, tensor in state.items()}
-    shapes = config.shapes()
+    shapes = contract.state_shapes(config)
     for name in sorted(shapes.keys() | plain.keys()):
         wanted, tensor = shapes.get(name), plain.get(name)
         if wanted is None or not isinstance(tensor, torch.Tensor):
@@ -64,7 +64,7 @@ def check_weights(state: Any, config: ModelConfig, origin: str) -> dict[str, tor
 
 
 def write_weights(
-    folder: Path, step: int, state: Mapping[str, torch.Tensor], config: ModelConfig, meta: Mapping[str, Any]
+    folder: Path, step: int, state: Mapping[str, torch.Tensor], config: ModelShape, meta: Mapping[str, Any]
 ) -> None:
     """Write a checkpoint that nanochat's checkpoint manager loads; the metadata, written last, makes it whole.
 

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
-from tasks.engines.builtin.model import GPT, GPTConfig
+from tasks.engines.builtin.model import GPT
+from tasks.records.scaling import ModelShape
 
 
-def perturbed(config: GPTConfig, seed: int) -> dict[str, Tensor]:
+def perturbed(config: ModelShape, seed: int) -> dict[str, Tensor]:
     """Initial weights plus noise, so that no gradient is zero."""
     model = GPT(config)
     model.init_weights(seed)
@@ -29,7 +30,7 @@ def _rotated(x: Tensor) -> Tensor:
     return torch.cat([turned.real, turned.imag], -1)
 
 
-def _attention(config: GPTConfig, weights: dict[str, Tensor], layer: int, x: Tensor, tokens: Tensor) -> Tensor:
+def _attention(config: ModelShape, weights: dict[str, Tensor], layer: int, x: Tensor, tokens: Tensor) -> Tensor:
     prefix, (batch, length, width) = f"transformer.h.{layer}.attn.", x.shape
     heads, size = config.n_head, config.n_embd // config.n_head
     q, k, v = ((x @ weights[f"{prefix}c_{part}.weight"].T).view(batch, length, heads, size) for part in "qkv")
@@ -51,7 +52,7 @@ def _attention(config: GPTConfig, weights: dict[str, Tensor], layer: int, x: Ten
     return out.reshape(batch, length, width) @ weights[f"{prefix}c_proj.weight"].T
 
 
-def logits_of(config: GPTConfig, weights: dict[str, Tensor], tokens: Tensor) -> Tensor:
+def logits_of(config: ModelShape, weights: dict[str, Tensor], tokens: Tensor) -> Tensor:
     """Capped logits (B, T, vocabulary) in float64."""
     x = _norm(weights["transformer.wte.weight"][tokens])
     gate = weights["smear_lambda"] / (1 + torch.exp(-(x[:, 1:, :24] @ weights["smear_gate.weight"].T)))

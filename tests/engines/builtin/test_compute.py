@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from tasks.engines.builtin.compute import build_compute
-from tasks.engines.builtin.model import GPT, config_for
+from tasks.engines.builtin.model import GPT
 from tasks.errors import InputError
+from tasks.records.scaling import ModelShape
 from tests.engines.builtin.reference import perturbed
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="the fused path needs a GPU")
@@ -14,18 +15,18 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="the fused path n
 @pytest.mark.parametrize("precision", ["bf16", "fp8"])
 def test_a_cpu_refuses_other_than_fp32(precision):
     with pytest.raises(InputError, match=f"precision={precision} needs a GPU"):
-        build_compute(GPT(config_for(1, 32, "L", 70)), precision)
+        build_compute(GPT(ModelShape.of_depth(1, 32, "L", 70)), precision)
 
 
 def test_plain_compute_has_no_fp8_scales_to_load():
-    compute = build_compute(GPT(config_for(1, 32, "L", 70)), "fp32")
+    compute = build_compute(GPT(ModelShape.of_depth(1, 32, "L", 70)), "fp32")
     compute.load_state_dict(compute.state_dict())
     with pytest.raises(InputError, match="precision=fp8"):
         compute.load_state_dict({"fp8_scales": torch.ones(6, 1)})
 
 
 def test_losses_are_those_of_forward_and_ignore_targets_of_minus_one():
-    config = config_for(2, 32, "L", 70)
+    config = ModelShape.of_depth(2, 32, "L", 70)
     model = GPT(config)
     model.load_state_dict(perturbed(config, 1))
     compute = build_compute(model, "fp32")
@@ -41,7 +42,7 @@ def test_losses_are_those_of_forward_and_ignore_targets_of_minus_one():
 @pytest.mark.parametrize(("precision", "limit"), [("bf16", 0.02), ("fp8", 0.12)])
 @pytest.mark.parametrize("pattern", ["L", "SSSL"])
 def test_fused_gradients_are_near_fp32(precision, limit, pattern):
-    config = config_for(4, 512, pattern, 1000)
+    config = ModelShape.of_depth(4, 512, pattern, 1000)
     state = perturbed(config, 1)
     rows = torch.randint(0, 1000, (2, 513), generator=torch.Generator().manual_seed(2)).cuda()
     found = []
@@ -63,7 +64,7 @@ def test_fused_gradients_are_near_fp32(precision, limit, pattern):
 @pytest.mark.parametrize("depth", [3, 5])
 def test_gradients_of_the_residual_streams_factors_are_as_near_fp32_as_autograds(depth):
     """A factor's gradient is a sum over all tokens that nearly cancels out: how near fp32 bf16 can come, autograd shows."""
-    config, apart = config_for(depth, 512, "L", 1000), torch.zeros(2, 3)
+    config, apart = ModelShape.of_depth(depth, 512, "L", 1000), torch.zeros(2, 3)
     for seed in range(12):
         state = perturbed(config, seed)
         rows = torch.randint(0, 1000, (2, 513), generator=torch.Generator().manual_seed(seed)).cuda()

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tasks.engines.builtin.distributed import World
 from tasks.engines.builtin.evaluation import EncodedHoldout, batches, evaluate
-from tasks.engines.builtin.model import GPT, config_for
+from tasks.engines.builtin.model import GPT
+from tasks.records.scaling import ModelShape
 
 BOS = 999
 ALONE = World(0, 1, torch.device("cpu"))
@@ -90,7 +91,7 @@ def test_continuations_see_a_quarter_of_a_sequence_before_them():
 
 def test_equal_to_one_document_at_a_time():
     """Sorted, padded, batched evaluation gives each document what a plain pass over it alone gives."""
-    model = GPT(config_for(1, 32, "L", 300))
+    model = GPT(ModelShape.of_depth(1, 32, "L", 300))
     model.init_weights(0)
     with torch.no_grad():
         model.lm_head.weight.mul_(100)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tasks.engines.builtin.guards import check_batch, choose_micro_batch
+from tasks.engines.builtin.guards import choose_micro_batch
 from tasks.errors import InputError
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
@@ -13,14 +13,6 @@ GIB = 2**30
 def memory(rows):
     """10 GiB of weights and 3 GiB a row."""
     return (10 + 3 * rows) * GIB
-
-
-def test_batch_must_be_shared_equally():
-    assert check_batch(4096, 256, 4) == 16
-    with pytest.raises(InputError, match="set batch_tokens to 3,072"):
-        check_batch(3 * 1024 + 512, 512, 3)
-    with pytest.raises(InputError, match="set batch_tokens to 2,048 or more, or gpus to 2 or fewer"):
-        check_batch(1024, 512, 4)
 
 
 def test_the_largest_divisor_that_fits_is_taken():

@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 
-from tasks.engines.builtin.model import GPT, GPTConfig, config_for
-from tasks.errors import InputError
+from tasks.engines.builtin.model import GPT
+from tasks.records.scaling import ModelShape
 from tests.engines.builtin.reference import cross_entropy, logits_of, perturbed
 
 
-def _model(config: GPTConfig) -> GPT:
+def _model(config: ModelShape) -> GPT:
     model = GPT(config)
     model.load_state_dict(perturbed(config, seed=1))
     return model
@@ -19,7 +19,7 @@ def _model(config: GPTConfig) -> GPT:
 
 @pytest.mark.parametrize(("depth", "pattern"), [(1, "L"), (3, "SSSL")])
 def test_logits_and_loss_equal_the_formulas(depth, pattern):
-    config = config_for(depth, 256, pattern, vocab_size=70)
+    config = ModelShape.of_depth(depth, 256, pattern, vocab_size=70)
     model = _model(config)
     tokens = torch.randint(0, 70, (2, 160), generator=torch.Generator().manual_seed(2))
     wanted = logits_of(config, {name: tensor.double() for name, tensor in model.state_dict().items()}, tokens)
@@ -36,7 +36,7 @@ def test_logits_and_loss_equal_the_formulas(depth, pattern):
 
 
 def test_gradients_equal_those_of_the_formulas():
-    config = config_for(3, 128, "SSL", vocab_size=70)
+    config = ModelShape.of_depth(3, 128, "SSL", vocab_size=70)
     model = _model(config)
     tokens = torch.randint(0, 70, (2, 40), generator=torch.Generator().manual_seed(3))
     targets = tokens.roll(-1, 1)
@@ -50,7 +50,7 @@ def test_gradients_equal_those_of_the_formulas():
 
 def test_a_window_hides_what_is_before_it():
     """Two S layers of window 128 (and the last, L): a change far to the left reaches a position only through the last layer."""
-    config = config_for(1, 512, "L", vocab_size=70)
+    config = ModelShape.of_depth(1, 512, "L", vocab_size=70)
     short = dataclasses.replace(config, n_layer=2, window_pattern="SL")
     assert short.windows == [128, 512]
     attention = _model(short).transformer["h"][0].attn
@@ -63,7 +63,7 @@ def test_a_window_hides_what_is_before_it():
 
 
 def test_names_shapes_and_initial_values():
-    config = config_for(4, 256, "SSSL", vocab_size=100)
+    config = ModelShape.of_depth(4, 256, "SSSL", vocab_size=100)
     assert (config.n_embd, config.n_head, config.padded_vocab_size) == (256, 2, 128)
     model = GPT(config)
     model.init_weights(7)
@@ -86,10 +86,3 @@ def test_names_shapes_and_initial_values():
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in state.items())
     again.init_weights(8)
     assert not torch.equal(state["lm_head.weight"], again.lm_head.weight)
-
-
-def test_widths_of_depths():
-    assert [config_for(depth).n_embd for depth in (1, 4, 12, 20, 26)] == [128, 256, 768, 1280, 1664]
-    assert config_for(12, 1000, "S").windows[0] == 256
-    with pytest.raises(InputError, match="depth is 0"):
-        config_for(0)

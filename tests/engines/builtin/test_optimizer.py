@@ -7,11 +7,12 @@ import torch
 
 from tasks.engines.builtin.adamw import AdamW, adamw_step
 from tasks.engines.builtin.compute import build_compute
-from tasks.engines.builtin.model import GPT, config_for
+from tasks.engines.builtin.model import GPT
 from tasks.engines.builtin.muon import POLAR_EXPRESS, equilibration, muon_step, orthogonalize, second_moment_shape
 from tasks.engines.builtin.optimizer import build_optimizer
-from tasks.engines.builtin.schedule import plan_training, schedule
+from tasks.engines.builtin.schedule import schedule
 from tasks.errors import InputError
+from tasks.records.scaling import ModelShape, plan_training
 from tests.engines.builtin.reference import perturbed
 
 
@@ -94,7 +95,7 @@ def _train(trainer, steps, generator):
 
 
 def test_every_parameter_moves_and_gradients_add_up():
-    config = config_for(2, 32, "L", 70)
+    config = ModelShape.of_depth(2, 32, "L", 70)
     trainer = model, compute, optimizer, _ = _trainer(config)
     rows = torch.randint(0, 70, (2, 33), generator=torch.Generator().manual_seed(1))
     whole = compute.backward(rows[:, :-1], rows[:, 1:], 1.0)
@@ -111,7 +112,7 @@ def test_every_parameter_moves_and_gradients_add_up():
 
 
 def test_a_loaded_state_goes_on_bit_for_bit():
-    config = config_for(2, 32, "L", 70)
+    config = ModelShape.of_depth(2, 32, "L", 70)
     whole = _trainer(config)
     _train(whole, range(3), torch.Generator().manual_seed(1))
     state = {key: tensor.clone() for key, tensor in whole[2].local_state().items()}
@@ -127,7 +128,7 @@ def test_a_loaded_state_goes_on_bit_for_bit():
 
 
 def test_a_foreign_state_is_refused():
-    *_, optimizer, _ = _trainer(config_for(2, 32, "L", 70))
+    *_, optimizer, _ = _trainer(ModelShape.of_depth(2, 32, "L", 70))
     state = dict(optimizer.local_state())
     with pytest.raises(InputError, match=r"lacks exp_avg/lm_head\.weight"):
         optimizer.load_state({key: tensor for key, tensor in state.items() if key != "exp_avg/lm_head.weight"})

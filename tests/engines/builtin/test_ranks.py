@@ -7,9 +7,10 @@ import torch
 import torch.distributed as dist
 
 from tasks.engines.builtin.compute import build_compute
-from tasks.engines.builtin.model import GPT, config_for
+from tasks.engines.builtin.model import GPT
 from tasks.engines.builtin.optimizer import build_optimizer
-from tasks.engines.builtin.schedule import plan_training, schedule
+from tasks.engines.builtin.schedule import schedule
+from tasks.records.scaling import ModelShape, plan_training
 from tests.engines.builtin.reference import perturbed
 
 STEPS = 20
@@ -25,7 +26,9 @@ def train(folder, rank, world):
     torch.set_num_threads(1)
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
-    config = config_for(3, 16, "L", 70)  # in 2 layers backout scales what is normed next: its gradient is mere rounding
+    config = ModelShape.of_depth(
+        3, 16, "L", 70
+    )  # in 2 layers backout scales what is normed next: its gradient is mere rounding
     model = GPT(config)
     model.load_state_dict(perturbed(config, 1))
     compute = build_compute(model, "fp32")

@@ -5,13 +5,14 @@ import json
 import torch
 
 from tasks.engines.builtin.evaluation import EncodedHoldout
-from tasks.engines.builtin.model import GPT, config_for
+from tasks.engines.builtin.model import GPT
 from tasks.engines.builtin.sample import generate, sample
+from tasks.records.scaling import ModelShape
 from tests.engines.builtin.conftest import LENGTH, POOL
 
 
 def make_model():
-    model = GPT(config_for(1, LENGTH, "L", 300))
+    model = GPT(ModelShape.of_depth(1, LENGTH, "L", 300))
     model.init_weights(3)
     with torch.no_grad():
         model.lm_head.weight.mul_(1000)

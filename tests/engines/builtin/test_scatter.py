@@ -32,9 +32,10 @@ def test_rows_are_added_up_by_token_in_one_order(count, heads, width, entries):
 @GPU
 def test_deterministic_gradients_are_the_same_bits():
     from tasks.engines.builtin.compute import build_compute
-    from tasks.engines.builtin.model import GPT, config_for
+    from tasks.engines.builtin.model import GPT
+    from tasks.records.scaling import ModelShape
 
-    config = config_for(3, 512, "SSSL", 1000)
+    config = ModelShape.of_depth(3, 512, "SSSL", 1000)
     rows = torch.randint(0, 1000, (4, 513), generator=torch.Generator().manual_seed(2)).cuda()
     found = []
     for _ in range(2):

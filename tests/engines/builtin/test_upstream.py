@@ -8,9 +8,10 @@ import torch
 
 from benchmarks.training.parity import run_upstream
 from tasks.engines.builtin.compute import build_compute
-from tasks.engines.builtin.model import GPT, config_for
+from tasks.engines.builtin.model import GPT
 from tasks.engines.builtin.optimizer import build_optimizer
-from tasks.engines.builtin.schedule import plan_training, schedule
+from tasks.engines.builtin.schedule import schedule
+from tasks.records.scaling import ModelShape, plan_training
 from tests.engines.builtin.reference import perturbed
 
 CHECKOUT = os.environ.get("NANOCHAT_CHECKOUT")
@@ -19,7 +20,7 @@ STEPS = 20
 
 @pytest.mark.skipif(not CHECKOUT, reason="set NANOCHAT_CHECKOUT to a checkout of nanochat to compare with it")
 def test_function_and_steps_equal_nanochats():
-    config = config_for(4, 128, "SSSL", 300)
+    config = ModelShape.of_depth(4, 128, "SSSL", 300)
     state = perturbed(config, 1)
     plan = plan_training(config, tokens=STEPS * 256, batch_tokens=256)
     generator = torch.Generator().manual_seed(2)

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.engines.builtin.model import GPT, config_for
+from tasks.engines.builtin.model import GPT
 from tasks.engines.nanochat import contract, core
 from tasks.errors import DamagedError, InputError, TrainingError
 from tasks.records.job import Job
 from tasks.records.result import ScoreFacts
+from tasks.records.scaling import ModelShape
 from tasks.spec import Arm, Experiment, Training
 from tasks.store.root import Root
 
@@ -68,7 +69,7 @@ def bundle(tmp_path: Path) -> Path:
 @pytest.fixture
 def finished(root: Root, pool_id: str, arm_id: str) -> Root:
     """A run with its last checkpoint and its result."""
-    model = GPT(config_for(2, 64, "SL", 512))
+    model = GPT(ModelShape.of_depth(2, 64, "SL", 512))
     model.init_weights(1)
 
     def make(work) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.engines.builtin.model import GPT, config_for
+from tasks.engines.builtin.model import GPT
 from tasks.engines.nanochat import contract
-from tasks.engines.nanochat.contract import ModelConfig
 from tasks.engines.nanochat.exchange import export_checkpoint, import_checkpoint
 from tasks.engines.nanochat.weights import read_weights, write_weights
 from tasks.errors import InputError
 from tasks.records.job import Job
+from tasks.records.scaling import ModelShape
 from tasks.spec import Arm, Experiment, Training
 from tasks.store.root import Root
 
@@ -33,7 +33,7 @@ LOGITS = """
 
 
 def random_model(seed: int) -> GPT:
-    model = GPT(config_for(2, 64, "SL", 512))
+    model = GPT(ModelShape.of_depth(2, 64, "SL", 512))
     model.init_weights(seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -68,7 +68,7 @@ def ours(root: Root, pool_id: str, arm_id: str) -> GPT:
 def test_ours_is_whole_in_nanochats_layout(root: Root, ours: GPT, tmp_path: Path) -> None:
     folder = export_checkpoint(root, RUN, tmp_path / "base")
     state, meta = read_weights(folder, 40)
-    assert meta["val_bpb"] == 1.25 and meta["model_config"] == asdict(config_for(2, 64, "SL", 512))
+    assert meta["val_bpb"] == 1.25 and meta["model_config"] == asdict(ModelShape.of_depth(2, 64, "SL", 512))
     assert state.keys() == ours.state_dict().keys()
     for name, tensor in ours.state_dict().items():
         assert torch.equal(state[name], tensor)
@@ -104,12 +104,12 @@ def test_nanochats_gives_equal_logits_in_ours(
         save_checkpoint(sys.argv[2], 12, model.state_dict(), None, {"step": 12, "model_config": config})
         print(json.dumps({"logits": model(torch.arange(48)[None] * 7 % 500)[0].tolist()}))
         """,
-        json.dumps(asdict(ModelConfig.of_depth(2, 512, 64, "SL"))),
+        json.dumps(asdict(ModelShape.of_depth(2, 64, "SL", 512))),
         str(contract.checkpoint_folder(base, "theirs")),
     )
     folder = contract.checkpoint_folder(base, "theirs")
     imported = import_checkpoint(root, RUN, folder, 12, {"packed": "0"}, rows=96)
-    model = GPT(config_for(2, 64, "SL", 512))
+    model = GPT(ModelShape.of_depth(2, 64, "SL", 512))
     model.load_state_dict(torch.load(imported.path / "model.pt", weights_only=True))
     torch.testing.assert_close(logits_of(model), torch.tensor(theirs["logits"]), rtol=1e-5, atol=1e-5)
     assert json.loads((imported.path / "state.json").read_text())["step"] == 12
@@ -134,8 +134,8 @@ def test_what_is_not_there_is_named(
 
 
 def test_weights_of_another_depth_are_refused(root: Root, tmp_path: Path) -> None:
-    config = ModelConfig.of_depth(3, 512, 64, "SL")
-    write_weights(tmp_path, 1, random_model(2).state_dict(), ModelConfig.of_depth(2, 512, 64, "SL"), {})
+    config = ModelShape.of_depth(3, 64, "SL", 512)
+    write_weights(tmp_path, 1, random_model(2).state_dict(), ModelShape.of_depth(2, 64, "SL", 512), {})
     meta = tmp_path / contract.meta_file(1)
     meta.write_text(meta.read_text().replace('"n_layer": 2', f'"n_layer": {config.n_layer}'))
     with pytest.raises(InputError, match="another version of nanochat's model"):

@@ -29,6 +29,7 @@ from tasks.records.job import RESUME, Job
 from tasks.records.layout import DOCUMENTS, LOG, METRICS, ArmFolder, RunFolder
 from tasks.records.metrics import MetricsLog, cut_back
 from tasks.records.result import TrainedFacts
+from tasks.records.scaling import parameter_counts
 from tasks.records.scores import summarize
 from tasks.store.root import Root
 
@@ -149,7 +150,7 @@ class Attempt:
             rows=rows,
             rows_left=plan.rows_left,
             batch_tokens=plan.batch_tokens,
-            parameters=plan.config.parameters(),
+            parameters=parameter_counts(plan.shape).total,
             device=self._device(),
             compute=f"nanochat {commit[:10]}, torch {self.environment.torch}",
             commit=commit,

@@ -218,9 +218,12 @@ def test_a_hang_ends_the_run_with_its_cause(engine, upstream: Path, monkeypatch:
         began.append(time.monotonic())
         os.kill(ranks_of_nanochat()[1].pid, signal.SIGSTOP)
 
-    what = experiment(gpus=2, tokens=512 * 130, eval_every=1000, save_every=3)
-    with pytest.raises(TrainingError, match=r"hangs: nothing for .*rank 1 does not answer.*checkpoint is that of step"):
-        engine(upstream, what, at_step(5, stop))
+    # Far from a save: after one, the silence of an evaluation may be ten minutes long.
+    what = experiment(gpus=2, tokens=512 * 130, eval_every=1000, save_every=20)
+    with pytest.raises(
+        TrainingError, match=r"hangs: nothing for .*rank 1 does not answer.*checkpoint is that of step 20"
+    ):
+        engine(upstream, what, at_step(25, stop))
     assert time.monotonic() - began[0] < 60
     assert ranks_of_nanochat() == []
 

@@ -146,7 +146,7 @@ def test_blobs_and_folders_give_the_same_rows(prepared, container, tmp_path, roo
     other = prepare(container, tmp_path / "root")
     assert other["pool"] != prepared["pool"]  # other ETags
     rows = [
-        (base / "arms" / made["arm"] / "packed" / "64" / "rows.bin").read_bytes()
+        (base / "arms" / made["arm"] / "packed" / "64-split" / "rows.bin").read_bytes()
         for base, made in ((root, prepared), (tmp_path / "root", other))
     ]
     assert rows[0] == rows[1]
@@ -157,7 +157,7 @@ def test_artifacts_can_lie_in_a_container(prepared, container, azurite_port, tmp
     made = prepare(container, "az://raw/artifacts")
     monkeypatch.setenv("FABRATING_CACHE", str(tmp_path / "another"))
     packed = Root("az://raw/artifacts").open(f"arms/{made['arm']}/packed/64-split")
-    ours = root / "arms" / prepared["arm"] / "packed" / "64" / "rows.bin"
+    ours = root / "arms" / prepared["arm"] / "packed" / "64-split" / "rows.bin"
     assert (packed.path / "rows.bin").read_bytes() == ours.read_bytes()
 
 

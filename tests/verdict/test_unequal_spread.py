@@ -26,5 +26,5 @@ def test_false_alarms_come_at_the_nominal_rate_where_one_arm_is_calmer() -> None
 def test_a_calm_third_arm_makes_no_other_pair_surer(bench) -> None:
     wild = {label: [bench.run(label, seed, spread=WILD) for seed in (1, 2)] for label in ("top", "random")}
     calm = {"calm": [bench.run("calm", seed, spread=CALM) for seed in (1, 2)]}
-    alone, beside = (judge(bench.root, "verdict", arms)["comparisons"][0]["p"] for arms in (wild, wild | calm))
+    alone, beside = (judge(bench.root, "verdict", arms).comparisons[0].p for arms in (wild, wild | calm))
     assert beside >= 0.95 * alone

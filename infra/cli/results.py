@@ -9,6 +9,7 @@ from infra.cli import terminal
 from infra.cli.options import JsonOption, RootOption
 from tasks.errors import InputError
 from tasks.records.layout import KINDS, REPORT
+from tasks.records.verdict import Target
 from tasks.store.root import DEFAULT_ROOT, Root
 
 
@@ -56,7 +57,7 @@ def judge(
     name: Annotated[str, typer.Option(help="Readable part of the verdict's name.")] = "verdict",
     allow: Annotated[list[str] | None, typer.Option(help="A difference that is meant, such as arm.order.")] = None,
     target: Annotated[
-        str, typer.Option(help="Which documents decide: all, 'lower half' or 'upper half' by score.")
+        Target, typer.Option(help="Which documents decide: all, 'lower half' or 'upper half' by score.")
     ] = "all",
     outside: Annotated[
         list[str] | None, typer.Option(help="Texts that every run was scored on: NAME of runs/RUN/outside/NAME.")

@@ -13,7 +13,8 @@ from infra.doctor.finding import Finding
 from infra.local import azurite
 from tasks.errors import DeniedError, InputError, StoreError
 from tasks.reports.wandb_run import has_key
-from tasks.store.blobs import PAGE, azure_settings, local_path, open_blobs
+from tasks.store.access import azure_settings, local_path, open_blobs
+from tasks.store.blobs import PAGE
 from tasks.store.urls import parse_url
 
 CONFIGURE = "name the account in .env (README, Your own container); for the local stack: . .fabrating/env"

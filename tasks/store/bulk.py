@@ -15,8 +15,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tasks.errors import ChangedError, InputError
+from tasks.store.access import azure_settings, open_blobs
 from tasks.store.artifact import safe_relative
-from tasks.store.blobs import Blob, azure_settings, open_blobs
+from tasks.store.blobs import Blob
 from tasks.store.urls import parse_url
 
 HOURS = 24

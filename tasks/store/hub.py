@@ -4,6 +4,8 @@ The revision is resolved to a commit once, at the listing, so that what is read 
 HTTP ranges; a token, if the data set needs one, comes from HF_TOKEN or `hf auth login`.
 """
 
+from typing import TYPE_CHECKING
+
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.hf_api import RepoFile
@@ -12,6 +14,9 @@ from obstore.store import HTTPStore
 from tasks.errors import InputError
 from tasks.store.blobs import CLIENT, PAGE, RETRIES, Blob, Blobs
 from tasks.store.urls import Location
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig
 
 
 class HubBlobs(Blobs):
@@ -39,7 +44,7 @@ class HubBlobs(Blobs):
             ) from error
         self._api = api
         headers = {"Authorization": f"Bearer {api.token}"} if api.token else {}
-        client = CLIENT | {"default_headers": headers, "allow_http": api.endpoint.startswith("http://")}
+        client: ClientConfig = {**CLIENT, "default_headers": headers, "allow_http": api.endpoint.startswith("http://")}
         base = f"{api.endpoint}/datasets/{self._repository}/resolve/{self._commit}/{self._folder}"
         super().__init__(url, HTTPStore.from_url(base, client_options=client, retry_config=RETRIES), place)
 

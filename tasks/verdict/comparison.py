@@ -67,6 +67,11 @@ class PlannedRun:
     arm_id: str
     experiment: Experiment
 
+    @property
+    def tokens(self) -> int:
+        """Its budget in trained tokens."""
+        return self.experiment.training.tokens or 0
+
 
 @dataclass(frozen=True)
 class ComparisonPlan:
@@ -80,7 +85,7 @@ class ComparisonPlan:
     def make(cls, root: Root, spec: ComparisonSpec, pool_id: str) -> "ComparisonPlan":
         """Divide the budget between arms, all of which are packed. Raises InputError when it is more than an arm has."""
         ids = {arm.name: arm_id(arm, pool_id) for arm in spec.arms}
-        packed = {arm.name: root.find(spec.packed(arm, pool_id)).facts for arm in spec.arms}
+        packed = {arm.name: root.manifest(spec.packed(arm, pool_id)).facts for arm in spec.arms}
         budgets = equal_budget(packed, spec.training.tokens, spec.budget)
         runs = []
         for arm in spec.arms:
@@ -120,17 +125,17 @@ class ComparisonPlan:
     def cost(self, root: Root, runs: Sequence[PlannedRun]) -> tuple[list[CostEstimate], str]:
         """What training `runs` costs, one estimate an arm and the sum last; and what the seeds can show, in a sentence."""
         ledger = entries(root)
-        holdout_tokens = root.find(PoolFolder(self.pool_id).evaluation).facts["tokens"]
+        holdout_tokens = root.manifest(PoolFolder(self.pool_id).evaluation).facts["tokens"]
         costs: list[CostEstimate] = []
         for label in dict.fromkeys(run.experiment.arm.name for run in runs):
-            trainings = [run.experiment.training for run in runs if run.experiment.arm.name == label]
+            of_arm = [run for run in runs if run.experiment.arm.name == label]
             costs.append(
                 estimate_cost(
-                    trainings[0],
-                    trainings[0].tokens,
+                    of_arm[0].experiment.training,
+                    of_arm[0].tokens,
                     vocab_size=self.spec.pool.vocab_size,
                     holdout_tokens=holdout_tokens,
-                    runs=len(trainings),
+                    runs=len(of_arm),
                     label=label,
                     ledger=ledger,
                 )

@@ -5,7 +5,7 @@ from azure.storage.blob import BlobServiceClient
 
 from infra.local import azurite
 from tasks.errors import ChangedError, InputError
-from tasks.store.blobs import azure_settings, open_blobs
+from tasks.store.access import azure_settings, open_blobs
 from tasks.store.root import Root
 
 

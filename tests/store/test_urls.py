@@ -11,7 +11,7 @@ from infra.local import azurite
 from infra.local.azurite import ACCOUNT, PUBLIC_KEY
 from tasks.errors import InputError, StoreError
 from tasks.spec import Pool, Texts
-from tasks.store.blobs import azure_settings, open_blobs
+from tasks.store.access import azure_settings, open_blobs
 from tasks.store.bulk import copy_blobs, find_azcopy
 from tasks.store.root import Root
 from tasks.store.urls import Location, parse_url

@@ -77,8 +77,9 @@ def polars(url: str, out: Path, share: float, budget: int | None) -> None:
     import polars as pl
 
     from tasks.store.access import azure_settings
+    from tasks.store.urls import parse_url
 
-    settings = azure_settings(url)
+    settings = azure_settings(parse_url(url))
     options = {
         "azure_storage_account_name": settings["account_name"],
         "azure_storage_account_key": settings["account_key"],

@@ -35,16 +35,16 @@ def open_blobs(url: str, hurried: bool = False) -> Blobs:
     if place.path is not None:
         if not place.path.is_dir():
             raise InputError(f"The folder {place.path} does not exist: check the URL {url}.")
-        return Blobs(url, LocalStore(place.path.absolute()), place)
+        return Blobs(place, LocalStore(place.path.absolute()))
     if place.kind == "az":
-        return Blobs(url, _azure(place, url, HURRIED if hurried else RETRIES), place)
+        return Blobs(place, _azure(place, HURRIED if hurried else RETRIES))
     from tasks.store.hub import HubBlobs  # slow to import, and only this needs it
 
-    return HubBlobs(url, place)
+    return HubBlobs(place)
 
 
-def azure_settings(url: str) -> dict[str, str]:
-    """Account, endpoint and credential, in the names that obstore uses: from the environment, the account also from the URL.
+def azure_settings(place: Location) -> dict[str, str]:
+    """Account, endpoint and credential, in the names that obstore uses: from the environment, the account also from `place`.
 
     Raises InputError when no account is named, or when the URL names another one than the environment.
     """
@@ -66,12 +66,11 @@ def azure_settings(url: str) -> dict[str, str]:
             "sas_token": os.environ.get("AZURE_STORAGE_SAS_TOKEN", "").lstrip("?"),
             "endpoint": os.environ.get("AZURE_STORAGE_BLOB_ENDPOINT", ""),
         }
-    place = parse_url(url)
     if place.account:
         known = settings["account_name"]
         if known and known != place.account:
             raise InputError(
-                f"{url} is in the account {place.account}, but the environment signs in to {known}: set AZURE_STORAGE_ACCOUNT and "
+                f"{place.url} is in the account {place.account}, but the environment signs in to {known}: set AZURE_STORAGE_ACCOUNT and "
                 f"its credential for {place.account}."
             )
         settings["account_name"] = place.account
@@ -79,13 +78,13 @@ def azure_settings(url: str) -> dict[str, str]:
     settings = {name: value for name, value in settings.items() if value}
     if "account_name" not in settings and not ("endpoint" in settings and os.environ.get(environment[0])):
         raise InputError(
-            f"{url} needs a storage account: set {' or '.join(environment)} in the environment or in a .env file."
+            f"{place.url} needs a storage account: set {' or '.join(environment)} in the environment or in a .env file."
         )
     return settings
 
 
-def _azure(place: Location, url: str, retries: "RetryConfig") -> ObjectStore:
-    settings = azure_settings(url)
+def _azure(place: Location, retries: "RetryConfig") -> ObjectStore:
+    settings = azure_settings(place)
     client: ClientConfig = {**CLIENT}
     if settings.get("endpoint", "").startswith("http://"):
         client["allow_http"] = True  # Azurite on loopback
@@ -104,4 +103,6 @@ def _azure(place: Location, url: str, retries: "RetryConfig") -> ObjectStore:
             credential_provider=provider,
         )
     except BaseError as error:
-        raise InputError(f"{url} cannot be opened ({brief(error)}): copy the account's key or token again.") from error
+        raise InputError(
+            f"{place.url} cannot be opened ({brief(error)}): copy the account's key or token again."
+        ) from error

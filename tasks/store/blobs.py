@@ -21,7 +21,7 @@ from obstore.store import LocalStore, ObjectStore
 
 from tasks.errors import ChangedError, DeniedError, InputError, StoreError
 from tasks.store.artifact import safe_relative
-from tasks.store.urls import Location, parse_url
+from tasks.store.urls import Location
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -67,9 +67,8 @@ class Blobs:
     conditional = True
     """Whether a read asks for the ETag that was listed."""
 
-    def __init__(self, url: str, store: ObjectStore, place: Location | None = None):
-        self.url = url
-        self.place = place or parse_url(url)
+    def __init__(self, place: Location, store: ObjectStore):
+        self.place, self.url = place, place.url
         self.counters = Counters()
         self._store = store
         self._lock = Lock()

@@ -129,16 +129,16 @@ def test_the_account_of_a_url_is_used_and_another_one_refused(monkeypatch, tmp_p
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AZURE_STORAGE_KEY", "a2V5")
     url = "abfss://raw@acme.dfs.core.windows.net/web"
-    assert azure_settings(url) == {
+    assert azure_settings(parse_url(url)) == {
         "account_name": "acme",
         "account_key": "a2V5",
         "endpoint": "https://acme.blob.core.windows.net",
     }
     with pytest.raises(InputError, match="needs a storage account"):
-        azure_settings("az://raw/web")
+        azure_settings(parse_url("az://raw/web"))
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "other")
     with pytest.raises(InputError, match="in the account acme, but the environment signs in to other"):
-        azure_settings(url)
+        azure_settings(parse_url(url))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ deployment when it starts, and stores them: its page shows them, and a later dep
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
@@ -23,9 +24,13 @@ Result = TypeVar("Result")
 def as_deployed(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Decorator below `@flow`: call the function with its parameters completed. Outside of a deployment's run they stay as given."""
 
+    signature = inspect.signature(function)
+
     @functools.wraps(function)
     def complete(*args: Parameters.args, **given: Parameters.kwargs) -> Result:
-        return function(*args, **_of_this_run(given))
+        bound = signature.bind(*args, **given)
+        bound.arguments = _of_this_run(bound.arguments)
+        return function(*bound.args, **bound.kwargs)
 
     return complete
 

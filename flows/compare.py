@@ -16,7 +16,7 @@ from tasks.records.code import Code, other_code
 from tasks.records.cost import Estimate, batch_tokens, estimate, total
 from tasks.records.layout import REPORT, ArmFolder, PoolFolder, RunFolder, arm_id, run_id
 from tasks.records.ledger import entries, find, spread_between_seeds
-from tasks.records.verdict import Target
+from tasks.records.verdict import Pairing, Target
 from tasks.reports.report import write_verdict
 from tasks.reports.steps import show_estimate, show_loss_curve, show_scores, show_verdict
 from tasks.reports.wandb_verdict import send_verdict
@@ -45,6 +45,7 @@ def compare(
     root: str = DEFAULT_ROOT,
     name: Name = "top16-vs-rand16",
     target: Target = "all",
+    pairing: Pairing = "auto",
     budget: Literal["tokens", "bytes"] = "tokens",
     allow: list[str] = ALLOW,
     texts: list[Texts] = TEXTS,
@@ -63,6 +64,7 @@ def compare(
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
         name: Name of the verdict.
         target: Which documents of the holdout decide: all of them, as they come in the pool, or one half of them by score.
+        pairing: Whether runs of two arms are paired by seed: auto (from 3 seeds on), seed (always) or none.
         budget: What is equal between arms: tokens (those of the smaller arm), or bytes of text.
         allow: Differences beside selection that are meant, by their path, such as arm.order.
         texts: Folders of texts that no arm has trained on, to score every run on beside the holdout.
@@ -100,7 +102,7 @@ def compare(
     outside = _score(store, [run for run, _ in runs], pool, texts, core, root)
     by_arm = {arm.name: [run for run, whole in runs if whole.arm == arm] for arm in arms}
     meant = [*allow, *(BESIDE_BYTES if budget == "bytes" else ())]
-    verdict = judge(store, name, by_arm, target=target, allow=meant, outside=outside, core=core)
+    verdict = judge(store, name, by_arm, target=target, pairing=pairing, allow=meant, outside=outside, core=core)
     made = write_verdict(store, verdict)
     send_verdict(store, made, verdict, train.wandb)
     show_loss_curve(store, [run for run, _ in runs], [whole.arm.name for _, whole in runs], name)

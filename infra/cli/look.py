@@ -43,6 +43,9 @@ def judge(
     target: Annotated[
         str, typer.Option(help="Which documents decide: all, 'lower half' or 'upper half' by score.")
     ] = "all",
+    pairing: Annotated[
+        str, typer.Option(help="Pair runs by seed: auto (3 shared seeds or more), seed or none. Choose before looking.")
+    ] = "auto",
     outside: Annotated[
         list[str] | None, typer.Option(help="Texts that every run was scored on: NAME of runs/RUN/outside/NAME.")
     ] = None,
@@ -56,7 +59,16 @@ def judge(
         from tasks.verdict.judge import judge as decide
 
         store = Root(root)
-        verdict = decide(store, name, _arms(arms), allow=allow or (), outside=outside or (), core=core, target=target)
+        verdict = decide(
+            store,
+            name,
+            _arms(arms),
+            allow=allow or (),
+            outside=outside or (),
+            core=core,
+            target=target,
+            pairing=pairing,
+        )
         made = write_verdict(store, verdict)
         if as_json:
             terminal.show({"artifact": made.name, **verdict.model_dump(mode="json")}, True)

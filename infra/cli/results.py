@@ -9,7 +9,7 @@ from infra.cli import terminal
 from infra.cli.options import JsonOption, RootOption
 from tasks.errors import InputError
 from tasks.records.layout import KINDS, REPORT
-from tasks.records.verdict import Target
+from tasks.records.verdict import Pairing, Target
 from tasks.store.root import DEFAULT_ROOT, Root
 
 
@@ -59,6 +59,10 @@ def judge(
     target: Annotated[
         Target, typer.Option(help="Which documents decide: all, 'lower half' or 'upper half' by score.")
     ] = "all",
+    pairing: Annotated[
+        Pairing,
+        typer.Option(help="Pair runs by seed: auto (3 shared seeds or more), seed or none. Choose before looking."),
+    ] = "auto",
     outside: Annotated[
         list[str] | None, typer.Option(help="Texts that every run was scored on: NAME of runs/RUN/outside/NAME.")
     ] = None,
@@ -72,7 +76,16 @@ def judge(
         from tasks.verdict.judge import judge as decide
 
         store = Root(root)
-        verdict = decide(store, name, _arms(arms), allow=allow or (), outside=outside or (), core=core, target=target)
+        verdict = decide(
+            store,
+            name,
+            _arms(arms),
+            allow=allow or (),
+            outside=outside or (),
+            core=core,
+            target=target,
+            pairing=pairing,
+        )
         made = write_verdict(store, verdict)
         if as_json:
             terminal.show({"artifact": made.name, **verdict.model_dump(mode="json")}, True)

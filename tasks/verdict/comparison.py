@@ -9,7 +9,7 @@ from tasks.records.code import Code, other_code
 from tasks.records.cost import CostEstimate, estimate_cost, total
 from tasks.records.layout import ArmFolder, PoolFolder, RunFolder, arm_id, run_id
 from tasks.records.ledger import entries, find, spread_between_seeds
-from tasks.records.verdict import Target
+from tasks.records.verdict import Pairing, Target
 from tasks.spec import Arm, Experiment, Pool, Texts, Training
 from tasks.store.root import Root
 from tasks.verdict.matched import differences, require_matched
@@ -20,7 +20,8 @@ from tasks.verdict.planning import BESIDE_BYTES, Budget, equal_budget, what_seed
 class ComparisonSpec:
     """What is asked: which of these arms of one pool is better, each trained with every seed on the same budget.
 
-    `budget`: what is equal between arms. `target`: which documents of the holdout decide. `allow`: differences besides
+    `budget`: what is equal between arms. `target`: which documents of the holdout decide. `pairing`: whether runs are
+    paired by seed. `allow`: differences besides
     selection that are meant, by their path. `texts`, `core`: what runs are scored on besides the holdout.
     """
 
@@ -31,6 +32,7 @@ class ComparisonSpec:
     training: Training
     budget: Budget = "tokens"
     target: Target = "all"
+    pairing: Pairing = "auto"
     allow: Sequence[str] = ()
     texts: Sequence[Texts] = ()
     core: bool = False

@@ -102,12 +102,14 @@ def _lines(data: bytes, column: str, place: str) -> Iterator[str]:
 def _rows(data: bytes, column: str, place: str) -> Iterator[str]:
     try:
         with pq.ParquetFile(pa.BufferReader(data)) as file:
-            if column not in file.schema_arrow.names:
+            names = file.schema_arrow.names
+            if names.count(column) != 1:
+                found = f"{names.count(column)} columns" if column in names else "no column"
                 raise InputError(
-                    f"{place} has no column {column!r}, but {', '.join(file.schema_arrow.names)}: name one."
+                    f"{place} has {found} {column!r}, but {', '.join(names)}: name one that is there once."
                 )
             for batch in file.iter_batches(1_024, columns=[column]):
-                for text in batch.column(0).cast(pa.large_binary()):
+                for text in batch.column(column).cast(pa.large_binary()):
                     yield (text.as_py() or b"").decode(errors="replace")
     except (pa.ArrowException, OSError) as error:
         raise InputError(

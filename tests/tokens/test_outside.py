@@ -90,6 +90,15 @@ def test_what_is_no_text_is_named(root, tmp_path, name, content, message):
         encode(root, tmp_path)
 
 
+def test_the_column_is_the_one_of_exactly_that_name(root, tmp_path):
+    pq.write_table(pa.table({"text.lang": ["en"], "text": ["the cat sat"]}), tmp_path / "a.parquet")
+    assert decoded(root, encode(root, tmp_path)) == [("a.parquet", "the cat sat")]
+    twice = pa.Table.from_arrays([pa.array(["one"]), pa.array(["two"])], ["text", "text"])
+    pq.write_table(twice, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet has 2 columns 'text'"):
+        encode(root, tmp_path)
+
+
 def test_a_column_that_is_not_there_is_named_with_those_that_are(root, tmp_path):
     pq.write_table(pa.table({"body": ["x"], "n": [1]}), tmp_path / "a.parquet")
     with pytest.raises(InputError, match="has no column 'text', but body, n"):

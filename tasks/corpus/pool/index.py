@@ -23,11 +23,11 @@ import pyarrow.parquet as pq
 from tasks.corpus.parquet.footer import (
     BadFile,
     chunk_range,
+    find_column,
     number_column,
     pack_footer,
     read_footer,
     text_column,
-    top_level,
 )
 from tasks.corpus.parquet.ranges import Parts, Range, coalesce, read_parts
 from tasks.corpus.parquet.reading import Reading, decode
@@ -196,7 +196,7 @@ def _fetch(source: Blobs, blob: Blob, pool: Pool) -> _Fetched:
     text = text_column(blob.name, footer, pool.text_column)
     weights = wanted_scores(blob.name, footer, pool)
     numbers = {name: number_column(blob.name, footer, name) for name in weights}
-    if pool.token_count_column and pool.token_count_column in top_level(footer):
+    if pool.token_count_column and find_column(blob.name, footer, pool.token_count_column) is not None:
         numbers[pool.token_count_column] = number_column(blob.name, footer, pool.token_count_column)
     if footer.num_rows == 0:
         raise BadFile(blob.name, "is empty (0 rows)")

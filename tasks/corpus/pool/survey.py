@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.corpus.parquet.footer import NUMBERS, BadFile, chunk_range, read_footer, top_level
+from tasks.corpus.parquet.footer import NUMBERS, BadFile, chunk_range, column_index, read_footer, top_name
 from tasks.corpus.parquet.ranges import Range, coalesce, read_parts
 from tasks.corpus.parquet.reading import decode
 from tasks.corpus.pool.scores import composite, quantiles
@@ -91,7 +91,7 @@ def _columns(footers: Sequence[pq.FileMetaData]) -> dict[str, dict[str, Any]]:
         schema = footer.schema.to_arrow_schema()
         for field in schema:
             types[field.name][str(field.type)] += 1
-        names = [footer.schema.column(i).path.split(".", 1)[0] for i in range(len(footer.schema))]
+        names = [top_name(footer.schema.column(i)) for i in range(len(footer.schema))]
         for group in range(footer.num_row_groups):
             for i, name in enumerate(names):
                 chunk = footer.row_group(group).column(i)
@@ -186,15 +186,24 @@ def _rows(
     text: str,
     numeric: Sequence[str],
 ) -> pa.Table:
-    columns = [*numeric, *([text] if text in top_level(footer) else [])]
-    position = {footer.schema.column(i).path: i for i in range(len(footer.schema))}
-    columns = [name for name in columns if name in position]
+    columns = _usable(blob.name, footer, [*numeric, text])
     try:
-        ranges: list[Range] = [chunk_range(blob.name, blob.size, footer, group, position[name]) for name in columns]
+        ranges: list[Range] = [chunk_range(blob.name, blob.size, footer, group, leaf) for leaf in columns.values()]
         parts = read_parts(source, blob, coalesce(ranges))
-        return decode(blob.name, blob.size, footer, parts, [group], columns)
+        return decode(blob.name, blob.size, footer, parts, [group], list(columns))
     except BadFile as error:
         raise InputError(f"{source.url}/{error}: repair or remove the file.") from error
+
+
+def _usable(name: str, footer: pq.FileMetaData, columns: Sequence[str]) -> dict[str, int]:
+    """Positions of those columns that are there, once, and not nested."""
+    found = {}
+    for column in columns:
+        try:
+            found[column] = column_index(name, footer, column)
+        except BadFile:
+            continue
+    return found
 
 
 def _correlations(values: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:

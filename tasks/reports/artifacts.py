@@ -17,7 +17,12 @@ MISSING = "–"
 PLAN = (
     ("pool_documents", "Documents in the pool", "count"),
     ("holdout_documents", "Set aside as holdout", "count"),
+    ("population", "With the ratings that the arm asks for", "count"),
+    ("unrated_documents", "Left out for lack of a rating", "count"),
     ("documents", "Documents taken", "count"),
+    ("cut_off_score", "Score at the cut-off", "number"),
+    ("cut_off_documents", "Documents with that score", "count"),
+    ("cut_off_taken", "Of them taken, drawn by seed", "count"),
     ("tokens", "Tokens in them", "count"),
     ("text_bytes", "Text in them, estimated", "bytes"),
     ("rows", "Packed rows", "count"),
@@ -216,7 +221,7 @@ def _extent(experiment: Experiment) -> str:
 
 
 def _facts(names: Sequence[tuple[str, str, str]], facts: Mapping[str, Any]) -> list[str]:
-    show = {"count": count, "bytes": byte_size}
+    show = {"count": count, "bytes": byte_size, "number": _number}
     rows = [f"| {title} | {show[kind](facts[key])} |" for key, title, kind in names if facts.get(key) is not None]
     return ["| | |", "| --- | ---: |", *rows]
 

@@ -9,13 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.corpus.pool.index import Index
-from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_sample, open_pool
+from tasks.corpus.pool.scores import has_ratings
+from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_sample, open_pool, plan_arm
 from tasks.errors import ChangedError, InputError
 from tasks.spec import Arm, Pool
 from tasks.store.root import Root
 from tests.corpus.corpora import SCORES, rated_table, shard_texts, write_corpus
 
-ALL = Arm(name="all", select="all", documents_per_shard=64)
+ALL = Arm(name="all", select="all", documents_per_shard=64, population=())
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ def test_documents_of_one_byte_to_a_hundred_megabytes(tmp_path: Path, root: Root
     (made,) = build_arms(root, pool_of(raw, holdout_fraction=0.2, seed=4), [Arm(name="top", share=0.99)])
     held = set(pq.read_table(root.open(f"pools/{open_pool(root, pool_of(raw, holdout_fraction=0.2, seed=4)).pool_id}/holdout").path / "documents.parquet")["text"].to_pylist())  # fmt: skip
     shards = shard_texts(made.path)
-    assert shards[0][: 5 - len(held & set(texts))] == [text for text in texts if text not in held]
+    assert sorted(shards[0][: 5 - len(held & set(texts))]) == sorted(text for text in texts if text not in held)
 
 
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())])
@@ -177,14 +178,35 @@ def test_a_blob_that_changes_in_mid_run_is_named(corpus: Path, root: Root) -> No
         build_arms(root, handle, [ALL])
 
 
-def test_nulls_count_as_zero_and_are_counted(tmp_path: Path, root: Root) -> None:
+def test_a_document_that_lacks_a_rating_has_no_score_and_is_counted(tmp_path: Path, root: Root) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
-    rows = [[None, 3.0, float("nan")], [3.0, 3.0, 3.0], *[[0.0, 0.0, float(i)] for i in range(98)]]
+    lacking = [[None, 3.0, 3.0], [3.0, float("nan"), 3.0], [3.0, 3.0, float("inf")]]
+    rows = [*lacking, [3.0, 3.0, 3.0], *[[0.0, 0.0, float(i)] for i in range(96)]]
     pq.write_table(rated_table([f"text {i}" for i in range(100)], rows), raw / "a.parquet")
     indexed = build_index(root, pool_of(raw))
-    assert indexed.facts["null_scores"] == 2
-    assert Index(indexed.path).scores[:3].tolist() == [1.0, 3.0, 0.0]
+    assert indexed.facts["unrated_documents"] == 3
+    index = Index(indexed.path)
+    assert np.isnan(index.scores[:3]).all() and index.scores[3:5].tolist() == [3.0, 0.0]
+    by_column = [[has_ratings(index.rated[:4], pool_of(raw), [name]).tolist()] for name in SCORES]
+    assert by_column == [[[i != lacked for i in range(4)]] for lacked in range(3)]
+
+
+def test_a_column_of_weight_0_is_no_part_of_the_score_and_may_be_missing(tmp_path: Path, root: Root) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    table = rated_table([f"text {i}" for i in range(100)], [[1.0, None if i % 2 else 5.0, 9.0] for i in range(100)])
+    pq.write_table(table, raw / "a.parquet")
+    pq.write_table(table.drop_columns([SCORES[1]]), raw / "b.parquet")
+    pool = pool_of(raw, score={SCORES[0]: 1.0, SCORES[1]: 0.0})
+    indexed = build_index(root, pool)
+    assert indexed.facts["unrated_documents"] == 0
+    assert np.unique(Index(indexed.path).scores).tolist() == [1.0]
+    plan = plan_arm(root, pool, Arm(share=1.0, population=(SCORES[1],)))
+    held = pq.read_table(build_holdout(root, pool).path / "documents.parquet").to_pylist()
+    of_them = sum(document["blob"] == "a.parquet" and document["row"] % 2 == 0 for document in held)
+    assert (plan.population, plan.documents) == (50 - of_them, 50 - of_them)
+    assert plan.unrated_documents == 200 - len(held) - plan.population
 
 
 def test_weights_and_one_ready_column(tmp_path: Path, root: Root) -> None:

@@ -63,6 +63,12 @@ def test_three_kinds_of_files_by_name_without_empty_documents(root, tmp_path):
     assert table["cluster"].to_pylist() == [0, 1, 2, 3, 4]
 
 
+def test_no_document_from_elsewhere_has_a_rating(root, tmp_path):
+    (tmp_path / "a.txt").write_text("the cat sat")
+    table = pq.read_table(encode(root, tmp_path).path / "documents.parquet")
+    assert np.isnan(table["score"].to_numpy()).all() and table["decile"].to_pylist() == [-1]
+
+
 def test_as_many_as_wanted_in_blocks_of_neighbours(root, tmp_path):
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"body": f"document {i}"}) + "\n" for i in range(500)))
     made = encode(root, tmp_path, column="body", documents=200)

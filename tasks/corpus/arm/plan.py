@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tasks.corpus.arm.estimate import DECODE_BYTES_PER_SECOND, ENCODE_BYTES_PER_SECOND, together
+from tasks.corpus.arm.selection import Selection
 from tasks.corpus.pool.index import Index
 from tasks.corpus.pool.scores import quantiles
 from tasks.errors import InputError
@@ -23,7 +24,9 @@ COMPRESSED = 0.5
 class ArmPlan:
     """An arm before it is made. Counts are exact; bytes are estimated from the footers.
 
-    `documents` counts those whose texts turn out to be duplicates or in the holdout; `tokens` sums the pool's own column
+    `population` counts the documents outside the holdout with the ratings that the arm asks for, `unrated_documents` those
+    without; the share is of the former. Of a selection cut by score, `cut_off_documents` have the last score that is taken, and
+    `cut_off_taken` of them are taken, drawn by seed. `documents` counts those whose texts turn out to be duplicates or in the holdout; `tokens` sums the pool's own column
     (None without one); `disk_bytes` is the peak of intermediate runs and shards together; `seconds` is expected on this
     machine's cores, without the time to read.
     """
@@ -32,7 +35,12 @@ class ArmPlan:
     arm_id: str
     pool_documents: int
     holdout_documents: int
+    population: int
+    unrated_documents: int
     documents: int
+    cut_off_score: float | None
+    cut_off_documents: int | None
+    cut_off_taken: int | None
     tokens: int | None
     text_bytes: int
     score_quantiles: dict[str, float]
@@ -72,9 +80,10 @@ def disk_bytes(index: Index, order: np.ndarray) -> int:
 
 
 def plan(
-    pool_id: str, arm_id: str, index: Index, held: int, order: np.ndarray, folder: Path, cores: int, reused: bool
+    pool_id: str, arm_id: str, index: Index, held: int, selection: Selection, folder: Path, cores: int, reused: bool
 ) -> ArmPlan:
-    """The plan of an arm that takes the documents `order`."""
+    """The plan of an arm that takes the `selection`; `held` documents are in the holdout."""
+    order = selection.documents
     used, text_bytes = _reading(index, order)
     decoded = int(index.text_bytes[used].sum())
     tokens = None
@@ -87,6 +96,7 @@ def plan(
         pool_documents=len(index),
         holdout_documents=held,
         documents=len(order),
+        **selection.facts,
         tokens=tokens,
         text_bytes=text_bytes,
         score_quantiles=quantiles(index.scores[order]),

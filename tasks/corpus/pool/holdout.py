@@ -112,6 +112,7 @@ def build(work: Work, pool: Pool, source: Blobs, index: Index, threads: int, pro
         requests=source.counters.requests,
         retries=source.counters.retries,
         scores=quantiles(documents.column("score").to_numpy()),
+        unrated_documents=int(np.isnan(documents.column("score").to_numpy()).sum()),
     )
 
 
@@ -187,12 +188,13 @@ def _dump_range(reading: Reading) -> Range | None:
 
 
 def _describe(documents: pa.Table, index: Index) -> pa.Table:
-    """The columns of documents.parquet, from document numbers and texts."""
+    """The columns of documents.parquet, from document numbers and texts. A document without a score is of decile -1."""
     number = documents.column("number").to_numpy()
     file, row = index.place(number)
     score = index.scores[number]
-    rank = np.empty(len(number), np.int64)
-    rank[np.argsort(score, kind="stable")] = np.arange(len(number))
+    rated = int(np.isfinite(score).sum())
+    decile = np.full(len(number), -1)
+    decile[np.argsort(score, kind="stable")[:rated]] = np.arange(rated) * DECILES // max(1, rated)  # NaN comes last
     names = np.array([blob.name for blob in index.blobs], object)
     return pa.table(
         {
@@ -202,7 +204,7 @@ def _describe(documents: pa.Table, index: Index) -> pa.Table:
             "row_group": documents.column("row_group"),
             "cluster": pa.array(np.unique(documents.column("block").to_numpy(), return_inverse=True)[1], pa.int32()),
             "score": pa.array(score, pa.float64()),
-            "decile": pa.array(rank * DECILES // len(number), pa.int8()),
+            "decile": pa.array(decile, pa.int8()),
             "bytes": documents.column("bytes"),
             "source": documents.column("source").cast(pa.string()),
             "text": documents.column("text"),

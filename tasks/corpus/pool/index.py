@@ -1,11 +1,12 @@
 """The index of a pool: one row per document (score, tokens), one per row group, one per file; never the text.
 
 It is read from footers and score columns alone, by coalesced ranges of many files at once. A document's number is its place in
-the pool: files by name, then rows. A document costs 8 bytes of score and 4 of tokens, both memory-mapped.
+the pool: files by name, then rows. A document costs 8 bytes of score, 4 of tokens and usually 1 of ratings, all memory-mapped.
 
-    files.parquet       blob, size, etag, rows, row_groups, null_scores, problem ("" or why it was left out), footer
+    files.parquet       blob, size, etag, rows, row_groups, problem ("" or why it was left out), footer
     row_groups.parquet  file, row_group, rows, start, end (compressed text in the file), text_bytes (decoded)
-    scores.npy          float64, the composite; null and NaN count as 0
+    scores.npy          float64, the composite; NaN without one
+    rated.npy           unsigned integers, which score columns have a rating (`scores.rated_bits`)
     tokens.npy          int32, -1 where unknown; only when the pool has a column for it
 """
 
@@ -32,7 +33,7 @@ from tasks.corpus.parquet.footer import (
 from tasks.corpus.parquet.ranges import Parts, Range, coalesce, read_parts
 from tasks.corpus.parquet.reading import Reading, decode
 from tasks.corpus.pool.column import Column
-from tasks.corpus.pool.scores import composite, wanted_scores
+from tasks.corpus.pool.scores import composite, rated_bits, wanted_scores
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.workers import BATCH, Tick, Workers, of_batch
 from tasks.errors import InputError
@@ -136,21 +137,22 @@ class _Entry:
     footer: bytes = b""
     groups: np.ndarray = None
     scores: np.ndarray = None
+    rated: np.ndarray = None
     tokens: np.ndarray = None
-    nulls: int = 0
     bytes_read: int = 0
     requests: int = 0
 
     def __post_init__(self) -> None:
         if self.groups is None:
             self.groups = np.zeros((0, len(ROW_GROUPS) - 1), np.int64)
-            self.scores, self.tokens = np.zeros(0), np.zeros(0, np.int32)
+            self.scores, self.rated, self.tokens = np.zeros(0), np.zeros(0, np.uint8), np.zeros(0, np.int32)
 
     def to_bytes(self) -> bytes:
-        """A line of JSON, then the footer, the row groups, the scores and the token counts."""
-        counts = {k: getattr(self, k) for k in ("problem", "nulls", "bytes_read", "requests")}
+        """A line of JSON, then the footer, the row groups, the scores, the token counts and the ratings."""
+        counts = {k: getattr(self, k) for k in ("problem", "bytes_read", "requests")}
         sizes = {"footer": len(self.footer), "row_groups": len(self.groups), "rows": len(self.scores)}
-        arrays = (self.groups.tobytes(), self.scores.tobytes(), self.tokens.tobytes())
+        sizes["rated"] = self.rated.dtype.str
+        arrays = (self.groups.tobytes(), self.scores.tobytes(), self.tokens.tobytes(), self.rated.tobytes())
         return b"".join((json.dumps([counts, sizes]).encode(), b"\n", self.footer, *arrays))
 
     @classmethod
@@ -161,7 +163,9 @@ class _Entry:
         groups = np.frombuffer(data, np.int64, sizes["row_groups"] * width, at).reshape(-1, width)
         scores = np.frombuffer(data, np.float64, sizes["rows"], at + groups.nbytes)
         tokens = np.frombuffer(data, np.int32, sizes["rows"], at + groups.nbytes + scores.nbytes)
-        return cls(footer=footer, groups=groups, scores=scores, tokens=tokens, **counts)
+        at += groups.nbytes + scores.nbytes + tokens.nbytes
+        rated = np.frombuffer(data, sizes["rated"], sizes["rows"], at)
+        return cls(footer=footer, groups=groups, scores=scores, rated=rated, tokens=tokens, **counts)
 
 
 def _name(number: int) -> str:
@@ -223,7 +227,7 @@ def _decode(blob: Blob, fetched: _Fetched, pool: Pool) -> _Entry:
     table = None
     if fetched.numbers:
         table = decode(blob.name, blob.size, fetched.footer, fetched.parts, present, fetched.numbers)
-    scores, nulls = composite(table, fetched.weights, rows)
+    values = {column: table.column(column).to_numpy().astype(np.float64) for column in fetched.weights}
     tokens = np.full(rows, UNKNOWN, np.int32)
     if pool.token_count_column in fetched.numbers:
         column = table.column(pool.token_count_column).to_numpy().astype(np.float64)
@@ -232,9 +236,9 @@ def _decode(blob: Blob, fetched: _Fetched, pool: Pool) -> _Entry:
     return _Entry(
         footer=fetched.footer_bytes,
         groups=np.array(fetched.groups, np.int64),
-        scores=scores,
+        scores=composite(values, fetched.weights, rows),
+        rated=rated_bits(values, pool, rows),
         tokens=tokens,
-        nulls=nulls,
         bytes_read=sum(len(data) for _, data in fetched.parts),
         requests=fetched.requests,
     )
@@ -246,8 +250,10 @@ def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, ret
     files: list[dict[str, Any]] = []
     groups, footers = [], []
     scores = Column(work.temporary("scores.npy"), np.float64)
+    kind = rated_bits({}, pool, 0).dtype.type
+    rated = Column(work.temporary("rated.npy"), kind)
     tokens = Column(work.temporary("tokens.npy"), np.int32)
-    known = total = 0
+    known = total = unrated = 0
     for number, blob in enumerate(blobs):
         entry = _Entry.from_bytes(bytes(scratch.read(_name(number), 0, sizes[_name(number)])))
         files.append(
@@ -257,7 +263,6 @@ def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, ret
                 "etag": blob.etag,
                 "rows": len(entry.scores),
                 "row_groups": len(entry.groups),
-                "null_scores": entry.nulls,
                 "problem": entry.problem,
                 "bytes_read": entry.bytes_read,
                 "requests": entry.requests,
@@ -266,10 +271,13 @@ def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, ret
         footers.append(entry.footer)
         groups.append(np.column_stack([np.full(len(entry.groups), number), entry.groups]))
         scores.append(entry.scores)
+        rated.append(entry.rated.astype(kind, copy=False))  # a bad file has none, of any width
         tokens.append(entry.tokens)
+        unrated += int(np.isnan(entry.scores).sum())
         counted = entry.tokens[entry.tokens >= 0]
         known, total = known + len(counted), total + int(counted.sum(dtype=np.int64))
     documents = scores.close()
+    rated.close()
     tokens.close()
     bad = [file for file in files if file["problem"]]
     if bad and not pool.skip_bad_files:
@@ -291,6 +299,7 @@ def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, ret
     pq.write_table(pa.table(columns), work.temporary("row_groups.parquet"), compression="zstd")
     work.finish("row_groups.parquet")
     work.finish("scores.npy", documents)
+    work.finish("rated.npy", documents)
     if known:
         work.finish("tokens.npy", documents)
     work.facts.update(
@@ -301,7 +310,7 @@ def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, ret
         raw_bytes=sum(file["size"] for file in files if not file["problem"]),
         text_bytes=int(rows[:, 5].sum()),
         text_bytes_compressed=int((rows[:, 4] - rows[:, 3]).sum()),
-        null_scores=sum(file["null_scores"] for file in files),
+        unrated_documents=unrated,
         tokens=total if known else None,
         documents_without_tokens=documents - known,
         bytes_read=sum(file["bytes_read"] for file in files),
@@ -329,6 +338,7 @@ class Index:
         self.group_first = np.concatenate([[0], np.cumsum(self.rows)])
         """Number of the first document of each row group, (row groups + 1,) int64."""
         self.scores = np.load(folder / "scores.npy", mmap_mode="r")
+        self.rated = np.load(folder / "rated.npy", mmap_mode="r")
         tokens = folder / "tokens.npy"
         self.tokens = np.load(tokens, mmap_mode="r") if tokens.exists() else None
 

@@ -147,7 +147,7 @@ def _look(source: Blobs, files: Sequence[tuple[Blob, pq.FileMetaData]], pool: Po
         finite = column[np.isfinite(column)]
         ratings[name] = {
             "nulls": int(len(column) - len(finite)),
-            "quantiles": quantiles(finite) if len(finite) else {},
+            "quantiles": quantiles(finite),
         }
     result: dict[str, Any] = {
         "looked_at": {"row_groups": len(chosen), "documents": table.num_rows},
@@ -155,11 +155,11 @@ def _look(source: Blobs, files: Sequence[tuple[Blob, pq.FileMetaData]], pool: Po
         "correlations": _correlations(values),
         "examples": {},
     }
-    weights = {name: weight for name, weight in pool.score.items() if weight > 0}
+    weights = {name: pool.score[name] for name in pool.ratings}
     if has_text and weights and all(name in shared for name in weights):
-        scores, _ = composite(table, weights, table.num_rows)
+        scores = composite(values, weights, table.num_rows)
         result["composite"] = quantiles(scores)
-        order = np.argsort(-scores, kind="stable")
+        order = np.argsort(-scores, kind="stable")[: int(np.isfinite(scores).sum())]  # NaN comes last
         middle = max(0, (len(order) - samples) // 2)
         cuts = {"top": order[:samples], "middle": order[middle : middle + samples], "bottom": order[-samples:]}
         texts = table.column(pool.text_column)

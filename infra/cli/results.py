@@ -9,6 +9,7 @@ from infra.cli import terminal
 from infra.cli.options import JsonOption, RootOption
 from tasks.errors import InputError
 from tasks.records.layout import KINDS, REPORT
+from tasks.records.verdict import Pairing, Target
 from tasks.store.root import DEFAULT_ROOT, Root
 
 
@@ -56,8 +57,12 @@ def judge(
     name: Annotated[str, typer.Option(help="Readable part of the verdict's name.")] = "verdict",
     allow: Annotated[list[str] | None, typer.Option(help="A difference that is meant, such as arm.order.")] = None,
     target: Annotated[
-        str, typer.Option(help="Which documents decide: all, 'lower half' or 'upper half' by score.")
+        Target, typer.Option(help="Which documents decide: all, 'lower half' or 'upper half' by score.")
     ] = "all",
+    pairing: Annotated[
+        Pairing,
+        typer.Option(help="Pair runs by seed: auto (3 shared seeds or more), seed or none. Choose before looking."),
+    ] = "auto",
     outside: Annotated[
         list[str] | None, typer.Option(help="Texts that every run was scored on: NAME of runs/RUN/outside/NAME.")
     ] = None,
@@ -71,7 +76,16 @@ def judge(
         from tasks.verdict.judge import judge as decide
 
         store = Root(root)
-        verdict = decide(store, name, _arms(arms), allow=allow or (), outside=outside or (), core=core, target=target)
+        verdict = decide(
+            store,
+            name,
+            _arms(arms),
+            allow=allow or (),
+            outside=outside or (),
+            core=core,
+            target=target,
+            pairing=pairing,
+        )
         made = write_verdict(store, verdict)
         if as_json:
             terminal.show({"artifact": made.name, **verdict.model_dump(mode="json")}, True)

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from tasks.errors import InputError
 from tasks.records.layout import REPORT, VERDICT, RunFolder, VerdictFolder
-from tasks.records.verdict import Comparison, Verdict
+from tasks.records.verdict import FEWEST_PAIRS, Comparison, Verdict
 from tasks.reports import artifacts, charts
 from tasks.reports.evidence import Run, Taken, holdout_scores, lineage, only_in
 from tasks.store.artifact import Artifact, Work, fingerprint, write_atomic
@@ -60,7 +60,7 @@ def write_verdict(root: Root, verdict: Verdict) -> Artifact:
     beside = [name for run in verdict.runs for name in RunFolder(run).beside(verdict.outside, verdict.core)]
     inputs |= {name: root.open(name).fingerprint for name in beside}
     spec = {"arms": {arm.label: list(arm.runs) for arm in verdict.arms}, "level": verdict.level}
-    spec |= {"target": verdict.target}
+    spec |= {"target": verdict.target, "pairing": verdict.pairing}
     name = VerdictFolder(f"{verdict.name}-{fingerprint(spec, inputs)}").name
 
     def make(work: Work) -> None:
@@ -128,6 +128,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     made.globals["missing"] = artifacts.MISSING
+    made.globals["fewest_pairs"] = FEWEST_PAIRS
     shared = (
         "by_seed",
         "byte_size",

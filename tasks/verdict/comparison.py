@@ -9,7 +9,7 @@ from tasks.records.code import Code, other_code
 from tasks.records.cost import CostEstimate, estimate_cost, total
 from tasks.records.layout import ArmFolder, PoolFolder, RunFolder, arm_id, run_id
 from tasks.records.ledger import entries, find, spread_between_seeds
-from tasks.records.verdict import Target
+from tasks.records.verdict import Pairing, Target
 from tasks.spec import Arm, Experiment, Pool, Texts, Training
 from tasks.store.root import Root
 from tasks.verdict.matched import differences, require_matched
@@ -20,7 +20,8 @@ from tasks.verdict.planning import BESIDE_BYTES, Budget, equal_budget, what_seed
 class ComparisonSpec:
     """What is asked: which of these arms of one pool is better, each trained with every seed on the same budget.
 
-    `budget`: what is equal between arms. `target`: which documents of the holdout decide. `allow`: differences besides
+    `budget`: what is equal between arms. `target`: which documents of the holdout decide. `pairing`: whether runs are
+    paired by seed. `allow`: differences besides
     selection that are meant, by their path. `texts`, `core`: what runs are scored on besides the holdout.
     """
 
@@ -31,6 +32,7 @@ class ComparisonSpec:
     training: Training
     budget: Budget = "tokens"
     target: Target = "all"
+    pairing: Pairing = "auto"
     allow: Sequence[str] = ()
     texts: Sequence[Texts] = ()
     core: bool = False
@@ -67,6 +69,11 @@ class PlannedRun:
     arm_id: str
     experiment: Experiment
 
+    @property
+    def tokens(self) -> int:
+        """Its budget in trained tokens."""
+        return self.experiment.training.tokens or 0
+
 
 @dataclass(frozen=True)
 class ComparisonPlan:
@@ -80,7 +87,7 @@ class ComparisonPlan:
     def make(cls, root: Root, spec: ComparisonSpec, pool_id: str) -> "ComparisonPlan":
         """Divide the budget between arms, all of which are packed. Raises InputError when it is more than an arm has."""
         ids = {arm.name: arm_id(arm, pool_id) for arm in spec.arms}
-        packed = {arm.name: root.find(spec.packed(arm, pool_id)).facts for arm in spec.arms}
+        packed = {arm.name: root.manifest(spec.packed(arm, pool_id)).facts for arm in spec.arms}
         budgets = equal_budget(packed, spec.training.tokens, spec.budget)
         runs = []
         for arm in spec.arms:
@@ -120,17 +127,17 @@ class ComparisonPlan:
     def cost(self, root: Root, runs: Sequence[PlannedRun]) -> tuple[list[CostEstimate], str]:
         """What training `runs` costs, one estimate an arm and the sum last; and what the seeds can show, in a sentence."""
         ledger = entries(root)
-        holdout_tokens = root.find(PoolFolder(self.pool_id).evaluation).facts["tokens"]
+        holdout_tokens = root.manifest(PoolFolder(self.pool_id).evaluation).facts["tokens"]
         costs: list[CostEstimate] = []
         for label in dict.fromkeys(run.experiment.arm.name for run in runs):
-            trainings = [run.experiment.training for run in runs if run.experiment.arm.name == label]
+            of_arm = [run for run in runs if run.experiment.arm.name == label]
             costs.append(
                 estimate_cost(
-                    trainings[0],
-                    trainings[0].tokens,
+                    of_arm[0].experiment.training,
+                    of_arm[0].tokens,
                     vocab_size=self.spec.pool.vocab_size,
                     holdout_tokens=holdout_tokens,
-                    runs=len(trainings),
+                    runs=len(of_arm),
                     label=label,
                     ledger=ledger,
                 )

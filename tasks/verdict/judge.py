@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import combinations, pairwise
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from tasks.records.verdict import (
     Difference,
     HoldoutSize,
     Matched,
-    SeedSpread,
+    Pairing,
+    SeedPairing,
     StandardErrors,
     StratumDifference,
     StratumScore,
@@ -27,17 +28,26 @@ from tasks.records.verdict import (
     TextsDifference,
     TokensSaved,
     Verdict,
+    Weakness,
 )
 from tasks.store.artifact import Artifact, code_version
 from tasks.store.root import Root
 from tasks.verdict import answers, matched
-from tasks.verdict.paired import Differences, bits_per_byte, detectable_difference, paired_differences
+from tasks.verdict.paired import (
+    Differences,
+    bits_per_byte,
+    detectable_difference,
+    level_of_a_pair,
+    paired_differences,
+)
+from tasks.verdict.replicates import correlation, paired_by_seed
 from tasks.verdict.savings import curve_of, mean_curve, tokens_saved
 from tasks.verdict.strata import TARGETS, StratumSums, sum_scores
 from tasks.verdict.wording import sentence
 
 PLANNED = 3  # further numbers of seeds, each twice the last, of which the power is said
 MOST_SEEDS = 64
+ENOUGH_CLUSTERS = 20  # below, the interval of documents with long tails misses a little more often than it says
 Row = TypeVar("Row", bound=Difference)
 
 
@@ -50,7 +60,9 @@ class Case:
     texts: Mapping[str, StratumSums]
     answers: answers.Answers | None
     target: Target
+    pairing: Pairing
     level: float
+    blocks: bool
 
     @property
     def decides(self) -> int:
@@ -59,8 +71,12 @@ class Case:
 
     @property
     def level_of_a_pair(self) -> float:
-        """Bonferroni: the intervals of all pairs hold together with probability `level`."""
-        return 1 - (1 - self.level) / (len(self.results) * (len(self.results) - 1) / 2)
+        """Level of the intervals that are adjusted for the number of pairs."""
+        return level_of_a_pair(self.level, len(self.results))
+
+    def seeds(self, label: str) -> list[int]:
+        """Seeds of an arm's runs, rising."""
+        return [run.manifest.spec["seed"] for run in self.results[label]]
 
 
 def judge(
@@ -72,21 +88,26 @@ def judge(
     outside: Sequence[str] = (),
     core: bool = False,
     target: Target = "all",
+    pairing: Pairing = "auto",
     level: float = 0.95,
 ) -> Verdict:
     """Compare every pair of arms. `arms`: {label: ids of its finished runs, one a seed}.
 
     `target`: which documents of the holdout decide. The holdout is a sample of the whole pool, so an arm that leaves out the
     pool's worst documents is examined on them too; "upper half" asks about the better-rated half alone, where in turn an arm of
-    such documents is at home. `allow`: differences beside selection that are meant, by path ("arm.order"). `outside`: texts
+    such documents is at home. `pairing`: whether runs are paired by seed (see `paired_by_seed`); choose it before the first look. `allow`: differences beside selection that are meant, by path ("arm.order"). `outside`: texts
     from elsewhere that every run was scored on, by the names of `runs/<run>/outside/<name>`. `core`: compare `runs/<run>/core`
     of every run too. With more than one pair, the intervals of the target are Bonferroni-adjusted so that all of them hold
     together with probability `level`; those of strata are not: they explore.
-    Raises InputError when arms are not matched, an arm has the same seed twice, or a run is not finished.
+    Raises InputError when arms are not matched, an arm has the same seed twice, seeds that are to be paired differ between arms, or a run
+    is not finished.
     """
     if target not in TARGETS:
         raise InputError(f"The target {target!r} is unknown: take one of {', '.join(TARGETS)}.")
-    results = _open(root, arms, lambda run: run.result)
+    if pairing not in (known := get_args(Pairing)):
+        raise InputError(f"The pairing {pairing!r} is unknown: take one of {', '.join(known)}.")
+    results = _by_seed(_open(root, arms, lambda run: run.result))
+    arms = {label: [_run(run) for run in runs] for label, runs in results.items()}
     allowed = _require_comparable(root, results, allow)
     documents, holdout = sum_scores(results)
     case = Case(
@@ -97,7 +118,9 @@ def judge(
         },
         answers=answers.read(_open(root, arms, lambda run: run.core)) if core else None,
         target=target,
+        pairing=pairing,
         level=level,
+        blocks=documents.blocks,
     )
     first = next(iter(results.values()))[0].manifest
     return Verdict(
@@ -107,6 +130,7 @@ def judge(
         level=level,
         level_of_a_pair=case.level_of_a_pair,
         target=target,
+        pairing=pairing,
         outside=tuple(outside),
         core=core,
         pool=first.inputs["pool"],
@@ -118,11 +142,7 @@ def judge(
             clusters_are="blocks of neighbouring rows" if documents.blocks else "single documents",
         ),
         matched=Matched(allowed=allowed),
-        seed_spread=SeedSpread(
-            standard_deviation=_known(np.sqrt(holdout.spread.variance[case.decides])),
-            degrees_of_freedom=holdout.spread.degrees_of_freedom,
-        ),
-        arms=tuple(_arm(label, runs, holdout) for label, runs in results.items()),
+        arms=tuple(_arm(label, case) for label in results),
         comparisons=tuple(_comparison(a, b, case) for a, b in combinations(arms, 2)),
     )
 
@@ -135,6 +155,10 @@ def _open(
     if empty := [label for label, runs in arms.items() if not runs]:
         raise InputError(f"The arm {empty[0]} has no runs: train it first, or leave it out.")
     return {label: [root.open(scores(RunFolder(run))) for run in runs] for label, runs in arms.items()}
+
+
+def _by_seed(results: Mapping[str, Sequence[Artifact]]) -> dict[str, list[Artifact]]:
+    return {label: sorted(runs, key=lambda run: run.manifest.spec["seed"]) for label, runs in results.items()}
 
 
 def _require_comparable(root: Root, results: Mapping[str, Sequence[Artifact]], allow: Sequence[str]) -> dict[str, str]:
@@ -161,42 +185,49 @@ def _matched(root: Root, runs: Sequence[Artifact], allow: Sequence[str]) -> dict
     return matched.require_matched([_run(run) for run in runs], found, allow)
 
 
-def _arm(label: str, runs: Sequence[Artifact], holdout: StratumSums) -> ArmScores:
+def _arm(label: str, case: Case) -> ArmScores:
+    runs, holdout = case.results[label], case.holdout
     values = bits_per_byte(holdout.nats[label], holdout.sizes)
     means = zip(holdout.strata, values.mean(0), strict=True)
     return ArmScores(
         label=label,
         arm=runs[0].manifest.inputs["arm"],
         runs=tuple(_run(run) for run in runs),
-        seeds=tuple(run.manifest.spec["seed"] for run in runs),
+        seeds=tuple(case.seeds(label)),
         bpb=float(values[:, 0].mean()),
         bpb_by_seed=tuple(values[:, 0].tolist()),
+        deviation=float(values[:, case.decides].std(ddof=1)) if len(runs) > 1 else None,
         strata=tuple(StratumScore(kind=s.kind, label=s.label, bpb=_known(mean)) for s, mean in means),
     )
 
 
 def _comparison(a: str, b: str, case: Case) -> Comparison:
     holdout, decides = case.holdout, case.decides
-    overall = _paired(a, b, holdout, case.level_of_a_pair)
-    explored = _paired(a, b, holdout, case.level)
-    texts = {name: _paired(a, b, sums, case.level) for name, sums in case.texts.items()}
+    paired = paired_by_seed(case.pairing, case.seeds(a), case.seeds(b))
+    overall = _paired(a, b, holdout, case.level_of_a_pair, paired)
+    explored = _paired(a, b, holdout, case.level, paired)
+    texts = {name: _paired(a, b, sums, case.level, paired) for name, sums in case.texts.items()}
     seeds = min(len(case.results[label]) for label in (a, b))
     difference = float(overall.estimate[decides])
     detectable, needed = _power(abs(difference), overall, seeds, case)
     better = case.results[a if difference < 0 else b]
+    pairing = _pairing(a, b, case, paired)
     found = _row(
         Comparison,
         overall,
         decides,
         a=a,
         b=b,
+        level=case.level_of_a_pair,
         seeds=seeds,
         covers_seeds=overall.covers_seeds,
         on=TARGETS[case.target][0],
         errors=StandardErrors(
-            documents=_known(overall.error_documents[decides]), seeds=_known(overall.error_seeds[decides])
+            documents=_known(overall.error_documents[decides]), seeds=_known(overall.spread.error[decides])
         ),
-        degrees_of_freedom=overall.degrees_of_freedom,
+        degrees_of_freedom=_known(overall.degrees_of_freedom[decides]),
+        pairing=pairing,
+        warnings=_weaknesses(seeds, int(overall.clusters[decides]), case.blocks, pairing),
         detectable=detectable,
         seeds_needed=needed,
         tokens_saved=_savings(difference, overall.low[decides], overall.high[decides], better, case),
@@ -206,39 +237,69 @@ def _comparison(a: str, b: str, case: Case) -> Comparison:
             if s.bytes
         ],
         outside=[_row(TextsDifference, differences, 0, label=name) for name, differences in texts.items()],
-        tasks=answers.compare(a, b, case.answers, case.level) if case.answers else [],
+        tasks=answers.compare(a, b, case.answers, case.level, paired=paired) if case.answers else [],
     )
     return found.model_copy(update={"sentence": sentence(found)})
 
 
-def _paired(a: str, b: str, sums: StratumSums, level: float) -> Differences:
-    return paired_differences(sums.nats[a], sums.nats[b], sums.sizes, sums.spread, level=level)
+def _paired(a: str, b: str, sums: StratumSums, level: float, paired: bool) -> Differences:
+    return paired_differences(sums.nats[a], sums.nats[b], sums.sizes, paired=paired, level=level)
+
+
+def _pairing(a: str, b: str, case: Case, paired: bool) -> SeedPairing:
+    """What the seeds of both arms have in common, on the target, and the interval that does not decide."""
+    holdout, seeds = case.holdout, {label: case.seeds(label) for label in (a, b)}
+    shared = sorted(set(seeds[a]) & set(seeds[b]))
+    found = dict.fromkeys(("correlation", "low", "high"))
+    if len(shared) >= 3:
+        scores = [
+            bits_per_byte(holdout.nats[label], holdout.sizes)[np.isin(seeds[label], shared), case.decides]
+            for label in (a, b)
+        ]
+        measured = correlation(*scores)
+        found = {"correlation": _known(measured.estimate), "low": _known(measured.low), "high": _known(measured.high)}
+    other = None
+    if len(shared) >= 2 and seeds[a] == seeds[b]:
+        other = Difference.model_validate(
+            _chance(_paired(a, b, holdout, case.level_of_a_pair, not paired), case.decides)
+        )
+    return SeedPairing(asked=case.pairing, paired=paired, shared=len(shared), other=other, **found)
+
+
+def _weaknesses(seeds: int, clusters: int, blocks: bool, pairing: SeedPairing) -> list[Weakness]:
+    found: dict[Weakness, bool] = {
+        "two seeds": seeds == 2 and not pairing.paired,
+        "opposed seeds": not pairing.paired and pairing.high is not None and pairing.high < 0,
+        "few clusters": clusters < ENOUGH_CLUSTERS,
+        "single documents": not blocks,
+    }
+    return [weakness for weakness, there in found.items() if there]
 
 
 def _row(record: type[Row], found: Differences, i: int, /, **fields: object) -> Row:
     """Stratum `i` of the differences as a record with these other fields."""
+    return record.model_validate({**_chance(found, i), "clusters": int(found.clusters[i]), **fields})
+
+
+def _chance(found: Differences, i: int) -> dict[str, float | None]:
+    """The fields of a `Difference`."""
     values = {"difference": found.estimate[i], "low": found.low[i], "high": found.high[i], "p": found.p[i]}
-    known = {name: _known(value) for name, value in values.items()}
-    return record.model_validate({**known, "clusters": int(found.clusters[i]), **fields})
+    return {name: _known(value) for name, value in values.items()}
 
 
 def _power(
     difference: float, overall: Differences, seeds: int, case: Case
 ) -> tuple[list[Detectable], Detectable | None]:
     """What this many seeds could have shown and what more would; and how many would show a difference as large as this one."""
-    spread, decides = case.holdout.spread, case.decides
-    if not spread.degrees_of_freedom:
+    if not overall.covers_seeds:
         return [], None
+    variances = overall.spread.variances[:, case.decides]
+    error_documents = _known(overall.error_documents[case.decides]) or 0.0
 
     def smallest(planned: int) -> float:
-        return detectable_difference(
-            _known(overall.error_documents[decides]) or 0.0,
-            float(spread.variance[decides]),
-            spread.degrees_of_freedom,
-            len(case.results),
-            planned,
-            case.level_of_a_pair,
-        )
+        paired = paired_by_seed(case.pairing, range(planned), range(planned))
+        parts = [float(variances.sum())] if paired else variances.tolist()
+        return detectable_difference(error_documents, parts, planned, case.level_of_a_pair)
 
     planned = [seeds * 2**i for i in range(PLANNED + 1)]
     needed = next((n for n in range(seeds + 1, MOST_SEEDS + 1) if smallest(n) <= difference), None)

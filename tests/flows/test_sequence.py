@@ -47,7 +47,7 @@ def test_the_plan_is_told_before_any_text_of_the_arm_is_read(prepared, planned):
 
 
 def test_everything_that_a_training_reads_is_there(prepared, root):
-    assert prepared.packed.name == ArmFolder(prepared.arm_id).packed(LENGTH)
+    assert prepared.packed.name == ArmFolder(prepared.arm_id).packed(LENGTH, "split")
     assert all(root.find(name) for name in PoolFolder(prepared.pool_id).parts)
     assert prepared.facts["sequence_length"] == LENGTH and prepared.facts["shards"] >= 1
 

@@ -23,4 +23,4 @@ def test_what_is_written_is_what_was_just_judged(bench) -> None:
     judged = judge(bench.root, "verdict", arms)
     made = write_verdict(bench.root, judged)
     kept = json.loads((made.path / "verdict.json").read_text())
-    assert kept["comparisons"][0]["sentence"] == judged["comparisons"][0]["sentence"]
+    assert kept["comparisons"][0]["sentence"] == judged.comparisons[0].sentence

@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 
 from tasks.errors import InputError
-from tasks.records import ledger
+from tasks.records import code, ledger
 from tasks.records.layout import arm_id
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.store.root import Root
-from tasks.verdict import comparison
 from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec, PlannedRun
 
 TOP, RANDOM = Arm(name="top"), Arm(name="random", select="random")
@@ -46,7 +45,7 @@ def test_every_arm_is_planned_with_every_seed_on_its_budget(tmp_path, budget, to
     for arm, bytes_a_token, rows in ((TOP, 2, 10), (RANDOM, 4, 30)):
         counted = {"tokens": rows * 64, "tokens_per_epoch": rows * 64, "sequence_length": 64}
         counted["bytes"] = bytes_a_token * rows * 64
-        name = f"arms/{arm_id(arm, 'pool')}/packed/64"
+        name = f"arms/{arm_id(arm, 'pool')}/packed/64-split"
         root.build(name, lambda work, counted=counted: work.facts.update(counted), spec={})
     assert spec.missing_arms(root, "pool") == []
     plan = ComparisonPlan.make(root, spec, "pool")
@@ -63,17 +62,16 @@ def test_every_arm_is_planned_with_every_seed_on_its_budget(tmp_path, budget, to
 
 def test_runs_of_other_code_are_not_mixed_in_unless_allowed(tmp_path, monkeypatch):
     root, experiment = Root(tmp_path), Experiment(arm=TOP)
-    run = ledger.open_entry(root, experiment, "pool", "top-arm")["run"]
+    run = ledger.open_entry(root, experiment, "pool", "top-arm").run
     ledger.finish(root, run, "completed", facts={})
     root.build(f"runs/{run}/result", lambda work: None, spec={})
     runs = (PlannedRun(run, "top-arm", experiment), PlannedRun("not-yet", "top-arm", experiment))
     plan = ComparisonPlan(asked(), "pool", runs)
     plan.require_same_code(root)
-    monkeypatch.setattr(comparison, "commit", lambda: "0123456789")
-    plan.require_same_code(root)  # a commit that left the trainer as it was
-    monkeypatch.setattr(comparison, "source", lambda: "abcdefabcd")
-    with pytest.raises(
-        InputError, match=f"{run} was trained by the code .*, the missing runs would be by 0123456789.*allow: commit"
-    ):
+    monkeypatch.setattr(code, "commit", lambda: "0123456789")
+    plan.require_same_code(root)  # a commit that leaves the output as it was
+    monkeypatch.setattr(code, "TRAINING_VERSION", code.TRAINING_VERSION + 1)
+    message = f"{run} was trained by commit .*, the missing runs would be by commit 0123456789 .*allow: commit"
+    with pytest.raises(InputError, match=message):
         plan.require_same_code(root)
     ComparisonPlan(asked(allow=["commit"]), "pool", runs).require_same_code(root)

@@ -27,6 +27,7 @@ from tasks.corpus.arm.plan import ArmPlan, check_disk, disk_bytes, plan
 from tasks.corpus.arm.selection import Selection, select
 from tasks.corpus.arm.writer import write_texts
 from tasks.corpus.heap import drop_pages, released
+from tasks.corpus.left_out import left_out_facts, warn
 from tasks.corpus.parquet.shards import RANKS, shard_bounds, shard_name
 from tasks.corpus.pool import holdout, index, sample
 from tasks.corpus.pool.holdout import HeldOut
@@ -166,7 +167,7 @@ def plan_arm(root: Root, pool: Pool | PoolHandle, arm: Arm, *, workers: int | No
         handle.pool_id,
         name,
         opened,
-        held.facts["documents"],
+        held.facts,
         selection,
         root.folder,
         local_workers(workers).count,
@@ -295,7 +296,7 @@ def _emit(
 ) -> None:
     """Write the shards of one arm from its runs, the holdout as the last shard, and the list of what the arm took."""
     with released():
-        kept, rows, buckets = _lay_out(work, arm, scratch, mapper)
+        kept, rows, buckets = _lay_out(work, arm, opened, held, scratch, mapper)
     shards = len(rows)
     count = _Count("shards", shards, progress, shards - sum(map(emit.shards_of, buckets)))
     target = None if scratch.url else work
@@ -322,7 +323,7 @@ def _emit(
 
 
 def _lay_out(
-    work: Work, arm: Arm, scratch: Scratch, mapper: Workers
+    work: Work, arm: Arm, opened: Index, held: Artifact, scratch: Scratch, mapper: Workers
 ) -> tuple[np.ndarray, dict[str, int], list[emit.Bucket]]:
     """The runs laid out as shards: the ranks that are kept, rows of each shard, and the buckets still to write."""
     runs = scatter.Runs.read(scratch)
@@ -335,10 +336,12 @@ def _lay_out(
     if scratch.url:
         emit.collect(scratch, work, rows)
     finished = [work.done(name) is not None for name in rows]
+    damaged = {opened.blobs[number].name: reason for number, reason in runs.problems.items()}
+    warn(f"The text of {arm.name}", damaged)
     work.facts.update(
         bytes=int(runs.lengths[~dropped].sum(dtype=np.int64)),
         duplicates=int(dropped.sum()),
-        bad_files=list(runs.problems),
+        **left_out_facts(held.facts["bad_files"] | opened.left_out | damaged),
         **runs.counts,
     )
     total = int(runs.lengths.sum(dtype=np.int64))

@@ -109,9 +109,27 @@ def test_a_file_that_cannot_be_used_is_named_or_left_out(how: str, corpus: Path,
     assert "\n" not in str(caught.value)
     indexed = build_index(root, pool_of(corpus, skip_bad_files=True))
     assert indexed.facts["documents"] == 240
-    assert [message in entry for entry in indexed.facts["bad_files"]] == [True]
+    assert indexed.facts["bad_files_count"] == 1
+    assert message in indexed.facts["bad_files"]["part_001.parquet"]
     (made,) = build_arms(root, pool_of(corpus, skip_bad_files=True), [ALL])
     assert made.facts["documents"] == 232
+
+
+def test_files_left_out_are_named_in_log_plan_and_manifests_twenty_and_counted(
+    corpus: Path, root: Root, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(23):
+        (corpus / f"broken_{number:02d}.parquet").write_bytes(b"nothing of the kind")
+    pool = pool_of(corpus, skip_bad_files=True)
+    plan = plan_arm(root, pool, Arm())
+    (made,) = build_arms(root, pool, [ALL])
+    indexed = build_index(root, pool)
+    for found in (plan.as_dict(), made.facts, indexed.facts):
+        assert found["bad_files_count"] == 23
+        assert list(found["bad_files"]) == [f"broken_{number:02d}.parquet" for number in range(20)]
+        assert set(found["bad_files"].values()) == {"is not a Parquet file (it does not end with PAR1)"}
+    assert "The index of pool is made without 23 files that cannot be used: broken_00.parquet is not" in caplog.text
+    assert "; and 3 more." in caplog.text
 
 
 def test_a_repaired_file_is_indexed_by_the_next_run(corpus: Path, root: Root) -> None:
@@ -123,14 +141,18 @@ def test_a_repaired_file_is_indexed_by_the_next_run(corpus: Path, root: Root) ->
     assert build_index(root, pool_of(corpus)).facts["documents"] == 360
 
 
-def test_text_that_cannot_be_decoded_is_named_or_left_out(corpus: Path, root: Root) -> None:
+def test_text_that_cannot_be_decoded_is_named_or_left_out(
+    corpus: Path, root: Root, caplog: pytest.LogCaptureFixture
+) -> None:
     corrupt_text(corpus / "part_002.parquet")
     with pytest.raises(InputError, match=r"part_002\.parquet is damaged"):
         build_arms(root, pool_of(corpus), [ALL])
     pool = pool_of(corpus, skip_bad_files=True)
     (made,) = build_arms(root, pool, [ALL])
     held = pq.read_table(build_holdout(root, pool).path / "documents.parquet").column("blob").to_pylist()
-    assert "part_002.parquet" in made.facts["bad_files"][0]
+    assert "is damaged" in made.facts["bad_files"]["part_002.parquet"] and made.facts["bad_files_count"] == 1
+    assert build_holdout(root, pool).facts["bad_files"].keys() <= {"part_002.parquet"}
+    assert "The text of all is made without a file that cannot be used: part_002.parquet is damaged" in caplog.text
     assert made.facts["documents"] == 240 - sum(blob != "part_002.parquet" for blob in held)
     assert build_sample(root, pool).facts["documents"] >= 200
 

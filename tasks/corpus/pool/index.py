@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.corpus.left_out import left_out_facts, warn
 from tasks.corpus.parquet.footer import (
     BadFile,
     chunk_range,
@@ -289,6 +290,8 @@ def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, ret
         raise InputError(
             f"{pool.source}/{bad[0]['blob']} {bad[0]['problem']}{more}: repair or remove it, or set skip_bad_files."
         )
+    left_out = {file["blob"]: file["problem"] for file in bad}
+    warn(f"The index of {pool.name}", left_out)
     if not documents:
         raise InputError(f"{pool.source} holds no documents in {len(blobs)} files: check the URL.")
 
@@ -306,7 +309,7 @@ def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, ret
     work.facts.update(
         documents=documents,
         files=len(files) - len(bad),
-        bad_files=[f"{file['blob']} {file['problem']}" for file in bad],
+        **left_out_facts(left_out),
         row_groups=len(rows),
         raw_bytes=sum(file["size"] for file in files if not file["problem"]),
         text_bytes=int(rows[:, 5].sum()),
@@ -330,6 +333,9 @@ class Index:
             Blob(name, size, etag)
             for name, size, etag in zip(*(table.column(c).to_pylist() for c in ("blob", "size", "etag")), strict=True)
         ]
+        problems = zip(table.column("blob").to_pylist(), table.column("problem").to_pylist(), strict=True)
+        self.left_out = {name: problem for name, problem in problems if problem}
+        """Why each file that cannot be used was left out, by its name."""
         self.first = np.concatenate([[0], np.cumsum(table.column("rows").to_numpy())])
         """Number of the first document of each file, (files + 1,) int64."""
         groups = pq.read_table(folder / "row_groups.parquet")

@@ -114,7 +114,7 @@ def test_a_bucket_is_within_its_limit_where_half_of_the_documents_are_duplicates
     ranks = np.concatenate([np.sort(part) for part in rng.permutation(4_000).reshape(4, -1)]).astype(np.uint32)
     lengths = rng.integers(1, 200, len(ranks)).astype(np.uint32)
     dropped = rng.random(len(ranks)) < np.where(ranks < 2_000, 0.9, 0.1)
-    runs = Runs(tuple("abcd"), np.arange(0, 4_001, 1_000), ranks, lengths, None, {}, ())
+    runs = Runs(tuple("abcd"), np.arange(0, 4_001, 1_000), ranks, lengths, None, {}, {})
     kept = np.sort(ranks[~dropped])
     bounds = [*range(0, len(kept), 50), len(kept)]
     buckets = plan_buckets(runs, dropped, kept, bounds, [False] * (len(bounds) - 1), 20_000)

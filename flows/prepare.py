@@ -65,7 +65,7 @@ def prepare(
         show_plan(experiment, plan.as_dict(), cost)
         if plan.bad_files:
             named = "; ".join(f"{name} {reason}" for name, reason in plan.bad_files.items())
-            get_run_logger().warning("%d files are left out: %s", plan.bad_files_count, named)
+            get_run_logger().warning("Files left out: %d. %s", plan.bad_files_count, named)
 
     prepared = prepare_arm(store, data, arm, train, TaskSteps(), planned)
     show_prepared(prepared.arm_id, prepared.facts)

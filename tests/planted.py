@@ -54,10 +54,11 @@ class Bench:
         arm_id = arm_id or f"{arm}-arm"
         run = run_id(experiment, arm_id)
         random = np.random.default_rng([seed, *arm.encode()])
-        bpb = self.base + offset + by_score * self.score + spread * random.normal()
+        bpb = self.base + offset + by_score * np.nan_to_num(self.score) + spread * random.normal()
         bpb = bpb + 0.003 * np.random.default_rng([*arm.encode()]).normal(size=DOCUMENTS)
         nats = bpb * self.bytes * np.log(2)
-        decile = np.argsort(np.argsort(self.score)) * 10 // DOCUMENTS
+        rated = np.isfinite(self.score)
+        decile = np.where(rated, np.argsort(np.argsort(self.score)) * 10 // rated.sum(), -1)
         table = pa.table(
             {
                 "document": np.arange(DOCUMENTS),

@@ -21,7 +21,7 @@ from tasks.verdict.judge import judge
 from tasks.verdict.planning import Budget
 
 # The run form shows plain default values, not ones that a function makes.
-ARMS = [Arm(), Arm(name="rand16", select="random")]
+ARMS = [Arm(order="shuffled"), Arm(name="rand16", select="random", order="shuffled")]
 SEEDS = [1, 2, 3]
 ALLOW: list[str] = []
 TEXTS: list[Texts] = []
@@ -54,7 +54,8 @@ def compare(
         arms: Two or more selections of the pool. Their order must be the same, unless allow names arm.order.
         seeds: Seeds of the initial weights. Two seeds an arm are the fewest that make a verdict, three or more a good one.
         data: The pool that all arms draw from, with the holdout that all are scored on.
-        train: How every arm is trained. Its tokens are the common budget; empty: as many as the smaller arm's packed rows hold.
+        train: How every arm is trained. Its tokens are the common budget; empty: as many as the smaller arm's packed rows hold. A
+            larger arm trains on a random part of its rows.
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
         name: Name of the verdict.
         target: Which documents of the holdout decide: all of them, as they come in the pool, or one half of them by score.

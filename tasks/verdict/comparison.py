@@ -12,7 +12,7 @@ from tasks.records.ledger import entries, find, spread_between_seeds
 from tasks.records.verdict import Pairing, Target
 from tasks.spec import Arm, Experiment, Pool, Texts, Training
 from tasks.store.root import Root
-from tasks.verdict.matched import differences, require_matched
+from tasks.verdict.matched import differences, require_fair_budgets, require_matched
 from tasks.verdict.planning import BESIDE_BYTES, Budget, equal_budget, what_seeds_show
 
 
@@ -43,7 +43,7 @@ class ComparisonSpec:
         return [*self.allow, *(BESIDE_BYTES if self.budget == "bytes" else ())]
 
     def require_matched(self) -> None:
-        """Raises InputError unless arms have distinct names and differ in their selection alone, and seeds are distinct."""
+        """Raises InputError unless arms have distinct names, differ in selection alone and have a fair budget, and seeds are distinct."""
         names = [arm.name for arm in self.arms]
         if len(set(names)) < len(names):
             raise InputError(f"The arms are named {', '.join(names)}: give each a name of its own.")
@@ -51,6 +51,7 @@ class ComparisonSpec:
             raise InputError(f"The seeds are {', '.join(map(str, self.seeds))}: give each one once.")
         experiments = [Experiment(pool=self.pool, arm=arm, training=self.training) for arm in self.arms]
         require_matched(names, [differences(a, b) for a, b in pairwise(experiments)], self.allow)
+        require_fair_budgets(names if self.training.budget_from == "front" else [], self.allow)
 
     def missing_arms(self, root: Root, pool_id: str) -> list[Arm]:
         """The arms without complete packed rows."""

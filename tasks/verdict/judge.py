@@ -177,6 +177,8 @@ def _require_comparable(root: Root, results: Mapping[str, Sequence[Artifact]], a
         raise InputError(
             f"Two of the arms {', '.join(results)} are the same selection ({taken[0]}): compare different ones."
         )
+    fronts = [label for label, runs in results.items() if any(matched.reads_front(run.manifest) for run in runs)]
+    allowed |= matched.require_fair_budgets(fronts, allow)
     return matched.merged(allowed, _matched(root, heads, allow))
 
 

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.corpus.draws import gumbel, random_bits
 from tasks.corpus.prepare import build_arms, build_holdout, open_pool
+from tasks.records.draws import gumbel, random_bits
 from tasks.spec import Arm, Pool
 from tasks.store.root import Root
 from tests.corpus.corpora import SCORES, rated_table, shard_texts

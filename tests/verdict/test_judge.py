@@ -7,6 +7,7 @@ from tasks.records.verdict import HoldoutSize
 from tasks.spec import Training
 from tasks.verdict.judge import judge
 from tasks.verdict.wording import sentence, with_error
+from tests.planted import TRAINING
 
 
 def test_a_planted_difference_is_found_with_its_size_and_its_price_in_tokens(bench):
@@ -195,6 +196,20 @@ def test_unmatched_arms_are_refused_unless_allowed(bench):
     verdict = judge(bench.root, "x", arms, allow=["training.batch_tokens"])
     (text,) = verdict.matched.allowed.values()
     assert text == f"{arms['top16'][0]} and {arms['rand16'][0]}: nothing against 512"
+
+
+@pytest.mark.parametrize(("rows_left", "refused"), [(97, False), (98, True)])  # a batch has 97.7 rows
+def test_runs_that_read_the_front_of_a_larger_arm_are_refused_unless_allowed(bench, rows_left, refused):
+    front = TRAINING.model_copy(update={"budget_from": "front"})
+    left = {"rows_left": rows_left}
+    arms = {arm: [bench.run(arm, 1, training=front, facts=left)] for arm in ("top16", "rand16")}
+    if refused:
+        with pytest.raises(
+            InputError, match=r"The budget takes the front of top16, rand16.*allow: training\.budget_from"
+        ):
+            judge(bench.root, "x", arms)
+    allowed = judge(bench.root, "x", arms, allow=["training.budget_from"]).matched.allowed
+    assert ("training.budget_from" in allowed) == refused
 
 
 def test_runs_of_another_budget_or_code_are_refused(bench):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from tasks.corpus.draws import CHUNK, ORDER, SELECT, gumbel, random_bits
 from tasks.errors import InputError
+from tasks.records.draws import CHUNK, ORDER, SELECT, gumbel, random_bits
 from tasks.spec import Arm, Pool
 
 

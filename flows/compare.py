@@ -8,6 +8,7 @@ from pydantic import Field
 from flows.children import cancel_children, preparation, run_children, scoring, training
 from flows.deployed import as_deployed
 from tasks.corpus.steps import find_pool
+from tasks.engines import entry as engine
 from tasks.records.layout import REPORT, arm_id
 from tasks.records.verdict import Pairing, Target, Verdict
 from tasks.reports.report import write_verdict
@@ -97,6 +98,7 @@ def compare(
 
 def _plan(store: Root, spec: ComparisonSpec, root: str) -> ComparisonPlan:
     """Check that arms are matched, let children prepare those that are missing, and give each run its budget."""
+    engine.check(spec.training)
     spec.require_matched()
     pool_id = find_pool(store, spec.pool)
     children = [
@@ -105,7 +107,10 @@ def _plan(store: Root, spec: ComparisonSpec, root: str) -> ComparisonPlan:
     ]
     run_children(children[:1])  # makes index, holdout and tokenizer, which the others find
     run_children(children[1:])
-    return ComparisonPlan.make(store, spec, pool_id)
+    plan = ComparisonPlan.make(store, spec, pool_id)
+    for run in plan.runs:
+        engine.check(run.experiment.training, store.manifest(spec.packed(run.experiment.arm, pool_id)).facts)
+    return plan
 
 
 def _train(store: Root, plan: ComparisonPlan, root: str) -> None:
@@ -116,7 +121,7 @@ def _train(store: Root, plan: ComparisonPlan, root: str) -> None:
     if missing:
         plan.require_same_code(store)
         costs, shows = plan.cost(store, missing)
-        show_estimate(plan.spec.name, costs, [shows])
+        show_estimate(plan.spec.name, costs, [shows, *plan.texts(store)])
     run_children([training(run.id, run.arm_id, run.experiment.training, run.experiment.seed, root) for run in missing])
 
 

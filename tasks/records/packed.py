@@ -1,9 +1,7 @@
 """A packed arm on disk: rows of tokens, and beside each what it holds; and which of the rows a budget takes."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -81,15 +79,24 @@ class PackedPlan:
     def make(cls, root: Root, arm_id: str, training: Training, seed: int, vocab_size: int) -> "PackedPlan":
         """Plan a training on the packed rows of an arm, of which only the contents are read.
 
-        Raises InputError when the budget exceeds the rows or does not fill one batch.
+        Raises InputError when the arm is not packed so, and when the budget exceeds the rows or does not fill one batch.
         """
         name = ArmFolder(arm_id).packed(training.sequence_length, training.packing)
-        facts: Mapping[str, Any] = root.find(name).facts
+        facts = root.manifest(name).facts
         rows = facts["rows"]
         plan = plan_training(ModelShape.of(training, vocab_size), training.tokens, training.batch_tokens, rows)
         chosen = choose_rows(rows, plan.tokens // training.sequence_length, training, seed)
         contents = read_contents(root.file(name, CONTENTS).parent)
         return cls(plan, rows, TrainedText.of(contents, chosen, facts["bytes"]))
+
+    def to_facts(self) -> dict[str, int | float | None]:
+        """As the plan shows them, by the names of a result's facts."""
+        return {
+            "rows": self.rows,
+            "steps": self.plan.iterations,
+            "trained_tokens": self.plan.tokens,
+            **asdict(self.text),
+        }
 
 
 def _mean(scores: np.ndarray) -> float | None:

@@ -9,11 +9,12 @@ from tasks.records.code import Code, other_code
 from tasks.records.cost import CostEstimate, estimate_cost, total
 from tasks.records.layout import ArmFolder, PoolFolder, RunFolder, arm_id, run_id
 from tasks.records.ledger import entries, find, spread_between_seeds
+from tasks.records.packed import PackedPlan
 from tasks.records.verdict import Pairing, Target
 from tasks.spec import Arm, Experiment, Pool, Texts, Training
 from tasks.store.root import Root
 from tasks.verdict.matched import differences, require_fair_budgets, require_matched
-from tasks.verdict.planning import BESIDE_BYTES, Budget, equal_budget, what_seeds_show
+from tasks.verdict.planning import BESIDE_BYTES, Budget, equal_budget, what_is_read, what_seeds_show
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,19 @@ class ComparisonPlan:
                     f"{run.id} was trained by {then}, the missing runs would be by {would}: allow the difference by "
                     f"name (allow: commit), or delete runs/{run.id} to train it again."
                 )
+
+    def texts(self, root: Root) -> list[str]:
+        """What each arm trains on, a sentence an arm; another seed takes other rows of the same arm."""
+        first = {run.experiment.arm.name: run for run in reversed(self.runs)}
+        return [
+            what_is_read(
+                label,
+                PackedPlan.make(
+                    root, run.arm_id, run.experiment.training, run.experiment.seed, self.spec.pool.vocab_size
+                ).text,
+            )
+            for label, run in reversed(first.items())
+        ]
 
     def cost(self, root: Root, runs: Sequence[PlannedRun]) -> tuple[list[CostEstimate], str]:
         """What training `runs` costs, one estimate an arm and the sum last; and what the seeds can show, in a sentence."""

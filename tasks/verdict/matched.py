@@ -87,7 +87,7 @@ def reads_front(result: Manifest) -> bool:
     """Whether a finished run left rows of its arm unread, all at the arm's end. Runs of before `budget_from` read the front."""
     facts, training = result.facts, result.spec["training"]
     left = facts.get("rows_left", 0) * training["sequence_length"]
-    return training.get("budget_from", "front") == "front" and left >= facts["batch_tokens"]
+    return bool(training.get("budget_from", "front") == "front" and left >= facts["batch_tokens"])
 
 
 def merged(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str]:

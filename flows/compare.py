@@ -8,6 +8,7 @@ from pydantic import Field
 from flows.children import cancel_children, preparation, run_children, scoring, training
 from flows.deployed import as_deployed
 from tasks.corpus.steps import find_pool
+from tasks.engines import entry as engine
 from tasks.records.layout import REPORT, arm_id
 from tasks.records.verdict import Pairing, Target, Verdict
 from tasks.reports.report import write_verdict
@@ -21,7 +22,7 @@ from tasks.verdict.judge import judge
 from tasks.verdict.planning import Budget
 
 # The run form shows plain default values, not ones that a function makes.
-ARMS = [Arm(), Arm(name="rand16", select="random")]
+ARMS = [Arm(order="shuffled"), Arm(name="rand16", select="random", order="shuffled")]
 SEEDS = [1, 2, 3]
 ALLOW: list[str] = []
 TEXTS: list[Texts] = []
@@ -54,7 +55,8 @@ def compare(
         arms: Two or more selections of the pool. Their order must be the same, unless allow names arm.order.
         seeds: Seeds of the initial weights. Two seeds an arm are the fewest that make a verdict, three or more a good one.
         data: The pool that all arms draw from, with the holdout that all are scored on.
-        train: How every arm is trained. Its tokens are the common budget; empty: as many as the smaller arm's packed rows hold.
+        train: How every arm is trained. Its tokens are the common budget; empty: as many as the smaller arm's packed rows hold. A
+            larger arm trains on a random part of its rows.
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
         name: Name of the verdict.
         target: Which documents of the holdout decide: all of them, as they come in the pool, or one half of them by score.
@@ -96,6 +98,7 @@ def compare(
 
 def _plan(store: Root, spec: ComparisonSpec, root: str) -> ComparisonPlan:
     """Check that arms are matched, let children prepare those that are missing, and give each run its budget."""
+    engine.check(spec.training)
     spec.require_matched()
     pool_id = find_pool(store, spec.pool)
     children = [
@@ -104,7 +107,10 @@ def _plan(store: Root, spec: ComparisonSpec, root: str) -> ComparisonPlan:
     ]
     run_children(children[:1])  # makes index, holdout and tokenizer, which the others find
     run_children(children[1:])
-    return ComparisonPlan.make(store, spec, pool_id)
+    plan = ComparisonPlan.make(store, spec, pool_id)
+    for run in plan.runs:
+        engine.check(run.experiment.training, store.manifest(spec.packed(run.experiment.arm, pool_id)).facts)
+    return plan
 
 
 def _train(store: Root, plan: ComparisonPlan, root: str) -> None:
@@ -115,7 +121,7 @@ def _train(store: Root, plan: ComparisonPlan, root: str) -> None:
     if missing:
         plan.require_same_code(store)
         costs, shows = plan.cost(store, missing)
-        show_estimate(plan.spec.name, costs, [shows])
+        show_estimate(plan.spec.name, costs, [shows, *plan.texts(store)])
     run_children([training(run.id, run.arm_id, run.experiment.training, run.experiment.seed, root) for run in missing])
 
 

@@ -5,8 +5,12 @@ from prefect import flow, get_run_logger
 from flows.children import cancel_children, preparation, run_child, training
 from flows.deployed import as_deployed, named
 from tasks.corpus.steps import find_pool
+from tasks.engines import entry as engine
+from tasks.records.cost import estimate_cost
 from tasks.records.layout import ArmFolder, RunFolder, arm_id, run_id
-from tasks.reports.steps import show_loss_curve, show_scores
+from tasks.records.ledger import entries
+from tasks.records.packed import PackedPlan
+from tasks.reports.steps import show_loss_curve, show_plan, show_scores
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.store.root import DEFAULT_ROOT, Root
 
@@ -22,6 +26,8 @@ def experiment(
 ) -> dict[str, object]:
     """Prepare an arm, train on it and score the model on the common holdout.
 
+    The plan of the training is shown when the arm is packed: then its steps and what it reads are exact.
+
     What is complete under the root is reused, and a run that stopped half-way resumes where it was. What is damaged
     is found by its checksums and made again.
 
@@ -32,6 +38,7 @@ def experiment(
         seed: Seed of the initial weights. Repeat an arm with other seeds for an error bar.
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
     """
+    engine.check(train)
     store, log = Root(root), get_run_logger()
     whole = Experiment(pool=data, arm=arm, training=train, seed=seed)
     pool = find_pool(store, data)
@@ -44,6 +51,9 @@ def experiment(
     if store.find(RunFolder(run).result):
         log.info("Run %s is complete: nothing to train", run)
     else:
+        plan = PackedPlan.make(store, chosen, train, seed, data.vocab_size)
+        cost = estimate_cost(train, plan.plan.tokens, vocab_size=data.vocab_size, ledger=entries(store))
+        show_plan(whole, plan.to_facts(), [cost])
         run_child(training(run, chosen, train, seed, root))
     result = store.open(RunFolder(run).result)
     show_loss_curve(store, [run])

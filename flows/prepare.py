@@ -17,6 +17,7 @@ from tasks.reports.steps import show_plan, show_prepared
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.steps import progress, step
 from tasks.store.root import DEFAULT_ROOT, Root
+from tasks.tokens.forecast import forecast_tokens
 
 T = TypeVar("T")
 
@@ -42,7 +43,8 @@ def prepare(
 ) -> dict[str, object]:
     """Index a pool, set its holdout aside, select an arm and pack it into rows of tokens.
 
-    The plan (documents, tokens, steps, time and cost) is shown before any text is read.
+    The plan (documents, tokens, steps, time and cost) is shown before any text is read: exact where `train.tokens` is given, else as
+    a range.
 
     Args:
         arm: Which documents of the pool are taken, and in which order.
@@ -54,18 +56,36 @@ def prepare(
     experiment = Experiment(pool=data, arm=arm, training=train)
 
     def planned(plan: ArmPlan) -> None:
-        cost = estimate_cost(
-            train,
-            train.tokens or plan.expected_tokens,
-            vocab_size=data.vocab_size,
-            read_bytes=plan.bytes_to_read,
-            disk_bytes=plan.disk_bytes,
-            ledger=entries(store),
-        )
-        show_plan(experiment, plan.as_dict(), cost)
+        bounds: dict[str, int] = {"": train.tokens} if train.tokens else forecast(plan)
+        costs = [
+            estimate_cost(
+                train,
+                tokens,
+                vocab_size=data.vocab_size,
+                read_bytes=plan.bytes_to_read,
+                disk_bytes=plan.disk_bytes,
+                label=label,
+                ledger=entries(store),
+            )
+            for label, tokens in bounds.items()
+        ]
+        show_plan(experiment, plan.as_dict(), costs)
         if plan.bad_files:
             named = "; ".join(f"{name} {reason}" for name, reason in plan.bad_files.items())
             get_run_logger().warning("Files left out: %d. %s", plan.bad_files_count, named)
+
+    def forecast(plan: ArmPlan) -> dict[str, int]:
+        low, high = forecast_tokens(
+            store,
+            plan.pool_id,
+            arm,
+            train,
+            data.vocab_size,
+            documents=plan.documents,
+            size=plan.text_bytes,
+            counted=plan.tokens,
+        )
+        return {"at least": low, "at most": high}
 
     prepared = prepare_arm(store, data, arm, train, TaskSteps(), planned)
     show_prepared(prepared.arm_id, prepared.facts)

@@ -187,6 +187,11 @@ class Training(Spec):
     tokens: int | None = Field(
         None, ge=1, description="Budget in trained tokens; empty: every packed row of the arm exactly once."
     )
+    budget_from: Literal["random", "front"] = Field(
+        "random",
+        description="Which rows a budget below the arm takes. random: a seeded sample, in the arm's order. front: the first ones, for a "
+        "best-first curriculum that stops early.",
+    )
     precision: Literal["bf16", "fp8", "fp32"] = Field(
         "bf16", description="fp8 needs a Hopper GPU or later; a CPU computes in fp32 only."
     )

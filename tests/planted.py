@@ -83,6 +83,7 @@ class Bench:
         by_decile = [float(nats[decile == d].sum() / self.bytes[decile == d].sum() / np.log(2)) for d in range(10)]
         known = {"seed": seed, "bpb": final, "bpb_by_decile": by_decile, "tokens": TOKENS, "steps": 40, "code": "0.1.0"}
         known |= {"tokens_per_second": 25_000.0, "wall_seconds": 40.0, "device": "cpu", "batch_tokens": 25_000}
+        known |= {"trained_documents": 1_234, "text_share": 0.955, "mean_score": 4.25, "arm_mean_score": 4.0}
         samples = [{"document": 1, "score": 2.5, "prompt": "Water <b>", "text": f"boils, says {arm} </script>"}]
 
         def make(work) -> None:

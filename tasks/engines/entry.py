@@ -3,14 +3,26 @@
 Only the engine that is asked for is imported; torch only where it computes.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from tasks.progress import Progress, Stop, never, silent
 from tasks.records.job import Job
 from tasks.records.layout import JOB, RunFolder
-from tasks.spec import Experiment
+from tasks.spec import Experiment, Training
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
+
+
+def check(training: Training, packed: Mapping[str, Any] | None = None) -> None:
+    """Raises InputError for what the engine cannot do: by the parameters alone, and by the facts of the packed arm, if it is there."""
+    if training.engine == "nanochat":
+        from tasks.engines.nanochat.plan import plan_run, require_cropped
+
+        require_cropped(training)
+        if packed is not None:
+            plan_run(training, packed["rows"], packed["vocab_size"], ())
 
 
 def train(

@@ -31,7 +31,21 @@ State = Literal["running", "completed", "interrupted", "failed", "cancelled", "l
 SILENT_AFTER = 15 * 60  # seconds; compiling and a large evaluation each take a few minutes without a new line
 LIVE = ("step", "tokens", "bpb", "loss", "tokens_per_second", "mfu")
 COLUMNS = (
-    *("run", "arm", "seed", "depth", "engine", "host", "gpus", "commit", "tokens", "step", "bpb"),
+    *(
+        "run",
+        "arm",
+        "seed",
+        "depth",
+        "engine",
+        "host",
+        "gpus",
+        "commit",
+        "tokens",
+        "text_share",
+        "mean_score",
+        "step",
+        "bpb",
+    ),
     *("tokens_per_second", "hours", "dollars", "state", "attempts", "wandb"),
 )
 
@@ -64,6 +78,11 @@ class Measured(Record):
     mfu: float | None = None
     wall_seconds: float | None = None
     device: str | None = None
+    trained_documents: int | None = None
+    trained_bytes: int | None = None
+    text_share: float | None = None
+    mean_score: float | None = None
+    arm_mean_score: float | None = None
     gpus: int | None = None
     peak_memory_bytes: int | None = None
 

@@ -1,10 +1,15 @@
-"""A packed arm on disk: rows of tokens, and beside each what it holds."""
+"""A packed arm on disk: rows of tokens, and beside each what it holds; and which of the rows a budget takes."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tasks.records.layout import CONTENTS, ROWS
+from tasks.records.draws import BUDGET, random_bits
+from tasks.records.layout import CONTENTS, ROWS, ArmFolder
+from tasks.records.scaling import ModelShape, TrainingPlan, plan_training
+from tasks.spec import Training
+from tasks.store.root import Root
 
 ROW_CONTENTS = np.dtype([("documents", "<u4"), ("bytes", "<u4"), ("score", "<f4")])
 """Documents that begin in the row; bytes of text that it trains on; mean score of its tokens' documents, NaN without a rating."""
@@ -16,5 +21,84 @@ def read_rows(folder: Path, sequence_length: int) -> np.ndarray:
 
 
 def read_contents(folder: Path) -> np.ndarray:
-    """What each row holds: ROW_CONTENTS (rows,)."""
+    """What each row of a packed arm holds: ROW_CONTENTS (rows,)."""
     return np.fromfile(folder / CONTENTS, ROW_CONTENTS)
+
+
+def choose_rows(rows: int, count: int, training: Training, seed: int) -> np.ndarray:
+    """The `count` of an arm's `rows` that a budget takes, rising: int64 (count,).
+
+    They are a random subset drawn by `seed`, so their documents are as good as the arm's in whatever order it was packed; or the
+    arm's front, if `training.budget_from` says so. A smaller budget takes a part of what a larger one takes.
+    """
+    if training.budget_from == "front" or count == rows:
+        return np.arange(count)
+    bits = random_bits(seed, BUDGET, np.arange(rows))
+    return np.flatnonzero(bits <= np.partition(bits, count - 1)[count - 1])  # all draws are distinct
+
+
+@dataclass(frozen=True)
+class TrainedText:
+    """What a training reads of its arm. The fields are those of a result's facts; None where nothing says it."""
+
+    trained_documents: int
+    """Those that begin in the rows that are read."""
+    trained_bytes: int
+    """UTF-8, of the text in those rows."""
+    text_share: float
+    """`trained_bytes` as a part of the arm's text, what packing cropped included."""
+    mean_score: float | None
+    """Of the documents' ratings, weighted by trained tokens."""
+    arm_mean_score: float | None
+    """The same over all rows of the arm."""
+
+    @classmethod
+    def of(cls, contents: np.ndarray, chosen: np.ndarray, arm_bytes: int) -> "TrainedText":
+        """Add up the `chosen` of an arm's rows. `contents`: ROW_CONTENTS (rows,); `arm_bytes`: of all text in the arm."""
+        read = contents[chosen]
+        trained = int(read["bytes"].sum(dtype=np.int64))
+        return cls(
+            trained_documents=int(read["documents"].sum(dtype=np.int64)),
+            trained_bytes=trained,
+            text_share=trained / arm_bytes,
+            mean_score=_mean(read["score"]),
+            arm_mean_score=_mean(contents["score"]),
+        )
+
+
+@dataclass(frozen=True)
+class PackedPlan:
+    """What a training on a packed arm comes to: no estimate, these are its numbers."""
+
+    plan: TrainingPlan
+    rows: int
+    """Of the arm."""
+    text: TrainedText
+
+    @classmethod
+    def make(cls, root: Root, arm_id: str, training: Training, seed: int, vocab_size: int) -> "PackedPlan":
+        """Plan a training on the packed rows of an arm, of which only the contents are read.
+
+        Raises InputError when the arm is not packed so, and when the budget exceeds the rows or does not fill one batch.
+        """
+        name = ArmFolder(arm_id).packed(training.sequence_length, training.packing)
+        facts = root.manifest(name).facts
+        rows = facts["rows"]
+        plan = plan_training(ModelShape.of(training, vocab_size), training.tokens, training.batch_tokens, rows)
+        chosen = choose_rows(rows, plan.tokens // training.sequence_length, training, seed)
+        contents = read_contents(root.file(name, CONTENTS).parent)
+        return cls(plan, rows, TrainedText.of(contents, chosen, facts["bytes"]))
+
+    def to_facts(self) -> dict[str, int | float | None]:
+        """As the plan shows them, by the names of a result's facts."""
+        return {
+            "rows": self.rows,
+            "steps": self.plan.iterations,
+            "trained_tokens": self.plan.tokens,
+            **asdict(self.text),
+        }
+
+
+def _mean(scores: np.ndarray) -> float | None:
+    rated = scores[np.isfinite(scores)]
+    return float(rated.mean(dtype=np.float64)) if len(rated) else None

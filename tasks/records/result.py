@@ -71,13 +71,19 @@ class TrainedFacts:
     rows: int
     """Packed rows that were read."""
     rows_left: int
-    """Packed rows that the budget does not reach, among them those of a last, incomplete batch."""
+    """Packed rows that the budget does not take, among them those that would make a last, incomplete batch."""
     batch_tokens: int
     parameters: int
     device: str
     """The GPU's name, or cpu."""
     compute: str
     """Device, precision and kernels, or nanochat's commit and PyTorch's version, for people."""
+    trained_documents: int | None = None
+    """What was read of the arm, here and in the next four; see `packed.TrainedText`. Unknown in older results."""
+    trained_bytes: int | None = None
+    text_share: float | None = None
+    mean_score: float | None = None
+    arm_mean_score: float | None = None
     commit: str | None = None
     """Of nanochat."""
     scored_by: str = "builtin"

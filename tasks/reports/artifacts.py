@@ -3,7 +3,7 @@
 Markdown cells hold text from outside (file names, source names), so every such value passes through `_cell`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,11 @@ PLAN = (
     ("text_bytes", "Text in them, estimated", "bytes"),
     ("rows", "Packed rows", "count"),
     ("steps", "Optimizer steps", "count"),
+    ("trained_tokens", "Tokens trained on", "count"),
+    ("trained_documents", "Documents trained on", "count"),
+    ("text_share", "Part of the arm's text trained on", "percent"),
+    ("mean_score", "Mean score of what is trained on", "score"),
+    ("arm_mean_score", "Mean score of the arm", "score"),
     ("files", "Blobs of the pool", "count"),
     ("bad_files_count", "Left out because they cannot be used", "count"),
     ("bytes_to_read", "To read from the blob store", "bytes"),
@@ -55,8 +60,11 @@ PREPARED = (
 )
 
 
-def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], cost: CostEstimate | None = None) -> str:
-    """What a run will do and cost. `plan` may have the keys of `PLAN` and `score_quantiles`."""
+def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], costs: Sequence[CostEstimate] = ()) -> str:
+    """What a run will do and cost. `plan` may have the keys of `PLAN` and `score_quantiles`.
+
+    `costs`: one where the tokens are known, else the least and the most; they say the steps where the plan does not.
+    """
     arm, training = experiment.arm, experiment.training
     what = f"{arm.select} {'' if arm.select == 'all' else _extent(experiment)}".strip()
     lines = [
@@ -65,14 +73,14 @@ def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], cost: CostEst
         f"**{what}** of `{_cell(experiment.pool.source)}`, {arm.order}; depth {training.depth}, {training.engine}, "
         f"{training.precision}, {training.gpus} GPU(s) or process(es).",
         "",
-        *_facts(PLAN, plan),
+        *_facts(PLAN, {"steps": tuple(cost.steps for cost in costs) or None, **plan}),
     ]
     lines += _left_out(plan)
     if quantiles := plan.get("score_quantiles"):
         shown = ", ".join(f"{_cell(at)}: {_number(value)}" for at, value in dict(quantiles).items())
         lines += ["", f"Score quantiles of what it takes: {shown}"]
-    if cost is not None:
-        lines += ["", estimate_markdown([cost])]
+    if costs:
+        lines += ["", estimate_markdown(costs)]
     return "\n".join(lines) + "\n"
 
 
@@ -133,8 +141,12 @@ def verdict_markdown(verdict: Verdict, report: str | None = None, fetch: str | N
     """
     lines = [f"## Verdict of {_cell(verdict.name)}", ""]
     lines += [f"**{_cell(sentence)}**\n" for sentence in verdict.sentences]
-    lines += ["| arm | bits per byte | by seed |", "| --- | ---: | --- |"]
-    lines += [f"| {_cell(arm.label)} | {arm.bpb:.4f} | {by_seed(arm)} |" for arm in verdict.arms]
+    lines += ["| arm | bits per byte | by seed | documents read | of its text | mean score | of the arm |"]
+    lines += ["| --- | ---: | --- | ---: | ---: | ---: | ---: |"]
+    for arm in verdict.arms:
+        read = f"{count(arm.trained_documents)} | {percent(arm.text_share)}"
+        scores = f"{decimal(arm.mean_score, 2)} | {decimal(arm.arm_mean_score, 2)}"
+        lines.append(f"| {_cell(arm.label)} | {arm.bpb:.4f} | {by_seed(arm)} | {read} | {scores} |")
     lines += ["", "| difference | bits per byte | from | to | p |", "| --- | ---: | ---: | ---: | ---: |"]
     for pair in verdict.comparisons:
         name = f"{_cell(pair.a)} − {_cell(pair.b)}"
@@ -229,8 +241,19 @@ def _extent(experiment: Experiment) -> str:
 
 
 def _facts(names: Sequence[tuple[str, str, str]], facts: Mapping[str, Any]) -> list[str]:
-    show = {"count": count, "bytes": byte_size, "number": _number}
-    rows = [f"| {title} | {show[kind](facts[key])} |" for key, title, kind in names if facts.get(key) is not None]
+    show: dict[str, Callable[[Any], str]] = {
+        "count": count,
+        "bytes": byte_size,
+        "percent": percent,
+        "number": _number,
+        "score": lambda value: decimal(value, 2),
+    }
+
+    def shown(kind: str, value: Any) -> str:
+        """A number, or a range as "1 to 2"."""
+        return " to ".join(show[kind](number) for number in (value if isinstance(value, tuple) else (value,)))
+
+    rows = [f"| {title} | {shown(kind, facts[key])} |" for key, title, kind in names if facts.get(key) is not None]
     return ["| | |", "| --- | ---: |", *rows]
 
 

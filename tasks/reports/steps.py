@@ -31,9 +31,9 @@ def show_survey(name: str, found: Mapping[str, Any]) -> None:
     _markdown(key("survey", name), text, "What lies there")
 
 
-def show_plan(experiment: Experiment, plan: Mapping[str, Any], cost: CostEstimate | None = None) -> None:
-    """Before anything is spent: documents, tokens, steps, time and cost."""
-    text = artifacts.plan_markdown(experiment, plan, cost)
+def show_plan(experiment: Experiment, plan: Mapping[str, Any], costs: Sequence[CostEstimate] = ()) -> None:
+    """Before anything is spent: documents, tokens, steps, time and cost. Shown again when the arm is packed, it is exact."""
+    text = artifacts.plan_markdown(experiment, plan, costs)
     _markdown(key("plan", experiment.arm.name), text, "Plan and cost")
 
 

@@ -40,10 +40,14 @@ def tables(verdict: Verdict) -> dict[str, Table]:
 
     Differences are bits per byte, but for CORE: centered accuracy, where more is better.
     """
-    arms: list[Row] = [[arm.label, arm.arm, arm.bpb, len(arm.seeds), ", ".join(arm.runs)] for arm in verdict.arms]
+    read = ("trained_documents", "text_share", "mean_score", "arm_mean_score")
+    arms: list[Row] = [
+        [arm.label, arm.arm, arm.bpb, len(arm.seeds), ", ".join(arm.runs), *(getattr(arm, name) for name in read)]
+        for arm in verdict.arms
+    ]
     pairs = verdict.comparisons
     made = {
-        "arms": (["label", "arm", "bpb", "seeds", "runs"], arms),
+        "arms": (["label", "arm", "bpb", "seeds", "runs", *read], arms),
         "comparisons": _table(pairs, lambda pair: [pair], ("conclusion", "better", *CHANCE, "seeds", "sentence")),
         "strata": _table(pairs, lambda pair: pair.strata, ("kind", "label", "documents", "bytes", *CHANCE)),
         "outside": _table(pairs, lambda pair: pair.outside, ("label", *CHANCE), label="texts"),

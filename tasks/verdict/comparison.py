@@ -9,11 +9,12 @@ from tasks.records.code import Code, other_code
 from tasks.records.cost import CostEstimate, estimate_cost, total
 from tasks.records.layout import ArmFolder, PoolFolder, RunFolder, arm_id, run_id
 from tasks.records.ledger import entries, find, spread_between_seeds
+from tasks.records.packed import PackedPlan
 from tasks.records.verdict import Pairing, Target
 from tasks.spec import Arm, Experiment, Pool, Texts, Training
 from tasks.store.root import Root
-from tasks.verdict.matched import differences, require_matched
-from tasks.verdict.planning import BESIDE_BYTES, Budget, equal_budget, what_seeds_show
+from tasks.verdict.matched import differences, require_fair_budgets, require_matched
+from tasks.verdict.planning import BESIDE_BYTES, Budget, equal_budget, what_is_read, what_seeds_show
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class ComparisonSpec:
         return [*self.allow, *(BESIDE_BYTES if self.budget == "bytes" else ())]
 
     def require_matched(self) -> None:
-        """Raises InputError unless arms have distinct names and differ in their selection alone, and seeds are distinct."""
+        """Raises InputError unless arms have distinct names, differ in selection alone and have a fair budget, and seeds are distinct."""
         names = [arm.name for arm in self.arms]
         if len(set(names)) < len(names):
             raise InputError(f"The arms are named {', '.join(names)}: give each a name of its own.")
@@ -51,6 +52,7 @@ class ComparisonSpec:
             raise InputError(f"The seeds are {', '.join(map(str, self.seeds))}: give each one once.")
         experiments = [Experiment(pool=self.pool, arm=arm, training=self.training) for arm in self.arms]
         require_matched(names, [differences(a, b) for a, b in pairwise(experiments)], self.allow)
+        require_fair_budgets(names if self.training.budget_from == "front" else [], self.allow)
 
     def missing_arms(self, root: Root, pool_id: str) -> list[Arm]:
         """The arms without complete packed rows."""
@@ -123,6 +125,19 @@ class ComparisonPlan:
                     f"{run.id} was trained by {then}, the missing runs would be by {would}: allow the difference by "
                     f"name (allow: commit), or delete runs/{run.id} to train it again."
                 )
+
+    def texts(self, root: Root) -> list[str]:
+        """What each arm trains on, a sentence an arm; another seed takes other rows of the same arm."""
+        first = {run.experiment.arm.name: run for run in reversed(self.runs)}
+        return [
+            what_is_read(
+                label,
+                PackedPlan.make(
+                    root, run.arm_id, run.experiment.training, run.experiment.seed, self.spec.pool.vocab_size
+                ).text,
+            )
+            for label, run in reversed(first.items())
+        ]
 
     def cost(self, root: Root, runs: Sequence[PlannedRun]) -> tuple[list[CostEstimate], str]:
         """What training `runs` costs, one estimate an arm and the sum last; and what the seeds can show, in a sentence."""

@@ -43,11 +43,13 @@ from tasks.verdict.paired import (
 from tasks.verdict.replicates import correlation, paired_by_seed
 from tasks.verdict.savings import curve_of, mean_curve, tokens_saved
 from tasks.verdict.strata import TARGETS, StratumSums, sum_scores
-from tasks.verdict.wording import sentence
+from tasks.verdict.wording import sentence, with_text
 
 PLANNED = 3  # further numbers of seeds, each twice the last, of which the power is said
 MOST_SEEDS = 64
 ENOUGH_CLUSTERS = 20  # below, the interval of documents with long tails misses a little more often than it says
+TEXT_READ = ("trained_documents", "text_share", "mean_score", "arm_mean_score")
+"""Facts of a run that its arm's scores repeat."""
 Row = TypeVar("Row", bound=Difference)
 
 
@@ -122,6 +124,7 @@ def judge(
         level=level,
         blocks=documents.blocks,
     )
+    scored = {label: _arm(label, case) for label in results}
     first = next(iter(results.values()))[0].manifest
     return Verdict(
         name=name,
@@ -142,8 +145,8 @@ def judge(
             clusters_are="blocks of neighbouring rows" if documents.blocks else "single documents",
         ),
         matched=Matched(allowed=allowed),
-        arms=tuple(_arm(label, case) for label in results),
-        comparisons=tuple(_comparison(a, b, case) for a, b in combinations(arms, 2)),
+        arms=tuple(scored.values()),
+        comparisons=tuple(with_text(_comparison(a, b, case), scored[a], scored[b]) for a, b in combinations(arms, 2)),
     )
 
 
@@ -177,6 +180,8 @@ def _require_comparable(root: Root, results: Mapping[str, Sequence[Artifact]], a
         raise InputError(
             f"Two of the arms {', '.join(results)} are the same selection ({taken[0]}): compare different ones."
         )
+    fronts = [label for label, runs in results.items() if any(matched.reads_front(run.manifest) for run in runs)]
+    allowed |= matched.require_fair_budgets(fronts, allow)
     return matched.merged(allowed, _matched(root, heads, allow))
 
 
@@ -198,7 +203,13 @@ def _arm(label: str, case: Case) -> ArmScores:
         bpb_by_seed=tuple(values[:, 0].tolist()),
         deviation=float(values[:, case.decides].std(ddof=1)) if len(runs) > 1 else None,
         strata=tuple(StratumScore(kind=s.kind, label=s.label, bpb=_known(mean)) for s, mean in means),
+        **{name: _mean([run.facts.get(name) for run in runs]) for name in TEXT_READ},
     )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def _comparison(a: str, b: str, case: Case) -> Comparison:

@@ -20,6 +20,7 @@ SELECTION = {f"arm.{field}" for field in ("name", "select", "share", "tokens", "
 SEED = "seed"
 INPUTS = ("pool", "evaluation", "tokenizer")
 FACTS = ("tokens", "steps", "batch_tokens", "code")
+BUDGET_FROM = "training.budget_from"
 
 
 def differences(a: Experiment, b: Experiment) -> dict[str, str]:
@@ -64,6 +65,29 @@ def require_matched(
             )
         allowed = merged(allowed, {path: f"{a} and {b}: {text}" for path, text in named.items()})
     return allowed
+
+
+def require_fair_budgets(fronts: Sequence[str], allow: Sequence[str] = ()) -> dict[str, str]:
+    """Raises InputError when a budget takes the front of one of the arms, `fronts`, unless that is allowed; returns it if so.
+
+    Arms are often read best first: then the front of a larger arm is its best part, and the arms differ in more than selection.
+    """
+    if not fronts:
+        return {}
+    which = ", ".join(fronts)
+    if not _covered(BUDGET_FROM, allow):
+        raise InputError(
+            f"The budget takes the front of {which}, not a fair sample: set budget_from to random, or allow it by name "
+            f"(allow: {BUDGET_FROM})."
+        )
+    return {BUDGET_FROM: f"{which}: the front of the arm"}
+
+
+def reads_front(result: Manifest) -> bool:
+    """Whether a finished run left rows of its arm unread, all at the arm's end. Runs of before `budget_from` read the front."""
+    facts, training = result.facts, result.spec["training"]
+    left = facts.get("rows_left", 0) * training["sequence_length"]
+    return bool(training.get("budget_from", "front") == "front" and left >= facts["batch_tokens"])
 
 
 def merged(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from tasks.errors import InputError
+from tasks.records.packed import TrainedText
 from tasks.verdict.paired import detectable_difference, level_of_a_pair
 from tasks.verdict.replicates import paired_by_seed
 
@@ -34,6 +35,14 @@ def equal_budget(
     bytes_read = min(weight[label] * (tokens or facts["tokens_per_epoch"]) for label, facts in packed.items())
     length = {label: facts["sequence_length"] for label, facts in packed.items()}
     return {label: int(bytes_read / weight[label]) // length[label] * length[label] for label in packed}
+
+
+def what_is_read(label: str, text: TrainedText) -> str:
+    """A sentence: how much of its text an arm trains on, and how good that is against the whole arm."""
+    read = f"{label} trains on {text.trained_documents:,} documents, {100 * text.text_share:.1f} % of its text"
+    if text.mean_score is None or text.arm_mean_score is None:
+        return f"{read}."
+    return f"{read}, mean score {text.mean_score:.2f} (the arm's: {text.arm_mean_score:.2f})."
 
 
 def what_seeds_show(spread: tuple[float, int] | None, arms: int, seeds: int) -> str:

@@ -2,7 +2,7 @@
 
 import math
 
-from tasks.records.verdict import Comparison, Weakness
+from tasks.records.verdict import ArmScores, Comparison, Weakness
 
 WARNINGS: dict[Weakness, str] = {
     "two seeds": "An arm has only two seeds: the interval is wide, and up to 7 % of such intervals miss if arms scatter very unlike.",
@@ -10,6 +10,9 @@ WARNINGS: dict[Weakness, str] = {
     "few clusters": "The documents come from fewer than 20 blocks, so few of them can decide.",
     "single documents": "The holdout has too few blocks, so documents count as independent: if neighbors are alike, the interval is too narrow.",
 }
+
+UNEQUAL_TEXT = 0.01
+"""Difference between the parts of two arms' text that were trained on, from which on the verdict says so."""
 
 
 def sentence(pair: Comparison) -> str:
@@ -19,7 +22,7 @@ def sentence(pair: Comparison) -> str:
 
 def _finding(pair: Comparison) -> str:
     if pair.conclusion == "better":
-        amount = _with_interval(abs(pair.difference), pair)
+        amount = _amount(pair)
         return f"{pair.lower} is better than {pair.higher} by {amount} bits per byte{pair.on}{_equivalent(pair)}."
     if pair.conclusion == "one seed":
         return f"{_one_seed(pair)} What other seeds would say is not known: train at least 2 seeds an arm."
@@ -27,21 +30,39 @@ def _finding(pair: Comparison) -> str:
     return f"{seen}. {_outlook(pair)}"
 
 
-def with_error(value: float, error: float) -> str:
-    """0.0123 ± 0.0045: the error with two significant digits, the value with as many decimals."""
-    if not math.isfinite(error) or error <= 0:
-        return f"{value:.4f}"
-    decimals = min(8, max(0, 1 - math.floor(math.log10(error))))
-    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
+def with_text(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
+    """The pair with a sentence more if its arms trained on unequal parts of their text, which the difference then includes."""
+    if a.text_share is None or b.text_share is None or abs(a.text_share - b.text_share) < UNEQUAL_TEXT:
+        return pair
+    parts = " and ".join(f"{100 * arm.text_share:.1f} % of that of {arm.label}" for arm in (a, b) if arm.text_share)
+    return pair.model_copy(
+        update={"sentence": f"{pair.sentence} Unequal parts of their text were trained on: {parts}."}
+    )
 
 
-def _with_interval(value: float, pair: Comparison) -> str:
-    low, high = pair.low, pair.high
-    return with_error(value, math.nan if low is None or high is None else (high - low) / 2)
+def with_interval(value: float, low: float | None, high: float | None, sign: str = "-") -> str:
+    """0.0240 (0.0008 to 0.0504): three digits of the interval's half width; `sign="+"` shows both signs.
+
+    The ends stand by themselves, because an interval need not be symmetric about its estimate.
+    """
+    if low is None or high is None:
+        return f"{value:{sign}.4f}".replace("-", "−")
+    width = (high - low) / 2
+    decimals = min(8, max(0, 2 - math.floor(math.log10(width)))) if width > 0 else 4
+    shown, first, last = (f"{number:{sign}.{decimals}f}".replace("-", "−") for number in (value, low, high))
+    return f"{shown} ({first} to {last})"
+
+
+def _amount(pair: Comparison) -> str:
+    """The size of a difference whose interval excludes 0, in favour of the better arm."""
+    if pair.low is None or pair.high is None:
+        return with_interval(abs(pair.difference), None, None)
+    low, high = sorted((abs(pair.low), abs(pair.high)))
+    return with_interval(abs(pair.difference), low, high)
 
 
 def _signed(pair: Comparison) -> str:
-    return _with_interval(pair.difference, pair).replace("-", "−")
+    return with_interval(pair.difference, pair.low, pair.high, "+")
 
 
 def _equivalent(pair: Comparison) -> str:
@@ -59,7 +80,7 @@ def _one_seed(pair: Comparison) -> str:
     where = pair.on or " on new documents"
     if not pair.excludes_zero:
         return f"One seed in an arm: the models are not distinguishable{where} ({_signed(pair)} bits per byte)."
-    amount = _with_interval(abs(pair.difference), pair)
+    amount = _amount(pair)
     return f"One seed in an arm: models of {pair.lower} spend {amount} bits per byte less than those of {pair.higher}{where}."
 
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.corpus.draws import ORDER, SELECT, TIES, gumbel, random_bits
 from tasks.corpus.prepare import build_arms, build_holdout, open_pool
 from tasks.errors import InputError
+from tasks.records.draws import ORDER, SELECT, TIES, gumbel, random_bits
 from tasks.spec import Arm, Pool
 from tasks.store.root import Root
 from tests.corpus.corpora import SCORES, rated_table, shard_texts

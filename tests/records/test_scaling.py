@@ -98,7 +98,7 @@ def test_both_engines_and_the_estimate_take_the_same_steps(depth):
         left = batch // length - 1
         rows = 37 * batch // length + left
         given = None if given_rows is None else batch
-        training = Training(depth=depth, sequence_length=length, batch_tokens=given, micro_batch=1)
+        training = Training(depth=depth, sequence_length=length, packing="crop", batch_tokens=given, micro_batch=1)
         builtin = plan_training(ModelShape.of(training, 32_768), None, given, rows)
         upstream = plan_run(training, rows, 32_768, ())
         for plan in (builtin, upstream):
@@ -121,11 +121,11 @@ def test_the_budget_changes_the_number_of_steps_but_not_their_size(depth):
 
 
 def test_the_playbooks_small_comparison_takes_76_steps():
-    training = Training(depth=4, sequence_length=512, tokens=20_000_000)
+    training = Training(depth=4, sequence_length=512, packing="crop", tokens=20_000_000)
     plan = plan_training(ModelShape.of(training, 32_768), training.tokens)
     assert (plan.batch_tokens, plan.iterations) == (262_144, 76)
     assert estimate_cost(training, training.tokens).steps == 76
-    assert plan_run(training, 50_000, 32_768, ()).iterations == 76
+    assert plan_run(training, 20_000_000 // 512 + 1, 32_768, ()).iterations == 76
 
 
 def test_the_reference_depth_is_not_scaled():

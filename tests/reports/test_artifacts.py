@@ -97,7 +97,7 @@ def test_the_plan_tells_what_and_how_much_and_what_it_costs():
         "score_quantiles": {"0.5": 3.333333},
         "tokens": None,
     }
-    markdown = artifacts.plan_markdown(experiment, plan, estimate_cost(experiment.training, 10**9, label="top16"))
+    markdown = artifacts.plan_markdown(experiment, plan, [estimate_cost(experiment.training, 10**9, label="top16")])
     assert "1,234,567" in markdown and "3.21\u202fGB" in markdown and "0.5: 3.333" in markdown
     assert "<img>" not in markdown and "a|b" not in markdown
     assert "top 16.5 %" in markdown and "GPU hours" in markdown
@@ -118,6 +118,30 @@ def test_the_plan_says_what_is_left_out_and_how_ties_are_cut():
         assert {"77", "3.5", "467", "31", "22"} <= {value for _, value in rows}
         assert "- a&#124;b.parquet is empty (0 rows)\n- and 21 more" in markdown
     assert "left out:" not in artifacts.prepared_markdown("all", {"bad_files_count": 0, "bad_files": {}})
+
+
+def test_the_plan_is_a_range_before_and_exact_after_packing():
+    experiment = Experiment(training=Training(batch_tokens=2_048))
+    costs = [
+        estimate_cost(experiment.training, n * 2_048, label=at) for n, at in ((100, "at least"), (1_300, "at most"))
+    ]
+    before = artifacts.plan_markdown(experiment, {"documents": 50}, costs)
+    assert "| Optimizer steps | 100 to 1,300 |" in before and "| at least | at most |" in before
+    facts = {
+        "steps": 143,
+        "trained_tokens": 143 * 2_048,
+        "text_share": 0.9987,
+        "mean_score": 4.256,
+        "arm_mean_score": 4.0,
+    }
+    after = artifacts.plan_markdown(experiment, facts, costs[:1])
+    for line in (
+        "| Optimizer steps | 143 |",
+        "text trained on | 99.9 % |",
+        "is trained on | 4.26 |",
+        "the arm | 4.00 |",
+    ):
+        assert line in after
 
 
 def test_scores_table_has_a_row_a_run_with_its_deciles():

@@ -75,6 +75,7 @@ def test_a_verdicts_report_tells_the_whole_story(compared):
     assert "az://raw/<i>docs" in read.text
     assert read.tags.count("svg") >= 8
     assert "decile 10" in read.text and "8 to 16 kB" in read.text
+    assert "1,234 95.5 % 4.25, 4.00" in read.text
 
 
 def test_the_verdict_is_an_artifact_made_once_for_its_runs(compared):
@@ -136,11 +137,13 @@ def test_a_run_report_shows_numbers_cost_and_attempts(compared):
     run = ledger.open_entry(bench.root, experiment, "pool-0123456789", "top16-arm").run
     facts = bench.root.find(f"runs/{run}/result").facts
     entry = ledger.finish(bench.root, run, "completed", facts=facts)
+    assert (entry.text_share, entry.mean_score, entry.arm_mean_score) == (0.955, 4.25, 4.0)
     path = write_report(bench.root, run)
     assert path == bench.root.path(f"runs/{run}/report.html")
     read = Reader(path.read_text())
     assert f"{facts['bpb']:.4f}" in read.text and "25,000" in read.text
     assert entry.attempts[0].host in read.text
+    assert "95.5 %of the arm's text" in read.text and "4.25mean score of what was trained on" in read.text
     assert "sequence_length" in read.text
 
 

@@ -34,6 +34,13 @@ def test_what_cannot_be_judged_is_refused_before_it_is_trained(arms, seeds, mess
         asked(arms, seeds).require_matched()
 
 
+def test_a_budget_from_the_front_of_the_arms_is_refused_unless_it_is_meant():
+    front = TRAINING.model_copy(update={"budget_from": "front"})
+    with pytest.raises(InputError, match=r"the front of top, random, not a fair sample.*allow: training\.budget_from"):
+        asked(training=front).require_matched()
+    asked(training=front, allow=["training.budget_from"]).require_matched()
+
+
 def test_a_factor_that_is_meant_is_allowed():
     asked([TOP, Arm(name="worst-first", order="worst-first")], allow=["arm.order"]).require_matched()
 

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -6,7 +8,8 @@ from tasks.errors import InputError
 from tasks.records.verdict import HoldoutSize
 from tasks.spec import Training
 from tasks.verdict.judge import judge
-from tasks.verdict.wording import sentence, with_error
+from tasks.verdict.wording import sentence, with_interval
+from tests.planted import TRAINING
 
 
 def test_a_planted_difference_is_found_with_its_size_and_its_price_in_tokens(bench):
@@ -206,6 +209,20 @@ def test_unmatched_arms_are_refused_unless_allowed(bench):
     assert text == f"{arms['top16'][0]} and {arms['rand16'][0]}: nothing against 512"
 
 
+@pytest.mark.parametrize(("rows_left", "refused"), [(97, False), (98, True)])  # a batch has 97.7 rows
+def test_runs_that_read_the_front_of_a_larger_arm_are_refused_unless_allowed(bench, rows_left, refused):
+    front = TRAINING.model_copy(update={"budget_from": "front"})
+    left = {"rows_left": rows_left}
+    arms = {arm: [bench.run(arm, 1, training=front, facts=left)] for arm in ("top16", "rand16")}
+    if refused:
+        with pytest.raises(
+            InputError, match=r"The budget takes the front of top16, rand16.*allow: training\.budget_from"
+        ):
+            judge(bench.root, "x", arms)
+    allowed = judge(bench.root, "x", arms, allow=["training.budget_from"]).matched.allowed
+    assert ("training.budget_from" in allowed) == refused
+
+
 def test_runs_of_another_budget_or_code_are_refused(bench):
     arms = {"top16": [bench.run("top16", 1)], "rand16": [bench.run("rand16", 1, facts={"tokens": 5, "code": "9"})]}
     with pytest.raises(InputError, match=r"tokens: 1,000,000 against 5; code: 0\.1\.0 against 9"):
@@ -239,16 +256,47 @@ def test_runs_scored_on_other_documents_are_refused(bench):
 
 
 @pytest.mark.parametrize(
-    ("value", "error", "shown"),
+    ("numbers", "sign", "shown"),
     [
-        (0.01234, 0.0045, "0.0123 ± 0.0045"),
-        (1.5, 0.22, "1.50 ± 0.22"),
-        (0.1, 12.0, "0 ± 12"),
-        (0.2, float("nan"), "0.2000"),
+        ((0.024, 0.0008, 0.0504), "-", "0.0240 (0.0008 to 0.0504)"),
+        ((-0.0046, -0.0123, 0.0031), "+", "−0.00460 (−0.01230 to +0.00310)"),
+        ((1.5, 1.2, 1.9), "-", "1.500 (1.200 to 1.900)"),
+        ((0.2, None, None), "-", "0.2000"),
     ],
 )
-def test_an_error_has_two_digits_and_the_value_as_many_decimals(value, error, shown):
-    assert with_error(value, error) == shown
+def test_an_interval_stands_with_its_own_ends(numbers, sign, shown):
+    assert with_interval(*numbers, sign) == shown
+
+
+def test_the_sentence_prints_the_interval_that_the_verdict_holds(bench):
+    (pair,) = judge(bench.root, "x", bench.arms(seeds=3, top16=-0.05, rand16=0.0)).comparisons
+    shown = re.search(r"by ([\d.]+) \(([\d.]+) to ([\d.]+)\) bits per byte", pair.sentence)
+    expected = (-pair.difference, -pair.high, -pair.low)
+    assert [float(number) for number in shown.groups()] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.995, False), (0.35, True)])
+def test_unequal_parts_of_the_text_are_said_for_each_arm(bench, share, said):
+    read = {"trained_documents": 90, "text_share": 0.999, "mean_score": 4.0, "arm_mean_score": 4.1}
+    arms = {
+        "top16": [bench.run("top16", seed, facts=read) for seed in (1, 2)],
+        "rand16": [bench.run("rand16", seed, facts=read | {"text_share": share}) for seed in (1, 2)],
+    }
+    verdict = judge(bench.root, "x", arms)
+    assert [arm.text_share for arm in verdict.arms] == pytest.approx([0.999, share])
+    assert (verdict.arms[0].trained_documents, verdict.arms[0].mean_score, verdict.arms[0].arm_mean_score) == (
+        90,
+        4.0,
+        4.1,
+    )
+    told = "Unequal parts of their text were trained on: 99.9 % of that of top16 and 35.0 % of that of rand16."
+    assert (told in verdict.comparisons[0].sentence) == said
+
+
+def test_runs_that_do_not_say_what_they_read_are_judged_without_it(bench):
+    unknown = {"text_share": None}
+    arms = {arm: [bench.run(arm, seed, facts=unknown) for seed in (1, 2)] for arm in ("top16", "rand16")}
+    assert judge(bench.root, "x", arms).arms[0].text_share is None
 
 
 def test_the_sentence_names_the_winner_whichever_side_it_is_on(bench):

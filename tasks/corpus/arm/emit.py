@@ -18,11 +18,11 @@ import pyarrow as pa
 from tasks.corpus.arm.scatter import Runs
 from tasks.corpus.arm.writer import write_texts
 from tasks.corpus.disk import write_all
-from tasks.corpus.draws import CHUNK
 from tasks.corpus.parquet.shards import ordered_groups, shard_name
 from tasks.corpus.parquet.views import Views
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.workers import Tick
+from tasks.records.draws import CHUNK
 from tasks.store.artifact import Work
 
 BUCKET_BYTES = (32 << 20, 256 << 20)

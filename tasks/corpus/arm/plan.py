@@ -59,11 +59,6 @@ class ArmPlan:
     seconds: float
     reused: bool
 
-    @property
-    def expected_tokens(self) -> int:
-        """`tokens`, or 4 bytes of text a token where the pool does not count them."""
-        return self.tokens or self.text_bytes // 4
-
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self)

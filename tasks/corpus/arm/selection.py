@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.corpus.draws import CHUNK, ORDER, SELECT, TIES, gumbel, random_bits
 from tasks.corpus.pool.scores import has_ratings
 from tasks.errors import InputError
+from tasks.records.draws import CHUNK, ORDER, SELECT, TIES, gumbel, random_bits
 from tasks.spec import Arm, Pool
 
 

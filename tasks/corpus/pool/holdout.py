@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.corpus import draws
 from tasks.corpus.left_out import LeftOut, left_out_facts, warn
 from tasks.corpus.parquet.footer import BadFile, chunk_range, text_column, top_level
 from tasks.corpus.parquet.pages import Memory
@@ -29,6 +28,7 @@ from tasks.corpus.pool.index import Index
 from tasks.corpus.pool.scores import quantiles
 from tasks.errors import InputError
 from tasks.progress import Progress
+from tasks.records import draws
 from tasks.records.layout import DOCUMENTS
 from tasks.spec import Pool
 from tasks.store.artifact import Artifact, Work

@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.corpus import draws
 from tasks.corpus.left_out import LeftOut, left_out_facts, warn
 from tasks.corpus.parquet.footer import BadFile
 from tasks.corpus.parquet.pages import Memory
@@ -17,6 +16,7 @@ from tasks.corpus.parquet.texts import lengths
 from tasks.corpus.pool.holdout import HeldOut
 from tasks.corpus.pool.index import Index
 from tasks.progress import Progress
+from tasks.records import draws
 from tasks.records.layout import SAMPLE, PoolFolder
 from tasks.spec import Pool
 from tasks.store.access import open_blobs

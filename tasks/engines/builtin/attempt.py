@@ -3,6 +3,7 @@
 import logging
 import os
 import uuid
+from dataclasses import asdict
 
 import torch
 
@@ -19,6 +20,7 @@ from tasks.engines.results import build_result
 from tasks.records.job import Job
 from tasks.records.layout import JOB, METRICS, TOKENIZER, RunFolder
 from tasks.records.metrics import MetricsLog, cut_back
+from tasks.records.packed import TrainedText, read_contents
 from tasks.records.result import TrainedFacts
 from tasks.records.scaling import parameter_counts
 from tasks.store.artifact import verify
@@ -56,7 +58,7 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest) -> bool:
     inputs = open_inputs(root, job)
     if world.leads:  # a flipped byte is no error to a trainer: it would learn it
         verify(inputs.packed.path, inputs.packed.manifest)
-    shape = shape_run(training, inputs.packed, world)
+    shape = shape_run(training, job.experiment.seed, inputs.packed, world)
     learner, start = build_learner(root, job, inputs.fingerprints, shape, world)
     kept = world.share(cut_back(root, run.id, start) if world.leads else None)
     evaluated = {line["step"] for line in kept if line["kind"] == "eval"}
@@ -89,10 +91,12 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest) -> bool:
         samples = sample(learner.compute.logits, holdout, tokenizer, training.sequence_length, world.device)
         metrics.write("event", shape.plan.iterations, event="finished")
         metrics.close()
+        contents = read_contents(inputs.packed.path)
         trained = TrainedFacts(
+            **asdict(TrainedText.of(contents, shape.rows.chosen, inputs.packed.facts["bytes"])),
             steps=shape.plan.iterations,
             tokens=shape.plan.tokens,
-            rows=shape.plan.iterations * shape.batch.rows,
+            rows=len(shape.rows.chosen),
             rows_left=shape.rows_left,
             batch_tokens=shape.plan.batch_tokens,
             parameters=parameter_counts(shape.config).total,

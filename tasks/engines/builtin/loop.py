@@ -172,10 +172,11 @@ class Loop:
         log.info("first step %.1f s after the start of the process", waited)
 
     def _bad_loss(self, step: int, loss: float) -> str:
-        first, rows = step * self.shape.batch.rows, self.shape.batch.rows
+        rows = self.shape.batch.rows
+        read = self.shape.rows.chosen[step * rows : (step + 1) * rows]
         return (
-            f"The loss of step {step + 1} is {loss} on rows {first:,} to {first + rows - 1:,} of the packed arm: look at those "
-            f"rows, or train with another seed or precision; {self.checkpoints.describe_last()}."
+            f"The loss of step {step + 1} is {loss} on a batch from rows {read[0]:,} to {read[-1]:,} of the packed arm: look at "
+            f"those rows, or train with another seed or precision; {self.checkpoints.describe_last()}."
         )
 
     def _save(self, done: int) -> None:

@@ -1,8 +1,8 @@
-"""Packed rows as the trainer reads them: memory-mapped, in order, every row exactly once.
+"""Packed rows as the trainer reads them: memory-mapped, those that the budget takes, in order, each exactly once.
 
-The number of rows read so far *is* the position in the data: step `s` of a global batch of B rows reads rows [sB, (s+1)B),
-whatever the number of processes. Rank r of W takes the r-th of W equal slices, in micro-batches. So a run can be resumed
-at any step, on another number of GPUs, and no row is read twice or left out.
+The number of rows read so far *is* the position in the data: step `s` of a global batch of B rows reads rows [sB, (s+1)B) of
+those taken, whatever the number of processes. Rank r of W takes the r-th of W equal slices, in micro-batches. So a run can be
+resumed at any step, on another number of GPUs, and no row is read twice or left out.
 """
 
 import queue
@@ -48,9 +48,12 @@ class Batch:
 
 
 class PackedRows:
-    """The `rows.bin` of a packed arm: (rows, sequence_length + 1) tokens, uint16, read by the page."""
+    """The `rows.bin` of a packed arm, (rows, sequence_length + 1) tokens, uint16, read by the page; or a part of its rows.
 
-    def __init__(self, path: Path, rows: int, sequence_length: int):
+    `chosen`: numbers of the rows that are read, in this order, int64 (count,); None: all of them.
+    """
+
+    def __init__(self, path: Path, rows: int, sequence_length: int, chosen: np.ndarray | None = None):
         size, wanted = path.stat().st_size, rows * (sequence_length + 1) * 2
         if size != wanted:
             raise DamagedError(
@@ -59,18 +62,19 @@ class PackedRows:
             )
         self.rows = rows
         self.sequence_length = sequence_length
+        self.chosen = np.arange(rows) if chosen is None else chosen
         self._tokens = np.memmap(path, dtype="<u2", mode="r", shape=(rows, sequence_length + 1))
 
     @classmethod
-    def of(cls, packed: Artifact) -> "PackedRows":
-        """The rows of an `arms/<arm>/packed/<T>` artifact."""
-        return cls(packed.path / ROWS, packed.facts["rows"], packed.facts["sequence_length"])
+    def of(cls, packed: Artifact, chosen: np.ndarray | None = None) -> "PackedRows":
+        """The rows of an `arms/<arm>/packed/<T>-<packing>` artifact, or the `chosen` ones of them."""
+        return cls(packed.path / ROWS, packed.facts["rows"], packed.facts["sequence_length"], chosen)
 
     def take(self, first: int, count: int) -> np.ndarray:
-        """Rows [first, first + count), shape (count, T + 1), int64. Raises IndexError past the end: nothing wraps."""
-        if first < 0 or first + count > self.rows:
-            raise IndexError(f"rows {first:,} to {first + count:,} of {self.rows:,}")
-        return self._tokens[first : first + count].astype(np.int64)
+        """Chosen rows [first, first + count), shape (count, T + 1), int64. Raises IndexError past the end: nothing wraps."""
+        if first < 0 or first + count > len(self.chosen):
+            raise IndexError(f"rows {first:,} to {first + count:,} of {len(self.chosen):,}")
+        return self._tokens[self.chosen[first : first + count]].astype(np.int64)
 
 
 class RowFeed:

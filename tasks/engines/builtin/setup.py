@@ -16,6 +16,7 @@ from tasks.engines.builtin.optimizer import Optimizer, build_optimizer
 from tasks.engines.builtin.rows import Batch, PackedRows
 from tasks.errors import InputError
 from tasks.records.job import Job
+from tasks.records.packed import choose_rows
 from tasks.records.scaling import ModelShape, TrainingPlan, check_batch, plan_training
 from tasks.spec import Training
 from tasks.store.artifact import Artifact
@@ -33,8 +34,8 @@ class RunShape:
 
     @property
     def rows_left(self) -> int:
-        """Packed rows that the budget does not reach, among them those of a last, incomplete batch."""
-        return self.rows.rows - self.plan.iterations * self.batch.rows
+        """Packed rows that the budget does not take, among them those that would make a last, incomplete batch."""
+        return self.rows.rows - len(self.rows.chosen)
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,20 @@ class Learner:
     optimizer: Optimizer
 
 
-def shape_run(training: Training, packed: Artifact, world: World) -> RunShape:
-    """Model, budget and micro-batch of a training. Raises InputError for whatever cannot work, naming what would."""
+def shape_run(training: Training, seed: int, packed: Artifact, world: World) -> RunShape:
+    """Model, budget and micro-batch of a training, and the rows that it reads.
+
+    Raises InputError for whatever cannot work, naming what would.
+    """
     if training.engine != "builtin":
         raise InputError(f"engine is {training.engine}: this trainer runs engine=builtin only.")
     if training.gpus != world.size:
         raise InputError(f"gpus is {training.gpus}, but {world.size} processes were started: make them equal.")
     check_precision(training.precision, world.device)
-    rows = PackedRows.of(packed)
     config = ModelShape.of(training, packed.facts["vocab_size"])
-    plan = plan_training(config, training.tokens, training.batch_tokens, rows.rows)
+    plan = plan_training(config, training.tokens, training.batch_tokens, packed.facts["rows"])
     batch_rows = check_batch(plan.batch_tokens, training.sequence_length, world.size)
+    chosen = choose_rows(packed.facts["rows"], plan.iterations * batch_rows, training, seed)
     micro = choose_micro_batch(
         training.micro_batch,
         batch_rows // world.size,
@@ -65,7 +69,7 @@ def shape_run(training: Training, packed: Artifact, world: World) -> RunShape:
         lambda rows: memory_bytes(config, training.precision, rows, world.size, training.compile),
         available_memory(world.device) // (world.size if world.device.type == "cpu" else 1),
     )
-    return RunShape(config, plan, Batch(batch_rows, world.size, world.rank, micro), rows)
+    return RunShape(config, plan, Batch(batch_rows, world.size, world.rank, micro), PackedRows.of(packed, chosen))
 
 
 def build_learner(

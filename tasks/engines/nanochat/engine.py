@@ -8,9 +8,10 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from tasks.engines.inputs import Inputs, open_inputs
@@ -28,6 +29,7 @@ from tasks.progress import Progress, Stop, never
 from tasks.records.job import RESUME, Job
 from tasks.records.layout import DOCUMENTS, LOG, METRICS, ArmFolder, RunFolder
 from tasks.records.metrics import MetricsLog, cut_back
+from tasks.records.packed import TrainedText, read_contents
 from tasks.records.result import TrainedFacts
 from tasks.records.scaling import parameter_counts
 from tasks.records.scores import summarize
@@ -144,7 +146,10 @@ class Attempt:
         made_from = self.inputs.fingerprints
         scores, scored_by = choose_scores(self.root, job, theirs, weights, plan.iterations, rows, made_from)
         commit = self.environment.identity.name
+        packed = self.inputs.packed
+        read = TrainedText.of(read_contents(packed.path), np.arange(rows), packed.facts["bytes"])
         trained = TrainedFacts(
+            **asdict(read),
             steps=plan.iterations,
             tokens=plan.tokens,
             rows=rows,

@@ -1,7 +1,8 @@
 """What a run comes to in nanochat's terms: iterations, batch, micro-batch, ratio of data to parameters.
 
-nanochat's loader crops different documents than our packing does, but just as many tokens. The arm's packed rows measure the
-budget, so a full pass reads every document about once and both engines train for the same number of tokens.
+nanochat packs by itself, and its loader crops different documents than our packing does, but just as many tokens. So it trains
+whole arms, and the arm's rows, cropped, measure the budget: a full pass reads every document about once, and both engines
+train for the same number of tokens.
 """
 
 from dataclasses import dataclass
@@ -26,21 +27,36 @@ class UpstreamPlan(TrainingPlan):
     shape: ModelShape
     micro_rows: int
     rows_left: int
-    """Packed rows that the budget does not reach, among them those of a last, incomplete batch."""
+    """Packed rows of a last, incomplete batch."""
+
+
+def require_cropped(training: Training) -> None:
+    """Raises InputError for a way of packing that upstream's loader does not have."""
+    if training.packing != "crop":
+        raise InputError(
+            f"packing is {training.packing}, but nanochat packs by itself and crops: set it to crop, or engine to builtin."
+        )
 
 
 def plan_run(training: Training, rows: int, vocab_size: int, gpus: tuple[TorchGpu, ...]) -> UpstreamPlan:
     """The plan of a training on `rows` packed rows; `gpus` is empty for a CPU.
 
-    Raises InputError when the training is meant to be deterministic, when the budget exceeds the rows or does not fill a batch,
+    Raises InputError when the training is meant to be deterministic, when the arm is not cropped or the budget is not the whole arm,
     and when batch, micro-batch and number of ranks do not divide each other.
     """
     if training.deterministic:
         raise InputError(
             "deterministic is true, but nanochat's kernels add in any order: set it to false, or engine to builtin."
         )
+    require_cropped(training)
     shape = ModelShape.of(training, vocab_size)
     plan = plan_training(shape, training.tokens, training.batch_tokens, rows)
+    whole = plan_training(shape, None, training.batch_tokens, rows)
+    if plan.iterations < whole.iterations:
+        raise InputError(
+            f"The budget is {training.tokens:,} tokens of an arm that holds {rows * shape.sequence_len:,}, but nanochat trains whole "
+            "arms: leave tokens empty, or set engine to builtin."
+        )
     batch_rows = check_batch(plan.batch_tokens, shape.sequence_len, training.gpus)
     return UpstreamPlan(
         **vars(plan),

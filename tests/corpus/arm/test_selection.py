@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tasks.corpus.arm.selection import CutOff, Selection, first, ranked, select
-from tasks.corpus.draws import TIES, random_bits
 from tasks.errors import InputError
+from tasks.records.draws import TIES, random_bits
 from tasks.spec import Arm, Pool, with_common_population
 
 NAN = np.nan

@@ -8,6 +8,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from tasks.records.job import Job
+from tasks.records.packed import ROW_CONTENTS
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.store.root import Root
 
@@ -89,7 +90,12 @@ def write_artifacts(root, rows=ROWS, length=LENGTH, documents=24):
         packed = np.array(stream[: rows * length], dtype="<u2").reshape(rows, length)
         np.concatenate([np.full((rows, 1), bos, "<u2"), packed], axis=1).tofile(work.temporary("rows.bin"))
         work.finish("rows.bin", rows=rows)
-        work.facts.update(rows=rows, sequence_length=length, vocab_size=vocab, bos=bos)
+        contents = np.zeros(rows, ROW_CONTENTS)
+        contents["documents"], contents["bytes"] = 1, 100
+        contents["score"] = np.linspace(5, 0, rows)  # best first
+        contents.tofile(work.temporary("contents.bin"))
+        work.finish("contents.bin", rows=rows)
+        work.facts.update(rows=rows, bytes=rows * 100, sequence_length=length, vocab_size=vocab, bos=bos)
 
     inputs = {"tokenizer": trained.fingerprint, "text": text.fingerprint}
     root.build(f"arms/{ARM}/packed/{length}-split", make_packed, spec={}, inputs=inputs)

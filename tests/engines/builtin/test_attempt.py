@@ -56,6 +56,19 @@ def test_rows_beyond_the_budget_are_counted(root):
     train(root, job)
     facts = root.open(job.result).facts
     assert (facts["steps"], facts["rows"], facts["rows_left"]) == (8, 56, 4)
+    assert (facts["trained_documents"], facts["trained_bytes"]) == (56, 5_600)
+    assert facts["text_share"] == pytest.approx(56 / 60)
+
+
+@pytest.mark.parametrize(("budget_from", "mean_score"), [("random", 2.5), ("front", 4.8)])
+def test_a_budget_below_the_arm_says_what_it_took(root, budget_from, mean_score):
+    job = make_job(root, tokens=20 * LENGTH, budget_from=budget_from)
+    train(root, job)
+    facts = root.open(job.result).facts
+    assert (facts["rows"], facts["rows_left"], facts["trained_documents"]) == (20, 40, 20)
+    assert facts["text_share"] == pytest.approx(1 / 3)
+    assert facts["arm_mean_score"] == pytest.approx(2.5)
+    assert facts["mean_score"] == pytest.approx(mean_score, abs=0.8 if budget_from == "random" else 0.7)
 
 
 def test_sigterm_writes_a_checkpoint_and_says_resume_me(root):

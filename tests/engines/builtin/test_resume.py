@@ -10,6 +10,7 @@ import pytest
 from tasks.engines.builtin import checkpoint
 from tasks.engines.inputs import open_inputs
 from tasks.records.job import Job
+from tasks.records.packed import choose_rows
 from tasks.store.root import Root
 from tests.engines.builtin.conftest import ARM, LENGTH, POOL, make_experiment, write_artifacts
 from tests.engines.builtin.ranks import finish, lines_of, log_of, losses_of, start, train, wait_for_step
@@ -64,10 +65,12 @@ def rows_seen(folder):
     return [line for path in folder.iterdir() for line in path.read_text().splitlines()]
 
 
-def all_rows(root):
+def rows_taken(root, job, count):
+    """The rows that the job's budget takes, as text."""
     packed = root.open(f"arms/{ARM}/packed/{LENGTH}-split")
     table = np.fromfile(packed.path / "rows.bin", dtype="<u2").reshape(ROWS, LENGTH + 1)
-    return [" ".join(map(str, row[:-1])) for row in table.tolist()]
+    chosen = choose_rows(ROWS, count, job.experiment.training, job.experiment.seed)
+    return [" ".join(map(str, row[:-1])) for row in table[chosen].tolist()]
 
 
 def test_killed_twice_and_bit_identical(root, uninterrupted):
@@ -90,18 +93,21 @@ def test_killed_twice_and_bit_identical(root, uninterrupted):
     assert steps == [15, 30, 40]
 
 
-def test_ranks_may_change_and_no_row_is_read_twice_or_left_out(root, uninterrupted, tmp_path):
+@pytest.mark.parametrize("steps", [STEPS, 30])
+def test_ranks_may_change_and_no_row_is_read_twice_or_left_out(root, uninterrupted, tmp_path, steps):
     seen = tmp_path / "seen"
     seen.mkdir()
     for world, until in ((1, 11), (2, 21), (4, None)):
-        job = make_job(root, gpus=world)
+        job = make_job(root, gpus=world, **({} if steps == STEPS else {"tokens": steps * 4 * LENGTH}))
         processes = start(root, job, seen)
         if until:
             wait_for_step(root, job, until)
             for process in processes:
                 process.terminate()
         assert set(finish(root, job, processes)) == {75 if until else 0}, log_of(root, job)
-    assert sorted(rows_seen(seen)) == sorted(all_rows(root))
+    assert sorted(rows_seen(seen)) == sorted(rows_taken(root, job, steps * 4))
+    if steps < STEPS:
+        return
     losses, _, bpb = uninterrupted
     assert losses_of(root, job).keys() == losses.keys()
     assert root.open(job.result).facts["bpb"] == pytest.approx(bpb, abs=1e-3)

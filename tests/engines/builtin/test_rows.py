@@ -6,6 +6,8 @@ import torch
 
 from tasks.engines.builtin.rows import Batch, PackedRows, RowFeed
 from tasks.errors import DamagedError
+from tasks.records.packed import ROW_CONTENTS, TrainedText, choose_rows
+from tasks.spec import Training
 
 CPU = torch.device("cpu")
 
@@ -48,6 +50,46 @@ def test_world_size_may_change_between_steps(packed):
     second = sorted(row for rank in range(2) for row in read(packed, Batch(8, 2, rank, 2), 1, 2))
     third = sorted(row for rank in range(4) for row in read(packed, Batch(8, 4, rank, 1), 2, 3))
     assert first + second + third == list(range(24))
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_each_row_that_a_budget_takes_is_read_once_on_any_number_of_ranks_and_after_a_kill(tmp_path, packed, world):
+    chosen = choose_rows(24, 16, Training(), seed=3)
+    assert len(set(chosen)) == 16 and list(chosen) != list(range(16))
+    part = PackedRows(tmp_path / "rows.bin", 24, 4, chosen)
+    seen = read(part, Batch(8, 1, 0, 4), 0, 1)  # killed after a step, and resumed on another number of ranks
+    seen += [row for rank in range(world) for row in read(part, Batch(8, world, rank, 2), 1, 2)]
+    assert seen == list(chosen)
+    with pytest.raises(IndexError, match="of 16"):
+        part.take(15, 2)
+
+
+def test_a_budget_takes_a_fair_sample_by_seed_and_the_front_only_when_told():
+    rows, count = 10_000, 1_800
+    contents = np.zeros(rows, ROW_CONTENTS)
+    contents["score"], contents["bytes"] = np.linspace(5, 0, rows), 7  # best first
+    chosen = {seed: choose_rows(rows, count, Training(), seed) for seed in (1, 2)}
+    assert (np.diff(chosen[1]) > 0).all(), "in the arm's order"
+    assert 0.1 < np.isin(chosen[1], chosen[2]).mean() < 0.3, "another seed, another sample"
+    assert np.isin(choose_rows(rows, 600, Training(), 1), chosen[1]).all(), "a smaller budget is a part of a larger one"
+    text = TrainedText.of(contents, chosen[1], rows * 10)
+    error = contents["score"].std() / count**0.5
+    assert abs(text.mean_score - text.arm_mean_score) < 4 * error
+    assert text.text_share == pytest.approx(0.7 * count / rows)
+    front = choose_rows(rows, count, Training(budget_from="front"), 1)
+    assert list(front) == list(range(count))
+    assert TrainedText.of(contents, front, rows * 10).mean_score > text.arm_mean_score + 40 * error
+
+
+def test_the_rows_that_a_seed_draws_never_change():
+    assert choose_rows(20, 6, Training(), seed=1).tolist() == [5, 6, 8, 11, 13, 15]
+
+
+def test_an_unrated_arm_has_no_mean_score():
+    contents = np.zeros(3, ROW_CONTENTS)
+    contents["score"] = np.nan, 2.0, np.nan
+    assert TrainedText.of(contents, np.array([1]), 1).mean_score == 2.0
+    assert TrainedText.of(contents, np.array([0, 2]), 1).mean_score is None
 
 
 def test_nothing_wraps(packed):

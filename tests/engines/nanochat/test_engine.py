@@ -23,7 +23,7 @@ from tasks.engines.nanochat import watch
 from tasks.engines.nanochat.checkpoints import folder_of, whole_steps
 from tasks.engines.nanochat.tokenizer import export_tokenizer
 from tasks.errors import InputError, InterruptedRun, LostProcessError, TrainingError
-from tasks.records.layout import run_id
+from tasks.records.layout import ArmFolder, run_id
 from tasks.records.metrics import read_metrics
 from tasks.spec import Arm, Experiment, Training
 from tasks.store.artifact import Artifact
@@ -33,20 +33,27 @@ pytestmark = pytest.mark.slow
 STEPS = 8
 
 
-def experiment(**changes) -> Experiment:
-    settings = {
-        "engine": "nanochat",
-        "depth": 2,
-        "sequence_length": 64,
-        "batch_tokens": 512,
-        "tokens": 512 * STEPS,
-        "precision": "fp32",
-        "eval_every": 4,
-        "save_every": 3,
-        "device": "cpu",
-        "window_pattern": "SL",
-    }
-    return Experiment(arm=Arm(name="arm"), training=Training(**{**settings, **changes}))
+@pytest.fixture
+def experiment(root: Root, arm_id: str) -> Callable[..., Experiment]:
+    """A training on the whole arm in so many steps, as nanochat trains no less."""
+
+    def make(steps: int = STEPS, **changes) -> Experiment:
+        rows = root.find(ArmFolder(arm_id).packed(64, "crop")).facts["rows"]
+        settings = {
+            "engine": "nanochat",
+            "packing": "crop",
+            "depth": 2,
+            "sequence_length": 64,
+            "batch_tokens": rows // steps // 2 * 2 * 64,
+            "precision": "fp32",
+            "eval_every": 4,
+            "save_every": 3,
+            "device": "cpu",
+            "window_pattern": "SL",
+        }
+        return Experiment(arm=Arm(name="arm"), training=Training(**{**settings, **changes}))
+
+    return make
 
 
 @pytest.fixture
@@ -80,19 +87,18 @@ def ranks_of_nanochat() -> list[psutil.Process]:
     return sorted((p for p in children if "overlay.py" in " ".join(p.cmdline())), key=lambda p: p.create_time())
 
 
-def test_an_arm_is_trained_scored_and_recorded(root: Root, pool_id: str, arm_id: str, engine, upstream: Path) -> None:
+def test_an_arm_is_trained_scored_and_recorded(
+    root: Root, pool_id: str, arm_id: str, engine, experiment, upstream: Path
+) -> None:
     what = experiment()
     run = run_id(what, arm_id)
     seen: list[tuple[int, int]] = []
     result = engine(upstream, what, lambda stage, done, total, counters: seen.append((done, total)))
     facts = result.facts
     assert seen[-1] == (STEPS, STEPS)
-    assert (facts["steps"], facts["tokens"], facts["engine"], facts["scored_by"]) == (
-        STEPS,
-        4096,
-        "nanochat",
-        "builtin",
-    )
+    assert (facts["steps"], facts["engine"], facts["scored_by"]) == (STEPS, "nanochat", "builtin")
+    assert facts["rows_left"] < facts["batch_tokens"] // 64, "the whole arm"
+    assert 0.2 < facts["text_share"] < 0.8 and facts["mean_score"] == 1.0, "cropped"
     assert facts["bpb"] == pytest.approx(facts["bpb_nanochat"], abs=1e-5)
     scores = pq.read_table(result.path / "scores.parquet")
     holdout = root.open(f"pools/{pool_id}/evaluation")
@@ -113,14 +119,17 @@ def test_an_arm_is_trained_scored_and_recorded(root: Root, pool_id: str, arm_id:
     assert engine(upstream, what).reused
 
 
-def test_the_ratio_is_that_of_the_tokens_to_the_parameters(root: Root, arm_id: str, engine, upstream: Path) -> None:
-    what = experiment(tokens=1024, eval_every=100)
+def test_the_ratio_is_that_of_the_tokens_to_the_parameters(
+    root: Root, arm_id: str, engine, experiment, upstream: Path
+) -> None:
+    what = experiment(steps=2, eval_every=100)
     engine(upstream, what)
     log = root.path(f"runs/{run_id(what, arm_id)}/log.txt").read_text()
     meta = folder_of(root, run_id(what, arm_id)) / "meta_000002.json"
+    tokens = 2 * what.training.batch_tokens
     ratio = json.loads(meta.read_text())["user_config"]["target_param_data_ratio"]
-    assert ratio == pytest.approx(1024 / (393_228 + 65_536), rel=1e-5)
-    assert "Total number of training tokens: 1,024" in log
+    assert ratio == pytest.approx(tokens / (393_228 + 65_536), rel=1e-5)
+    assert f"Total number of training tokens: {tokens:,}" in log
 
 
 LOADER = """
@@ -134,7 +143,16 @@ LOADER = """
 
 @pytest.mark.parametrize("which", ["upstream", "old_upstream"])
 def test_unpatched_the_second_rank_waits_for_ever_patched_both_finish(
-    which: str, request, root: Root, pool_id: str, arm_id: str, engine, run_upstream, tmp_path: Path, monkeypatch
+    which: str,
+    request,
+    root: Root,
+    pool_id: str,
+    arm_id: str,
+    engine,
+    experiment,
+    run_upstream,
+    tmp_path: Path,
+    monkeypatch,
 ) -> None:
     source = request.getfixturevalue(which)
     text = root.path(f"arms/{arm_id}/text")
@@ -154,14 +172,16 @@ def test_unpatched_the_second_rank_waits_for_ever_patched_both_finish(
                 run_upstream(source, base, LOADER, seconds=20)
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name)
-    result = engine(source, experiment(gpus=2, tokens=512 * 3))
+    result = engine(source, experiment(steps=3, gpus=2))
     assert result.facts["gpus"] == 2 and result.facts["steps"] == 3
     assert result.facts["scored_by"] == ("builtin" if which == "upstream" else "nanochat")
     assert result.facts["commit"].startswith("92d63d4" if which == "upstream" else ("4a6e47b", "1ddaad1"))
     assert result.facts["bpb"] == pytest.approx(result.facts["bpb_nanochat"], abs=1e-5)
 
 
-def test_a_lost_rank_and_a_request_to_stop_are_gone_on_from(root: Root, arm_id: str, engine, upstream: Path) -> None:
+def test_a_lost_rank_and_a_request_to_stop_are_gone_on_from(
+    root: Root, arm_id: str, engine, experiment, upstream: Path
+) -> None:
     what = experiment()
     run = run_id(what, arm_id)
     with pytest.raises(LostProcessError, match="killed by signal 9") as lost:
@@ -192,9 +212,9 @@ train(Root(sys.argv[1]), Experiment.model_validate_json(sys.argv[2]), sys.argv[3
 
 
 def test_when_the_launcher_is_killed_the_ranks_save_and_end(
-    root: Root, pool_id: str, arm_id: str, engine, upstream: Path, nanochat_python: str
+    root: Root, pool_id: str, arm_id: str, engine, experiment, upstream: Path, nanochat_python: str
 ) -> None:
-    what = experiment(tokens=512 * 130, eval_every=1000, save_every=1000)
+    what = experiment(steps=130, eval_every=1000, save_every=1000)
     run = run_id(what, arm_id)
     environment = {**os.environ, "FABRATING_NANOCHAT_HOME": str(upstream), "FABRATING_NANOCHAT_PYTHON": nanochat_python}
     words = [sys.executable, "-c", PROGRAM, str(root.folder), what.model_dump_json(), pool_id, arm_id]
@@ -209,7 +229,9 @@ def test_when_the_launcher_is_killed_the_ranks_save_and_end(
     assert len(whole_steps(folder_of(root, run))) == 1
 
 
-def test_a_hang_ends_the_run_with_its_cause(engine, upstream: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hang_ends_the_run_with_its_cause(
+    engine, experiment, upstream: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(watch, "LEAST", 4.0)
     monkeypatch.setattr(watch, "TIMES", 4.0)
     began: list[float] = []
@@ -219,7 +241,7 @@ def test_a_hang_ends_the_run_with_its_cause(engine, upstream: Path, monkeypatch:
         os.kill(ranks_of_nanochat()[1].pid, signal.SIGSTOP)
 
     # Far from a save: after one, the silence of an evaluation may be ten minutes long.
-    what = experiment(gpus=2, tokens=512 * 130, eval_every=1000, save_every=20)
+    what = experiment(steps=130, gpus=2, eval_every=1000, save_every=20)
     with pytest.raises(
         TrainingError, match=r"hangs: nothing for .*rank 1 does not answer.*checkpoint is that of step 20"
     ):

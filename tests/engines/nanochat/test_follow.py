@@ -16,7 +16,7 @@ from tasks.engines.nanochat.plan import plan_run
 from tasks.errors import InputError, InterruptedRun, LostProcessError, TrainingError
 from tasks.progress import silent
 from tasks.records.job import Job
-from tasks.records.layout import METRICS, RunFolder
+from tasks.records.layout import METRICS, ArmFolder, RunFolder
 from tasks.records.metrics import read_metrics
 from tasks.spec import Experiment, Training
 from tasks.store.root import Root
@@ -39,8 +39,10 @@ def follow(root: Root, pool_id: str, arm_id: str, tmp_path: Path):
         (tmp_path / "program.py").write_text(f"{program}\n")
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path}/program.py"\n')  # a path may hold a space
         script.chmod(0o755)
+        rows = root.find(ArmFolder(arm_id).packed(64, "crop")).facts["rows"]
+        batch = rows // 8 * 64  # the whole arm in 8 steps
         training = Training(
-            engine="nanochat", packing="crop", depth=2, sequence_length=64, batch_tokens=512, tokens=4096, device="cpu"
+            engine="nanochat", packing="crop", depth=2, sequence_length=64, batch_tokens=batch, device="cpu"
         )
         job = Job.of(root, Experiment(training=training), pool_id, arm_id)
         inputs = open_inputs(root, job)

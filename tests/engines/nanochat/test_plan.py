@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.engines.entry import check
 from tasks.engines.nanochat.check import Identity
 from tasks.engines.nanochat.contract import KNOWN, OPTIONS, PINNED
 from tasks.engines.nanochat.environment import Environment, TorchGpu, child_environment, find_environment
@@ -44,11 +45,31 @@ def test_the_measured_run_is_planned_as_measured() -> None:
         ({"batch_tokens": 16_384, "micro_batch": 3}, "choose a divisor"),
         ({"depth": 64, "batch_tokens": 16_384}, "lower depth"),
         ({"deterministic": True}, "set it to false"),
+        ({"packing": "split"}, "packing is split, but nanochat packs by itself and crops: set it to crop"),
+        (
+            {"tokens": 900_000, "batch_tokens": 16_384},
+            "budget is 900,000 tokens of an arm that holds 1,024,000, but nanochat trains whole arms",
+        ),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_starts(changes: dict, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        plan_run(Training(engine="nanochat", packing="crop", **changes), 500, 32_768, (H100,))
+        plan_run(Training(**{"engine": "nanochat", "packing": "crop", **changes}), 500, 32_768, (H100,))
+
+
+def test_a_budget_that_leaves_no_whole_batch_is_the_whole_arm() -> None:
+    training = Training(engine="nanochat", packing="crop", tokens=500 * 2048 - 5_000, batch_tokens=16_384)
+    assert plan_run(training, 500, 32_768, (H100,)).iterations == 500 * 2048 // 16_384
+
+
+def test_the_door_refuses_by_parameters_alone_and_by_the_packed_arm() -> None:
+    check(Training(), {"rows": 1, "vocab_size": 512})  # the built-in trainer has its own checks
+    with pytest.raises(InputError, match="set it to crop, or engine to builtin"):
+        check(Training(engine="nanochat"))
+    cropped = Training(engine="nanochat", packing="crop", tokens=900_000, batch_tokens=16_384)
+    check(cropped)
+    with pytest.raises(InputError, match="nanochat trains whole arms"):
+        check(cropped, {"rows": 500, "vocab_size": 32_768})
 
 
 def test_the_command_line_says_what_the_plan_says() -> None:
@@ -69,7 +90,7 @@ def test_the_command_line_says_what_the_plan_says() -> None:
 
 
 def test_without_a_checkpoint_and_fp8_nothing_is_said_of_them() -> None:
-    experiment = Experiment(training=Training(precision="fp32", batch_tokens=4096, depth=2))
+    experiment = Experiment(training=Training(packing="crop", precision="fp32", batch_tokens=4096, depth=2))
     plan = plan_run(experiment.training, 10, 512, ())
     words = command(environment(), experiment, plan, "run-1", cpu=True, holdout_tokens=1_000, resume=0)
     assert "--device-type=cpu" in words

@@ -1,18 +1,18 @@
-"""Random draws over the documents of a pool.
+"""Random draws over numbered things: the documents of a pool, the rows of a packed arm.
 
 Each draw is a hash of (seed, purpose, number). It does not depend on the machine, the number of workers or the version of
-a library, nor on the draws of other documents.
+a library, nor on the draws of other numbers.
 """
 
 import hashlib
 
 import numpy as np
 
-ORDER, SELECT, HOLDOUT, SAMPLE, TIES = 1, 2, 3, 4, 5
+ORDER, SELECT, HOLDOUT, SAMPLE, TIES, BUDGET = 1, 2, 3, 4, 5, 6
 """What a draw is for: one seed gives independent draws for each purpose."""
 
 CHUNK = 1 << 16
-"""Documents per step of array arithmetic, which keeps temporary arrays small however large the pool is."""
+"""Numbers per step of array arithmetic, which keeps temporary arrays small however many there are."""
 
 
 def random_bits(seed: int, purpose: int, numbers: np.ndarray) -> np.ndarray:

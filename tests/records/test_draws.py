@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 from scipy import stats
 
-from tasks.corpus.draws import ORDER, SELECT, gumbel, random_bits
+from tasks.records.draws import ORDER, SELECT, gumbel, random_bits
 
 DOCUMENTS = np.arange(20_000)
 

@@ -1,4 +1,4 @@
-"""Which code made something: a commit for people, and two versions that decide whether results may be compared."""
+"""Which code made something: a commit for people, and two versions that are a part of names and so decide what is reused."""
 
 import contextlib
 import subprocess
@@ -7,10 +7,11 @@ from pathlib import Path
 from tasks.records.record import Record
 from tasks.store.artifact import code_version
 
-PREPARATION_VERSION = 1
-"""Raised by every change that alters the bytes of an arm's text, tokenizer or packed rows."""
+PREPARATION_VERSION = 2
+"""Raised by every change that alters the bytes of an arm's text, tokenizer, holdout or packed rows. A part of a pool's name,
+and so of its arms' and runs'."""
 TRAINING_VERSION = 1
-"""Raised by every change that alters the weights or scores of a run on the same rows."""
+"""Raised by every change that alters the weights or scores of a run on the same rows. A part of a run's name."""
 
 
 class Code(Record):

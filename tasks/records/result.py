@@ -76,7 +76,11 @@ class TrainedFacts:
     device: str
     """The GPU's name, or cpu."""
     compute: str
-    """Device, precision and kernels, or nanochat's commit and PyTorch's version, for people."""
+    """Device, precision, kernels and attention path, or nanochat's commit and PyTorch's version."""
+    torch: str | None = None
+    """Version of PyTorch, with its build. Unknown in older results, as are the CUDA version and those of the code."""
+    cuda: str | None = None
+    """Version of CUDA that PyTorch was built for, or "none"."""
     commit: str | None = None
     """Of nanochat."""
     scored_by: str = "builtin"
@@ -96,6 +100,10 @@ class RunFacts(TrainedFacts, ScoreFacts):
     seed: int
     wall_seconds: float
     """Of all attempts together."""
+    training_version: int | None = None
+    """See `code.TRAINING_VERSION`."""
+    code_commit: str | None = None
+    """Of FabRating, if it ran from a checkout."""
     tokens_per_second: float | None = None
     data_wait: float | None = None
     """Part of a step in which the device waited for rows."""

@@ -62,6 +62,7 @@ def judge(
         list[str] | None, typer.Option(help="Texts that every run was scored on: NAME of runs/RUN/outside/NAME.")
     ] = None,
     core: Annotated[bool, typer.Option("--core", help="Compare CORE too: every run has been evaluated on it.")] = False,
+    control: Annotated[str | None, typer.Option(help="aa: the arms are equal on purpose.")] = None,
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
@@ -71,7 +72,16 @@ def judge(
         from tasks.verdict.judge import judge as decide
 
         store = Root(root)
-        verdict = decide(store, name, _arms(arms), allow=allow or (), outside=outside or (), core=core, target=target)
+        verdict = decide(
+            store,
+            name,
+            _arms(arms),
+            allow=allow or (),
+            outside=outside or (),
+            core=core,
+            target=target,
+            control=control,
+        )
         made = write_verdict(store, verdict)
         if as_json:
             terminal.show({"artifact": made.name, **verdict.model_dump(mode="json")}, True)

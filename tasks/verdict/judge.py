@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from itertools import combinations, pairwise
-from typing import TypeVar
+from itertools import combinations
+from typing import TypeVar, get_args
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from tasks.records.metrics import read_metrics
 from tasks.records.verdict import (
     ArmScores,
     Comparison,
+    Control,
     Detectable,
     Difference,
     HoldoutSize,
@@ -28,7 +29,7 @@ from tasks.records.verdict import (
     TokensSaved,
     Verdict,
 )
-from tasks.store.artifact import Artifact, code_version
+from tasks.store.artifact import Artifact, Manifest, code_version
 from tasks.store.root import Root
 from tasks.verdict import answers, matched
 from tasks.verdict.paired import Differences, bits_per_byte, detectable_difference, paired_differences
@@ -72,6 +73,7 @@ def judge(
     outside: Sequence[str] = (),
     core: bool = False,
     target: Target = "all",
+    control: Control | None = None,
     level: float = 0.95,
 ) -> Verdict:
     """Compare every pair of arms. `arms`: {label: ids of its finished runs, one a seed}.
@@ -80,14 +82,17 @@ def judge(
     pool's worst documents is examined on them too; "upper half" asks about the better-rated half alone, where in turn an arm of
     such documents is at home. `allow`: differences beside selection that are meant, by path ("arm.order"). `outside`: texts
     from elsewhere that every run was scored on, by the names of `runs/<run>/outside/<name>`. `core`: compare `runs/<run>/core`
-    of every run too. With more than one pair, the intervals of the target are Bonferroni-adjusted so that all of them hold
+    of every run too. `control`: "aa" if arms are meant to be equal. With more than one pair, the intervals of the target are Bonferroni-adjusted so that all of them hold
     together with probability `level`; those of strata are not: they explore.
-    Raises InputError when arms are not matched, an arm has the same seed twice, or a run is not finished.
+    Raises InputError when arms are not matched, an arm has the same seed twice, a run is not finished, or what a run or its
+    scores were made from has other content now.
     """
     if target not in TARGETS:
         raise InputError(f"The target {target!r} is unknown: take one of {', '.join(TARGETS)}.")
+    if control not in (None, *get_args(Control)):
+        raise InputError(f"The control {control!r} is unknown: take {' or '.join(get_args(Control))}, or leave it out.")
     results = _open(root, arms, lambda run: run.result)
-    allowed = _require_comparable(root, results, allow)
+    allowed = _require_comparable(root, results, target, allow, control)
     documents, holdout = sum_scores(results)
     case = Case(
         results=results,
@@ -109,6 +114,7 @@ def judge(
         target=target,
         outside=tuple(outside),
         core=core,
+        control=control,
         pool=first.inputs["pool"],
         tokens=first.facts.get("tokens"),
         holdout=HoldoutSize(
@@ -117,7 +123,7 @@ def judge(
             clusters=documents.clusters,
             clusters_are="blocks of neighbouring rows" if documents.blocks else "single documents",
         ),
-        matched=Matched(allowed=allowed),
+        matched=Matched(allowed=allowed, unknown=matched.unknown_of_runs(root, _manifests(results))),
         seed_spread=SeedSpread(
             standard_deviation=_known(np.sqrt(holdout.spread.variance[case.decides])),
             degrees_of_freedom=holdout.spread.degrees_of_freedom,
@@ -134,31 +140,31 @@ def _open(
         raise InputError(f"A verdict needs at least 2 arms, but {len(arms)} was given: name the runs of another arm.")
     if empty := [label for label, runs in arms.items() if not runs]:
         raise InputError(f"The arm {empty[0]} has no runs: train it first, or leave it out.")
-    return {label: [root.open(scores(RunFolder(run))) for run in runs] for label, runs in arms.items()}
+    found = {label: [root.open(scores(RunFolder(run))) for run in runs] for label, runs in arms.items()}
+    root.require_current(_manifests(found))
+    return found
 
 
-def _require_comparable(root: Root, results: Mapping[str, Sequence[Artifact]], allow: Sequence[str]) -> dict[str, str]:
+def _manifests(results: Mapping[str, Sequence[Artifact]]) -> list[Manifest]:
+    return [run.manifest for runs in results.values() for run in runs]
+
+
+def _require_comparable(
+    root: Root,
+    results: Mapping[str, Sequence[Artifact]],
+    target: Target,
+    allow: Sequence[str],
+    control: Control | None,
+) -> dict[str, str]:
     """Seeds differ within an arm, nothing else does; between arms the selection does. Returns the allowed differences."""
-    allowed: dict[str, str] = {}
     for label, runs in results.items():
         seeds = [run.manifest.spec.get("seed") for run in runs]
         if twice := [seed for seed in set(seeds) if seeds.count(seed) > 1]:
             raise InputError(f"The arm {label} has two runs with seed {twice[0]}: give one run a seed.")
-        if len({run.manifest.inputs.get("arm") for run in runs}) > 1:
-            raise InputError(f"The runs of {label} were trained on different arms: give each arm a label of its own.")
-        allowed = matched.merged(allowed, _matched(root, runs, allow))
-    heads = [runs[0] for runs in results.values()]
-    taken = [head.manifest.inputs.get("arm") for head in heads]
-    if len(set(taken)) < len(taken):
-        raise InputError(
-            f"Two of the arms {', '.join(results)} are the same selection ({taken[0]}): compare different ones."
-        )
-    return matched.merged(allowed, _matched(root, heads, allow))
-
-
-def _matched(root: Root, runs: Sequence[Artifact], allow: Sequence[str]) -> dict[str, str]:
-    found = [matched.differences_of_runs(root, a.manifest, b.manifest) for a, b in pairwise(runs)]
-    return matched.require_matched([_run(run) for run in runs], found, allow)
+    matched.require_other_trainings({label: [run.manifest for run in runs] for label, runs in results.items()}, control)
+    manifests = _manifests(results)
+    matched.require_halves(manifests[0].spec["pool"]["format"], target)
+    return matched.require_matched(matched.differences_of_runs(root, manifests), allow)
 
 
 def _arm(label: str, runs: Sequence[Artifact], holdout: StratumSums) -> ArmScores:

@@ -55,8 +55,12 @@ class Bench:
         arm_id = arm_id or f"{arm}-arm"
         run = run_id(experiment, arm_id)
         random = np.random.default_rng([seed, *arm.encode()])
-        bpb = self.base + offset + by_score * self.score + spread * random.normal()
-        bpb = bpb + 0.003 * np.random.default_rng([*arm.encode()]).normal(size=DOCUMENTS)
+        bpb = self.base + offset + spread * random.normal()
+        bpb = (
+            bpb
+            + (by_score * self.score if by_score else 0)
+            + 0.003 * np.random.default_rng([*arm.encode()]).normal(size=DOCUMENTS)
+        )
         nats = bpb * self.bytes * np.log(2)
         decile = np.argsort(np.argsort(self.score)) * 10 // DOCUMENTS
         table = pa.table(

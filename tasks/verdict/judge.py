@@ -10,8 +10,9 @@ from typing import TypeVar, get_args
 import numpy as np
 
 from tasks.errors import InputError
-from tasks.records.layout import METRICS, RunFolder
+from tasks.records.layout import METRICS, SCORES, RunFolder
 from tasks.records.metrics import read_metrics
+from tasks.records.scores import read_scores
 from tasks.records.verdict import (
     ArmScores,
     Comparison,
@@ -163,8 +164,19 @@ def _require_comparable(
             raise InputError(f"The arm {label} has two runs with seed {twice[0]}: give one run a seed.")
     matched.require_other_trainings({label: [run.manifest for run in runs] for label, runs in results.items()}, control)
     manifests = _manifests(results)
-    matched.require_halves(manifests[0].spec["pool"]["format"], target)
+    if target != "all":
+        _require_halves(next(iter(results.values()))[0], target)
     return matched.require_matched(matched.differences_of_runs(root, manifests), allow)
+
+
+def _require_halves(result: Artifact, target: Target) -> None:
+    """Raises InputError when the holdout's scores do not divide it, as in an unrated pool."""
+    scores = read_scores(result.path / SCORES)["score"].to_numpy()
+    if len(np.unique(scores[np.isfinite(scores)])) < 2:
+        raise InputError(
+            f"The target is {target!r}, but the documents of the holdout are unrated or all rated alike and have no halves by "
+            "score: set it to all."
+        )
 
 
 def _arm(label: str, runs: Sequence[Artifact], holdout: StratumSums) -> ArmScores:

@@ -171,11 +171,12 @@ def test_arms_that_hold_the_same_rows_under_two_names_are_the_same(bench):
         judge(bench.root, "x", arms)
 
 
-def test_an_unrated_pool_has_no_halves_to_decide_by(bench):
-    pool = Pool(format="unrated")
+@pytest.mark.parametrize("score", [0.0, np.nan])
+def test_an_unrated_holdout_has_no_halves_to_decide_by(bench, score):
+    pool, bench.score = Pool(format="unrated"), np.full(600, score)
     arms = {arm: [bench.run(arm, 1, pool=pool)] for arm in ("a", "b")}
     assert judge(bench.root, "x", arms).target == "all"
-    with pytest.raises(InputError, match="target is 'upper half', but the pool is unrated"):
+    with pytest.raises(InputError, match="target is 'upper half', but the documents of the holdout are unrated"):
         judge(bench.root, "x", arms, target="upper half")
 
 

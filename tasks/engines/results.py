@@ -9,7 +9,7 @@ import pyarrow as pa
 from tasks.records.code import Code
 from tasks.records.job import Job
 from tasks.records.layout import METRICS, RunFolder
-from tasks.records.metrics import read_metrics, speed, wall_seconds
+from tasks.records.metrics import of_attempts, read_metrics, speed, wall_seconds
 from tasks.records.result import RunFacts, Sample, ScoreFacts, TrainedFacts, write_facts, write_samples
 from tasks.records.scores import summarize, write_scores
 from tasks.store.artifact import Artifact, Sources, Work, code_version
@@ -28,8 +28,9 @@ def build_result(
     metrics_file = root.path(RunFolder(job.run).file(METRICS))
     lines = read_metrics(metrics_file)
     training, code = job.experiment.training, Code.of_this_process()
+    computed = {name: found for name in ("device", "compute") if (found := of_attempts(lines, name))}
     facts = RunFacts(
-        **asdict(trained),
+        **(asdict(trained) | computed),
         **summarize(scores),
         **speed(lines),
         wall_seconds=wall_seconds(lines),

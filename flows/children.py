@@ -5,16 +5,16 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import httpx
 from prefect import get_run_logger, runtime
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
-from prefect.states import AwaitingRetry, Cancelling, State
+from prefect.states import AwaitingRetry, Cancelling
 
 from tasks.spec import Arm, Pool, Texts, Training
 
@@ -66,7 +66,7 @@ def run_child(child: Child) -> FlowRun:
     if it has ended. (Even a completed one: what it made must be gone or damaged since, or the parent would not ask for it.)
     Raises ChildFailed when the child ends in any state but Completed.
     """
-    run = run_deployment(
+    started = run_deployment(
         child.deployment,
         parameters=dict(child.parameters),
         flow_run_name=child.name,
@@ -74,14 +74,15 @@ def run_child(child: Child) -> FlowRun:
         tags=list(runtime.flow_run.tags or []),
         timeout=0,
     )
+    run = cast("FlowRun", started)  # a coroutine only where the caller is one
     with get_client(sync_client=True) as client:
         if run.state is not None and run.state.is_final():
             get_run_logger().info("%s was %s: starting it again", child.name, run.state.name)
             client.set_flow_run_state(run.id, AwaitingRetry(), force=True)
         run = _wait(client, run.id)
-    if not run.state.is_completed():
-        reason = run.state.message or "see its logs"
-        raise ChildFailed(f"{child.deployment} ({child.name}) is {run.state.name}: {reason}")
+    if run.state is None or not run.state.is_completed():
+        reason = (run.state.message if run.state else None) or "see its logs"
+        raise ChildFailed(f"{child.deployment} ({child.name}) is {run.state_name}: {reason}")
     return run
 
 
@@ -94,7 +95,7 @@ def cancel_children(flow: Any, flow_run: FlowRun, state: State) -> None:
                 client.set_flow_run_state(child.id, Cancelling(message=f"{flow_run.name} was cancelled"), force=True)
 
 
-def _wait(client: Any, run: UUID) -> FlowRun:
+def _wait(client: SyncPrefectClient, run: UUID) -> FlowRun:
     """Poll until the run has ended, and wait out a server (or its database) that is down for a while."""
     away = False
     while True:

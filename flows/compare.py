@@ -9,7 +9,7 @@ from flows.children import cancel_children, preparation, run_children, scoring, 
 from flows.deployed import as_deployed
 from tasks.corpus.steps import find_pool
 from tasks.records.layout import REPORT, arm_id
-from tasks.records.verdict import Control, Target, Verdict
+from tasks.records.verdict import Control, Pairing, Target, Verdict
 from tasks.reports.report import write_verdict
 from tasks.reports.steps import show_estimate, show_loss_curve, show_scores, show_verdict
 from tasks.reports.wandb_verdict import send_verdict
@@ -39,6 +39,7 @@ def compare(
     root: str = DEFAULT_ROOT,
     name: Name = "top16-vs-rand16",
     target: Target = "all",
+    pairing: Pairing = "auto",
     budget: Budget = "tokens",
     allow: list[str] = ALLOW,
     texts: list[Texts] = TEXTS,
@@ -58,6 +59,7 @@ def compare(
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
         name: Name of the verdict.
         target: Which documents of the holdout decide: all of them, as they come in the pool, or one half of them by score.
+        pairing: Whether runs of two arms are paired by seed: auto (from 3 seeds on), seed (always) or none.
         budget: What is equal between arms: tokens (those of the smaller arm), or bytes of text.
         allow: Differences besides selection that are meant, by their path, such as arm.order.
         texts: Folders of texts that no arm has trained on, to score every run on besides the holdout.
@@ -72,6 +74,7 @@ def compare(
         training=train,
         budget=budget,
         target=target,
+        pairing=pairing,
         allow=allow,
         texts=texts,
         core=core,
@@ -82,7 +85,15 @@ def compare(
     _train(store, plan, root)
     names = _score(store, plan, root)
     verdict = judge(
-        store, name, plan.runs_by_arm, target=target, allow=spec.allowed, outside=names, core=core, control=control
+        store,
+        name,
+        plan.runs_by_arm,
+        target=target,
+        pairing=pairing,
+        allow=spec.allowed,
+        outside=names,
+        core=core,
+        control=control,
     )
     return _show(store, plan, verdict)
 

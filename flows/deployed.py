@@ -6,6 +6,7 @@ deployment when it starts, and stores them: its page shows them, and a later dep
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
@@ -23,9 +24,13 @@ Result = TypeVar("Result")
 def as_deployed(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Decorator below `@flow`: call the function with its parameters completed. Outside of a deployment's run they stay as given."""
 
+    signature = inspect.signature(function)
+
     @functools.wraps(function)
     def complete(*args: Parameters.args, **given: Parameters.kwargs) -> Result:
-        return function(*args, **_of_this_run(given))
+        bound = signature.bind(*args, **given)
+        bound.arguments = _of_this_run(bound.arguments)
+        return function(*bound.args, **bound.kwargs)
 
     return complete
 
@@ -34,7 +39,8 @@ def named(template: str) -> Callable[[], str]:
     """A `flow_run_name` such as "{arm.name}-s{seed}", from the completed parameters."""
 
     def name() -> str:
-        return template.format(**_of_this_run(FlowRunContext.get().parameters))
+        context = FlowRunContext.get()
+        return template.format(**_of_this_run(context.parameters or {} if context else {}))
 
     return name
 
@@ -61,9 +67,9 @@ def completed(client: SyncPrefectClient, run: UUID, deployment: UUID, given: Map
 
 
 def _filled(value: Any, deployed: Any) -> Any:
-    if not isinstance(value, BaseModel) or not isinstance(deployed, Mapping):
-        return value
-    return type(value).model_validate(_merged(value, deployed))
+    if isinstance(value, BaseModel) and isinstance(deployed, Mapping):
+        return type(value).model_validate(_merged(value, deployed))
+    return value
 
 
 def _merged(value: BaseModel, deployed: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,6 +77,8 @@ def _merged(value: BaseModel, deployed: Mapping[str, Any]) -> dict[str, Any]:
     whole = dict(deployed)
     for name in value.model_fields_set:
         field, below = getattr(value, name), deployed.get(name)
-        nested = isinstance(field, BaseModel) and isinstance(below, Mapping)
-        whole[name] = _merged(field, below) if nested else field
+        if isinstance(field, BaseModel) and isinstance(below, Mapping):
+            whole[name] = _merged(field, below)
+        else:
+            whole[name] = field
     return whole

@@ -4,7 +4,6 @@ It is a scheduled flow, because Prefect's automations cannot limit attempts and 
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -50,7 +49,7 @@ def reaper(attempts: int = 3, delay_seconds: float = FIRST_DELAY.total_seconds()
             start = due(run, datetime.now(UTC), timedelta(seconds=delay_seconds))
             client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=start), force=True)
             log.info(
-                "%s was %s: attempt %d starts at %s", run.name, run.state.name, run.run_count + 1, f"{start:%H:%M:%S}"
+                "%s was %s: attempt %d starts at %s", run.name, run.state_name, run.run_count + 1, f"{start:%H:%M:%S}"
             )
     given_up = [run.name for run in found if run.run_count > attempts]
     if given_up:
@@ -72,11 +71,12 @@ def failed_runs(client: SyncPrefectClient, now: datetime) -> list[FlowRun]:
 
 def is_permanent(run: FlowRun) -> bool:
     """Whether the run would fail again for the same reason."""
-    message = run.state.message or ""
-    return run.state.type == StateType.FAILED and any(mark in message for mark in PERMANENT)
+    message = (run.state.message if run.state else None) or ""
+    return run.state_type == StateType.FAILED and any(mark in message for mark in PERMANENT)
 
 
 def due(run: FlowRun, now: datetime, delay: timedelta = FIRST_DELAY) -> datetime:
     """When the next attempt starts: one, two, four ... times `delay` after the end of the last one, not before now."""
-    ended: Any = run.end_time or now
-    return max(now, ended + delay * 2 ** max(0, run.run_count - 1))
+    ended: datetime = run.end_time or now
+    next_start: datetime = ended + delay * 2 ** max(0, run.run_count - 1)
+    return max(now, next_start)

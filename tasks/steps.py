@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 from prefect import get_run_logger, runtime, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -90,7 +91,7 @@ def in_run() -> bool:
     return True
 
 
-def log() -> logging.Logger | logging.LoggerAdapter:
+def log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
     """The run's logger, or a plain one outside a run."""
     return get_run_logger() if in_run() else logging.getLogger("fabrating")
 
@@ -215,7 +216,7 @@ def cancelled(flow_run: str | None = None) -> bool:
     if flow_run is None:
         return False
     with contextlib.suppress(Exception), get_client(sync_client=True) as client:
-        state = client.read_flow_run(flow_run).state
+        state = client.read_flow_run(UUID(str(flow_run))).state
         return state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED)
     return False
 

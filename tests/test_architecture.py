@@ -32,7 +32,7 @@ FILES = {
 }
 
 # What is still wrong. Tests compare for equality, so whoever mends one of these deletes its line.
-CIRCULAR = {("tasks.store.blobs", "tasks.store.hub")}
+CIRCULAR: set[tuple[str, str]] = set()
 PREFECT_ELSEWHERE: set[str] = set()
 PATHS_SPELLED = {"tasks.engines.nanochat.tokenizer"}
 

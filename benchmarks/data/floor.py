@@ -29,7 +29,8 @@ from tasks.corpus.parquet.pages import Chunk, Memory, read_chunk
 from tasks.corpus.parquet.ranges import coalesce, read_parts
 from tasks.corpus.parquet.shards import ordered_groups
 from tasks.corpus.parquet.views import Views
-from tasks.store.blobs import Blob, open_blobs
+from tasks.store.access import open_blobs
+from tasks.store.blobs import Blob
 
 SHARD = 14_000
 NUMBERS = [*COLUMNS, "token_count"]

@@ -39,7 +39,7 @@ def azure_sdk(url: str) -> tuple[list[str], Download]:
 
 def obstore(url: str) -> tuple[list[str], Download]:
     """The same by obstore."""
-    from tasks.store.blobs import open_blobs
+    from tasks.store.access import open_blobs
 
     source = open_blobs(url)
     blobs = {blob.name: blob for blob in source.list(suffix=".parquet")}
@@ -76,9 +76,10 @@ def polars(url: str, out: Path, share: float, budget: int | None) -> None:
         os.environ["POLARS_OOC_MEMORY_BUDGET_MB"] = str(budget)
     import polars as pl
 
-    from tasks.store.blobs import azure_settings
+    from tasks.store.access import azure_settings
+    from tasks.store.urls import parse_url
 
-    settings = azure_settings(url)
+    settings = azure_settings(parse_url(url))
     options = {
         "azure_storage_account_name": settings["account_name"],
         "azure_storage_account_key": settings["account_key"],
@@ -100,7 +101,7 @@ def duckdb(url: str, out: Path, share: float) -> None:
     """Downloaded, then one statement. It writes one file: it cannot cut at a number of rows and keep the order."""
     import duckdb as engine
 
-    from tasks.store.blobs import open_blobs
+    from tasks.store.access import open_blobs
 
     source = open_blobs(url)
     with tempfile.TemporaryDirectory(dir=out) as folder:

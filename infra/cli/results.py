@@ -9,6 +9,7 @@ from infra.cli import terminal
 from infra.cli.options import JsonOption, RootOption
 from tasks.errors import InputError
 from tasks.records.layout import KINDS, REPORT
+from tasks.records.verdict import Control, Pairing, Target
 from tasks.store.root import DEFAULT_ROOT, Root
 
 
@@ -56,13 +57,17 @@ def judge(
     name: Annotated[str, typer.Option(help="Readable part of the verdict's name.")] = "verdict",
     allow: Annotated[list[str] | None, typer.Option(help="A difference that is meant, such as arm.order.")] = None,
     target: Annotated[
-        str, typer.Option(help="Which documents decide: all, 'lower half' or 'upper half' by score.")
+        Target, typer.Option(help="Which documents decide: all, 'lower half' or 'upper half' by score.")
     ] = "all",
+    pairing: Annotated[
+        Pairing,
+        typer.Option(help="Pair runs by seed: auto (3 shared seeds or more), seed or none. Choose before looking."),
+    ] = "auto",
     outside: Annotated[
         list[str] | None, typer.Option(help="Texts that every run was scored on: NAME of runs/RUN/outside/NAME.")
     ] = None,
     core: Annotated[bool, typer.Option("--core", help="Compare CORE too: every run has been evaluated on it.")] = False,
-    control: Annotated[str | None, typer.Option(help="aa: the arms are equal on purpose.")] = None,
+    control: Annotated[Control | None, typer.Option(help="aa: the arms are equal on purpose.")] = None,
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
@@ -81,6 +86,7 @@ def judge(
             core=core,
             target=target,
             control=control,
+            pairing=pairing,
         )
         made = write_verdict(store, verdict)
         if as_json:

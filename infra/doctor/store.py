@@ -13,7 +13,8 @@ from infra.doctor.finding import Finding
 from infra.local import azurite
 from tasks.errors import DeniedError, InputError, StoreError
 from tasks.reports.wandb_run import has_key
-from tasks.store.blobs import PAGE, azure_settings, local_path, open_blobs
+from tasks.store.access import azure_settings, local_path, open_blobs
+from tasks.store.blobs import PAGE
 from tasks.store.urls import parse_url
 
 CONFIGURE = "name the account in .env (README, Your own container); for the local stack: . .fabrating/env"
@@ -28,7 +29,7 @@ def credentials() -> Finding:
     """Which storage account is configured, and how it is signed in to."""
     what = "credentials"
     try:
-        settings = azure_settings("az://any")
+        settings = azure_settings(parse_url("az://any"))
     except InputError:
         if given := sorted(name for name in os.environ if name.startswith("AZURE_STORAGE_")):
             return Finding(what, "bad", f"no account is named by {', '.join(given)}", CONFIGURE)
@@ -59,7 +60,7 @@ def look(what: str, url: str, write: bool = False) -> Finding:
             return _folder(what, folder)
         if parse_url(url).kind == "az":
             remedy = CONFIGURE
-            remedy = RENEW[_kind(azure_settings(url))]
+            remedy = RENEW[_kind(azure_settings(parse_url(url)))]
         blobs = open_blobs(url, hurried=True)
     except InputError as error:
         return Finding(what, "bad", str(error), remedy)

@@ -38,8 +38,9 @@ from tasks.progress import Progress, silent
 from tasks.records.layout import DOCUMENTS, ArmFolder, PoolFolder, arm_id, pool_id
 from tasks.spec import Arm, Pool
 from tasks.store import bulk
+from tasks.store.access import open_blobs
 from tasks.store.artifact import Artifact, Work
-from tasks.store.blobs import Blob, Blobs, open_blobs
+from tasks.store.blobs import Blob, Blobs
 from tasks.store.listing import data_files
 from tasks.store.locks import locked
 from tasks.store.root import Root

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from tasks.corpus.disk import write_all
-from tasks.store.blobs import Blob, Blobs, open_blobs
+from tasks.store.access import open_blobs
+from tasks.store.blobs import Blob, Blobs
 from tasks.store.machine import boot
 from tasks.store.root import Root
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from tasks.errors import DamagedError, InputError
 from tasks.progress import Progress, silent
+from tasks.store.access import open_blobs
 from tasks.store.artifact import MANIFEST, FileRecord, Manifest, read_manifest, safe_relative, sha256_file, verify
-from tasks.store.blobs import Blob, open_blobs
+from tasks.store.blobs import Blob
 from tasks.store.bulk import copy_blobs, why_not
 
 PARALLEL = 8

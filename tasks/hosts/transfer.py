@@ -21,8 +21,8 @@ from tasks.hosts.facts import identify, script
 from tasks.hosts.ssh import LinkError, Local, Machine, Remote, ssh_options
 from tasks.hosts.streams import FAST_SSH, RSYNC, run_streams, share_out
 from tasks.progress import Progress, silent
+from tasks.store.access import local_path
 from tasks.store.artifact import MANIFEST, FileRecord, Manifest, safe_relative
-from tasks.store.blobs import local_path
 
 HASH_BYTES_PER_SECOND = 20_000_000
 """A slow disk, for time limits."""

@@ -263,7 +263,7 @@ def _as_it_stands(root: Root, entry: LedgerEntry) -> LedgerEntry:
     if entry.state != "running":
         return entry
     live = last_metrics(root.path(RunFolder(entry.run).file(METRICS)))
-    measured = Measured.of({key: live[key] for key in LIVE if key in live}).model_dump(exclude_none=True)
+    measured = Measured.of({key: value for key, value in live.items() if key in LIVE}).model_dump(exclude_none=True)
     state: State = "running"
     # Hosts share names: an attempt is judged by its process only on the machine where it runs.
     if entry.last.machine == machine() and not psutil.pid_exists(entry.last.pid):

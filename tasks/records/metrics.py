@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Required, TypedDict
+from typing import Any, Literal, Required, TypedDict, cast
 
 from tasks.errors import DamagedError
 from tasks.records.layout import METRICS, RunFolder
@@ -189,5 +189,5 @@ def _parse(data: bytes, path: Path) -> list[MetricsLine]:
                 f"{path} has metrics format {line['format']!r}, this version of FabRating reads {FORMAT}: use the version "
                 f"that wrote it, or move the run's folder away and train again."
             )
-        lines.append(line)
+        lines.append(cast("MetricsLine", line))
     return lines

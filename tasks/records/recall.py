@@ -22,7 +22,7 @@ def recall(root: Root, arm_id: str, training: Training, seed: int) -> tuple[Expe
     try:
         pool_id = text.inputs["pool"]
         arm = Arm.model_validate(text.spec)
-        pool = Pool.model_validate(root.find(PoolFolder(pool_id).index).spec)
+        pool = Pool.model_validate(root.manifest(PoolFolder(pool_id).index).spec)
     except (KeyError, TypeError, AttributeError, ValidationError) as error:
         raise DamagedError(
             f"The manifest of arms/{arm_id}/text does not say its arm and pool ({error!r}): prepare the arm again."

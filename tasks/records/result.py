@@ -124,7 +124,8 @@ def write_samples(work: Work, samples: Sequence[Sample]) -> None:
 
 def read_samples(path: Path) -> list[Sample]:
     """The samples in a result's `samples.json`."""
-    return json.loads(path.read_bytes())
+    samples: list[Sample] = json.loads(path.read_bytes())
+    return samples
 
 
 def _write_json(work: Work, name: str, content: Mapping[str, Any] | Sequence[Any]) -> None:

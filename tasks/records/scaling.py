@@ -157,7 +157,8 @@ def choose_batch(shape: ModelShape, given: int | None = None) -> int:
     """
     length = shape.sequence_len
     if given is None:
-        return max(2 ** round(math.log2(REFERENCE_BATCH * _size(shape) ** BATCH_EXPONENT)) // length, 1) * length
+        best: int = 1 << round(math.log2(REFERENCE_BATCH * _size(shape) ** BATCH_EXPONENT))
+        return max(best // length, 1) * length
     if given % length:
         below = given // length * length
         near = f"{below:,} or {below + length:,}" if below else f"{length:,}"
@@ -210,10 +211,10 @@ def plan_training(
 
     Raises InputError when the budget exceeds the rows or does not fill one batch, or when `batch_tokens` is not whole rows.
     """
-    if tokens is None and rows is None:
-        raise InputError("There is no budget: give a number of tokens or of packed rows.")
     held = None if rows is None else rows * shape.sequence_len
     budget = held if tokens is None else tokens
+    if budget is None:
+        raise InputError("There is no budget: give a number of tokens or of packed rows.")
     if held is not None and budget > held:
         raise InputError(
             f"A budget of {budget:,} tokens needs {-(-budget // shape.sequence_len):,} packed rows but the arm has {rows:,}: "

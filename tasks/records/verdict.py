@@ -16,8 +16,14 @@ Target = Literal["all", "lower half", "upper half"]
 """Which documents of the holdout decide: all, or one half by score."""
 Control = Literal["aa"]
 """aa: equal arms, compared on purpose, to see how far they seem to differ."""
+Pairing = Literal["auto", "seed", "none"]
+"""Whether seeds that two arms share are paired: by a rule that looks at the numbers of seeds alone, always, or never."""
+FEWEST_PAIRS = 3
+"""From so many shared seeds on, "auto" pairs."""
 Kind = Literal["all", "half", "decile", "length", "source"]
 Conclusion = Literal["better", "not distinguishable", "one seed"]
+Weakness = Literal["two seeds", "opposed seeds", "few clusters", "single documents"]
+"""What may make an interval worse than it says; `tasks.verdict.wording` puts each into words."""
 
 
 class Difference(Record):
@@ -74,6 +80,23 @@ class Detectable(Record):
     difference: float
 
 
+class SeedPairing(Record):
+    """How the seeds of two arms were treated, and what treating them the other way would have given."""
+
+    asked: Pairing
+    paired: bool
+    """Whether the interval that decides pairs the arms' runs by seed."""
+    shared: int
+    """Seeds that both arms have."""
+    correlation: float | None
+    """Of the two arms' scores on the target over the shared seeds; None for fewer than 3 or without spread."""
+    low: float | None
+    high: float | None
+    """Its 95 % interval, None for fewer than 4."""
+    other: Difference | None
+    """The interval that does not decide: unpaired, or paired. None unless both arms have the same two seeds or more."""
+
+
 class TokensSaved(Record):
     """The difference and both ends of its interval as shares (0 to 1) of trained tokens, read off the better arm's curve."""
 
@@ -85,17 +108,22 @@ class TokensSaved(Record):
 class Comparison(Difference):
     """One pair of arms. Its interval is adjusted for the number of pairs; those of strata are exploratory and are not."""
 
+    level: float
+    """Of its interval."""
     a: str
     b: str
     seeds: int
     """Of the arm with fewer."""
     covers_seeds: bool
-    """Whether the interval holds for new seeds too; with one seed an arm it holds only for new documents."""
+    """Whether the interval holds for new seeds too; with one seed in an arm it holds only for new documents."""
     on: str
     """The target as the sentence names it, "" for all documents."""
     clusters: int
     errors: StandardErrors
-    degrees_of_freedom: int
+    degrees_of_freedom: float | None
+    """Of Student's t by which the seeds' error enters; None with one seed in an arm."""
+    pairing: SeedPairing
+    warnings: tuple[Weakness, ...]
     detectable: tuple[Detectable, ...]
     seeds_needed: Detectable | None
     """The fewest seeds an arm that show a difference as large as this one."""
@@ -148,6 +176,8 @@ class ArmScores(Record):
     seeds: tuple[int, ...]
     bpb: float
     bpb_by_seed: tuple[float, ...]
+    deviation: float | None
+    """Standard deviation of one run on the target, over seeds; None for one seed."""
     strata: tuple[StratumScore, ...]
 
 
@@ -160,13 +190,6 @@ class HoldoutSize(Record):
     clusters_are: str
 
 
-class SeedSpread(Record):
-    """How far a seed moves a run on the target: standard deviation in bits per byte, pooled over arms."""
-
-    standard_deviation: float | None
-    degrees_of_freedom: int
-
-
 class Matched(Record):
     """Differences beside selection that were allowed, and what could not be compared, by path."""
 
@@ -177,7 +200,7 @@ class Matched(Record):
 class Verdict(Record):
     """The comparison of every pair of arms on one holdout."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     name: str
     created: str
     """ISO 8601, UTC."""
@@ -186,6 +209,7 @@ class Verdict(Record):
     level_of_a_pair: float
     """So that the intervals of all pairs hold together with probability `level` (Bonferroni)."""
     target: Target
+    pairing: Pairing
     outside: tuple[str, ...]
     core: bool
     control: Control | None = None
@@ -195,7 +219,6 @@ class Verdict(Record):
     """Trained tokens of a run."""
     holdout: HoldoutSize
     matched: Matched
-    seed_spread: SeedSpread
     arms: tuple[ArmScores, ...]
     comparisons: tuple[Comparison, ...]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tasks.records.metrics import read_metrics
+from tasks.records.metrics import MetricsLine, read_metrics
 
 if TYPE_CHECKING:  # loaded only to draw: every flow's process imports this module, and few of them draw
     from matplotlib.axes import Axes
@@ -189,8 +189,8 @@ def data_url(svg: str) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
-def _by_label(metrics: Sequence[Path], labels: Sequence[str]) -> dict[str, list[list[dict[str, Any]]]]:
-    runs: dict[str, list[list[dict[str, Any]]]] = {}
+def _by_label(metrics: Sequence[Path], labels: Sequence[str]) -> dict[str, list[list[MetricsLine]]]:
+    runs: dict[str, list[list[MetricsLine]]] = {}
     for path, label in zip(metrics, labels, strict=True):
         runs.setdefault(_clean(label), []).append(read_metrics(path))
     return runs

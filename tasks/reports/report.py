@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from tasks.errors import InputError
 from tasks.records.layout import REPORT, VERDICT, RunFolder, VerdictFolder
-from tasks.records.verdict import Comparison, Verdict
+from tasks.records.verdict import FEWEST_PAIRS, Comparison, Verdict
 from tasks.reports import artifacts, charts
 from tasks.reports.evidence import Run, Taken, holdout_scores, lineage, only_in
 from tasks.store.artifact import Artifact, Work, contents, fingerprint, write_atomic
@@ -59,9 +59,10 @@ def write_verdict(root: Root, verdict: Verdict) -> Artifact:
     """
     names = [RunFolder(run).result for run in verdict.runs]
     names += [name for run in verdict.runs for name in RunFolder(run).beside(verdict.outside, verdict.core)]
-    judged = {name: root.open(name).manifest for name in names}
+    judged = {name: root.manifest(name) for name in names}
     spec = {"arms": {arm.label: list(arm.runs) for arm in verdict.arms}, "level": verdict.level}
-    spec |= {"target": verdict.target, "found": fingerprint(verdict.model_dump_json(exclude={"created", "code"}))}
+    spec |= {"target": verdict.target, "pairing": verdict.pairing}
+    spec |= {"found": fingerprint(verdict.model_dump_json(exclude={"created", "code"}))}
     name = VerdictFolder(f"{verdict.name}-{fingerprint(spec, contents(judged))}").name
 
     def make(work: Work) -> None:
@@ -129,6 +130,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     made.globals["missing"] = artifacts.MISSING
+    made.globals["fewest_pairs"] = FEWEST_PAIRS
     shared = (
         "by_seed",
         "byte_size",

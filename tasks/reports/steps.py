@@ -59,7 +59,7 @@ def show_loss_curve(
 def show_scores(root: Root, name: str, runs: Mapping[str, Experiment]) -> None:
     """Bits per byte in all and per score decile, one row a finished run. `runs`: {run id: what it trained}."""
     results = [
-        {"run": run, "arm": experiment.arm.name, "seed": experiment.seed, **root.find(RunFolder(run).result).facts}
+        {"run": run, "arm": experiment.arm.name, "seed": experiment.seed, **root.manifest(RunFolder(run).result).facts}
         for run, experiment in runs.items()
     ]
     _table(artifacts.scores_table(results), key("scores", name), "Bits per byte on the common holdout")

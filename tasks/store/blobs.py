@@ -1,31 +1,31 @@
-"""Object stores behind one interface: a folder, a prefix of Azure Blob Storage, a data set on the Hub (see `urls`).
+"""Object stores behind one interface: a folder, a prefix of Azure Blob Storage, a data set on the Hub.
 
-Reads are ranged and can be tied to an ETag (`If-Match`), so that a blob which changes in mid-run is noticed. Names are
-relative to the URL's prefix. Credentials come from the environment (or a `.env` file) and are never logged:
-AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, else Azure's
-default credential chain (managed identity, `az login`, ...).
+Reads are ranged and can be tied to an ETag (`If-Match`), so that a blob that changes in mid-run is noticed. Names are
+relative to the URL's prefix. `access.open_blobs` opens one.
 """
 
 import contextlib
-import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import obstore
-from dotenv import load_dotenv
 from obstore.exceptions import NotFoundError, PermissionDeniedError, PreconditionError, UnauthenticatedError
-from obstore.store import AzureStore, LocalStore, ObjectStore
+from obstore.store import LocalStore, ObjectStore
 
 from tasks.errors import ChangedError, DeniedError, InputError, StoreError
 from tasks.store.artifact import safe_relative
-from tasks.store.urls import Location, parse_url, require_folder
+from tasks.store.urls import Location
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
+    from obstore.store import BackoffConfig, ClientConfig, RetryConfig
 
 CHUNK = 8 << 20
 PAGE = 1_000
@@ -33,11 +33,11 @@ ATTEMPTS = 4
 BEHIND_ITS_END = 416
 """HTTP status of a range that an object does not reach."""
 DENIED = (PermissionDeniedError, UnauthenticatedError, PermissionError)
-BACKOFF = {"init_backoff": timedelta(seconds=1), "max_backoff": timedelta(seconds=15), "base": 2}
-RETRIES = {"max_retries": 15, "retry_timeout": timedelta(minutes=3), "backoff": BACKOFF}
+BACKOFF: "BackoffConfig" = {"init_backoff": timedelta(seconds=1), "max_backoff": timedelta(seconds=15), "base": 2}
+RETRIES: "RetryConfig" = {"max_retries": 15, "retry_timeout": timedelta(minutes=3), "backoff": BACKOFF}
 """About half a minute in all: the client's own six retries are over within 1.2 s, sooner than a busy store answers again."""
-HURRIED = {"max_retries": 1, "retry_timeout": timedelta(seconds=5), "backoff": BACKOFF}
-CLIENT = {"timeout": timedelta(minutes=2), "connect_timeout": timedelta(seconds=10)}
+HURRIED: "RetryConfig" = {"max_retries": 1, "retry_timeout": timedelta(seconds=5), "backoff": BACKOFF}
+CLIENT: "ClientConfig" = {"timeout": timedelta(minutes=2), "connect_timeout": timedelta(seconds=10)}
 
 Answer = TypeVar("Answer")
 
@@ -67,9 +67,8 @@ class Blobs:
     conditional = True
     """Whether a read asks for the ETag that was listed."""
 
-    def __init__(self, url: str, store: ObjectStore, place: Location | None = None):
-        self.url = url
-        self.place = place or parse_url(url)
+    def __init__(self, place: Location, store: ObjectStore):
+        self.place, self.url = place, place.url
         self.counters = Counters()
         self._store = store
         self._lock = Lock()
@@ -95,7 +94,7 @@ class Blobs:
         try:
             yield
         except (FileNotFoundError, PermissionError, obstore.exceptions.BaseError, OSError) as error:
-            what, status = f"{self.url} cannot be listed ({_brief(error)})", _status(error)
+            what, status = f"{self.url} cannot be listed ({brief(error)})", _status(error)
             if isinstance(error, DENIED) or status in (401, 403):
                 raise DeniedError(f"{what}: check or renew the credentials.") from error
             if isinstance(error, NotFoundError | FileNotFoundError) or (status and 400 <= status < 500):
@@ -107,7 +106,9 @@ class Blobs:
 
         Raises ChangedError when it is another one by now, DeniedError when it may not be read, StoreError when it cannot be.
         """
-        options = {"range": (start, end)} | ({"if_match": blob.etag} if self._tied(blob) else {})
+        options: GetOptions = {"range": (start, end)}
+        if self._tied(blob):
+            options["if_match"] = blob.etag
         data = self._ask(blob, lambda: memoryview(obstore.get(self._store, blob.name, options=options).bytes()))
         return self._counted(blob, [(start, end)], [data])[0]
 
@@ -122,9 +123,10 @@ class Blobs:
         found: Sequence[memoryview] = ()
         if first:
             starts, ends = zip(*first, strict=True)
-            options = {"starts": starts, "ends": ends, "coalesce": 0}
             try:
-                answers = self._ask(blob, lambda: obstore.get_ranges(self._store, blob.name, **options))
+                answers = self._ask(
+                    blob, lambda: obstore.get_ranges(self._store, blob.name, starts=starts, ends=ends, coalesce=0)
+                )
             except StoreError as error:
                 if _status(error.__cause__) == BEHIND_ITS_END or isinstance(self._store, LocalStore):
                     for start, end in last:  # says so if it is another, shorter blob by now
@@ -147,12 +149,12 @@ class Blobs:
                 raise ChangedError(f"{self.url}/{blob.name} is gone since it was indexed: run again.") from error
             except DENIED as error:
                 raise DeniedError(
-                    f"{self.url}/{blob.name} cannot be read ({_brief(error)}): check or renew the credentials."
+                    f"{self.url}/{blob.name} cannot be read ({brief(error)}): check or renew the credentials."
                 ) from error
             except (obstore.exceptions.BaseError, OSError) as error:
                 # the client itself repeats requests that fail; this is for answers that break off in the middle
                 if attempt == ATTEMPTS - 1 or _status(error) == BEHIND_ITS_END:
-                    raise StoreError(f"{self.url}/{blob.name} cannot be read ({_brief(error)})") from error
+                    raise StoreError(f"{self.url}/{blob.name} cannot be read ({brief(error)})") from error
                 self._count(retries=1)
                 time.sleep(random.uniform(0.5, 1.0) * 2**attempt)
         raise AssertionError("the loop returns or raises")
@@ -206,99 +208,13 @@ class Blobs:
                 setattr(self.counters, name, getattr(self.counters, name) + amount)
 
 
-def local_path(url: str) -> Path | None:
-    """The folder that a `file://` URL or a plain path names, else None. Raises InputError as `require_folder` does."""
-    return require_folder(url).path
-
-
-def open_blobs(url: str, hurried: bool = False) -> Blobs:
-    """The store behind a URL; `hurried`: tell soon that Azure does not answer, rather than outlive it.
-
-    Raises InputError when the URL or the credentials cannot be right.
-    """
-    place = parse_url(url)
-    if place.path is not None:
-        if not place.path.is_dir():
-            raise InputError(f"The folder {place.path} does not exist: check the URL {url}.")
-        return Blobs(url, LocalStore(place.path.absolute()), place)
-    if place.kind == "az":
-        return Blobs(url, _azure(place, url, HURRIED if hurried else RETRIES), place)
-    from tasks.store.hub import HubBlobs  # slow to import, and only this needs it
-
-    return HubBlobs(url, place)
-
-
-def azure_settings(url: str) -> dict[str, str]:
-    """Account, endpoint and credential, in the names that obstore uses: from the environment, the account also from the URL.
-
-    Raises InputError when no account is named, or when the URL names another one than the environment.
-    """
-    load_dotenv()
-    environment: Sequence[str] = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT")
-    settings: dict[str, str] = {}
-    if connection := os.environ.get(environment[0]):
-        parts = dict(part.split("=", 1) for part in connection.strip().strip(";").split(";") if "=" in part)
-        settings = {
-            "account_name": parts.get("AccountName", ""),
-            "account_key": parts.get("AccountKey", ""),
-            "sas_token": parts.get("SharedAccessSignature", ""),
-            "endpoint": parts.get("BlobEndpoint", ""),
-        }
-    else:
-        settings = {
-            "account_name": os.environ.get(environment[1], ""),
-            "account_key": os.environ.get("AZURE_STORAGE_KEY", ""),
-            "sas_token": os.environ.get("AZURE_STORAGE_SAS_TOKEN", "").lstrip("?"),
-            "endpoint": os.environ.get("AZURE_STORAGE_BLOB_ENDPOINT", ""),
-        }
-    place = parse_url(url)
-    if place.account:
-        known = settings["account_name"]
-        if known and known != place.account:
-            raise InputError(
-                f"{url} is in the account {place.account}, but the environment signs in to {known}: set AZURE_STORAGE_ACCOUNT and "
-                f"its credential for {place.account}."
-            )
-        settings["account_name"] = place.account
-        settings["endpoint"] = settings["endpoint"] or f"https://{place.account}.blob.{place.suffix}"
-    settings = {name: value for name, value in settings.items() if value}
-    if "account_name" not in settings and not ("endpoint" in settings and os.environ.get(environment[0])):
-        raise InputError(
-            f"{url} needs a storage account: set {' or '.join(environment)} in the environment or in a .env file."
-        )
-    return settings
-
-
-def _azure(place: Location, url: str, retries: Mapping[str, Any]) -> ObjectStore:
-    settings = azure_settings(url)
-    client = dict(CLIENT)
-    if settings.get("endpoint", "").startswith("http://"):
-        client["allow_http"] = True  # Azurite on loopback
-    extra = {}
-    if "account_key" not in settings and "sas_token" not in settings:
-        from obstore.auth.azure import AzureCredentialProvider  # asks azure-identity, slow to import
-
-        extra["credential_provider"] = AzureCredentialProvider()
-    try:
-        return AzureStore(
-            place.container,
-            prefix=place.folder or None,
-            client_options=client,
-            retry_config=retries,
-            **settings,
-            **extra,
-        )
-    except obstore.exceptions.BaseError as error:
-        raise InputError(f"{url} cannot be opened ({_brief(error)}): copy the account's key or token again.") from error
-
-
-def _status(error: Exception) -> int | None:
+def _status(error: BaseException | None) -> int | None:
     """The HTTP status in a store's error: listings that are refused have no class of their own."""
     found = re.search(r"status code: (\d{3})\b", str(error))
     return int(found[1]) if found else None
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
     """What the store said: its status and Azure's word for it, else the first line, without a request that can hold a signature."""
     if status := _status(error):
         code = re.search(r"<Code>(\w+)</Code>", str(error))

@@ -15,8 +15,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tasks.errors import ChangedError, InputError
+from tasks.store.access import azure_settings, open_blobs
 from tasks.store.artifact import safe_relative
-from tasks.store.blobs import Blob, azure_settings, open_blobs
+from tasks.store.blobs import Blob
 from tasks.store.urls import parse_url
 
 HOURS = 24
@@ -39,7 +40,8 @@ def find_azcopy() -> Path | None:
 
 def why_not(url: str) -> str | None:
     """Why blobs of `url` cannot be copied in bulk here, as half a sentence; None when they can."""
-    if parse_url(url).kind != "az":
+    place = parse_url(url)
+    if place.kind != "az":
         return "azcopy copies from az:// only"
     azcopy = find_azcopy()
     if azcopy is None:
@@ -47,7 +49,7 @@ def why_not(url: str) -> str | None:
     fault = _fault(azcopy)
     if fault is not None:
         return f"azcopy does not start ({fault})"
-    settings = azure_settings(url)
+    settings = azure_settings(place)
     if "sas_token" in settings and "account_key" not in settings:
         return "azcopy would show the SAS token to all users of this machine"
     return None
@@ -92,7 +94,7 @@ def _arrived(folder: Path, blob: Blob) -> bool:
 
 def _run(url: str, blobs: Sequence[Blob], folder: Path) -> None:
     place = parse_url(url)
-    settings = azure_settings(url)
+    settings = azure_settings(place)
     endpoint = settings.get("endpoint") or f"https://{settings['account_name']}.blob.core.windows.net"
     parts = (endpoint, quote(place.container), quote(place.folder))
     source = "/".join(part.strip("/") for part in parts if part.strip("/"))

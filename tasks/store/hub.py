@@ -4,6 +4,8 @@ The revision is resolved to a commit once, at the listing, so that what is read 
 HTTP ranges; a token, if the data set needs one, comes from HF_TOKEN or `hf auth login`.
 """
 
+from typing import TYPE_CHECKING
+
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.hf_api import RepoFile
@@ -13,13 +15,16 @@ from tasks.errors import InputError
 from tasks.store.blobs import CLIENT, PAGE, RETRIES, Blob, Blobs
 from tasks.store.urls import Location
 
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig
+
 
 class HubBlobs(Blobs):
     """A folder of a data set at one commit. A blob's ETag is the hash of its content."""
 
     conditional = False  # a commit does not change, and the servers behind the redirect have ETags of their own
 
-    def __init__(self, url: str, place: Location):
+    def __init__(self, place: Location):
         repository, _, revision = place.folder.removeprefix("datasets/").partition("@")
         parts = [part for part in repository.split("/") if part]
         if revision:
@@ -27,21 +32,21 @@ class HubBlobs(Blobs):
         else:
             folder = parts[2:]
         if len(parts) < 2:
-            raise InputError(f"The URL {url!r} names no data set: use hf://organisation/dataset.")
+            raise InputError(f"The URL {place.url!r} names no data set: use hf://organisation/dataset.")
         self._repository, self._folder = "/".join(parts[:2]), "/".join(folder)
         api = HfApi(token=get_token())
         try:
             self._commit = api.dataset_info(self._repository, revision=revision or None).sha
         except (HfHubHTTPError, HFValidationError, OSError) as error:
             raise InputError(
-                f"{url} cannot be opened ({str(error).strip().splitlines()[0]}): check the name, the network, and "
+                f"{place.url} cannot be opened ({str(error).strip().splitlines()[0]}): check the name, the network, and "
                 "HF_TOKEN when the data set is private."
             ) from error
         self._api = api
         headers = {"Authorization": f"Bearer {api.token}"} if api.token else {}
-        client = CLIENT | {"default_headers": headers, "allow_http": api.endpoint.startswith("http://")}
+        client: ClientConfig = {**CLIENT, "default_headers": headers, "allow_http": api.endpoint.startswith("http://")}
         base = f"{api.endpoint}/datasets/{self._repository}/resolve/{self._commit}/{self._folder}"
-        super().__init__(url, HTTPStore.from_url(base, client_options=client, retry_config=RETRIES), place)
+        super().__init__(place, HTTPStore.from_url(base, client_options=client, retry_config=RETRIES))
 
     def peek(self) -> int:
         """How many files there are, at most `PAGE`."""

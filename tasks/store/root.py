@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import DamagedError, FullDiskError, InputError
+from tasks.store.access import local_path, open_blobs
 from tasks.store.artifact import (
     MANIFEST,
     Artifact,
@@ -36,7 +37,7 @@ from tasks.store.artifact import (
     safe_relative,
     verify,
 )
-from tasks.store.blobs import Blobs, local_path, open_blobs
+from tasks.store.blobs import Blobs
 from tasks.store.locks import locked
 
 DEFAULT_ROOT = ".fabrating/root"
@@ -80,6 +81,15 @@ class Root:
         if manifest is None and self.remote is not None:
             raw = self.remote.read_if_exists(f"{name}/{MANIFEST}")
             manifest = Manifest.from_json(raw, f"{self.url}/{name}/{MANIFEST}") if raw is not None else None
+        return manifest
+
+    def manifest(self, name: str) -> Manifest:
+        """The manifest of a complete artifact. Raises InputError when there is none."""
+        manifest = self.find(name)
+        if manifest is None:
+            raise InputError(
+                f"There is no complete artifact {name} under {self.url}: check the name, or prepare it first."
+            )
         return manifest
 
     def intact(self, name: str) -> bool:

@@ -11,7 +11,7 @@ pattern with `*` (`az://raw/web/part-0*.parquet`); `**` crosses folders.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
@@ -38,6 +38,8 @@ class Location:
     """Of the account's host name, such as core.windows.net."""
     pattern: str = ""
     """Which names below `folder` are meant; empty: all."""
+    url: str = field(default="", compare=False)
+    """As it was given, for messages."""
 
     @property
     def path(self) -> Path | None:
@@ -70,13 +72,17 @@ def require_folder(url: str) -> Location:
 def parse_url(url: str) -> Location:
     """Read a URL or a path. Raises InputError, naming the URL and what would do, for one that cannot be meant."""
     require_unsigned(url)
+    return replace(_split(_meant(url)), url=url)
+
+
+def _meant(url: str) -> Location:
     if not url.strip():
         raise InputError(f"The URL is empty: use {KNOWN}.")
     if url.startswith("file:"):
         return _file(url)
     found = SCHEME.match(url)
     if found is None:
-        return _split(Location("file", url))
+        return Location("file", url)
     scheme, rest = found[1].lower(), found[2]
     if scheme == "az":
         container, _, prefix = rest.partition("/")
@@ -91,7 +97,7 @@ def parse_url(url: str) -> Location:
             container, _, prefix = unquote(path.partition("?")[0]).partition("/")
             return _azure(url, container, prefix, host)
     if scheme == "hf":
-        return _split(Location("hf", rest.strip("/")))
+        return Location("hf", rest.strip("/"))
     raise InputError(f"The URL {url.partition('?')[0]!r} has the scheme {scheme!r} and is not supported: use {KNOWN}.")
 
 
@@ -104,7 +110,7 @@ def _file(url: str) -> Location:
                 f"The URL {url!r} names a host, {host!r}: write three slashes, file:///{host}/{path}, or the plain path."
             )
         rest = f"/{path}"
-    return _split(Location("file", unquote(re.sub("^/+", "/", rest))))
+    return Location("file", unquote(re.sub("^/+", "/", rest)))
 
 
 def _azure(url: str, container: str, prefix: str, host: str | None = None) -> Location:
@@ -116,7 +122,7 @@ def _azure(url: str, container: str, prefix: str, host: str | None = None) -> Lo
         account, suffix = named[1], named[2]
     if not container:
         raise InputError(f"The URL {url!r} names no container: use az://container/prefix.")
-    return _split(Location("az", prefix.strip("/"), container, account, suffix))
+    return Location("az", prefix.strip("/"), container, account, suffix)
 
 
 def _split(found: Location) -> Location:
@@ -126,7 +132,7 @@ def _split(found: Location) -> Location:
     if first is None:
         return found
     folder = "/".join(parts[:first]) or ("/" if found.folder.startswith("/") else "." if found.kind == "file" else "")
-    return Location(found.kind, folder, found.container, found.account, found.suffix, "/".join(parts[first:]))
+    return replace(found, folder=folder, pattern="/".join(parts[first:]))
 
 
 def _regex(pattern: str) -> re.Pattern[str]:

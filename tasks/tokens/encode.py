@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +28,7 @@ from tasks.tokens.tokenizer import PATTERN, Tokenizer
 
 log = logging.getLogger(__name__)
 
-Texts = pa.Array | pa.ChunkedArray
+Texts: TypeAlias = "pa.Array | pa.ChunkedArray"
 """Strings as Arrow holds them, none of them null."""
 
 Encode = Callable[[Texts], tuple[np.ndarray, np.ndarray]]

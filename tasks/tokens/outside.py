@@ -16,8 +16,9 @@ from tasks.errors import InputError
 from tasks.progress import Progress, silent
 from tasks.records.layout import PoolFolder
 from tasks.spec import Texts
+from tasks.store.access import open_blobs
 from tasks.store.artifact import Artifact, Work, fingerprint
-from tasks.store.blobs import Blob, Blobs, open_blobs
+from tasks.store.blobs import Blob, Blobs
 from tasks.store.listing import data_files
 from tasks.store.root import Root
 from tasks.tokens.evaluation import write_encoded

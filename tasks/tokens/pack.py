@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from zipfile import BadZipFile
 
 import numpy as np
@@ -170,7 +170,11 @@ class _Packing:
             os.fsync(out.fileno())
         temporary = self.work.path / f"{STATE}.writing"
         with temporary.open("wb") as file:
-            np.savez(file, shards=np.array([self.done, self.bytes, self.trained_bytes]), **self.packer.state())
+            arrays: dict[str, Any] = {
+                "shards": np.array([self.done, self.bytes, self.trained_bytes]),
+                **self.packer.state(),
+            }
+            np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self.work.path / STATE)
@@ -208,7 +212,7 @@ def _encoded(
             )
         return group, pc.sum(pc.binary_length(column)).as_py() or 0, *encode(column)
 
-    ahead: deque[Future] = deque()
+    ahead: deque[Future[tuple[_RowGroup, int, np.ndarray, np.ndarray]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
             for group in groups:
@@ -235,7 +239,8 @@ def _training_shards(text: Artifact) -> list[Path]:
 
 def _scores(text: Artifact) -> np.ndarray:
     """The score of each document in the arm's order; NaN without a rating."""
-    return pq.read_table(text.path / DOCUMENTS, columns=["score"])["score"].to_numpy().astype(float)
+    scores: np.ndarray = pq.read_table(text.path / DOCUMENTS, columns=["score"])["score"].to_numpy()
+    return scores.astype(float)
 
 
 def _sample(shards: list[Path]) -> list[str]:

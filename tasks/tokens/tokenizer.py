@@ -45,7 +45,8 @@ class Tokenizer:
         self.path = path
         self.reference = reference
         self.vocab_size: int = reference.get_vocab_size()
-        self.special_tokens = {name: reference.token_to_id(name) for name in SPECIAL_TOKENS}
+        ids = ((name, reference.token_to_id(name)) for name in SPECIAL_TOKENS)
+        self.special_tokens: dict[str, int] = {name: number for name, number in ids if number is not None}
         self.bos: int = self.special_tokens[BOS]
 
     def encode(self, text: str) -> list[int]:

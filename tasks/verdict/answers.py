@@ -1,7 +1,7 @@
 """Task scores (CORE and its tasks) of two arms: differences of means over seeds, with Student's interval.
 
-Every run answers the same questions, so an interval speaks of new seeds, not of new questions. The variance between seeds is
-pooled over all arms, which is the two-sample t-test where there are two.
+Every run answers the same questions, so an interval speaks of new seeds, not of new questions. Variances and degrees of freedom are
+those of `replicates`: Welch's t-test for arms of equal numbers, the paired t-test where seeds are paired.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from scipy.special import stdtr, stdtrit
 from tasks.errors import InputError
 from tasks.records.verdict import TaskDifference
 from tasks.store.artifact import Artifact
+from tasks.verdict.replicates import Spread, samples_of
 
 CORE = "CORE"
 Answers = tuple[list[str], dict[str, np.ndarray]]
@@ -33,17 +34,16 @@ def read(results: Mapping[str, Sequence[Artifact]]) -> Answers:
     return [CORE, *names], {label: np.array([row(run) for run in each]) for label, each in results.items()}
 
 
-def compare(a: str, b: str, answers: Answers, level: float = 0.95) -> list[TaskDifference]:
-    """One difference a score. Interval and p are None where there is one seed, or no spread between seeds."""
+def compare(a: str, b: str, answers: Answers, level: float = 0.95, *, paired: bool = False) -> list[TaskDifference]:
+    """One difference a score. Interval and p are None where an arm has one seed, or seeds make no difference."""
     names, values = answers
-    freedom = sum(len(each) - 1 for each in values.values())
-    squares = sum(((each - each.mean(0)) ** 2).sum(0) for each in values.values())
+    spread = Spread.of(samples_of(values[a], values[b], paired=paired))
     rows = []
     for i, name in enumerate(names):
         ours, theirs = (float(values[label][:, i].mean()) for label in (a, b))
         difference, low, high, p = ours - theirs, None, None, None
-        if freedom and squares[i] > 0:
-            error = float(np.sqrt(squares[i] / freedom * (1 / len(values[a]) + 1 / len(values[b]))))
+        if spread.known and spread.error[i] > 0:
+            error, freedom = float(spread.error[i]), float(spread.freedom[i])
             reach = float(stdtrit(freedom, (1 + level) / 2)) * error
             low, high = difference - reach, difference + reach
             p = float(2 * stdtr(freedom, -abs(difference) / error))

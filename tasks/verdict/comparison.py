@@ -7,7 +7,7 @@ from tasks.errors import InputError
 from tasks.records.cost import CostEstimate, estimate_cost, total
 from tasks.records.layout import ArmFolder, PoolFolder, RunFolder, arm_id, run_id
 from tasks.records.ledger import entries, spread_between_seeds
-from tasks.records.verdict import Control, Target
+from tasks.records.verdict import Control, Pairing, Target
 from tasks.spec import Arm, Experiment, Pool, Texts, Training
 from tasks.store.artifact import code_version
 from tasks.store.root import Root
@@ -26,9 +26,10 @@ from tasks.verdict.planning import BESIDE_BYTES, Budget, equal_budget, what_seed
 class ComparisonSpec:
     """What is asked: which of these arms of one pool is better, each trained with every seed on the same budget.
 
-    `budget`: what is equal between arms. `target`: which documents of the holdout decide. `allow`: differences besides
-    selection that are meant, by their path. `texts`, `core`: what runs are scored on besides the holdout. `control`: "aa" if
-    arms are meant to be equal; then each arm has seeds of its own, for equal arms with equal seeds would be one run twice.
+    `budget`: what is equal between arms. `target`: which documents of the holdout decide. `pairing`: whether runs are
+    paired by seed. `allow`: differences besides selection that are meant, by their path. `texts`, `core`: what runs are
+    scored on besides the holdout. `control`: "aa" if arms are meant to be equal; then each arm has seeds of its own, for
+    equal arms with equal seeds would be one run twice.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ComparisonSpec:
     training: Training
     budget: Budget = "tokens"
     target: Target = "all"
+    pairing: Pairing = "auto"
     allow: Sequence[str] = ()
     texts: Sequence[Texts] = ()
     core: bool = False
@@ -85,6 +87,11 @@ class PlannedRun:
     arm_id: str
     experiment: Experiment
 
+    @property
+    def tokens(self) -> int:
+        """Its budget in trained tokens."""
+        return self.experiment.training.tokens or 0
+
 
 @dataclass(frozen=True)
 class ComparisonPlan:
@@ -101,7 +108,7 @@ class ComparisonPlan:
         Raises InputError when it is more than an arm has, or when two arms hold the same rows and are no control.
         """
         ids = {arm.name: arm_id(arm, pool_id) for arm in spec.arms}
-        packed = {arm.name: root.find(spec.packed(arm, pool_id)) for arm in spec.arms}
+        packed = {arm.name: root.manifest(spec.packed(arm, pool_id)) for arm in spec.arms}
         require_other_rows(packed, spec.control)
         facts = {name: manifest.facts for name, manifest in packed.items()}
         budgets = equal_budget(facts, spec.training.tokens, spec.budget)
@@ -147,17 +154,17 @@ class ComparisonPlan:
     def cost(self, root: Root, runs: Sequence[PlannedRun]) -> tuple[list[CostEstimate], str]:
         """What training `runs` costs, one estimate an arm and the sum last; and what the seeds can show, in a sentence."""
         ledger = entries(root)
-        holdout_tokens = root.find(PoolFolder(self.pool_id).evaluation).facts["tokens"]
+        holdout_tokens = root.manifest(PoolFolder(self.pool_id).evaluation).facts["tokens"]
         costs: list[CostEstimate] = []
         for label in dict.fromkeys(run.experiment.arm.name for run in runs):
-            trainings = [run.experiment.training for run in runs if run.experiment.arm.name == label]
+            of_arm = [run for run in runs if run.experiment.arm.name == label]
             costs.append(
                 estimate_cost(
-                    trainings[0],
-                    trainings[0].tokens,
+                    of_arm[0].experiment.training,
+                    of_arm[0].tokens,
                     vocab_size=self.spec.pool.vocab_size,
                     holdout_tokens=holdout_tokens,
-                    runs=len(trainings),
+                    runs=len(of_arm),
                     label=label,
                     ledger=ledger,
                 )

@@ -21,7 +21,8 @@ from tasks.records.verdict import (
     Difference,
     HoldoutSize,
     Matched,
-    SeedSpread,
+    Pairing,
+    SeedPairing,
     StandardErrors,
     StratumDifference,
     StratumScore,
@@ -29,17 +30,26 @@ from tasks.records.verdict import (
     TextsDifference,
     TokensSaved,
     Verdict,
+    Weakness,
 )
 from tasks.store.artifact import Artifact, Manifest, code_version
 from tasks.store.root import Root
 from tasks.verdict import answers, matched
-from tasks.verdict.paired import Differences, bits_per_byte, detectable_difference, paired_differences
+from tasks.verdict.paired import (
+    Differences,
+    bits_per_byte,
+    detectable_difference,
+    level_of_a_pair,
+    paired_differences,
+)
+from tasks.verdict.replicates import correlation, paired_by_seed
 from tasks.verdict.savings import curve_of, mean_curve, tokens_saved
 from tasks.verdict.strata import TARGETS, StratumSums, sum_scores
 from tasks.verdict.wording import sentence
 
 PLANNED = 3  # further numbers of seeds, each twice the last, of which the power is said
 MOST_SEEDS = 64
+ENOUGH_CLUSTERS = 20  # below, the interval of documents with long tails misses a little more often than it says
 Row = TypeVar("Row", bound=Difference)
 
 
@@ -52,7 +62,9 @@ class Case:
     texts: Mapping[str, StratumSums]
     answers: answers.Answers | None
     target: Target
+    pairing: Pairing
     level: float
+    blocks: bool
 
     @property
     def decides(self) -> int:
@@ -61,8 +73,12 @@ class Case:
 
     @property
     def level_of_a_pair(self) -> float:
-        """Bonferroni: the intervals of all pairs hold together with probability `level`."""
-        return 1 - (1 - self.level) / (len(self.results) * (len(self.results) - 1) / 2)
+        """Level of the intervals that are adjusted for the number of pairs."""
+        return level_of_a_pair(self.level, len(self.results))
+
+    def seeds(self, label: str) -> list[int]:
+        """Seeds of an arm's runs, rising."""
+        return [run.manifest.spec["seed"] for run in self.results[label]]
 
 
 def judge(
@@ -74,6 +90,7 @@ def judge(
     outside: Sequence[str] = (),
     core: bool = False,
     target: Target = "all",
+    pairing: Pairing = "auto",
     control: Control | None = None,
     level: float = 0.95,
 ) -> Verdict:
@@ -81,18 +98,23 @@ def judge(
 
     `target`: which documents of the holdout decide. The holdout is a sample of the whole pool, so an arm that leaves out the
     pool's worst documents is examined on them too; "upper half" asks about the better-rated half alone, where in turn an arm of
-    such documents is at home. `allow`: differences beside selection that are meant, by path ("arm.order"). `outside`: texts
-    from elsewhere that every run was scored on, by the names of `runs/<run>/outside/<name>`. `core`: compare `runs/<run>/core`
-    of every run too. `control`: "aa" if arms are meant to be equal. With more than one pair, the intervals of the target are Bonferroni-adjusted so that all of them hold
-    together with probability `level`; those of strata are not: they explore.
-    Raises InputError when arms are not matched, an arm has the same seed twice, a run is not finished, or what a run or its
-    scores were made from has other content now.
+    such documents is at home. `pairing`: whether runs are paired by seed (see `paired_by_seed`); choose it before the first
+    look. `allow`: differences beside selection that are meant, by path ("arm.order"). `outside`: texts from elsewhere that every
+    run was scored on, by the names of `runs/<run>/outside/<name>`. `core`: compare `runs/<run>/core` of every run too.
+    `control`: "aa" if arms are meant to be equal. With more than one pair, the intervals of the target are Bonferroni-adjusted
+    so that all of them hold together with probability `level`; those of strata are not: they explore.
+
+    Raises InputError when arms are not matched, an arm has the same seed twice, seeds that are to be paired differ between
+    arms, a run is not finished, or what a run or its scores were made from has other content now.
     """
     if target not in TARGETS:
         raise InputError(f"The target {target!r} is unknown: take one of {', '.join(TARGETS)}.")
+    if pairing not in (known := get_args(Pairing)):
+        raise InputError(f"The pairing {pairing!r} is unknown: take one of {', '.join(known)}.")
     if control not in (None, *get_args(Control)):
         raise InputError(f"The control {control!r} is unknown: take {' or '.join(get_args(Control))}, or leave it out.")
-    results = _open(root, arms, lambda run: run.result)
+    results = _by_seed(_open(root, arms, lambda run: run.result))
+    arms = {label: [_run(run) for run in runs] for label, runs in results.items()}
     allowed = _require_comparable(root, results, target, allow, control)
     documents, holdout = sum_scores(results)
     case = Case(
@@ -103,7 +125,9 @@ def judge(
         },
         answers=answers.read(_open(root, arms, lambda run: run.core)) if core else None,
         target=target,
+        pairing=pairing,
         level=level,
+        blocks=documents.blocks,
     )
     first = next(iter(results.values()))[0].manifest
     return Verdict(
@@ -113,6 +137,7 @@ def judge(
         level=level,
         level_of_a_pair=case.level_of_a_pair,
         target=target,
+        pairing=pairing,
         outside=tuple(outside),
         core=core,
         control=control,
@@ -125,11 +150,7 @@ def judge(
             clusters_are="blocks of neighbouring rows" if documents.blocks else "single documents",
         ),
         matched=Matched(allowed=allowed, unknown=matched.unknown_of_runs(root, _manifests(results))),
-        seed_spread=SeedSpread(
-            standard_deviation=_known(np.sqrt(holdout.spread.variance[case.decides])),
-            degrees_of_freedom=holdout.spread.degrees_of_freedom,
-        ),
-        arms=tuple(_arm(label, runs, holdout) for label, runs in results.items()),
+        arms=tuple(_arm(label, case) for label in results),
         comparisons=tuple(_comparison(a, b, case) for a, b in combinations(arms, 2)),
     )
 
@@ -148,6 +169,10 @@ def _open(
 
 def _manifests(results: Mapping[str, Sequence[Artifact]]) -> list[Manifest]:
     return [run.manifest for runs in results.values() for run in runs]
+
+
+def _by_seed(results: Mapping[str, Sequence[Artifact]]) -> dict[str, list[Artifact]]:
+    return {label: sorted(runs, key=lambda run: run.manifest.spec["seed"]) for label, runs in results.items()}
 
 
 def _require_comparable(
@@ -179,42 +204,49 @@ def _require_halves(result: Artifact, target: Target) -> None:
         )
 
 
-def _arm(label: str, runs: Sequence[Artifact], holdout: StratumSums) -> ArmScores:
+def _arm(label: str, case: Case) -> ArmScores:
+    runs, holdout = case.results[label], case.holdout
     values = bits_per_byte(holdout.nats[label], holdout.sizes)
     means = zip(holdout.strata, values.mean(0), strict=True)
     return ArmScores(
         label=label,
         arm=runs[0].manifest.inputs["arm"],
         runs=tuple(_run(run) for run in runs),
-        seeds=tuple(run.manifest.spec["seed"] for run in runs),
+        seeds=tuple(case.seeds(label)),
         bpb=float(values[:, 0].mean()),
         bpb_by_seed=tuple(values[:, 0].tolist()),
+        deviation=float(values[:, case.decides].std(ddof=1)) if len(runs) > 1 else None,
         strata=tuple(StratumScore(kind=s.kind, label=s.label, bpb=_known(mean)) for s, mean in means),
     )
 
 
 def _comparison(a: str, b: str, case: Case) -> Comparison:
     holdout, decides = case.holdout, case.decides
-    overall = _paired(a, b, holdout, case.level_of_a_pair)
-    explored = _paired(a, b, holdout, case.level)
-    texts = {name: _paired(a, b, sums, case.level) for name, sums in case.texts.items()}
+    paired = paired_by_seed(case.pairing, case.seeds(a), case.seeds(b))
+    overall = _paired(a, b, holdout, case.level_of_a_pair, paired)
+    explored = _paired(a, b, holdout, case.level, paired)
+    texts = {name: _paired(a, b, sums, case.level, paired) for name, sums in case.texts.items()}
     seeds = min(len(case.results[label]) for label in (a, b))
     difference = float(overall.estimate[decides])
     detectable, needed = _power(abs(difference), overall, seeds, case)
     better = case.results[a if difference < 0 else b]
+    pairing = _pairing(a, b, case, paired)
     found = _row(
         Comparison,
         overall,
         decides,
         a=a,
         b=b,
+        level=case.level_of_a_pair,
         seeds=seeds,
         covers_seeds=overall.covers_seeds,
         on=TARGETS[case.target][0],
         errors=StandardErrors(
-            documents=_known(overall.error_documents[decides]), seeds=_known(overall.error_seeds[decides])
+            documents=_known(overall.error_documents[decides]), seeds=_known(overall.spread.error[decides])
         ),
-        degrees_of_freedom=overall.degrees_of_freedom,
+        degrees_of_freedom=_known(overall.degrees_of_freedom[decides]),
+        pairing=pairing,
+        warnings=_weaknesses(seeds, int(overall.clusters[decides]), case.blocks, pairing),
         detectable=detectable,
         seeds_needed=needed,
         tokens_saved=_savings(difference, overall.low[decides], overall.high[decides], better, case),
@@ -224,39 +256,69 @@ def _comparison(a: str, b: str, case: Case) -> Comparison:
             if s.bytes
         ],
         outside=[_row(TextsDifference, differences, 0, label=name) for name, differences in texts.items()],
-        tasks=answers.compare(a, b, case.answers, case.level) if case.answers else [],
+        tasks=answers.compare(a, b, case.answers, case.level, paired=paired) if case.answers else [],
     )
     return found.model_copy(update={"sentence": sentence(found)})
 
 
-def _paired(a: str, b: str, sums: StratumSums, level: float) -> Differences:
-    return paired_differences(sums.nats[a], sums.nats[b], sums.sizes, sums.spread, level=level)
+def _paired(a: str, b: str, sums: StratumSums, level: float, paired: bool) -> Differences:
+    return paired_differences(sums.nats[a], sums.nats[b], sums.sizes, paired=paired, level=level)
+
+
+def _pairing(a: str, b: str, case: Case, paired: bool) -> SeedPairing:
+    """What the seeds of both arms have in common, on the target, and the interval that does not decide."""
+    holdout, seeds = case.holdout, {label: case.seeds(label) for label in (a, b)}
+    shared = sorted(set(seeds[a]) & set(seeds[b]))
+    found = dict.fromkeys(("correlation", "low", "high"))
+    if len(shared) >= 3:
+        scores = [
+            bits_per_byte(holdout.nats[label], holdout.sizes)[np.isin(seeds[label], shared), case.decides]
+            for label in (a, b)
+        ]
+        measured = correlation(*scores)
+        found = {"correlation": _known(measured.estimate), "low": _known(measured.low), "high": _known(measured.high)}
+    other = None
+    if len(shared) >= 2 and seeds[a] == seeds[b]:
+        other = Difference.model_validate(
+            _chance(_paired(a, b, holdout, case.level_of_a_pair, not paired), case.decides)
+        )
+    return SeedPairing(asked=case.pairing, paired=paired, shared=len(shared), other=other, **found)
+
+
+def _weaknesses(seeds: int, clusters: int, blocks: bool, pairing: SeedPairing) -> list[Weakness]:
+    found: dict[Weakness, bool] = {
+        "two seeds": seeds == 2 and not pairing.paired,
+        "opposed seeds": not pairing.paired and pairing.high is not None and pairing.high < 0,
+        "few clusters": clusters < ENOUGH_CLUSTERS,
+        "single documents": not blocks,
+    }
+    return [weakness for weakness, there in found.items() if there]
 
 
 def _row(record: type[Row], found: Differences, i: int, /, **fields: object) -> Row:
     """Stratum `i` of the differences as a record with these other fields."""
+    return record.model_validate({**_chance(found, i), "clusters": int(found.clusters[i]), **fields})
+
+
+def _chance(found: Differences, i: int) -> dict[str, float | None]:
+    """The fields of a `Difference`."""
     values = {"difference": found.estimate[i], "low": found.low[i], "high": found.high[i], "p": found.p[i]}
-    known = {name: _known(value) for name, value in values.items()}
-    return record.model_validate({**known, "clusters": int(found.clusters[i]), **fields})
+    return {name: _known(value) for name, value in values.items()}
 
 
 def _power(
     difference: float, overall: Differences, seeds: int, case: Case
 ) -> tuple[list[Detectable], Detectable | None]:
     """What this many seeds could have shown and what more would; and how many would show a difference as large as this one."""
-    spread, decides = case.holdout.spread, case.decides
-    if not spread.degrees_of_freedom:
+    if not overall.covers_seeds:
         return [], None
+    variances = overall.spread.variances[:, case.decides]
+    error_documents = _known(overall.error_documents[case.decides]) or 0.0
 
     def smallest(planned: int) -> float:
-        return detectable_difference(
-            _known(overall.error_documents[decides]) or 0.0,
-            float(spread.variance[decides]),
-            spread.degrees_of_freedom,
-            len(case.results),
-            planned,
-            case.level_of_a_pair,
-        )
+        paired = paired_by_seed(case.pairing, range(planned), range(planned))
+        parts = [float(variances.sum())] if paired else variances.tolist()
+        return detectable_difference(error_documents, parts, planned, case.level_of_a_pair)
 
     planned = [seeds * 2**i for i in range(PLANNED + 1)]
     needed = next((n for n in range(seeds + 1, MOST_SEEDS + 1) if smallest(n) <= difference), None)

@@ -7,28 +7,28 @@ Estimand. Arm A trained with seed s spends x_{A,s,i} nats on holdout document i 
 a ratio estimator: every byte weighs the same, and both arms read the same documents, so that what makes a document hard for
 every model cancels out.
 
-Documents. They were picked in blocks (clusters), so blocks are what is resampled. The interval is bootstrap-t: every
-resample is studentized by its own linearized cluster variance of the ratio (Cochran, Sampling Techniques, 3rd ed. 1977, chapters 6 and 9A)
+Documents. They were picked in blocks (clusters), so blocks are what is resampled. The interval is a symmetric bootstrap-t:
+every resample is studentized by its own linearized cluster variance of the ratio (Cochran, Sampling Techniques, 3rd ed. 1977, chapters 6 and 9A)
 
     V = C/(C-1) * sum_c (d_c - delta b_c)^2 / (sum_c b_c)^2
 
-which is second-order accurate (Hall, Ann. Statist. 16, 1988) and holds its level where the percentile interval does not, with
-few clusters (Cameron, Gelbach and Miller, Rev. Econ. Stat. 90, 2008). A stratum keeps all clusters, those that have no
+and the quantile is of the studentized amounts (Hall, J. R. Statist. Soc. B 50, 1988). It holds its level where the percentile interval does
+not, with few clusters (Cameron, Gelbach and Miller, Rev. Econ. Stat. 90, 2008), and where the equal-tailed one does not, with long tails. A stratum keeps all clusters, those that have no
 document in it with zeros: domain estimation (Cochran, chapter 2).
 
-Seeds. A seed moves a whole run, all documents together, which no resampling of documents can see. Its variance s^2 is
-estimated from the runs' own means, pooled over arms (nu = number of runs - number of arms degrees of freedom: arms differ in
-documents, not in what a seed does to a run). Two arms with n_A and n_B seeds then have a seed error of s sqrt(1/n_A + 1/n_B)
-times Student's t with nu degrees of freedom: with 2 seeds each nu = 2 and t = 4.3, which is what 2 seeds are worth.
+Seeds. A seed moves a whole run, all documents together, which no resampling of documents can see. Its variance is estimated from
+the runs of these two arms, each by itself or paired by seed (`replicates` says which, and how many degrees of freedom that has),
+and enters as the standard error of the mean difference times Student's t.
 
-Both. Documents and seeds are crossed, and s^2 already holds the part of the documents' error that changes with the seed
+Both. Documents and seeds are crossed, and the seeds' variance already holds the part of the documents' error that changes with the seed
 (interaction); it is taken out of V, else it would count twice (as in two-way clustering: Cameron, Gelbach and Miller, J. Bus.
 Econ. Stat. 29, 2011). The interval is the distribution of the sum of the two independent errors: bootstrap-t draws convolved with
-the scaled t, a generalized (fiducial) interval of the Behrens-Fisher kind, which keeps its level when one part dominates and errs
-towards caution in between (Weerahandi, JASA 88, 1993).
+the scaled t, a generalized (fiducial) interval of the Behrens-Fisher kind (Weerahandi, JASA 88, 1993). That alone errs towards caution where
+both errors are of a size, so t has the degrees of freedom of the whole error, documents included.
 
-With one seed an arm s^2 cannot be estimated: the interval holds for *these two models* on new documents, and says nothing of
-what other seeds would have done. `Differences.covers_seeds` tells which of the two it is.
+With one seed in an arm its spread cannot be estimated: the interval holds for *these models* on new documents, and says nothing of
+what other seeds would have done. `Differences.covers_seeds` tells which of the two it is. What all this holds is measured by
+`python -m benchmarks.verdict coverage`.
 """
 
 from collections.abc import Sequence
@@ -37,34 +37,34 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
+from tasks.verdict.replicates import Spread, effective_freedom, samples_of
+
 LN2 = np.log(2.0)
 FEWEST_CLUSTERS = 8  # with documents in them: below, too many resamples hold one cluster alone
 DRAWS = 4_000
 TILE = 10  # values of Student's t per bootstrap draw
+MOST_FREEDOM = 1e6  # as good as the normal distribution
 CHUNK = 1 << 22  # resampling weights held at once
 
 
 @dataclass(frozen=True)
 class Differences:
-    """Estimates for S strata at once, each field of shape (S,): bits per byte, below 0 when the first arm is better."""
+    """Estimates for S strata at once, each array of shape (S,): bits per byte, below 0 when the first arm is better."""
 
     estimate: np.ndarray
     low: np.ndarray
     high: np.ndarray
     p: np.ndarray
     error_documents: np.ndarray
-    error_seeds: np.ndarray
     clusters: np.ndarray
-    degrees_of_freedom: int
-    covers_seeds: bool
+    degrees_of_freedom: np.ndarray
+    """Of Student's t for the seeds; NaN where the spread is not known."""
+    spread: Spread
 
-
-@dataclass(frozen=True)
-class Spread:
-    """Variance of one run's bits per byte over seeds, (S,), with its degrees of freedom (0: not known)."""
-
-    variance: np.ndarray
-    degrees_of_freedom: int
+    @property
+    def covers_seeds(self) -> bool:
+        """Whether the intervals hold for new seeds, too."""
+        return self.spread.known
 
 
 def cluster_sums(values: np.ndarray, strata: np.ndarray, clusters: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -83,80 +83,72 @@ def bits_per_byte(nats: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return values
 
 
-def seed_spread(arms: Sequence[np.ndarray], sizes: np.ndarray) -> Spread:
-    """Variance between seeds pooled over arms: `arms` holds one (seeds, S, C) array of nats an arm."""
-    means = [bits_per_byte(arm, sizes) for arm in arms]
-    freedom = sum(len(mean) - 1 for mean in means)
-    squares = sum(((mean - mean.mean(0)) ** 2).sum(0) for mean in means)
-    return Spread(squares / freedom if freedom else np.full(len(sizes), np.nan), freedom)
-
-
 def paired_differences(
     a: np.ndarray,
     b: np.ndarray,
     sizes: np.ndarray,
-    spread: Spread,
     *,
+    paired: bool = False,
     level: float = 0.95,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Differences:
     """Difference of arm `a` from arm `b` per stratum, with an interval of the given level and a two-sided p-value.
 
-    a: (seeds of a, S, C) nats, b: (seeds of b, S, C) nats, sizes: (S, C) bytes. A stratum with documents in fewer than
-    `FEWEST_CLUSTERS` clusters gets NaN for its interval. Equal input gives equal output: resampling starts from `seed`.
+    a: (seeds of a, S, C) nats, b: (seeds of b, S, C) nats, sizes: (S, C) bytes. `paired`: row r of both has the same seed, and seeds
+    are paired. A stratum with documents in fewer than `FEWEST_CLUSTERS` clusters gets NaN for its interval. Equal input gives equal
+    output: resampling starts from `seed`.
     """
+    samples = samples_of(a, b, paired=paired)
+    spread = Spread.of([bits_per_byte(sample, sizes) for sample in samples])
     clusters = (sizes > 0).sum(1)
-    difference = (a.mean(0) - b.mean(0)) / LN2
+    difference = sum(sample.mean(0) for sample in samples) / LN2
     with np.errstate(invalid="ignore", divide="ignore"):
         estimate = difference.sum(1) / sizes.sum(1)
         variance = _linearized(difference - estimate[:, None] * sizes) / sizes.sum(1) ** 2
     variance = np.where(clusters >= FEWEST_CLUSTERS, variance, np.nan)
     random = np.random.default_rng(seed)
     errors = _studentized(difference, sizes, estimate, draws, random)
-    main = np.maximum(variance - _interaction(a, sizes) / len(a) - _interaction(b, sizes) / len(b), 0.0)
-    error_documents = np.sqrt(main if spread.degrees_of_freedom else variance)
-    error_seeds = np.sqrt(spread.variance * (1 / len(a) + 1 / len(b)))
-    errors = estimate - errors * error_documents
-    if spread.degrees_of_freedom:
-        errors = np.tile(errors, (TILE, 1))
-        probability = (np.arange(len(errors)) + 0.5) / len(errors)
-        student = stdtrit(spread.degrees_of_freedom, probability)
-        errors = errors + random.permuted(np.broadcast_to(student[:, None], errors.shape), axis=0) * error_seeds
-    tail = (1 - level) / 2
-    low, high = np.quantile(errors, [tail, 1 - tail], axis=0)
-    below = (errors < 0).mean(0) + (errors == 0).mean(0) / 2
-    p = np.minimum(1.0, 2 * np.maximum(np.minimum(below, 1 - below), 1 / (len(errors) + 1)))
-    p = np.where(np.isfinite(low), p, np.nan)
-    freedom = spread.degrees_of_freedom
-    return Differences(estimate, low, high, p, error_documents, error_seeds, clusters, freedom, bool(freedom))
+    if spread.known:
+        interaction = sum(_interaction(sample, sizes) / len(sample) for sample in samples)
+        variance = np.maximum(variance - interaction, 0.0)
+    errors = errors * np.sqrt(variance)
+    freedom = np.full(len(sizes), np.nan)
+    if spread.known:
+        parts = [spread.of_means.sum(0), np.nan_to_num(variance)]
+        freedom = effective_freedom(parts, [spread.freedom, sizes.shape[1] - 1])
+        student = stdtrit(np.nan_to_num(freedom, nan=1.0), ((np.arange(draws) + 0.5) / draws)[:, None])
+        tiles = [random.permuted(student, axis=0) for _ in range(TILE)]
+        errors = np.concatenate([errors + tile * spread.error for tile in tiles])
+    amounts = np.abs(errors)
+    reach = np.quantile(amounts, level, axis=0)
+    p = np.maximum((amounts >= np.abs(estimate)).mean(0), 1 / (len(errors) + 1))
+    p = np.where(np.isfinite(reach), p, np.nan)
+    low, high = estimate - reach, estimate + reach
+    return Differences(estimate, low, high, p, np.sqrt(variance), clusters, freedom, spread)
+
+
+def level_of_a_pair(level: float, arms: int) -> float:
+    """Bonferroni: at this level, the intervals of all pairs of `arms` arms hold together with probability `level`."""
+    return 1 - (1 - level) / (arms * (arms - 1) / 2)
 
 
 def detectable_difference(
-    error_documents: float,
-    variance: float,
-    freedom: int,
-    arms: int,
-    seeds: int,
-    level: float = 0.95,
-    power: float = 0.8,
+    error_documents: float, variances: Sequence[float], seeds: int, level: float = 0.95, power: float = 0.8
 ) -> float:
     """The smallest true difference that `seeds` seeds an arm would show with probability `power`, in bits per byte.
 
-    (t_{1-alpha/2} + t_power) times the standard error, t by Satterthwaite's degrees of freedom, with the seeds' variance as
-    estimated now (`freedom` behind it) and a new spread from arms * (seeds - 1); the documents' error stays as it is: only a larger holdout
-    makes it smaller. NaN for one seed, or when the variance is not known.
+    `variances`: of one run in each sample: those of both arms, or paired by seed the one of their difference. (t_{1-alpha/2} + t_power) times
+    the standard error, t with the seeds' degrees of freedom (Welch); the documents' error stays as it is: only a larger holdout
+    makes it smaller. NaN for one seed, or when a variance is not known.
     """
-    if seeds < 2 or freedom < 1:
+    from_seeds = np.array(variances) / seeds
+    total = from_seeds.sum() + error_documents**2
+    if seeds < 2 or not np.isfinite(total):
         return float("nan")
-    from_seeds, from_documents = 2 * variance / seeds, error_documents**2
-    total = from_seeds + from_documents
-    if total == 0:
-        return 0.0
-    planned = arms * (seeds - 1)
-    satterthwaite = total**2 / (from_seeds**2 / planned) if from_seeds else np.inf
-    quantiles = stdtrit(min(satterthwaite, 1e6), [(1 + level) / 2, power])
-    return float(quantiles.sum() * np.sqrt(total))
+    squares = (from_seeds**2).sum() / (seeds - 1)
+    freedom = from_seeds.sum() ** 2 / squares if squares else MOST_FREEDOM
+    return float(stdtrit(freedom, [(1 + level) / 2, power]).sum() * np.sqrt(total))
 
 
 def _linearized(residuals: np.ndarray) -> np.ndarray:
@@ -167,9 +159,7 @@ def _linearized(residuals: np.ndarray) -> np.ndarray:
 
 
 def _interaction(arm: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The part of one run's variance that comes from documents answering differently to each seed: (S,), 0 for one seed."""
-    if len(arm) < 2:
-        return np.zeros(len(sizes))
+    """The part of one run's variance that comes from documents answering differently to each seed: (S,)."""
     with np.errstate(invalid="ignore", divide="ignore"):
         residuals = (arm / LN2 - bits_per_byte(arm, sizes)[..., None] * sizes) / sizes.sum(1)[:, None]
     residuals = residuals - residuals.mean(0)

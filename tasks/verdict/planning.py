@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Literal
 
 from tasks.errors import InputError
-from tasks.verdict.paired import detectable_difference
+from tasks.verdict.paired import detectable_difference, level_of_a_pair
+from tasks.verdict.replicates import paired_by_seed
 
 Budget = Literal["tokens", "bytes"]
 """What is equal between arms: trained tokens, or bytes of text."""
@@ -36,7 +37,7 @@ def equal_budget(
 
 
 def what_seeds_show(spread: tuple[float, int] | None, arms: int, seeds: int) -> str:
-    """A sentence: the smallest difference that `seeds` seeds an arm can show.
+    """A sentence: the smallest difference that `seeds` seeds an arm can show, if seeds do not correlate between arms.
 
     `spread`: variance of bits per byte between seeds in earlier runs alike, and its degrees of freedom, if any is known.
     """
@@ -45,8 +46,10 @@ def what_seeds_show(spread: tuple[float, int] | None, arms: int, seeds: int) -> 
     if spread is None:
         return "How far a seed moves such a run is not known yet, so neither is what these seeds can show: the verdict will tell."
     variance, freedom = spread
-    smallest = detectable_difference(0.0, variance, freedom, arms, seeds)
+    paired = paired_by_seed("auto", range(seeds), range(seeds))
+    variances = [2 * variance] if paired else [variance, variance]
+    smallest = detectable_difference(0.0, variances, seeds, level_of_a_pair(0.95, arms))
     return (
         f"In runs alike a seed moved bits per byte by {variance**0.5:.2g} (standard deviation, {freedom} degrees of freedom): "
-        f"{seeds} seeds an arm show a difference of {smallest:.2g} 4 times in 5, the holdout's own error aside."
+        f"{seeds} seeds an arm show a difference of {smallest:.2g} 4 times in 5, the holdout's own error aside; fewer do if seeds move the arms alike."
     )

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -13,7 +12,7 @@ from tasks.records.layout import SCORES
 from tasks.records.scores import read_scores
 from tasks.records.verdict import Kind, Target
 from tasks.store.artifact import Artifact
-from tasks.verdict.paired import FEWEST_CLUSTERS, Spread, cluster_sums, seed_spread
+from tasks.verdict.paired import FEWEST_CLUSTERS, cluster_sums
 
 LENGTHS = (1_000, 2_000, 4_000, 8_000, 16_000)  # bytes: bounds of the length classes
 SOURCES = 20  # the largest ones get a row each
@@ -101,11 +100,6 @@ class StratumSums:
     strata: list[Stratum]
     sizes: np.ndarray
     nats: dict[str, np.ndarray]
-
-    @cached_property
-    def spread(self) -> Spread:
-        """What a seed does to a run, pooled over arms."""
-        return seed_spread(list(self.nats.values()), self.sizes)
 
 
 def sum_scores(results: Mapping[str, Sequence[Artifact]], what: str = "holdout") -> tuple[ScoredDocuments, StratumSums]:

@@ -2,16 +2,27 @@
 
 import math
 
-from tasks.records.verdict import Comparison
+from tasks.records.verdict import Comparison, Weakness
+
+WARNINGS: dict[Weakness, str] = {
+    "two seeds": "An arm has only two seeds: the interval is wide, and up to 7 % of such intervals miss if arms scatter very unlike.",
+    "opposed seeds": "Seeds that raise one arm lower the other, so the interval is too narrow: pair by seed.",
+    "few clusters": "The documents come from fewer than 20 blocks, so few of them can decide.",
+    "single documents": "The holdout has too few blocks, so documents count as independent: if neighbors are alike, the interval is too narrow.",
+}
 
 
 def sentence(pair: Comparison) -> str:
-    """The verdict on one pair of arms."""
+    """The verdict on one pair of arms, what its interval covers, and what may be wrong with it."""
+    return " ".join([_finding(pair), *_covers(pair), *(WARNINGS[weakness] for weakness in pair.warnings)])
+
+
+def _finding(pair: Comparison) -> str:
     if pair.conclusion == "better":
         amount = _with_interval(abs(pair.difference), pair)
         return f"{pair.lower} is better than {pair.higher} by {amount} bits per byte{pair.on}{_equivalent(pair)}."
     if pair.conclusion == "one seed":
-        return f"{_one_seed(pair)} What another seed would say is not known: train at least 2 seeds an arm."
+        return f"{_one_seed(pair)} What other seeds would say is not known: train at least 2 seeds an arm."
     seen = f"{pair.a} and {pair.b} are not distinguishable{pair.on}: the difference is {_signed(pair)} bits per byte"
     return f"{seen}. {_outlook(pair)}"
 
@@ -47,9 +58,20 @@ def _equivalent(pair: Comparison) -> str:
 def _one_seed(pair: Comparison) -> str:
     where = pair.on or " on new documents"
     if not pair.excludes_zero:
-        return f"One seed each: the two models are not distinguishable{where} ({_signed(pair)} bits per byte)."
+        return f"One seed in an arm: the models are not distinguishable{where} ({_signed(pair)} bits per byte)."
     amount = _with_interval(abs(pair.difference), pair)
-    return f"One seed each: the model of {pair.lower} spends {amount} bits per byte less than that of {pair.higher}{where}."
+    return f"One seed in an arm: models of {pair.lower} spend {amount} bits per byte less than those of {pair.higher}{where}."
+
+
+def _covers(pair: Comparison) -> list[str]:
+    if pair.low is None or not pair.covers_seeds:
+        return []
+    pairing = pair.pairing
+    known = "" if pairing.correlation is None else f" (correlation {pairing.correlation:.2f})".replace("-", "−")
+    paired = f", {'paired' if pairing.paired else 'not paired'} by seed{known}" if pairing.shared else ""
+    return [
+        f"The {100 * pair.level:.3g} % interval is for new documents like those of the holdout and for new seeds{paired}."
+    ]
 
 
 def _outlook(pair: Comparison) -> str:

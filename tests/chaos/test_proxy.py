@@ -7,7 +7,8 @@ import pytest
 
 from infra.local import azurite
 from tasks.errors import ChangedError, DeniedError, InputError, StoreError
-from tasks.store.blobs import Blob, Blobs, open_blobs
+from tasks.store.access import open_blobs
+from tasks.store.blobs import Blob, Blobs
 from tests.chaos.harness.proxy import Proxy
 
 

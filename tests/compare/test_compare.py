@@ -43,7 +43,8 @@ def test_two_arms_with_two_seeds_end_in_a_verdict_and_a_report(stack, client, pa
     (name,) = store.names("verdicts")
     verdict = json.loads((store.open(name).path / "verdict.json").read_text())
     (pair,) = verdict["comparisons"]
-    assert (pair["a"], pair["b"], pair["seeds"], pair["degrees_of_freedom"]) == ("top16", "rand16", 2, 2)
+    assert (pair["a"], pair["b"], pair["seeds"]) == ("top16", "rand16", 2)
+    assert pair["degrees_of_freedom"] >= 1 and pair["warnings"][0] == "two seeds"
     assert pair["low"] <= pair["difference"] <= pair["high"]
     tokens = {store.find(f"runs/{run}/result").facts["tokens"] for arm in verdict["arms"] for run in arm["runs"]}
     assert len(tokens) == 1

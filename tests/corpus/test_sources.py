@@ -18,7 +18,7 @@ from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_s
 from tasks.errors import InputError
 from tasks.spec import Arm, Pool
 from tasks.store import bulk
-from tasks.store.blobs import open_blobs
+from tasks.store.access import open_blobs
 from tasks.store.root import Root
 from tests.corpus.corpora import SCORES, shard_texts, write_corpus
 

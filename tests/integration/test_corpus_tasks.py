@@ -19,7 +19,7 @@ from flows.prepare import TaskSteps
 from tasks.corpus import prepare
 from tasks.progress import Progress
 from tasks.spec import ENGAGEMENT, FACTUAL, PEDAGOGICAL, Arm, Pool
-from tasks.store.blobs import open_blobs
+from tasks.store.access import open_blobs
 from tasks.store.root import Root
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from infra.cli.main import app
 from infra.local import azurite
-from tasks.store.blobs import open_blobs
+from tasks.store.access import open_blobs
 from tasks.store.root import Root
 
 PREPARE = [

@@ -10,6 +10,7 @@ from tasks.records.job import Job, find_job
 from tasks.spec import Experiment
 from tasks.store.blobs import Blobs
 from tasks.store.root import Root
+from tasks.store.urls import parse_url
 
 
 def test_a_job_is_read_as_it_was_written_here_and_in_a_remote_root(tmp_path):
@@ -18,7 +19,7 @@ def test_a_job_is_read_as_it_was_written_here_and_in_a_remote_root(tmp_path):
     job.write(tmp_path / "container" / "runs" / job.run / "job.json")
     with pytest.raises(InputError, match=f"There is no run {job.run}"):
         find_job(root, job.run)
-    root.remote = Blobs("az://container", LocalStore(tmp_path / "container"))
+    root.remote = Blobs(parse_url("az://container"), LocalStore(tmp_path / "container"))
     assert find_job(root, job.run) == job
     assert job.open_root().url == Root(tmp_path / "root").url
 

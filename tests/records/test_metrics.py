@@ -9,6 +9,7 @@ from tasks.errors import DamagedError
 from tasks.records.metrics import MetricsLog, cut_back, last_metrics, of_attempts, read_metrics, speed, wall_seconds
 from tasks.store.blobs import Blobs
 from tasks.store.root import Root
+from tasks.store.urls import parse_url
 
 
 def fill(path, steps):
@@ -82,7 +83,7 @@ def test_metrics_are_fetched_from_a_remote_root(tmp_path):
     store = tmp_path / "container"
     (store / "runs" / "r").mkdir(parents=True)
     fill(store / "runs" / "r" / "metrics.jsonl", [1, 2, 3])
-    root.remote = Blobs("az://container", LocalStore(store))
+    root.remote = Blobs(parse_url("az://container"), LocalStore(store))
     assert [line["step"] for line in cut_back(root, "r", 2)] == [1, 2]
     assert [line["step"] for line in read_metrics(root.path("runs/r/metrics.jsonl"))] == [1, 2]
 

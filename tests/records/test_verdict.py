@@ -7,7 +7,7 @@ from tasks.records.verdict import (
     Comparison,
     HoldoutSize,
     Matched,
-    SeedSpread,
+    SeedPairing,
     StandardErrors,
     TokensSaved,
     Verdict,
@@ -29,7 +29,10 @@ def comparison(low, high, covers_seeds=True):
         on="",
         clusters=30,
         errors=StandardErrors(documents=0.01, seeds=None),
+        level=0.95,
         degrees_of_freedom=2,
+        pairing=SeedPairing(asked="auto", paired=False, shared=2, correlation=None, low=None, high=None, other=None),
+        warnings=("two seeds",),
         detectable=(),
         seeds_needed=None,
         tokens_saved=TokensSaved(**UNKNOWN),
@@ -47,13 +50,13 @@ def verdict(pair):
         level=0.95,
         level_of_a_pair=0.95,
         target="all",
+        pairing="auto",
         outside=(),
         core=False,
         pool="pool-0123456789",
         tokens=1_000,
         holdout=HoldoutSize(documents=600, bytes=9, clusters=30, clusters_are="blocks of neighbouring rows"),
         matched=Matched(allowed={}),
-        seed_spread=SeedSpread(standard_deviation=0.01, degrees_of_freedom=2),
         arms=(),
         comparisons=(pair,),
     )
@@ -77,15 +80,12 @@ def test_a_verdict_is_read_as_it_was_written(tmp_path):
     written.write(tmp_path / "verdict.json")
     assert Verdict.read(tmp_path / "verdict.json") == written
     raw = json.loads((tmp_path / "verdict.json").read_text())
-    assert (raw["format"], raw["comparisons"][0]["better"]) == (1, "top")
+    assert (raw["format"], raw["comparisons"][0]["better"]) == (2, "top")
 
 
-def test_a_verdict_of_before_it_had_a_format_is_read_and_one_of_an_unknown_format_is_not(tmp_path):
+def test_a_verdict_by_other_statistics_is_not_read(tmp_path):
     path = tmp_path / "verdict.json"
     raw = json.loads(verdict(comparison(-0.2, -0.05)).to_json())
-    del raw["format"]
-    path.write_text(json.dumps(raw))
-    assert Verdict.read(path).comparisons[0].better == "top"
-    path.write_text(json.dumps(raw | {"format": 2}))
+    path.write_text(json.dumps(raw | {"format": 1}))
     with pytest.raises(DamagedError, match=r"verdict\.json cannot be read \(format: .*judge the runs again"):
         Verdict.read(path)

@@ -9,7 +9,7 @@ from tasks.records import ledger
 from tasks.records.verdict import Verdict
 from tasks.reports.evidence import Run, Taken, lineage, only_in
 from tasks.reports.report import run_report, verdict_report, visible, write_report, write_verdict
-from tasks.store.blobs import open_blobs
+from tasks.store.access import open_blobs
 from tasks.store.root import Root
 from tasks.verdict.judge import judge
 

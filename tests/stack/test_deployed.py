@@ -81,6 +81,8 @@ def test_a_random_arm_with_one_field_given_is_still_random(client, stack, tmp_pa
         if now.parameters["arm"].get("select"):
             break
         time.sleep(0.5)
+    time.sleep(3)  # by then its first step has begun, with these parameters
+    now = client.read_flow_run(run.id)
     client.set_flow_run_state(run.id, Cancelling(), force=True)
     assert now.name == "rand16-d1-s1"
     assert now.parameters["arm"]["select"] == "random" and now.parameters["arm"]["share"] == 0.3

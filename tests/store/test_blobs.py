@@ -5,8 +5,9 @@ from azure.storage.blob import BlobServiceClient
 
 from infra.local import azurite
 from tasks.errors import ChangedError, InputError
-from tasks.store.blobs import azure_settings, open_blobs
+from tasks.store.access import azure_settings, open_blobs
 from tasks.store.root import Root
+from tasks.store.urls import parse_url
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_a_connection_string_is_taken_apart(monkeypatch):
         "AZURE_STORAGE_CONNECTION_STRING",
         "DefaultEndpointsProtocol=http;AccountName=me;AccountKey=a2V5PT0=;BlobEndpoint=http://127.0.0.1:1/me;",
     )
-    assert azure_settings("az://raw") == {
+    assert azure_settings(parse_url("az://raw")) == {
         "account_name": "me",
         "account_key": "a2V5PT0=",
         "endpoint": "http://127.0.0.1:1/me",

@@ -7,7 +7,8 @@ from azure.storage.blob import BlobServiceClient
 
 from infra.local import azurite
 from tasks.errors import InputError
-from tasks.store.blobs import Blob, open_blobs
+from tasks.store.access import open_blobs
+from tasks.store.blobs import Blob
 from tasks.store.listing import data_files, is_hidden
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from tasks.errors import DamagedError, InputError
-from tasks.store.blobs import open_blobs
+from tasks.store.access import open_blobs
 from tasks.store.root import Root
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import DamagedError
-from tasks.store.blobs import open_blobs
+from tasks.store.access import open_blobs
 from tasks.store.root import Root
 
 NAME = "arms/a-1/text"

@@ -5,6 +5,7 @@ from obstore.store import LocalStore
 
 from tasks.store.blobs import Blobs
 from tasks.store.root import Root
+from tasks.store.urls import parse_url
 
 
 def build(root, name):
@@ -27,7 +28,7 @@ def test_remove_deletes_the_directory(tmp_path):
 def test_remove_deletes_the_remote_copy(tmp_path):
     root = Root(tmp_path / "cache")
     (tmp_path / "remote").mkdir()
-    root.remote = Blobs("az://c/p", LocalStore(tmp_path / "remote"))
+    root.remote = Blobs(parse_url("az://c/p"), LocalStore(tmp_path / "remote"))
     artifact = build(root, "runs/r/checkpoints/step_000001")
     other = build(root, "runs/r/checkpoints/step_000002")
     root.remove(artifact.name)

@@ -11,7 +11,7 @@ from infra.local import azurite
 from infra.local.azurite import ACCOUNT, PUBLIC_KEY
 from tasks.errors import InputError, StoreError
 from tasks.spec import Pool, Texts
-from tasks.store.blobs import azure_settings, open_blobs
+from tasks.store.access import azure_settings, open_blobs
 from tasks.store.bulk import copy_blobs, find_azcopy
 from tasks.store.root import Root
 from tasks.store.urls import Location, parse_url
@@ -129,16 +129,16 @@ def test_the_account_of_a_url_is_used_and_another_one_refused(monkeypatch, tmp_p
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AZURE_STORAGE_KEY", "a2V5")
     url = "abfss://raw@acme.dfs.core.windows.net/web"
-    assert azure_settings(url) == {
+    assert azure_settings(parse_url(url)) == {
         "account_name": "acme",
         "account_key": "a2V5",
         "endpoint": "https://acme.blob.core.windows.net",
     }
     with pytest.raises(InputError, match="needs a storage account"):
-        azure_settings("az://raw/web")
+        azure_settings(parse_url("az://raw/web"))
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "other")
     with pytest.raises(InputError, match="in the account acme, but the environment signs in to other"):
-        azure_settings(url)
+        azure_settings(parse_url(url))
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""Task scores of arms: the two-sample t-test over seeds, and what it cannot say."""
+"""Task scores of arms: t-tests over seeds, and what they cannot say."""
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_ind
+from scipy.stats import ttest_ind, ttest_rel
 
 from tasks.errors import InputError
 from tasks.reports.report import write_verdict
@@ -10,14 +10,16 @@ from tasks.verdict.answers import compare
 from tasks.verdict.judge import judge
 
 
-def test_two_arms_are_the_t_test_of_scipy(bench):
+@pytest.mark.parametrize("pairing", ["seed", "none"])
+def test_two_arms_are_the_t_test_of_scipy(bench, pairing):
     arms = bench.arms(seeds=4, top16=0.0, rand16=0.0)
     values = {label: bench.core(runs, i, 0.1 * i) for i, (label, runs) in enumerate(arms.items())}
-    verdict = judge(bench.root, "core", arms, core=True)
+    verdict = judge(bench.root, "core", arms, core=True, pairing=pairing)
     rows = verdict.comparisons[0].tasks
     assert [row.label for row in rows] == ["CORE", "arc", "squad"]
     for i, row in enumerate(rows):
-        found = ttest_ind(values["top16"][:, i], values["rand16"][:, i])
+        scores = values["top16"][:, i], values["rand16"][:, i]
+        found = ttest_rel(*scores) if pairing == "seed" else ttest_ind(*scores, equal_var=False)
         interval = found.confidence_interval(0.95)
         assert row.p == pytest.approx(found.pvalue)
         assert (row.low, row.high) == pytest.approx((interval.low, interval.high))

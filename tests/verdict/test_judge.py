@@ -3,7 +3,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.errors import InputError
-from tasks.records.verdict import HoldoutSize, SeedSpread
+from tasks.records.verdict import HoldoutSize
 from tasks.spec import Pool, Training
 from tasks.verdict.judge import judge
 from tasks.verdict.wording import sentence, with_error
@@ -36,7 +36,7 @@ def test_one_seed_makes_no_verdict_however_large_the_difference(bench):
     (pair,) = verdict.comparisons
     assert pair.conclusion == "one seed" and pair.better is None and pair.high < 0
     assert "train at least 2 seeds an arm" in pair.sentence
-    assert verdict.seed_spread == SeedSpread(standard_deviation=None, degrees_of_freedom=0)
+    assert pair.degrees_of_freedom is None and [arm.deviation for arm in verdict.arms] == [None, None]
 
 
 def test_numbers_of_arms_are_byte_weighted_and_by_seed(bench):
@@ -90,9 +90,83 @@ def test_three_arms_make_three_pairs_with_wider_intervals(bench):
     (alone,) = judge(bench.root, "two", arms).comparisons
     verdict = judge(bench.root, "three", arms | bench.arms(seeds=3, bottom16=0.05))
     pairs = [(pair.a, pair.b) for pair in verdict.comparisons]
+    again = verdict.comparisons[0]
     assert pairs == [("top16", "rand16"), ("top16", "bottom16"), ("rand16", "bottom16")]
     assert verdict.level_of_a_pair == pytest.approx(1 - 0.05 / 3)
-    assert verdict.seed_spread.degrees_of_freedom == 6 > alone.degrees_of_freedom == 4
+    assert again.low < alone.low and again.high > alone.high and again.errors == alone.errors
+    assert "98.3 % interval" in again.sentence
+
+
+def shared(bench, seeds, common):
+    """Two equal arms whose seeds move both by `common`, and each by 0.0005 more."""
+    random = np.random.default_rng(4)
+    moves = common * random.normal(size=(seeds, 1)) + 0.0005 * random.normal(size=(seeds, 2))
+    return {
+        arm: [bench.run(arm, seed + 1, moves[seed, i], spread=0.0) for seed in range(seeds)]
+        for i, arm in enumerate(("top16", "rand16"))
+    }
+
+
+def test_many_shared_seeds_are_paired_by_a_rule_that_no_score_changes(bench):
+    (pair,) = judge(bench.root, "paired", shared(bench, 4, 0.02)).comparisons
+    assert pair.pairing.paired and pair.pairing.shared == 4
+    assert pair.pairing.correlation > 0.95 and pair.pairing.low < pair.pairing.correlation < pair.pairing.high
+    assert pair.pairing.other.high - pair.pairing.other.low > 3 * (pair.high - pair.low)
+    assert "new seeds, paired by seed (correlation 1.00)" in pair.sentence and pair.warnings == ()
+    (pair,) = judge(bench.root, "unlike", shared(bench, 4, 0.0)).comparisons
+    assert pair.pairing.paired
+
+
+def test_two_seeds_are_paired_only_if_asked_for(bench):
+    arms = shared(bench, 2, 0.02)
+    found = {how: judge(bench.root, how, arms, pairing=how).comparisons[0] for how in ("auto", "seed", "none")}
+    assert [found[how].pairing.paired for how in found] == [False, True, False]
+    assert found["auto"].high == found["none"].high == found["seed"].pairing.other.high
+    assert found["seed"].high == found["auto"].pairing.other.high
+    assert found["seed"].warnings == () and found["auto"].warnings == ("two seeds",)
+
+
+def test_seeds_that_are_not_paired_are_said_with_their_correlation(bench):
+    (pair,) = judge(bench.root, "none", shared(bench, 4, 0.02), pairing="none").comparisons
+    assert "new seeds, not paired by seed (correlation 1.00)" in pair.sentence
+
+
+def test_runs_are_paired_by_their_seed_and_not_by_their_place(bench):
+    arms = shared(bench, 4, 0.02)
+    turned = {"top16": arms["top16"], "rand16": arms["rand16"][::-1]}
+    first, second = (judge(bench.root, "v", given).comparisons for given in (arms, turned))
+    assert first == second
+
+
+def test_pairing_that_the_seeds_do_not_allow_is_refused(bench):
+    arms = {"top16": [bench.run("top16", seed) for seed in (1, 2)], "rand16": [bench.run("rand16", s) for s in (2, 3)]}
+    with pytest.raises(InputError, match="the same seeds in both arms, but they have 1, 2 and 2, 3"):
+        judge(bench.root, "x", arms, pairing="seed")
+    with pytest.raises(InputError, match="pairing 'both' is unknown: take one of auto, seed, none"):
+        judge(bench.root, "x", arms, pairing="both")
+    (pair,) = judge(bench.root, "x", arms).comparisons
+    assert not pair.pairing.paired and pair.pairing.other is None and pair.pairing.shared == 1
+
+
+def test_opposed_seeds_are_warned_of_where_they_are_not_paired(bench):
+    arms = {
+        "top16": [bench.run("top16", seed, 0.01 * seed, spread=0.0001) for seed in range(1, 7)],
+        "rand16": [bench.run("rand16", seed, -0.01 * seed, spread=0.0001) for seed in range(1, 7)],
+    }
+    (pair,) = judge(bench.root, "opposed", arms, pairing="none").comparisons
+    assert pair.warnings == ("opposed seeds",) and "pair by seed" in pair.sentence
+    assert judge(bench.root, "opposed", arms).comparisons[0].warnings == ()
+
+
+def test_what_weakens_an_interval_is_said(bench):
+    (pair,) = judge(bench.root, "two", bench.arms(seeds=2, top16=0.0, rand16=0.0)).comparisons
+    assert pair.warnings == ("two seeds",) and "only two seeds" in pair.sentence
+    bench.cluster = np.arange(600) // 60
+    (pair,) = judge(bench.root, "few", bench.arms(seeds=3, top8=0.0, rand8=0.0)).comparisons
+    assert pair.warnings == ("few clusters",) and "fewer than 20 blocks" in pair.sentence
+    bench.cluster = np.arange(600) // 200
+    (pair,) = judge(bench.root, "single", bench.arms(seeds=3, top4=0.0, rand4=0.0)).comparisons
+    assert pair.warnings == ("single documents",)
 
 
 def test_a_holdout_of_few_blocks_falls_back_to_documents_and_says_so(bench):

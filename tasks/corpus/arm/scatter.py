@@ -24,7 +24,7 @@ from tasks.corpus.pool.index import Index
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.workers import Tick
 from tasks.errors import InputError
-from tasks.store.blobs import open_blobs
+from tasks.store.access import open_blobs
 
 PIECE_BYTES = 40 << 20
 """Decoded text of a piece: bounds the memory of a decoder, however large a blob is."""

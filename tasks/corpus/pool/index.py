@@ -38,8 +38,9 @@ from tasks.corpus.workers import BATCH, Tick, Workers, of_batch
 from tasks.errors import InputError
 from tasks.progress import Progress
 from tasks.spec import Pool
+from tasks.store.access import open_blobs
 from tasks.store.artifact import Work
-from tasks.store.blobs import Blob, Blobs, open_blobs
+from tasks.store.blobs import Blob, Blobs
 
 FILES_IN_FLIGHT = 32
 """The client reads up to ten ranges of each at once. They are small, so latency decides."""

@@ -19,8 +19,9 @@ from tasks.errors import InputError
 from tasks.progress import Progress
 from tasks.records.layout import SAMPLE, PoolFolder
 from tasks.spec import Pool
+from tasks.store.access import open_blobs
 from tasks.store.artifact import Work
-from tasks.store.blobs import Blobs, open_blobs
+from tasks.store.blobs import Blobs
 from tasks.store.root import Root
 
 SCHEMA = pa.schema([("text", pa.large_string())])

@@ -18,7 +18,8 @@ from tasks.corpus.parquet.reading import decode
 from tasks.corpus.pool.scores import composite, quantiles
 from tasks.errors import InputError
 from tasks.spec import Pool
-from tasks.store.blobs import Blob, Blobs, open_blobs
+from tasks.store.access import open_blobs
+from tasks.store.blobs import Blob, Blobs
 from tasks.store.listing import data_files
 
 IN_FLIGHT = 32

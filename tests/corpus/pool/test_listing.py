@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from azure.storage.blob import BlobServiceClient
 
-from tasks.store.blobs import open_blobs
+from tasks.store.access import open_blobs
 from tests.corpus.corpora import arm_and_holdout, rated_texts
 
 

@@ -17,6 +17,7 @@ from tasks.engines.builtin.checkpoint import Checkpoints, find, load_tensors, st
 from tasks.errors import DamagedError, InputError, TrainingError
 from tasks.store.blobs import Blobs
 from tasks.store.root import Root
+from tasks.store.urls import parse_url
 
 RUN = "arm-d1-s1-0123456789"
 INPUTS = {"packed": "p", "evaluation": "e"}
@@ -54,7 +55,7 @@ def remote(tmp_path):
     """A root whose artifacts are mirrored to a store, as to a container."""
     root = Root(tmp_path / "cache")
     (tmp_path / "container").mkdir()
-    root.remote = Blobs("az://container", LocalStore(tmp_path / "container"))
+    root.remote = Blobs(parse_url("az://container"), LocalStore(tmp_path / "container"))
     return root
 
 

@@ -7,7 +7,7 @@ import torch
 
 from tasks.engines.builtin import checkpoint
 from tasks.records.metrics import MetricsLog, cut_back, read_metrics
-from tasks.store.blobs import open_blobs
+from tasks.store.access import open_blobs
 from tasks.store.root import Root
 
 INPUTS = {"packed": "x"}

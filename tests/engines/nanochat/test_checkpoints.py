@@ -9,7 +9,7 @@ import torch
 from tasks.engines.nanochat import checkpoints, overlay
 from tasks.engines.nanochat.checkpoints import Keeper, folder_of, resume_step, whole_steps
 from tasks.errors import InputError
-from tasks.store.blobs import open_blobs
+from tasks.store.access import open_blobs
 from tasks.store.root import Root
 
 RUN = "top16-d2-s1-0123456789"

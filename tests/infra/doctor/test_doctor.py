@@ -17,7 +17,7 @@ from infra.cli.main import app
 from infra.doctor import server, store
 from infra.local import azurite
 from tasks.errors import InputError
-from tasks.store.blobs import local_path, open_blobs
+from tasks.store.access import local_path, open_blobs
 
 ROOT = "az://doctor/results"
 WRONG = azurite.PUBLIC_KEY.replace("Eby8", "Ebz9")

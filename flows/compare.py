@@ -13,7 +13,7 @@ from tasks.records.verdict import Control, Pairing, Target, Verdict
 from tasks.reports.report import write_verdict
 from tasks.reports.steps import show_estimate, show_loss_curve, show_scores, show_verdict
 from tasks.reports.wandb_verdict import send_verdict
-from tasks.spec import Arm, Name, Pool, Texts, Training
+from tasks.spec import Arm, Name, Pool, Texts, Training, with_common_population
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tokens.steps import outside
 from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec
@@ -49,7 +49,7 @@ def compare(
     """Train every arm with every seed on the same budget, and judge which is better with an error bar.
 
     Arms that differ in more than their selection are refused before anything is spent. What is complete under the root is
-    reused.
+    reused. All arms draw from the documents that have every rating which one of them uses.
 
     Args:
         arms: Two or more selections of the pool. Their order must be the same, unless allow names arm.order.
@@ -69,7 +69,7 @@ def compare(
     spec = ComparisonSpec(
         name=name,
         pool=data,
-        arms=arms,
+        arms=with_common_population(data, arms),
         seeds=seeds,
         training=train,
         budget=budget,

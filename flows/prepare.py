@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from prefect import flow
+from prefect import flow, get_run_logger
 
 from flows.deployed import as_deployed, named
 from flows.sequence import Steps, prepare_arm
@@ -63,6 +63,9 @@ def prepare(
             ledger=entries(store),
         )
         show_plan(experiment, plan.as_dict(), cost)
+        if plan.bad_files:
+            named = "; ".join(f"{name} {reason}" for name, reason in plan.bad_files.items())
+            get_run_logger().warning("Files left out: %d. %s", plan.bad_files_count, named)
 
     prepared = prepare_arm(store, data, arm, train, TaskSteps(), planned)
     show_prepared(prepared.arm_id, prepared.facts)

@@ -6,6 +6,7 @@ workers is the same arm.
 """
 
 import os
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -66,7 +67,9 @@ class Pool(Spec):
     )
     score: dict[str, float] = Field(
         {PEDAGOGICAL: 1.0, FACTUAL: 1.0, ENGAGEMENT: 1.0},
-        description="Score columns and their weights; the composite is the weighted mean. A null score counts as 0.",
+        max_length=64,
+        description="Score columns and their weights; the composite is the weighted mean. A document that lacks a column with a "
+        "weight above 0 (null, NaN) has no composite. A weight of 0: read where it exists, for a population to ask for.",
     )
     holdout_documents: int = Field(
         20_000, ge=1, description="Documents set aside for evaluation: the same ones for every arm, trained on by none."
@@ -97,6 +100,11 @@ class Pool(Spec):
             raise ValueError("score: a weight is below 0; give weights of 0 or more")
         return self
 
+    @property
+    def ratings(self) -> tuple[str, ...]:
+        """The score columns that a document is ranked by: those of a rated pool with a weight above 0."""
+        return tuple(column for column, weight in self.score.items() if weight > 0) if self.format != "unrated" else ()
+
 
 class Arm(Spec):
     """Which documents of the pool are trained on, and in which order: the one thing in which arms differ."""
@@ -105,9 +113,18 @@ class Arm(Spec):
     select: Literal["top", "bottom", "random", "temperature", "all"] = Field(
         "top",
         description="top and bottom by composite score; random; temperature: sampled with weights exp(score / temperature); "
-        "all: the whole pool.",
+        "all: the whole population.",
     )
-    share: float = Field(0.165, gt=0, le=1, description="Part of the pool's documents that the arm takes.")
+    share: float = Field(0.165, gt=0, le=1, description="Part of its population's documents that the arm takes.")
+    population: tuple[str, ...] | None = Field(
+        None,
+        description="Score columns in which a document must have a rating to be taken, by whatever selection: arms and their "
+        "controls draw from the same documents. Not given: those of a rated pool with a weight above 0. An empty list: every document.",
+    )
+    unrated: Literal["exclude", "lowest"] = Field(
+        "exclude",
+        description="Documents without a composite score. exclude: taken by no selection by score. lowest: ranked below all others.",
+    )
     tokens: int | None = Field(
         None, ge=1, description="Take documents until they hold this many tokens, instead of a share of the documents."
     )
@@ -117,7 +134,30 @@ class Arm(Spec):
     )
     deduplicate: bool = Field(False, description="Keep one of several documents with exactly the same text.")
     documents_per_shard: int = Field(14_000, ge=16, le=1_000_000, description="Documents of one text shard.")
-    seed: int = Field(42, ge=0, description="Seed of a random or temperature selection and of a shuffled order.")
+    seed: int = Field(
+        42, ge=0, description="Seed of a random or temperature selection, of a shuffled order and of ties."
+    )
+
+    @property
+    def by_score(self) -> bool:
+        """Whether the selection depends on scores, and so leaves out documents without one."""
+        return self.select in ("top", "bottom", "temperature") and self.unrated == "exclude"
+
+    def required_ratings(self, pool: Pool) -> tuple[str, ...]:
+        """The score columns in which every document of the arm's population has a rating."""
+        if self.population is not None:
+            return self.population
+        return pool.ratings if pool.format == "rated" and self.unrated == "exclude" else ()
+
+
+def with_common_population(pool: Pool, arms: Sequence[Arm]) -> list[Arm]:
+    """The arms with one population: the documents that have every rating which any of them uses."""
+    used = {column for arm in arms for column in arm.required_ratings(pool)}
+    if any(arm.by_score for arm in arms):
+        used |= set(pool.ratings)
+    if len({arm.population for arm in arms}) == 1 and all(set(arm.required_ratings(pool)) == used for arm in arms):
+        return list(arms)
+    return [arm.model_copy(update={"population": tuple(sorted(used))}) for arm in arms]
 
 
 Packing = Literal["split", "crop"]

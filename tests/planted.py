@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.records.layout import run_id
+from tasks.records.scores import summarize
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.store.artifact import Manifest
 from tasks.store.root import Root
@@ -55,14 +56,11 @@ class Bench:
         arm_id = arm_id or f"{arm}-arm"
         run = run_id(experiment, arm_id)
         random = np.random.default_rng([seed, *arm.encode()])
-        bpb = self.base + offset + spread * random.normal()
-        bpb = (
-            bpb
-            + (by_score * self.score if by_score else 0)
-            + 0.003 * np.random.default_rng([*arm.encode()]).normal(size=DOCUMENTS)
-        )
+        bpb = self.base + offset + by_score * np.nan_to_num(self.score) + spread * random.normal()
+        bpb = bpb + 0.003 * np.random.default_rng([*arm.encode()]).normal(size=DOCUMENTS)
         nats = bpb * self.bytes * np.log(2)
-        decile = np.argsort(np.argsort(self.score)) * 10 // DOCUMENTS
+        rated = np.isfinite(self.score)
+        decile = np.where(rated, np.argsort(np.argsort(self.score)) * 10 // max(rated.sum(), 1), -1)
         table = pa.table(
             {
                 "document": np.arange(DOCUMENTS),
@@ -84,7 +82,7 @@ class Bench:
             if step % 5 == 0:
                 value = final + 0.5 * (np.log(TOKENS) - np.log(tokens))
                 lines.append({"step": step, "kind": "eval", "time": 1e9 + step, "tokens": tokens, "bpb": value})
-        by_decile = [float(nats[decile == d].sum() / self.bytes[decile == d].sum() / np.log(2)) for d in range(10)]
+        by_decile = summarize(table)["bpb_by_decile"]
         known = {"seed": seed, "bpb": final, "bpb_by_decile": by_decile, "tokens": TOKENS, "steps": 40, "code": "0.1.0"}
         known |= {"tokens_per_second": 25_000.0, "wall_seconds": 40.0, "device": "cpu", "batch_tokens": 25_000}
         known |= {"engine": "builtin", "scored_by": "builtin", "compute": "cpu, fp32, autograd", "gpus": 1}

@@ -8,7 +8,7 @@ import hashlib
 
 import numpy as np
 
-ORDER, SELECT, HOLDOUT, SAMPLE = 1, 2, 3, 4
+ORDER, SELECT, HOLDOUT, SAMPLE, TIES = 1, 2, 3, 4, 5
 """What a draw is for: one seed gives independent draws for each purpose."""
 
 CHUNK = 1 << 16

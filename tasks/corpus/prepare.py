@@ -24,9 +24,10 @@ import pyarrow.parquet as pq
 
 from tasks.corpus.arm import emit, scatter
 from tasks.corpus.arm.plan import ArmPlan, check_disk, disk_bytes, plan
-from tasks.corpus.arm.selection import select
+from tasks.corpus.arm.selection import Selection, select
 from tasks.corpus.arm.writer import write_texts
 from tasks.corpus.heap import drop_pages, released
+from tasks.corpus.left_out import left_out_facts, warn
 from tasks.corpus.parquet.shards import RANKS, shard_bounds, shard_name
 from tasks.corpus.pool import holdout, index, sample
 from tasks.corpus.pool.holdout import HeldOut
@@ -159,11 +160,18 @@ def plan_arm(root: Root, pool: Pool | PoolHandle, arm: Arm, *, workers: int | No
     handle = open_pool(root, pool)
     held = build_holdout(root, handle, workers=workers)
     opened = _open_index(handle, build_index(root, handle, workers=workers))
-    order = _select(handle, arm, opened, HeldOut(held, opened))
+    selection = _select(handle, arm, opened, HeldOut(held, opened))
     name = arm_id(arm, handle.pool_id)
     reused = root.find(ArmFolder(name).text) is not None
     made = plan(
-        handle.pool_id, name, opened, held.facts["documents"], order, root.folder, local_workers(workers).count, reused
+        handle.pool_id,
+        name,
+        opened,
+        held.facts,
+        selection,
+        root.folder,
+        local_workers(workers).count,
+        reused,
     )
     if not reused:
         check_disk(name, made.disk_bytes, root.folder)
@@ -216,14 +224,15 @@ def _open_index(handle: PoolHandle, indexed: Artifact) -> Index:
     return opened
 
 
-def _select(handle: PoolHandle, arm: Arm, opened: Index, held: HeldOut) -> np.ndarray:
-    """The arm's documents in order, none of them from the holdout."""
-    order = select(arm, handle.pool, opened.scores, opened.tokens, held.documents)
-    if len(order) < RANKS:
+def _select(handle: PoolHandle, arm: Arm, opened: Index, held: HeldOut) -> Selection:
+    """What the arm takes, none of it from the holdout."""
+    selection = select(arm, handle.pool, opened.scores, opened.rated, opened.tokens, held.documents)
+    if (count := len(selection.documents)) < RANKS:
         raise InputError(
-            f"The arm {arm.name} takes {len(order)} documents, fewer than the {RANKS} row groups of a shard: raise its share."
+            f"The arm {arm.name} takes {count} documents of {selection.population:,} that it may take, fewer than the {RANKS} "
+            "row groups of a shard: raise its share."
         )
-    return order
+    return selection
 
 
 def _scatter(
@@ -236,14 +245,14 @@ def _scatter(
     taken = HeldOut(held, opened)
     with released(), ThreadPoolExecutor(1) as side:
         known = side.submit(taken.known_texts)
-        orders = {arm: _select(handle, arm, opened, taken) for arm in arms}
-        for arm, order in orders.items():
-            check_disk(arm_id(arm, handle.pool_id), disk_bytes(opened, order), root.folder)
+        selections = {arm: _select(handle, arm, opened, taken) for arm in arms}
+        for arm, selection in selections.items():
+            check_disk(arm_id(arm, handle.pool_id), disk_bytes(opened, selection.documents), root.folder)
         spaces = {
             arm: Scratch.open(root, ArmFolder(arm_id(arm, handle.pool_id)).intermediate("runs"), shared=mapper.shared)
             for arm in arms
         }
-        wanted = [(spaces[arm], orders[arm], arm.deduplicate) for arm in arms]
+        wanted = [(spaces[arm], selections[arm].documents, arm.deduplicate) for arm in arms]
         done = [set(spaces[arm].sizes()) for arm in arms]
         pieces = list(scatter.plan_pieces(opened, wanted, done))
         drop_pages(opened.scores, opened.tokens)
@@ -267,7 +276,7 @@ def _scatter(
 
     def maker(arm: Arm) -> Callable[[Work], None]:
         return lambda work: _emit(
-            work, arm, handle, opened, orders[arm], spaces[arm], held, mapper, count.counters["retries"], progress
+            work, arm, handle, opened, selections[arm], spaces[arm], held, mapper, count.counters["retries"], progress
         )
 
     return {arm: maker(arm) for arm in arms}
@@ -278,7 +287,7 @@ def _emit(
     arm: Arm,
     handle: PoolHandle,
     opened: Index,
-    order: np.ndarray,
+    selection: Selection,
     scratch: Scratch,
     held: Artifact,
     mapper: Workers,
@@ -287,7 +296,7 @@ def _emit(
 ) -> None:
     """Write the shards of one arm from its runs, the holdout as the last shard, and the list of what the arm took."""
     with released():
-        kept, rows, buckets = _lay_out(work, arm, scratch, mapper)
+        kept, rows, buckets = _lay_out(work, arm, opened, held, scratch, mapper)
     shards = len(rows)
     count = _Count("shards", shards, progress, shards - sum(map(emit.shards_of, buckets)))
     target = None if scratch.url else work
@@ -295,7 +304,7 @@ def _emit(
         emit.EmitJob(scratch, target, tuple(batch), mapper.threads) for batch in mapper.batches(buckets, emit.shards_of)
     ]
     with ThreadPoolExecutor(2) as side:
-        listed = side.submit(_write_documents, work, opened, order[kept])
+        listed = side.submit(_write_documents, work, opened, selection.documents[kept])
         last = side.submit(_write_holdout, work, shard_name(shards), held)
         for _ in mapper.run(emit.emit, jobs, count):
             pass
@@ -303,13 +312,18 @@ def _emit(
     if scratch.url:
         emit.collect(scratch, work, rows)
     work.facts.update(
-        documents=len(kept), shards=shards, tokens=tokens, holdout_documents=held.facts["documents"], retries=retries
+        documents=len(kept),
+        shards=shards,
+        tokens=tokens,
+        holdout_documents=held.facts["documents"],
+        retries=retries,
+        **selection.facts,
     )
     scratch.clear()
 
 
 def _lay_out(
-    work: Work, arm: Arm, scratch: Scratch, mapper: Workers
+    work: Work, arm: Arm, opened: Index, held: Artifact, scratch: Scratch, mapper: Workers
 ) -> tuple[np.ndarray, dict[str, int], list[emit.Bucket]]:
     """The runs laid out as shards: the ranks that are kept, rows of each shard, and the buckets still to write."""
     runs = scatter.Runs.read(scratch)
@@ -322,10 +336,12 @@ def _lay_out(
     if scratch.url:
         emit.collect(scratch, work, rows)
     finished = [work.done(name) is not None for name in rows]
+    damaged = {opened.blobs[number].name: reason for number, reason in runs.problems.items()}
+    warn(f"The text of {arm.name}", damaged)
     work.facts.update(
         bytes=int(runs.lengths[~dropped].sum(dtype=np.int64)),
         duplicates=int(dropped.sum()),
-        bad_files=list(runs.problems),
+        **left_out_facts(held.facts["bad_files"] | opened.left_out | damaged),
         **runs.counts,
     )
     total = int(runs.lengths.sum(dtype=np.int64))

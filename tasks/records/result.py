@@ -20,7 +20,8 @@ class Sample(TypedDict):
     """A holdout document's beginning, and what the model wrote after it."""
 
     document: int
-    score: float
+    score: float | None
+    """None for a document without a rating."""
     prompt: str
     text: str
 

@@ -23,8 +23,8 @@ SCHEMA = pa.schema(
     {
         "document": pa.int64(),  # number in the pool
         "cluster": pa.int32(),  # documents that lie side by side in the raw data share one
-        "score": pa.float64(),  # the rating
-        "decile": pa.int8(),  # of the score, 0 the lowest
+        "score": pa.float64(),  # the rating, NaN without one
+        "decile": pa.int8(),  # of the score, 0 the lowest, -1 without a score
         "bytes": pa.int64(),  # of the text in UTF-8
         "tokens": pa.int64(),
         "nats": pa.float64(),  # summed over the document's tokens
@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
 
 
 class ScoreSummary(TypedDict):
-    """Bits per byte over all documents, and by score decile, lowest first (None for a decile without documents)."""
+    """Bits per byte over all documents, rated or not, and by score decile, lowest first (None for one without documents)."""
 
     bpb: float
     bpb_by_decile: list[float | None]

@@ -17,12 +17,18 @@ MISSING = "–"
 PLAN = (
     ("pool_documents", "Documents in the pool", "count"),
     ("holdout_documents", "Set aside as holdout", "count"),
+    ("population", "With the ratings that the arm asks for", "count"),
+    ("unrated_documents", "Left out for lack of a rating", "count"),
     ("documents", "Documents taken", "count"),
+    ("cut_off_score", "Score at the cut-off", "number"),
+    ("cut_off_documents", "Documents with that score", "count"),
+    ("cut_off_taken", "Of them taken; ties are drawn by seed", "count"),
     ("tokens", "Tokens in them", "count"),
     ("text_bytes", "Text in them, estimated", "bytes"),
     ("rows", "Packed rows", "count"),
     ("steps", "Optimizer steps", "count"),
     ("files", "Blobs of the pool", "count"),
+    ("bad_files_count", "Left out because they cannot be used", "count"),
     ("bytes_to_read", "To read from the blob store", "bytes"),
     ("disk_bytes", "Disk needed", "bytes"),
     ("disk_free", "Disk free", "bytes"),
@@ -37,6 +43,12 @@ PREPARED = (
     ("sequence_length", "Tokens of a row", "count"),
     ("tokens_per_epoch", "Trainable tokens (rows x length)", "count"),
     ("duplicates", "Exact duplicates left out", "count"),
+    ("population", "Documents with the ratings that the arm asks for", "count"),
+    ("unrated_documents", "Left out for lack of a rating", "count"),
+    ("cut_off_score", "Score at the cut-off", "number"),
+    ("cut_off_documents", "Documents with that score", "count"),
+    ("cut_off_taken", "Of them taken; ties are drawn by seed", "count"),
+    ("bad_files_count", "Files left out because they cannot be used", "count"),
     ("holdout_texts_removed", "Left out because in the holdout", "count"),
     ("bytes_read", "Read from the blob store", "bytes"),
     ("requests", "Requests", "count"),
@@ -55,6 +67,7 @@ def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], cost: CostEst
         "",
         *_facts(PLAN, plan),
     ]
+    lines += _left_out(plan)
     if quantiles := plan.get("score_quantiles"):
         shown = ", ".join(f"{_cell(at)}: {_number(value)}" for at, value in dict(quantiles).items())
         lines += ["", f"Score quantiles of what it takes: {shown}"]
@@ -65,7 +78,7 @@ def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], cost: CostEst
 
 def prepared_markdown(name: str, facts: Mapping[str, Any]) -> str:
     """What the preparation of an arm counted: the facts of its text and packed manifests."""
-    return "\n".join([f"## {_cell(name)} is prepared", "", *_facts(PREPARED, facts)]) + "\n"
+    return "\n".join([f"## {_cell(name)} is prepared", "", *_facts(PREPARED, facts), *_left_out(facts)]) + "\n"
 
 
 def estimate_markdown(costs: Sequence[CostEstimate], notes: Sequence[str] = ()) -> str:
@@ -216,9 +229,19 @@ def _extent(experiment: Experiment) -> str:
 
 
 def _facts(names: Sequence[tuple[str, str, str]], facts: Mapping[str, Any]) -> list[str]:
-    show = {"count": count, "bytes": byte_size}
+    show = {"count": count, "bytes": byte_size, "number": _number}
     rows = [f"| {title} | {show[kind](facts[key])} |" for key, title, kind in names if facts.get(key) is not None]
     return ["| | |", "| --- | ---: |", *rows]
+
+
+def _left_out(facts: Mapping[str, Any]) -> list[str]:
+    """The files that were left out, as a list after a table; nothing if there are none."""
+    named = facts.get("bad_files") or {}
+    if not named:
+        return []
+    more = facts["bad_files_count"] - len(named)
+    lines = [f"- {_cell(name)} {_cell(reason)}" for name, reason in named.items()]
+    return ["", "Files left out:", "", *lines, *([f"- and {more:,} more"] if more > 0 else [])]
 
 
 def _number(value: float) -> str:

@@ -83,7 +83,7 @@ class Document:
     rank: int
     blob: str
     row: int
-    score: float
+    score: float | None
     text: str
 
 
@@ -110,6 +110,7 @@ class Taken:
 
     @property
     def scores(self) -> np.ndarray:
+        """(documents,), NaN without a rating."""
         return np.asarray(self.table["score"].to_numpy(), dtype=float)
 
     def keys(self, blobs: dict[str, int]) -> np.ndarray:
@@ -145,6 +146,7 @@ class Taken:
         shard = int(np.searchsorted(bounds, position, side="right")) - 1
         text = _row(self.root.file(self.name, self._shards()[shard].path), position - int(bounds[shard]))
         place = {name: self.table[name][position].as_py() for name in ("blob", "row", "score")}
+        place["score"] = None if place["score"] is None or np.isnan(place["score"]) else place["score"]
         return Document(position, text=text[:SHOWN] + ("…" if len(text) > SHOWN else ""), **place)
 
 

@@ -178,7 +178,8 @@ def _curves(runs: Labelled) -> dict[str, str]:
 
 def _scores(first: Mapping[str, Run], deciles: Mapping[str, Sequence[float | None]]) -> dict[str, str]:
     """Bits per byte per score decile, and the scores of what each arm took beside those of the holdout."""
-    known = {label: [float("nan") if v is None else v for v in values] for label, values in deciles.items()}
+    rated = {label: values for label, values in deciles.items() if any(value is not None for value in values)}
+    known = {label: [float("nan") if v is None else v for v in values] for label, values in rated.items()}
     taken = {label: Taken(run.root, run.arm) for label, run in first.items()}
     shown = {label: took.scores for label, took in taken.items() if took}
     if shown:

@@ -32,7 +32,7 @@ BLOCKS = 64
 def encode_outside(root: Root, pool_id: str, texts: Texts, progress: Progress = silent) -> Artifact:
     """Make `pools/<pool>/outside/<name>-<fingerprint>`, with the files of `pools/<pool>/evaluation`.
 
-    Empty documents are left out and counted; every document is of score 0 and of the first decile, for it has no rating.
+    Empty documents are left out and counted; no document has a rating: its score is NaN, its decile -1.
     Raises InputError when there are no such files, one cannot be read, or all texts are empty.
     """
     source = open_blobs(texts.url)
@@ -63,8 +63,8 @@ def _table(documents: Sequence[tuple[str, str]]) -> pa.Table:
         {
             "document": numbers,
             "cluster": (numbers // max(1, -(-len(documents) // BLOCKS))).astype(np.int32),
-            "score": np.zeros(len(documents)),
-            "decile": np.zeros(len(documents), np.int8),
+            "score": np.full(len(documents), np.nan),
+            "decile": np.full(len(documents), -1, np.int8),
             "bytes": pc.binary_length(texts).cast(pa.int64()),
             "source": [name for name, _ in documents],
             "text": texts,
@@ -103,12 +103,14 @@ def _lines(data: bytes, column: str, place: str) -> Iterator[str]:
 def _rows(data: bytes, column: str, place: str) -> Iterator[str]:
     try:
         with pq.ParquetFile(pa.BufferReader(data)) as file:
-            if column not in file.schema_arrow.names:
+            names = file.schema_arrow.names
+            if names.count(column) != 1:
+                found = f"{names.count(column)} columns" if column in names else "no column"
                 raise InputError(
-                    f"{place} has no column {column!r}, but {', '.join(file.schema_arrow.names)}: name one."
+                    f"{place} has {found} {column!r}, but {', '.join(names)}: name one that is there once."
                 )
             for batch in file.iter_batches(1_024, columns=[column]):
-                for text in batch.column(0).cast(pa.large_binary()):
+                for text in batch.column(column).cast(pa.large_binary()):
                     yield (text.as_py() or b"").decode(errors="replace")
     except (pa.ArrowException, OSError) as error:
         raise InputError(

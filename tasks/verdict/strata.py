@@ -61,7 +61,7 @@ class ScoredDocuments:
         return np.array_equal(self.document, other.document) and np.array_equal(self.bytes, other.bytes)
 
     def groupings(self) -> list[tuple[Kind, np.ndarray, list[str]]]:
-        """(kind, code of each document, label of each code)."""
+        """(kind, code of each document, label of each code). A document without a rating is of no half and no decile: -1."""
         bounds = [0, *LENGTHS]
         lengths = [f"{low // 1000} to {high // 1000} kB" for low, high in pairwise(bounds)]
         found, codes, counts = np.unique(self.source, return_inverse=True, return_counts=True)
@@ -134,7 +134,7 @@ def _summed(documents: ScoredDocuments, nats: Mapping[str, np.ndarray]) -> Strat
     for kind, codes, labels in documents.groupings():
         shape = (len(labels), documents.clusters)
         size = cluster_sums(documents.bytes.astype(float), codes, documents.cluster, shape)
-        counts = np.bincount(codes, minlength=len(labels)).tolist()
+        counts = np.bincount(codes[codes >= 0], minlength=len(labels)).tolist()
         rows = zip(labels, counts, size.sum(1).astype(int).tolist(), strict=True)
         strata += [Stratum(kind, *row) for row in rows]
         sizes.append(size)

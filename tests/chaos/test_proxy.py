@@ -27,7 +27,7 @@ def blobs(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Blobs:
     """The sample as it is seen through the proxy; a request that fails is tried again at once."""
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string(proxy.port))
     monkeypatch.setattr("tasks.store.blobs.time.sleep", lambda seconds: None)
-    monkeypatch.setattr("tasks.store.blobs.RETRIES", {"max_retries": 6})
+    monkeypatch.setattr("tasks.store.access.RETRIES", {"max_retries": 6})
     return open_blobs("az://chaos/docs")
 
 
@@ -79,7 +79,7 @@ def test_another_etag_is_a_changed_blob(proxy, blobs, first):
 @pytest.mark.parametrize(("kind", "error"), [("deny", DeniedError), ("refuse", StoreError)])
 def test_a_listing_says_whether_to_wait_or_to_change_something(proxy, monkeypatch, kind, error):
     """What is told apart decides whether a run is set going again."""
-    monkeypatch.setattr("tasks.store.blobs.RETRIES", {"max_retries": 1})
+    monkeypatch.setattr("tasks.store.access.RETRIES", {"max_retries": 1})
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string(proxy.port))
     with proxy.trouble(kind), pytest.raises(error, match="az://chaos/docs cannot be listed"):
         open_blobs("az://chaos/docs").list()

@@ -9,13 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.corpus.pool.index import Index
-from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_sample, open_pool
+from tasks.corpus.pool.scores import has_ratings
+from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_sample, open_pool, plan_arm
 from tasks.errors import ChangedError, InputError
 from tasks.spec import Arm, Pool
 from tasks.store.root import Root
 from tests.corpus.corpora import SCORES, rated_table, shard_texts, write_corpus
 
-ALL = Arm(name="all", select="all", documents_per_shard=64)
+ALL = Arm(name="all", select="all", documents_per_shard=64, population=())
 
 
 @pytest.fixture
@@ -87,14 +88,15 @@ BROKEN = {
 }
 
 
-def test_a_field_of_a_struct_is_no_text_column(root: Root, tmp_path: Path) -> None:
+def test_a_text_in_a_struct_that_is_missing_is_empty(root: Root, tmp_path: Path) -> None:
     folder = tmp_path / "raw"
     folder.mkdir()
     table = rated_table(["unused"] * 120, [[1.0] * 3] * 120).drop_columns(["text"])
-    table = table.append_column("page", pa.array([{"text": "a"}, {"text": None}, None] * 40))
-    pq.write_table(table, folder / "part.parquet")
-    with pytest.raises(InputError, match=r"nested column 'page.text': a flat one is needed"):
-        build_index(root, pool_of(folder, text_column="page.text"))
+    pages = [[{"text": f"text {i}"}, {"text": None}, None][i % 3] for i in range(120)]
+    pq.write_table(table.append_column("page", pa.array(pages)), folder / "part.parquet", row_group_size=50)
+    (made,) = build_arms(root, pool_of(folder, text_column="page.text"), [ALL])
+    *shards, held = shard_texts(made.path)
+    assert sorted(text for shard in [*shards, held] for text in shard) == sorted(f"text {i}" for i in range(0, 120, 3))
 
 
 @pytest.mark.parametrize("how", BROKEN)
@@ -107,9 +109,27 @@ def test_a_file_that_cannot_be_used_is_named_or_left_out(how: str, corpus: Path,
     assert "\n" not in str(caught.value)
     indexed = build_index(root, pool_of(corpus, skip_bad_files=True))
     assert indexed.facts["documents"] == 240
-    assert [message in entry for entry in indexed.facts["bad_files"]] == [True]
+    assert indexed.facts["bad_files_count"] == 1
+    assert message in indexed.facts["bad_files"]["part_001.parquet"]
     (made,) = build_arms(root, pool_of(corpus, skip_bad_files=True), [ALL])
     assert made.facts["documents"] == 232
+
+
+def test_files_left_out_are_named_in_log_plan_and_manifests_twenty_and_counted(
+    corpus: Path, root: Root, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(23):
+        (corpus / f"broken_{number:02d}.parquet").write_bytes(b"nothing of the kind")
+    pool = pool_of(corpus, skip_bad_files=True)
+    plan = plan_arm(root, pool, Arm())
+    (made,) = build_arms(root, pool, [ALL])
+    indexed = build_index(root, pool)
+    for found in (plan.as_dict(), made.facts, indexed.facts):
+        assert found["bad_files_count"] == 23
+        assert list(found["bad_files"]) == [f"broken_{number:02d}.parquet" for number in range(20)]
+        assert set(found["bad_files"].values()) == {"is not a Parquet file (it does not end with PAR1)"}
+    assert "The index of pool is made without 23 files that cannot be used: broken_00.parquet is not" in caplog.text
+    assert "; and 3 more." in caplog.text
 
 
 def test_a_repaired_file_is_indexed_by_the_next_run(corpus: Path, root: Root) -> None:
@@ -121,14 +141,18 @@ def test_a_repaired_file_is_indexed_by_the_next_run(corpus: Path, root: Root) ->
     assert build_index(root, pool_of(corpus)).facts["documents"] == 360
 
 
-def test_text_that_cannot_be_decoded_is_named_or_left_out(corpus: Path, root: Root) -> None:
+def test_text_that_cannot_be_decoded_is_named_or_left_out(
+    corpus: Path, root: Root, caplog: pytest.LogCaptureFixture
+) -> None:
     corrupt_text(corpus / "part_002.parquet")
     with pytest.raises(InputError, match=r"part_002\.parquet is damaged"):
         build_arms(root, pool_of(corpus), [ALL])
     pool = pool_of(corpus, skip_bad_files=True)
     (made,) = build_arms(root, pool, [ALL])
     held = pq.read_table(build_holdout(root, pool).path / "documents.parquet").column("blob").to_pylist()
-    assert "part_002.parquet" in made.facts["bad_files"][0]
+    assert "is damaged" in made.facts["bad_files"]["part_002.parquet"] and made.facts["bad_files_count"] == 1
+    assert build_holdout(root, pool).facts["bad_files"].keys() <= {"part_002.parquet"}
+    assert "The text of all is made without a file that cannot be used: part_002.parquet is damaged" in caplog.text
     assert made.facts["documents"] == 240 - sum(blob != "part_002.parquet" for blob in held)
     assert build_sample(root, pool).facts["documents"] >= 200
 
@@ -151,7 +175,7 @@ def test_documents_of_one_byte_to_a_hundred_megabytes(tmp_path: Path, root: Root
     (made,) = build_arms(root, pool_of(raw, holdout_fraction=0.2, seed=4), [Arm(name="top", share=0.99)])
     held = set(pq.read_table(root.open(f"pools/{open_pool(root, pool_of(raw, holdout_fraction=0.2, seed=4)).pool_id}/holdout").path / "documents.parquet")["text"].to_pylist())  # fmt: skip
     shards = shard_texts(made.path)
-    assert shards[0][: 5 - len(held & set(texts))] == [text for text in texts if text not in held]
+    assert sorted(shards[0][: 5 - len(held & set(texts))]) == sorted(text for text in texts if text not in held)
 
 
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())])
@@ -176,14 +200,35 @@ def test_a_blob_that_changes_in_mid_run_is_named(corpus: Path, root: Root) -> No
         build_arms(root, handle, [ALL])
 
 
-def test_nulls_count_as_zero_and_are_counted(tmp_path: Path, root: Root) -> None:
+def test_a_document_that_lacks_a_rating_has_no_score_and_is_counted(tmp_path: Path, root: Root) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
-    rows = [[None, 3.0, float("nan")], [3.0, 3.0, 3.0], *[[0.0, 0.0, float(i)] for i in range(98)]]
+    lacking = [[None, 3.0, 3.0], [3.0, float("nan"), 3.0], [3.0, 3.0, float("inf")]]
+    rows = [*lacking, [3.0, 3.0, 3.0], *[[0.0, 0.0, float(i)] for i in range(96)]]
     pq.write_table(rated_table([f"text {i}" for i in range(100)], rows), raw / "a.parquet")
     indexed = build_index(root, pool_of(raw))
-    assert indexed.facts["null_scores"] == 2
-    assert Index(indexed.path).scores[:3].tolist() == [1.0, 3.0, 0.0]
+    assert indexed.facts["unrated_documents"] == 3
+    index = Index(indexed.path)
+    assert np.isnan(index.scores[:3]).all() and index.scores[3:5].tolist() == [3.0, 0.0]
+    by_column = [[has_ratings(index.rated[:4], pool_of(raw), [name]).tolist()] for name in SCORES]
+    assert by_column == [[[i != lacked for i in range(4)]] for lacked in range(3)]
+
+
+def test_a_column_of_weight_0_is_no_part_of_the_score_and_may_be_missing(tmp_path: Path, root: Root) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    table = rated_table([f"text {i}" for i in range(100)], [[1.0, None if i % 2 else 5.0, 9.0] for i in range(100)])
+    pq.write_table(table, raw / "a.parquet")
+    pq.write_table(table.drop_columns([SCORES[1]]), raw / "b.parquet")
+    pool = pool_of(raw, score={SCORES[0]: 1.0, SCORES[1]: 0.0})
+    indexed = build_index(root, pool)
+    assert indexed.facts["unrated_documents"] == 0
+    assert np.unique(Index(indexed.path).scores).tolist() == [1.0]
+    plan = plan_arm(root, pool, Arm(share=1.0, population=(SCORES[1],)))
+    held = pq.read_table(build_holdout(root, pool).path / "documents.parquet").to_pylist()
+    of_them = sum(document["blob"] == "a.parquet" and document["row"] % 2 == 0 for document in held)
+    assert (plan.population, plan.documents) == (50 - of_them, 50 - of_them)
+    assert plan.unrated_documents == 200 - len(held) - plan.population
 
 
 def test_weights_and_one_ready_column(tmp_path: Path, root: Root) -> None:

@@ -1,21 +1,27 @@
 """Every selection and order against a plain reference that keeps the corpus in memory."""
 
+import itertools
+import math
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.corpus.draws import gumbel, random_bits
+from tasks.corpus.draws import ORDER, SELECT, TIES, gumbel, random_bits
 from tasks.corpus.prepare import build_arms, build_holdout, open_pool
+from tasks.errors import InputError
 from tasks.spec import Arm, Pool
 from tasks.store.root import Root
 from tests.corpus.corpora import SCORES, rated_table, shard_texts
 
-SCORE = st.one_of(st.none(), st.sampled_from([0.0, 1.0, 2.5, -1.0, float("nan")]), st.floats(-5, 5, width=32))
+SCORE = st.one_of(
+    st.none(), st.sampled_from([0.0, 1.0, 1.0, 2.5, -1.0, math.nan, math.inf, -math.inf]), st.floats(-5, 5, width=32)
+)
 TEXT = st.one_of(
     st.sampled_from(["twice", "the same text, longer than eight bytes", "", "x"]),
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40),
@@ -50,50 +56,68 @@ ARM = st.builds(
     order=st.sampled_from(["best-first", "shuffled", "worst-first"]),
     deduplicate=st.booleans(),
     documents_per_shard=st.sampled_from([16, 33, 1000]),
+    population=st.sampled_from([None, (), SCORES[:1], SCORES[1:]]),
+    unrated=st.sampled_from(["exclude", "lowest"]),
     seed=st.integers(0, 3),
 )
 
 
+def rating(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def draw(arm: Arm, purpose: int, number: int) -> int:
+    return int(random_bits(arm.seed, purpose, np.array([number]))[0])
+
+
 def reference(tables: list[pa.Table], arm: Arm, held: set[tuple[int, int]], held_texts: set[str]) -> list[str]:
-    """The arm's texts by sorting Python lists: documents are (file, row), numbered through the pool."""
+    """The arm's texts by sorting Python lists: documents are (file, row), numbered through the pool.
+
+    Empty where there are too few documents with a score.
+    """
+    required = arm.population
+    if required is None:
+        required = SCORES if arm.unrated == "exclude" else ()
     documents = []
     number = 0
     for file, table in enumerate(tables):
         columns = [table.column(name).to_pylist() for name in SCORES]
         for row, text in enumerate(table.column("text").to_pylist()):
-            values = [0.0 if v is None or v != v else float(v) for v in (c[row] for c in columns)]
-            if (file, row) not in held:
-                score = (0.0 + values[0] + values[1] + values[2]) / 3.0
+            values = {name: rating(column[row]) for name, column in zip(SCORES, columns, strict=True)}
+            if (file, row) not in held and all(values[name] is not None for name in required):
+                score = -math.inf if None in values.values() else (0.0 + sum(values.values())) / 3.0
                 documents.append((number, score, table.column("token_count")[row].as_py(), text))
             number += 1
+    population = len(documents)
+    if arm.select in ("top", "bottom", "temperature") and arm.unrated == "exclude":
+        documents = [document for document in documents if document[1] > -math.inf]
     if arm.select == "top":
-        ranked = sorted(documents, key=lambda d: (-d[1], d[0]))
+        ranked = sorted(documents, key=lambda d: (-d[1], draw(arm, TIES, d[0])))
     elif arm.select == "bottom":
-        ranked = sorted(documents, key=lambda d: (d[1], d[0]))
+        ranked = sorted(documents, key=lambda d: (d[1], draw(arm, TIES, d[0])))
     elif arm.select == "random":
-        ranked = sorted(documents, key=lambda d: int(random_bits(arm.seed, 2, np.array([d[0]]))[0]))
+        ranked = sorted(documents, key=lambda d: draw(arm, SELECT, d[0]))
     elif arm.select == "temperature":
-        ranked = sorted(
-            documents, key=lambda d: (-(d[1] / arm.temperature + gumbel(arm.seed, np.array([d[0]]))[0]), d[0])
-        )
+        noisy = {d[0]: -(d[1] / arm.temperature + gumbel(arm.seed, np.array([d[0]]))[0]) for d in documents}
+        ranked = sorted(documents, key=lambda d: (noisy[d[0]], draw(arm, TIES, d[0])))
     else:
         ranked = documents
     if arm.tokens is not None:
-        count, total = 0, 0
-        while total < arm.tokens:
-            total += ranked[count][2]
-            count += 1
+        totals = list(itertools.accumulate(document[2] for document in ranked))
+        count = sum(total < arm.tokens for total in totals) + 1
     elif arm.select == "all":
         count = len(ranked)
     else:
-        count = max(1, int(arm.share * len(documents) + 0.5))
+        count = max(1, int(arm.share * population + 0.5))
+    if count > len(ranked):
+        return []
     chosen = ranked[:count]
     if arm.order == "best-first":
-        chosen.sort(key=lambda d: (-d[1], d[0]))
+        chosen.sort(key=lambda d: (-d[1], draw(arm, TIES, d[0])))
     elif arm.order == "worst-first":
-        chosen.sort(key=lambda d: (d[1], d[0]))
+        chosen.sort(key=lambda d: (d[1], draw(arm, TIES, d[0])))
     else:
-        chosen.sort(key=lambda d: int(random_bits(arm.seed, 1, np.array([d[0]]))[0]))
+        chosen.sort(key=lambda d: draw(arm, ORDER, d[0]))
     texts = [text for *_, text in chosen if text and text not in held_texts]
     return list(dict.fromkeys(texts)) if arm.deduplicate else texts
 
@@ -119,6 +143,10 @@ def test_arms_equal_the_reference_row_for_row(made: list[tuple[pa.Table, int]], 
         assert texts == [tables[f].column("text")[r].as_py() for f, r in sorted(places)]
         arms = [arm.model_copy(update={"name": f"arm{i}"}) for i, arm in enumerate(arms)]
         expected = [reference(tables, arm, places, set(texts)) for arm in arms]
+        for arm, want in zip(arms, expected, strict=True):
+            if not want:
+                with pytest.raises(InputError, match=r"lower its share|ask for fewer|raise its share|are needed"):
+                    build_arms(root, handle, [arm], workers=1)
         arms, expected = zip(
             *[(a, e) for a, e in zip(arms, expected, strict=True) if len(e) >= 8] or [((), ())], strict=True
         )

@@ -22,7 +22,7 @@ from tasks.store.access import open_blobs
 from tasks.store.root import Root
 from tests.corpus.corpora import SCORES, shard_texts, write_corpus
 
-ALL = Arm(name="all", select="all", documents_per_shard=64)
+ALL = Arm(name="all", select="all", documents_per_shard=64, population=())
 SIZES = {"holdout_documents": 16, "holdout_fraction": 0.2}
 
 

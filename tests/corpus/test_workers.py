@@ -40,7 +40,7 @@ from tasks.spec import Arm, Pool
 from tasks.store.root import Root
 root, pool = Root(sys.argv[1]), Pool(source=sys.argv[2], holdout_documents=16)
 build_index(root, pool, workers=8)
-(arm,) = build_arms(root, pool, [Arm(name="all", select="all", documents_per_shard=32)], workers=8)
+(arm,) = build_arms(root, pool, [Arm(name="all", select="all", documents_per_shard=32, population=())], workers=8)
 print(arm.facts["documents"], arm.facts["shards"])
 """
 """Two processes, and no `if __name__ == "__main__"`."""

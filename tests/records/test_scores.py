@@ -34,6 +34,14 @@ def test_bits_per_byte_by_its_definition():
     assert found["bpb_by_decile"][3:] == [None] * 7
 
 
+def test_a_document_without_a_rating_counts_in_all_and_in_no_decile():
+    column = DOCUMENTS.schema.get_field_index("decile")
+    unrated = DOCUMENTS.set_column(column, "decile", pa.array([0, -1, 1], pa.int8()))
+    found = summarize(scores_table(np.array([1.0, 2.0, 3.0]), unrated))
+    assert found["bpb"] == pytest.approx(6 / (math.log(2) * 36))
+    assert found["bpb_by_decile"] == pytest.approx([1 / (math.log(2) * 12), 3 / (math.log(2) * 12)] + [None] * 8)
+
+
 def test_what_is_written_is_read(tmp_path):
     work = Work(tmp_path)
     write_scores(work, SCORES)

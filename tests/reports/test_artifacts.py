@@ -104,6 +104,22 @@ def test_the_plan_tells_what_and_how_much_and_what_it_costs():
     assert "None" not in markdown
 
 
+def test_the_plan_says_what_is_left_out_and_how_ties_are_cut():
+    plan = {
+        "population": 900,
+        "unrated_documents": 77,
+        "cut_off_score": 3.5,
+        "cut_off_documents": 467,
+        "cut_off_taken": 31,
+    }
+    plan |= {"bad_files_count": 22, "bad_files": {"a|b.parquet": "is empty (0 rows)"}}
+    for markdown in (artifacts.plan_markdown(Experiment(), plan), artifacts.prepared_markdown("all", plan)):
+        rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", markdown, re.MULTILINE)
+        assert {"77", "3.5", "467", "31", "22"} <= {value for _, value in rows}
+        assert "- a&#124;b.parquet is empty (0 rows)\n- and 21 more" in markdown
+    assert "left out:" not in artifacts.prepared_markdown("all", {"bad_files_count": 0, "bad_files": {}})
+
+
 def test_scores_table_has_a_row_a_run_with_its_deciles():
     facts = {
         "bpb": 1.23456,

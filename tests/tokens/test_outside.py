@@ -63,6 +63,12 @@ def test_three_kinds_of_files_by_name_without_empty_documents(root, tmp_path):
     assert table["cluster"].to_pylist() == [0, 1, 2, 3, 4]
 
 
+def test_no_document_from_elsewhere_has_a_rating(root, tmp_path):
+    (tmp_path / "a.txt").write_text("the cat sat")
+    table = pq.read_table(encode(root, tmp_path).path / "documents.parquet")
+    assert np.isnan(table["score"].to_numpy()).all() and table["decile"].to_pylist() == [-1]
+
+
 def test_as_many_as_wanted_in_blocks_of_neighbours(root, tmp_path):
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"body": f"document {i}"}) + "\n" for i in range(500)))
     made = encode(root, tmp_path, column="body", documents=200)
@@ -87,6 +93,15 @@ def test_as_many_as_wanted_in_blocks_of_neighbours(root, tmp_path):
 def test_what_is_no_text_is_named(root, tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
+        encode(root, tmp_path)
+
+
+def test_the_column_is_the_one_of_exactly_that_name(root, tmp_path):
+    pq.write_table(pa.table({"text.lang": ["en"], "text": ["the cat sat"]}), tmp_path / "a.parquet")
+    assert decoded(root, encode(root, tmp_path)) == [("a.parquet", "the cat sat")]
+    twice = pa.Table.from_arrays([pa.array(["one"]), pa.array(["two"])], ["text", "text"])
+    pq.write_table(twice, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet has 2 columns 'text'"):
         encode(root, tmp_path)
 
 

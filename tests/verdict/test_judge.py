@@ -69,6 +69,15 @@ def test_strata_partition_the_holdout_and_show_where_the_difference_is(bench):
     assert {row.label for row in pair.strata if row.kind == "source"} == {"CC-MAIN", "books"}
 
 
+def test_unrated_documents_count_in_all_and_in_no_half_or_decile(bench):
+    bench.score[::5] = np.nan
+    arms = {"top16": [bench.run("top16", s, -0.05) for s in (1, 2)], "rand16": [bench.run("rand16", s) for s in (1, 2)]}
+    (pair,) = judge(bench.root, "unrated", arms).comparisons
+    counts = {kind: [row.documents for row in pair.strata if row.kind == kind] for kind in ("all", "half", "decile")}
+    assert counts == {"all": [600], "half": [240, 240], "decile": [48] * 10}
+    assert sum(row.documents for row in pair.strata if row.kind == "length") == 600
+
+
 def test_a_target_decides_by_one_half_of_the_holdout_and_says_so(bench):
     """An arm that is better on well-rated documents and as much worse on the others: which one is better depends."""
     runs = {

@@ -1,6 +1,7 @@
 """What an arm takes, reads and needs, computed from the index alone before any text is read."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from tasks.corpus.arm.estimate import DECODE_BYTES_PER_SECOND, ENCODE_BYTES_PER_SECOND, together
+from tasks.corpus.arm.selection import Selection
+from tasks.corpus.left_out import left_out_facts
 from tasks.corpus.pool.index import Index
 from tasks.corpus.pool.scores import quantiles
 from tasks.errors import InputError
@@ -23,21 +26,31 @@ COMPRESSED = 0.5
 class ArmPlan:
     """An arm before it is made. Counts are exact; bytes are estimated from the footers.
 
-    `documents` counts those whose texts turn out to be duplicates or in the holdout; `tokens` sums the pool's own column
-    (None without one); `disk_bytes` is the peak of intermediate runs and shards together; `seconds` is expected on this
-    machine's cores, without the time to read.
+    `population` counts the documents outside the holdout with the ratings that the arm asks for, `unrated_documents` those
+    without; the share is of the former. `documents` counts those whose texts turn out to be duplicates or in the holdout. Of a
+    selection cut by score, `cut_off_documents` have the last score that is taken, and `cut_off_taken` of them are taken, drawn
+    by seed. `tokens` sums the pool's own column (None without one). `bad_files` gives the reason for the first of the
+    `bad_files_count` files that are left out. `disk_bytes` is the peak of intermediate runs and shards together; `seconds` is
+    expected on this machine's cores, without the time to read.
     """
 
     pool_id: str
     arm_id: str
     pool_documents: int
     holdout_documents: int
+    population: int
+    unrated_documents: int
     documents: int
+    cut_off_score: float | None
+    cut_off_documents: int | None
+    cut_off_taken: int | None
     tokens: int | None
     text_bytes: int
     score_quantiles: dict[str, float]
     pool_score_quantiles: dict[str, float]
     files: int
+    bad_files_count: int
+    bad_files: Mapping[str, str]
     blobs_to_read: int
     bytes_to_read: int
     requests: int
@@ -72,9 +85,17 @@ def disk_bytes(index: Index, order: np.ndarray) -> int:
 
 
 def plan(
-    pool_id: str, arm_id: str, index: Index, held: int, order: np.ndarray, folder: Path, cores: int, reused: bool
+    pool_id: str,
+    arm_id: str,
+    index: Index,
+    held: Mapping[str, Any],
+    selection: Selection,
+    folder: Path,
+    cores: int,
+    reused: bool,
 ) -> ArmPlan:
-    """The plan of an arm that takes the documents `order`."""
+    """The plan of an arm that takes the `selection`; `held` are the facts of the holdout."""
+    order = selection.documents
     used, text_bytes = _reading(index, order)
     decoded = int(index.text_bytes[used].sum())
     tokens = None
@@ -85,13 +106,15 @@ def plan(
         pool_id=pool_id,
         arm_id=arm_id,
         pool_documents=len(index),
-        holdout_documents=held,
+        holdout_documents=held["documents"],
         documents=len(order),
+        **selection.facts,
         tokens=tokens,
         text_bytes=text_bytes,
         score_quantiles=quantiles(index.scores[order]),
         pool_score_quantiles=quantiles(index.scores),
         files=len(index.blobs),
+        **left_out_facts(held["bad_files"] | index.left_out),
         blobs_to_read=len(np.unique(index.file[used])),
         bytes_to_read=int((index.end[used] - index.start[used]).sum()),
         requests=int(used.sum()),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from tasks.corpus.left_out import LeftOut
 from tasks.corpus.parquet.footer import BadFile
 from tasks.corpus.parquet.pages import Memory
 from tasks.corpus.parquet.ranges import Parts, fetch_ahead
@@ -23,7 +24,6 @@ from tasks.corpus.parquet.views import Views
 from tasks.corpus.pool.index import Index
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.workers import Tick
-from tasks.errors import InputError
 from tasks.store.access import open_blobs
 
 PIECE_BYTES = 40 << 20
@@ -80,9 +80,8 @@ def scatter(job: ScatterJob, tick: Tick) -> None:
         try:
             taken, problem = _take(piece, parts, job.text_column, memory), ""
         except BadFile as error:
-            if not job.skip_bad_files:
-                raise InputError(f"{source.url}/{error}: repair or remove the file, or set skip_bad_files.") from error
-            taken, problem = [], str(error)[:200]
+            LeftOut(source.url, job.skip_bad_files).add(error)
+            taken, problem = [], error.reason[:200]
         read = {"bytes_read": size, "requests": len(parts)}
         parts.clear()
         for number, target in enumerate(piece.targets):
@@ -205,13 +204,14 @@ class Runs:
     lengths: np.ndarray
     digests: np.ndarray | None
     counts: Mapping[str, int]
-    problems: tuple[str, ...]
+    problems: Mapping[int, str]
+    """Why the text of a file was left out, or a part of it, by the number of the file."""
 
     @classmethod
     def read(cls, scratch: Scratch) -> "Runs":
         """Read the trailers and headers of every run in a scratch space."""
         sizes = {name: size for name, size in sorted(scratch.sizes().items()) if name.endswith(".run")}
-        ranks, sized, marks, first, problems = [], [], [], [0], []
+        ranks, sized, marks, first, problems = [], [], [], [0], {}
         counts = dict.fromkeys(COUNTS, 0)
         for name, size in sizes.items():
             trailer = json.loads(bytes(scratch.read(name, size - TRAILER, size)))
@@ -225,7 +225,7 @@ class Runs:
             for key in COUNTS:
                 counts[key] += trailer.get(key, 0)
             if trailer["problem"]:
-                problems.append(trailer["problem"])
+                problems.setdefault(int(name.partition("-")[0]), trailer["problem"])
         none = np.zeros(0, np.uint32)
         return cls(
             names=tuple(sizes),
@@ -234,7 +234,7 @@ class Runs:
             lengths=np.concatenate([none, *sized]),
             digests=np.concatenate(marks) if marks else None,
             counts=counts,
-            problems=tuple(dict.fromkeys(problems)),
+            problems=problems,
         )
 
     def duplicates(self) -> np.ndarray:

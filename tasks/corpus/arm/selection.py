@@ -1,54 +1,99 @@
 """Which documents an arm takes, and in which order, decided from the index alone."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from tasks.corpus.draws import CHUNK, ORDER, SELECT, gumbel, random_bits
+from tasks.corpus.draws import CHUNK, ORDER, SELECT, TIES, gumbel, random_bits
+from tasks.corpus.pool.scores import has_ratings
 from tasks.errors import InputError
 from tasks.spec import Arm, Pool
 
 
-def stable_order(keys: np.ndarray) -> np.ndarray:
-    """Positions that sort `keys`, ties by position, int64 (n,): NumPy's stable sort in half the time.
+@dataclass(frozen=True)
+class CutOff:
+    """The last score that a selection by score takes: how many documents have it, and how many of them are taken.
 
-    NumPy's quicksort is vectorized but leaves ties in any order, so ties are sorted afterwards.
+    `score` is None for documents without one.
     """
+
+    score: float | None
+    documents: int
+    taken: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What an arm takes of a pool: document numbers in the arm's order, uint32 (k,).
+
+    `population`: documents outside the holdout with the ratings that the arm asks for. `unrated`: those without.
+    `cut_off`: None for a selection that does not cut by score.
+    """
+
+    documents: np.ndarray
+    population: int
+    unrated: int
+    cut_off: CutOff | None
+
+    @property
+    def facts(self) -> dict[str, int | float | None]:
+        """What a plan and a manifest say of it."""
+        cut = self.cut_off
+        return {
+            "population": self.population,
+            "unrated_documents": self.unrated,
+            "cut_off_score": cut.score if cut else None,
+            "cut_off_documents": cut.documents if cut else None,
+            "cut_off_taken": cut.taken if cut else None,
+        }
+
+
+def ranked(keys: np.ndarray, documents: np.ndarray, seed: int) -> np.ndarray:
+    """Positions that sort `keys`, int64 (n,); equal keys in the order of a draw for each of the `documents` (n,)."""
     order = np.argsort(keys)
-    ranked = keys[order]
-    equal = ranked[1:] == ranked[:-1]
+    along = keys[order]
+    equal = along[1:] == along[:-1]
     if equal.any():
         tied = np.zeros(len(keys), bool)
         tied[1:] = equal
         tied[:-1] |= equal
-        del ranked
+        del along
         places = np.flatnonzero(tied)
-        packed = np.cumsum(np.concatenate([[True], ~equal]), dtype=np.uint64)[places]
+        group = np.cumsum(np.concatenate([[True], ~equal]), dtype=np.uint64)[places]
+        # In the order of draws first, then sorted by key: NumPy's quicksort is vectorized but not stable, so a key and
+        # the place in the order of draws share an integer.
+        drawn = np.argsort(random_bits(seed, TIES, documents[order[places]]))
+        packed = group[drawn]
+        del group
         packed <<= np.uint64(32)
-        packed |= order[places].astype(np.uint64)
+        packed |= np.arange(len(packed), dtype=np.uint64)
         packed.sort()
         packed &= np.uint64(0xFFFFFFFF)
-        order[places] = packed
+        order[places] = order[places[drawn[packed]]]
     return order
 
 
-def first(keys: np.ndarray, count: int) -> np.ndarray:
-    """Ascending positions of the `count` smallest keys, ties by position. uint32."""
+def first(keys: np.ndarray, count: int, documents: np.ndarray, seed: int) -> np.ndarray:
+    """Ascending positions of the first `count` that `ranked` would give. uint32."""
     if count >= len(keys):
         return np.arange(len(keys), dtype=np.uint32)
     limit = np.partition(keys, count - 1)[count - 1]
     chosen = keys < limit
-    chosen[np.flatnonzero(keys == limit)[: count - int(chosen.sum())]] = True
+    tied, left = np.flatnonzero(keys == limit), count - int(chosen.sum())
+    if left < len(tied):
+        tied = tied[np.argpartition(random_bits(seed, TIES, documents[tied]), left - 1)[:left]]
+    chosen[tied] = True
     return np.flatnonzero(chosen).astype(np.uint32)
 
 
-def selection_keys(arm: Arm, scores: np.ndarray) -> np.ndarray:
-    """A key for each document of the pool: the selection takes those with the smallest keys."""
+def selection_keys(arm: Arm, scores: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    """A key for each of the documents, which have these scores: the selection takes those with the smallest keys."""
     if arm.select == "top":
         return -scores
     if arm.select == "bottom":
-        return np.array(scores)
+        return scores
     if arm.select == "all":
-        return np.arange(len(scores), dtype=np.uint32)
-    documents = np.arange(len(scores), dtype=np.uint32)
+        return documents
     if arm.select == "random":
         return random_bits(arm.seed, SELECT, documents)
     # Top k by score / temperature + Gumbel noise draws without replacement with weights exp(score / temperature)
@@ -68,6 +113,12 @@ def check(arm: Arm, pool: Pool, *, tokens_known: bool) -> None:
         raise InputError(
             f"The arm {arm.name} has select={arm.select}, but the pool is prebuilt and taken as it is: use all."
         )
+    known = [] if pool.format == "unrated" else list(pool.score)
+    if unknown := [column for column in arm.population or () if column not in known]:
+        raise InputError(
+            f"The arm {arm.name} asks for documents rated by {', '.join(unknown)}, but the pool {pool.name} has "
+            f"{'the score columns ' + ', '.join(known) if known else 'no score columns'}: name one of the pool's `score`."
+        )
     if arm.tokens is not None and not tokens_known:
         raise InputError(
             f"The arm {arm.name} asks for {arm.tokens:,} tokens, but the pool has no column {pool.token_count_column!r} "
@@ -76,45 +127,87 @@ def check(arm: Arm, pool: Pool, *, tokens_known: bool) -> None:
 
 
 def select(
-    arm: Arm, pool: Pool, scores: np.ndarray, tokens: np.ndarray | None = None, excluded: np.ndarray | None = None
-) -> np.ndarray:
-    """Document numbers of the arm in its order, uint32 (k,).
+    arm: Arm,
+    pool: Pool,
+    scores: np.ndarray,
+    rated: np.ndarray,
+    tokens: np.ndarray | None = None,
+    excluded: np.ndarray | None = None,
+) -> Selection:
+    """What the arm takes of a pool whose documents have these `scores`, `rated` bits and `tokens`, all (n,).
 
-    `scores` (n,) and `tokens` (n,) cover all documents of the pool; a token count of -1 means unknown and counts as the mean
-    of the known ones. `excluded` lists in ascending order the documents that may not be taken. Ties go by document number,
-    that is, by (blob, row). A share refers to the documents that may be taken, is rounded half up, and gives at least one.
-    A token budget takes documents in the order of selection until it is reached. In a prebuilt pool, best-first is the order
-    in which the documents are stored. Raises InputError.
+    A score is NaN for a document without one; a token count of -1 means unknown and counts as the mean of the known ones.
+    `excluded` lists in ascending order the documents that may not be taken. Ties are drawn by the arm's seed, the same way for
+    every share: a smaller share is part of a larger one. A share refers to the population, is rounded half up, and gives at
+    least one document. A token budget takes documents in the order of selection until it is reached. In a prebuilt pool,
+    best-first is the order in which the documents are stored. Raises InputError.
     """
     check(arm, pool, tokens_known=tokens is not None)
-    excluded = np.zeros(0, np.uint32) if excluded is None else excluded
-    keys = np.delete(selection_keys(arm, scores), excluded)
+    documents = np.arange(len(scores), dtype=np.uint32)
+    if excluded is not None:
+        documents = np.delete(documents, excluded)
+    free = len(documents)
+    if required := arm.required_ratings(pool):
+        documents = documents[has_ratings(rated[documents], pool, required)]
+    population = len(documents)
+    if arm.by_score:
+        documents = documents[~np.isnan(scores[documents])]
+    keys = selection_keys(arm, _lowest_if_unrated(scores[documents]), documents)
     if arm.tokens is not None:
-        chosen = _until(arm, pool, keys, np.delete(tokens, excluded))
+        chosen = _until(arm, pool, keys, documents, tokens[documents])
     else:
-        chosen = first(keys, len(keys) if arm.select == "all" else max(1, int(arm.share * len(keys) + 0.5)))
+        count = population if arm.select == "all" else max(1, int(arm.share * population + 0.5))
+        if count > len(documents):
+            raise InputError(
+                f"The arm {arm.name} asks for {count:,} of {population:,} documents, but only {len(documents):,} have a score: "
+                "lower its share, or leave its population to the columns of the score."
+            )
+        chosen = first(keys, count, documents, arm.seed)
     del keys
-    # Positions among the free documents become numbers in the pool: each moves up by the excluded documents before it.
-    chosen += np.searchsorted(excluded - np.arange(len(excluded)), chosen, side="right").astype(np.uint32)
+    taken = documents[chosen]
+    cut_off = _cut_off(arm, scores, documents, taken)
+    return Selection(_in_order(arm, pool, scores, taken), population, free - population, cut_off)
+
+
+def _lowest_if_unrated(scores: np.ndarray) -> np.ndarray:
+    """The scores with -inf for NaN, in place."""
+    scores[np.isnan(scores)] = -np.inf
+    return scores
+
+
+def _in_order(arm: Arm, pool: Pool, scores: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """The documents `taken`, which ascend, in the arm's order."""
     if arm.order == "shuffled":
-        return chosen[np.argsort(random_bits(arm.seed, ORDER, chosen))]
+        return taken[np.argsort(random_bits(arm.seed, ORDER, taken))]
     if pool.format == "prebuilt":
-        return chosen if arm.order == "best-first" else chosen[::-1]
-    ranked = scores[chosen]
+        return taken if arm.order == "best-first" else taken[::-1]
+    keys = _lowest_if_unrated(scores[taken])
     if arm.order == "best-first":
-        np.negative(ranked, out=ranked)
-    return chosen[stable_order(ranked)]
+        np.negative(keys, out=keys)
+    return taken[ranked(keys, taken, arm.seed)]
 
 
-def _until(arm: Arm, pool: Pool, keys: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+def _cut_off(arm: Arm, scores: np.ndarray, documents: np.ndarray, taken: np.ndarray) -> CutOff | None:
+    """Where a top or bottom selection of `documents` was cut."""
+    if arm.select not in ("top", "bottom") or not len(taken):
+        return None
+    among = _lowest_if_unrated(scores[taken])
+    cut = float(among.min() if arm.select == "top" else among.max())
+    shared = int((_lowest_if_unrated(scores[documents]) == cut).sum())
+    return CutOff(cut if np.isfinite(cut) else None, shared, int((among == cut).sum()))
+
+
+def _until(arm: Arm, pool: Pool, keys: np.ndarray, documents: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """Ascending positions of the fewest documents, in order of their keys, that hold `arm.tokens` tokens. uint32."""
     known = tokens >= 0
-    counts = np.where(known, tokens, np.int32(round(tokens[known].mean())))
-    order = stable_order(keys)
+    mean = round(tokens[known].mean()) if known.any() else 0
+    counts = np.where(known, tokens, np.int32(mean))
+    order = ranked(keys, documents, arm.seed)
     total = np.cumsum(counts[order], dtype=np.int64)
-    if total[-1] < arm.tokens:
+    held = int(total[-1]) if len(total) else 0
+    if held < arm.tokens:
         raise InputError(
-            f"The arm {arm.name} asks for {arm.tokens:,} tokens, but the pool {pool.name} holds {total[-1]:,}: "
-            "ask for fewer, or for a share."
+            f"The arm {arm.name} asks for {arm.tokens:,} tokens, but the documents that it may take of the pool {pool.name} "
+            f"hold {held:,}: ask for fewer, or for a share."
         )
     return np.sort(order[: int(np.searchsorted(total, arm.tokens)) + 1]).astype(np.uint32)

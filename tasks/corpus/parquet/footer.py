@@ -77,26 +77,42 @@ def parse_footer(name: str, tail: bytes) -> pq.FileMetaData:
         raise BadFile(name, f"is damaged (footer: {first_line(error)})") from error
 
 
+def find_column(name: str, footer: pq.FileMetaData, column: str) -> int | None:
+    """Position among the leaves of the schema of the column called exactly that; None if there is none.
+
+    A name with dots is that of a top-level column, or else the path of a field in a struct. Raises BadFile for a column that
+    is a list or a struct as a whole, and for two columns of one name.
+    """
+    leaves = [footer.schema.column(i) for i in range(len(footer.schema))]
+    found = [i for i, leaf in enumerate(leaves) if leaf.name == column and leaf.path == column]
+    found = found or [i for i, leaf in enumerate(leaves) if leaf.path == column]
+    if len(found) > 1:
+        raise BadFile(name, f"has {len(found)} columns {column!r}: rename or drop all but one")
+    if any(leaves[i].max_repetition_level for i in found) or (not found and column in map(top_name, leaves)):
+        raise BadFile(name, f"has a nested column {column!r}: a column of single values is needed")
+    return found[0] if found else None
+
+
 def column_index(name: str, footer: pq.FileMetaData, column: str) -> int:
-    """Position of a flat column among the leaves of the schema. Raises BadFile if it is missing or nested."""
-    schema = footer.schema
-    for index in range(len(schema)):
-        leaf = schema.column(index)
-        flat = leaf.max_repetition_level == 0 and leaf.max_definition_level <= 1
-        if leaf.path == column and flat:
-            return index
-        if leaf.path == column or leaf.path.split(".", 1)[0] == column:
-            raise BadFile(name, f"has a nested column {column!r}: a flat one is needed")
-    raise BadFile(name, f"has no column {column!r} (it has: {', '.join(top_level(footer))})")
+    """The same for a column that must be there. Raises BadFile if it is missing."""
+    index = find_column(name, footer, column)
+    if index is None:
+        raise BadFile(name, f"has no column {column!r} (it has: {', '.join(top_level(footer))})")
+    return index
+
+
+def top_name(leaf: pq.ColumnSchema) -> str:
+    """Name of the top-level column that a leaf of the schema is, or is part of."""
+    return leaf.path if leaf.name == leaf.path else leaf.path.split(".", 1)[0]
 
 
 def top_level(footer: pq.FileMetaData) -> list[str]:
     """Names of the top-level columns."""
-    return list(dict.fromkeys(footer.schema.column(i).path.split(".", 1)[0] for i in range(len(footer.schema))))
+    return list(dict.fromkeys(top_name(footer.schema.column(i)) for i in range(len(footer.schema))))
 
 
 def number_column(name: str, footer: pq.FileMetaData, column: str) -> int:
-    """Position of a column of numbers. Raises BadFile if it is missing, nested or of another type."""
+    """Position of a column of numbers. Raises BadFile if it is missing, ambiguous, nested or of another type."""
     index = column_index(name, footer, column)
     leaf = footer.schema.column(index)
     if leaf.physical_type not in NUMBERS or leaf.logical_type.type not in ("NONE", "INT"):
@@ -105,7 +121,7 @@ def number_column(name: str, footer: pq.FileMetaData, column: str) -> int:
 
 
 def text_column(name: str, footer: pq.FileMetaData, column: str) -> int:
-    """Position of a column of text. Raises BadFile if it is missing, nested or of another type."""
+    """Position of a column of text. Raises BadFile if it is missing, ambiguous, nested or of another type."""
     index = column_index(name, footer, column)
     leaf = footer.schema.column(index)
     if leaf.physical_type != "BYTE_ARRAY" or leaf.logical_type.type not in ("NONE", "STRING"):

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.corpus.parquet.footer import BadFile, first_line, parse_packed, text_column
+from tasks.corpus.parquet.footer import BadFile, column_index, first_line, parse_packed, text_column
 from tasks.corpus.parquet.pages import Chunk, DamagedPage, Memory, UnknownPage, read_chunk
 from tasks.corpus.parquet.ranges import Parts, Range, coalesce
 from tasks.corpus.parquet.views import Views
@@ -57,12 +57,17 @@ class RangeFile(io.RawIOBase):
 def decode(
     name: str, size: int, footer: pq.FileMetaData, parts: Parts, groups: Sequence[int], columns: Sequence[str]
 ) -> pa.Table:
-    """The columns of some row groups, one after another, from the parts that were fetched. Raises BadFile."""
+    """Columns of some row groups, by their exact names, from the parts that were fetched. Raises BadFile."""
+    leaves = {column_index(name, footer, column): column for column in columns}
     try:
         # Given a RawIOBase, pyarrow would buffer it, and without the footer it would ask for the end of the file again.
         file = pa.PythonFile(RangeFile(name, size, parts), mode="r")
         reader = pq.ParquetFile(file, metadata=footer, pre_buffer=False)
-        table = reader.read_row_groups(list(groups), list(columns), use_threads=False)
+        # By position: pyarrow takes a name with dots for a path only, and a name that occurs twice for both columns.
+        table = reader.reader.read_row_groups(list(groups), column_indices=sorted(leaves), use_threads=False)
+        while any(pa.types.is_struct(field.type) for field in table.schema):
+            table = table.flatten()
+        table = table.rename_columns([leaves[leaf] for leaf in sorted(leaves)])
         expected = sum(footer.row_group(group).num_rows for group in groups)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(name, groups, first_line(error)) from error
@@ -116,13 +121,14 @@ class Reading:
         """
         name, footer = self.blob.name, self.metadata()
         position = text_column(name, footer, column)
-        optional = footer.schema.column(position).max_definition_level > 0
+        if (levels := footer.schema.column(position).max_definition_level) > 1:  # a field of an optional struct
+            return self._general_texts(parts, column)
         columns = [footer.row_group(group).column(position) for group in self.groups]
         memory.reset(sum(stored.total_uncompressed_size for stored in columns))
         found = []
         for group, rows, place, stored in zip(self.groups, self.rows, self.ranges, columns, strict=True):
             data = fetched(name, parts, place.start, place.end)
-            chunk = Chunk(data, stored.compression, rows, optional, stored.total_uncompressed_size)
+            chunk = Chunk(data, stored.compression, rows, levels > 0, stored.total_uncompressed_size)
             try:
                 found.append(read_chunk(chunk, memory))
             except DamagedPage as error:

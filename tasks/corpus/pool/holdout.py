@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.corpus import draws
+from tasks.corpus.left_out import LeftOut, left_out_facts, warn
 from tasks.corpus.parquet.footer import BadFile, chunk_range, text_column, top_level
 from tasks.corpus.parquet.pages import Memory
 from tasks.corpus.parquet.ranges import Parts, Range, fetch_ahead
@@ -83,10 +84,11 @@ def build(work: Work, pool: Pool, source: Blobs, index: Index, threads: int, pro
     block_rows = max(1, min(BLOCK_ROWS, -(-count // BLOCKS)))
     blocks = pick_blocks(index, pool.seed, block_rows)
     tables, found, next_block, empty = [], 0, 0, 0
+    left_out = LeftOut(source.url, pool.skip_bad_files)
     while found < count and next_block < len(blocks):
         total = np.cumsum(blocks[next_block:, 2])
         end = next_block + int(np.searchsorted(total, count - found)) + 1
-        for table in _read(pool, source, index, blocks[next_block:end], threads):
+        for table in _read(pool, source, index, blocks[next_block:end], threads, left_out):
             if without := pc.sum(pc.equal(table.column("bytes"), 0)).as_py():
                 table = table.filter(pc.greater(table.column("bytes"), 0))
                 empty += without
@@ -101,6 +103,7 @@ def build(work: Work, pool: Pool, source: Blobs, index: Index, threads: int, pro
         raise InputError(
             f"The pool {pool.name} holds only {documents.num_rows:,} documents with text: {count:,} wanted."
         )
+    warn(f"The holdout of {pool.name}", left_out.reasons)
     documents = _describe(documents, index)
     _write_documents(work, documents)
     work.facts.update(
@@ -111,7 +114,9 @@ def build(work: Work, pool: Pool, source: Blobs, index: Index, threads: int, pro
         bytes_read=source.counters.bytes_read,
         requests=source.counters.requests,
         retries=source.counters.retries,
+        **left_out_facts(left_out.reasons),
         scores=quantiles(documents.column("score").to_numpy()),
+        unrated_documents=int(np.isnan(documents.column("score").to_numpy()).sum()),
     )
 
 
@@ -123,7 +128,9 @@ def _write_documents(work: Work, documents: pa.Table) -> None:
     work.finish(DOCUMENTS, documents.num_rows)
 
 
-def _read(pool: Pool, source: Blobs, index: Index, blocks: np.ndarray, threads: int) -> list[pa.Table]:
+def _read(
+    pool: Pool, source: Blobs, index: Index, blocks: np.ndarray, threads: int, left_out: LeftOut
+) -> list[pa.Table]:
     """The documents of each block, in the order of `blocks`. A row group with several blocks is read once."""
     footers = index.footers(sorted({int(index.file[group]) for group in blocks[:, 0]}))
     memory = Memory()
@@ -146,9 +153,8 @@ def _read(pool: Pool, source: Blobs, index: Index, blocks: np.ndarray, threads: 
             dumps = reading.table(parts, [DUMP]).column(DUMP) if dump else None
             return {number: block(reading, group, texts, dumps, *blocks[number, 1:].tolist()) for number in numbers}
         except BadFile as error:
-            if pool.skip_bad_files:
-                return {number: SCHEMA.empty_table() for number in numbers}
-            raise InputError(f"{source.url}/{error}: repair or remove the file, or set skip_bad_files.") from error
+            left_out.add(error)
+            return {number: SCHEMA.empty_table() for number in numbers}
 
     def block(
         reading: Reading, group: int, all_texts: Views, dumps: pa.ChunkedArray | None, first: int, rows: int
@@ -187,12 +193,13 @@ def _dump_range(reading: Reading) -> Range | None:
 
 
 def _describe(documents: pa.Table, index: Index) -> pa.Table:
-    """The columns of documents.parquet, from document numbers and texts."""
+    """The columns of documents.parquet, from document numbers and texts. A document without a score is of decile -1."""
     number = documents.column("number").to_numpy()
     file, row = index.place(number)
     score = index.scores[number]
-    rank = np.empty(len(number), np.int64)
-    rank[np.argsort(score, kind="stable")] = np.arange(len(number))
+    rated = int(np.isfinite(score).sum())
+    decile = np.full(len(number), -1)
+    decile[np.argsort(score, kind="stable")[:rated]] = np.arange(rated) * DECILES // max(1, rated)  # NaN comes last
     names = np.array([blob.name for blob in index.blobs], object)
     return pa.table(
         {
@@ -202,7 +209,7 @@ def _describe(documents: pa.Table, index: Index) -> pa.Table:
             "row_group": documents.column("row_group"),
             "cluster": pa.array(np.unique(documents.column("block").to_numpy(), return_inverse=True)[1], pa.int32()),
             "score": pa.array(score, pa.float64()),
-            "decile": pa.array(rank * DECILES // len(number), pa.int8()),
+            "decile": pa.array(decile, pa.int8()),
             "bytes": documents.column("bytes"),
             "source": documents.column("source").cast(pa.string()),
             "text": documents.column("text"),

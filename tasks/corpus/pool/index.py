@@ -1,11 +1,12 @@
 """The index of a pool: one row per document (score, tokens), one per row group, one per file; never the text.
 
 It is read from footers and score columns alone, by coalesced ranges of many files at once. A document's number is its place in
-the pool: files by name, then rows. A document costs 8 bytes of score and 4 of tokens, both memory-mapped.
+the pool: files by name, then rows. A document costs 8 bytes of score, 4 of tokens and usually 1 of ratings, all memory-mapped.
 
-    files.parquet       blob, size, etag, rows, row_groups, null_scores, problem ("" or why it was left out), footer
+    files.parquet       blob, size, etag, rows, row_groups, problem ("" or why it was left out), footer
     row_groups.parquet  file, row_group, rows, start, end (compressed text in the file), text_bytes (decoded)
-    scores.npy          float64, the composite; null and NaN count as 0
+    scores.npy          float64, the composite; NaN without one
+    rated.npy           unsigned integers, which score columns have a rating (`scores.rated_bits`)
     tokens.npy          int32, -1 where unknown; only when the pool has a column for it
 """
 
@@ -20,19 +21,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.corpus.left_out import left_out_facts, warn
 from tasks.corpus.parquet.footer import (
     BadFile,
     chunk_range,
+    find_column,
     number_column,
     pack_footer,
     read_footer,
     text_column,
-    top_level,
 )
 from tasks.corpus.parquet.ranges import Parts, Range, coalesce, read_parts
 from tasks.corpus.parquet.reading import Reading, decode
 from tasks.corpus.pool.column import Column
-from tasks.corpus.pool.scores import composite, wanted_scores
+from tasks.corpus.pool.scores import composite, rated_bits, wanted_scores
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.workers import BATCH, Tick, Workers, of_batch
 from tasks.errors import InputError
@@ -137,21 +139,22 @@ class _Entry:
     footer: bytes = b""
     groups: np.ndarray = None
     scores: np.ndarray = None
+    rated: np.ndarray = None
     tokens: np.ndarray = None
-    nulls: int = 0
     bytes_read: int = 0
     requests: int = 0
 
     def __post_init__(self) -> None:
         if self.groups is None:
             self.groups = np.zeros((0, len(ROW_GROUPS) - 1), np.int64)
-            self.scores, self.tokens = np.zeros(0), np.zeros(0, np.int32)
+            self.scores, self.rated, self.tokens = np.zeros(0), np.zeros(0, np.uint8), np.zeros(0, np.int32)
 
     def to_bytes(self) -> bytes:
-        """A line of JSON, then the footer, the row groups, the scores and the token counts."""
-        counts = {k: getattr(self, k) for k in ("problem", "nulls", "bytes_read", "requests")}
+        """A line of JSON, then the footer, the row groups, the scores, the token counts and the ratings."""
+        counts = {k: getattr(self, k) for k in ("problem", "bytes_read", "requests")}
         sizes = {"footer": len(self.footer), "row_groups": len(self.groups), "rows": len(self.scores)}
-        arrays = (self.groups.tobytes(), self.scores.tobytes(), self.tokens.tobytes())
+        sizes["rated"] = self.rated.dtype.str
+        arrays = (self.groups.tobytes(), self.scores.tobytes(), self.tokens.tobytes(), self.rated.tobytes())
         return b"".join((json.dumps([counts, sizes]).encode(), b"\n", self.footer, *arrays))
 
     @classmethod
@@ -162,7 +165,9 @@ class _Entry:
         groups = np.frombuffer(data, np.int64, sizes["row_groups"] * width, at).reshape(-1, width)
         scores = np.frombuffer(data, np.float64, sizes["rows"], at + groups.nbytes)
         tokens = np.frombuffer(data, np.int32, sizes["rows"], at + groups.nbytes + scores.nbytes)
-        return cls(footer=footer, groups=groups, scores=scores, tokens=tokens, **counts)
+        at += groups.nbytes + scores.nbytes + tokens.nbytes
+        rated = np.frombuffer(data, sizes["rated"], sizes["rows"], at)
+        return cls(footer=footer, groups=groups, scores=scores, rated=rated, tokens=tokens, **counts)
 
 
 def _name(number: int) -> str:
@@ -197,7 +202,7 @@ def _fetch(source: Blobs, blob: Blob, pool: Pool) -> _Fetched:
     text = text_column(blob.name, footer, pool.text_column)
     weights = wanted_scores(blob.name, footer, pool)
     numbers = {name: number_column(blob.name, footer, name) for name in weights}
-    if pool.token_count_column and pool.token_count_column in top_level(footer):
+    if pool.token_count_column and find_column(blob.name, footer, pool.token_count_column) is not None:
         numbers[pool.token_count_column] = number_column(blob.name, footer, pool.token_count_column)
     if footer.num_rows == 0:
         raise BadFile(blob.name, "is empty (0 rows)")
@@ -224,7 +229,7 @@ def _decode(blob: Blob, fetched: _Fetched, pool: Pool) -> _Entry:
     table = None
     if fetched.numbers:
         table = decode(blob.name, blob.size, fetched.footer, fetched.parts, present, fetched.numbers)
-    scores, nulls = composite(table, fetched.weights, rows)
+    values = {column: table.column(column).to_numpy().astype(np.float64) for column in fetched.weights}
     tokens = np.full(rows, UNKNOWN, np.int32)
     if pool.token_count_column in fetched.numbers:
         column = table.column(pool.token_count_column).to_numpy().astype(np.float64)
@@ -233,9 +238,9 @@ def _decode(blob: Blob, fetched: _Fetched, pool: Pool) -> _Entry:
     return _Entry(
         footer=fetched.footer_bytes,
         groups=np.array(fetched.groups, np.int64),
-        scores=scores,
+        scores=composite(values, fetched.weights, rows),
+        rated=rated_bits(values, pool, rows),
         tokens=tokens,
-        nulls=nulls,
         bytes_read=sum(len(data) for _, data in fetched.parts),
         requests=fetched.requests,
     )
@@ -247,8 +252,10 @@ def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, ret
     files: list[dict[str, Any]] = []
     groups, footers = [], []
     scores = Column(work.temporary("scores.npy"), np.float64)
+    kind = rated_bits({}, pool, 0).dtype.type
+    rated = Column(work.temporary("rated.npy"), kind)
     tokens = Column(work.temporary("tokens.npy"), np.int32)
-    known = total = 0
+    known = total = unrated = 0
     for number, blob in enumerate(blobs):
         entry = _Entry.from_bytes(bytes(scratch.read(_name(number), 0, sizes[_name(number)])))
         files.append(
@@ -258,7 +265,6 @@ def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, ret
                 "etag": blob.etag,
                 "rows": len(entry.scores),
                 "row_groups": len(entry.groups),
-                "null_scores": entry.nulls,
                 "problem": entry.problem,
                 "bytes_read": entry.bytes_read,
                 "requests": entry.requests,
@@ -267,10 +273,13 @@ def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, ret
         footers.append(entry.footer)
         groups.append(np.column_stack([np.full(len(entry.groups), number), entry.groups]))
         scores.append(entry.scores)
+        rated.append(entry.rated.astype(kind, copy=False))  # a bad file has none, of any width
         tokens.append(entry.tokens)
+        unrated += int(np.isnan(entry.scores).sum())
         counted = entry.tokens[entry.tokens >= 0]
         known, total = known + len(counted), total + int(counted.sum(dtype=np.int64))
     documents = scores.close()
+    rated.close()
     tokens.close()
     bad = [file for file in files if file["problem"]]
     if bad and not pool.skip_bad_files:
@@ -281,6 +290,8 @@ def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, ret
         raise InputError(
             f"{pool.source}/{bad[0]['blob']} {bad[0]['problem']}{more}: repair or remove it, or set skip_bad_files."
         )
+    left_out = {file["blob"]: file["problem"] for file in bad}
+    warn(f"The index of {pool.name}", left_out)
     if not documents:
         raise InputError(f"{pool.source} holds no documents in {len(blobs)} files: check the URL.")
 
@@ -292,17 +303,18 @@ def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, ret
     pq.write_table(pa.table(columns), work.temporary("row_groups.parquet"), compression="zstd")
     work.finish("row_groups.parquet")
     work.finish("scores.npy", documents)
+    work.finish("rated.npy", documents)
     if known:
         work.finish("tokens.npy", documents)
     work.facts.update(
         documents=documents,
         files=len(files) - len(bad),
-        bad_files=[f"{file['blob']} {file['problem']}" for file in bad],
+        **left_out_facts(left_out),
         row_groups=len(rows),
         raw_bytes=sum(file["size"] for file in files if not file["problem"]),
         text_bytes=int(rows[:, 5].sum()),
         text_bytes_compressed=int((rows[:, 4] - rows[:, 3]).sum()),
-        null_scores=sum(file["null_scores"] for file in files),
+        unrated_documents=unrated,
         tokens=total if known else None,
         documents_without_tokens=documents - known,
         bytes_read=sum(file["bytes_read"] for file in files),
@@ -321,6 +333,9 @@ class Index:
             Blob(name, size, etag)
             for name, size, etag in zip(*(table.column(c).to_pylist() for c in ("blob", "size", "etag")), strict=True)
         ]
+        problems = zip(table.column("blob").to_pylist(), table.column("problem").to_pylist(), strict=True)
+        self.left_out = {name: problem for name, problem in problems if problem}
+        """Why each file that cannot be used was left out, by its name."""
         self.first = np.concatenate([[0], np.cumsum(table.column("rows").to_numpy())])
         """Number of the first document of each file, (files + 1,) int64."""
         groups = pq.read_table(folder / "row_groups.parquet")
@@ -330,6 +345,7 @@ class Index:
         self.group_first = np.concatenate([[0], np.cumsum(self.rows)])
         """Number of the first document of each row group, (row groups + 1,) int64."""
         self.scores = np.load(folder / "scores.npy", mmap_mode="r")
+        self.rated = np.load(folder / "rated.npy", mmap_mode="r")
         tokens = folder / "tokens.npy"
         self.tokens = np.load(tokens, mmap_mode="r") if tokens.exists() else None
 

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.corpus import draws
+from tasks.corpus.left_out import LeftOut, left_out_facts, warn
 from tasks.corpus.parquet.footer import BadFile
 from tasks.corpus.parquet.pages import Memory
 from tasks.corpus.parquet.ranges import Parts, Range, fetch_ahead
@@ -15,7 +16,6 @@ from tasks.corpus.parquet.reading import Reading, take_texts
 from tasks.corpus.parquet.texts import lengths
 from tasks.corpus.pool.holdout import HeldOut
 from tasks.corpus.pool.index import Index
-from tasks.errors import InputError
 from tasks.progress import Progress
 from tasks.records.layout import SAMPLE, PoolFolder
 from tasks.spec import Pool
@@ -28,11 +28,18 @@ SCHEMA = pa.schema([("text", pa.large_string())])
 
 
 def sample_arrays(
-    pool: Pool, source: Blobs, index: Index, holdout: HeldOut, characters: int, seed: int, threads: int = 1
+    pool: Pool,
+    source: Blobs,
+    index: Index,
+    holdout: HeldOut,
+    characters: int,
+    seed: int,
+    left_out: LeftOut,
+    threads: int = 1,
 ) -> Iterator[pa.LargeStringArray]:
     """Texts of random row groups, an array for each, until they have `characters` characters (the last text is whole).
 
-    Raises InputError for a file that cannot be read.
+    Raises InputError for a file that cannot be read, unless `left_out` takes it.
     """
     order = np.argsort(draws.random_bits(seed, draws.SAMPLE, np.arange(len(index.rows))))
     order = order[index.rows[order] > 0]
@@ -50,9 +57,8 @@ def sample_arrays(
         try:
             texts = take_texts(reading, reading.texts(parts, pool.text_column, memory), rows).gather()
         except BadFile as error:
-            if pool.skip_bad_files:
-                return pa.array([], pa.large_string())
-            raise InputError(f"{source.url}/{error}: repair or remove the file, or set skip_bad_files.") from error
+            left_out.add(error)
+            return pa.array([], pa.large_string())
         return texts.filter(pa.array(lengths(texts) > 0))
 
     left = characters
@@ -70,8 +76,9 @@ def build(
 ) -> None:
     """Write sample.parquet (column text) into a work directory."""
     documents = characters = 0
+    left_out = LeftOut(source.url, pool.skip_bad_files)
     with pq.ParquetWriter(work.temporary(SAMPLE), SCHEMA, compression="zstd", use_dictionary=False) as writer:
-        arrays = sample_arrays(pool, source, index, holdout, pool.tokenizer_characters, pool.seed, threads)
+        arrays = sample_arrays(pool, source, index, holdout, pool.tokenizer_characters, pool.seed, left_out, threads)
         for texts in arrays:
             writer.write_batch(pa.record_batch([texts], schema=SCHEMA))
             documents += len(texts)
@@ -86,12 +93,17 @@ def build(
         bytes_read=source.counters.bytes_read,
         requests=source.counters.requests,
         retries=source.counters.retries,
+        **left_out_facts(left_out.reasons),
     )
+    warn(f"The sample of {pool.name}", left_out.reasons)
 
 
 def sample_texts(root: Root, pool_id: str, pool: Pool, characters: int, seed: int) -> Iterator[str]:
     """Random texts of a pool that has an index and a holdout, `characters` characters in all, without the holdout."""
     index = Index(root.open(PoolFolder(pool_id).index).path)
     holdout = HeldOut(root.open(PoolFolder(pool_id).holdout), index)
-    for texts in sample_arrays(pool, open_blobs(pool.source), index, holdout, characters, seed):
+    source = open_blobs(pool.source)
+    left_out = LeftOut(source.url, pool.skip_bad_files)
+    for texts in sample_arrays(pool, source, index, holdout, characters, seed, left_out):
         yield from texts.to_pylist()
+    warn(f"The texts of {pool.name}", left_out.reasons)

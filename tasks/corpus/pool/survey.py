@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.corpus.parquet.footer import NUMBERS, BadFile, chunk_range, read_footer, top_level
+from tasks.corpus.parquet.footer import NUMBERS, BadFile, chunk_range, column_index, read_footer, top_name
 from tasks.corpus.parquet.ranges import Range, coalesce, read_parts
 from tasks.corpus.parquet.reading import decode
 from tasks.corpus.pool.scores import composite, quantiles
@@ -92,7 +92,7 @@ def _columns(footers: Sequence[pq.FileMetaData]) -> dict[str, dict[str, Any]]:
         schema = footer.schema.to_arrow_schema()
         for field in schema:
             types[field.name][str(field.type)] += 1
-        names = [footer.schema.column(i).path.split(".", 1)[0] for i in range(len(footer.schema))]
+        names = [top_name(footer.schema.column(i)) for i in range(len(footer.schema))]
         for group in range(footer.num_row_groups):
             for i, name in enumerate(names):
                 chunk = footer.row_group(group).column(i)
@@ -148,7 +148,7 @@ def _look(source: Blobs, files: Sequence[tuple[Blob, pq.FileMetaData]], pool: Po
         finite = column[np.isfinite(column)]
         ratings[name] = {
             "nulls": int(len(column) - len(finite)),
-            "quantiles": quantiles(finite) if len(finite) else {},
+            "quantiles": quantiles(finite),
         }
     result: dict[str, Any] = {
         "looked_at": {"row_groups": len(chosen), "documents": table.num_rows},
@@ -156,11 +156,11 @@ def _look(source: Blobs, files: Sequence[tuple[Blob, pq.FileMetaData]], pool: Po
         "correlations": _correlations(values),
         "examples": {},
     }
-    weights = {name: weight for name, weight in pool.score.items() if weight > 0}
+    weights = {name: pool.score[name] for name in pool.ratings}
     if has_text and weights and all(name in shared for name in weights):
-        scores, _ = composite(table, weights, table.num_rows)
+        scores = composite(values, weights, table.num_rows)
         result["composite"] = quantiles(scores)
-        order = np.argsort(-scores, kind="stable")
+        order = np.argsort(-scores, kind="stable")[: int(np.isfinite(scores).sum())]  # NaN comes last
         middle = max(0, (len(order) - samples) // 2)
         cuts = {"top": order[:samples], "middle": order[middle : middle + samples], "bottom": order[-samples:]}
         texts = table.column(pool.text_column)
@@ -187,15 +187,24 @@ def _rows(
     text: str,
     numeric: Sequence[str],
 ) -> pa.Table:
-    columns = [*numeric, *([text] if text in top_level(footer) else [])]
-    position = {footer.schema.column(i).path: i for i in range(len(footer.schema))}
-    columns = [name for name in columns if name in position]
+    columns = _usable(blob.name, footer, [*numeric, text])
     try:
-        ranges: list[Range] = [chunk_range(blob.name, blob.size, footer, group, position[name]) for name in columns]
+        ranges: list[Range] = [chunk_range(blob.name, blob.size, footer, group, leaf) for leaf in columns.values()]
         parts = read_parts(source, blob, coalesce(ranges))
-        return decode(blob.name, blob.size, footer, parts, [group], columns)
+        return decode(blob.name, blob.size, footer, parts, [group], list(columns))
     except BadFile as error:
         raise InputError(f"{source.url}/{error}: repair or remove the file.") from error
+
+
+def _usable(name: str, footer: pq.FileMetaData, columns: Sequence[str]) -> dict[str, int]:
+    """Positions of those columns that are there, once, and not nested."""
+    found = {}
+    for column in columns:
+        try:
+            found[column] = column_index(name, footer, column)
+        except BadFile:
+            continue
+    return found
 
 
 def _correlations(values: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:

@@ -39,7 +39,7 @@ def generate(
 def sample(
     logits: Logits, holdout: EncodedHoldout, tokenizer_file: Path, sequence_length: int, device: torch.device
 ) -> list[Sample]:
-    """Greedy continuations of holdout documents from the lowest to the highest score."""
+    """Greedy continuations of holdout documents from the lowest to the highest score, unrated ones last."""
     tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer_file))
     special = [index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special]
     padded = min(PADDED, sequence_length)
@@ -59,7 +59,7 @@ def sample(
     return [
         Sample(
             document=int(identifiers[document]),
-            score=float(scores[document]),
+            score=None if np.isnan(scores[document]) else float(scores[document]),
             prompt=tokenizer.decode(tokens[1 : prompt_tokens + 1]),
             text=tokenizer.decode(tokens[prompt_tokens + 1 :]),
         )

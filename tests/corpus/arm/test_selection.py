@@ -1,33 +1,152 @@
-"""Selections: their statistics, their ties, and what is refused."""
+"""Selections: their statistics, their ties, who is left out for lack of a rating, and what is refused."""
 
 import numpy as np
 import pytest
 
-from tasks.corpus.arm.selection import first, select, stable_order
+from tasks.corpus.arm.selection import CutOff, Selection, first, ranked, select
+from tasks.corpus.draws import TIES, random_bits
 from tasks.errors import InputError
-from tasks.spec import Arm, Pool
+from tasks.spec import Arm, Pool, with_common_population
+
+NAN = np.nan
+COARSE = np.random.default_rng(3).integers(0, 6, 20_000).astype(float)
+"""Scores as a model gives them: six values."""
 
 
-def test_the_smallest_keys_with_ties_by_position() -> None:
-    keys = np.array([2, 1, 1, 3, 1, 0])
-    assert first(keys, 3).tolist() == [1, 2, 5]
-    assert first(keys, 4).tolist() == [1, 2, 4, 5]
-    assert first(keys, 9).tolist() == [0, 1, 2, 3, 4, 5]
+def take(
+    arm: Arm, scores: np.ndarray, tokens: np.ndarray | None = None, excluded: np.ndarray | None = None
+) -> Selection:
+    """A selection from a rated pool in which a document has all ratings or none."""
+    return select(arm, Pool(), scores, np.where(np.isfinite(scores), 0b111, 0).astype(np.uint8), tokens, excluded)
+
+
+def test_the_smallest_keys_with_ties_by_draw() -> None:
+    keys, documents = np.array([2, 1, 1, 3, 1, 0]), np.array([10, 20, 30, 40, 50, 60], np.uint32)
+    tied = sorted([1, 2, 4], key=lambda i: int(random_bits(7, TIES, documents[i : i + 1])[0]))
+    for count in (2, 3, 4):
+        assert first(keys, count, documents, 7).tolist() == sorted([5, *tied[: count - 1]])
+    assert first(keys, 9, documents, 7).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("different", [1, 2, 50, 1_000_000])
-def test_the_quick_stable_sort_is_numpys(different: int) -> None:
+def test_ranks_are_numpys_with_ties_by_draw(different: int) -> None:
     keys = np.random.default_rng(different).integers(-different, different, 20_000) / 4
     keys[keys == 0] *= np.random.default_rng(0).choice([-1, 1], int((keys == 0).sum()))  # -0.0 and 0.0 are equal
+    documents = np.random.default_rng(1).permutation(1 << 20)[:20_000].astype(np.uint32)
     for given in (keys, -keys.astype(np.float32), keys.astype(np.int64).astype(np.uint64), keys[:1], keys[:0]):
-        assert (stable_order(given) == np.argsort(given, kind="stable")).all()
+        draws = random_bits(5, TIES, documents[: len(given)])
+        assert (ranked(given, documents[: len(given)], 5) == np.lexsort((draws, given))).all()
+
+
+@pytest.mark.parametrize("kind", ["top", "bottom"])
+def test_ties_at_the_cut_are_drawn_from_the_whole_pool_and_said(kind: str) -> None:
+    made = take(Arm(select=kind, share=0.25), COARSE)
+    best = 5.0 if kind == "top" else 0.0
+    cut = best - 1 if kind == "top" else best + 1
+    sharing = np.flatnonzero(cut == COARSE)
+    taken = np.intersect1d(sharing, made.documents)
+    assert made.cut_off == CutOff(cut, len(sharing), len(taken))
+    assert len(taken) == 5_000 - (best == COARSE).sum() and 0 < len(taken) < len(sharing)
+    # a fair draw of the places: the mean of so many of them, within 4 standard errors
+    spread = sharing.std() * np.sqrt((1 / len(taken)) * (1 - len(taken) / len(sharing)))
+    assert abs(taken.mean() - sharing.mean()) < 4 * spread
+
+
+def test_another_seed_draws_other_ties_and_the_same_seed_the_same() -> None:
+    def taken(seed: int) -> set[int]:
+        return set(take(Arm(share=0.25, seed=seed), COARSE).documents.tolist())
+
+    assert taken(1) == taken(1)
+    common = taken(1) & taken(2)
+    assert {i for i in common if COARSE[i] == 5} == set(np.flatnonzero(COARSE == 5).tolist())
+    assert len(common) < 5_000
+
+
+@pytest.mark.parametrize("kind", ["top", "bottom", "random", "temperature"])
+@pytest.mark.parametrize("order", ["best-first", "worst-first", "shuffled"])
+def test_a_smaller_share_is_part_of_a_larger_one(kind: str, order: str) -> None:
+    small, large = (take(Arm(select=kind, share=share, order=order), COARSE).documents for share in (0.1, 0.2))
+    assert set(small.tolist()) < set(large.tolist())
+    place = {document: i for i, document in enumerate(large.tolist())}
+    places = [place[document] for document in small.tolist()]
+    assert places == sorted(places), "in the same order"
+
+
+def test_within_the_order_ties_are_drawn_too() -> None:
+    order = take(Arm(select="all"), COARSE).documents
+    assert (np.diff(COARSE[order]) <= 0).all()
+    best = order[: int((COARSE == 5).sum())].astype(int)
+    assert abs(np.corrcoef(np.arange(len(best)), best)[0, 1]) < 4 / np.sqrt(len(best))
+
+
+def test_a_document_without_a_score_is_taken_by_no_selection_and_by_no_control() -> None:
+    scores = np.where(np.arange(20_000) % 4 == 0, NAN, COARSE)
+    for kind in ("top", "bottom", "temperature", "random", "all"):
+        made = take(Arm(select=kind, share=0.5), scores)
+        assert (made.population, made.unrated) == (15_000, 5_000)
+        assert len(made.documents) == (15_000 if kind == "all" else 7_500)
+        assert not np.isnan(scores[made.documents]).any()
+
+
+def test_a_population_of_every_document_is_for_controls_and_shares_refer_to_it() -> None:
+    scores = np.where(np.arange(1_000) % 4 == 0, NAN, 1.0)
+    made = take(Arm(select="random", share=0.5, population=()), scores)
+    assert (made.population, made.unrated, len(made.documents)) == (1_000, 0, 500)
+    assert np.isnan(scores[made.documents]).any()
+    assert len(take(Arm(share=0.75, population=()), scores).documents) == 750
+    with pytest.raises(
+        InputError, match=r"asks for 800 of 1,000 documents, but only 750 have a score: lower its share"
+    ):
+        take(Arm(share=0.8, population=()), scores)
+
+
+def test_unrated_documents_may_rank_lowest() -> None:
+    scores = np.array([2.0, NAN, 1.0, NAN, -5.0, 3.0])
+    lowest = {"unrated": "lowest", "share": 0.5}
+    assert take(Arm(**lowest), scores).documents.tolist() == [5, 0, 2]
+    worst = take(Arm(select="bottom", order="worst-first", **lowest), scores)
+    assert sorted(worst.documents[:2].tolist()) == [1, 3] and worst.documents[2] == 4
+    assert (worst.population, worst.unrated, worst.cut_off) == (6, 0, CutOff(-5.0, 1, 1))
+    every = take(Arm(select="top", unrated="lowest", share=0.9), scores)
+    assert every.documents[:4].tolist() == [5, 0, 2, 4] and every.cut_off == CutOff(None, 2, 1)
+    drawn = take(Arm(select="temperature", unrated="lowest", share=0.66), scores).documents
+    assert sorted(drawn.tolist()) == [0, 2, 4, 5]
+
+
+def test_a_population_is_rated_by_the_columns_it_names() -> None:
+    pool = Pool(score={"a": 1.0, "b": 0.0, "c": 1.0})
+    scores, rated = np.array([1.0, 2.0, NAN, NAN]), np.array([0b101, 0b111, 0b011, 0b010], np.uint8)
+
+    def taken(**fields: object) -> list[int]:
+        arm = Arm(order="worst-first", **fields)
+        return sorted(select(arm, pool, scores, rated).documents.tolist())
+
+    assert taken(select="all") == [0, 1]
+    assert taken(select="all", population=("b",)) == [1, 2, 3]
+    assert taken(select="top", share=1.0, population=("b", "c")) == [1]
+    with pytest.raises(InputError, match=r"rated by d, but the pool pool has the score columns a, b, c"):
+        taken(select="all", population=("d", "a"))
+    with pytest.raises(InputError, match=r"rated by a, but the pool pool has no score columns"):
+        select(Arm(select="all", population=("a",)), Pool(format="unrated"), scores, rated)
+
+
+def test_a_comparison_takes_every_rating_that_one_of_its_arms_uses() -> None:
+    pool = Pool(score={"a": 1.0, "b": 0.0, "c": 1.0})
+    top, control = Arm(), Arm(name="rand16", select="random")
+    assert with_common_population(pool, [top, control]) == [top, control]
+    every = control.model_copy(update={"population": ()})
+    assert with_common_population(pool, [every, every]) == [every, every]
+    for arms in ([top, every], [top.model_copy(update={"population": ()}), every]):
+        assert [arm.population for arm in with_common_population(pool, arms)] == [("a", "c")] * 2
+    other = control.model_copy(update={"population": ("b",)})
+    assert [arm.population for arm in with_common_population(pool, [top, other])] == [("a", "b", "c")] * 2
 
 
 def test_temperature_draws_by_exp_of_score_over_temperature() -> None:
     # one of two kinds of documents is drawn first with probability exp(s/T) / sum exp(s/T)
     scores = np.tile([0.0, 2.0], 10_000)
     arm = Arm(select="temperature", temperature=2.0, share=0.001)
-    drawn = [select(arm.model_copy(update={"seed": s}), Pool(), scores, None) for s in range(50)]
+    drawn = [take(arm.model_copy(update={"seed": s}), scores).documents for s in range(50)]
     part = np.mean(scores[np.concatenate(drawn)] > 0)
     expected = np.e / (1 + np.e)
     assert abs(part - expected) < 4 * np.sqrt(expected * (1 - expected) / 1000)
@@ -35,9 +154,9 @@ def test_temperature_draws_by_exp_of_score_over_temperature() -> None:
 
 def test_a_cold_temperature_is_the_top_and_a_hot_one_is_random() -> None:
     scores = np.random.default_rng(0).normal(size=20_000)
-    top = set(select(Arm(), Pool(), scores, None))
-    cold = set(select(Arm(select="temperature", temperature=1e-4), Pool(), scores, None))
-    hot = set(select(Arm(select="temperature", temperature=1e4), Pool(), scores, None))
+    top = set(take(Arm(), scores).documents)
+    cold = set(take(Arm(select="temperature", temperature=1e-4), scores).documents)
+    hot = set(take(Arm(select="temperature", temperature=1e4), scores).documents)
     assert len(top & cold) > 0.99 * len(top)
     assert abs(len(top & hot) / len(top) - 0.165) < 0.02
 
@@ -46,21 +165,23 @@ def test_a_token_budget_is_reached_and_not_by_more_than_a_document() -> None:
     rng = np.random.default_rng(1)
     tokens, scores = rng.integers(1, 900, 20_000), rng.normal(size=20_000)
     for kind in ("top", "bottom", "random", "temperature", "all"):
-        chosen = select(Arm(select=kind, tokens=100_000), Pool(), scores, tokens)
+        chosen = take(Arm(select=kind, tokens=100_000), scores, tokens).documents
         assert 100_000 <= tokens[chosen].sum() < 100_900
-    with pytest.raises(InputError, match="asks for 99,000,000 tokens, but the pool pool holds"):
-        select(Arm(tokens=99_000_000), Pool(), scores, tokens)
+    with pytest.raises(
+        InputError, match=r"asks for 99,000,000 tokens, but the documents .* hold 9,017,710: ask for fewer"
+    ):
+        take(Arm(tokens=99_000_000), scores, tokens)
 
 
 def test_unknown_token_counts_are_taken_as_the_mean() -> None:
     tokens = np.array([100, -1, 300, -1])
-    chosen = select(Arm(select="all", tokens=301), Pool(), np.zeros(4), tokens)
-    assert chosen.tolist() == [0, 1, 2]
+    chosen = take(Arm(select="all", tokens=301), np.zeros(4), tokens).documents
+    assert sorted(chosen.tolist()) == [0, 1, 2]
 
 
 def test_excluded_documents_are_not_taken_and_the_others_keep_their_numbers() -> None:
     scores = np.arange(10.0)
-    chosen = select(Arm(share=0.5), Pool(), scores, None, np.array([0, 7, 9]))
+    chosen = take(Arm(share=0.5), scores, None, np.array([0, 7, 9])).documents
     assert chosen.tolist() == [8, 6, 5, 4]
-    every = select(Arm(select="all", order="worst-first"), Pool(), scores, None, np.array([0, 1, 2, 5, 9]))
+    every = take(Arm(select="all", order="worst-first"), scores, None, np.array([0, 1, 2, 5, 9])).documents
     assert every.tolist() == [3, 4, 6, 7, 8]

@@ -15,6 +15,8 @@ from tasks.corpus.arm.scatter import Runs
 from tasks.corpus.arm.writer import write_texts
 from tasks.corpus.parquet.shards import ordered_groups, row_groups, shard_bounds
 from tasks.corpus.parquet.views import Views
+from tasks.corpus.pool.holdout import HeldOut
+from tasks.corpus.pool.index import Index
 from tasks.corpus.prepare import build_arms, build_holdout, build_index, plan_arm
 from tasks.errors import InputError
 from tasks.spec import Arm, Pool
@@ -74,9 +76,11 @@ def test_the_holdout_is_the_last_shard_of_every_arm(corpus: Path, tmp_path: Path
     assert pq.read_table(last[0]).column("text").to_pylist() == documents.column("text").to_pylist()
     assert last[0].read_bytes() == last[1].read_bytes()
     assert documents.column("document").to_pylist() == list(range(40))
-    assert sorted(set(documents.column("decile").to_pylist())) == list(range(10))
     score, decile = documents.column("score").to_numpy(), documents.column("decile").to_numpy()
+    assert sorted(set(decile)) == [-1, *range(10)]
+    assert ((decile == -1) == np.isnan(score)).all() and held.facts["unrated_documents"] == np.isnan(score).sum()
     assert all(score[decile == d].max() <= score[decile == d + 1].min() for d in range(9))
+    assert np.ptp(np.bincount(decile[decile >= 0])) <= 1
     assert documents.column("bytes").to_pylist() == [len(t.encode()) for t in documents.column("text").to_pylist()]
     blocks = documents.group_by("cluster").aggregate([("row", "min"), ("row", "max"), ("row", "count"), ("row_group", "count_distinct")])  # fmt: skip
     assert (blocks.column("row_max").to_numpy() - blocks.column("row_min").to_numpy() < blocks.column("row_count").to_numpy()).all()  # fmt: skip
@@ -87,11 +91,17 @@ def test_a_plan_counts_exactly_and_needs_the_disk_it_has(corpus: Path, tmp_path:
     root, pool = Root(tmp_path / "root"), Pool(source=corpus.as_uri(), holdout_documents=40, holdout_fraction=0.2)
     plan = plan_arm(root, pool, Arm(share=0.5))
     index = build_index(root, pool)
-    assert (plan.pool_documents, plan.holdout_documents, plan.documents) == (360, 40, 160)
+    unrated = int(np.isnan(np.delete(Index(index.path).scores, HeldOut(build_holdout(root, pool), Index(index.path)).documents)).sum())  # fmt: skip
+    assert (plan.pool_documents, plan.holdout_documents, plan.unrated_documents) == (360, 40, unrated)
+    assert (plan.population, plan.documents) == (320 - unrated, (320 - unrated) // 2) and unrated > 0
+    assert 0 < plan.cut_off_taken < plan.cut_off_documents
     assert (plan.files, plan.blobs_to_read) == (3, 3)
     assert plan.bytes_to_read <= index.facts["text_bytes_compressed"]
     (made,) = build_arms(root, pool, [Arm(share=0.5)])
-    assert made.facts["tokens"] == plan.tokens
+    facts = ("tokens", "population", "unrated_documents", "cut_off_score", "cut_off_documents", "cut_off_taken")
+    assert [made.facts[name] for name in facts] == [getattr(plan, name) for name in facts]
+    scores = pq.read_table(made.path / "documents.parquet")["score"].to_numpy()
+    assert plan.cut_off_score == scores.min() and plan.cut_off_taken == (scores == scores.min()).sum()
     assert plan.score_quantiles["0"] >= plan.pool_score_quantiles["0.4"]
     assert plan_arm(root, pool, Arm(share=0.5)).reused
     with pytest.raises(InputError, match=r"needs 9,?000\.0 GB under .* are free: make room"):
@@ -104,7 +114,7 @@ def test_a_bucket_is_within_its_limit_where_half_of_the_documents_are_duplicates
     ranks = np.concatenate([np.sort(part) for part in rng.permutation(4_000).reshape(4, -1)]).astype(np.uint32)
     lengths = rng.integers(1, 200, len(ranks)).astype(np.uint32)
     dropped = rng.random(len(ranks)) < np.where(ranks < 2_000, 0.9, 0.1)
-    runs = Runs(tuple("abcd"), np.arange(0, 4_001, 1_000), ranks, lengths, None, {}, ())
+    runs = Runs(tuple("abcd"), np.arange(0, 4_001, 1_000), ranks, lengths, None, {}, {})
     kept = np.sort(ranks[~dropped])
     bounds = [*range(0, len(kept), 50), len(kept)]
     buckets = plan_buckets(runs, dropped, kept, bounds, [False] * (len(bounds) - 1), 20_000)

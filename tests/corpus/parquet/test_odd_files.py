@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as encryption
 import pytest
 
+from tasks.corpus.pool.index import Index
 from tasks.corpus.prepare import build_index
 from tasks.errors import InputError
 from tasks.spec import Pool
@@ -41,9 +42,6 @@ def raw(tmp_path: Path) -> Path:
     return tmp_path / "raw"
 
 
-@pytest.mark.xfail(
-    strict=True, raises=KeyError, reason="Nothing wrong in silence: a column that occurs twice ends in a traceback"
-)
 @pytest.mark.parametrize("column", [SCORES[0], "token_count"])
 def test_a_file_with_a_column_twice_is_refused_or_left_out(column: str, raw: Path, tmp_path: Path) -> None:
     good = rated_texts(100)
@@ -63,11 +61,6 @@ def before_a_score(table: pa.Table) -> pa.Table:
     return table.add_column(0, f"{SCORES[0]}.std", pa.array([0.5] * len(table)))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=InputError,
-    reason="Nothing wrong in silence: a flat column text.lang makes the column text a nested one",
-)
 @pytest.mark.parametrize("flattened", [before_text, before_a_score])
 def test_a_column_is_found_by_its_whole_name(flattened, raw: Path, tmp_path: Path) -> None:
     table = rated_texts(100)
@@ -76,17 +69,37 @@ def test_a_column_is_found_by_its_whole_name(flattened, raw: Path, tmp_path: Pat
     assert sorted(trained + held) == sorted(table["text"].to_pylist())
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="Nothing wrong in silence: token counts in a column meta.tokens are not found",
-)
-def test_a_flat_column_with_a_dot_in_its_name_holds_token_counts(raw: Path, tmp_path: Path) -> None:
+def as_a_dotted_name(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    return table.rename_columns({column: f"meta.{column}" for column in columns})
+
+
+def as_a_field(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    fields = pa.StructArray.from_arrays([table[c].combine_chunks() for c in columns], columns)
+    return table.drop_columns(list(columns)).append_column("meta", fields)
+
+
+@pytest.mark.parametrize("moved", [as_a_dotted_name, as_a_field])
+def test_text_ratings_and_counts_are_found_under_a_name_with_a_dot(moved, raw: Path, tmp_path: Path) -> None:
     table = rated_texts(100)
-    pq.write_table(table.rename_columns({"token_count": "meta.tokens"}), raw / "a.parquet")
-    pool = Pool(source=raw.as_uri(), token_count_column="meta.tokens", **SIZES)
-    made = build_index(Root(tmp_path / "root"), pool, workers=1)
+    pq.write_table(moved(table, ["text", "token_count", *SCORES]), raw / "a.parquet", row_group_size=30)
+    pool = {
+        "text_column": "meta.text",
+        "token_count_column": "meta.token_count",
+        "score": {f"meta.{column}": 1.0 for column in SCORES},
+    }
+    made = build_index(Root(tmp_path / "root"), Pool(source=raw.as_uri(), **pool, **SIZES), workers=1)
     assert made.facts["tokens"] == sum(table["token_count"].to_pylist())
+    assert Index(made.path).scores.tolist() == table[SCORES[0]].to_pylist()
+    trained, held = arm_and_holdout(tmp_path, raw.as_uri(), **pool)
+    assert sorted(trained + held) == sorted(table["text"].to_pylist())
+
+
+def test_a_dotted_name_comes_before_a_field_of_that_path(raw: Path, tmp_path: Path) -> None:
+    table = rated_texts(100)
+    table = table.append_column("meta", pa.array([{"tokens": 7}] * 100)).append_column("meta.tokens", [[5] * 100])
+    pq.write_table(table, raw / "a.parquet")
+    pool = Pool(source=raw.as_uri(), token_count_column="meta.tokens", **SIZES)
+    assert build_index(Root(tmp_path / "root"), pool, workers=1).facts["tokens"] == 500
 
 
 @pytest.mark.xfail(

@@ -1,7 +1,10 @@
 """Samples: greedy, without special tokens, from documents of low to high score."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
+import pyarrow as pa
 import torch
 
 from tasks.engines.builtin.evaluation import EncodedHoldout
@@ -44,3 +47,16 @@ def test_documents_from_the_lowest_to_the_highest_score(root):
     assert scores == sorted(scores)
     assert len({entry["document"] for entry in samples}) == 4
     assert "<|bos|>" not in json.dumps(samples)
+
+
+@torch.no_grad()
+def test_documents_without_a_score_come_last_and_have_none(root):
+    holdout = EncodedHoldout.of(root.open(f"pools/{POOL}/evaluation"))
+    scores = holdout.documents["score"].to_numpy()
+    unrated = np.where(scores > np.median(scores), np.nan, scores)
+    place = holdout.documents.schema.get_field_index("score")
+    holdout = replace(holdout, documents=holdout.documents.set_column(place, "score", pa.array(unrated)))
+    tokenizer = root.path(f"pools/{POOL}/tokenizer/tokenizer.json")
+    found = [entry["score"] for entry in sample(make_model(), holdout, tokenizer, LENGTH, torch.device("cpu"))]
+    rated = [score for score in found if score is not None]
+    assert found == [*sorted(rated), *[None] * (4 - len(rated))] and 0 < len(rated) < 4

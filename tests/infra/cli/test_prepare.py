@@ -18,11 +18,6 @@ SETTINGS = {
 }
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="Nothing wrong in silence: a file that the index leaves out is named nowhere",
-)
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["table", "json"])
 def test_a_file_that_was_skipped_is_named(form: list[str], tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()

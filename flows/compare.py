@@ -10,7 +10,7 @@ from flows.deployed import as_deployed
 from tasks.corpus.steps import find_pool
 from tasks.engines import entry as engine
 from tasks.records.layout import REPORT, arm_id
-from tasks.records.verdict import Pairing, Target, Verdict
+from tasks.records.verdict import Control, Pairing, Target, Verdict
 from tasks.reports.report import write_verdict
 from tasks.reports.steps import show_estimate, show_loss_curve, show_scores, show_verdict
 from tasks.reports.wandb_verdict import send_verdict
@@ -45,6 +45,7 @@ def compare(
     allow: list[str] = ALLOW,
     texts: list[Texts] = TEXTS,
     core: bool = False,
+    control: Control | None = None,
 ) -> dict[str, Any]:
     """Train every arm with every seed on the same budget, and judge which is better with an error bar.
 
@@ -65,6 +66,7 @@ def compare(
         allow: Differences besides selection that are meant, by their path, such as arm.order.
         texts: Folders of texts that no arm has trained on, to score every run on besides the holdout.
         core: Compare nanochat's CORE tasks too. Needs nanochat and its evaluation bundle on the hosts of the gpu pool.
+        control: aa if arms are equal on purpose, to see how far equal arms seem to differ; each arm then gets seeds of its own.
     """
     spec = ComparisonSpec(
         name=name,
@@ -78,6 +80,7 @@ def compare(
         allow=allow,
         texts=texts,
         core=core,
+        control=control,
     )
     store = Root(root)
     plan = _plan(store, spec, root)
@@ -92,6 +95,7 @@ def compare(
         allow=spec.allowed,
         outside=names,
         core=core,
+        control=control,
     )
     return _show(store, plan, verdict)
 
@@ -119,7 +123,7 @@ def _train(store: Root, plan: ComparisonPlan, root: str) -> None:
     complete = len(plan.runs) - len(missing)
     get_run_logger().info("%d of %d runs are complete, %d to train", complete, len(plan.runs), len(missing))
     if missing:
-        plan.require_same_code(store)
+        plan.require_alike(store)
         costs, shows = plan.cost(store, missing)
         show_estimate(plan.spec.name, costs, [shows, *plan.texts(store)])
     run_children([training(run.id, run.arm_id, run.experiment.training, run.experiment.seed, root) for run in missing])

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.records.layout import run_id
+from tasks.records.scores import summarize
 from tasks.spec import Arm, Experiment, Pool, Training
+from tasks.store.artifact import Manifest
 from tasks.store.root import Root
 
 POOL = "pool-0123456789"
@@ -58,7 +60,7 @@ class Bench:
         bpb = bpb + 0.003 * np.random.default_rng([*arm.encode()]).normal(size=DOCUMENTS)
         nats = bpb * self.bytes * np.log(2)
         rated = np.isfinite(self.score)
-        decile = np.where(rated, np.argsort(np.argsort(self.score)) * 10 // rated.sum(), -1)
+        decile = np.where(rated, np.argsort(np.argsort(self.score)) * 10 // max(rated.sum(), 1), -1)
         table = pa.table(
             {
                 "document": np.arange(DOCUMENTS),
@@ -80,10 +82,12 @@ class Bench:
             if step % 5 == 0:
                 value = final + 0.5 * (np.log(TOKENS) - np.log(tokens))
                 lines.append({"step": step, "kind": "eval", "time": 1e9 + step, "tokens": tokens, "bpb": value})
-        by_decile = [float(nats[decile == d].sum() / self.bytes[decile == d].sum() / np.log(2)) for d in range(10)]
+        by_decile = summarize(table)["bpb_by_decile"]
         known = {"seed": seed, "bpb": final, "bpb_by_decile": by_decile, "tokens": TOKENS, "steps": 40, "code": "0.1.0"}
         known |= {"tokens_per_second": 25_000.0, "wall_seconds": 40.0, "device": "cpu", "batch_tokens": 25_000}
         known |= {"trained_documents": 1_234, "text_share": 0.955, "mean_score": 4.25, "arm_mean_score": 4.0}
+        known |= {"engine": "builtin", "scored_by": "builtin", "compute": "cpu, fp32, autograd", "gpus": 1}
+        known |= {"torch": "2.13.0+cpu", "cuda": "none", "training_version": 1}
         samples = [{"document": 1, "score": 2.5, "prompt": "Water <b>", "text": f"boils, says {arm} </script>"}]
 
         def make(work) -> None:
@@ -96,11 +100,20 @@ class Bench:
             ):
                 work.temporary(file).write_text(text)
                 work.finish(file)
-            work.facts.update(known | (facts or {}))
+            work.facts.update({name: value for name, value in (known | (facts or {})).items() if value is not None})
 
         read = {"packed": f"packed-{arm}", "tokenizer": "tok", "evaluation": "eval", "arm": arm_id, "pool": POOL}
         self.root.build(f"runs/{run}/{name}", make, spec=experiment.identity(), inputs=read | (inputs or {}))
         return run
+
+    def packed(self, name: str, rows: str = "rows") -> Manifest:
+        """Add packed rows, which are only ever compared."""
+
+        def make(work) -> None:
+            work.temporary("rows.bin").write_text(rows)
+            work.finish("rows.bin")
+
+        return self.root.build(name, make, spec={}).manifest
 
     def core(
         self, runs: list[str], seed: int = 0, offset: float = 0.0, bundle: str = "b", names=("arc", "squad")

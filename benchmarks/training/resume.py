@@ -97,7 +97,7 @@ def kill_after(root: Root, job: Job, step: int) -> int:
 
 def bits_of(root: Root, job: Job) -> dict[str, torch.Tensor]:
     """Everything that the last checkpoint holds: weights, optimizer, fp8 scales."""
-    found = checkpoint.find(root, job.run, open_inputs(root, job).fingerprints)
+    found = checkpoint.find(root, job.run, open_inputs(root, job).by_role)
     if found is None:
         raise SystemExit(f"the run {job.run} left no checkpoint")
     held = {f"model/{name}": tensor for name, tensor in found.model().items()}

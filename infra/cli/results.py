@@ -9,7 +9,7 @@ from infra.cli import terminal
 from infra.cli.options import JsonOption, RootOption
 from tasks.errors import InputError
 from tasks.records.layout import KINDS, REPORT
-from tasks.records.verdict import Pairing, Target
+from tasks.records.verdict import Control, Pairing, Target
 from tasks.store.root import DEFAULT_ROOT, Root
 
 
@@ -67,6 +67,7 @@ def judge(
         list[str] | None, typer.Option(help="Texts that every run was scored on: NAME of runs/RUN/outside/NAME.")
     ] = None,
     core: Annotated[bool, typer.Option("--core", help="Compare CORE too: every run has been evaluated on it.")] = False,
+    control: Annotated[Control | None, typer.Option(help="aa: the arms are equal on purpose.")] = None,
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
@@ -84,6 +85,7 @@ def judge(
             outside=outside or (),
             core=core,
             target=target,
+            control=control,
             pairing=pairing,
         )
         made = write_verdict(store, verdict)

@@ -132,7 +132,7 @@ def build_holdout(
             holdout.build(work, near.pool, near.source(), opened, local_workers(workers).threads, progress)
 
     name = PoolFolder(handle.pool_id).holdout
-    return root.build(name, make, spec=handle.pool.identity(), inputs={"index": indexed.fingerprint})
+    return root.build(name, make, spec=handle.pool.identity(), inputs={"index": indexed.manifest})
 
 
 def build_sample(
@@ -149,7 +149,7 @@ def build_sample(
         sample.build(work, near.pool, near.source(), opened, HeldOut(held, opened), threads, progress)
 
     name = PoolFolder(handle.pool_id).sample
-    return root.build(name, make, spec=handle.pool.identity(), inputs={"holdout": held.fingerprint})
+    return root.build(name, make, spec=handle.pool.identity(), inputs={"holdout": held.manifest})
 
 
 def plan_arm(root: Root, pool: Pool | PoolHandle, arm: Arm, *, workers: int | None = None) -> ArmPlan:
@@ -208,7 +208,7 @@ def build_arms(
                 text_names[arm],
                 makers.get(arm, _unreachable),
                 spec=arm.identity(),
-                inputs={"pool": handle.pool_id, "holdout": held.fingerprint},
+                inputs={"pool": handle.pool_id, "holdout": held.manifest},
             )
             for arm in arms
         ]

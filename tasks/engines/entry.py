@@ -33,12 +33,14 @@ def train(
     A finished run is returned as it is; an unfinished one resumes from its newest complete checkpoint. `progress`: stage
     "train", in steps.
 
-    Raises InputError for a parameter that cannot work, BusyError when the run or a GPU is in use, InterruptedRun when the
+    Raises InputError for a parameter that cannot work, or when the finished run was trained on other content than lies there
+    now, BusyError when the run or a GPU is in use, InterruptedRun when the
     training was asked to stop and saved a checkpoint, LostProcessError when one of its processes was killed, TrainingError
     when it failed or hangs.
     """
     job = Job.of(root, experiment, pool_id, arm_id)
-    if root.find(job.result) is not None:
+    if (finished := root.find(job.result)) is not None:
+        root.require_current([finished])
         return root.open(job.result)
     job.write(root.path(RunFolder(job.run).file(JOB)))
     if experiment.training.engine == "nanochat":

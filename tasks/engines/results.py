@@ -1,24 +1,25 @@
 """What either engine leaves behind: the result of a run, and scores of a checkpoint."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import pyarrow as pa
 
+from tasks.records.code import Code
 from tasks.records.job import Job
 from tasks.records.layout import METRICS, RunFolder
-from tasks.records.metrics import read_metrics, speed, wall_seconds
+from tasks.records.metrics import of_attempts, read_metrics, speed, wall_seconds
 from tasks.records.result import RunFacts, Sample, ScoreFacts, TrainedFacts, write_facts, write_samples
 from tasks.records.scores import summarize, write_scores
-from tasks.store.artifact import Artifact, Work, code_version
+from tasks.store.artifact import Artifact, Sources, Work, code_version
 from tasks.store.root import Root
 
 
 def build_result(
     root: Root,
     job: Job,
-    inputs: Mapping[str, str],
+    inputs: Sources,
     trained: TrainedFacts,
     scores: pa.Table,
     samples: Sequence[Sample] = (),
@@ -26,9 +27,10 @@ def build_result(
     """The artifact `runs/<run>/result`: scores, facts, samples, and the metrics of all attempts."""
     metrics_file = root.path(RunFolder(job.run).file(METRICS))
     lines = read_metrics(metrics_file)
-    training = job.experiment.training
+    training, code = job.experiment.training, Code.of_this_process()
+    computed = {name: found for name in ("device", "compute") if (found := of_attempts(lines, name))}
     facts = RunFacts(
-        **asdict(trained),
+        **(asdict(trained) | computed),
         **summarize(scores),
         **speed(lines),
         wall_seconds=wall_seconds(lines),
@@ -37,7 +39,9 @@ def build_result(
         sequence_length=training.sequence_length,
         gpus=training.gpus,
         seed=job.experiment.seed,
-        code=code_version(),
+        code=code.code,
+        code_commit=code.commit,
+        training_version=code.training_version,
     )
 
     def make(work: Work) -> None:

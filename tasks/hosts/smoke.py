@@ -33,7 +33,7 @@ from tasks.records.layout import (
 from tasks.records.metrics import read_metrics
 from tasks.records.result import RunFacts
 from tasks.spec import Arm, Experiment, Pool, Training
-from tasks.store.artifact import Work, fingerprint
+from tasks.store.artifact import Work
 from tasks.store.root import Root
 
 BATCH_ROWS = 8
@@ -75,14 +75,19 @@ def build_inputs(root: Root, rows: int, sequence: int) -> None:
         work.finish(TOKEN_BYTES)
 
     made = root.build(PoolFolder(POOL).tokenizer, make_tokenizer, spec=spec)
-    kept_out = fingerprint(HELD, len(ids))
+
+    def make_holdout(work: Work) -> None:
+        held.tofile(work.temporary(TOKENS))
+        work.finish(TOKENS)
+
+    held_out = root.build(PoolFolder(POOL).holdout, make_holdout, spec=spec)
 
     def make_text(work: Work) -> None:
         work.temporary("bytes.txt").write_text(text, encoding="utf-8")
         work.finish("bytes.txt")
 
-    texts = root.build(ArmFolder(ARM).text, make_text, spec=spec, inputs={"holdout": kept_out})
-    tokens = {"tokenizer": made.fingerprint}
+    texts = root.build(ArmFolder(ARM).text, make_text, spec=spec, inputs={"holdout": held_out.manifest})
+    tokens = {"tokenizer": made.manifest}
 
     def make_evaluation(work: Work) -> None:
         documents = {"document": [0, 1], "cluster": [0, 1], "score": [0.0, 1.0], "decile": [0, 9]}
@@ -105,10 +110,8 @@ def build_inputs(root: Root, rows: int, sequence: int) -> None:
             rows=rows, sequence_length=sequence, vocab_size=VOCABULARY, bos=BYTES, tokens_per_epoch=rows * sequence
         )
 
-    root.build(PoolFolder(POOL).evaluation, make_evaluation, spec=spec, inputs=tokens | {"holdout": kept_out})
-    root.build(
-        ArmFolder(ARM).packed(sequence, "split"), make_rows, spec=spec, inputs=tokens | {"text": texts.fingerprint}
-    )
+    root.build(PoolFolder(POOL).evaluation, make_evaluation, spec=spec, inputs=tokens | {"holdout": held_out.manifest})
+    root.build(ArmFolder(ARM).packed(sequence, "split"), make_rows, spec=spec, inputs=tokens | {"text": texts.manifest})
 
 
 def main(folder: Path, gpus: int) -> int:

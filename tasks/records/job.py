@@ -16,9 +16,13 @@ DONE, FAILED, INPUT, BUSY, RESUME = 0, 1, 65, 69, 75
 
 
 class Job(Spec):
-    """One training run: which experiment, on which arm, under which root. `cache`: local folder of a remote root."""
+    """One training run: which experiment, on which arm, under which root. `cache`: local folder of a remote root.
 
-    format: Literal[1] = 1
+    `run`: its id, which other versions of the code would not find again.
+    """
+
+    format: Literal[2] = 2
+    run: str
     root: str
     cache: str | None = None
     experiment: Experiment
@@ -28,7 +32,8 @@ class Job(Spec):
     @classmethod
     def of(cls, root: Root, experiment: Experiment, pool_id: str, arm_id: str) -> "Job":
         cache = str(root.folder.parent) if root.remote is not None else None
-        return cls(root=root.url, cache=cache, experiment=experiment, pool_id=pool_id, arm_id=arm_id)
+        run = run_id(experiment, arm_id)
+        return cls(run=run, root=root.url, cache=cache, experiment=experiment, pool_id=pool_id, arm_id=arm_id)
 
     @classmethod
     def read(cls, path: Path) -> "Job":
@@ -49,11 +54,6 @@ class Job(Spec):
 
     def open_root(self) -> Root:
         return Root(self.root, Path(self.cache) if self.cache else None)
-
-    @property
-    def run(self) -> str:
-        """The run's id."""
-        return run_id(self.experiment, self.arm_id)
 
     @property
     def result(self) -> str:

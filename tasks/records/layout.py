@@ -12,6 +12,7 @@ the root: `Root.path`, `Root.find` and `Root.open` take them.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tasks.records import code
 from tasks.spec import Arm, Experiment, Pool
 from tasks.store.artifact import fingerprint
 from tasks.store.blobs import Blob
@@ -166,16 +167,17 @@ class VerdictFolder:
 
 
 def pool_id(pool: Pool, blobs: Iterable[Blob]) -> str:
-    """Name of a pool: its parameters and the blobs it is read from, ETags included."""
-    return f"{pool.name}-{fingerprint(pool.identity(), [[b.name, b.size, b.etag] for b in blobs])}"
+    """Name of a pool: its parameters, the blobs it is read from, ETags included, and the version of the preparation."""
+    read = [[blob.name, blob.size, blob.etag] for blob in blobs]
+    return f"{pool.name}-{fingerprint(pool.identity(), read, code.PREPARATION_VERSION)}"
 
 
 def arm_id(arm: Arm, pool: str) -> str:
-    """Name of an arm of the pool with id `pool`."""
+    """Name of an arm of the pool with id `pool`, which stands for the version of the preparation too."""
     return f"{arm.name}-{fingerprint(arm.identity(), pool)}"
 
 
 def run_id(experiment: Experiment, arm: str) -> str:
-    """Name of the training run of an experiment on the arm with id `arm`."""
-    training = experiment.training
-    return f"{experiment.arm.name}-d{training.depth}-s{experiment.seed}-{fingerprint(experiment.identity(), arm)}"
+    """Name of the training run of an experiment on the arm with id `arm`, by this version of the training."""
+    recipe = fingerprint(experiment.identity(), arm, code.TRAINING_VERSION)
+    return f"{experiment.arm.name}-d{experiment.training.depth}-s{experiment.seed}-{recipe}"

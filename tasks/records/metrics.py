@@ -6,6 +6,7 @@ Both engines write it through `MetricsLog`; everything else reads it through `re
 import json
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Required, TypedDict, cast
 
@@ -162,6 +163,16 @@ def wall_seconds(lines: Sequence[MetricsLine]) -> float:
             began = line["time"]
         last = line["time"]
     return total + (last - began if began is not None else 0.0)
+
+
+def of_attempts(lines: Sequence[MetricsLine], name: str) -> str | None:
+    """What the attempts that trained a run say of `name`, such as its device: "NVIDIA A100, then NVIDIA H100"; None if nothing.
+
+    An attempt of which no step is left, because the next one started where it did, does not count.
+    """
+    starts = [line for line in lines if line["kind"] == "event" and line.get("event") in ("started", "resumed")]
+    trained = [a for a, b in pairwise(starts) if b["step"] > a["step"]] + starts[-1:]
+    return ", then ".join(dict.fromkeys(str(line.get(name)) for line in trained if name in line)) or None
 
 
 def _parse(data: bytes, path: Path) -> list[MetricsLine]:

@@ -77,7 +77,11 @@ class TrainedFacts:
     device: str
     """The GPU's name, or cpu."""
     compute: str
-    """Device, precision and kernels, or nanochat's commit and PyTorch's version, for people."""
+    """Device, precision, kernels and attention path, or nanochat's commit and PyTorch's version."""
+    torch: str | None = None
+    """Version of PyTorch, with its build. Unknown in older results, as are the CUDA version and those of the code."""
+    cuda: str | None = None
+    """Version of CUDA that PyTorch was built for, or "none"."""
     trained_documents: int | None = None
     """What was read of the arm, here and in the next four; see `packed.TrainedText`. Unknown in older results."""
     trained_bytes: int | None = None
@@ -103,6 +107,10 @@ class RunFacts(TrainedFacts, ScoreFacts):
     seed: int
     wall_seconds: float
     """Of all attempts together."""
+    training_version: int | None = None
+    """See `code.TRAINING_VERSION`."""
+    code_commit: str | None = None
+    """Of FabRating, if it ran from a checkout."""
     tokens_per_second: float | None = None
     data_wait: float | None = None
     """Part of a step in which the device waited for rows."""

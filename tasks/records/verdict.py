@@ -7,13 +7,15 @@ None stands for what cannot be known, such as an interval from too few clusters.
 from pathlib import Path
 from typing import Literal
 
-from pydantic import computed_field
+from pydantic import Field, computed_field
 
 from tasks.records.record import Record
 from tasks.store.artifact import write_atomic
 
 Target = Literal["all", "lower half", "upper half"]
 """Which documents of the holdout decide: all, or one half by score."""
+Control = Literal["aa"]
+"""aa: equal arms, compared on purpose, to see how far they seem to differ."""
 Pairing = Literal["auto", "seed", "none"]
 """Whether seeds that two arms share are paired: by a rule that looks at the numbers of seeds alone, always, or never."""
 FEWEST_PAIRS = 3
@@ -194,9 +196,10 @@ class HoldoutSize(Record):
 
 
 class Matched(Record):
-    """Differences beside selection that were allowed, by path."""
+    """Differences beside selection that were allowed, and what could not be compared, by path."""
 
     allowed: dict[str, str]
+    unknown: dict[str, str] = Field(default_factory=dict)
 
 
 class Verdict(Record):
@@ -214,6 +217,7 @@ class Verdict(Record):
     pairing: Pairing
     outside: tuple[str, ...]
     core: bool
+    control: Control | None = None
     pool: str
     """Its name below pools/."""
     tokens: int | None

@@ -18,7 +18,7 @@ from tasks.records.layout import REPORT, VERDICT, RunFolder, VerdictFolder
 from tasks.records.verdict import FEWEST_PAIRS, Comparison, Verdict
 from tasks.reports import artifacts, charts
 from tasks.reports.evidence import Run, Taken, holdout_scores, lineage, only_in
-from tasks.store.artifact import Artifact, Work, fingerprint, write_atomic
+from tasks.store.artifact import Artifact, Work, contents, fingerprint, write_atomic
 from tasks.store.root import Root
 
 DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -54,14 +54,16 @@ def verdict_report(root: Root, verdict: Verdict) -> str:
 def write_verdict(root: Root, verdict: Verdict) -> Artifact:
     """Keep a verdict as the artifact `verdicts/<name>-<fingerprint>`: verdict.json and report.html.
 
-    The fingerprint is of what it judges, so that more seeds or other texts make another verdict beside this one.
+    The fingerprint is of what it judges and of what it found, so that more seeds, other texts, runs that were trained again
+    or another release make another verdict beside this one.
     """
-    inputs = {run: root.open(RunFolder(run).result).fingerprint for run in verdict.runs}
-    beside = [name for run in verdict.runs for name in RunFolder(run).beside(verdict.outside, verdict.core)]
-    inputs |= {name: root.open(name).fingerprint for name in beside}
+    names = [RunFolder(run).result for run in verdict.runs]
+    names += [name for run in verdict.runs for name in RunFolder(run).beside(verdict.outside, verdict.core)]
+    judged = {name: root.manifest(name) for name in names}
     spec = {"arms": {arm.label: list(arm.runs) for arm in verdict.arms}, "level": verdict.level}
     spec |= {"target": verdict.target, "pairing": verdict.pairing}
-    name = VerdictFolder(f"{verdict.name}-{fingerprint(spec, inputs)}").name
+    spec |= {"found": fingerprint(verdict.model_dump_json(exclude={"created", "code"}))}
+    name = VerdictFolder(f"{verdict.name}-{fingerprint(spec, contents(judged))}").name
 
     def make(work: Work) -> None:
         verdict.write(work.temporary(VERDICT))
@@ -70,7 +72,7 @@ def write_verdict(root: Root, verdict: Verdict) -> Artifact:
         work.finish(REPORT)
         work.facts["sentences"] = verdict.sentences
 
-    return root.build(name, make, spec=spec, inputs=inputs)
+    return root.build(name, make, spec=spec, inputs=judged)
 
 
 def write_report(root: Root, name: str) -> Path:

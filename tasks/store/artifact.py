@@ -36,17 +36,26 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artifact is (`spec`, `inputs` by fingerprint), what lies in it (`files`) and what was counted (`facts`)."""
+    """What an artifact is (`spec`, `inputs`), what it was made from, what lies in it (`files`), what was counted (`facts`)."""
 
     name: str
     fingerprint: str
     spec: Mapping[str, Any]
     inputs: Mapping[str, str]
+    """{role: fingerprint of an artifact, or another name of what was read}."""
     facts: Mapping[str, Any]
     files: tuple[FileRecord, ...]
     code: str
     created: str
     format: int = FORMAT
+    made_from: Mapping[str, str] | None = None
+    """{name of an artifact that was read: its content}. None in artifacts from before contents were recorded."""
+
+    @property
+    def content(self) -> str:
+        """SHA-256 over the files' paths, bytes and checksums: what lies in the artifact, whoever made it and when."""
+        files = sorted((record.path, record.bytes, record.sha256) for record in self.files)
+        return hashlib.sha256(json.dumps(files, separators=(",", ":")).encode()).hexdigest()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
@@ -86,6 +95,20 @@ class Artifact:
     @property
     def facts(self) -> Mapping[str, Any]:
         return self.manifest.facts
+
+
+Sources = Mapping[str, str | Manifest]
+"""What an artifact is made from: {role: manifest of an artifact, or the name of something else}."""
+
+
+def fingerprints(inputs: Sources) -> dict[str, str]:
+    """As `Manifest.inputs` keeps them: they are part of an artifact's identity."""
+    return {role: part if isinstance(part, str) else part.fingerprint for role, part in inputs.items()}
+
+
+def contents(inputs: Sources) -> dict[str, str]:
+    """As `Manifest.made_from` keeps them: {name of an artifact: its content}."""
+    return {part.name: part.content for part in inputs.values() if not isinstance(part, str)}
 
 
 def fingerprint(*parts: Any) -> str:
@@ -185,7 +208,7 @@ class Work:
             if path.is_file() and relative.parts[0] != RECORDS and not any(p.startswith(".") for p in relative.parts):
                 yield relative.as_posix()
 
-    def publish(self, final: Path, name: str, spec: Mapping[str, Any], inputs: Mapping[str, str]) -> Artifact:
+    def publish(self, final: Path, name: str, spec: Mapping[str, Any], inputs: Sources) -> Artifact:
         """Write the manifest over every visible file and rename the directory to `final`.
 
         Hidden files (names starting with a dot) are intermediates: they are deleted.
@@ -197,9 +220,10 @@ class Work:
         shutil.rmtree(self.path / RECORDS, ignore_errors=True)
         manifest = Manifest(
             name=name,
-            fingerprint=fingerprint(name.rsplit("/", 1)[-1], spec, inputs),
+            fingerprint=fingerprint(name.rsplit("/", 1)[-1], spec, fingerprints(inputs)),
             spec=spec,
-            inputs=inputs,
+            inputs=fingerprints(inputs),
+            made_from=contents(inputs),
             facts=self.facts,
             files=records,
             code=code_version(),
@@ -213,6 +237,22 @@ class Work:
     def _record(self, name: str) -> FileRecord:
         path = self.path / name
         return self.done(name) or FileRecord(name, path.stat().st_size, sha256_file(path))
+
+
+def require_made_from(made: Manifest, source: str, content: str | None) -> None:
+    """Raises InputError unless `made` was made from the artifact `source` while that held `content` (None: unknown)."""
+    recorded = (made.made_from or {}).get(source)
+    if recorded is None:
+        raise InputError(f"{made.name} does not record the {source} that it was made from: {_make_again(made)}.")
+    if recorded != content:
+        raise InputError(
+            f"{made.name} was made from another {source} (content {recorded[:10]}) than there is now (content "
+            f"{(content or 'unknown')[:10]}): {_make_again(made)}."
+        )
+
+
+def _make_again(made: Manifest) -> str:
+    return f"delete the folder {made.name} and run again, which makes it from what is there now"
 
 
 def read_manifest(directory: Path) -> Manifest | None:

@@ -15,7 +15,7 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -27,9 +27,13 @@ from tasks.store.artifact import (
     MANIFEST,
     Artifact,
     Manifest,
+    Sources,
     Work,
+    contents,
     fingerprint,
+    fingerprints,
     read_manifest,
+    require_made_from,
     safe_relative,
     verify,
 )
@@ -162,33 +166,50 @@ class Root:
         make: Callable[[Work], None],
         *,
         spec: Mapping[str, Any],
-        inputs: Mapping[str, str] | None = None,
+        inputs: Sources | None = None,
     ) -> Artifact:
         """The artifact `name`: as it is when complete, otherwise made by `make(work)` and published.
 
         `make` writes files through `work.temporary` and `work.finish`, skips those for which `work.done` has a record, and
         puts what it counted into `work.facts`. A work directory whose spec or inputs were different is started anew.
-        Raises FullDiskError when no space is left on the way; what was finished stays for the next attempt.
+
+        Raises DamagedError when a complete one has another spec or other inputs, InputError when it was made from other
+        content than its inputs hold now, FullDiskError when no space is left; what was finished stays for the next attempt.
         """
         inputs = dict(inputs or {})
         with locked(self._lock(name)):
             manifest = self.find(name)
             if manifest is not None:
-                wanted = fingerprint(name.rsplit("/", 1)[-1], spec, inputs)
+                wanted = fingerprint(name.rsplit("/", 1)[-1], spec, fingerprints(inputs))
                 if manifest.fingerprint != wanted:
                     raise DamagedError(
                         f"{self.url}/{name} was made from other inputs (fingerprint {manifest.fingerprint}, expected "
                         f"{wanted}): delete it and run again."
                     )
+                for source, content in contents(inputs).items():
+                    require_made_from(manifest, source, content)
                 if read_manifest(self.path(name)) is None:
                     self._download(name, manifest)
                 return Artifact(name, self.path(name), manifest, reused=True)
-            work = Work(self._partial(name, fingerprint(spec, inputs)))
+            work = Work(self._partial(name, fingerprint(spec, fingerprints(inputs), contents(inputs))))
             with self._told_when_full(name):
                 make(work)
                 artifact = work.publish(self.path(name), name, spec, inputs)
             self._upload(artifact)
             return artifact
+
+    def require_current(self, manifests: Iterable[Manifest]) -> None:
+        """Compare what artifacts were made from with what lies there now; what is not there, or not recorded, is no fault.
+
+        Raises InputError naming the first artifact that was made from other content.
+        """
+        now: dict[str, Manifest | None] = {}
+        for made in manifests:
+            for source in made.made_from or ():
+                if source not in now:
+                    now[source] = self.find(source)
+                if (found := now[source]) is not None:
+                    require_made_from(made, source, found.content)
 
     def upload_file(self, path: Path) -> None:
         """Mirror one file that lies below the root's folder to a remote root; nothing to do for a local one."""

@@ -34,7 +34,7 @@ def encode_holdout(root: Root, pool_id: str, progress: Progress = silent) -> Art
         write_encoded(work, holdout.path / DOCUMENTS, tokenizer, progress)
         work.facts["tokenizer"] = trained.fingerprint
 
-    inputs = {"holdout": holdout.fingerprint, "tokenizer": trained.fingerprint}
+    inputs = {"holdout": holdout.manifest, "tokenizer": trained.manifest}
     return root.build(PoolFolder(pool_id).evaluation, make, spec={"columns": list(COLUMNS)}, inputs=inputs)
 
 

@@ -52,7 +52,7 @@ def encode_outside(root: Root, pool_id: str, texts: Texts, progress: Progress = 
         work.facts.update(empty_texts=len(found) - len(kept), tokenizer=trained.fingerprint)
 
     name = f"{texts.name}-{fingerprint(texts.identity(), [[b.name, b.size, b.etag] for b in blobs])}"
-    inputs = {"tokenizer": trained.fingerprint}
+    inputs = {"tokenizer": trained.manifest}
     return root.build(PoolFolder(pool_id).outside(name), make, spec=texts.identity(), inputs=inputs)
 
 

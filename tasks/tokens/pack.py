@@ -102,7 +102,7 @@ def pack_arm(
         make,
         spec={"sequence_length": sequence_length, "packing": packing}
         | ({"buffer": BUFFER, "batch": BATCH} if packing == "crop" else {}),
-        inputs={"text": text.fingerprint, "tokenizer": trained.fingerprint},
+        inputs={"text": text.manifest, "tokenizer": trained.manifest},
     )
 
 

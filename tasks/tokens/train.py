@@ -58,7 +58,7 @@ def train_tokenizer(root: Root, pool_id: str, vocab_size: int = 32_768, progress
         "special_tokens": list(SPECIAL_TOKENS),
         "document_characters": DOCUMENT_CHARACTERS,
     }
-    return root.build(PoolFolder(pool_id).tokenizer, make, spec=spec, inputs={"sample": sample.fingerprint})
+    return root.build(PoolFolder(pool_id).tokenizer, make, spec=spec, inputs={"sample": sample.manifest})
 
 
 def train_reference(texts: Iterator[list[str]], vocab_size: int) -> Reference:

@@ -2,18 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from tasks.errors import InputError
-from tasks.records.code import Code, other_code
 from tasks.records.cost import CostEstimate, estimate_cost, total
 from tasks.records.layout import ArmFolder, PoolFolder, RunFolder, arm_id, run_id
-from tasks.records.ledger import entries, find, spread_between_seeds
+from tasks.records.ledger import entries, spread_between_seeds
 from tasks.records.packed import PackedPlan
-from tasks.records.verdict import Pairing, Target
+from tasks.records.verdict import Control, Pairing, Target
 from tasks.spec import Arm, Experiment, Pool, Texts, Training
+from tasks.store.artifact import code_version
 from tasks.store.root import Root
-from tasks.verdict.matched import differences, require_fair_budgets, require_matched
+from tasks.verdict.matched import (
+    differences,
+    differences_of_runs,
+    require_fair_budgets,
+    require_halves,
+    require_matched,
+    require_other_arms,
+    require_other_rows,
+)
 from tasks.verdict.planning import BESIDE_BYTES, Budget, equal_budget, what_is_read, what_seeds_show
 
 
@@ -22,8 +29,9 @@ class ComparisonSpec:
     """What is asked: which of these arms of one pool is better, each trained with every seed on the same budget.
 
     `budget`: what is equal between arms. `target`: which documents of the holdout decide. `pairing`: whether runs are
-    paired by seed. `allow`: differences besides
-    selection that are meant, by their path. `texts`, `core`: what runs are scored on besides the holdout.
+    paired by seed. `allow`: differences besides selection that are meant, by their path. `texts`, `core`: what runs are
+    scored on besides the holdout. `control`: "aa" if arms are meant to be equal; then each arm has seeds of its own, for
+    equal arms with equal seeds would be one run twice.
     """
 
     name: str
@@ -37,6 +45,7 @@ class ComparisonSpec:
     allow: Sequence[str] = ()
     texts: Sequence[Texts] = ()
     core: bool = False
+    control: Control | None = None
 
     @property
     def allowed(self) -> list[str]:
@@ -44,15 +53,25 @@ class ComparisonSpec:
         return [*self.allow, *(BESIDE_BYTES if self.budget == "bytes" else ())]
 
     def require_matched(self) -> None:
-        """Raises InputError unless arms have distinct names, differ in selection alone and have a fair budget, and seeds are distinct."""
+        """Raises InputError unless arms have distinct names, differ in selection alone and have a fair budget, and seeds are distinct.
+
+        It is also raised when two arms are the same selection and no control, and when the pool has no halves to decide.
+        """
         names = [arm.name for arm in self.arms]
         if len(set(names)) < len(names):
             raise InputError(f"The arms are named {', '.join(names)}: give each a name of its own.")
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"The seeds are {', '.join(map(str, self.seeds))}: give each one once.")
-        experiments = [Experiment(pool=self.pool, arm=arm, training=self.training) for arm in self.arms]
-        require_matched(names, [differences(a, b) for a, b in pairwise(experiments)], self.allow)
+        require_other_arms(self.arms, self.control)
+        require_halves(self.pool.format, self.target)
+        experiments = {arm.name: Experiment(pool=self.pool, arm=arm, training=self.training) for arm in self.arms}
+        require_matched(differences(experiments), self.allow)
         require_fair_budgets(names if self.training.budget_from == "front" else [], self.allow)
+
+    def seeds_of(self, arm: Arm) -> list[int]:
+        """The seeds that an arm is trained with."""
+        shift = list(self.arms).index(arm) * (max(self.seeds) + 1) if self.control else 0
+        return [seed + shift for seed in self.seeds]
 
     def missing_arms(self, root: Root, pool_id: str) -> list[Arm]:
         """The arms without complete packed rows."""
@@ -87,14 +106,19 @@ class ComparisonPlan:
 
     @classmethod
     def make(cls, root: Root, spec: ComparisonSpec, pool_id: str) -> "ComparisonPlan":
-        """Divide the budget between arms, all of which are packed. Raises InputError when it is more than an arm has."""
+        """Divide the budget between arms, all of which are packed.
+
+        Raises InputError when it is more than an arm has, or when two arms hold the same rows and are no control.
+        """
         ids = {arm.name: arm_id(arm, pool_id) for arm in spec.arms}
-        packed = {arm.name: root.manifest(spec.packed(arm, pool_id)).facts for arm in spec.arms}
-        budgets = equal_budget(packed, spec.training.tokens, spec.budget)
+        packed = {arm.name: root.manifest(spec.packed(arm, pool_id)) for arm in spec.arms}
+        require_other_rows(packed, spec.control)
+        facts = {name: manifest.facts for name, manifest in packed.items()}
+        budgets = equal_budget(facts, spec.training.tokens, spec.budget)
         runs = []
         for arm in spec.arms:
             training = spec.training.model_copy(update={"tokens": budgets[arm.name]})
-            for seed in spec.seeds:
+            for seed in spec.seeds_of(arm):
                 experiment = Experiment(pool=spec.pool, arm=arm, training=training, seed=seed)
                 runs.append(PlannedRun(run_id(experiment, ids[arm.name]), ids[arm.name], experiment))
         return cls(spec, pool_id, tuple(runs))
@@ -113,18 +137,22 @@ class ComparisonPlan:
         core = self.spec.core
         return [run for run in self.runs if not all(map(root.find, RunFolder(run.id).beside(texts, core)))]
 
-    def require_same_code(self, root: Root) -> None:
-        """Raises InputError when a complete run was trained by other code than this, as far as the ledger knows."""
-        now = Code.of_this_process()
-        for run in self.runs:
-            entry = find(root, run.id) if root.find(RunFolder(run.id).result) else None
-            other = other_code(entry.last, now) if entry else None
-            if other and "commit" not in self.spec.allow:
-                then, would = other.split(" against ")
-                raise InputError(
-                    f"{run.id} was trained by {then}, the missing runs would be by {would}: allow the difference by "
-                    f"name (allow: commit), or delete runs/{run.id} to train it again."
-                )
+    def require_alike(self, root: Root) -> None:
+        """Raises InputError unless the complete runs can be judged together with those that this code would train.
+
+        They must be matched, made from what their arms and their pool hold now, and trained by this version of the code. The
+        versions of preparation and training are a part of their names.
+        """
+        complete = [found for run in self.runs if (found := root.find(RunFolder(run.id).result))]
+        root.require_current(complete)
+        require_matched(differences_of_runs(root, complete), self.spec.allowed)
+        now = code_version()
+        for other in (found for found in complete if found.facts["code"] != now and "code" not in self.spec.allowed):
+            raise InputError(
+                f"{RunFolder.of(other.name).id} was trained by version {other.facts['code']}, the missing runs would be by "
+                f"{now}: allow the difference by name (allow: code), or delete {RunFolder.of(other.name).folder} to train "
+                "it again."
+            )
 
     def texts(self, root: Root) -> list[str]:
         """What each arm trains on, a sentence an arm; another seed takes other rows of the same arm."""

@@ -4,17 +4,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import TypeVar, get_args
 
 import numpy as np
 
 from tasks.errors import InputError
-from tasks.records.layout import METRICS, RunFolder
+from tasks.records.layout import METRICS, SCORES, RunFolder
 from tasks.records.metrics import read_metrics
+from tasks.records.scores import read_scores
 from tasks.records.verdict import (
     ArmScores,
     Comparison,
+    Control,
     Detectable,
     Difference,
     HoldoutSize,
@@ -30,7 +32,7 @@ from tasks.records.verdict import (
     Verdict,
     Weakness,
 )
-from tasks.store.artifact import Artifact, code_version
+from tasks.store.artifact import Artifact, Manifest, code_version
 from tasks.store.root import Root
 from tasks.verdict import answers, matched
 from tasks.verdict.paired import (
@@ -91,26 +93,31 @@ def judge(
     core: bool = False,
     target: Target = "all",
     pairing: Pairing = "auto",
+    control: Control | None = None,
     level: float = 0.95,
 ) -> Verdict:
     """Compare every pair of arms. `arms`: {label: ids of its finished runs, one a seed}.
 
     `target`: which documents of the holdout decide. The holdout is a sample of the whole pool, so an arm that leaves out the
     pool's worst documents is examined on them too; "upper half" asks about the better-rated half alone, where in turn an arm of
-    such documents is at home. `pairing`: whether runs are paired by seed (see `paired_by_seed`); choose it before the first look. `allow`: differences beside selection that are meant, by path ("arm.order"). `outside`: texts
-    from elsewhere that every run was scored on, by the names of `runs/<run>/outside/<name>`. `core`: compare `runs/<run>/core`
-    of every run too. With more than one pair, the intervals of the target are Bonferroni-adjusted so that all of them hold
-    together with probability `level`; those of strata are not: they explore.
-    Raises InputError when arms are not matched, an arm has the same seed twice, seeds that are to be paired differ between arms, or a run
-    is not finished.
+    such documents is at home. `pairing`: whether runs are paired by seed (see `paired_by_seed`); choose it before the first
+    look. `allow`: differences beside selection that are meant, by path ("arm.order"). `outside`: texts from elsewhere that every
+    run was scored on, by the names of `runs/<run>/outside/<name>`. `core`: compare `runs/<run>/core` of every run too.
+    `control`: "aa" if arms are meant to be equal. With more than one pair, the intervals of the target are Bonferroni-adjusted
+    so that all of them hold together with probability `level`; those of strata are not: they explore.
+
+    Raises InputError when arms are not matched, an arm has the same seed twice, seeds that are to be paired differ between
+    arms, a run is not finished, or what a run or its scores were made from has other content now.
     """
     if target not in TARGETS:
         raise InputError(f"The target {target!r} is unknown: take one of {', '.join(TARGETS)}.")
     if pairing not in (known := get_args(Pairing)):
         raise InputError(f"The pairing {pairing!r} is unknown: take one of {', '.join(known)}.")
+    if control not in (None, *get_args(Control)):
+        raise InputError(f"The control {control!r} is unknown: take {' or '.join(get_args(Control))}, or leave it out.")
     results = _by_seed(_open(root, arms, lambda run: run.result))
     arms = {label: [_run(run) for run in runs] for label, runs in results.items()}
-    allowed = _require_comparable(root, results, allow)
+    allowed = _require_comparable(root, results, target, allow, control)
     documents, holdout = sum_scores(results)
     case = Case(
         results=results,
@@ -136,6 +143,7 @@ def judge(
         pairing=pairing,
         outside=tuple(outside),
         core=core,
+        control=control,
         pool=first.inputs["pool"],
         tokens=first.facts.get("tokens"),
         holdout=HoldoutSize(
@@ -144,7 +152,7 @@ def judge(
             clusters=documents.clusters,
             clusters_are="blocks of neighbouring rows" if documents.blocks else "single documents",
         ),
-        matched=Matched(allowed=allowed),
+        matched=Matched(allowed=allowed, unknown=matched.unknown_of_runs(root, _manifests(results))),
         arms=tuple(scored.values()),
         comparisons=tuple(with_text(_comparison(a, b, case), scored[a], scored[b]) for a, b in combinations(arms, 2)),
     )
@@ -157,37 +165,48 @@ def _open(
         raise InputError(f"A verdict needs at least 2 arms, but {len(arms)} was given: name the runs of another arm.")
     if empty := [label for label, runs in arms.items() if not runs]:
         raise InputError(f"The arm {empty[0]} has no runs: train it first, or leave it out.")
-    return {label: [root.open(scores(RunFolder(run))) for run in runs] for label, runs in arms.items()}
+    found = {label: [root.open(scores(RunFolder(run))) for run in runs] for label, runs in arms.items()}
+    root.require_current(_manifests(found))
+    return found
+
+
+def _manifests(results: Mapping[str, Sequence[Artifact]]) -> list[Manifest]:
+    return [run.manifest for runs in results.values() for run in runs]
 
 
 def _by_seed(results: Mapping[str, Sequence[Artifact]]) -> dict[str, list[Artifact]]:
     return {label: sorted(runs, key=lambda run: run.manifest.spec["seed"]) for label, runs in results.items()}
 
 
-def _require_comparable(root: Root, results: Mapping[str, Sequence[Artifact]], allow: Sequence[str]) -> dict[str, str]:
+def _require_comparable(
+    root: Root,
+    results: Mapping[str, Sequence[Artifact]],
+    target: Target,
+    allow: Sequence[str],
+    control: Control | None,
+) -> dict[str, str]:
     """Seeds differ within an arm, nothing else does; between arms the selection does. Returns the allowed differences."""
-    allowed: dict[str, str] = {}
     for label, runs in results.items():
         seeds = [run.manifest.spec.get("seed") for run in runs]
         if twice := [seed for seed in set(seeds) if seeds.count(seed) > 1]:
             raise InputError(f"The arm {label} has two runs with seed {twice[0]}: give one run a seed.")
-        if len({run.manifest.inputs.get("arm") for run in runs}) > 1:
-            raise InputError(f"The runs of {label} were trained on different arms: give each arm a label of its own.")
-        allowed = matched.merged(allowed, _matched(root, runs, allow))
-    heads = [runs[0] for runs in results.values()]
-    taken = [head.manifest.inputs.get("arm") for head in heads]
-    if len(set(taken)) < len(taken):
-        raise InputError(
-            f"Two of the arms {', '.join(results)} are the same selection ({taken[0]}): compare different ones."
-        )
+    matched.require_other_trainings({label: [run.manifest for run in runs] for label, runs in results.items()}, control)
+    manifests = _manifests(results)
+    if target != "all":
+        _require_halves(next(iter(results.values()))[0], target)
     fronts = [label for label, runs in results.items() if any(matched.reads_front(run.manifest) for run in runs)]
-    allowed |= matched.require_fair_budgets(fronts, allow)
-    return matched.merged(allowed, _matched(root, heads, allow))
+    found = matched.require_matched(matched.differences_of_runs(root, manifests), allow)
+    return found | matched.require_fair_budgets(fronts, allow)
 
 
-def _matched(root: Root, runs: Sequence[Artifact], allow: Sequence[str]) -> dict[str, str]:
-    found = [matched.differences_of_runs(root, a.manifest, b.manifest) for a, b in pairwise(runs)]
-    return matched.require_matched([_run(run) for run in runs], found, allow)
+def _require_halves(result: Artifact, target: Target) -> None:
+    """Raises InputError when the holdout's scores do not divide it, as in an unrated pool."""
+    scores = read_scores(result.path / SCORES)["score"].to_numpy()
+    if len(np.unique(scores[np.isfinite(scores)])) < 2:
+        raise InputError(
+            f"The target is {target!r}, but the documents of the holdout are unrated or all rated alike and have no halves by "
+            "score: set it to all."
+        )
 
 
 def _arm(label: str, case: Case) -> ArmScores:

@@ -1,70 +1,112 @@
 """The proof that arms are matched: they differ in which documents they take, and in nothing else.
 
 Checked twice: on the parameters before anything is spent (`differences`), and on what the finished runs read, did and were
-made by (`differences_of_runs`). Each difference has a path for a name; `require_matched` refuses it unless it is allowed.
+made by (`differences_of_runs`), over all of them at once. Each difference has a path for a name; `require_matched` refuses it
+unless it is allowed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from tasks.errors import InputError
-from tasks.records.code import other_code
-from tasks.records.layout import RunFolder
+from tasks.records.layout import ArmFolder, PoolFolder, RunFolder
 from tasks.records.ledger import find
-from tasks.spec import Experiment
+from tasks.records.verdict import Control, Target
+from tasks.spec import Arm, Experiment
 from tasks.store.artifact import Manifest
 from tasks.store.root import Root
 
 SELECTION = {f"arm.{field}" for field in ("name", "select", "share", "tokens", "temperature", "seed")}
 SEED = "seed"
 INPUTS = ("pool", "evaluation", "tokenizer")
-FACTS = ("tokens", "steps", "batch_tokens", "code")
+FACTS = (
+    *("tokens", "steps", "batch_tokens", "code"),
+    *("engine", "scored_by", "device", "compute", "gpus", "torch", "cuda"),
+)
+"""What a result says of a run: how much it was trained, by what code, on what. "compute" holds the attention path."""
+TRAINING_VERSION = "training_version"
+NAMED = 3
+"""So many arms or runs are named with a value, the others are counted."""
 BUDGET_FROM = "training.budget_from"
 
 
-def differences(a: Experiment, b: Experiment) -> dict[str, str]:
-    """How two experiments differ apart from selection and seed: {path: "x against y"}, such as {"training.depth": ...}.
+def differences(experiments: Mapping[str, Experiment]) -> dict[str, str]:
+    """How experiments differ apart from selection and seed: {path: "x (label) against y (label)"}, by their labels.
 
     A pool's name does not count, its source and everything else does. So does the order: allow it to study it as a factor.
     """
-    return _differences(a.identity(), b.identity())
+    return _different(_filled({label: _parameters(each.identity()) for label, each in experiments.items()}))
 
 
-def differences_of_runs(root: Root, a: Manifest, b: Manifest) -> dict[str, str]:
-    """The same for two finished runs, by the manifests of their results; and pool, holdout, tokenizer, trained tokens, code.
+def differences_of_runs(root: Root, results: Sequence[Manifest]) -> dict[str, str]:
+    """The same for finished runs, by the manifests of their results; and in what they read, did and were made by.
 
-    "commit" is there if the ledger knows that different code trained them.
+    A fact that a result does not record differs from nothing: see `unknown_of_runs`. The version of the training does: runs
+    from before there were versions are unlike those after.
     """
-    found = _differences(a.spec, b.spec)
-    for name in INPUTS:
-        found |= _compared(name, a.inputs.get(name), b.inputs.get(name))
-    for name in FACTS:
-        found |= _compared(name, a.facts.get(name), b.facts.get(name))
-    first, second = (find(root, RunFolder.of(manifest.name).id) for manifest in (a, b))
-    other = other_code(first.last, second.last) if first and second else None
-    return found | ({"commit": other} if other else {})
+    parameters = {_run(each): _parameters(each.spec) | _read(each) for each in results}
+    return _different(_filled(parameters)) | _different(_known(_facts(root, results)))
 
 
-def require_matched(
-    labels: Sequence[str], found: Iterable[Mapping[str, str]], allow: Sequence[str] = ()
-) -> dict[str, str]:
+def unknown_of_runs(root: Root, results: Sequence[Manifest]) -> dict[str, str]:
+    """What cannot be compared, for want of a record: {path: "not known for" these runs}."""
+    found: dict[str, list[str]] = {}
+    for label, facts in _facts(root, results).items():
+        for path in (path for path, value in facts.items() if value is None):
+            found.setdefault(path, []).append(label)
+    return {path: f"not known for {_listed(labels)}" for path, labels in found.items()}
+
+
+def require_matched(found: Mapping[str, str], allow: Sequence[str] = ()) -> dict[str, str]:
     """Raises InputError naming every difference that `allow` does not cover; returns those that it does.
 
-    `allow` holds paths, such as "arm.order" or "training" for all below it. `found`: the differences of neighbours in
-    `labels`.
+    `allow` holds paths, such as "arm.order" or "training" for all below it.
     """
-    allowed: dict[str, str] = {}
-    for (a, b), named in zip(pairwise(labels), found, strict=True):
-        refused = {path: text for path, text in named.items() if not _covered(path, allow)}
-        if refused:
-            listed = "; ".join(f"{path}: {text}" for path, text in refused.items())
+    refused = {path: text for path, text in found.items() if not _covered(path, allow)}
+    if refused:
+        listed = "; ".join(f"{path}: {text}" for path, text in refused.items())
+        raise InputError(
+            f"The arms differ in more than their selection ({listed}): make them equal, or allow the difference by name "
+            f"(allow: {', '.join(refused)})."
+        )
+    return dict(found)
+
+
+def require_other_arms(arms: Sequence[Arm], control: Control | None) -> None:
+    """Raises InputError when two arms are one but for their name, unless they are meant as a control."""
+    for a, b in combinations(arms, 2):
+        if a.model_copy(update={"name": b.name}) == b:
+            _refuse_equal(a.name, b.name, control)
+
+
+def require_other_rows(packed: Mapping[str, Manifest], control: Control | None) -> None:
+    """Raises InputError when two arms, {label: manifest of the packed rows}, hold the same rows in the same order."""
+    for (a, ours), (b, theirs) in combinations(packed.items(), 2):
+        if ours.content == theirs.content:
+            _refuse_equal(a, b, control)
+
+
+def require_other_trainings(results: Mapping[str, Sequence[Manifest]], control: Control | None) -> None:
+    """Raises InputError when runs of two arms, {label: results}, were trained on the same rows, unless that is a control.
+
+    A control needs seeds of its own for each arm: the same seed on the same rows is the same training. Raises InputError
+    too when the runs of one arm were trained on different rows.
+    """
+    rows = {label: {_rows(each) for each in runs} for label, runs in results.items()}
+    for label, found in rows.items():
+        if len(found) > 1:
+            raise InputError(f"The runs of {label} were trained on different arms: give each arm a label of its own.")
+    for a, b in combinations(results, 2):
+        if rows[a] != rows[b]:
+            continue
+        _refuse_equal(a, b, control)
+        if shared := {each.spec["seed"] for each in results[a]} & {each.spec["seed"] for each in results[b]}:
             raise InputError(
-                f"{a} and {b} differ in more than their selection ({listed}): make them equal, or allow the difference by "
-                f"name (allow: {', '.join(refused)})."
+                f"{a} and {b} hold the same rows and both have a run with seed {min(shared)}, which is one training twice: "
+                "train the arms of a control with different seeds."
             )
-        allowed = merged(allowed, {path: f"{a} and {b}: {text}" for path, text in named.items()})
-    return allowed
 
 
 def require_fair_budgets(fronts: Sequence[str], allow: Sequence[str] = ()) -> dict[str, str]:
@@ -90,22 +132,82 @@ def reads_front(result: Manifest) -> bool:
     return bool(training.get("budget_from", "front") == "front" and left >= facts["batch_tokens"])
 
 
-def merged(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str]:
-    """Differences of both, those of one path in one sentence."""
-    return {path: "; ".join(side[path] for side in (a, b) if path in side) for path in {**a, **b}}
+def require_halves(pool_format: str, target: Target) -> None:
+    """Raises InputError when a half of the holdout by score is to decide, but the pool has no scores."""
+    if target != "all" and pool_format == "unrated":
+        raise InputError(
+            f"The target is {target!r}, but the pool is unrated and has no halves by score: set it to all."
+        )
 
 
-def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, str]:
-    ours, theirs = dict(_leaves(a)), dict(_leaves(b))
-    found: dict[str, str] = {}
-    for path in sorted(ours.keys() | theirs.keys()):
-        if path not in SELECTION | {SEED, "pool.name"}:
-            found |= _compared(path, ours.get(path), theirs.get(path))
+def _refuse_equal(a: str, b: str, control: Control | None) -> None:
+    if control != "aa":
+        raise InputError(
+            f"The arms {a} and {b} are the same selection, the same documents in the same order: compare different ones, or "
+            "set control to aa to see how far equal arms seem to differ."
+        )
+
+
+def _rows(result: Manifest) -> str:
+    """What a run was trained on: the content of its packed rows where that is recorded, else the name of its arm."""
+    arm, training = result.inputs["arm"], result.spec["training"]
+    packed = ArmFolder(arm).packed(training["sequence_length"], training.get("packing", "crop"))
+    return (result.made_from or {}).get(packed, arm)
+
+
+def _parameters(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters that must be equal, by dotted path."""
+    return {path: value for path, value in _leaves(identity) if path not in SELECTION | {SEED, "pool.name"}}
+
+
+def _read(result: Manifest) -> dict[str, Any]:
+    """What a run read and by which version it was trained: None where the result is older than the record."""
+    return {name: result.inputs.get(name) for name in INPUTS} | {
+        TRAINING_VERSION: result.facts.get(TRAINING_VERSION),
+    }
+
+
+def _facts(root: Root, results: Sequence[Manifest]) -> dict[str, dict[str, Any]]:
+    """{run: {path: what its result records, None if it does not}}.
+
+    Of runs from before there were versions, the commit in the ledger stands for the version of the code.
+    """
+    found = {}
+    for each in results:
+        pool, made_from = PoolFolder(each.inputs["pool"]), each.made_from or {}
+        facts = {name: each.facts.get(name) for name in FACTS}
+        facts |= {f"{name}.content": made_from.get(getattr(pool, name)) for name in ("evaluation", "tokenizer")}
+        if facts["engine"] == "nanochat":
+            facts["nanochat"] = each.facts.get("commit")
+        if TRAINING_VERSION not in each.facts:
+            entry = find(root, _run(each))
+            facts["commit"] = entry.last.commit if entry else None
+        found[_run(each)] = facts
     return found
 
 
-def _compared(path: str, a: Any, b: Any) -> dict[str, str]:
-    return {} if a == b else {path: f"{_shown(a)} against {_shown(b)}"}
+def _filled(parameters: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """With None for what only others have: a parameter that is not there is nothing, not unknown."""
+    paths = {path for each in parameters.values() for path in each}
+    return {label: {path: each.get(path) for path in paths} for label, each in parameters.items()}
+
+
+def _known(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {label: {path: value for path, value in each.items() if value is not None} for label, each in facts.items()}
+
+
+def _different(values: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Where the values of {label: {path: value}} differ: {path: "x (labels) against y (labels)"}."""
+    found: dict[str, str] = {}
+    for path in sorted({path for each in values.values() for path in each}):
+        holders: dict[str, list[str]] = {}
+        for label, each in values.items():
+            if path in each:
+                holders.setdefault(json.dumps(each[path], sort_keys=True), []).append(label)
+        if len(holders) > 1:
+            shown = (f"{_shown(json.loads(value))} ({_listed(labels)})" for value, labels in holders.items())
+            found[path] = " against ".join(shown)
+    return found
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -120,6 +222,15 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def _covered(path: str, allow: Sequence[str]) -> bool:
     return any(path == allowed or path.startswith(f"{allowed}.") for allowed in allow)
+
+
+def _run(result: Manifest) -> str:
+    return RunFolder.of(result.name).id
+
+
+def _listed(labels: Sequence[str]) -> str:
+    more = len(labels) - NAMED
+    return ", ".join(labels[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _shown(value: Any) -> str:

@@ -31,6 +31,7 @@ what other seeds would have done. `Differences.covers_seeds` tells which of the 
 `python -m benchmarks.verdict coverage`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,7 +72,7 @@ def cluster_sums(values: np.ndarray, strata: np.ndarray, clusters: np.ndarray, s
     """Sums of `values` (..., documents) by stratum and cluster: (..., S, C). A stratum below 0 is left out."""
     inside = strata >= 0
     place = strata[inside].astype(np.int64) * shape[1] + clusters[inside]
-    flat = values[..., inside].reshape(-1, place.size)
+    flat = values[..., inside].reshape(math.prod(values.shape[:-1]), place.size)
     sums = np.stack([np.bincount(place, weights=row, minlength=shape[0] * shape[1]) for row in flat])
     return sums.reshape(*values.shape[:-1], *shape)
 

@@ -29,8 +29,7 @@ def compare(stack, client, parameters, root, status=0, **changes):
         "seeds": [1, 2],
         "name": "test",
     }
-    # A commit made by somebody else while the test runs is no business of it.
-    given |= {"arms": [ARM, RANDOM], "allow": ["commit"], **changes}
+    given |= {"arms": [ARM, RANDOM], **changes}
     run = run_deployment(stack, client, "compare/demo", given, status, minutes=9)
     below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
     return run, Counter(client.read_flow(child.flow_id).name for child in client.read_flow_runs(flow_run_filter=below))
@@ -68,4 +67,4 @@ def test_unmatched_arms_fail_with_a_sentence_and_spend_nothing(stack, client, pa
     arms = [ARM, {**RANDOM, "order": "shuffled"}]
     run, below = compare(stack, client, parameters, root, status=1, arms=arms, name="unmatched")
     assert run.state.is_failed() and below == {}
-    assert "arm.order: best-first against shuffled" in run.state.message
+    assert "arm.order: best-first (top16) against shuffled (rand16)" in run.state.message

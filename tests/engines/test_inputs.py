@@ -12,6 +12,10 @@ from tasks.store.artifact import MANIFEST, read_manifest
 from tasks.store.root import Root
 from tests.engines.builtin.conftest import ARM, LENGTH, POOL, make_experiment, write_artifacts
 
+PACKED, TEXT, EVALUATION = f"arms/{ARM}/packed/{LENGTH}-split", f"arms/{ARM}/text", f"pools/{POOL}/evaluation"
+TOKENIZER, HOLDOUT = f"pools/{POOL}/tokenizer", f"pools/{POOL}/holdout"
+OTHER = "0" * 64
+
 
 @pytest.fixture
 def root(tmp_path):
@@ -24,34 +28,41 @@ def make_job(root, **training):
     return Job.of(root, make_experiment(**training), POOL, ARM)
 
 
+def rewrite(root, name, **changes):
+    """Change an artifact's manifest where it lies."""
+    changed = dataclasses.replace(read_manifest(root.path(name)), **changes)
+    (root.path(name) / MANIFEST).write_text(changed.to_json())
+
+
 def test_what_belongs_together_opens(root):
-    inputs = open_inputs(root, make_job(root))
-    assert inputs.fingerprints["packed"] == root.open(f"arms/{ARM}/packed/{LENGTH}-split").fingerprint
-    assert (inputs.fingerprints["arm"], inputs.fingerprints["pool"]) == (ARM, POOL)
+    by_role = open_inputs(root, make_job(root)).by_role
+    assert by_role["packed"] == root.open(PACKED).manifest
+    assert (by_role["arm"], by_role["pool"]) == (ARM, POOL)
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "kind"),
-    [
-        (f"arms/{ARM}/packed/{LENGTH}-split", {"tokenizer": "0" * 10}, "tokenizer"),
-        (f"arms/{ARM}/packed/{LENGTH}-split", {"text": "0" * 10}, "text"),
-        (f"arms/{ARM}/packed/{LENGTH}-split", {"tokenizer": None}, "tokenizer"),
-        (f"arms/{ARM}/text", {"holdout": "0" * 10}, "holdout"),
-        (f"pools/{POOL}/evaluation", {"tokenizer": "0" * 10}, "tokenizer"),
-        (f"pools/{POOL}/evaluation", {"holdout": None}, "holdout"),
-    ],
+    ("name", "source"),
+    [(PACKED, TOKENIZER), (PACKED, TEXT), (TEXT, HOLDOUT), (EVALUATION, TOKENIZER), (EVALUATION, HOLDOUT)],
 )
-def test_what_was_made_from_something_else_is_named(root, name, changes, kind):
-    manifest = read_manifest(root.path(name))
-    changed = dataclasses.replace(manifest, inputs=dict(manifest.inputs) | changes)
-    (root.path(name) / MANIFEST).write_text(changed.to_json())
-    with pytest.raises(InputError, match=f"was made from another {kind}"):
+def test_what_was_made_from_something_else_is_named(root, name, source):
+    rewrite(root, name, made_from={**root.find(name).made_from, source: OTHER})
+    refused = TEXT if source == HOLDOUT else name
+    with pytest.raises(
+        InputError, match=f"{refused} was made from another {source} .*: delete the folder {refused} and run again"
+    ):
+        open_inputs(root, make_job(root))
+
+
+@pytest.mark.parametrize(("name", "source"), [(PACKED, TOKENIZER), (TEXT, HOLDOUT), (EVALUATION, TOKENIZER)])
+def test_what_was_made_before_contents_were_recorded_is_refused_by_name(root, name, source):
+    rewrite(root, name, made_from=None)
+    with pytest.raises(InputError, match=f"{name} does not record the {source} .*delete the folder {name}"):
         open_inputs(root, make_job(root))
 
 
 def test_a_text_or_a_length_that_is_missing_is_named(root):
     with pytest.raises(InputError, match="packed/2048-split"):
         open_inputs(root, make_job(root, sequence_length=2048))
-    shutil.rmtree(root.path(f"arms/{ARM}/text"))
-    with pytest.raises(InputError, match=f"no arms/{ARM}/text .*: prepare the arm"):
+    shutil.rmtree(root.path(TEXT))
+    with pytest.raises(InputError, match=f"no {TEXT} .*: prepare the arm"):
         open_inputs(root, make_job(root))

@@ -1,6 +1,5 @@
 """The deployed comparisons are matched ones."""
 
-from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -15,13 +14,12 @@ DEPLOYMENTS = yaml.safe_load((Path(compare.__file__).parents[1] / "deployments" 
 
 
 def test_deployed_comparisons_have_arms_that_differ_in_what_they_say_alone():
-    found = [d["parameters"] for d in DEPLOYMENTS if d["entrypoint"] == "flows/compare.py:compare"]
-    assert len(found) >= 2
-    for parameters in found:
+    deployed = [d["parameters"] for d in DEPLOYMENTS if d["entrypoint"] == "flows/compare.py:compare"]
+    assert len(deployed) >= 2
+    for parameters in deployed:
         training = Training(**parameters["train"])
         arms = [Arm(**arm) for arm in parameters["arms"]]
         assert len({(arm.select, arm.order) for arm in arms}) == len(arms)
         assert len(parameters["seeds"]) >= 2
-        for a, b in pairwise(arms):
-            found_between = differences(Experiment(arm=a, training=training), Experiment(arm=b, training=training))
-            assert set(found_between) == set(parameters.get("allow", []))
+        found = differences({arm.name: Experiment(arm=arm, training=training) for arm in arms})
+        assert set(found) == set(parameters.get("allow", []))

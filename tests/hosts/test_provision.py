@@ -265,6 +265,6 @@ def test_trainer_takes_the_smoke_test_for_an_arm(tmp_path: Path) -> None:
     root = Root(tmp_path)
     smoke.build_inputs(root, rows=16, sequence=32)
     training = Training(depth=1, sequence_length=32)
-    job = Job(root=root.url, experiment=Experiment(training=training), pool_id=smoke.POOL, arm_id=smoke.ARM)
+    job = Job.of(root, Experiment(training=training), smoke.POOL, smoke.ARM)
     inputs = open_inputs(root, job)
     assert inputs.packed.facts["rows"] == 16

@@ -1,34 +1,37 @@
+"""The versions of the code are a part of names: what another version would make differently is not reused."""
+
 import pytest
 
-from tasks.records.code import Code, other_code
+from tasks.records import code
+from tasks.records.code import Code
+from tasks.records.layout import arm_id, pool_id, run_id
+from tasks.spec import Arm, Experiment, Pool
+from tasks.store.blobs import Blob
+
+
+def names():
+    """Ids of a pool, an arm of it and a run on it."""
+    pool = pool_id(Pool(), [Blob("a.parquet", 10, "e1")])
+    arm = arm_id(Arm(), pool)
+    return pool, arm, run_id(Experiment(), arm)
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "found"),
-    [
-        ({"commit": "aaa"}, {"commit": None}, None),
-        ({"commit": "aaa"}, {"commit": "bbb"}, "commit aaa against commit bbb"),
-        ({"commit": "aaa", "training_version": 1}, {"commit": "bbb", "training_version": 1}, None),
-        (
-            {"commit": None, "training_version": 1},  # from a wheel
-            {"commit": "bbb", "training_version": 2},
-            "package 0.1.0 (preparation 1, training 1) against commit bbb (preparation 1, training 2)",
-        ),
-        # One was written before there were versions.
-        ({"commit": "aaa"}, {"commit": "aaa", "training_version": 1}, None),
-        (
-            {"commit": "aaa"},
-            {"commit": "bbb", "training_version": 1},
-            "commit aaa against commit bbb (preparation 1, training 1)",
-        ),
-    ],
+    ("version", "renamed"), [("PREPARATION_VERSION", [True, True, True]), ("TRAINING_VERSION", [False, False, True])]
 )
-def test_versions_decide_where_both_are_known_and_else_the_commit(first, second, found):
-    a, b = (Code(code="0.1.0", preparation_version=1, **each) for each in (first, second))
-    assert other_code(a, b) == found
+def test_a_raised_version_renames_what_it_would_make_differently(monkeypatch, version, renamed):
+    before = names()
+    assert names() == before
+    monkeypatch.setattr(code, version, getattr(code, version) + 1)
+    assert [a != b for a, b in zip(before, names(), strict=True)] == renamed
+
+
+def test_a_commit_renames_nothing(monkeypatch):
+    before = names()
+    monkeypatch.setattr(code, "commit", lambda: "0123456789")
+    assert Code.of_this_process().commit == "0123456789" and names() == before
 
 
 def test_a_process_knows_its_own_code():
     here = Code.of_this_process()
-    assert here.versions is not None
-    assert other_code(here, here) is None
+    assert (here.preparation_version, here.training_version) == (code.PREPARATION_VERSION, code.TRAINING_VERSION)

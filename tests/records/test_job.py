@@ -37,9 +37,9 @@ def test_a_job_of_another_format_is_refused_and_one_without_is_read(tmp_path):
     path = tmp_path / "job.json"
     Job.of(Root(tmp_path), Experiment(), "pool-0", "arm-0").write(path)
     content = json.loads(path.read_text())
-    path.write_text(json.dumps(content | {"format": 2}))
-    with pytest.raises(InputError, match=r"is not a valid job file \(format: Input should be 1\)"):
+    path.write_text(json.dumps(content | {"format": 1}))
+    with pytest.raises(InputError, match=r"is not a valid job file \(format: Input should be 2\)"):
         Job.read(path)
     del content["format"]
     path.write_text(json.dumps(content))
-    assert Job.read(path).format == 1
+    assert Job.read(path).format == 2

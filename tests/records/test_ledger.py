@@ -161,9 +161,9 @@ def test_an_entry_of_before_there_were_versions_is_read_and_goes_on(root):
     del attempt["preparation_version"], attempt["training_version"]
     attempt["source"] = "0123456789"
     path.write_text(json.dumps(entry))
-    assert ledger.find(root, run).last.versions is None
+    assert ledger.find(root, run).last.training_version is None
     opened(root)
-    assert [attempt.versions is None for attempt in ledger.find(root, run).attempts] == [True, False]
+    assert [attempt.training_version is None for attempt in ledger.find(root, run).attempts] == [True, False]
 
 
 def test_unknown_runs_and_damaged_entries_are_named(root):

@@ -6,7 +6,7 @@ import pytest
 from obstore.store import LocalStore
 
 from tasks.errors import DamagedError
-from tasks.records.metrics import MetricsLog, cut_back, last_metrics, read_metrics, speed, wall_seconds
+from tasks.records.metrics import MetricsLog, cut_back, last_metrics, of_attempts, read_metrics, speed, wall_seconds
 from tasks.store.blobs import Blobs
 from tasks.store.root import Root
 from tasks.store.urls import parse_url
@@ -107,3 +107,22 @@ def test_seconds_of_all_attempts_are_added_up():
     lines = [{"kind": "event" if event else "train", "event": event, "time": at} for event, at in times]
     assert wall_seconds(lines) == 37
     assert wall_seconds([]) == 0
+
+
+@pytest.mark.parametrize(
+    ("attempts", "devices"),
+    [
+        ([], None),
+        ([(0, "cpu")], "cpu"),
+        ([(0, "A100"), (5, "A100")], "A100"),
+        ([(0, "A100"), (5, "H100"), (9, "A100")], "A100, then H100"),
+        ([(0, "cpu"), (0, "H100")], "H100"),  # of the first attempt no step is left
+        ([(0, None), (5, "H100")], "H100"),  # by a release that did not say it
+    ],
+)
+def test_a_run_names_every_device_that_trained_a_part_of_it(tmp_path, attempts, devices):
+    for step, device in attempts:
+        metrics = MetricsLog(tmp_path / "m.jsonl")
+        metrics.begin(step, device=device)
+        metrics.close()
+    assert of_attempts(read_metrics(tmp_path / "m.jsonl"), "device") == devices

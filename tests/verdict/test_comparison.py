@@ -1,16 +1,20 @@
 """What a comparison refuses before anything is spent, and the runs that it plans."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from tasks.errors import InputError
-from tasks.records import code, ledger
-from tasks.records.layout import arm_id
+from tasks.records import code
+from tasks.records.layout import arm_id, pool_id, run_id
 from tasks.spec import Arm, Experiment, Pool, Training
+from tasks.store.artifact import Work, code_version
+from tasks.store.blobs import Blob
 from tasks.store.root import Root
 from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec, PlannedRun
+from tests.planted import Bench
 
 TOP, RANDOM = Arm(name="top"), Arm(name="random", select="random")
 TRAINING = Training(depth=1, sequence_length=64, wandb="disabled")
@@ -26,7 +30,12 @@ def asked(arms: Sequence[Arm] = (TOP, RANDOM), seeds: Sequence[int] = (1, 2), **
     [
         ([TOP, Arm(name="top", select="random")], [1], "arms are named top, top"),
         ([TOP, RANDOM], [1, 2, 1], "seeds are 1, 2, 1"),
-        ([TOP, Arm(name="random", select="random", order="shuffled")], [1], r"arm\.order: best-first against shuffled"),
+        (
+            [TOP, Arm(name="random", select="random", order="shuffled")],
+            [1],
+            r"arm\.order: best-first \(top\) against shuffled \(random\)",
+        ),
+        ([TOP, RANDOM, Arm(name="again")], [1], "arms top and again are the same selection.*set control to aa"),
     ],
 )
 def test_what_cannot_be_judged_is_refused_before_it_is_trained(arms, seeds, message):
@@ -41,6 +50,44 @@ def test_a_budget_from_the_front_of_the_arms_is_refused_unless_it_is_meant():
     asked(training=front, allow=["training.budget_from"]).require_matched()
 
 
+def test_halves_of_an_unrated_pool_are_refused_before_anything_is_trained():
+    arms = [RANDOM, Arm(name="all", select="all")]
+    with pytest.raises(InputError, match="target is 'lower half', but the pool is unrated"):
+        ComparisonSpec("test", Pool(format="unrated"), arms, [1], TRAINING, target="lower half").require_matched()
+    ComparisonSpec("test", Pool(format="unrated"), arms, [1], TRAINING).require_matched()
+
+
+def test_equal_arms_are_a_control_with_seeds_of_their_own():
+    arms = [TOP, Arm(name="again")]
+    spec = asked(arms, seeds=(1, 3), control="aa")
+    spec.require_matched()
+    assert [spec.seeds_of(arm) for arm in arms] == [[1, 3], [5, 7]]
+    assert asked(seeds=(1, 3)).seeds_of(RANDOM) == [1, 3]
+
+
+def pack(root: Root, spec: ComparisonSpec, rows: dict[str, str]) -> None:
+    """Packed rows of each arm of the comparison, which are only ever compared."""
+    for arm in spec.arms:
+
+        def make(work: Work, arm: Arm = arm) -> None:
+            work.temporary("rows.bin").write_text(rows[arm.name])
+            work.finish("rows.bin")
+            work.facts.update(tokens=640, tokens_per_epoch=640, sequence_length=64, bytes=1_280)
+
+        root.build(spec.packed(arm, "pool"), make, spec={})
+
+
+def test_arms_that_turn_out_to_hold_the_same_rows_are_refused_before_they_are_trained(tmp_path):
+    root, arms = Root(tmp_path), [Arm(name="whole", select="all"), Arm(name="top", share=1.0)]
+    spec = asked(arms)
+    spec.require_matched()  # their parameters differ
+    pack(root, spec, {"whole": "rows", "top": "rows"})
+    with pytest.raises(InputError, match="arms whole and top are the same selection, the same documents in the same"):
+        ComparisonPlan.make(root, spec, "pool")
+    control = ComparisonPlan.make(root, asked(arms, control="aa"), "pool")
+    assert [run.experiment.seed for run in control.runs] == [1, 2, 4, 5]
+
+
 def test_a_factor_that_is_meant_is_allowed():
     asked([TOP, Arm(name="worst-first", order="worst-first")], allow=["arm.order"]).require_matched()
 
@@ -53,7 +100,13 @@ def test_every_arm_is_planned_with_every_seed_on_its_budget(tmp_path, budget, to
         counted = {"tokens": rows * 64, "tokens_per_epoch": rows * 64, "sequence_length": 64}
         counted["bytes"] = bytes_a_token * rows * 64
         name = f"arms/{arm_id(arm, 'pool')}/packed/64-split"
-        root.build(name, lambda work, counted=counted: work.facts.update(counted), spec={})
+
+        def make(work: Work, arm: Arm = arm, counted: dict[str, int] = counted) -> None:
+            work.temporary("rows.bin").write_text(arm.name)
+            work.finish("rows.bin")
+            work.facts.update(counted)
+
+        root.build(name, make, spec={})
     assert spec.missing_arms(root, "pool") == []
     plan = ComparisonPlan.make(root, spec, "pool")
     assert [(run.experiment.arm, run.experiment.seed) for run in plan.runs] == [(TOP, 1), (TOP, 2), (RANDOM, 1), (RANDOM, 2)]  # fmt: skip
@@ -67,18 +120,75 @@ def test_every_arm_is_planned_with_every_seed_on_its_budget(tmp_path, budget, to
     assert ("training.tokens" in spec.allowed) == (budget == "bytes")
 
 
-def test_runs_of_other_code_are_not_mixed_in_unless_allowed(tmp_path, monkeypatch):
-    root, experiment = Root(tmp_path), Experiment(arm=TOP)
-    run = ledger.open_entry(root, experiment, "pool", "top-arm").run
-    ledger.finish(root, run, "completed", facts={})
-    root.build(f"runs/{run}/result", lambda work: None, spec={})
-    runs = (PlannedRun(run, "top-arm", experiment), PlannedRun("not-yet", "top-arm", experiment))
-    plan = ComparisonPlan(asked(), "pool", runs)
-    plan.require_same_code(root)
-    monkeypatch.setattr(code, "commit", lambda: "0123456789")
-    plan.require_same_code(root)  # a commit that leaves the output as it was
-    monkeypatch.setattr(code, "TRAINING_VERSION", code.TRAINING_VERSION + 1)
-    message = f"{run} was trained by commit .*, the missing runs would be by commit 0123456789 .*allow: commit"
+@pytest.fixture
+def begun(bench: Bench) -> tuple[Bench, ComparisonPlan]:
+    """A comparison of which both arms have one complete run, and one that is not yet trained."""
+    runs = []
+    for arm in ("top16", "rand16"):
+        packed = bench.packed(f"arms/{arm}-arm/packed/256-split", rows=arm)
+        for seed in (1, 2):
+            experiment = bench.experiment(arm, seed)
+            runs.append(PlannedRun(run_id(experiment, f"{arm}-arm"), f"{arm}-arm", experiment))
+        bench.run(arm, 1, inputs={"packed": packed})
+    return bench, ComparisonPlan(asked([run.experiment.arm for run in runs[::2]]), "pool", tuple(runs))
+
+
+def change_facts(bench: Bench, run: PlannedRun, **facts: Any) -> None:
+    """Change what the result of a run says."""
+    manifest = bench.root.find(f"runs/{run.id}/result")
+    changed = dataclasses.replace(manifest, facts={**manifest.facts, "code": code_version(), **facts})
+    (bench.root.path(manifest.name) / "manifest.json").write_text(changed.to_json())
+
+
+def test_complete_runs_are_held_against_each_other_before_more_are_trained(begun):
+    bench, plan = begun
+    for run in plan.runs[::2]:
+        change_facts(bench, run)
+    plan.require_alike(bench.root)
+    change_facts(bench, plan.runs[2], device="NVIDIA A100")
+    with pytest.raises(InputError, match=r"device: cpu \(top16-.*\) against NVIDIA A100 \(rand16-"):
+        plan.require_alike(bench.root)
+    allowed = dataclasses.replace(plan.spec, allow=["device"])
+    dataclasses.replace(plan, spec=allowed).require_alike(bench.root)
+
+
+def test_runs_of_another_release_are_not_mixed_in_unless_allowed(begun):
+    bench, plan = begun
+    for run in plan.runs[::2]:
+        change_facts(bench, run, code="0.0.9")
+    first = plan.runs[0].id
+    message = f"{first} was trained by version 0.0.9, the missing runs would be by {code_version()}: .*allow: code"
     with pytest.raises(InputError, match=message):
-        plan.require_same_code(root)
-    ComparisonPlan(asked(allow=["commit"]), "pool", runs).require_same_code(root)
+        plan.require_alike(bench.root)
+    dataclasses.replace(plan, spec=dataclasses.replace(plan.spec, allow=["code"])).require_alike(bench.root)
+
+
+def test_runs_on_an_arm_that_was_made_anew_are_not_mixed_in(begun):
+    bench, plan = begun
+    for run in plan.runs[::2]:
+        change_facts(bench, run)
+    name = "arms/top16-arm/packed/256-split"
+    bench.root.remove(name)
+    plan.require_alike(bench.root)
+    bench.packed(name, rows="other rows")
+    with pytest.raises(InputError, match=f"runs/{plan.runs[0].id}/result was made from another {name}"):
+        plan.require_alike(bench.root)
+
+
+@pytest.mark.parametrize("version", ["PREPARATION_VERSION", "TRAINING_VERSION"])
+def test_runs_of_another_version_of_preparation_or_training_are_not_found(tmp_path, monkeypatch, version):
+    """A comparison that began before an update begins anew: nothing of it is mixed in."""
+    root, blobs = Root(tmp_path), [Blob("a.parquet", 10, "e1")]
+
+    def plan() -> ComparisonPlan:
+        spec, pool = asked(), pool_id(Pool(), blobs)
+        runs = [Experiment(arm=arm, training=TRAINING, seed=1) for arm in spec.arms]
+        arms = [arm_id(arm, pool) for arm in spec.arms]
+        planned = (PlannedRun(run_id(each, arm), arm, each) for each, arm in zip(runs, arms, strict=True))
+        return ComparisonPlan(spec, pool, tuple(planned))
+
+    for run in plan().runs:
+        root.build(f"runs/{run.id}/result", lambda work: None, spec={})
+    assert plan().missing(root) == []
+    monkeypatch.setattr(code, version, getattr(code, version) + 1)
+    assert len(plan().missing(root)) == 2

@@ -59,7 +59,7 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest) -> bool:
     if world.leads:  # a flipped byte is no error to a trainer: it would learn it
         verify(inputs.packed.path, inputs.packed.manifest)
     shape = shape_run(training, job.experiment.seed, inputs.packed, world)
-    learner, start = build_learner(root, job, inputs.fingerprints, shape, world)
+    learner, start = build_learner(root, job, inputs.by_role, shape, world)
     kept = world.share(cut_back(root, run.id, start) if world.leads else None)
     evaluated = {line["step"] for line in kept if line["kind"] == "eval"}
     about = describe(run.id, shape, learner, world)
@@ -69,7 +69,7 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest) -> bool:
     checkpoints = Checkpoints(
         root,
         run.id,
-        inputs.fingerprints,
+        inputs.by_role,
         world.share(uuid.uuid4().hex[:8]),
         rank=world.rank,
         ranks=world.size,
@@ -102,6 +102,8 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest) -> bool:
             parameters=parameter_counts(shape.config).total,
             device=device_name(world.device),
             compute=learner.compute.description,
+            torch=str(torch.__version__),
+            cuda=torch.version.cuda or "none",
         )
-        build_result(root, job, inputs.fingerprints, trained, scores, samples)
+        build_result(root, job, inputs.by_role, trained, scores, samples)
     return True

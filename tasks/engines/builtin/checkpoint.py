@@ -22,7 +22,7 @@ import torch
 
 from tasks.errors import DamagedError, InputError, TrainingError
 from tasks.records.layout import RunFolder
-from tasks.store.artifact import MANIFEST, Artifact, Work, sha256_file, sync
+from tasks.store.artifact import MANIFEST, Artifact, Sources, Work, contents, fingerprints, sha256_file, sync
 from tasks.store.root import Root
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def stale(steps: Sequence[int], last: int, every: int | None) -> list[int]:
     return [step for step in old if not every or step % every]
 
 
-def find(root: Root, run: str, inputs: Mapping[str, str], step: int | None = None) -> Checkpoint | None:
+def find(root: Root, run: str, inputs: Sources, step: int | None = None) -> Checkpoint | None:
     """The newest complete checkpoint of a run (or that of `step`), downloaded if need be, every checksum compared.
 
     A damaged one is set aside and named in a warning; it is fetched again from a remote root that has it undamaged, else the
@@ -114,7 +114,8 @@ def find(root: Root, run: str, inputs: Mapping[str, str], step: int | None = Non
         checkpoint = _open(root, names[candidate])
         if checkpoint is None:
             continue
-        if dict(checkpoint.artifact.manifest.inputs) != dict(inputs):
+        manifest = checkpoint.artifact.manifest
+        if (manifest.inputs, manifest.made_from) != (fingerprints(inputs), contents(inputs)):
             raise InputError(
                 f"{checkpoint.artifact.path} was trained on other inputs than the run {run} has now: "
                 f"move the folder runs/{run} away and train again."
@@ -176,7 +177,7 @@ def put_state(work: Work, state: Mapping[str, Any]) -> None:
     work.facts.update(step=state["step"], rows=state["rows"])
 
 
-def build_imported(root: Root, run: str, weights: Tensors, inputs: Mapping[str, str], step: int, rows: int) -> Artifact:
+def build_imported(root: Root, run: str, weights: Tensors, inputs: Sources, step: int, rows: int) -> Artifact:
     """Weights that another trainer made, as a checkpoint of a run. It has no optimizer: score it, do not resume it."""
 
     def make(work: Work) -> None:
@@ -198,7 +199,7 @@ class Checkpoints:
         self,
         root: Root,
         run: str,
-        inputs: Mapping[str, str],
+        inputs: Sources,
         attempt: str,
         *,
         rank: int = 0,

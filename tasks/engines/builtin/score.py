@@ -1,12 +1,14 @@
 """Scoring a checkpoint again, without training: the same numbers as the run's own evaluation at that step."""
 
+from collections.abc import Mapping
+
 from tasks.engines.builtin import checkpoint
 from tasks.engines.builtin.compute import build_compute, embedding_dtype
 from tasks.engines.builtin.distributed import World, join
 from tasks.engines.builtin.evaluation import EncodedHoldout, evaluate
 from tasks.engines.builtin.guards import CPU_MICRO_TOKENS
 from tasks.engines.builtin.model import GPT
-from tasks.engines.inputs import Inputs, open_inputs, require_made_from
+from tasks.engines.inputs import Inputs, open_inputs
 from tasks.engines.results import write_scored
 from tasks.errors import InputError
 from tasks.records.job import Job, find_job
@@ -14,7 +16,7 @@ from tasks.records.layout import PoolFolder, RunFolder
 from tasks.records.result import RunFacts
 from tasks.records.scaling import ModelShape
 from tasks.records.scores import scores_table
-from tasks.store.artifact import Artifact, Work
+from tasks.store.artifact import Artifact, Manifest, Work, require_made_from
 from tasks.store.root import Root
 
 GPU_BATCH_TOKENS = 32_768
@@ -42,22 +44,29 @@ def score_outside(root: Root, run: str, texts: str) -> Artifact:
     if result is None:
         raise InputError(f"The run {run} has not finished: train it to its end, then score it.")
     inputs, outside = open_inputs(root, job), root.open(PoolFolder(job.pool_id).outside(texts))
-    require_made_from(outside, "tokenizer", inputs.tokenizer.fingerprint)
+    require_made_from(outside.manifest, inputs.tokenizer.name, inputs.tokenizer.manifest.content)
     found = _checkpoint(root, run, inputs, RunFacts.of(result).steps)
-    return _build(root, RunFolder(run).outside(texts), job, inputs, found, outside)
+    beside = {"outside": outside.manifest, "result": result}
+    return _build(root, RunFolder(run).outside(texts), job, inputs, found, outside, beside)
 
 
 def _checkpoint(root: Root, run: str, inputs: Inputs, step: int | None) -> checkpoint.Checkpoint:
-    found = checkpoint.find(root, run, inputs.fingerprints, step)
+    found = checkpoint.find(root, run, inputs.by_role, step)
     if found is None:
         raise InputError(f"The run {run} has no checkpoint: train it first.")
     return found
 
 
 def _build(
-    root: Root, name: str, job: Job, inputs: Inputs, found: checkpoint.Checkpoint, evaluation: Artifact
+    root: Root,
+    name: str,
+    job: Job,
+    inputs: Inputs,
+    found: checkpoint.Checkpoint,
+    evaluation: Artifact,
+    beside: Mapping[str, Manifest] | None = None,
 ) -> Artifact:
-    """Score the documents of `evaluation` and keep that as the artifact `name`."""
+    """Score the documents of `evaluation` and keep that as the artifact `name`, made from `beside` too."""
     training = job.experiment.training
 
     def make(work: Work) -> None:
@@ -72,10 +81,8 @@ def _build(
         scores = scores_table(nats, holdout.documents)
         write_scored(work, job, scores, steps=found.step, tokens=found.rows * training.sequence_length)
 
-    made_from = inputs.fingerprints | {"checkpoint": found.artifact.fingerprint}
-    if evaluation.name != inputs.evaluation.name:
-        made_from["outside"] = evaluation.fingerprint
-    return root.build(name, make, spec=job.experiment.identity(), inputs=made_from)
+    scored = inputs.by_role | {"checkpoint": found.artifact.manifest} | (beside or {})
+    return root.build(name, make, spec=job.experiment.identity(), inputs=scored)
 
 
 def _batch_tokens(world: World) -> int:

@@ -1,6 +1,5 @@
 """Everything between a job and its first step: inputs checked, model built, the newest checkpoint loaded."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ from tasks.records.job import Job
 from tasks.records.packed import choose_rows
 from tasks.records.scaling import ModelShape, TrainingPlan, check_batch, plan_training
 from tasks.spec import Training
-from tasks.store.artifact import Artifact
+from tasks.store.artifact import Artifact, Sources
 from tasks.store.root import Root
 
 
@@ -72,12 +71,10 @@ def shape_run(training: Training, seed: int, packed: Artifact, world: World) -> 
     return RunShape(config, plan, Batch(batch_rows, world.size, world.rank, micro), PackedRows.of(packed, chosen))
 
 
-def build_learner(
-    root: Root, job: Job, inputs: Mapping[str, str], shape: RunShape, world: World
-) -> tuple[Learner, int]:
+def build_learner(root: Root, job: Job, inputs: Sources, shape: RunShape, world: World) -> tuple[Learner, int]:
     """The model on its device, and the steps it has finished: from the newest checkpoint, else with fresh weights by the seed.
 
-    `inputs`: fingerprints that the checkpoint must have been trained on.
+    `inputs`: what the checkpoint must have been trained on.
     """
     training = job.experiment.training
     found = _newest(root, job.run, inputs, world)
@@ -93,7 +90,7 @@ def build_learner(
     return learner, found.step
 
 
-def _newest(root: Root, run: str, inputs: Mapping[str, str], world: World) -> checkpoint.Checkpoint | None:
+def _newest(root: Root, run: str, inputs: Sources, world: World) -> checkpoint.Checkpoint | None:
     """The checkpoint to resume from, the same on every rank; rank 0 verifies (and downloads) it."""
     found = checkpoint.find(root, run, inputs) if world.leads else None
     step = world.share(found.step if found else None)

@@ -65,7 +65,7 @@ def evaluate(root: Root, run: str, max_per_task: int | None = None) -> Artifact:
         work.finish("core.csv")
         work.facts.update(read_table(work.path / "core.csv"), commit=environment.identity.name)
 
-    inputs = {"result": result.fingerprint, "bundle": fingerprint(bundle)}
+    inputs = {"result": result, "bundle": fingerprint(bundle)}
     return root.build(RunFolder(run).core, make, spec={"max_per_task": max_per_task}, inputs=inputs)
 
 

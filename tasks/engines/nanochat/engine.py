@@ -143,7 +143,7 @@ class Attempt:
         rows = plan.tokens // job.experiment.training.sequence_length
         theirs = upstream_scores(self._nats, pq.read_table(self.inputs.evaluation.path / DOCUMENTS))
         weights = checkpoints.folder_of(self.root, job.run)
-        made_from = self.inputs.fingerprints
+        made_from = self.inputs.by_role
         scores, scored_by = choose_scores(self.root, job, theirs, weights, plan.iterations, rows, made_from)
         commit = self.environment.identity.name
         packed = self.inputs.packed
@@ -158,6 +158,8 @@ class Attempt:
             parameters=parameter_counts(plan.shape).total,
             device=self._device(),
             compute=f"nanochat {commit[:10]}, torch {self.environment.torch}",
+            torch=self.environment.torch,
+            cuda=self.environment.cuda,
             commit=commit,
             scored_by=scored_by,
             bpb_nanochat=summarize(theirs)["bpb"],

@@ -19,7 +19,7 @@ import json, sys
 import nanochat.checkpoint_manager, nanochat.dataloader, nanochat.engine, nanochat.loss_eval, scripts.base_eval, wandb, torch
 gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
 gpus = [[p.name, p.total_memory, str(getattr(p, "uuid", i)), [p.major, p.minor]] for i, p in enumerate(gpus)]
-print(json.dumps({"torch": torch.__version__, "gpus": gpus}))
+print(json.dumps({"torch": torch.__version__, "cuda": torch.version.cuda or "none", "gpus": gpus}))
 """
 
 
@@ -42,6 +42,8 @@ class Environment:
     identity: Identity
     torch: str
     gpus: tuple[TorchGpu, ...]
+    cuda: str | None = None
+    """Version that PyTorch was built for, or "none"."""
 
     def devices(self, device: str, count: int, precision: str) -> tuple[TorchGpu, ...]:
         """The GPUs of a run, none for a CPU. Raises InputError when there are too few, or they lack the precision."""
@@ -94,7 +96,7 @@ def find_environment(base: Path, environment: Mapping[str, str] = os.environ) ->
     base.mkdir(parents=True, exist_ok=True)
     facts = _probe(python, source, child_environment(environment) | {contract.BASE_VARIABLE: str(base)})
     gpus = tuple(TorchGpu(name, memory, uuid, tuple(capability)) for name, memory, uuid, capability in facts["gpus"])
-    return Environment(source, python, identity, facts["torch"], gpus)
+    return Environment(source, python, identity, facts["torch"], gpus, facts["cuda"])
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:

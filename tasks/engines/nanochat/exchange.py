@@ -4,7 +4,6 @@ The two use the same names and shapes. Optimizers differ in how they are divided
 checkpoint can be evaluated, sampled from and fine-tuned, not resumed.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from tasks.engines.builtin import checkpoint
@@ -16,7 +15,7 @@ from tasks.records.job import find_job
 from tasks.records.layout import METRICS, PoolFolder, RunFolder
 from tasks.records.metrics import read_metrics
 from tasks.records.scaling import ModelShape, choose_batch
-from tasks.store.artifact import Artifact
+from tasks.store.artifact import Artifact, Sources
 from tasks.store.root import Root
 
 
@@ -46,7 +45,7 @@ def export_checkpoint(root: Root, run: str, base: Path, step: int | None = None,
     return folder
 
 
-def import_checkpoint(root: Root, run: str, folder: Path, step: int, inputs: Mapping[str, str], rows: int) -> Artifact:
+def import_checkpoint(root: Root, run: str, folder: Path, step: int, inputs: Sources, rows: int) -> Artifact:
     """nanochat's weights of `step` in `folder` as the artifact `runs/<run>/checkpoints/step_<step>` of the built-in trainer.
 
     `rows`: what it was trained on, made from `inputs`. Without its optimizer such a checkpoint can be scored and sampled from,

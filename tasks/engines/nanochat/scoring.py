@@ -17,6 +17,7 @@ from tasks.errors import DamagedError, InputError, TrainingError
 from tasks.records.job import Job
 from tasks.records.layout import JOB, SCORES, RunFolder
 from tasks.records.scores import read_scores, scores_table, summarize
+from tasks.store.artifact import Sources
 from tasks.store.root import Root
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ score_checkpoint(job.open_root(), job.run, int(sys.argv[2]))
 
 
 def choose_scores(
-    root: Root, job: Job, upstream: pa.Table, folder: Path, step: int, rows: int, inputs: dict[str, str]
+    root: Root, job: Job, upstream: pa.Table, folder: Path, step: int, rows: int, inputs: Sources
 ) -> tuple[pa.Table, str]:
     """Scores of the final weights, and who made them: "builtin" where the model is the one we know, else "nanochat".
 

@@ -13,7 +13,6 @@ from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.store.root import Root
 
 POOL, ARM = "pool-0123456789", "arm-0123456789"
-HOLDOUT = "89abcdef01"
 LENGTH = 32
 ROWS = 60
 TEXT = "the cat sat on a mat and saw nine small green birds fly over old hills to sea"
@@ -56,8 +55,9 @@ def write_artifacts(root, rows=ROWS, length=LENGTH, documents=24):
         work.finish("tokenizer.json")
 
     trained = root.build(f"pools/{POOL}/tokenizer", make_trained, spec={"vocab_size": vocab})
-    inputs = {"tokenizer": trained.fingerprint, "holdout": HOLDOUT}
-    text = root.build(f"arms/{ARM}/text", lambda work: None, spec={}, inputs={"holdout": HOLDOUT})
+    holdout = root.build(f"pools/{POOL}/holdout", lambda work: None, spec={})
+    inputs = {"tokenizer": trained.manifest, "holdout": holdout.manifest}
+    text = root.build(f"arms/{ARM}/text", lambda work: None, spec={}, inputs={"holdout": holdout.manifest})
 
     def make_evaluation(work):
         texts = make_texts(documents, seed=1)
@@ -97,7 +97,7 @@ def write_artifacts(root, rows=ROWS, length=LENGTH, documents=24):
         work.finish("contents.bin", rows=rows)
         work.facts.update(rows=rows, bytes=rows * 100, sequence_length=length, vocab_size=vocab, bos=bos)
 
-    inputs = {"tokenizer": trained.fingerprint, "text": text.fingerprint}
+    inputs = {"tokenizer": trained.manifest, "text": text.manifest}
     root.build(f"arms/{ARM}/packed/{length}-split", make_packed, spec={}, inputs=inputs)
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tasks.errors import BusyError
+from tasks.records.code import TRAINING_VERSION, commit
 from tasks.records.job import Job
 from tasks.records.result import RunFacts
 from tasks.store.artifact import sha256_file
@@ -38,6 +39,8 @@ def test_a_run_leaves_scores_samples_summary_and_metrics(root):
     facts = RunFacts.of(result.manifest)
     assert len(facts.bpb_by_decile) == 10
     assert (facts.engine, facts.steps, facts.tokens, facts.rows_left) == ("builtin", 15, 15 * 4 * LENGTH, 0)
+    assert (facts.torch, facts.cuda) == (torch.__version__, torch.version.cuda or "none")
+    assert (facts.training_version, facts.code_commit) == (TRAINING_VERSION, commit())
     assert facts.tokens_per_second > 0 and 0 < facts.wall_seconds < 60
     assert set(result.manifest.inputs) == {"packed", "tokenizer", "evaluation", "arm", "pool"}
     assert dict(result.manifest.spec) == job.experiment.identity()

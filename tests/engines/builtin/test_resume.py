@@ -55,7 +55,7 @@ def uninterrupted(longer, tmp_path_factory):
 
 
 def final_weights(root, job):
-    found = checkpoint.find(root, job.run, open_inputs(root, job).fingerprints)
+    found = checkpoint.find(root, job.run, open_inputs(root, job).by_role)
     assert found.step == STEPS
     return {name: tensor.clone().numpy() for name, tensor in found.model().items()}
 

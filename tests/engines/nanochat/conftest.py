@@ -63,7 +63,7 @@ def write_text(root: Root, name: str, texts: list[str], files: int, row_group: i
         pq.write_table(pa.table({"score": [1.0] * len(texts)}), work.temporary("documents.parquet"))
         work.finish("documents.parquet", rows=len(texts))
 
-    inputs = {"pool": POOL, "holdout": root.open(f"pools/{POOL}/holdout").fingerprint}
+    inputs = {"pool": POOL, "holdout": root.open(f"pools/{POOL}/holdout").manifest}
     root.build(name, make, spec={"files": files, "row_group": row_group}, inputs=inputs)
 
 

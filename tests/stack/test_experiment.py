@@ -1,6 +1,7 @@
 """`experiment/top16` on the running stack: from the command line and from the UI's run form, on blobs and on a folder."""
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,12 @@ def test_it_runs_from_the_command_line_on_blobs(client, finished):
     before = artifacts(client, below["prepare"])["plan markdown"].data
     for word in ("Documents taken", "steps", "hours a run", "cost", "Score quantiles"):
         assert word.lower() in before.lower()
+    run = Root(finished.parameters["root"]).open(f"runs/{finished.scores['run']}/result").facts
+    low, high = re.search(r"Optimizer steps \| ([\d,]+) to ([\d,]+) \|", before).groups()
+    assert int(low.replace(",", "")) <= run["steps"] <= int(high.replace(",", ""))
+    packed = artifacts(client, finished.run)["plan markdown"].data
+    assert f"Optimizer steps | {run['steps']:,} |" in packed
+    assert f"Documents trained on | {run['trained_documents']:,} |" in packed
     assert any(kind.endswith("progress") for kind in artifacts(client, below["train"]))
     assert "data:image/svg+xml" in artifacts(client, finished.run)["loss markdown"].data
     assert finished.scores["bits per byte"] > 0

@@ -106,6 +106,6 @@ def test_a_budget_beyond_the_rows_is_refused_without_a_nanochat(
     training = Training(engine="nanochat", packing="crop", sequence_length=64, tokens=10**9, batch_tokens=512)
     with pytest.raises(InputError, match="take a larger arm"):
         train(root, Experiment(training=training), pool_id, arm_id)
-    within = training.model_copy(update={"tokens": 512})
+    within = training.model_copy(update={"tokens": None})
     with pytest.raises(InputError, match="FABRATING_NANOCHAT_HOME is not set"):
         train(root, Experiment(training=within), pool_id, arm_id)

@@ -54,7 +54,7 @@ def compare(
 
     Args:
         arms: Two or more selections of the pool. Their order must be the same, unless allow names arm.order.
-        seeds: Seeds of the initial weights. Two seeds an arm are the fewest that make a verdict, three or more a good one.
+        seeds: Seeds of the runs: initial weights, rows of a budget, order of a shuffled arm. Two seeds an arm are the fewest that make a verdict, three or more a good one.
         data: The pool that all arms draw from, with the holdout that all are scored on.
         train: How every arm is trained. Its tokens are the common budget; empty: as many as the smaller arm's packed rows hold. A
             larger arm trains on a random part of its rows.

@@ -35,7 +35,7 @@ def experiment(
         arm: Which documents of the pool the model is trained on, and in which order.
         data: The pool: where the rated documents are, how they are scored, what is held out.
         train: How the model is trained: the same for all arms of a comparison.
-        seed: Seed of the initial weights. Repeat an arm with other seeds for an error bar.
+        seed: Seed of the run: initial weights, rows of a budget, order of a shuffled arm. Repeat an arm with other seeds for an error bar.
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
     """
     engine.check(train)

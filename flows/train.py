@@ -31,7 +31,7 @@ def train(
     Args:
         arm: Name of a prepared arm with its fingerprint, such as top16-0a1b2c3d4e: a folder below arms/ of the root.
         train: How the model is trained: the same for all arms of a comparison.
-        seed: Seed of the initial weights.
+        seed: Seed of the run: initial weights, rows of a budget, order of a shuffled arm.
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
     """
     store = Root(root)

@@ -298,4 +298,8 @@ class Experiment(Spec):
     pool: Pool = Pool()
     arm: Arm = Arm()
     training: Training = Training()
-    seed: int = Field(1, ge=0, description="Seed of the initial weights.")
+    seed: int = Field(
+        1,
+        ge=0,
+        description="Seed of a run: its initial weights, the rows of a budget below the arm, the order of a shuffled arm's rows.",
+    )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.records.draws import BUDGET, random_bits
+from tasks.records.draws import BUDGET, ORDER, random_bits
 from tasks.records.layout import CONTENTS, ROWS, ArmFolder
 from tasks.records.scaling import ModelShape, TrainingPlan, plan_training
 from tasks.spec import Training
@@ -25,16 +25,18 @@ def read_contents(folder: Path) -> np.ndarray:
     return np.fromfile(folder / CONTENTS, ROW_CONTENTS)
 
 
-def choose_rows(rows: int, count: int, training: Training, seed: int) -> np.ndarray:
-    """The `count` of an arm's `rows` that a budget takes, rising: int64 (count,).
+def choose_rows(rows: int, count: int, training: Training, seed: int, *, shuffled: bool = False) -> np.ndarray:
+    """The `count` of an arm's `rows` that a budget takes, in the order in which they are read: int64 (count,).
 
     They are a random subset drawn by `seed`, so their documents are as good as the arm's in whatever order it was packed; or the
-    arm's front, if `training.budget_from` says so. A smaller budget takes a part of what a larger one takes.
+    arm's front, if `training.budget_from` says so. A smaller budget takes a part of what a larger one takes. The rows of a
+    `shuffled` arm are read in an order drawn by `seed`: neighbours on disk may hold one document, and a batch should not.
     """
-    if training.budget_from == "front" or count == rows:
-        return np.arange(count)
-    bits = random_bits(seed, BUDGET, np.arange(rows))
-    return np.flatnonzero(bits <= np.partition(bits, count - 1)[count - 1])  # all draws are distinct
+    chosen = np.arange(count)
+    if training.budget_from == "random" and count < rows:
+        bits = random_bits(seed, BUDGET, np.arange(rows))
+        chosen = np.flatnonzero(bits <= np.partition(bits, count - 1)[count - 1])  # all draws are distinct
+    return chosen[np.argsort(random_bits(seed, ORDER, chosen))] if shuffled else chosen
 
 
 @dataclass(frozen=True)

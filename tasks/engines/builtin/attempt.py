@@ -58,7 +58,7 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest) -> bool:
     inputs = open_inputs(root, job)
     if world.leads:  # a flipped byte is no error to a trainer: it would learn it
         verify(inputs.packed.path, inputs.packed.manifest)
-    shape = shape_run(training, job.experiment.seed, inputs.packed, world)
+    shape = shape_run(job.experiment, inputs.packed, world)
     learner, start = build_learner(root, job, inputs.by_role, shape, world)
     kept = world.share(cut_back(root, run.id, start) if world.leads else None)
     evaluated = {line["step"] for line in kept if line["kind"] == "eval"}

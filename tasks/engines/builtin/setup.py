@@ -17,7 +17,7 @@ from tasks.errors import InputError
 from tasks.records.job import Job
 from tasks.records.packed import choose_rows
 from tasks.records.scaling import ModelShape, TrainingPlan, check_batch, plan_training
-from tasks.spec import Training
+from tasks.spec import Experiment
 from tasks.store.artifact import Artifact, Sources
 from tasks.store.root import Root
 
@@ -46,11 +46,12 @@ class Learner:
     optimizer: Optimizer
 
 
-def shape_run(training: Training, seed: int, packed: Artifact, world: World) -> RunShape:
+def shape_run(experiment: Experiment, packed: Artifact, world: World) -> RunShape:
     """Model, budget and micro-batch of a training, and the rows that it reads.
 
     Raises InputError for whatever cannot work, naming what would.
     """
+    training = experiment.training
     if training.engine != "builtin":
         raise InputError(f"engine is {training.engine}: this trainer runs engine=builtin only.")
     if training.gpus != world.size:
@@ -59,7 +60,10 @@ def shape_run(training: Training, seed: int, packed: Artifact, world: World) -> 
     config = ModelShape.of(training, packed.facts["vocab_size"])
     plan = plan_training(config, training.tokens, training.batch_tokens, packed.facts["rows"])
     batch_rows = check_batch(plan.batch_tokens, training.sequence_length, world.size)
-    chosen = choose_rows(packed.facts["rows"], plan.iterations * batch_rows, training, seed)
+    shuffled = experiment.arm.order == "shuffled"
+    chosen = choose_rows(
+        packed.facts["rows"], plan.iterations * batch_rows, training, experiment.seed, shuffled=shuffled
+    )
     micro = choose_micro_batch(
         training.micro_batch,
         batch_rows // world.size,

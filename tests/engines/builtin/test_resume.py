@@ -69,7 +69,9 @@ def rows_taken(root, job, count):
     """The rows that the job's budget takes, as text."""
     packed = root.open(f"arms/{ARM}/packed/{LENGTH}-split")
     table = np.fromfile(packed.path / "rows.bin", dtype="<u2").reshape(ROWS, LENGTH + 1)
-    chosen = choose_rows(ROWS, count, job.experiment.training, job.experiment.seed)
+    chosen = choose_rows(
+        ROWS, count, job.experiment.training, job.experiment.seed, shuffled=job.experiment.arm.order == "shuffled"
+    )
     return [" ".join(map(str, row[:-1])) for row in table[chosen].tolist()]
 
 

@@ -27,7 +27,7 @@ SEEDS = [1, 2, 3]
 ALLOW: list[str] = []
 TEXTS: list[Texts] = []
 Arms = Annotated[list[Arm], Field(min_length=2)]
-Seeds = Annotated[list[int], Field(min_length=1)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
 @flow(name="compare", flow_run_name="{name}", on_cancellation=[cancel_children])

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
+from urllib.parse import urlsplit
 
 from dotenv import load_dotenv
 from obstore.exceptions import BaseError
@@ -15,7 +16,7 @@ from obstore.store import AzureStore, LocalStore, ObjectStore
 
 from tasks.errors import InputError
 from tasks.store.blobs import CLIENT, HURRIED, RETRIES, Blobs, brief
-from tasks.store.urls import Location, parse_url, require_folder
+from tasks.store.urls import ACCOUNT_HOST, Location, parse_url, require_folder
 
 if TYPE_CHECKING:
     from obstore.store import AzureConfig, ClientConfig, RetryConfig
@@ -66,6 +67,9 @@ def azure_settings(place: Location) -> dict[str, str]:
             "sas_token": os.environ.get("AZURE_STORAGE_SAS_TOKEN", "").lstrip("?"),
             "endpoint": os.environ.get("AZURE_STORAGE_BLOB_ENDPOINT", ""),
         }
+    named = ACCOUNT_HOST.match(urlsplit(settings["endpoint"]).netloc.lower())
+    if not settings["account_name"] and named:  # a SAS connection string has no AccountName
+        settings["account_name"] = named[1]
     if place.account:
         known = settings["account_name"]
         if known and known != place.account:

@@ -78,7 +78,7 @@ def parse_url(url: str) -> Location:
 def _meant(url: str) -> Location:
     if not url.strip():
         raise InputError(f"The URL is empty: use {KNOWN}.")
-    if url.startswith("file:"):
+    if url[:5].lower() == "file:":
         return _file(url)
     found = SCHEME.match(url)
     if found is None:
@@ -102,7 +102,7 @@ def _meant(url: str) -> Location:
 
 
 def _file(url: str) -> Location:
-    rest = url.removeprefix("file:")
+    rest = url[5:]
     if rest.startswith("//") and not rest.startswith("///"):
         host, _, path = rest[2:].partition("/")
         if host != "localhost":

@@ -129,9 +129,10 @@ class _Packing:
         with contextlib.suppress(FileNotFoundError, *UNREADABLE), np.load(self.work.path / STATE) as state:
             saved = type(self.packer)(self.packer.width - 1, self.packer.bos)
             saved.restore(state)
+            progress = state["shards"].tolist()  # read before anything is taken over: a damaged state is dropped whole
             if all(saved.rows * self._row_bytes(name) <= path.stat().st_size for name, path in written.items()):
                 self.packer = saved
-                self.done, self.bytes, self.trained_bytes = state["shards"].tolist()
+                self.done, self.bytes, self.trained_bytes = progress
         for name, path in written.items():
             os.truncate(path, self.packer.rows * self._row_bytes(name))
 

@@ -20,6 +20,7 @@ from tasks.verdict.matched import (
     require_matched,
     require_other_arms,
     require_other_rows,
+    require_pairing,
 )
 from tasks.verdict.planning import BESIDE_BYTES, Budget, equal_budget, what_is_read, what_seeds_show
 
@@ -62,6 +63,7 @@ class ComparisonSpec:
             raise InputError(f"The arms are named {', '.join(names)}: give each a name of its own.")
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"The seeds are {', '.join(map(str, self.seeds))}: give each one once.")
+        require_pairing(self.pairing, self.control)
         require_other_arms(self.arms, self.control)
         require_halves(self.pool.format, self.target)
         experiments = {arm.name: Experiment(pool=self.pool, arm=arm, training=self.training) for arm in self.arms}

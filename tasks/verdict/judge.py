@@ -115,6 +115,7 @@ def judge(
         raise InputError(f"The pairing {pairing!r} is unknown: take one of {', '.join(known)}.")
     if control not in (None, *get_args(Control)):
         raise InputError(f"The control {control!r} is unknown: take {' or '.join(get_args(Control))}, or leave it out.")
+    matched.require_pairing(pairing, control)
     results = _by_seed(_open(root, arms, lambda run: run.result))
     arms = {label: [_run(run) for run in runs] for label, runs in results.items()}
     allowed = _require_comparable(root, results, target, allow, control)

@@ -13,7 +13,7 @@ from typing import Any
 from tasks.errors import InputError
 from tasks.records.layout import ArmFolder, PoolFolder, RunFolder
 from tasks.records.ledger import find
-from tasks.records.verdict import Control, Target
+from tasks.records.verdict import Control, Pairing, Target
 from tasks.spec import Arm, Experiment
 from tasks.store.artifact import Manifest
 from tasks.store.root import Root
@@ -81,11 +81,21 @@ def require_other_arms(arms: Sequence[Arm], control: Control | None) -> None:
             _refuse_equal(a.name, b.name, control)
 
 
+def require_pairing(pairing: Pairing, control: Control | None) -> None:
+    """Raises InputError when runs are to be paired by seed, but the arms are a control, which have seeds of their own."""
+    if control and pairing == "seed":
+        raise InputError(
+            "The pairing is seed, but the arms of a control have seeds of their own: set it to auto or none."
+        )
+
+
 def require_other_rows(packed: Mapping[str, Manifest], control: Control | None) -> None:
     """Raises InputError when two arms, {label: manifest of the packed rows}, hold the same rows in the same order."""
     for (a, ours), (b, theirs) in combinations(packed.items(), 2):
         if ours.content == theirs.content:
             _refuse_equal(a, b, control)
+        elif control:
+            _refuse_unequal(a, b)
 
 
 def require_other_trainings(results: Mapping[str, Sequence[Manifest]], control: Control | None) -> None:
@@ -100,6 +110,8 @@ def require_other_trainings(results: Mapping[str, Sequence[Manifest]], control: 
             raise InputError(f"The runs of {label} were trained on different arms: give each arm a label of its own.")
     for a, b in combinations(results, 2):
         if rows[a] != rows[b]:
+            if control:
+                _refuse_unequal(a, b)
             continue
         _refuse_equal(a, b, control)
         if shared := {each.spec["seed"] for each in results[a]} & {each.spec["seed"] for each in results[b]}:
@@ -146,6 +158,10 @@ def _refuse_equal(a: str, b: str, control: Control | None) -> None:
             f"The arms {a} and {b} are the same selection, the same documents in the same order: compare different ones, or "
             "set control to aa to see how far equal arms seem to differ."
         )
+
+
+def _refuse_unequal(a: str, b: str) -> None:
+    raise InputError(f"control is aa, but the arms {a} and {b} hold different rows: leave it out, or give equal arms.")
 
 
 def _rows(result: Manifest) -> str:
@@ -234,4 +250,10 @@ def _listed(labels: Sequence[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return "nothing" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+    return (
+        "nothing"
+        if value is None
+        else f"{value:,}"
+        if isinstance(value, int) and not isinstance(value, bool)
+        else str(value)
+    )

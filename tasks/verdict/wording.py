@@ -34,7 +34,9 @@ def with_text(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
     """The pair with a sentence more if its arms trained on unequal parts of their text, which the difference then includes."""
     if a.text_share is None or b.text_share is None or abs(a.text_share - b.text_share) < UNEQUAL_TEXT:
         return pair
-    parts = " and ".join(f"{100 * arm.text_share:.1f} % of that of {arm.label}" for arm in (a, b) if arm.text_share)
+    parts = " and ".join(
+        f"{100 * arm.text_share:.1f} % of that of {arm.label}" for arm in (a, b) if arm.text_share is not None
+    )
     return pair.model_copy(
         update={"sentence": f"{pair.sentence} Unequal parts of their text were trained on: {parts}."}
     )

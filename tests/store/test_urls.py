@@ -30,6 +30,7 @@ SIGNED = "https://acme.blob.core.windows.net/raw/web?sv=2022-11-02&sp=rl&sig=SEC
         ("wasbs://raw@acme.blob.core.chinacloudapi.cn/", Location("az", "", "raw", "acme", "core.chinacloudapi.cn")),
         ("file:///data/a%20b#2?x", Location("file", "/data/a b#2?x")),
         ("file://localhost/data", Location("file", "/data")),
+        ("FILE:///data", Location("file", "/data")),
         ("/data/web#2?x%41", Location("file", "/data/web#2?x%41")),
         ("az://raw/web/part-0*.parquet", Location("az", "web", "raw", pattern="part-0*.parquet")),
         ("hf://org/set@main/data", Location("hf", "org/set@main/data")),
@@ -136,6 +137,11 @@ def test_the_account_of_a_url_is_used_and_another_one_refused(monkeypatch, tmp_p
     }
     with pytest.raises(InputError, match="needs a storage account"):
         azure_settings(parse_url("az://raw/web"))
+    connection = "BlobEndpoint=https://other.blob.core.windows.net/;SharedAccessSignature=sv=1&sig=x"
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection)
+    with pytest.raises(InputError, match="in the account acme, but the environment signs in to other"):
+        azure_settings(parse_url(url))
+    monkeypatch.delenv("AZURE_STORAGE_CONNECTION_STRING")
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "other")
     with pytest.raises(InputError, match="in the account acme, but the environment signs in to other"):
         azure_settings(parse_url(url))

@@ -65,6 +65,15 @@ def test_equal_arms_are_a_control_with_seeds_of_their_own():
     assert asked(seeds=(1, 3)).seeds_of(RANDOM) == [1, 3]
 
 
+def test_a_control_has_equal_arms_and_seeds_that_cannot_be_paired(tmp_path):
+    with pytest.raises(InputError, match="pairing is seed, but the arms of a control have seeds of their own"):
+        asked([TOP, Arm(name="again")], control="aa", pairing="seed").require_matched()
+    spec = asked([TOP, RANDOM], control="aa")
+    pack(root := Root(tmp_path), spec, {"top": "rows", "random": "others"})
+    with pytest.raises(InputError, match="control is aa, but the arms top and random hold different rows"):
+        ComparisonPlan.make(root, spec, "pool")
+
+
 def pack(root: Root, spec: ComparisonSpec, rows: dict[str, str]) -> None:
     """Packed rows of each arm of the comparison, which are only ever compared."""
     for arm in spec.arms:

@@ -189,7 +189,7 @@ class Training(Spec):
     )
     budget_from: Literal["random", "front"] = Field(
         "random",
-        description="Which rows a budget below the arm takes. random: a seeded sample, in the arm's order. front: the first ones, for a "
+        description="Which rows a budget below the arm takes. random: a sample drawn by the run's seed. front: the first ones, for a "
         "best-first curriculum that stops early.",
     )
     precision: Literal["bf16", "fp8", "fp32"] = Field(

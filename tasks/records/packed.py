@@ -50,7 +50,7 @@ class TrainedText:
     text_share: float
     """`trained_bytes` as a part of the arm's text, what packing cropped included."""
     mean_score: float | None
-    """Of the documents' ratings, weighted by trained tokens."""
+    """The mean over those rows of what `ROW_CONTENTS` says of each."""
     arm_mean_score: float | None
     """The same over all rows of the arm."""
 

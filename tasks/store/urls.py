@@ -82,6 +82,10 @@ def _meant(url: str) -> Location:
         return _file(url)
     found = SCHEME.match(url)
     if found is None:
+        if re.match(r"\s*[A-Za-z][A-Za-z0-9+.-]+:/", url):  # as a path, it would be a folder of that name
+            raise InputError(
+                f"The URL {url.partition('?')[0]!r} has a blank before it or one slash too few: use {KNOWN}."
+            )
         return Location("file", url)
     scheme, rest = found[1].lower(), found[2]
     if scheme == "az":

@@ -47,6 +47,8 @@ def test_what_a_url_names(url, meant):
         ("s3://bucket/x", "and is not supported"),
         ("https://example.com/raw", "and is not supported"),
         ("az:///prefix", "names no container"),
+        ("az:/raw/web", "a blank before it or one slash too few"),
+        (" az://raw/web", "a blank before it or one slash too few"),
         ("abfss://raw/web", "names no storage account"),
         ("", "is empty"),
     ],

@@ -36,7 +36,7 @@ def compare(
     arms: Arms = ARMS,
     seeds: Seeds = SEEDS,
     data: Pool = Pool(),
-    train: Training = Training(),
+    train: Training = Training(recipe="quiet"),
     root: str = DEFAULT_ROOT,
     name: Name = "top16-vs-rand16",
     target: Target = "all",
@@ -56,7 +56,7 @@ def compare(
         arms: Two or more selections of the pool. Their order must be the same, unless allow names arm.order.
         seeds: Seeds of the runs: initial weights, rows of a budget, order of a shuffled arm. Two seeds an arm are the fewest that make a verdict, three or more a good one.
         data: The pool that all arms draw from, with the holdout that all are scored on.
-        train: How every arm is trained. Its tokens are the common budget; empty: as many as the smaller arm's packed rows hold. A
+        train: How every arm is trained, by the quiet recipe unless another is given. Its tokens are the common budget; empty: as many as the smaller arm's packed rows hold. A
             larger arm trains on a random part of its rows.
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
         name: Name of the verdict.

@@ -31,6 +31,11 @@ def how(default: Any, **field: Any) -> Any:
     return Field(default, json_schema_extra={"identity": False}, **field)
 
 
+def if_set(default: Any, **field: Any) -> Any:
+    """A field that is part of the identity only when it is set: what was made before the field existed keeps its name."""
+    return Field(default, json_schema_extra={"identity": "if set"}, **field)
+
+
 class Spec(BaseModel):
     """Base of all parameters: immutable, unknown fields refused."""
 
@@ -44,6 +49,8 @@ class Spec(BaseModel):
             if isinstance(extra, dict) and extra.get("identity") is False:
                 continue
             value = getattr(self, name)
+            if isinstance(extra, dict) and extra.get("identity") == "if set" and value == field.default:
+                continue
             identity[name] = value.identity() if isinstance(value, Spec) else value
         return identity
 
@@ -161,6 +168,7 @@ def with_common_population(pool: Pool, arms: Sequence[Arm]) -> list[Arm]:
 
 
 Packing = Literal["split", "crop"]
+Recipe = Literal["upstream", "quiet"]
 
 
 class Training(Spec):
@@ -175,6 +183,11 @@ class Training(Spec):
         "split",
         description="How documents fill rows. split: one that does not fit goes on in the next row, nothing is lost. crop: nanochat's "
         "best fit, which loses the rest of a document at the end of a row.",
+    )
+    recipe: Recipe = if_set(
+        "upstream",
+        description="Constants of the optimizer. upstream: nanochat's. quiet: steps of the residual stream's factors in proportion to "
+        "their gradients, so that runs that differ in their seed alone differ less; the same model and checkpoints.",
     )
     window_pattern: str = Field(
         "SSSL",

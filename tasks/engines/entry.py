@@ -18,9 +18,9 @@ from tasks.store.root import Root
 def check(training: Training, packed: Mapping[str, Any] | None = None) -> None:
     """Raises InputError for what the engine cannot do: by the parameters alone, and by the facts of the packed arm, if it is there."""
     if training.engine == "nanochat":
-        from tasks.engines.nanochat.plan import plan_run, require_cropped
+        from tasks.engines.nanochat.plan import plan_run, require_upstreams_ways
 
-        require_cropped(training)
+        require_upstreams_ways(training)
         if packed is not None:
             plan_run(training, packed["rows"], packed["vocab_size"], ())
 

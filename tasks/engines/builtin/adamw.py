@@ -15,15 +15,13 @@ class AdamW(NamedTuple):
     beta2: float
     weight_decay: float
     epsilon: float = EPSILON
-    warmup: int = 0
-    """Steps over which the rate rises linearly, on top of the schedule's own."""
 
 
 def adamw_step(
     parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, constants: AdamW, lr_scale: float, step: int
 ) -> None:
     """Update `parameter` and its moments in place; `step` counts from 1, `gradient` is fp32."""
-    lr = constants.lr * lr_scale * min(1.0, step / max(constants.warmup, 1))
+    lr = constants.lr * lr_scale
     keep = 1 - lr * constants.weight_decay
     step_size = lr / (1 - constants.beta1**step)
     correction = 1 / (1 - constants.beta2**step)

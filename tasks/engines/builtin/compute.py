@@ -92,13 +92,11 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise InputError(f"precision=bf16 needs an Ampere GPU (A100) or later, not {name}; take precision=fp32")
 
 
-def build_compute(
-    model: GPT, precision: str, kernels: bool = True, deterministic: bool = False, exact: bool = False
-) -> Compute:
+def build_compute(model: GPT, precision: str, kernels: bool = True, deterministic: bool = False) -> Compute:
     """The way to compute a model that is on its device already. `kernels=False`: autograd on a GPU too, to debug.
 
-    `deterministic`: the same bits every time. `exact`: the fused path keeps the residual stream in fp32. Raises InputError when the
-    device cannot compute in `precision` ("fp32", "bf16", "fp8"), or so.
+    `deterministic`: the same bits every time. Raises InputError when the device cannot compute in `precision` ("fp32", "bf16",
+    "fp8"), or so.
     """
     device = model.lm_head.weight.device
     check_precision(precision, device)
@@ -111,7 +109,7 @@ def build_compute(
     if device.type == "cuda" and precision != "fp32" and kernels and fusable:
         from tasks.engines.builtin.fused import Fused  # needs Triton, which PyTorch for CPUs does not bring
 
-        return Fused(model, precision, deterministic, exact)
+        return Fused(model, precision, deterministic)
     if deterministic and device.type == "cuda":
         raise InputError(
             "deterministic is true, but on a GPU autograd adds in any order: take precision=bf16 or fp8, compile=true, 3 "

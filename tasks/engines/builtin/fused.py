@@ -29,7 +29,6 @@ from tasks.engines.builtin.kernels.scatter import order_of
 from tasks.engines.builtin.model import GPT, QK_SCALE, SOFTCAP, VE_GATE_CHANNELS
 from tasks.engines.builtin.products import Bf16Products, Products
 from tasks.engines.builtin.storage import storage_of
-from tasks.errors import InputError
 
 LOGIT_ROWS = 16_384
 """Tokens whose logits exist at a time."""
@@ -59,14 +58,8 @@ class Saved:
 class Fused:
     """A model's computation on one CUDA GPU. Evaluation is in bf16 whatever the precision of training."""
 
-    def __init__(self, model: GPT, precision: str, deterministic: bool = False, exact: bool = False) -> None:
-        """`exact`: keep the residual stream and its gradient in fp32, so that the mixing factors' gradients are not rounding noise."""
+    def __init__(self, model: GPT, precision: str, deterministic: bool = False) -> None:
         config = model.config
-        if exact and precision == "fp8":
-            raise InputError("exact sums need precision=bf16, not fp8: set exact=False, or precision=bf16")
-        self.stream = torch.float32 if exact else torch.bfloat16
-        self.recompute = exact or precision == "fp8"
-        """Keep what was mixed and normed instead of its norm in bf16."""
         self.model = model
         self.storage = storage_of(model)
         device = model.lm_head.weight.device
@@ -109,8 +102,7 @@ class Fused:
         config, flat = model.config, tokens.view(-1)
         batch, length = tokens.shape
         rotary = (*model.rotary(length, tokens.device), length, QK_SCALE)
-        wte = model.transformer["wte"].weight
-        x = x0 = mid = embed(tokens, wte, model.smear_gate.weight, model.smear_lambda, self.stream)
+        x = x0 = mid = embed(tokens, model.transformer["wte"].weight, model.smear_gate.weight, model.smear_lambda)
         for layer in range(config.n_layer):
             a, b = model.resid_lambdas[layer], model.x0_lambdas[layer]
             mixed, normed, first, mixed_rstd = mix_norm(x, x0, a, b, low=products.low_norms)
@@ -123,10 +115,9 @@ class Fused:
                 y = self.attend(q, k, v, config.windows[layer])
             middle, saved_y = products.proj(layer, y.detach().reshape(mixed.shape), mixed)
             middle_normed, middle_rstd = norm(middle, products.low_norms)
-            residual = middle.clone() if keep is not None and self.stream == torch.float32 else middle
-            after, saved_mlp = products.mlp(layer, middle_normed, residual)
+            after, saved_mlp = products.mlp(layer, middle_normed, middle)
             if keep is not None:
-                value, middle_value = ((x, x0), middle) if self.recompute else ((normed, mixed_rstd), middle_normed)
+                value, middle_value = ((x, x0), middle) if products.low_norms else ((normed, mixed_rstd), middle_normed)
                 attention = (q, k, v, y)
                 keep.append(
                     Saved(value, normed, first, qkv, rstd, attention, saved_y, middle_value, middle_rstd, saved_mlp)
@@ -201,11 +192,11 @@ class Fused:
         for layer in reversed(range(layers)):
             saved = keep.pop()
             block = model.transformer["h"][layer]
-            d_normed = products.mlp_backward(layer, self._operand(dx, low), saved.mlp)
+            d_normed = products.mlp_backward(layer, dx if low is None else low, saved.mlp)
             dx, low = norm_backward(
-                saved.middle, not self.recompute, saved.middle_rstd, d_normed, dx, slots("proj", layer)
+                saved.middle, not products.low_norms, saved.middle_rstd, d_normed, dx, slots("proj", layer)
             )
-            d_y = products.proj_backward(layer, self._operand(dx, low), saved.proj_input)
+            d_y = products.proj_backward(layer, dx if low is None else low, saved.proj_input)
             q, k, v, y = saved.attention
             d_qkv = torch.autograd.grad(y, (q, k, v), d_y.view_as(y))
             values = self._values(layer, flat, saved.first)
@@ -222,7 +213,7 @@ class Fused:
             extra = (d_last, backout) if layer == layers // 2 + 1 else None
             before = slots("mlp", layer - 1) if layer else None
             dx, low = mix_norm_backward(
-                saved.value, not self.recompute, a_of[layer], model.x0_lambdas[layer], d_normed, dx, extra, sums[layer],
+                saved.value, not products.low_norms, a_of[layer], model.x0_lambdas[layer], d_normed, dx, extra, sums[layer],
                 before,
             )  # fmt: skip
             inputs.append(dx)
@@ -261,17 +252,10 @@ class Fused:
         weights = (b / a).flip(0)
         weights = torch.cat([-backout * weights[None, layers - 1 - middle], weights])
         d_x0, along = weigh(inputs, weights, x0)
-        if self.stream == torch.float32:
-            of_b = totals[:layers, 1]
-        else:
-            of_b = along[1:].flip(0)
-            of_b[middle] -= backout * along[0]
-            of_b = of_b / a
+        of_b = along[1:].flip(0)
+        of_b[middle] -= backout * along[0]
+        of_b = of_b / a
         return d_x0, (totals[:layers, 0] - b * of_b) / a, of_b, -totals[layers, 1]
-
-    def _operand(self, dx: Tensor, low: Tensor | None) -> Tensor:
-        """A gradient of the residual stream as products take it."""
-        return dx.to(torch.bfloat16) if low is None else low
 
     def _all_ready(self, *parameters: nn.Parameter) -> None:
         for parameter in parameters:

@@ -5,8 +5,7 @@ soon as it is complete; the owner updates and sends the parameter to all. State 
 checkpoint does not depend on the number of ranks. The arithmetic itself is in `muon.py` and `adamw.py`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -18,6 +17,7 @@ from tasks.engines.builtin.muon import muon_step, second_moment_shape
 from tasks.engines.builtin.storage import Stack, storage_of
 from tasks.errors import InputError
 from tasks.records.scaling import TrainingPlan
+from tasks.spec import Recipe
 
 MATRIX_LR = 0.02
 MUON_BETA2 = 0.9
@@ -30,27 +30,11 @@ SCALARS = ("resid_lambdas", "x0_lambdas", "smear_gate.weight", "smear_lambda", "
 layers give zero then, so x is a multiple of x0. The gradients of the mixing factors (resid, x0, backout) are sums of large terms that
 cancel, and in bf16 rounding is all that is left in the first steps (benchmarks/verdict/noise.md)."""
 
-
-@dataclass(frozen=True)
-class Scalars:
-    """How AdamW steps `SCALARS`. The defaults are upstream's."""
-
-    factor: float = 1.0
-    """Multiplies all their rates; 0 freezes them."""
-    factors: Mapping[str, float] = field(default_factory=dict)
-    """Multiplies the rates of single ones, by name, as well."""
-    scaled: bool = False
-    """Scale the rates of smear and backout with the batch, like all others; upstream does not."""
-    epsilon: float = EPSILON
-    """Adam's. Gradients well below it give steps in proportion to them instead of full ones."""
-    warmup: int = 0
-    """Steps over which their rates rise, on top of the schedule's warm-up."""
+SCALAR_EPSILON: dict[Recipe, float] = {"upstream": EPSILON, "quiet": 0.1}
+"""Adam's epsilon for SCALARS. A gradient well below it gives a step in proportion to it instead of a full one."""
 
 
-UPSTREAM = Scalars()
-
-
-def adamw_groups(model: GPT, lr_scale: float, scalars: Scalars = UPSTREAM) -> dict[str, AdamW]:
+def adamw_groups(model: GPT, lr_scale: float, recipe: Recipe = "upstream") -> dict[str, AdamW]:
     """Constants of every parameter outside of the blocks, by name. `lr_scale` is the plan's, for the batch size."""
     width = (model.config.n_embd / REFERENCE_WIDTH) ** -0.5 * lr_scale
     groups = {
@@ -60,14 +44,10 @@ def adamw_groups(model: GPT, lr_scale: float, scalars: Scalars = UPSTREAM) -> di
         "x0_lambdas": AdamW(0.5 * lr_scale, 0.96, 0.95, 0.0),
     }
     for name in ("smear_gate.weight", "smear_lambda", "backout_lambda"):
-        lr = 0.2 * lr_scale if scalars.scaled else 0.2  # upstream scales these with neither width nor batch
-        groups[name] = AdamW(lr, 0.8, 0.95, 0.0)
-    for name in SCALARS:
-        lr = groups[name].lr * scalars.factor * scalars.factors.get(name, 1.0)
-        groups[name] = groups[name]._replace(lr=lr, epsilon=scalars.epsilon, warmup=scalars.warmup)
+        groups[name] = AdamW(0.2, 0.8, 0.95, 0.0)  # upstream scales these with neither width nor batch
     for layer in model.value_embeds:
         groups[f"value_embeds.{layer}.weight"] = AdamW(0.15 * width, 0.8, 0.995, 0.01)
-    return groups
+    return {n: g._replace(epsilon=SCALAR_EPSILON[recipe]) if n in SCALARS else g for n, g in groups.items()}
 
 
 @dataclass
@@ -86,22 +66,21 @@ class _Muon:
 class Optimizer:
     """Steps a model. Gradients are those of its storage; `zero_grad` before the first micro-batch of a step."""
 
-    def __init__(self, model: GPT, plan: TrainingPlan, scalars: Scalars = UPSTREAM, masters: bool = False) -> None:
+    def __init__(self, model: GPT, plan: TrainingPlan, recipe: Recipe = "upstream") -> None:
         distributed = dist.is_available() and dist.is_initialized()
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
         self.storage = storage_of(model)
         self.steps = 0
         self.matrix_lr = MATRIX_LR * plan.lr_scale
         self.orthogonalize_in = torch.bfloat16 if model.dtype == torch.bfloat16 else torch.float32
-        self.groups = adamw_groups(model, plan.lr_scale, scalars)
+        self.groups = adamw_groups(model, plan.lr_scale, recipe)
         self.owner: dict[nn.Parameter, int] = {}
         self.muon = [self._share(stack) for stack in self.storage.stacks]
         self._share_others()
-        owned = {name: p for name, p in self.storage.others.items() if self.owner[p] == self.rank}
-        self.masters = {n: p.detach().float() for n, p in owned.items() if masters and p.dtype != torch.float32}
         self.moments = {
-            name: (torch.zeros_like(held := self.masters.get(name, parameter)), torch.zeros_like(held))
-            for name, parameter in owned.items()
+            name: (torch.zeros_like(parameter), torch.zeros_like(parameter))
+            for name, parameter in self.storage.others.items()
+            if self.owner[parameter] == self.rank
         }
         self._reducing = False
         self._reductions: dict[nn.Parameter, dist.Work] = {}
@@ -168,10 +147,7 @@ class Optimizer:
         for name, parameter in self.storage.others.items():
             if name in self.moments:
                 gradient = self.storage.grads[parameter]
-                held = self.masters.get(name, parameter)
-                adamw_step(held, gradient, *self.moments[name], self.groups[name], lr_scale, self.steps)
-                if held is not parameter:
-                    parameter.copy_(held)
+                adamw_step(parameter, gradient, *self.moments[name], self.groups[name], lr_scale, self.steps)
             if self.world > 1:
                 sends.append(dist.broadcast(parameter.data, self.owner[parameter], async_op=True))
         for part in self.muon:
@@ -203,7 +179,6 @@ class Optimizer:
             for place, name in enumerate(part.stack.names[part.first : part.last]):
                 state[f"momentum/{name}"] = part.momentum[place]
                 state[f"second/{name}"] = part.second[place]
-        state |= {f"master/{name}": master for name, master in self.masters.items()}
         for name, (first, second) in self.moments.items():
             state[f"exp_avg/{name}"] = first
             state[f"exp_avg_sq/{name}"] = second
@@ -230,9 +205,6 @@ class Optimizer:
         self.steps = int(pieces["step"])
 
 
-def build_optimizer(model: GPT, plan: TrainingPlan, scalars: Scalars = UPSTREAM, masters: bool = False) -> Optimizer:
-    """The optimizer of a model on its device, for this rank of the default process group, if there is one.
-
-    `masters`: hold embeddings and their moments in fp32 beside the bf16 parameters.
-    """
-    return Optimizer(model, plan, scalars, masters)
+def build_optimizer(model: GPT, plan: TrainingPlan, recipe: Recipe = "upstream") -> Optimizer:
+    """The optimizer of a model on its device, for this rank of the default process group, if there is one."""
+    return Optimizer(model, plan, recipe)

@@ -87,7 +87,7 @@ def build_learner(root: Root, job: Job, inputs: Sources, shape: RunShape, world:
         model.init_weights(job.experiment.seed)
     model.to(world.device)
     compute = build_compute(model, training.precision, training.compile, training.deterministic)
-    learner = Learner(model, compute, build_optimizer(model, shape.plan))
+    learner = Learner(model, compute, build_optimizer(model, shape.plan, training.recipe))
     if found is None:
         return learner, 0
     _restore(learner, found, world)

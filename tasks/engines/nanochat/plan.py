@@ -30,25 +30,29 @@ class UpstreamPlan(TrainingPlan):
     """Packed rows of a last, incomplete batch."""
 
 
-def require_cropped(training: Training) -> None:
-    """Raises InputError for a way of packing that upstream's loader does not have."""
+def require_upstreams_ways(training: Training) -> None:
+    """Raises InputError for a way of packing or a recipe that upstream does not have."""
     if training.packing != "crop":
         raise InputError(
             f"packing is {training.packing}, but nanochat packs by itself and crops: set it to crop, or engine to builtin."
+        )
+    if training.recipe != "upstream":
+        raise InputError(
+            f"recipe is {training.recipe}, but nanochat trains by its own: set it to upstream, or engine to builtin."
         )
 
 
 def plan_run(training: Training, rows: int, vocab_size: int, gpus: tuple[TorchGpu, ...]) -> UpstreamPlan:
     """The plan of a training on `rows` packed rows; `gpus` is empty for a CPU.
 
-    Raises InputError when the training is meant to be deterministic, when the arm is not cropped or the budget is not the whole arm,
+    Raises InputError when the training is meant to be deterministic, when packing or recipe are not upstream's or the budget is not the whole arm,
     and when batch, micro-batch and number of ranks do not divide each other.
     """
     if training.deterministic:
         raise InputError(
             "deterministic is true, but nanochat's kernels add in any order: set it to false, or engine to builtin."
         )
-    require_cropped(training)
+    require_upstreams_ways(training)
     shape = ModelShape.of(training, vocab_size)
     plan = plan_training(shape, training.tokens, training.batch_tokens, rows)
     whole = plan_training(shape, None, training.batch_tokens, rows)

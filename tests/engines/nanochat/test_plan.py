@@ -46,6 +46,7 @@ def test_the_measured_run_is_planned_as_measured() -> None:
         ({"depth": 64, "batch_tokens": 16_384}, "lower depth"),
         ({"deterministic": True}, "set it to false"),
         ({"packing": "split"}, "packing is split, but nanochat packs by itself and crops: set it to crop"),
+        ({"recipe": "quiet"}, "recipe is quiet, but nanochat trains by its own: set it to upstream"),
         (
             {"tokens": 900_000, "batch_tokens": 16_384},
             "budget is 900,000 tokens of an arm that holds 1,024,000, but nanochat trains whole arms",

@@ -59,7 +59,7 @@ def _mix_and_norm(
     x: Tensor, mix: tuple[Tensor, Tensor, Tensor] | None, store_mix: bool, low: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rows, channels = x.shape  # M, C
-    normed = torch.empty_like(x, dtype=torch.float8_e4m3fn if low else torch.bfloat16)
+    normed = torch.empty_like(x, dtype=torch.float8_e4m3fn if low else x.dtype)
     mixed = torch.empty_like(x) if store_mix else x
     rstd = torch.empty(rows, dtype=torch.float32, device=x.device)
     first = torch.empty(rows, FIRST, dtype=x.dtype, device=x.device) if low else normed
@@ -121,19 +121,17 @@ def _norm_backward(
 def norm_backward(
     value: Tensor, normed: bool, rstd: Tensor, d_normed: Tensor, dx: Tensor, slot: Slot | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """dx (M, C) plus the gradient through norm(x), written over `d_normed` if that has dx's dtype.
+    """dx (M, C) plus the gradient through norm(x), which is written over `d_normed`. `value` is norm(x) or (not `normed`) x.
 
-    `value` is norm(x) or (not `normed`) x.
     Returns: the sum, and with a slot the same in that slot's fp8.
     """
     rows, channels = dx.shape
     low = torch.empty_like(dx, dtype=slot.dtype) if slot else None
-    out = d_normed if d_normed.dtype == dx.dtype else torch.empty_like(dx)
     _norm_backward[(rows,)](
-        value, rstd, d_normed, dx, out, *first_or(low, slot, rstd), channels,
+        value, rstd, d_normed, dx, d_normed, *first_or(low, slot, rstd), channels,
         normed, slot is not None, triton.next_power_of_2(channels),
     )  # fmt: skip
-    return out, low
+    return d_normed, low
 
 
 @triton.jit
@@ -201,11 +199,10 @@ def mix_norm_backward(
 ) -> tuple[Tensor, Tensor | None]:
     """Backward of `mix_norm`: the gradient of x, plus `extra` = (tensor, 0-d scale) where given; with a slot, in fp8 as well.
 
-    It has the dtype of `value`.
     `value` is (norm(z), 1/rms) or (not `normed`) (x, y). `sums` (2, M) fp32 takes each row's dz.z and (not `normed`) dz.y.
     """
     rows, channels = d_normed.shape
-    dx = torch.empty_like(d_normed, dtype=value[0].dtype)
+    dx = torch.empty_like(d_normed)
     low = torch.empty_like(dx, dtype=slot.dtype) if slot else None
     first, second = value
     extra_tensor, extra_scale = extra or (first, a)
@@ -245,9 +242,7 @@ def _weigh(
 
 
 def weigh(parts: list[Tensor], weights: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum of parts (M, C) by their weights (parts,) fp32, and each one's product with x (M, C): (parts,) fp32.
-
-    Parts have the dtype of x, bf16 or fp32.
+    """The sum of parts (M, C) bf16 by their weights (parts,) fp32, and each one's product with x (M, C): (parts,) fp32.
 
     In one pass, so that nothing is read and written once per part.
     """
@@ -256,9 +251,8 @@ def weigh(parts: list[Tensor], weights: Tensor, x: Tensor) -> tuple[Tensor, Tens
     products = torch.empty(len(parts), rows, dtype=torch.float32, device=x.device)
     out = torch.empty_like(x)
     _weigh[(rows,)](
-        places, weights, x, out, products, rows, channels,
-        len(parts), tl.float32 if x.dtype == torch.float32 else tl.bfloat16, triton.next_power_of_2(channels),
-    )  # fmt: skip
+        places, weights, x, out, products, rows, channels, len(parts), tl.bfloat16, triton.next_power_of_2(channels)
+    )
     return out, products.sum(-1)  # (M, C), (count, M) -> (count,)
 
 
@@ -287,10 +281,10 @@ def _embed(tokens_ptr, table_ptr, gate_ptr, lambda_ptr, out_ptr, T, C, CHANNELS:
     tl.store(out_ptr + row * C + c, unit.to(out_ptr.dtype.element_ty), inside)
 
 
-def embed(tokens: Tensor, table: Tensor, gate: Tensor, smear: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+def embed(tokens: Tensor, table: Tensor, gate: Tensor, smear: Tensor) -> Tensor:
     """Normed embeddings (B T, C) of tokens (B, T), each with a gated part of the one before: `GPT.embed`."""
     channels = table.size(1)
-    out = torch.empty(tokens.numel(), channels, dtype=dtype, device=table.device)  # (B, T) -> (B T, C)
+    out = torch.empty(tokens.numel(), channels, dtype=table.dtype, device=table.device)  # (B, T) -> (B T, C)
     block = triton.next_power_of_2(channels)
     _embed[(tokens.numel(),)](tokens, table, gate, smear, out, tokens.size(1), channels, gate.numel(), block)
     return out

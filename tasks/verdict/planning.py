@@ -20,7 +20,8 @@ def equal_budget(
     """Trained tokens of each arm. `packed`: {arm: facts of its packed rows}; `tokens`: the budget, or None for the largest.
 
     The largest budget is every packed row of the smaller arm. With "bytes", arms read equally much text instead: as many bytes
-    as the arm with the least has in its tokens. Counts are whole rows. Raises InputError when the budget is more than an arm has.
+    as the arm with the least has in its tokens. Counts are whole rows. Raises InputError when the budget is more than an arm has or
+    less than one row.
     """
     smallest = min(packed, key=lambda label: packed[label]["tokens_per_epoch"])
     most = packed[smallest]["tokens_per_epoch"]
@@ -34,7 +35,12 @@ def equal_budget(
     weight = {label: facts["bytes"] / facts["tokens"] for label, facts in packed.items()}
     bytes_read = min(weight[label] * (tokens or facts["tokens_per_epoch"]) for label, facts in packed.items())
     length = {label: facts["sequence_length"] for label, facts in packed.items()}
-    return {label: int(bytes_read / weight[label]) // length[label] * length[label] for label in packed}
+    budgets = {label: int(bytes_read / weight[label]) // length[label] * length[label] for label in packed}
+    if empty := [label for label, found in budgets.items() if not found]:
+        raise InputError(
+            f"The budget of {bytes_read:,.0f} bytes of text is less than one row of {empty[0]}: raise the budget, or the arms' shares."
+        )
+    return budgets
 
 
 def what_is_read(label: str, text: TrainedText) -> str:

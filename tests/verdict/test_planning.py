@@ -23,6 +23,8 @@ def test_equal_bytes_are_fewer_tokens_where_tokens_are_longer():
 def test_a_budget_that_an_arm_does_not_have_is_refused():
     with pytest.raises(InputError, match="90,000 tokens, but the arm top16 has only 80,000"):
         equal_budget(PACKED, 90_000)
+    with pytest.raises(InputError, match="less than one row of top16"):
+        equal_budget(PACKED, 200, "bytes")
 
 
 def test_what_seeds_show_is_said_only_when_it_is_known():

@@ -17,6 +17,9 @@ PEDAGOGICAL = "pedagogical_structure_average"
 FACTUAL = "factual_accuracy_average"
 ENGAGEMENT = "lesson_engagement_average"
 
+SOURCE = "az://raw/fineweb-edu"
+"""Where the documents of a pool are if nothing else is said."""
+
 Url = Annotated[
     str, AfterValidator(require_unsigned), Field(min_length=1, json_schema_extra={"pattern": f"^(?!.*{SIGNATURE})"})
 ]
@@ -29,6 +32,11 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
 def how(default: Any, **field: Any) -> Any:
     """A field that says how an artifact is made, not what it is: no part of its identity."""
     return Field(default, json_schema_extra={"identity": False}, **field)
+
+
+def if_set(default: Any, **field: Any) -> Any:
+    """A field that is part of the identity only when it is set: what was made before the field existed keeps its name."""
+    return Field(default, json_schema_extra={"identity": "if set"}, **field)
 
 
 class Spec(BaseModel):
@@ -44,6 +52,8 @@ class Spec(BaseModel):
             if isinstance(extra, dict) and extra.get("identity") is False:
                 continue
             value = getattr(self, name)
+            if isinstance(extra, dict) and extra.get("identity") == "if set" and value == field.default:
+                continue
             identity[name] = value.identity() if isinstance(value, Spec) else value
         return identity
 
@@ -53,13 +63,25 @@ class Pool(Spec):
 
     name: Name = Field("pool", description="Readable part of the pool's name.")
     source: Url = Field(
-        "az://raw/fineweb-edu",
-        description="Where the parquet files are: az://container/prefix, file:///folder, or hf://organisation/dataset.",
+        SOURCE,
+        description="Where the parquet files are: az://container/prefix, file:///folder, or hf://organisation/dataset. Not read if "
+        "sources are given.",
+    )
+    sources: dict[Name, Url] | None = if_set(
+        None,
+        min_length=1,
+        description="Several sources instead of one, each a name and a URL: {top16: az://..., rand16: az://...}. All their files make "
+        "one pool with one holdout and one tokenizer; arm.subset names one of them.",
+    )
+    holdout: Url | None = if_set(
+        None,
+        description="Take the holdout from here, any parquet files with the text column, instead of from the pool. Arms leave out "
+        "documents with the same text.",
     )
     format: Literal["rated", "unrated", "prebuilt"] = Field(
         "rated",
         description="rated: text with score columns. unrated: text alone, arms can only sample at random. "
-        "prebuilt: a subset that somebody chose already, taken as it is.",
+        "prebuilt: subsets that somebody chose already, taken as they are or at random; scores are read where they exist.",
     )
     text_column: str = Field("text", description="The column that holds a document's text.")
     token_count_column: str | None = Field(
@@ -75,7 +97,7 @@ class Pool(Spec):
         20_000, ge=1, description="Documents set aside for evaluation: the same ones for every arm, trained on by none."
     )
     holdout_fraction: float = Field(
-        0.02, gt=0, le=0.5, description="The holdout is never more than this part of the pool."
+        0.02, gt=0, le=0.5, description="The holdout is never more than this part of the pool that it is taken from."
     )
     vocab_size: int = Field(32_768, ge=265, le=65_536, description="Tokens in the vocabulary, 9 special ones included.")
     tokenizer_characters: int = Field(
@@ -93,12 +115,37 @@ class Pool(Spec):
     )
 
     @model_validator(mode="after")
+    def _one_kind_of_source(self) -> "Pool":
+        if self.sources and self.source != SOURCE:
+            raise ValueError(
+                f"source and sources are both given ({self.source}; {', '.join(self.sources)}): give one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _scores(self) -> "Pool":
         if self.format == "rated" and not any(weight > 0 for weight in self.score.values()):
             raise ValueError("score: a rated pool needs at least one column with a weight above 0")
         if any(weight < 0 for weight in self.score.values()):
             raise ValueError("score: a weight is below 0; give weights of 0 or more")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that determine content: of `source` and `sources` the one that is read."""
+        identity = super().identity()
+        if self.sources:
+            del identity["source"]
+        return identity
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Where the documents come from, {name of the source: URL} by name; a single source has the name ""."""
+        return dict(sorted(self.sources.items())) if self.sources else {"": self.source}
+
+    @property
+    def where(self) -> str:
+        """Its URLs, for messages."""
+        return ", ".join(self.urls.values())
 
     @property
     def ratings(self) -> tuple[str, ...]:
@@ -110,10 +157,13 @@ class Arm(Spec):
     """Which documents of the pool are trained on, and in which order: the one thing in which arms differ."""
 
     name: Name = Field("top16", description="Readable part of the arm's name.")
-    select: Literal["top", "bottom", "random", "temperature", "all"] = Field(
+    select: Literal["top", "bottom", "random", "temperature", "all", "subset"] = Field(
         "top",
         description="top and bottom by composite score; random; temperature: sampled with weights exp(score / temperature); "
-        "all: the whole population.",
+        "all: the whole population; subset: all of one source.",
+    )
+    subset: Name | None = if_set(
+        None, description="Take documents of this source alone, one of the pool's sources, by whatever selection."
     )
     share: float = Field(0.165, gt=0, le=1, description="Part of its population's documents that the arm takes.")
     population: tuple[str, ...] | None = Field(
@@ -137,6 +187,17 @@ class Arm(Spec):
     seed: int = Field(
         42, ge=0, description="Seed of a random or temperature selection, of a shuffled order and of ties."
     )
+
+    @model_validator(mode="after")
+    def _subset_is_named(self) -> "Arm":
+        if self.select == "subset" and self.subset is None:
+            raise ValueError("select is subset, but subset names no source: name one of the pool's sources")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether the selection takes every document that it may take."""
+        return self.select in ("all", "subset")
 
     @property
     def by_score(self) -> bool:

@@ -55,6 +55,7 @@ PREPARED = (
     ("cut_off_taken", "Of them taken; ties are drawn by seed", "count"),
     ("bad_files_count", "Files left out because they cannot be used", "count"),
     ("holdout_texts_removed", "Left out because in the holdout", "count"),
+    ("shared_documents", "In other sources too, estimated by the holdout", "count"),
     ("bytes_read", "Read from the blob store", "bytes"),
     ("requests", "Requests", "count"),
 )
@@ -66,11 +67,12 @@ def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], costs: Sequen
     `costs`: one where the tokens are known, else the least and the most; they say the steps where the plan does not.
     """
     arm, training = experiment.arm, experiment.training
-    what = f"{arm.select} {'' if arm.select == 'all' else _extent(experiment)}".strip()
+    what = f"{arm.select} {'' if arm.whole else _extent(experiment)}".strip()
+    where = f"{arm.subset} in {experiment.pool.urls.get(arm.subset)}" if arm.subset else experiment.pool.where
     lines = [
         f"## Plan of {arm.name}, seed {experiment.seed}",
         "",
-        f"**{what}** of `{_cell(experiment.pool.source)}`, {arm.order}; depth {training.depth}, {training.engine}, "
+        f"**{what}** of `{_cell(where)}`, {arm.order}; depth {training.depth}, {training.engine}, "
         f"{training.precision}, {training.gpus} GPU(s) or process(es).",
         "",
         *_facts(PLAN, {"steps": tuple(cost.steps for cost in costs) or None, **plan}),

@@ -18,7 +18,7 @@ from tasks.spec import Arm, Experiment
 from tasks.store.artifact import Manifest
 from tasks.store.root import Root
 
-SELECTION = {f"arm.{field}" for field in ("name", "select", "share", "tokens", "temperature", "seed")}
+SELECTION = {f"arm.{field}" for field in ("name", "select", "subset", "share", "tokens", "temperature", "seed")}
 SEED = "seed"
 INPUTS = ("pool", "evaluation", "tokenizer")
 FACTS = (
@@ -30,6 +30,7 @@ TRAINING_VERSION = "training_version"
 NAMED = 3
 """So many arms or runs are named with a value, the others are counted."""
 BUDGET_FROM = "training.budget_from"
+READ_FROM = {"pool.source", "pool.sources", "pool.holdout"}
 
 
 def differences(experiments: Mapping[str, Experiment]) -> dict[str, str]:
@@ -67,6 +68,11 @@ def require_matched(found: Mapping[str, str], allow: Sequence[str] = ()) -> dict
     refused = {path: text for path, text in found.items() if not _covered(path, allow)}
     if refused:
         listed = "; ".join(f"{path}: {text}" for path, text in refused.items())
+        if READ_FROM & refused.keys():
+            raise InputError(
+                f"The arms are of different pools, which have different holdouts ({listed}): give one pool all their sources "
+                "(data.sources), with an arm for each (select: subset), and train again, as the deployment compare/ready does."
+            )
         raise InputError(
             f"The arms differ in more than their selection ({listed}): make them equal, or allow the difference by name "
             f"(allow: {', '.join(refused)})."

@@ -58,6 +58,13 @@ def test_each_value_is_named_with_those_that_have_it():
     assert differences(many) == {"training.depth": text}
 
 
+def test_runs_of_two_pools_are_told_the_way_out(bench):
+    pools = [Pool(source=f"az://ready/{name}", format="prebuilt") for name in ("top16", "rand16")]
+    _, found = runs_of(bench, *({"pool": pool, "inputs": {"pool": f"pool-{i}"}} for i, pool in enumerate(pools)))
+    with pytest.raises(InputError, match=r"different pools.*az://ready/top16 .* against .*data.sources.*compare/ready"):
+        require_matched(differences_of_runs(bench.root, found))
+
+
 def test_how_a_run_is_made_is_no_difference():
     other = Experiment(arm=Arm(name="rand16", select="random"), training=Training(gpus=8, micro_batch=4, save_every=10))
     assert of_two(TOP, other) == {}

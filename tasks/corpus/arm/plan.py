@@ -96,18 +96,18 @@ def plan(
     tokens = None
     if index.tokens is not None:
         counts = index.tokens[order]
-        tokens = int(counts[counts >= 0].sum(dtype=np.int64))
+        tokens = int(counts[counts >= 0].sum(dtype=np.int64)) if (counts >= 0).any() else None
     return ArmPlan(
         pool_id=pool_id,
         arm_id=arm_id,
-        pool_documents=len(index),
+        pool_documents=index.documents,
         holdout_documents=held["documents"],
         documents=len(order),
         **selection.facts,
         tokens=tokens,
         text_bytes=text_bytes,
         score_quantiles=quantiles(index.scores[order]),
-        pool_score_quantiles=quantiles(index.scores),
+        pool_score_quantiles=quantiles(index.scores[: index.documents]),
         files=len(index.blobs),
         **left_out_facts(held["bad_files"] | index.left_out),
         blobs_to_read=len(np.unique(index.file[used])),

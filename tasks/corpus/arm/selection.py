@@ -92,7 +92,7 @@ def selection_keys(arm: Arm, scores: np.ndarray, documents: np.ndarray) -> np.nd
         return -scores
     if arm.select == "bottom":
         return scores
-    if arm.select == "all":
+    if arm.whole:
         return documents
     if arm.select == "random":
         return random_bits(arm.seed, SELECT, documents)
@@ -107,11 +107,11 @@ def selection_keys(arm: Arm, scores: np.ndarray, documents: np.ndarray) -> np.nd
 
 def check(arm: Arm, pool: Pool, *, tokens_known: bool) -> None:
     """Raises InputError if the pool cannot serve the arm."""
-    if pool.format == "unrated" and arm.select not in ("random", "all"):
+    if pool.format == "unrated" and arm.select != "random" and not arm.whole:
         raise InputError(f"The arm {arm.name} has select={arm.select}, but the pool is unrated: use random or all.")
-    if pool.format == "prebuilt" and arm.select != "all":
+    if pool.format == "prebuilt" and arm.select != "random" and not arm.whole:
         raise InputError(
-            f"The arm {arm.name} has select={arm.select}, but the pool is prebuilt and taken as it is: use all."
+            f"The arm {arm.name} has select={arm.select}, but the pool is prebuilt and taken as it is: use all, subset or random."
         )
     known = [] if pool.format == "unrated" else list(pool.score)
     if unknown := [column for column in arm.population or () if column not in known]:
@@ -126,6 +126,15 @@ def check(arm: Arm, pool: Pool, *, tokens_known: bool) -> None:
         )
 
 
+def check_subset(arm: Arm, pool: Pool) -> None:
+    """Raises InputError if the arm takes documents of a source that the pool does not have."""
+    if arm.subset and arm.subset not in (pool.sources or ()):
+        found = f"the sources {', '.join(pool.urls)}" if pool.sources else "a single source"
+        raise InputError(
+            f"The arm {arm.name} takes documents of {arm.subset}, but the pool {pool.name} has {found}: name one of data.sources."
+        )
+
+
 def select(
     arm: Arm,
     pool: Pool,
@@ -133,19 +142,22 @@ def select(
     rated: np.ndarray,
     tokens: np.ndarray | None = None,
     excluded: np.ndarray | None = None,
+    within: tuple[int, int] | None = None,
 ) -> Selection:
     """What the arm takes of a pool whose documents have these `scores`, `rated` bits and `tokens`, all (n,).
 
     A score is NaN for a document without one; a token count of -1 means unknown and counts as the mean of the known ones.
-    `excluded` lists in ascending order the documents that may not be taken. Ties are drawn by the arm's seed, the same way for
+    `excluded` lists in ascending order the documents that may not be taken; `within`: the first document of those that may be, and
+    the one after the last (default: all). Ties are drawn by the arm's seed, the same way for
     every share: a smaller share is part of a larger one. A share refers to the population, is rounded half up, and gives at
     least one document. A token budget takes documents in the order of selection until it is reached. In a prebuilt pool,
     best-first is the order in which the documents are stored. Raises InputError.
     """
     check(arm, pool, tokens_known=tokens is not None)
-    documents = np.arange(len(scores), dtype=np.uint32)
+    low, high = within or (0, len(scores))
+    documents = np.arange(low, high, dtype=np.uint32)
     if excluded is not None:
-        documents = np.delete(documents, excluded)
+        documents = np.delete(documents, excluded[(excluded >= low) & (excluded < high)] - low)
     free = len(documents)
     if required := arm.required_ratings(pool):
         documents = documents[has_ratings(rated[documents], pool, required)]
@@ -156,7 +168,7 @@ def select(
     if arm.tokens is not None:
         chosen = _until(arm, pool, keys, documents, tokens[documents])
     else:
-        count = population if arm.select == "all" else max(1, int(arm.share * population + 0.5))
+        count = population if arm.whole else max(1, int(arm.share * population + 0.5))
         if count > len(documents):
             raise InputError(
                 f"The arm {arm.name} asks for {count:,} of {population:,} documents, but only {len(documents):,} have a score: "
@@ -200,7 +212,12 @@ def _cut_off(arm: Arm, scores: np.ndarray, documents: np.ndarray, taken: np.ndar
 def _until(arm: Arm, pool: Pool, keys: np.ndarray, documents: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """Ascending positions of the fewest documents, in order of their keys, that hold `arm.tokens` tokens. uint32."""
     known = tokens >= 0
-    mean = round(tokens[known].mean()) if known.any() else 0
+    if len(tokens) and not known.any():
+        raise InputError(
+            f"The arm {arm.name} asks for {arm.tokens:,} tokens, but no document that it may take has its length in "
+            f"{pool.token_count_column!r}: give a share instead."
+        )
+    mean = round(tokens[known].mean()) if len(tokens) else 0
     counts = np.where(known, tokens, np.int32(mean))
     order = ranked(keys, documents, arm.seed)
     total = np.cumsum(counts[order], dtype=np.int64)

@@ -82,20 +82,25 @@ def compare(
         core=core,
         control=control,
     )
+    return run_comparison(spec, root)
+
+
+def run_comparison(spec: ComparisonSpec, root: str) -> dict[str, Any]:
+    """Let children make what is missing of a comparison, judge it and show the verdict. Called in a flow."""
     store = Root(root)
     plan = _plan(store, spec, root)
     _train(store, plan, root)
     names = _score(store, plan, root)
     verdict = judge(
         store,
-        name,
+        spec.name,
         plan.runs_by_arm,
-        target=target,
-        pairing=pairing,
+        target=spec.target,
+        pairing=spec.pairing,
         allow=spec.allowed,
         outside=names,
-        core=core,
-        control=control,
+        core=spec.core,
+        control=spec.control,
     )
     return _show(store, plan, verdict)
 

@@ -38,9 +38,14 @@ def experiment(
         seed: Seed of the run: initial weights, rows of a budget, order of a shuffled arm. Repeat an arm with other seeds for an error bar.
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
     """
+    return run_experiment(Experiment(pool=data, arm=arm, training=train, seed=seed), root)
+
+
+def run_experiment(whole: Experiment, root: str) -> dict[str, object]:
+    """Let children make what is missing of an experiment, and show its scores. Called in a flow."""
+    data, arm, train, seed = whole.pool, whole.arm, whole.training, whole.seed
     engine.check(train)
     store, log = Root(root), get_run_logger()
-    whole = Experiment(pool=data, arm=arm, training=train, seed=seed)
     pool = find_pool(store, data)
     chosen = arm_id(arm, pool)
     run = run_id(whole, chosen)

@@ -143,7 +143,7 @@ class Pool(Spec):
         return dict(sorted(self.sources.items())) if self.sources else {"": self.source}
 
     @property
-    def where(self) -> str:
+    def address(self) -> str:
         """Its URLs, for messages."""
         return ", ".join(self.urls.values())
 

@@ -59,9 +59,14 @@ def estimate(
 
 
 def prepare(
-    source: Annotated[str, typer.Argument(help="The raw data: az://container/prefix, a folder or file:///folder.")],
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="The raw data: az://container/prefix, a folder or file:///folder. Several: --set sources=..."
+        ),
+    ] = None,
     root: RootOption = DEFAULT_ROOT,
-    select: Annotated[str, typer.Option(help="top, bottom, random, temperature or all.")] = "top",
+    select: Annotated[str, typer.Option(help="top, bottom, random, temperature, all or subset.")] = "top",
     share: Annotated[float, typer.Option(help="Part of the documents to take, above 0 and at most 1.")] = 0.165,
     order: Annotated[str, typer.Option(help="best-first, shuffled or worst-first.")] = "best-first",
     seed: Annotated[int, typer.Option(help="Seed of a random selection and of a shuffled order.")] = 42,
@@ -75,15 +80,21 @@ def prepare(
 ) -> None:
     """Turn rated documents into an arm: index, holdout, selection, text shards, tokenizer, packed rows.
 
-    With --set any other field of the pool or of the arm, such as vocab_size=4096.
+    With --set any other field of the pool or of the arm, such as vocab_size=4096, or of several sources with names:
+
+    --select subset --set subset=top16 --set format=prebuilt --set sources='{"top16": "az://...", "rand16": "az://..."}'
     """
     with terminal.plain_errors():
         extra = parse(
             settings, options=("source", "select", "share", "order", "seed", "name", "sequence_length", "packing")
         )
         pool_fields = {key: extra.pop(key) for key in list(extra) if key in Pool.model_fields}
-        pool = Pool(source=source, **pool_fields)
-        label = name or f"{select}{round(share * 100)}"
+        if source:
+            pool_fields["source"] = source
+        elif "sources" not in pool_fields:
+            raise InputError("No raw data is named: give its URL or folder, or several with --set sources=...")
+        pool = Pool(**pool_fields)
+        label = name or (str(extra.get("subset")) if select == "subset" else f"{select}{round(share * 100)}")
         arm = Arm(name=label, select=select, share=share, order=order, seed=seed, **extra)
         training = Training(sequence_length=sequence_length, packing=packing)
         from flows.sequence import Steps, prepare_arm

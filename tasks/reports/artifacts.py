@@ -68,7 +68,7 @@ def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], costs: Sequen
     """
     arm, training = experiment.arm, experiment.training
     what = f"{arm.select} {'' if arm.whole else _extent(experiment)}".strip()
-    where = f"{arm.subset} in {experiment.pool.urls.get(arm.subset)}" if arm.subset else experiment.pool.where
+    where = f"{arm.subset} in {experiment.pool.urls.get(arm.subset)}" if arm.subset else experiment.pool.address
     lines = [
         f"## Plan of {arm.name}, seed {experiment.seed}",
         "",

@@ -24,7 +24,7 @@ AS_THEY_ARE: dict[str, Any] = {}
 
 
 @flow(name="experiment", flow_run_name="{subset}-ready-s{seed}", on_cancellation=[cancel_children])
-def experiment(
+def train_on_subset(
     subset: Name = "top16",
     sources: Sources = SOURCES,
     random_share: Shares = WHOLE,
@@ -55,7 +55,7 @@ def experiment(
 
 
 @flow(name="compare", flow_run_name="{name}", on_cancellation=[cancel_children])
-def compare(
+def compare_subsets(
     sources: Sources = SOURCES,
     random_share: Shares = WHOLE,
     holdout: Url | None = None,

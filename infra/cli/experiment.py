@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from infra.cli import terminal
-from infra.cli.options import JsonOption, RootOption, SetOption, parse
+from infra.cli.options import JsonOption, RootOption, SetOption, parse, pool_of
 from tasks.engines import entry
 from tasks.errors import InputError
 from tasks.records.layout import ArmFolder
@@ -89,11 +89,7 @@ def prepare(
             settings, options=("source", "select", "share", "order", "seed", "name", "sequence_length", "packing")
         )
         pool_fields = {key: extra.pop(key) for key in list(extra) if key in Pool.model_fields}
-        if source:
-            pool_fields["source"] = source
-        elif "sources" not in pool_fields:
-            raise InputError("No raw data is named: give its URL or folder, or several with --set sources=...")
-        pool = Pool(**pool_fields)
+        pool = pool_of(source, pool_fields)
         label = name or (str(extra.get("subset")) if select == "subset" else f"{select}{round(share * 100)}")
         arm = Arm(name=label, select=select, share=share, order=order, seed=seed, **extra)
         training = Training(sequence_length=sequence_length, packing=packing)

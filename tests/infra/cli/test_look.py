@@ -1,9 +1,11 @@
 import json
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from infra.cli.main import app
+from tests.corpus.corpora import rated_texts
 
 
 def run(*arguments):
@@ -24,6 +26,18 @@ def test_judge_writes_a_verdict_and_report_finds_it(bench):
     assert "top16 is better" in " ".join(shown.stdout.split())
 
 
+def test_inspect_looks_at_each_of_several_sources(tmp_path):
+    for name, count in (("top16", 20), ("rand16", 30)):
+        (tmp_path / name).mkdir()
+        pq.write_table(rated_texts(count), tmp_path / name / "a.parquet")
+    sources = {name: str(tmp_path / name) for name in ("top16", "rand16")}
+    given = ("inspect", "--set", f"sources={json.dumps(sources)}")
+    found = json.loads(run(*given, "--json").stdout)
+    assert {name: each["documents"] for name, each in found.items()} == {"top16": 20, "rand16": 30}
+    assert all(name in run(*given).stdout for name in sources)
+    assert json.loads(run("inspect", tmp_path / "top16", "--json").stdout) == found["top16"]
+
+
 def test_estimate_says_cost_source_and_what_seeds_show(tmp_path):
     arguments = ("estimate", 10**9, "--arms", 2, "--seeds", 3, "--engine", "nanochat", "--root", tmp_path)
     found = run(*arguments, "--json")
@@ -36,6 +50,8 @@ def test_estimate_says_cost_source_and_what_seeds_show(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("inspect",), "No raw data is named: give its URL or folder, or several with --set sources=..."),
+        (("prepare", "--select", "all"), "No raw data is named"),
         (("judge", "top16"), "'top16' names no runs of an arm"),
         (("judge", "a=x", "a=y"), "The arm a is given twice"),
         (("judge", "a=x", "b=y"), "no complete artifact runs/x/result"),

@@ -107,7 +107,7 @@ def run_comparison(spec: ComparisonSpec, root: str) -> dict[str, Any]:
 
 def _plan(store: Root, spec: ComparisonSpec, root: str) -> ComparisonPlan:
     """Check that arms are matched, let children prepare those that are missing, and give each run its budget."""
-    engine.check(spec.training)
+    engine.check(spec.training, spec.arms)
     spec.require_matched()
     pool_id = find_pool(store, spec.pool)
     children = [
@@ -118,7 +118,8 @@ def _plan(store: Root, spec: ComparisonSpec, root: str) -> ComparisonPlan:
     run_children(children[1:])
     plan = ComparisonPlan.make(store, spec, pool_id)
     for run in plan.runs:
-        engine.check(run.experiment.training, store.manifest(spec.packed(run.experiment.arm, pool_id)).facts)
+        trained = run.experiment
+        engine.check(trained.training, [trained.arm], store.manifest(spec.packed(trained.arm, pool_id)).facts)
     return plan
 
 

@@ -44,7 +44,7 @@ def experiment(
 def run_experiment(whole: Experiment, root: str) -> dict[str, object]:
     """Let children make what is missing of an experiment, and show its scores. Called in a flow."""
     data, arm, train, seed = whole.pool, whole.arm, whole.training, whole.seed
-    engine.check(train)
+    engine.check(train, [arm])
     store, log = Root(root), get_run_logger()
     pool = find_pool(store, data)
     chosen = arm_id(arm, pool)
@@ -56,7 +56,7 @@ def run_experiment(whole: Experiment, root: str) -> dict[str, object]:
     if store.find(RunFolder(run).result):
         log.info("Run %s is complete: nothing to train", run)
     else:
-        plan = PackedPlan.make(store, chosen, train, seed, data.vocab_size)
+        plan = PackedPlan.make(store, chosen, train, seed, data.vocab_size, arm.epochs)
         cost = estimate_cost(train, plan.plan.tokens, vocab_size=data.vocab_size, ledger=entries(store))
         show_plan(whole, plan.to_facts(), [cost])
         run_child(training(run, chosen, train, seed, root))

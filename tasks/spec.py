@@ -182,6 +182,13 @@ class Arm(Spec):
     order: Literal["best-first", "shuffled", "worst-first"] = Field(
         "best-first", description="The order in which the trainer meets the documents."
     )
+    epochs: int = if_set(
+        1,
+        ge=1,
+        le=100,
+        description="How often each row that is trained on is read. A shuffled arm is reshuffled each time; the others are read in "
+        "their order each time. A budget takes part of the rows, as often.",
+    )
     deduplicate: bool = Field(False, description="Keep one of several documents with exactly the same text.")
     documents_per_shard: int = Field(14_000, ge=16, le=1_000_000, description="Documents of one text shard.")
     seed: int = Field(

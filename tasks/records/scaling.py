@@ -205,20 +205,24 @@ class TrainingPlan:
 
 
 def plan_training(
-    shape: ModelShape, tokens: int | None = None, batch_tokens: int | None = None, rows: int | None = None
+    shape: ModelShape,
+    tokens: int | None = None,
+    batch_tokens: int | None = None,
+    rows: int | None = None,
+    epochs: int = 1,
 ) -> TrainingPlan:
-    """Steps 4 to 6, for a budget of `tokens` (default: each of the arm's packed `rows` once).
+    """Steps 4 to 6, for a budget of `tokens` (default: each of the arm's packed `rows`, `epochs` times).
 
     Raises InputError when the budget exceeds the rows or does not fill one batch, or when `batch_tokens` is not whole rows.
     """
-    held = None if rows is None else rows * shape.sequence_len
+    held = None if rows is None else rows * epochs * shape.sequence_len
     budget = held if tokens is None else tokens
     if budget is None:
         raise InputError("There is no budget: give a number of tokens or of packed rows.")
     if held is not None and budget > held:
         raise InputError(
-            f"A budget of {budget:,} tokens needs {-(-budget // shape.sequence_len):,} packed rows but the arm has {rows:,}: "
-            f"lower tokens to {held:,}, or take a larger arm."
+            f"A budget of {budget:,} tokens needs {-(-budget // shape.sequence_len):,} packed rows but the arm has {rows:,}"
+            f"{f', read {epochs} times' if epochs > 1 else ''}: lower tokens to {held:,}, take a larger arm, or raise its epochs."
         )
     batch = choose_batch(shape, batch_tokens)
     iterations = budget // batch

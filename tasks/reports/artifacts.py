@@ -30,6 +30,7 @@ PLAN = (
     ("trained_tokens", "Tokens trained on", "count"),
     ("trained_documents", "Documents trained on", "count"),
     ("text_share", "Part of the arm's text trained on", "percent"),
+    ("epochs", "How often it is read", "count"),
     ("mean_score", "Mean score of what is trained on", "score"),
     ("arm_mean_score", "Mean score of the arm", "score"),
     ("files", "Blobs of the pool", "count"),
@@ -68,11 +69,12 @@ def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], costs: Sequen
     """
     arm, training = experiment.arm, experiment.training
     what = f"{arm.select} {'' if arm.whole else _extent(experiment)}".strip()
+    often = f", {arm.epochs} times" if arm.epochs > 1 else ""
     where = f"{arm.subset} in {experiment.pool.urls.get(arm.subset)}" if arm.subset else experiment.pool.address
     lines = [
         f"## Plan of {arm.name}, seed {experiment.seed}",
         "",
-        f"**{what}** of `{_cell(where)}`, {arm.order}; depth {training.depth}, {training.engine}, "
+        f"**{what}** of `{_cell(where)}`, {arm.order}{often}; depth {training.depth}, {training.engine}, "
         f"{training.precision}, {training.gpus} GPU(s) or process(es).",
         "",
         *_facts(PLAN, {"steps": tuple(cost.steps for cost in costs) or None, **plan}),

@@ -111,7 +111,8 @@ def selection(arm: Mapping[str, Any]) -> str:
     if arm.get("tokens"):
         extent = f" {arm['tokens']:,} tokens"
     heat = f" at temperature {arm['temperature']:g}" if arm["select"] == "temperature" else ""
-    return f"{arm['select']}{extent}{heat}, {arm['order']}"
+    often = f", {arm['epochs']} times" if arm.get("epochs", 1) > 1 else ""
+    return f"{arm['select']}{extent}{heat}, {arm['order']}{often}"
 
 
 def rough(value: float | None) -> str:

@@ -114,9 +114,10 @@ class ComparisonPlan:
         """
         ids = {arm.name: arm_id(arm, pool_id) for arm in spec.arms}
         packed = {arm.name: root.manifest(spec.packed(arm, pool_id)) for arm in spec.arms}
-        require_other_rows(packed, spec.control)
+        epochs = {arm.name: arm.epochs for arm in spec.arms}
+        require_other_rows(packed, epochs, spec.control)
         facts = {name: manifest.facts for name, manifest in packed.items()}
-        budgets = equal_budget(facts, spec.training.tokens, spec.budget)
+        budgets = equal_budget(facts, spec.training.tokens, spec.budget, epochs)
         runs = []
         for arm in spec.arms:
             training = spec.training.model_copy(update={"tokens": budgets[arm.name]})
@@ -163,7 +164,12 @@ class ComparisonPlan:
             what_is_read(
                 label,
                 PackedPlan.make(
-                    root, run.arm_id, run.experiment.training, run.experiment.seed, self.spec.pool.vocab_size
+                    root,
+                    run.arm_id,
+                    run.experiment.training,
+                    run.experiment.seed,
+                    self.spec.pool.vocab_size,
+                    run.experiment.arm.epochs,
                 ).text,
             )
             for label, run in reversed(first.items())

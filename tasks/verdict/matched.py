@@ -18,7 +18,9 @@ from tasks.spec import Arm, Experiment
 from tasks.store.artifact import Manifest
 from tasks.store.root import Root
 
-SELECTION = {f"arm.{field}" for field in ("name", "select", "subset", "share", "tokens", "temperature", "seed")}
+SELECTION = {
+    f"arm.{field}" for field in ("name", "select", "subset", "share", "tokens", "temperature", "epochs", "seed")
+}
 SEED = "seed"
 INPUTS = ("pool", "evaluation", "tokenizer")
 FACTS = (
@@ -95,10 +97,11 @@ def require_pairing(pairing: Pairing, control: Control | None) -> None:
         )
 
 
-def require_other_rows(packed: Mapping[str, Manifest], control: Control | None) -> None:
-    """Raises InputError when two arms, {label: manifest of the packed rows}, hold the same rows in the same order."""
-    for (a, ours), (b, theirs) in combinations(packed.items(), 2):
-        if ours.content == theirs.content:
+def require_other_rows(packed: Mapping[str, Manifest], epochs: Mapping[str, int], control: Control | None) -> None:
+    """Raises InputError when two arms, {label: manifest of the packed rows}, read the same rows in the same order as often."""
+    rows = {label: (manifest.content, epochs[label]) for label, manifest in packed.items()}
+    for (a, ours), (b, theirs) in combinations(rows.items(), 2):
+        if ours == theirs:
             _refuse_equal(a, b, control)
         elif control:
             _refuse_unequal(a, b)
@@ -170,11 +173,11 @@ def _refuse_unequal(a: str, b: str) -> None:
     raise InputError(f"control is aa, but the arms {a} and {b} hold different rows: leave it out, or give equal arms.")
 
 
-def _rows(result: Manifest) -> str:
-    """What a run was trained on: the content of its packed rows where that is recorded, else the name of its arm."""
+def _rows(result: Manifest) -> tuple[str, int]:
+    """What a run was trained on: the content of its packed rows where that is recorded, else the name of its arm; and how often."""
     arm, training = result.inputs["arm"], result.spec["training"]
     packed = ArmFolder(arm).packed(training["sequence_length"], training.get("packing", "crop"))
-    return (result.made_from or {}).get(packed, arm)
+    return (result.made_from or {}).get(packed, arm), result.spec["arm"].get("epochs", 1)
 
 
 def _parameters(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -93,6 +93,10 @@ def test_arms_that_turn_out_to_hold_the_same_rows_are_refused_before_they_are_tr
     pack(root, spec, {"whole": "rows", "top": "rows"})
     with pytest.raises(InputError, match="arms whole and top are the same selection, the same documents in the same"):
         ComparisonPlan.make(root, spec, "pool")
+    twice = asked([arms[0], Arm(name="top", select="top", share=0.5, epochs=2)])
+    twice.require_matched()
+    pack(root, twice, {"whole": "rows", "top": "rows"})
+    assert [run.tokens for run in ComparisonPlan.make(root, twice, "pool").runs] == [640] * 4, "read once against twice"
     control = ComparisonPlan.make(root, asked(arms, control="aa"), "pool")
     assert [run.experiment.seed for run in control.runs] == [1, 2, 4, 5]
 

@@ -20,6 +20,7 @@ def of_two(a, b):
 
 def test_selection_and_seed_are_no_differences():
     assert of_two(TOP, random_arm()) == {}
+    assert of_two(TOP, Experiment(arm=Arm(name="often", share=0.05, epochs=4))) == {}
 
 
 @pytest.mark.parametrize(

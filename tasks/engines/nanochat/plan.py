@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tasks.engines.nanochat.environment import TorchGpu
 from tasks.errors import InputError
 from tasks.records.scaling import ModelShape, TrainingPlan, check_batch, parameter_counts, plan_training
-from tasks.spec import Training
+from tasks.spec import Arm, Training
 
 CPU_MICRO_TOKENS = 4_096
 USABLE_MEMORY = 0.92
@@ -35,6 +35,14 @@ def require_cropped(training: Training) -> None:
     if training.packing != "crop":
         raise InputError(
             f"packing is {training.packing}, but nanochat packs by itself and crops: set it to crop, or engine to builtin."
+        )
+
+
+def require_one_epoch(arm: Arm) -> None:
+    """Raises InputError for an arm that is to be read several times: upstream's loader would count them otherwise."""
+    if arm.epochs > 1:
+        raise InputError(
+            f"The arm {arm.name} has {arm.epochs} epochs, but nanochat reads an arm once: set epochs to 1, or engine to builtin."
         )
 
 

@@ -166,6 +166,11 @@ class Arm(Spec):
         None, description="Take documents of this source alone, one of the pool's sources, by whatever selection."
     )
     share: float = Field(0.165, gt=0, le=1, description="Part of its population's documents that the arm takes.")
+    share_of: Literal["documents", "tokens"] = if_set(
+        "documents",
+        description="What the share counts. tokens: documents are taken in the order of selection until they hold that part of the "
+        "population's tokens, by the pool's token counts.",
+    )
     population: tuple[str, ...] | None = Field(
         None,
         description="Score columns in which a document must have a rating to be taken, by whatever selection: arms and their "

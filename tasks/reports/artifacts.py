@@ -240,8 +240,10 @@ def probability(p: float | None) -> str:
 
 
 def _extent(experiment: Experiment) -> str:
-    tokens = experiment.arm.tokens
-    return f"{100 * experiment.arm.share:g} %" if tokens is None else f"{tokens:,} tokens"
+    arm = experiment.arm
+    if arm.tokens is not None:
+        return f"{arm.tokens:,} tokens"
+    return f"{100 * arm.share:g} %{' of the tokens' if arm.share_of == 'tokens' else ''}"
 
 
 def _facts(names: Sequence[tuple[str, str, str]], facts: Mapping[str, Any]) -> list[str]:

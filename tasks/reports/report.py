@@ -107,7 +107,8 @@ def visible(value: object) -> str:
 
 def selection(arm: Mapping[str, Any]) -> str:
     """An arm's selection in words."""
-    extent = "" if arm["select"] == "all" else f" {100 * arm['share']:g} %"
+    of = " of the tokens" if arm.get("share_of") == "tokens" else ""
+    extent = "" if arm["select"] == "all" else f" {100 * arm['share']:g} %{of}"
     if arm.get("tokens"):
         extent = f" {arm['tokens']:,} tokens"
     heat = f" at temperature {arm['temperature']:g}" if arm["select"] == "temperature" else ""

@@ -19,7 +19,8 @@ from tasks.store.artifact import Manifest
 from tasks.store.root import Root
 
 SELECTION = {
-    f"arm.{field}" for field in ("name", "select", "subset", "share", "tokens", "temperature", "epochs", "seed")
+    f"arm.{field}"
+    for field in ("name", "select", "subset", "share", "share_of", "tokens", "temperature", "epochs", "seed")
 }
 SEED = "seed"
 INPUTS = ("pool", "evaluation", "tokenizer")

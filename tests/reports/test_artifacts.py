@@ -134,6 +134,7 @@ def test_the_plan_is_a_range_before_and_exact_after_packing():
         "mean_score": 4.256,
         "arm_mean_score": 4.0,
     }
+    assert "16.5 % of the tokens**" in artifacts.plan_markdown(Experiment(arm=Arm(share_of="tokens")), {})
     assert "best-first, 4 times;" in artifacts.plan_markdown(Experiment(arm=Arm(epochs=4)), {})
     after = artifacts.plan_markdown(experiment, facts, costs[:1])
     for line in (

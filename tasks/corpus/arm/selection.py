@@ -119,10 +119,11 @@ def check(arm: Arm, pool: Pool, *, tokens_known: bool) -> None:
             f"The arm {arm.name} asks for documents rated by {', '.join(unknown)}, but the pool {pool.name} has "
             f"{'the score columns ' + ', '.join(known) if known else 'no score columns'}: name one of the pool's `score`."
         )
-    if arm.tokens is not None and not tokens_known:
+    if _by_tokens(arm) and not tokens_known:
+        asked = f"{arm.tokens:,} tokens" if arm.tokens is not None else "a share of the tokens"
         raise InputError(
-            f"The arm {arm.name} asks for {arm.tokens:,} tokens, but the pool has no column {pool.token_count_column!r} "
-            "to count them: give a share instead, or token_count_column."
+            f"The arm {arm.name} asks for {asked}, but the pool has no column {pool.token_count_column!r} "
+            "to count them: give a share of the documents instead, or token_count_column."
         )
 
 
@@ -150,7 +151,7 @@ def select(
     `excluded` lists in ascending order the documents that may not be taken; `within`: the first document of those that may be, and
     the one after the last (default: all). Ties are drawn by the arm's seed, the same way for
     every share: a smaller share is part of a larger one. A share refers to the population, is rounded half up, and gives at
-    least one document. A token budget takes documents in the order of selection until it is reached. In a prebuilt pool,
+    least one document. A number or a share of tokens takes documents in the order of selection until it is reached. In a prebuilt pool,
     best-first is the order in which the documents are stored. Raises InputError.
     """
     check(arm, pool, tokens_known=tokens is not None)
@@ -162,11 +163,12 @@ def select(
     if required := arm.required_ratings(pool):
         documents = documents[has_ratings(rated[documents], pool, required)]
     population = len(documents)
+    wanted = _tokens_wanted(arm, pool, tokens[documents]) if tokens is not None and _by_tokens(arm) else None
     if arm.by_score:
         documents = documents[~np.isnan(scores[documents])]
     keys = selection_keys(arm, _lowest_if_unrated(scores[documents]), documents)
-    if arm.tokens is not None:
-        chosen = _until(arm, pool, keys, documents, tokens[documents])
+    if tokens is not None and wanted is not None:
+        chosen = _until(wanted, arm, pool, keys, documents, tokens[documents])
     else:
         count = population if arm.whole else max(1, int(arm.share * population + 0.5))
         if count > len(documents):
@@ -209,22 +211,40 @@ def _cut_off(arm: Arm, scores: np.ndarray, documents: np.ndarray, taken: np.ndar
     return CutOff(cut if np.isfinite(cut) else None, shared, int((among == cut).sum()))
 
 
-def _until(arm: Arm, pool: Pool, keys: np.ndarray, documents: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Ascending positions of the fewest documents, in order of their keys, that hold `arm.tokens` tokens. uint32."""
+def _by_tokens(arm: Arm) -> bool:
+    """Whether the arm takes documents until they hold so many tokens."""
+    return arm.tokens is not None or (arm.share_of == "tokens" and not arm.whole)
+
+
+def _tokens_wanted(arm: Arm, pool: Pool, tokens: np.ndarray) -> int:
+    """What an arm asks for of a population with these `tokens`: a number of them, or a share."""
+    if len(tokens) and not (tokens >= 0).any():
+        raise InputError(
+            f"The arm {arm.name} is sized by tokens, but no document that it may take has its length in "
+            f"{pool.token_count_column!r}: give a share of the documents instead."
+        )
+    if arm.tokens is not None:
+        return arm.tokens
+    return max(1, int(arm.share * int(_counted(tokens).sum(dtype=np.int64)) + 0.5))
+
+
+def _counted(tokens: np.ndarray) -> np.ndarray:
+    """Token counts with the mean of the known ones for those that are unknown."""
     known = tokens >= 0
-    if len(tokens) and not known.any():
-        raise InputError(
-            f"The arm {arm.name} asks for {arm.tokens:,} tokens, but no document that it may take has its length in "
-            f"{pool.token_count_column!r}: give a share instead."
-        )
-    mean = round(tokens[known].mean()) if len(tokens) else 0
-    counts = np.where(known, tokens, np.int32(mean))
+    mean = round(tokens[known].mean()) if known.any() else 0
+    return np.where(known, tokens, np.int32(mean))
+
+
+def _until(
+    wanted: int, arm: Arm, pool: Pool, keys: np.ndarray, documents: np.ndarray, tokens: np.ndarray
+) -> np.ndarray:
+    """Ascending positions of the fewest documents, in order of their keys, that hold the tokens `wanted`. uint32."""
     order = ranked(keys, documents, arm.seed)
-    total = np.cumsum(counts[order], dtype=np.int64)
+    total = np.cumsum(_counted(tokens)[order], dtype=np.int64)
     held = int(total[-1]) if len(total) else 0
-    if held < arm.tokens:
+    if held < wanted:
         raise InputError(
-            f"The arm {arm.name} asks for {arm.tokens:,} tokens, but the documents that it may take of the pool {pool.name} "
-            f"hold {held:,}: ask for fewer, or for a share."
+            f"The arm {arm.name} asks for {wanted:,} tokens, but the documents that it may take of the pool {pool.name} "
+            f"hold {held:,}: ask for fewer, or for a smaller share."
         )
-    return np.sort(order[: int(np.searchsorted(total, arm.tokens)) + 1]).astype(np.uint32)
+    return np.sort(order[: int(np.searchsorted(total, wanted)) + 1]).astype(np.uint32)

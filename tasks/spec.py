@@ -258,7 +258,16 @@ class Training(Spec):
         None, ge=1, description="Tokens of one optimizer step; empty: by the scaling rule, from the depth alone."
     )
     tokens: int | None = Field(
-        None, ge=1, description="Budget in trained tokens; empty: every packed row of the arm exactly once."
+        None,
+        ge=1,
+        description="Budget in trained tokens; empty: every packed row of the arm, as often as its epochs say.",
+    )
+    tokens_per_parameter: float | None = if_set(
+        None,
+        gt=0,
+        le=10_000,
+        description="Budget as trained tokens for each scaling parameter (block matrices and lm_head) instead of a number of tokens: "
+        "10.5 is near compute-optimal, nanochat's default is 12.",
     )
     budget_from: Literal["random", "front"] = Field(
         "random",
@@ -285,6 +294,14 @@ class Training(Spec):
         "offline", description="offline runs can be sent later with `wandb sync`; online needs WANDB_API_KEY."
     )
     dollars_per_gpu_hour: float = how(3.0, ge=0, description="For the estimate and the ledger.")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "Training":
+        if self.tokens is not None and self.tokens_per_parameter is not None:
+            raise ValueError(
+                f"tokens {self.tokens:,} and tokens_per_parameter {self.tokens_per_parameter:g} are both given: leave one empty"
+            )
+        return self
 
 
 class Host(Spec):

@@ -42,6 +42,7 @@ def test_a_field_that_came_later_counts_only_where_it_is_set():
         (Pool, {"score": {}}),
         (Pool, {"score": {"a": -1.0}}),
         (Training, {"precision": "fp4"}),
+        (Training, {"tokens": 10**9, "tokens_per_parameter": 10.5}),
         (Training, {"window_pattern": "SXL"}),
     ],
 )

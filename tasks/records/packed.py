@@ -7,7 +7,7 @@ import numpy as np
 
 from tasks.records.draws import BUDGET, ORDER, random_bits
 from tasks.records.layout import CONTENTS, ROWS, ArmFolder
-from tasks.records.scaling import ModelShape, TrainingPlan, plan_training
+from tasks.records.scaling import ModelShape, TrainingPlan, budget_tokens, plan_training
 from tasks.spec import Training
 from tasks.store.root import Root
 
@@ -109,7 +109,8 @@ class PackedPlan:
         name = ArmFolder(arm_id).packed(training.sequence_length, training.packing)
         facts = root.manifest(name).facts
         rows = facts["rows"]
-        plan = plan_training(ModelShape.of(training, vocab_size), training.tokens, training.batch_tokens, rows, epochs)
+        shape, budget = ModelShape.of(training, vocab_size), budget_tokens(training, vocab_size)
+        plan = plan_training(shape, budget, training.batch_tokens, rows, epochs)
         chosen = choose_rows(rows, plan.tokens // training.sequence_length, training, seed, epochs=epochs)
         contents = read_contents(root.file(name, CONTENTS).parent)
         return cls(plan, rows, TrainedText.of(contents, chosen, facts["bytes"], epochs))
@@ -120,6 +121,7 @@ class PackedPlan:
             "rows": self.rows,
             "steps": self.plan.iterations,
             "trained_tokens": self.plan.tokens,
+            "tokens_per_parameter": self.plan.ratio,
             **asdict(self.text),
         }
 

@@ -12,7 +12,7 @@ Depth is the only dial; everything else follows from it, the same way for both e
    are meant to train on the same number of tokens a parameter, so D is proportional to the scaling parameters S, and the batch
    depends on the depth alone: B = 2^19 (S / S_12)^0.383, rounded to a power of two and then down to whole rows. 2^19 tokens was
    found best at depth 12. A larger budget means more steps, never larger ones, so arms with different budgets stay comparable.
-5. Iterations. As many whole batches as the budget holds.
+5. Iterations. As many whole batches as the budget holds. A budget may be a number of tokens, or of tokens for each scaling parameter.
 6. Rates. The learning rates were tuned at 2^19 tokens. They follow sqrt(B / 2^19), the rule for Adam (arXiv 2205.10287), assumed to hold
    for Muon, too. Weight decay keeps its time scale, measured in epochs (arXiv 2405.13698): 0.28 sqrt(B / 2^19) S_12 / S.
 
@@ -148,6 +148,18 @@ def flops_per_token(shape: ModelShape) -> int:
     counts = parameter_counts(shape)
     attention = sum(12 * shape.n_embd * min(window, shape.sequence_len) for window in shape.windows)
     return 6 * (counts.scaling + counts.smear_gate) + attention
+
+
+def budget_tokens(training: Training, vocab_size: int) -> int | None:
+    """Step 5. The budget of a training in tokens; None for all that the arm holds."""
+    if training.tokens_per_parameter is None:
+        return training.tokens
+    return tokens_at(training.tokens_per_parameter, ModelShape.of(training, vocab_size))
+
+
+def tokens_at(ratio: float, shape: ModelShape) -> int:
+    """Step 5. The tokens of a budget of `ratio` tokens for each scaling parameter."""
+    return int(ratio * parameter_counts(shape).scaling)
 
 
 def choose_batch(shape: ModelShape, given: int | None = None) -> int:

@@ -28,6 +28,7 @@ PLAN = (
     ("rows", "Packed rows", "count"),
     ("steps", "Optimizer steps", "count"),
     ("trained_tokens", "Tokens trained on", "count"),
+    ("tokens_per_parameter", "Tokens for each scaling parameter", "number"),
     ("trained_documents", "Documents trained on", "count"),
     ("text_share", "Part of the arm's text trained on", "percent"),
     ("epochs", "How often it is read", "count"),

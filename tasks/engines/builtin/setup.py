@@ -16,7 +16,7 @@ from tasks.engines.builtin.rows import Batch, PackedRows
 from tasks.errors import InputError
 from tasks.records.job import Job
 from tasks.records.packed import choose_rows
-from tasks.records.scaling import ModelShape, TrainingPlan, check_batch, plan_training
+from tasks.records.scaling import ModelShape, TrainingPlan, budget_tokens, check_batch, plan_training
 from tasks.spec import Experiment
 from tasks.store.artifact import Artifact, Sources
 from tasks.store.root import Root
@@ -59,7 +59,8 @@ def shape_run(experiment: Experiment, packed: Artifact, world: World) -> RunShap
     check_precision(training.precision, world.device)
     config = ModelShape.of(training, packed.facts["vocab_size"])
     rows, arm = packed.facts["rows"], experiment.arm
-    plan = plan_training(config, training.tokens, training.batch_tokens, rows, arm.epochs)
+    budget = budget_tokens(training, packed.facts["vocab_size"])
+    plan = plan_training(config, budget, training.batch_tokens, rows, arm.epochs)
     batch_rows = check_batch(plan.batch_tokens, training.sequence_length, world.size)
     count, shuffled = plan.iterations * batch_rows, arm.order == "shuffled"
     chosen = choose_rows(rows, count, training, experiment.seed, shuffled=shuffled, epochs=arm.epochs)

@@ -17,6 +17,7 @@ from tasks.records.code import TRAINING_VERSION, commit
 from tasks.records.job import Job
 from tasks.records.packed import choose_rows
 from tasks.records.result import RunFacts
+from tasks.records.scaling import ModelShape, parameter_counts
 from tasks.spec import Arm
 from tasks.store.artifact import sha256_file
 from tasks.store.locks import hold
@@ -63,6 +64,14 @@ def test_rows_beyond_the_budget_are_counted(root):
     assert (facts["steps"], facts["rows"], facts["rows_left"]) == (8, 56, 4)
     assert (facts["trained_documents"], facts["trained_bytes"]) == (56, 5_600)
     assert facts["text_share"] == pytest.approx(56 / 60)
+
+
+def test_a_budget_by_ratio_trains_that_many_tokens_a_parameter(root):
+    scaling = parameter_counts(ModelShape.of_depth(1, LENGTH, vocab_size=300)).scaling
+    train(root, job := make_job(root, tokens_per_parameter=0.005))
+    facts = root.open(job.result).facts
+    assert facts["tokens"] == int(0.005 * scaling) // (4 * LENGTH) * 4 * LENGTH > 0
+    assert facts["rows_left"] == 60 - facts["rows"] > 0
 
 
 @pytest.mark.parametrize(("budget_from", "mean_score"), [("random", 2.5), ("front", 4.8)])

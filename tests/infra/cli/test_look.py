@@ -47,6 +47,18 @@ def test_estimate_says_cost_source_and_what_seeds_show(tmp_path):
     assert "GPU hours in all" in run(*arguments).stdout
 
 
+def test_estimate_by_ratio_and_the_table_of_depths(tmp_path):
+    by_ratio = json.loads(run("estimate", "--tokens-per-parameter", 10.5, "--root", tmp_path, "--json").stdout)
+    assert by_ratio["tokens"] == 4_569_182_520
+    rows = json.loads(run("estimate", "--table", "--price", 2, "--root", tmp_path, "--json").stdout)
+    (d20,) = (row for row in rows if row["depth"] == 20)
+    assert d20["tokens"] == by_ratio["tokens"] and d20["scaling"] == 435_160_240
+    assert d20["costs"]["H100"]["dollars"] == pytest.approx(2 * by_ratio["hours"])
+    shown = run("estimate", "--table", "--root", tmp_path).stdout
+    assert "tokens at 10.5" in shown and "A100, scaled" in shown and "435 M" in shown
+    assert "A table with d20 124 M" in shown and "at $3 an hour" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -57,6 +69,9 @@ def test_estimate_says_cost_source_and_what_seeds_show(tmp_path):
         (("judge", "a=x", "b=y"), "no complete artifact runs/x/result"),
         (("report", "nobody"), "There is no run 'nobody'"),
         (("estimate", "0"), "tokens = 0 cannot be used"),
+        (("estimate",), "There is no budget: give TOKENS, --tokens-per-parameter, or --table"),
+        (("estimate", "5", "--table"), "--table has a budget for each depth"),
+        (("estimate", "5", "--tokens-per-parameter", "10"), "tokens 5 and tokens_per_parameter 10 are both given"),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_1(tmp_path, arguments, message):

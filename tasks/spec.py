@@ -54,8 +54,14 @@ class Spec(BaseModel):
             value = getattr(self, name)
             if isinstance(extra, dict) and extra.get("identity") == "if set" and value == field.default:
                 continue
-            identity[name] = value.identity() if isinstance(value, Spec) else value
+            identity[name] = _identity(value)
         return identity
+
+
+def _identity(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_identity(each) for each in value]
+    return value.identity() if isinstance(value, Spec) else value
 
 
 class Pool(Spec):
@@ -153,6 +159,21 @@ class Pool(Spec):
         return tuple(column for column, weight in self.score.items() if weight > 0) if self.format != "unrated" else ()
 
 
+class Part(Spec):
+    """One of the selections that an arm mixes."""
+
+    select: Literal["top", "bottom", "random", "temperature"] = Field(
+        "top", description="How the part takes its documents, as of an arm."
+    )
+    subset: Name | None = Field(
+        None, description="Take documents of this source alone, one of the pool's sources. Empty: as the arm says."
+    )
+    temperature: float = Field(2.0, gt=0, description="Only for select=temperature: higher is closer to random.")
+    weight: float = Field(
+        1.0, gt=0, description="Its share of the arm's documents, or tokens, against the weights of the other parts."
+    )
+
+
 class Arm(Spec):
     """Which documents of the pool are trained on, and in which order: the one thing in which arms differ."""
 
@@ -183,6 +204,14 @@ class Arm(Spec):
     tokens: int | None = Field(
         None, ge=1, description="Take documents until they hold this many tokens, instead of a share of the documents."
     )
+    documents: int | None = if_set(None, ge=1, description="Take this many documents, instead of a share.")
+    parts: tuple[Part, ...] = if_set(
+        (),
+        max_length=16,
+        description="Mix several selections instead of one: the arm is as large as its share says, and each part takes its weight of "
+        "that by its own selection. A document that several parts select counts for the first of them, and the others take their next "
+        "ones.",
+    )
     temperature: float = Field(2.0, gt=0, description="Only for select=temperature: higher is closer to random.")
     order: Literal["best-first", "shuffled", "worst-first"] = Field(
         "best-first", description="The order in which the trainer meets the documents."
@@ -206,15 +235,29 @@ class Arm(Spec):
             raise ValueError("select is subset, but subset names no source: name one of the pool's sources")
         return self
 
+    @model_validator(mode="after")
+    def _one_size(self) -> "Arm":
+        if self.tokens is not None and self.documents is not None:
+            raise ValueError(f"tokens {self.tokens:,} and documents {self.documents:,} are both given: leave one empty")
+        return self
+
     @property
     def whole(self) -> bool:
         """Whether the selection takes every document that it may take."""
-        return self.select in ("all", "subset")
+        return self.select in ("all", "subset") and not self.parts
 
     @property
     def by_score(self) -> bool:
         """Whether the selection depends on scores, and so leaves out documents without one."""
-        return self.select in ("top", "bottom", "temperature") and self.unrated == "exclude"
+        selections: set[str] = {part.select for part in self.parts} or {self.select}
+        return bool(selections & {"top", "bottom", "temperature"}) and self.unrated == "exclude"
+
+    @property
+    def sized_by_tokens(self) -> bool:
+        """Whether the arm takes documents until they hold so many tokens, or such a share of them."""
+        if self.tokens is not None or self.documents is not None:
+            return self.tokens is not None
+        return self.share_of == "tokens" and not self.whole
 
     def required_ratings(self, pool: Pool) -> tuple[str, ...]:
         """The score columns in which every document of the arm's population has a rating."""

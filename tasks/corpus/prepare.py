@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.corpus.arm import emit, scatter
+from tasks.corpus.arm.parts import NONE, mix
 from tasks.corpus.arm.plan import ArmPlan, check_disk, disk_bytes, plan
 from tasks.corpus.arm.selection import Selection, check_subset, select
 from tasks.corpus.arm.writer import write_texts
@@ -230,9 +231,14 @@ def _open_index(handle: PoolHandle, indexed: Artifact) -> Index:
 
 def _select(handle: PoolHandle, arm: Arm, opened: Index, held: HeldOut) -> Selection:
     """What the arm takes, none of it from the holdout."""
-    check_subset(arm, handle.pool)
-    within = opened.of_source(arm.subset) if arm.subset else None
-    selection = select(arm, handle.pool, opened.scores, opened.rated, opened.tokens, held.documents, within)
+
+    def choose(one: Arm, taken: np.ndarray) -> Selection:
+        check_subset(one, handle.pool)
+        within = opened.of_source(one.subset) if one.subset else None
+        excluded = np.union1d(held.documents, taken) if len(taken) else held.documents
+        return select(one, handle.pool, opened.scores, opened.rated, opened.tokens, excluded, within)
+
+    selection = mix(arm, handle.pool, opened.scores, opened.tokens, choose) if arm.parts else choose(arm, NONE)
     if (count := len(selection.documents)) < RANKS:
         raise InputError(
             f"The arm {arm.name} takes {count} documents of {selection.population:,} that it may take, fewer than the {RANKS} "

@@ -105,17 +105,6 @@ def visible(value: object) -> str:
     )
 
 
-def selection(arm: Mapping[str, Any]) -> str:
-    """An arm's selection in words."""
-    of = " of the tokens" if arm.get("share_of") == "tokens" else ""
-    extent = "" if arm["select"] == "all" else f" {100 * arm['share']:g} %{of}"
-    if arm.get("tokens"):
-        extent = f" {arm['tokens']:,} tokens"
-    heat = f" at temperature {arm['temperature']:g}" if arm["select"] == "temperature" else ""
-    often = f", {arm['epochs']} times" if arm.get("epochs", 1) > 1 else ""
-    return f"{arm['select']}{extent}{heat}, {arm['order']}{often}"
-
-
 def rough(value: float | None) -> str:
     """A standard error: 0.00024, or unknown."""
     return "unknown" if value is None else f"{value:.2g}"
@@ -142,10 +131,11 @@ def _templates() -> Environment:
         "hours",
         "percent",
         "probability",
+        "selection",
         "signed",
         "when",
     )
-    made.filters |= {name: getattr(artifacts, name) for name in shared} | {"selection": selection, "rough": rough}
+    made.filters |= {name: getattr(artifacts, name) for name in shared} | {"rough": rough}
     return made
 
 

@@ -44,7 +44,7 @@ def forecast_tokens(
     `vocab`: tokens in the pool's vocabulary. `counted`: tokens of the arm by the pool's column, None without one.
     """
     least, most = _bytes_a_token(root, pool_id, vocab)
-    uneven = 1.1 if arm.whole or arm.select == "random" else UNEVEN
+    uneven = 1.1 if arm.whole or (arm.select == "random" and not arm.parts) else UNEVEN
     low, high = size / uneven / most, size * uneven / least
     if counted:
         smaller = max(1.0, math.log2(COUNTED_VOCAB) / math.log2(vocab))

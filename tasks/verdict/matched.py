@@ -20,7 +20,10 @@ from tasks.store.root import Root
 
 SELECTION = {
     f"arm.{field}"
-    for field in ("name", "select", "subset", "share", "share_of", "tokens", "temperature", "epochs", "seed")
+    for field in (
+        *("name", "select", "subset", "share", "share_of", "tokens", "documents"),
+        *("temperature", "parts", "epochs", "seed"),
+    )
 }
 SEED = "seed"
 INPUTS = ("pool", "evaluation", "tokenizer")

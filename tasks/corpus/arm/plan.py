@@ -1,7 +1,7 @@
 """What an arm takes, reads and needs, computed from the index alone before any text is read."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,8 @@ class ArmPlan:
     disk_free: int
     seconds: float
     reused: bool
+    parts: Sequence[Mapping[str, Any]] = ()
+    """What each part added, of an arm that mixes several selections; see `selection.PartTaken`."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""

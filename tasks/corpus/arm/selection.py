@@ -1,6 +1,7 @@
 """Which documents an arm takes, and in which order, decided from the index alone."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,20 +24,33 @@ class CutOff:
 
 
 @dataclass(frozen=True)
+class PartTaken:
+    """What a part added to its arm: `documents`. `again`: documents that it selects and an earlier part has, which count there."""
+
+    select: str
+    subset: str | None
+    weight: float
+    """Its share of the arm, 0 to 1."""
+    documents: int
+    again: int
+
+
+@dataclass(frozen=True)
 class Selection:
     """What an arm takes of a pool: document numbers in the arm's order, uint32 (k,).
 
     `population`: documents outside the holdout with the ratings that the arm asks for. `unrated`: those without.
-    `cut_off`: None for a selection that does not cut by score.
+    `cut_off`: None for a selection that does not cut by score. `parts`: what each part added, of an arm that mixes several.
     """
 
     documents: np.ndarray
     population: int
     unrated: int
     cut_off: CutOff | None
+    parts: tuple[PartTaken, ...] = ()
 
     @property
-    def facts(self) -> dict[str, int | float | None]:
+    def facts(self) -> dict[str, Any]:
         """What a plan and a manifest say of it."""
         cut = self.cut_off
         return {
@@ -45,7 +59,7 @@ class Selection:
             "cut_off_score": cut.score if cut else None,
             "cut_off_documents": cut.documents if cut else None,
             "cut_off_taken": cut.taken if cut else None,
-        }
+        } | ({"parts": [asdict(part) for part in self.parts]} if self.parts else {})
 
 
 def ranked(keys: np.ndarray, documents: np.ndarray, seed: int) -> np.ndarray:
@@ -119,7 +133,7 @@ def check(arm: Arm, pool: Pool, *, tokens_known: bool) -> None:
             f"The arm {arm.name} asks for documents rated by {', '.join(unknown)}, but the pool {pool.name} has "
             f"{'the score columns ' + ', '.join(known) if known else 'no score columns'}: name one of the pool's `score`."
         )
-    if _by_tokens(arm) and not tokens_known:
+    if arm.sized_by_tokens and not tokens_known:
         asked = f"{arm.tokens:,} tokens" if arm.tokens is not None else "a share of the tokens"
         raise InputError(
             f"The arm {arm.name} asks for {asked}, but the pool has no column {pool.token_count_column!r} "
@@ -163,14 +177,18 @@ def select(
     if required := arm.required_ratings(pool):
         documents = documents[has_ratings(rated[documents], pool, required)]
     population = len(documents)
-    wanted = _tokens_wanted(arm, pool, tokens[documents]) if tokens is not None and _by_tokens(arm) else None
+    wanted = _tokens_wanted(arm, pool, tokens[documents]) if tokens is not None and arm.sized_by_tokens else None
     if arm.by_score:
         documents = documents[~np.isnan(scores[documents])]
     keys = selection_keys(arm, _lowest_if_unrated(scores[documents]), documents)
     if tokens is not None and wanted is not None:
         chosen = _until(wanted, arm, pool, keys, documents, tokens[documents])
     else:
-        count = population if arm.whole else max(1, int(arm.share * population + 0.5))
+        count = arm.documents or (population if arm.whole else max(1, int(arm.share * population + 0.5)))
+        if count > population:
+            raise InputError(
+                f"The arm {arm.name} asks for {count:,} documents, but may take {population:,} of the pool {pool.name}: ask for fewer."
+            )
         if count > len(documents):
             raise InputError(
                 f"The arm {arm.name} asks for {count:,} of {population:,} documents, but only {len(documents):,} have a score: "
@@ -180,7 +198,7 @@ def select(
     del keys
     taken = documents[chosen]
     cut_off = _cut_off(arm, scores, documents, taken)
-    return Selection(_in_order(arm, pool, scores, taken), population, free - population, cut_off)
+    return Selection(in_order(arm, pool, scores, taken), population, free - population, cut_off)
 
 
 def _lowest_if_unrated(scores: np.ndarray) -> np.ndarray:
@@ -189,7 +207,7 @@ def _lowest_if_unrated(scores: np.ndarray) -> np.ndarray:
     return scores
 
 
-def _in_order(arm: Arm, pool: Pool, scores: np.ndarray, taken: np.ndarray) -> np.ndarray:
+def in_order(arm: Arm, pool: Pool, scores: np.ndarray, taken: np.ndarray) -> np.ndarray:
     """The documents `taken`, which ascend, in the arm's order."""
     if arm.order == "shuffled":
         return taken[np.argsort(random_bits(arm.seed, ORDER, taken))]
@@ -209,11 +227,6 @@ def _cut_off(arm: Arm, scores: np.ndarray, documents: np.ndarray, taken: np.ndar
     cut = float(among.min() if arm.select == "top" else among.max())
     shared = int((_lowest_if_unrated(scores[documents]) == cut).sum())
     return CutOff(cut if np.isfinite(cut) else None, shared, int((among == cut).sum()))
-
-
-def _by_tokens(arm: Arm) -> bool:
-    """Whether the arm takes documents until they hold so many tokens."""
-    return arm.tokens is not None or (arm.share_of == "tokens" and not arm.whole)
 
 
 def _tokens_wanted(arm: Arm, pool: Pool, tokens: np.ndarray) -> int:

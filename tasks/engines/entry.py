@@ -3,24 +3,26 @@
 Only the engine that is asked for is imported; torch only where it computes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from tasks.progress import Progress, Stop, never, silent
 from tasks.records.job import Job
 from tasks.records.layout import JOB, RunFolder
-from tasks.spec import Experiment, Training
+from tasks.spec import Arm, Experiment, Training
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 
 
-def check(training: Training, packed: Mapping[str, Any] | None = None) -> None:
+def check(training: Training, arms: Sequence[Arm], packed: Mapping[str, Any] | None = None) -> None:
     """Raises InputError for what the engine cannot do: by the parameters alone, and by the facts of the packed arm, if it is there."""
     if training.engine == "nanochat":
-        from tasks.engines.nanochat.plan import plan_run, require_upstreams_ways
+        from tasks.engines.nanochat.plan import plan_run, require_one_epoch, require_upstreams_ways
 
         require_upstreams_ways(training)
+        for arm in arms:
+            require_one_epoch(arm)
         if packed is not None:
             plan_run(training, packed["rows"], packed["vocab_size"], ())
 

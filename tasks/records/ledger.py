@@ -41,6 +41,7 @@ COLUMNS = (
         "gpus",
         "commit",
         "tokens",
+        "epochs",
         "text_share",
         "mean_score",
         "step",
@@ -83,6 +84,7 @@ class Measured(Record):
     text_share: float | None = None
     mean_score: float | None = None
     arm_mean_score: float | None = None
+    epochs: int | None = None
     gpus: int | None = None
     peak_memory_bytes: int | None = None
 

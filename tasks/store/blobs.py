@@ -73,6 +73,14 @@ class Blobs:
         self._store = store
         self._lock = Lock()
 
+    def address(self, name: str) -> str:
+        """Where a blob lies, for messages."""
+        return f"{self.url}/{name}"
+
+    def count_with(self, other: "Blobs") -> None:
+        """From now on count what goes over the wire together with `other`."""
+        self.counters, self._lock = other.counters, other._lock
+
     def list(self, prefix: str = "", suffix: str = "") -> list[Blob]:
         """All blobs below `prefix` with names ending in `suffix`, by name; those alone that the URL's pattern takes.
 

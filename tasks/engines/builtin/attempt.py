@@ -93,10 +93,12 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest) -> bool:
         metrics.close()
         contents = read_contents(inputs.packed.path)
         trained = TrainedFacts(
-            **asdict(TrainedText.of(contents, shape.rows.chosen, inputs.packed.facts["bytes"])),
+            **asdict(
+                TrainedText.of(contents, shape.rows.chosen, inputs.packed.facts["bytes"], job.experiment.arm.epochs)
+            ),
             steps=shape.plan.iterations,
             tokens=shape.plan.tokens,
-            rows=len(shape.rows.chosen),
+            rows=shape.rows.distinct,
             rows_left=shape.rows_left,
             batch_tokens=shape.plan.batch_tokens,
             parameters=parameter_counts(shape.config).total,

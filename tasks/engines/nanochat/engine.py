@@ -19,7 +19,7 @@ from tasks.engines.locks import hold_run
 from tasks.engines.nanochat import checkpoints, launch, watch
 from tasks.engines.nanochat.environment import Environment, TorchGpu, find_environment
 from tasks.engines.nanochat.logs import Recorder, Step, Told, Validation, parse
-from tasks.engines.nanochat.plan import UpstreamPlan, plan_run
+from tasks.engines.nanochat.plan import UpstreamPlan, plan_run, require_one_epoch
 from tasks.engines.nanochat.scoring import choose_scores, upstream_scores
 from tasks.engines.nanochat.tokenizer import export_tokenizer
 from tasks.engines.ranks import GRACE, POLL_SECONDS, Ranks
@@ -49,6 +49,7 @@ def train(root: Root, job: Job, progress: Progress, stop: Stop) -> None:
     Whatever cannot work raises InputError before anything expensive. Raises what `entry.train` says.
     """
     training = job.experiment.training
+    require_one_epoch(job.experiment.arm)
     inputs = open_inputs(root, job)
     rows, vocab_size = inputs.packed.facts["rows"], inputs.packed.facts["vocab_size"]
     plan_run(training, rows, vocab_size, ())  # what is wrong on any device is said before upstream is imported

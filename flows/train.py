@@ -1,17 +1,18 @@
 """Arm -> checkpoints and scores: the part of an experiment that takes a GPU."""
 
-from prefect import State, flow, runtime
+from prefect import State, flow, get_run_logger, runtime
+from prefect.exceptions import Abort
 from prefect.states import Cancelled
 
 from flows.deployed import as_deployed, named
 from flows.recorded import recorded
 from tasks.engines import steps
-from tasks.errors import InterruptedRun
+from tasks.errors import InterruptedRun, SupersededError
 from tasks.records.layout import run_id
 from tasks.records.recall import recall
 from tasks.reports.steps import show_loss_curve, show_scores
 from tasks.spec import Training
-from tasks.steps import cancelled
+from tasks.steps import cancelled, handed_over
 from tasks.store.root import DEFAULT_ROOT, Root
 
 
@@ -40,6 +41,11 @@ def train(
     try:
         with recorded(store, experiment, pool, arm, flow_run=str(runtime.flow_run.id)) as facts:
             facts |= steps.train(root, experiment, pool, arm)
+    except SupersededError as error:
+        if handed_over():  # what became of the run is for the other process to report
+            get_run_logger().warning("%s", error)
+            raise Abort(str(error)) from error
+        raise
     except InterruptedRun as error:
         if cancelled():
             return Cancelled(message=str(error))

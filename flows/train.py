@@ -7,7 +7,7 @@ from prefect.states import Cancelled
 from flows.deployed import as_deployed, named
 from flows.recorded import recorded
 from tasks.engines import steps
-from tasks.errors import InterruptedRun, SupersededError
+from tasks.errors import InterruptedRun
 from tasks.records.layout import run_id
 from tasks.records.recall import recall
 from tasks.reports.steps import show_loss_curve, show_scores
@@ -41,13 +41,11 @@ def train(
     try:
         with recorded(store, experiment, pool, arm, flow_run=str(runtime.flow_run.id)) as facts:
             facts |= steps.train(root, experiment, pool, arm)
-    except SupersededError as error:
-        if handed_over():  # what became of the run is for the other process to report
+    except Exception as error:
+        if handed_over():  # what becomes of the run is for the other process to report
             get_run_logger().warning("%s", error)
             raise Abort(str(error)) from error
-        raise
-    except InterruptedRun as error:
-        if cancelled():
+        if isinstance(error, InterruptedRun) and cancelled():
             return Cancelled(message=str(error))
         raise
     show_loss_curve(store, [run])

@@ -19,10 +19,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from obstore.exceptions import BaseError
-
-from tasks.errors import BusyError, StoreError, SupersededError
-from tasks.store.blobs import Blobs, brief
+from tasks.errors import BusyError, InputError, StoreError, SupersededError
+from tasks.store.blobs import Blobs
 from tasks.store.locks import PATIENCE
 from tasks.store.machine import boot
 
@@ -50,7 +48,8 @@ class Lease:
         """Become the holder: at once where the last one released it or was on this host, else when its claim has expired.
 
         The caller holds a lock in `folder`, so that a holder of the same folder and kernel is known to be gone. Raises
-        BusyError naming the holder when it still renews its claim after `patience` seconds.
+        BusyError naming the holder when it still renews its claim after `patience` seconds, StoreError when the store does not
+        answer.
         """
         deadline = time.monotonic() + patience
         seen: str | None = None
@@ -75,15 +74,12 @@ class Lease:
 
         Raises SupersededError naming the host that has taken it over, StoreError when the store does not answer.
         """
-        try:
-            number, _ = self._newest()
-            if number > self.number and self._superseded is None:
-                self._superseded = (
-                    f"{self._what} was taken over by {_words(self._claim(number))} while this host could not reach the root: this "
-                    f"attempt stops here, and what it did since is not published."
-                )
-        except BaseError as error:
-            raise StoreError(f"{self._store.url} does not say who holds {self._thing} ({brief(error)}).") from error
+        number, _ = self._newest()
+        if number > self.number and self._superseded is None:
+            self._superseded = (
+                f"{self._what} was taken over by {_words(self._claim(number))} while this host could not reach the root: this "
+                f"attempt stops here, and what it did since is not published."
+            )
         self.require()
 
     def require(self) -> None:
@@ -126,8 +122,14 @@ class Lease:
             self._write(released=True)
 
     def _newest(self) -> tuple[int, str]:
-        """The highest number and its ETag; 0 without claims."""
-        claims = self._store.list(f"{self._name}/", suffix=".json")
+        """The highest number and its ETag; 0 without claims.
+
+        Raises StoreError when the store does not answer, or refuses: a credential is renewed outside the run.
+        """
+        try:
+            claims = self._store.list(f"{self._name}/", suffix=".json")
+        except InputError as error:
+            raise StoreError(f"Nobody says who holds {self._thing}: {error}") from error
         found = [(int(stem), blob.etag) for blob in claims if (stem := Path(blob.name).stem).isdecimal()]
         return max(found, default=(0, ""))
 

@@ -1,7 +1,12 @@
 """Folders without a manifest, such as a whole run, fetched to where there is one already."""
 
 import os
+import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -94,6 +99,30 @@ def test_transfers_from_two_hosts_at_once_leave_the_union(tmp_path: Path) -> Non
     assert [one.result().name for one in moves] == ["runs"] * 6
     for files in sources.values():
         assert found(tmp_path / "here", files) == files
+
+
+MOVE = "import sys; from tasks.hosts.ssh import Local; from tasks.hosts.transfer import move; print('go', flush=True); move(Local(), sys.argv[1], Local(), sys.argv[2], 'runs')"
+
+
+@pytest.mark.slow
+def test_transfers_that_are_cut_at_random_moments_lose_nothing(tmp_path: Path) -> None:
+    seed = random.randrange(1 << 30)
+    print("seed", seed)
+    draw = random.Random(seed)
+    for number in range(5):
+        folder = tmp_path / str(number)
+        write(folder / "there", {f"runs/r{run}/part {file}": f"{run} {file}" for run in range(3) for file in range(40)})
+        write(folder / "here", HERE)
+        command = [sys.executable, "-c", MOVE, str(folder / "there"), str(folder / "here")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as cut:
+            cut.stdout.readline()
+            time.sleep(draw.uniform(0.0, 0.6))
+            os.killpg(cut.pid, signal.SIGKILL)
+        assert found(folder / "here", HERE) == HERE
+        fetch(folder, "runs")
+        there = {p.relative_to(folder / "there").as_posix(): p.read_text() for p in folder.glob("there/runs/*/*")}
+        assert found(folder / "here", there | HERE) == there | HERE
+        assert [path.name for path in folder.glob("here/**/*") if path.name.startswith(".")] == []
 
 
 def artifact(folder: Path, name: str, text: str) -> None:

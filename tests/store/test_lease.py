@@ -42,7 +42,7 @@ def test_of_hosts_that_take_it_at_once_one_does(host) -> None:
 
     def take(lease: Lease) -> None:
         try:
-            lease.take(0, 1.5)
+            lease.take(0, LONG)
             with lease.kept(0.1):
                 taken.append(lease.number)
                 done.wait(20)

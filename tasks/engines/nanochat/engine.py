@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tasks.engines.inputs import Inputs, open_inputs
-from tasks.engines.locks import hold_run
+from tasks.engines.locks import hold_attempt
 from tasks.engines.nanochat import checkpoints, launch, watch
 from tasks.engines.nanochat.environment import Environment, TorchGpu, find_environment
 from tasks.engines.nanochat.logs import Recorder, Step, Told, Validation, parse
@@ -57,10 +57,10 @@ def train(root: Root, job: Job, progress: Progress, stop: Stop) -> None:
     gpus = environment.devices(training.device, training.gpus, training.precision)
     plan = plan_run(training, rows, vocab_size, gpus)
     attempt = Attempt(root, job, inputs, environment, gpus, plan, progress, stop)
-    with hold_run(job.run, root.path(RunFolder(job.run).folder), {gpu.uuid: gpu.name for gpu in gpus}) as descriptors:
+    with hold_attempt(root, job.run, {gpu.uuid: gpu.name for gpu in gpus}) as descriptors:
         attempt.prepare()
         attempt.follow(descriptors)
-    attempt.finish()
+        attempt.finish()
 
 
 @dataclass
@@ -194,6 +194,7 @@ class Attempt:
             self._hear()
             if time.monotonic() - checked > WATCH_SECONDS:
                 checked = time.monotonic()
+                self.root.check_lease(ask=False)
                 if self._watch.hangs(self._utilization):
                     raise self._hang()
             time.sleep(POLL_SECONDS)

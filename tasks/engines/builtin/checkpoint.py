@@ -310,6 +310,8 @@ class Checkpoints:
         try:
             self._upload(step)
             whole = True
+        except SupersededError:  # `check` says so at the next report
+            return
         except Exception as error:  # a store that is away must not stop training: the next checkpoint tries again
             whole = False
             log.warning("Step %d was not mirrored to %s (%s); training continues.", step, self._root.url, error)

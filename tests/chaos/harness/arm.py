@@ -18,7 +18,7 @@ ARM = {"name": "top16", "select": "top", "share": 0.3, "order": "best-first", "d
 DATA = {"name": "sample", "holdout_documents": 40, "holdout_fraction": 0.1, "vocab_size": 512}
 TRAIN = {
     **{"depth": 1, "sequence_length": 64, "window_pattern": "L", "batch_tokens": 128, "precision": "fp32"},
-    **{"device": "cpu", "wandb": "disabled", "eval_every": 1_000, "save_every": 10},
+    **{"device": "cpu", "wandb": "disabled", "eval_every": 1_000, "save_every": 10, "tokens": 64_000},
 }
 BAD = {"FAILED", "CRASHED", "CANCELLED"}
 END_SECONDS = 600.0

@@ -77,10 +77,11 @@ def compare_subsets(
         name: Name of the verdict.
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
         data: Other fields of the pool, by name, such as text_column.
-        train: Other fields of the training, by name, such as tokens or precision.
+        train: Other fields of the training, by name, such as tokens or precision. The recipe is quiet unless it says otherwise.
     """
     arms, pool = arms_of(list(sources), sources, random_share), pool_of(sources, holdout, data)
-    spec = ComparisonSpec(name=name, pool=pool, arms=arms, seeds=seeds, training=training_of(depth, train))
+    training = training_of(depth, {"recipe": "quiet", **train})
+    spec = ComparisonSpec(name=name, pool=pool, arms=arms, seeds=seeds, training=training)
     return run_comparison(spec, root)
 
 

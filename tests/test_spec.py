@@ -20,8 +20,8 @@ def test_every_field_that_determines_content_changes_the_name():
     pool = pool_id(Pool(), BLOBS)
     assert pool_id(Pool(), [BLOBS[0], Blob("b.parquet", 20, "e3")]) != pool
     assert pool_id(Pool(seed=1), BLOBS) != pool
-    assert arm_id(Arm(select="random"), pool) != arm_id(Arm(), pool)
-    assert arm_id(Arm(), "other-pool") != arm_id(Arm(), pool)
+    assert arm_id(Arm(select="random"), Pool(), pool) != arm_id(Arm(), Pool(), pool)
+    assert arm_id(Arm(), Pool(), "other-pool") != arm_id(Arm(), Pool(), pool)
     assert run_id(Experiment(seed=2), "arm") != run_id(Experiment(seed=1), "arm")
     assert run_id(Experiment(training=Training(depth=12)), "arm").startswith("top16-d12-s1-")
 

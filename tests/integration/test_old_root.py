@@ -116,7 +116,7 @@ def test_an_old_pool_is_not_reused_a_new_one_is_made_beside_it():
     pool = Pool()
     old = f"{pool.name}-{fingerprint(pool.identity(), [[b.name, b.size, b.etag] for b in BLOBS])}"
     assert pool_id(pool, BLOBS) != old
-    assert arm_id(Arm(), pool_id(pool, BLOBS)) != arm_id(Arm(), old)
+    assert arm_id(Arm(), pool, pool_id(pool, BLOBS)) != arm_id(Arm(), pool, old)
 
 
 def test_an_old_arm_is_not_trained_on(bench):

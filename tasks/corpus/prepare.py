@@ -218,10 +218,11 @@ def build_strata(
 
     def make(work: Work) -> None:
         opened = _open_index(root, handle, indexed, wanted)
-        scores = scores_of(opened.columns, score_there(opened, score, handle.pool), len(opened))
+        used = score_there(opened, score, handle.pool)
+        scores = scores_of(opened.columns, used, len(opened))
         scores = scores[HeldOut(held, opened).numbers]
         write_strata(work, scores)
-        work.facts.update(scores=quantiles(scores), unrated_documents=int(np.isnan(scores).sum()))
+        work.facts.update(score=used, scores=quantiles(scores), unrated_documents=int(np.isnan(scores).sum()))
 
     inputs = {"holdout": held.manifest, "index": indexed.manifest}
     return root.build(PoolFolder(handle.pool_id).strata(score), make, spec={"score": score}, inputs=inputs)

@@ -44,7 +44,7 @@ from tasks.verdict.paired import (
 )
 from tasks.verdict.replicates import correlation, paired_by_seed
 from tasks.verdict.savings import curve_of, mean_curve, tokens_saved
-from tasks.verdict.strata import TARGETS, StratumSums, find_strata, sum_scores
+from tasks.verdict.strata import TARGETS, StratumSums, find_strata, score_used, sum_scores
 from tasks.verdict.wording import sentence, with_text
 
 PLANNED = 3  # further numbers of seeds, each twice the last, of which the power is said
@@ -153,7 +153,7 @@ def judge(
         outside=tuple(outside),
         core=core,
         control=control,
-        strata_by=divided_by,
+        strata_by=score_used(root, first.inputs["pool"], divided_by),
         pool=first.inputs["pool"],
         tokens=first.facts.get("tokens"),
         holdout=HoldoutSize(

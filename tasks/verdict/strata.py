@@ -130,6 +130,12 @@ def find_strata(
     return strata_by, root.open(PoolFolder(pool).strata(strata_by))
 
 
+def score_used(root: Root, pool: str, score: Score | None) -> Score | None:
+    """The score as the strata of a pool were made by it: a prebuilt subset may have another column, or none."""
+    found = root.find(PoolFolder(pool).strata(score)) if score else None
+    return (found.facts.get("score") or None) if found else score
+
+
 def sum_scores(
     results: Mapping[str, Sequence[Artifact]], what: str = "holdout", strata: Artifact | None = None
 ) -> tuple[ScoredDocuments, StratumSums]:

@@ -44,7 +44,10 @@ def write(folder: Path, documents: int) -> Path:
         return raw
     raw.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    columns: dict[str, Any] = {"text": pa.array([f"text {row}" for row in range(rows)]), "token_count": rng.integers(50, 5_000, rows)}
+    columns: dict[str, Any] = {
+        "text": pa.array([f"text {row}" for row in range(rows)]),
+        "token_count": rng.integers(50, 5_000, rows),
+    }
     columns |= {name: rng.normal(size=rows).round(4) for name in SIX}
     pq.write_table(pa.table(columns), raw / "000.parquet", row_group_size=100_000)
     for number in range(1, FILES):

@@ -7,14 +7,14 @@ from pydantic import Field
 
 from flows.children import cancel_children, preparation, run_children, scoring, training
 from flows.deployed import as_deployed
-from tasks.corpus.steps import find_pool
+from tasks.corpus.steps import find_pool, strata
 from tasks.engines import entry as engine
 from tasks.records.layout import REPORT, arm_id
 from tasks.records.verdict import Control, Pairing, Target, Verdict
 from tasks.reports.report import write_verdict
 from tasks.reports.steps import show_estimate, show_loss_curve, show_scores, show_verdict
 from tasks.reports.wandb_verdict import send_verdict
-from tasks.spec import Arm, Name, Pool, Texts, Training, with_common_population
+from tasks.spec import Arm, Name, Pool, Score, Texts, Training, with_common_population
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tokens.steps import outside
 from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec
@@ -46,6 +46,7 @@ def compare(
     texts: list[Texts] = TEXTS,
     core: bool = False,
     control: Control | None = None,
+    strata_by: Score | None = None,
 ) -> dict[str, Any]:
     """Train every arm with every seed on the same budget, and judge which is better with an error bar.
 
@@ -67,6 +68,7 @@ def compare(
         texts: Folders of texts that no arm has trained on, to score every run on besides the holdout.
         core: Compare nanochat's CORE tasks too. Needs nanochat and its evaluation bundle on the hosts of the gpu pool.
         control: aa if arms are equal on purpose, to see how far equal arms seem to differ; each arm then gets seeds of its own.
+        strata_by: The score that the holdout's halves and deciles are by: columns and their weights, or an expression. Empty: the pool's score.
     """
     spec = ComparisonSpec(
         name=name,
@@ -81,6 +83,7 @@ def compare(
         texts=texts,
         core=core,
         control=control,
+        strata_by=strata_by,
     )
     return run_comparison(spec, root)
 
@@ -91,6 +94,8 @@ def run_comparison(spec: ComparisonSpec, root: str) -> dict[str, Any]:
     plan = _plan(store, spec, root)
     _train(store, plan, root)
     names = _score(store, plan, root)
+    if spec.score:
+        strata(store, spec.pool, spec.score)
     verdict = judge(
         store,
         spec.name,
@@ -101,6 +106,7 @@ def run_comparison(spec: ComparisonSpec, root: str) -> dict[str, Any]:
         outside=names,
         core=spec.core,
         control=spec.control,
+        strata_by=spec.score,
     )
     return _show(store, plan, verdict)
 
@@ -111,7 +117,7 @@ def _plan(store: Root, spec: ComparisonSpec, root: str) -> ComparisonPlan:
     spec.require_matched()
     pool_id = find_pool(store, spec.pool)
     children = [
-        preparation(arm_id(arm, pool_id), arm, spec.pool, spec.training, root)
+        preparation(arm_id(arm, spec.pool, pool_id), arm, spec.pool, spec.training, root)
         for arm in spec.missing_arms(store, pool_id)
     ]
     run_children(children[:1])  # makes index, holdout and tokenizer, which the others find

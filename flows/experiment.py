@@ -47,7 +47,7 @@ def run_experiment(whole: Experiment, root: str) -> dict[str, object]:
     engine.check(train, [arm])
     store, log = Root(root), get_run_logger()
     pool = find_pool(store, data)
-    chosen = arm_id(arm, pool)
+    chosen = arm_id(arm, data, pool)
     run = run_id(whole, chosen)
     if store.intact(ArmFolder(chosen).packed(train.sequence_length, train.packing)):
         log.info("Arm %s is complete: nothing to prepare", chosen)

@@ -9,11 +9,13 @@ from typing import Any, TypeVar
 
 from flows.recorded import recorded
 from tasks.corpus.arm.plan import ArmPlan
+from tasks.corpus.arm.traits import wanted_columns
 from tasks.corpus.prepare import (
     build_arms,
     build_holdout,
     build_index,
     build_sample,
+    build_strata,
     open_pool,
     plan_arm,
     set_damaged_aside,
@@ -79,9 +81,13 @@ def prepare_arm(
     steps.run(f"Checksums of {arm.name}", lambda _: set_damaged_aside(root, handle, arm))
     steps.spread(
         f"Index of {pool.name}",
-        lambda progress, workers: build_index(root, handle, mapper=workers, progress=progress),
+        lambda progress, workers: build_index(
+            root, handle, wanted_columns(arm, pool), mapper=workers, progress=progress
+        ),
     )
     steps.run(f"Holdout of {pool.name}", lambda progress: build_holdout(root, handle, progress=progress))
+    score = arm.of(pool).score or {}
+    steps.run(f"Strata of {pool.name}", lambda progress: build_strata(root, handle, score, progress=progress))
     plan = steps.run(f"Plan of {arm.name}", lambda _: plan_arm(root, handle, arm))
     planned(plan)
     (text,) = steps.spread(

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from tasks.errors import InputError
+from tasks.expression import parse
 from tasks.store.urls import SIGNATURE, require_unsigned
 
 PEDAGOGICAL = "pedagogical_structure_average"
@@ -24,6 +26,37 @@ Url = Annotated[
     str, AfterValidator(require_unsigned), Field(min_length=1, json_schema_extra={"pattern": f"^(?!.*{SIGNATURE})"})
 ]
 """A URL or a path. One with a signature is refused by the server's schema, before it is stored, and here."""
+
+
+def _weights(score: dict[str, float]) -> dict[str, float]:
+    if any(weight < 0 for weight in score.values()):
+        raise InputError("A weight is below 0: give weights of 0 or more, or write an expression.")
+    return score
+
+
+def _formula(text: str) -> str:
+    parse(text)
+    return text
+
+
+Weights = Annotated[dict[str, float], Field(max_length=64), AfterValidator(_weights)]
+"""Columns and their weights: the score is the weighted mean, and a weight of 0 counts for nothing."""
+Formula = Annotated[str, Field(min_length=1), AfterValidator(_formula)]
+"""An expression over columns, in the language of `tasks.expression`."""
+Score = Weights | Formula
+
+
+def spelled_out(score: Score) -> Score:
+    """The score as names and manifests have it: without columns that count for nothing, in the order of their names."""
+    return score if isinstance(score, str) else {column: score[column] for column in columns_of(score)}
+
+
+def columns_of(score: Score) -> tuple[str, ...]:
+    """The columns without which a document has no score, sorted."""
+    if isinstance(score, str):
+        return parse(score).columns
+    return tuple(sorted(column for column, weight in score.items() if weight > 0))
+
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
 """A readable part of an artifact's name: lower case, digits, - and _."""
@@ -93,11 +126,10 @@ class Pool(Spec):
     token_count_column: str | None = Field(
         "token_count", description="The column with a document's length in tokens, if any: used for plans and budgets."
     )
-    score: dict[str, float] = Field(
+    score: Weights = how(
         {PEDAGOGICAL: 1.0, FACTUAL: 1.0, ENGAGEMENT: 1.0},
-        max_length=64,
-        description="Score columns and their weights; the composite is the weighted mean. A document that lacks a column with a "
-        "weight above 0 (null, NaN) has no composite. A weight of 0: read where it exists, for a population to ask for.",
+        description="The score of arms that name none: columns and their weights, of which it is the weighted mean. A document that lacks "
+        "a column with a weight above 0 (null, NaN) has no score.",
     )
     holdout_documents: int = Field(
         20_000, ge=1, description="Documents set aside for evaluation: the same ones for every arm, trained on by none."
@@ -130,10 +162,8 @@ class Pool(Spec):
 
     @model_validator(mode="after")
     def _scores(self) -> "Pool":
-        if self.format == "rated" and not any(weight > 0 for weight in self.score.values()):
+        if self.format == "rated" and not columns_of(self.score):
             raise ValueError("score: a rated pool needs at least one column with a weight above 0")
-        if any(weight < 0 for weight in self.score.values()):
-            raise ValueError("score: a weight is below 0; give weights of 0 or more")
         return self
 
     def identity(self) -> dict[str, Any]:
@@ -152,11 +182,6 @@ class Pool(Spec):
     def address(self) -> str:
         """Its URLs, for messages."""
         return ", ".join(self.urls.values())
-
-    @property
-    def ratings(self) -> tuple[str, ...]:
-        """The score columns that a document is ranked by: those of a rated pool with a weight above 0."""
-        return tuple(column for column, weight in self.score.items() if weight > 0) if self.format != "unrated" else ()
 
 
 class Part(Spec):
@@ -180,22 +205,47 @@ class Arm(Spec):
     name: Name = Field("top16", description="Readable part of the arm's name.")
     select: Literal["top", "bottom", "random", "temperature", "all", "subset"] = Field(
         "top",
-        description="top and bottom by composite score; random; temperature: sampled with weights exp(score / temperature); "
+        description="top and bottom by score; random; temperature: sampled with weights exp(score / temperature); "
         "all: the whole population; subset: all of one source.",
     )
     subset: Name | None = if_set(
         None, description="Take documents of this source alone, one of the pool's sources, by whatever selection."
     )
-    share: float = Field(0.165, gt=0, le=1, description="Part of its population's documents that the arm takes.")
+    score: Score | None = Field(
+        None,
+        description="What documents are ranked by: columns and their weights, for a weighted mean, or an expression such as "
+        "'factual_accuracy_average - 0.5 * lesson_engagement_average'. Empty: the pool's score.",
+    )
+    where: Formula | None = if_set(
+        None,
+        description='Only documents for which this is true, such as \'factual_accuracy_average > 3 and dump in ("CC-MAIN-2023-50", '
+        '"CC-MAIN-2024-10")\'. A column whose name has blanks or hyphens goes in backticks. Empty: no filter.',
+    )
+    ids: Url | None = if_set(
+        None,
+        description="Only documents on this list: a parquet, csv or text file with an id a line, at any URL that fsspec reads. Empty: no list.",
+    )
+    id_column: str = if_set("id", min_length=1, description="The column that holds a document's id; only for ids.")
+    share: float = Field(
+        0.165, gt=0, le=1, description="Part of its population's documents that the arm takes, after where and ids."
+    )
     share_of: Literal["documents", "tokens"] = if_set(
         "documents",
         description="What the share counts. tokens: documents are taken in the order of selection until they hold that part of the "
         "population's tokens, by the pool's token counts.",
     )
+    min_score: float | None = if_set(
+        None, description="Take every document with at least this score, instead of a share. Only for select=top."
+    )
+    match: str | None = if_set(
+        None,
+        min_length=1,
+        description="A column, such as source, whose values have the same proportions in the arm as in its population before where and ids.",
+    )
     population: tuple[str, ...] | None = Field(
         None,
-        description="Score columns in which a document must have a rating to be taken, by whatever selection: arms and their "
-        "controls draw from the same documents. Not given: those of a rated pool with a weight above 0. An empty list: every document.",
+        description="Columns in which a document must have a rating to be taken, by whatever selection: arms and their controls "
+        "draw from the same documents. Not given: those of its score. An empty list: every document.",
     )
     unrated: Literal["exclude", "lowest"] = Field(
         "exclude",
@@ -241,6 +291,22 @@ class Arm(Spec):
             raise ValueError(f"tokens {self.tokens:,} and documents {self.documents:,} are both given: leave one empty")
         return self
 
+    @model_validator(mode="after")
+    def _fits(self) -> "Arm":
+        if isinstance(self.score, dict) and self.score and not columns_of(self.score):
+            raise ValueError("score: no column has a weight above 0; give one, or leave it empty")
+        if self.min_score is not None and (
+            self.select != "top" or self.parts or self.documents or self.sized_by_tokens
+        ):
+            raise ValueError(
+                "min_score: it is a size of its own, for select=top; use where, which goes with any selection"
+            )
+        if self.match is not None and (self.whole or self.parts or self.sized_by_tokens or self.min_score is not None):
+            raise ValueError(
+                "match: it divides a number of documents among groups; it does not go with select=all or subset, parts, tokens or min_score"
+            )
+        return self
+
     @property
     def whole(self) -> bool:
         """Whether the selection takes every document that it may take."""
@@ -259,19 +325,22 @@ class Arm(Spec):
             return self.tokens is not None
         return self.share_of == "tokens" and not self.whole
 
-    def required_ratings(self, pool: Pool) -> tuple[str, ...]:
-        """The score columns in which every document of the arm's population has a rating."""
-        if self.population is not None:
-            return self.population
-        return pool.ratings if pool.format == "rated" and self.unrated == "exclude" else ()
+    def of(self, pool: Pool) -> "Arm":
+        """The arm with its score and its population spelled out, as it takes documents of this pool; again, it stays as it is."""
+        score = spelled_out(self.score or (pool.score if pool.format != "unrated" else {}))
+        population = self.population
+        if population is None:
+            rated = (pool.format == "rated" or (self.score and pool.format == "unrated")) and self.unrated == "exclude"
+            population = columns_of(score) if rated else ()
+        return self.model_copy(update={"score": score, "population": population})
 
 
 def with_common_population(pool: Pool, arms: Sequence[Arm]) -> list[Arm]:
     """The arms with one population: the documents that have every rating which any of them uses."""
-    used = {column for arm in arms for column in arm.required_ratings(pool)}
-    if any(arm.by_score for arm in arms):
-        used |= set(pool.ratings)
-    if len({arm.population for arm in arms}) == 1 and all(set(arm.required_ratings(pool)) == used for arm in arms):
+    settled = [arm.of(pool) for arm in arms]
+    used = {column for arm in settled for column in arm.population or ()}
+    used |= {column for arm in settled if arm.by_score and arm.score for column in columns_of(arm.score)}
+    if len({arm.population for arm in arms}) == 1 and all(set(arm.population or ()) == used for arm in settled):
         return list(arms)
     return [arm.model_copy(update={"population": tuple(sorted(used))}) for arm in arms]
 
@@ -442,3 +511,7 @@ class Experiment(Spec):
         ge=0,
         description="Seed of a run: its initial weights, the rows of a budget below the arm, the order of a shuffled arm's rows.",
     )
+
+    def identity(self) -> dict[str, Any]:
+        """With the arm as it takes documents of the pool: a score that it names is the same one as that of the pool."""
+        return super().identity() | {"arm": self.arm.of(self.pool).identity()}

@@ -11,7 +11,7 @@ from tasks.records import layout
 
 LAYERS = (
     ("tasks.errors", "tasks.progress"),
-    ("tasks.store",),
+    ("tasks.store", "tasks.expression"),
     ("tasks.spec",),
     ("tasks.records",),
     ("tasks.corpus", "tasks.tokens", "tasks.engines", "tasks.verdict", "tasks.reports", "tasks.hosts"),

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.records.layout import arm_id, pool_id, run_id
-from tasks.spec import Arm, Experiment, Host, Pool, Training
+from tasks.spec import Arm, Experiment, Host, Pool, Training, with_common_population
 from tasks.store.blobs import Blob
 
 BLOBS = [Blob("a.parquet", 10, "e1"), Blob("b.parquet", 20, "e2")]
@@ -20,8 +20,8 @@ def test_every_field_that_determines_content_changes_the_name():
     pool = pool_id(Pool(), BLOBS)
     assert pool_id(Pool(), [BLOBS[0], Blob("b.parquet", 20, "e3")]) != pool
     assert pool_id(Pool(seed=1), BLOBS) != pool
-    assert arm_id(Arm(select="random"), pool) != arm_id(Arm(), pool)
-    assert arm_id(Arm(), "other-pool") != arm_id(Arm(), pool)
+    assert arm_id(Arm(select="random"), Pool(), pool) != arm_id(Arm(), Pool(), pool)
+    assert arm_id(Arm(), Pool(), "other-pool") != arm_id(Arm(), Pool(), pool)
     assert run_id(Experiment(seed=2), "arm") != run_id(Experiment(seed=1), "arm")
     assert run_id(Experiment(training=Training(depth=12)), "arm").startswith("top16-d12-s1-")
 
@@ -39,6 +39,13 @@ def test_a_field_that_came_later_counts_only_where_it_is_set():
         (Arm, {"select": "best"}),
         (Arm, {"name": "../x"}),
         (Arm, {"shair": 0.5}),
+        (Arm, {"score": {"a": 0.0}}),
+        (Arm, {"score": "a +"}),
+        (Arm, {"where": "a = 1"}),
+        (Arm, {"min_score": 3.0, "select": "random"}),
+        (Arm, {"min_score": 3.0, "tokens": 5}),
+        (Arm, {"match": "source", "select": "all"}),
+        (Arm, {"match": "source", "share_of": "tokens"}),
         (Pool, {"score": {}}),
         (Pool, {"score": {"a": -1.0}}),
         (Training, {"precision": "fp4"}),
@@ -49,6 +56,25 @@ def test_a_field_that_came_later_counts_only_where_it_is_set():
 def test_bad_values_are_refused(model, values):
     with pytest.raises(ValidationError):
         model(**values)
+
+
+def test_a_pool_does_not_depend_on_its_score_and_an_arm_on_who_says_what_it_is():
+    weights = {"b": 2.0, "a": 1.0, "c": 0.0}
+    pool = Pool(score=weights)
+    assert pool_id(pool, BLOBS) == pool_id(Pool(), BLOBS)
+    assert (
+        arm_id(Arm(), pool, "p") == arm_id(Arm(score={"a": 1.0, "b": 2.0}), Pool(), "p") != arm_id(Arm(), Pool(), "p")
+    )
+    assert run_id(Experiment(pool=pool), "arm") == run_id(Experiment(arm=Arm(score=weights)), "arm")
+    for fields in ({}, {"score": "x - y"}, {"unrated": "lowest"}, {"population": ("z",)}):
+        for format in ("rated", "unrated", "prebuilt"):
+            kind = pool.model_copy(update={"format": format})
+            settled = Arm(**fields).of(kind)
+            assert settled.of(kind) == settled == Arm.model_validate(settled.identity())
+    assert Arm(score="y + x").of(pool).population == ("x", "y")
+    arms = with_common_population(pool, [Arm(), Arm(name="other", score="x"), Arm(name="control", select="random")])
+    assert [arm.population for arm in arms] == [("a", "b", "x")] * 3
+    assert "where" not in Arm().identity()
 
 
 def test_the_server_of_a_host_is_the_one_that_provisions_it(monkeypatch):

@@ -3,6 +3,7 @@
 python -m benchmarks.data peers --files 48 --rows 16000 --repeats 3     ours against scripts, Polars, DuckDB
 python -m benchmarks.data floor --files 48 --rows 16000                 where the time goes, against each step alone
 python -m benchmarks.data blobs --blobs 3250                            thousands of small blobs under Prefect
+python -m benchmarks.data ratings --against CHECKOUT                    index, filter, select 52 M documents with six ratings
 python -m benchmarks.data estimate                                      248 GB and 52 M documents, from measured rates
 """
 
@@ -11,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from benchmarks.data import blobs, compare, floor, projection
+from benchmarks.data import blobs, compare, floor, projection, ratings
 
 DEFAULT = ["script-8", "script-16", "obstore-8", "polars", "polars-600", "duckdb", "ours"]
 
@@ -41,6 +42,10 @@ def main() -> None:
     small.add_argument("--blobs", type=int, default=3_250)
     small.add_argument("--rows", type=int, default=40)
     small.add_argument("--repeats", type=int, default=5, help="runs of each kind")
+    rated = command("ratings", ratings.main, "index, filter and select by six ratings")
+    rated.add_argument("--documents", type=int, default=52_000_000)
+    rated.add_argument("--repeats", type=int, default=1)
+    rated.add_argument("--against", help="folder with other code to compare with, which has three ratings")
     command("estimate", projection.main, "248 GB and 52 M documents on 2, 16 and 64 cores")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers are ended on the way out

@@ -9,6 +9,7 @@ from prefect import flow
 from flows.prepare import TaskSteps
 from flows.sequence import Steps
 from tasks.corpus import prepare
+from tasks.corpus.arm.traits import wanted_columns
 from tasks.spec import Arm, Pool
 from tasks.store.root import Root
 
@@ -17,9 +18,9 @@ ARM = Arm(select="top")
 
 def plain(root: Root, pool: Pool, steps: Steps) -> None:
     """From the blobs to the text of an arm."""
-    handle = prepare.open_pool(root, pool)
+    handle, columns = prepare.open_pool(root, pool), wanted_columns(ARM, pool)
     steps.spread(
-        "Index", lambda progress, workers: prepare.build_index(root, handle, mapper=workers, progress=progress)
+        "Index", lambda progress, workers: prepare.build_index(root, handle, columns, mapper=workers, progress=progress)
     )
     steps.run("Holdout", lambda progress: prepare.build_holdout(root, handle, progress=progress))
     steps.run("Plan", lambda _: prepare.plan_arm(root, handle, ARM))

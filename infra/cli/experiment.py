@@ -114,7 +114,8 @@ def prepare(
         extra = parse(
             settings, options=("source", "select", "share", "order", "seed", "name", "sequence_length", "packing")
         )
-        pool_fields = {key: extra.pop(key) for key in list(extra) if key in Pool.model_fields}
+        of_pool = Pool.model_fields.keys() - Arm.model_fields.keys()  # a score is the arm's
+        pool_fields = {key: extra.pop(key) for key in list(extra) if key in of_pool}
         pool = pool_of(source, pool_fields)
         label = name or (str(extra.get("subset")) if select == "subset" else f"{select}{round(share * 100)}")
         arm = Arm(name=label, select=select, share=share, order=order, seed=seed, **extra)

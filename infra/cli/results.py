@@ -8,8 +8,9 @@ import typer
 from infra.cli import terminal
 from infra.cli.options import JsonOption, RootOption, SetOption, parse, pool_of
 from tasks.errors import InputError
-from tasks.records.layout import KINDS, REPORT
+from tasks.records.layout import KINDS, REPORT, PoolFolder, RunFolder
 from tasks.records.verdict import Control, Pairing, Target
+from tasks.spec import Arm, Pool, Score, spelled_out
 from tasks.store.root import DEFAULT_ROOT, Root
 
 
@@ -80,6 +81,12 @@ def judge(
     ] = None,
     core: Annotated[bool, typer.Option("--core", help="Compare CORE too: every run has been evaluated on it.")] = False,
     control: Annotated[Control | None, typer.Option(help="aa: the arms are equal on purpose.")] = None,
+    strata_by: Annotated[
+        str | None,
+        typer.Option(
+            help="The score of halves and deciles, if not that of the arms: an expression, or columns and weights as JSON."
+        ),
+    ] = None,
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
@@ -88,17 +95,19 @@ def judge(
         from tasks.reports.report import write_verdict
         from tasks.verdict.judge import judge as decide
 
-        store = Root(root)
+        store, runs = Root(root), _arms(arms)
+        score = _strata(store, next(iter(runs.values()))[0], strata_by) if strata_by else None
         verdict = decide(
             store,
             name,
-            _arms(arms),
+            runs,
             allow=allow or (),
             outside=outside or (),
             core=core,
             target=target,
             control=control,
             pairing=pairing,
+            strata_by=score,
         )
         made = write_verdict(store, verdict)
         if as_json:
@@ -109,6 +118,19 @@ def judge(
 
 
 COMMANDS = (inspect, runs, report, judge)
+
+
+def _strata(store: Root, run: str, given: str) -> Score:
+    """The score that is meant; the holdout of the run's pool is divided by it. Raises InputError."""
+    from tasks.corpus.prepare import build_strata
+
+    score = spelled_out(
+        Arm.model_validate({"score": json.loads(given) if given.startswith("{") else given}).score or {}
+    )
+    pool = PoolFolder(store.manifest(RunFolder(run).result).inputs["pool"])
+    if store.find(pool.strata(score)) is None:
+        build_strata(store, Pool.model_validate(store.manifest(pool.index).spec), score)
+    return score
 
 
 def _arms(given: list[str]) -> dict[str, list[str]]:

@@ -2,8 +2,9 @@
 
 open_pool         list the sources; the pool's name follows from its parameters and the blobs' ETags
 set_damaged_aside compare what earlier attempts completed with its checksums
-build_index       pools/<pool>/index       footers and scores
+build_index       pools/<pool>/index       footers; and columns/<column>, those that are asked for and lacking
 build_holdout     pools/<pool>/holdout     documents for evaluation
+build_strata      pools/<pool>/strata      their scores and deciles, by one score
 build_sample      pools/<pool>/sample      text for the tokenizer
 plan_arm          what an arm would take, read and need, before any text moves
 build_arms        arms/<arm>/text          shards of several arms in one pass over the text
@@ -23,23 +24,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.corpus.arm import emit, scatter
+from tasks.corpus.arm.listed import IdList
 from tasks.corpus.arm.parts import NONE, mix
 from tasks.corpus.arm.plan import ArmPlan, check_disk, disk_bytes, plan
 from tasks.corpus.arm.selection import Selection, check_subset, select
+from tasks.corpus.arm.traits import Traits, score_columns, score_there, traits_of, wanted_columns
 from tasks.corpus.arm.writer import write_texts
 from tasks.corpus.heap import drop_pages, released
 from tasks.corpus.left_out import left_out_facts, warn
 from tasks.corpus.parquet.shards import RANKS, shard_bounds, shard_name
 from tasks.corpus.pool import holdout, index, sample
+from tasks.corpus.pool.column import StoredColumn, Wanted, open_ids
+from tasks.corpus.pool.entries import UNKNOWN
 from tasks.corpus.pool.holdout import HeldOut
-from tasks.corpus.pool.index import UNKNOWN, Index
-from tasks.corpus.pool.sources import list_blobs, place_of, places
+from tasks.corpus.pool.index import Index
+from tasks.corpus.pool.scores import quantiles, scores_of
+from tasks.corpus.pool.sources import address, list_blobs, place_of, places
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.workers import Workers, local_workers, of_batch
 from tasks.errors import InputError
+from tasks.expression import require_columns
 from tasks.progress import Progress, silent
 from tasks.records.layout import DOCUMENTS, ArmFolder, PoolFolder, arm_id, pool_id
-from tasks.spec import Arm, Pool
+from tasks.records.scores import write_strata
+from tasks.spec import Arm, Pool, Score
 from tasks.store import bulk
 from tasks.store.artifact import Artifact, Work
 from tasks.store.blobs import Blob, Blobs
@@ -61,6 +69,10 @@ class PoolHandle:
     urls: Mapping[str, str]
     readable: tuple[Blob, ...]
     """The same blobs as they lie under `urls`: with other ETags once they are copied to this machine."""
+
+    def arm(self, arm: Arm) -> ArmFolder:
+        """Where an arm of the pool lies."""
+        return ArmFolder(arm_id(arm, self.pool, self.pool_id))
 
     def source(self) -> Blobs:
         """The stores the blobs are read from."""
@@ -95,32 +107,70 @@ def open_pool(root: Root, pool: Pool | PoolHandle) -> PoolHandle:
 
 def set_damaged_aside(root: Root, pool: Pool | PoolHandle, arm: Arm) -> None:
     """Compare every file of the pool and of the arm's text with its checksum: a damaged artifact is set aside and made again."""
-    pool_id = open_pool(root, pool).pool_id
-    for name in [*PoolFolder(pool_id).parts, ArmFolder(arm_id(arm, pool_id)).text]:
+    handle = open_pool(root, pool)
+    folder = PoolFolder(handle.pool_id)
+    columns = [folder.column(wanted.name, wanted.use) for wanted in wanted_columns(arm, handle.pool)]
+    strata = folder.strata(arm.of(handle.pool).score or {})
+    for name in [*folder.parts, *columns, strata, handle.arm(arm).text]:
         root.intact(name)
 
 
 def build_index(
     root: Root,
     pool: Pool | PoolHandle,
+    columns: Sequence[Wanted] = (),
     *,
     workers: int | None = None,
     mapper: Workers | None = None,
     progress: Progress = silent,
 ) -> Artifact:
-    """The index of the pool. Raises InputError naming files that cannot be used, ChangedError when a blob changes."""
+    """The index of the pool, and those of the `columns` that it lacks: all of it in one reading, later ones by themselves.
+
+    Raises InputError naming files that cannot be used and columns that no file has, ChangedError when a blob changes. Of a prebuilt
+    pool, columns of a score are read where they exist.
+    """
     handle = open_pool(root, pool)
-    name = PoolFolder(handle.pool_id).index
+    folder = PoolFolder(handle.pool_id)
     mapper = mapper or local_workers(workers)
+    with locked(root.path(f".locks/{handle.pool_id}.index.lock")):
+        found = root.find(folder.index)
+        columns = _there(handle, columns, found.facts["columns"]) if found else columns
+        lacking = [wanted for wanted in columns if root.find(folder.column(wanted.name, wanted.use)) is None]
+        scratch, retries = None, 0
+        if found is None or lacking:
+            mapper.get_ready()
+            scratch = Scratch.open(root, folder.intermediate("index"), shared=mapper.shared)
+            near, opened = handle.at_hand(root), Index(root.open(folder.index).path) if found else None
+            with released():
+                retries = index.read(near.pool, opened, lacking, near.urls, near.readable, scratch, mapper, progress)
 
-    def make(work: Work) -> None:
-        mapper.get_ready()
-        scratch = Scratch.open(root, PoolFolder(handle.pool_id).intermediate("index"), shared=mapper.shared)
-        near = handle.at_hand(root)
-        with released():
-            index.build(work, near.pool, near.blobs, near.urls, near.readable, scratch, mapper, progress)
+        def make(work: Work) -> None:
+            with released():
+                index.join(work, handle.pool, handle.blobs, scratch, retries)
 
-    return root.build(name, make, spec=handle.pool.identity(), inputs={"pool": handle.pool_id})
+        indexed = root.build(folder.index, make, spec=handle.pool.identity(), inputs={"pool": handle.pool_id})
+        opened = Index(indexed.path)
+
+        def build_column(wanted: Wanted) -> None:
+            root.build(
+                folder.column(wanted.name, wanted.use),
+                lambda work: index.join_column(work, handle.pool, opened, wanted, scratch),
+                spec={"name": wanted.name, "use": wanted.use},
+                inputs={"index": indexed.manifest},
+            )
+
+        with released(), ThreadPoolExecutor(local_workers(workers).threads) as threads:
+            list(threads.map(build_column, _there(handle, lacking, indexed.facts["columns"])))
+        if scratch is not None:
+            scratch.clear()
+    return indexed
+
+
+def _there(handle: PoolHandle, columns: Sequence[Wanted], known: Sequence[str]) -> list[Wanted]:
+    """Those of the `columns` that are among the `known` ones, which others must be."""
+    needed = [wanted.name for wanted in columns if wanted.may_lack != "all"]
+    require_columns(f"An arm of the pool {handle.pool.name}", needed, known, handle.pool.address)
+    return [wanted for wanted in columns if wanted.name in known]
 
 
 def build_holdout(
@@ -132,7 +182,7 @@ def build_holdout(
 
     def make(work: Work) -> None:
         near = handle.at_hand(root)
-        opened = _open_index(near, indexed)
+        opened = _open_index(root, near, indexed)
         with released():
             holdout.build(work, near.pool, near.source(), opened, local_workers(workers).threads, progress)
 
@@ -149,12 +199,33 @@ def build_sample(
 
     def make(work: Work) -> None:
         near = handle.at_hand(root)
-        opened = _open_index(near, build_index(root, handle))
+        opened = _open_index(root, near, build_index(root, handle))
         threads = local_workers(workers).threads
         sample.build(work, near.pool, near.source(), opened, HeldOut(held, opened), threads, progress)
 
     name = PoolFolder(handle.pool_id).sample
     return root.build(name, make, spec=handle.pool.identity(), inputs={"holdout": held.manifest})
+
+
+def build_strata(
+    root: Root, pool: Pool | PoolHandle, score: Score, *, workers: int | None = None, progress: Progress = silent
+) -> Artifact:
+    """Score and decile of each document of the holdout, in its order, by a score that is spelled out (`Arm.of`)."""
+    handle = open_pool(root, pool)
+    held = build_holdout(root, handle, workers=workers, progress=progress)
+    wanted = score_columns(score, handle.pool)
+    indexed = build_index(root, handle, wanted, workers=workers, progress=progress)
+
+    def make(work: Work) -> None:
+        opened = _open_index(root, handle, indexed, wanted)
+        used = score_there(opened, score, handle.pool)
+        scores = scores_of(opened.columns, used, len(opened))
+        scores = scores[HeldOut(held, opened).numbers]
+        write_strata(work, scores)
+        work.facts.update(score=used, scores=quantiles(scores), unrated_documents=int(np.isnan(scores).sum()))
+
+    inputs = {"holdout": held.manifest, "index": indexed.manifest}
+    return root.build(PoolFolder(handle.pool_id).strata(score), make, spec={"score": score}, inputs=inputs)
 
 
 def plan_arm(root: Root, pool: Pool | PoolHandle, arm: Arm, *, workers: int | None = None) -> ArmPlan:
@@ -163,23 +234,28 @@ def plan_arm(root: Root, pool: Pool | PoolHandle, arm: Arm, *, workers: int | No
     Raises InputError when the pool cannot serve the arm, or when the disk is too small for it.
     """
     handle = open_pool(root, pool)
+    wanted = wanted_columns(arm, handle.pool)
+    indexed = build_index(root, handle, wanted, workers=workers)
     held = build_holdout(root, handle, workers=workers)
-    opened = _open_index(handle, build_index(root, handle, workers=workers))
-    selection = _select(handle, arm, opened, HeldOut(held, opened))
-    name = arm_id(arm, handle.pool_id)
-    reused = root.find(ArmFolder(name).text) is not None
+    opened = _open_index(root, handle, indexed, wanted)
+    listed = IdList.of(arm) if arm.ids else None
+    traits = _traits(root, handle, arm, opened, listed)
+    selection = _select(handle, arm, opened, traits, HeldOut(held, opened))
+    folder = handle.arm(arm)
+    reused = root.find(folder.text) is not None
     made = plan(
         handle.pool_id,
-        name,
+        folder.id,
         opened,
         held.facts,
         selection,
+        traits.scores,
         root.folder,
         local_workers(workers).count,
         reused,
     )
     if not reused:
-        check_disk(name, made.disk_bytes, root.folder)
+        check_disk(folder.id, made.disk_bytes, root.folder)
     return made
 
 
@@ -201,21 +277,25 @@ def build_arms(
         raise InputError("No arm is given: name at least one.")
     handle = open_pool(root, pool)
     mapper = mapper or local_workers(workers)
+    wanted = list(dict.fromkeys(each for arm in arms for each in wanted_columns(arm, handle.pool)))
+    build_index(root, handle, wanted, workers=workers, mapper=mapper, progress=progress)
     held = build_holdout(root, handle, workers=workers, progress=progress)
-    text_names = {arm: ArmFolder(arm_id(arm, handle.pool_id)).text for arm in arms}
+    by_id = {handle.arm(arm).id: arm.of(handle.pool) for arm in arms}
+    lists = {id: IdList.of(arm) for id, arm in by_id.items() if arm.ids}
     with ExitStack() as stack:
-        for name in sorted(set(text_names.values())):
-            stack.enter_context(locked(root.path(f".locks/pass.{name.replace('/', '.')}.lock")))
-        missing = [arm for arm in text_names if root.find(text_names[arm]) is None]
-        makers = _scatter(root, handle, missing, held, mapper, progress) if missing else {}
+        for id in sorted(by_id):
+            stack.enter_context(locked(root.path(f".locks/pass.{ArmFolder(id).text.replace('/', '.')}.lock")))
+        missing = {id: arm for id, arm in by_id.items() if root.find(ArmFolder(id).text) is None}
+        makers = _scatter(root, handle, missing, lists, held, mapper, progress) if missing else {}
         return [
             root.build(
-                text_names[arm],
-                makers.get(arm, _unreachable),
-                spec=arm.identity(),
-                inputs={"pool": handle.pool_id, "holdout": held.manifest},
+                ArmFolder(id).text,
+                makers.get(id, _unreachable),
+                spec=by_id[id].identity(),
+                inputs={"pool": handle.pool_id, "holdout": held.manifest}
+                | ({"ids": lists[id].sha256} if id in lists else {}),
             )
-            for arm in arms
+            for id in (handle.arm(arm).id for arm in arms)
         ]
 
 
@@ -223,22 +303,50 @@ def _unreachable(work: Work) -> None:
     raise AssertionError(f"{work.path} was complete a moment ago")
 
 
-def _open_index(handle: PoolHandle, indexed: Artifact) -> Index:
-    opened = Index(indexed.path)
+def _open_index(root: Root, handle: PoolHandle, indexed: Artifact, columns: Sequence[Wanted] = ()) -> Index:
+    """The index with these columns. Raises InputError when files lack one, unless they may be skipped."""
+    stored = {}
+    for wanted in _there(handle, columns, indexed.facts["columns"]):
+        column = root.open(PoolFolder(handle.pool_id).column(wanted.name, wanted.use))
+        lacking = column.facts["bad_files"]
+        if lacking and wanted.may_lack == "none" and not handle.pool.skip_bad_files:
+            count = column.facts["bad_files_count"]
+            name, reason = next(iter(lacking.items()))
+            more = f" (and {count - 1} more of {indexed.facts['files']} files)" if count > 1 else ""
+            raise InputError(
+                f"{address(handle.pool, name)} {reason}{more}: repair or remove it, or set skip_bad_files, which leaves its documents "
+                "unrated."
+            )
+        if wanted.use == "values":
+            stored[wanted.name] = StoredColumn.open(column)
+    opened = Index(indexed.path, stored)
     opened.blobs = list(handle.readable)
     return opened
 
 
-def _select(handle: PoolHandle, arm: Arm, opened: Index, held: HeldOut) -> Selection:
+def _traits(root: Root, handle: PoolHandle, arm: Arm, opened: Index, listed: IdList | None) -> Traits:
+    """What the selection has to know of all documents."""
+    if listed is None:
+        return traits_of(arm, handle.pool, opened)
+    ids = open_ids(root.open(PoolFolder(handle.pool_id).column(arm.id_column, "ids")))
+    on_it = listed.on_it(ids)
+    if not on_it.any():
+        raise InputError(
+            f"None of the {len(listed.ids):,} ids of {arm.ids} is in the column {arm.id_column!r} of {handle.pool.address}: check id_column."
+        )
+    return traits_of(arm, handle.pool, opened, on_it)
+
+
+def _select(handle: PoolHandle, arm: Arm, opened: Index, traits: Traits, held: HeldOut) -> Selection:
     """What the arm takes, none of it from the holdout."""
 
     def choose(one: Arm, taken: np.ndarray) -> Selection:
         check_subset(one, handle.pool)
         within = opened.of_source(one.subset) if one.subset else None
         excluded = np.union1d(held.documents, taken) if len(taken) else held.documents
-        return select(one, handle.pool, opened.scores, opened.rated, opened.tokens, excluded, within)
+        return select(one, handle.pool, traits, opened.tokens, excluded, within)
 
-    selection = mix(arm, handle.pool, opened.scores, opened.tokens, choose) if arm.parts else choose(arm, NONE)
+    selection = mix(arm, handle.pool, traits.scores, opened.tokens, choose) if arm.parts else choose(arm, NONE)
     if (count := len(selection.documents)) < RANKS:
         raise InputError(
             f"The arm {arm.name} takes {count} documents of {selection.population:,} that it may take, fewer than the {RANKS} "
@@ -248,26 +356,33 @@ def _select(handle: PoolHandle, arm: Arm, opened: Index, held: HeldOut) -> Selec
 
 
 def _scatter(
-    root: Root, handle: PoolHandle, arms: Sequence[Arm], held: Artifact, mapper: Workers, progress: Progress
-) -> dict[Arm, Callable[[Work], None]]:
-    """Read the text once for all `arms`. Returns what remains to be done for each."""
+    root: Root,
+    handle: PoolHandle,
+    arms: Mapping[str, Arm],
+    lists: Mapping[str, IdList],
+    held: Artifact,
+    mapper: Workers,
+    progress: Progress,
+) -> dict[str, Callable[[Work], None]]:
+    """Read the text once for all `arms`, {id: arm}. Returns what remains to be done for each."""
     mapper.get_ready()
     handle = handle.at_hand(root)
-    opened = _open_index(handle, build_index(root, handle))
+    indexed = build_index(root, handle)
+    opened = _open_index(root, handle, indexed)
     taken = HeldOut(held, opened)
     with released(), ThreadPoolExecutor(1) as side:
         known = side.submit(taken.known_texts)
-        selections = {arm: _select(handle, arm, opened, taken) for arm in arms}
-        for arm, selection in selections.items():
-            check_disk(arm_id(arm, handle.pool_id), disk_bytes(opened, selection.documents), root.folder)
-        spaces = {
-            arm: Scratch.open(root, ArmFolder(arm_id(arm, handle.pool_id)).intermediate("runs"), shared=mapper.shared)
-            for arm in arms
-        }
-        wanted = [(spaces[arm], selections[arm].documents, arm.deduplicate) for arm in arms]
-        done = [set(spaces[arm].sizes()) for arm in arms]
+        selections = {}
+        for id, arm in arms.items():
+            with_columns = _open_index(root, handle, indexed, wanted_columns(arm, handle.pool))
+            traits = _traits(root, handle, arm, with_columns, lists.get(id))
+            selections[id] = _select(handle, arm, opened, traits, taken)
+            check_disk(id, disk_bytes(opened, selections[id].documents), root.folder)
+        spaces = {id: Scratch.open(root, ArmFolder(id).intermediate("runs"), shared=mapper.shared) for id in arms}
+        wanted = [(spaces[id], selections[id].documents, arm.deduplicate) for id, arm in arms.items()]
+        done = [set(spaces[id].sizes()) for id in arms]
         pieces = list(scatter.plan_pieces(opened, wanted, done))
-        drop_pages(opened.scores, opened.tokens)
+        drop_pages(opened.tokens)
         texts = known.result()
     count = _Count("text", len(pieces), progress)
     jobs = [
@@ -286,18 +401,17 @@ def _scatter(
             "az://container/prefix or a shared folder."
         )
 
-    def maker(arm: Arm) -> Callable[[Work], None]:
+    def maker(id: str) -> Callable[[Work], None]:
         return lambda work: _emit(
-            work, arm, handle, opened, selections[arm], spaces[arm], held, mapper, count.counters["retries"], progress
+            work, arms[id], opened, selections[id], spaces[id], held, mapper, count.counters["retries"], progress
         )
 
-    return {arm: maker(arm) for arm in arms}
+    return {id: maker(id) for id in arms}
 
 
 def _emit(
     work: Work,
     arm: Arm,
-    handle: PoolHandle,
     opened: Index,
     selection: Selection,
     scratch: Scratch,
@@ -316,7 +430,7 @@ def _emit(
         emit.EmitJob(scratch, target, tuple(batch), mapper.threads) for batch in mapper.batches(buckets, emit.shards_of)
     ]
     with ThreadPoolExecutor(2) as side:
-        listed = side.submit(_write_documents, work, opened, selection.documents[kept])
+        listed = side.submit(_write_documents, work, opened, selection, kept)
         last = side.submit(_write_holdout, work, shard_name(shards), held)
         for _ in mapper.run(emit.emit, jobs, count):
             pass
@@ -380,8 +494,9 @@ def _write_holdout(work: Work, name: str, held: Artifact) -> None:
         work.finish(name, held.facts["documents"], digest)
 
 
-def _write_documents(work: Work, opened: Index, documents: np.ndarray) -> int | None:
-    """documents.parquet: rank, blob, row, score and tokens of what the arm took. Returns the total of tokens, if known."""
+def _write_documents(work: Work, opened: Index, selection: Selection, kept: np.ndarray) -> int | None:
+    """documents.parquet: rank, blob, row, score and tokens of what the arm took and `kept`. Returns the total of tokens, if known."""
+    documents, scores = selection.documents[kept], selection.scores[kept]
     schema = pa.schema(
         [
             ("rank", pa.int64()),
@@ -406,7 +521,7 @@ def _write_documents(work: Work, opened: Index, documents: np.ndarray) -> int | 
                 pa.array(np.arange(start, start + len(part))),
                 pa.DictionaryArray.from_arrays(pa.array(file.astype(np.int32)), blobs),
                 pa.array(row),
-                pa.array(opened.scores[part]),
+                pa.array(scores[start : start + LISTED]),
                 pa.array(count.astype(np.int64), mask=count < 0),
             ]
             writer.write_batch(pa.record_batch(columns, schema=schema))

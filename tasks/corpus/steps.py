@@ -13,13 +13,13 @@ from typing import Any
 from prefect import task
 from prefect.context import FlowRunContext
 
-from tasks.corpus.prepare import open_pool
+from tasks.corpus.prepare import build_strata, open_pool
 from tasks.corpus.workers import BATCH, Tick, Workers, counted, cut, local_workers, processes
-from tasks.spec import Pool
+from tasks.spec import Pool, Score
 from tasks.steps import RETRIED, Sealed, step
 from tasks.store.root import Root
 
-STAGES = {"index_blobs": "read scores", "scatter": "read texts", "emit": "write shards"}
+STAGES = {"index_blobs": "read columns", "scatter": "read texts", "emit": "write shards"}
 """What the batches of a stage are called in the UI, by the function that does them."""
 
 
@@ -72,6 +72,11 @@ def workers() -> PrefectWorkers:
     if type(FlowRunContext.get().task_runner).__name__ == "DaskTaskRunner":
         return PrefectWorkers(count=1, shared=True)
     return PrefectWorkers(count=local_workers().count)
+
+
+def strata(root: Root, pool: Pool, score: Score) -> None:
+    """Divide the pool's holdout by a score, as a Prefect task, unless that is done."""
+    step(f"Strata of {pool.name}", lambda progress: build_strata(root, pool, score, progress=progress))
 
 
 def find_pool(root: Root, pool: Pool) -> str:

@@ -16,13 +16,14 @@ class Inputs:
     packed: Artifact
     tokenizer: Artifact
     evaluation: Artifact
+    strata: Artifact
     text: Manifest
     by_role: dict[str, Manifest | str]
     """What a result and a checkpoint of this run are made from."""
 
 
 def open_inputs(root: Root, job: Job) -> Inputs:
-    """Open the packed arm, the pool's tokenizer and the encoded holdout, and check that they belong together.
+    """Open the packed arm, the pool's tokenizer, the encoded holdout and its strata by the arm's score, and check that they belong together.
 
     Contents are compared as the manifests record them; no file is read. Raises InputError when one is missing, was made with
     another tokenizer than the pool's or from another text, or when another holdout than the evaluation's was kept out of
@@ -40,12 +41,17 @@ def open_inputs(root: Root, job: Job) -> Inputs:
     require_made_from(packed.manifest, text.name, text.content)
     require_made_from(evaluation.manifest, tokenizer.name, tokenizer.manifest.content)
     holdout = PoolFolder(job.pool_id).holdout
-    require_made_from(text, holdout, (evaluation.manifest.made_from or {}).get(holdout))
+    held = (evaluation.manifest.made_from or {}).get(holdout)
+    require_made_from(text, holdout, held)
+    arm = job.experiment.arm.of(job.experiment.pool)
+    strata = root.open(PoolFolder(job.pool_id).strata(arm.score or {}))
+    require_made_from(strata.manifest, holdout, held)
     by_role = {
         "packed": packed.manifest,
         "tokenizer": tokenizer.manifest,
         "evaluation": evaluation.manifest,
+        "strata": strata.manifest,
         "arm": job.arm_id,
         "pool": job.pool_id,
     }
-    return Inputs(packed, tokenizer, evaluation, text, by_role)
+    return Inputs(packed, tokenizer, evaluation, strata, text, by_role)

@@ -32,6 +32,7 @@ from tasks.records.layout import (
 )
 from tasks.records.metrics import read_metrics
 from tasks.records.result import RunFacts
+from tasks.records.scores import write_strata
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.store.artifact import Work
 from tasks.store.root import Root
@@ -90,9 +91,9 @@ def build_inputs(root: Root, rows: int, sequence: int) -> None:
     tokens = {"tokenizer": made.manifest}
 
     def make_evaluation(work: Work) -> None:
-        documents = {"document": [0, 1], "cluster": [0, 1], "score": [0.0, 1.0], "decile": [0, 9]}
+        documents = {"document": [0, 1], "cluster": [0, 1]}
         documents |= {"bytes": [HELD // 2] * 2, "source": [""] * 2, "offset": [0, HELD // 2], "tokens": [HELD // 2] * 2}
-        types = {"document": pa.int64(), "cluster": pa.int32(), "score": pa.float64(), "decile": pa.int8()}
+        types = {"document": pa.int64(), "cluster": pa.int32()}
         types |= {"bytes": pa.int64(), "source": pa.string(), "offset": pa.int64(), "tokens": pa.int64()}
         table = pa.table({name: pa.array(values, types[name]) for name, values in documents.items()})
         pq.write_table(table, work.temporary(DOCUMENTS))
@@ -110,7 +111,12 @@ def build_inputs(root: Root, rows: int, sequence: int) -> None:
             rows=rows, sequence_length=sequence, vocab_size=VOCABULARY, bos=BYTES, tokens_per_epoch=rows * sequence
         )
 
-    root.build(PoolFolder(POOL).evaluation, make_evaluation, spec=spec, inputs=tokens | {"holdout": held_out.manifest})
+    held_inputs = {"holdout": held_out.manifest}
+    root.build(PoolFolder(POOL).evaluation, make_evaluation, spec=spec, inputs=tokens | held_inputs)
+    score = Arm().of(Pool()).score or {}
+    root.build(
+        PoolFolder(POOL).strata(score), lambda work: write_strata(work, np.arange(2.0)), spec=spec, inputs=held_inputs
+    )
     root.build(ArmFolder(ARM).packed(sequence, "split"), make_rows, spec=spec, inputs=tokens | {"text": texts.manifest})
 
 

@@ -1,6 +1,6 @@
 """What lies under the root: the names of artifacts and of the files in them that more than one room knows.
 
-    pools/<pool>/       index, holdout, sample, tokenizer, evaluation, outside/<texts>
+    pools/<pool>/       index, columns/<column>, holdout, strata/<score>, sample, tokenizer, evaluation, outside/<texts>
     arms/<arm>/         text, packed/<sequence length>-<packing>
     runs/<run>/         .lease, run.json, job.json, metrics.jsonl, log.txt, checkpoints/step_<step>, result, scores/, outside/, core
     verdicts/<verdict>/ verdict.json, report.html
@@ -9,11 +9,13 @@ An artifact's name is readable and ends in a fingerprint of everything that dete
 the root: `Root.path`, `Root.find` and `Root.open` take them.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from tasks.records import code
-from tasks.spec import Arm, Experiment, Pool, Training
+from tasks.spec import Arm, Experiment, Pool, Score, Training
 from tasks.store.artifact import fingerprint
 from tasks.store.blobs import Blob
 from tasks.store.root import Root
@@ -23,6 +25,8 @@ POOLS, ARMS, RUNS, VERDICTS = KINDS = ("pools", "arms", "runs", "verdicts")
 
 DOCUMENTS = "documents.parquet"
 """In a holdout, an arm's text and an evaluation: one row a document."""
+STRATA = "strata.parquet"
+"""In strata: score and decile of each document of the holdout."""
 SAMPLE = "sample.parquet"
 TOKENIZER, TOKEN_BYTES = "tokenizer.json", "token_bytes.npy"
 TOKENS = "tokens.bin"
@@ -44,9 +48,18 @@ class PoolFolder:
     def index(self) -> str:
         return f"{POOLS}/{self.id}/index"
 
+    def column(self, name: str, use: Literal["values", "ids"]) -> str:
+        """A column of the index: its values, or what recognizes them as ids."""
+        readable = re.sub(r"[^A-Za-z0-9_]+", "-", name)[:40].strip("-")
+        return f"{POOLS}/{self.id}/columns/{readable}-{fingerprint(name, use)}"
+
     @property
     def holdout(self) -> str:
         return f"{POOLS}/{self.id}/holdout"
+
+    def strata(self, score: Score) -> str:
+        """The documents of the holdout by a score that is spelled out (`Arm.of`)."""
+        return f"{POOLS}/{self.id}/strata/{fingerprint(score)}"
 
     @property
     def sample(self) -> str:
@@ -182,9 +195,9 @@ def pool_id(pool: Pool, blobs: Iterable[Blob]) -> str:
     return f"{pool.name}-{fingerprint(pool.identity(), read, code.PREPARATION_VERSION)}"
 
 
-def arm_id(arm: Arm, pool: str) -> str:
-    """Name of an arm of the pool with id `pool`, which stands for the version of the preparation too."""
-    return f"{arm.name}-{fingerprint(arm.identity(), pool)}"
+def arm_id(arm: Arm, pool: Pool, pool_id: str) -> str:
+    """Name of an arm of a pool, whose id stands for the version of the preparation too."""
+    return f"{arm.name}-{fingerprint(arm.of(pool).identity(), pool_id)}"
 
 
 def run_id(experiment: Experiment, arm: str) -> str:

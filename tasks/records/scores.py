@@ -1,7 +1,7 @@
 """`scores.parquet`: nats of each document that a model was scored on, with what a comparison needs to know of it.
 
 One row per document, in the order of the evaluation. Bits per byte = nats / (ln 2 x UTF-8 bytes) is comparable between
-tokenizers.
+tokenizers. `strata.parquet` says how documents of the holdout are rated: a holdout has one for each score it is divided by.
 """
 
 import math
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import DamagedError
-from tasks.records.layout import SCORES
+from tasks.records.layout import SCORES, STRATA
 from tasks.store.artifact import Work
 
 FORMAT = 1
@@ -32,6 +32,39 @@ SCHEMA = pa.schema(
     },
     metadata={FORMAT_KEY: str(FORMAT)},
 )
+
+
+DECILES = 10
+
+
+def deciles(scores: np.ndarray) -> np.ndarray:
+    """The decile of each score, 0 the lowest, int8 (n,); -1 for NaN."""
+    decile = np.full(len(scores), -1, np.int8)
+    known = int(np.isfinite(scores).sum())
+    decile[np.argsort(scores, kind="stable")[:known]] = np.arange(known) * DECILES // max(1, known)  # NaN comes last
+    return decile
+
+
+def write_strata(work: Work, scores: np.ndarray) -> None:
+    """Add `strata.parquet` to an artifact in the making: the scores (documents,) of a holdout in its order, and their deciles."""
+    table = pa.table({"score": pa.array(scores, pa.float64()), "decile": deciles(scores)})
+    pq.write_table(table, work.temporary(STRATA))
+    work.finish(STRATA, rows=len(scores))
+
+
+def with_strata(documents: pa.Table, strata: Path | None) -> pa.Table:
+    """The documents of an evaluation with score and decile, by a `strata.parquet`, or unrated without one.
+
+    Raises DamagedError when that is of another number of documents.
+    """
+    if strata is None:
+        nothing = np.full(len(documents), np.nan)
+        found = pa.table({"score": nothing, "decile": deciles(nothing)})
+    elif len(found := pq.read_table(strata)) != len(documents):
+        raise DamagedError(
+            f"{strata} has {len(found):,} documents, the holdout {len(documents):,}: delete {strata.parent}."
+        )
+    return documents.append_column("score", found["score"]).append_column("decile", found["decile"])
 
 
 class ScoreSummary(TypedDict):

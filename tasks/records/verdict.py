@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field, computed_field
 
 from tasks.records.record import Record
+from tasks.spec import Score
 from tasks.store.artifact import write_atomic
 
 Target = Literal["all", "lower half", "upper half"]
@@ -219,6 +220,8 @@ class Verdict(Record):
     outside: tuple[str, ...]
     core: bool
     control: Control | None = None
+    strata_by: Score | None = None
+    """The score that the holdout's halves and deciles are by. None: unrated, or not recorded."""
     pool: str
     """Its name below pools/."""
     tokens: int | None

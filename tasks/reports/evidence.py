@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from tasks.errors import InputError
 from tasks.records import ledger
-from tasks.records.layout import DOCUMENTS, METRICS, SAMPLES, ArmFolder, PoolFolder, RunFolder
+from tasks.records.layout import DOCUMENTS, METRICS, SAMPLES, STRATA, ArmFolder, PoolFolder, RunFolder
 from tasks.records.ledger import LedgerEntry, Measured
 from tasks.records.result import Sample, read_samples
 from tasks.store.artifact import FileRecord, Manifest, read_manifest
@@ -52,6 +52,11 @@ class Run:
             spec = entry.experiment.model_dump(mode="json")
             return cls(root, name, None, entry, entry, spec, entry.arm_id, entry.pool_id)
         raise InputError(f"There is no run {name!r} under {root.url}: `fabrating runs` lists those there are.")
+
+    @property
+    def score(self) -> Any:
+        """What the documents of its arm are ranked by; None or empty if by nothing."""
+        return self.spec.get("arm", {}).get("score")
 
     @property
     def hours(self) -> float | None:
@@ -157,11 +162,11 @@ def only_in(ours: Taken, theirs: Taken, count: int = 3) -> tuple[int, list[Docum
     return len(alone), ours.documents(ours.spread(alone, count))
 
 
-def holdout_scores(root: Root, pool: str) -> np.ndarray:
-    """Composite scores of the holdout's documents: those of the pool as a whole, by a random sample. Empty if not at hand."""
-    if root.find(PoolFolder(pool).evaluation) is None:
+def holdout_scores(run: Run) -> np.ndarray:
+    """Scores of the holdout's documents by the arm's score: those of the pool as a whole, by a random sample. Empty if not at hand."""
+    if not run.score or run.root.find(name := PoolFolder(run.pool).strata(run.score)) is None:
         return np.array([])
-    path = root.file(PoolFolder(pool).evaluation, DOCUMENTS)
+    path = run.root.file(name, STRATA)
     return np.asarray(pq.read_table(path, columns=["score"])["score"].to_numpy(), dtype=float)
 
 

@@ -18,6 +18,7 @@ from tasks.records.layout import REPORT, VERDICT, RunFolder, VerdictFolder
 from tasks.records.verdict import FEWEST_PAIRS, Comparison, Verdict
 from tasks.reports import artifacts, charts
 from tasks.reports.evidence import Run, Taken, holdout_scores, lineage, only_in
+from tasks.spec import Score
 from tasks.store.artifact import Artifact, Work, contents, fingerprint, write_atomic
 from tasks.store.root import Root
 
@@ -43,7 +44,7 @@ def verdict_report(root: Root, verdict: Verdict) -> str:
         runs,
         {arm.label: [row.bpb for row in arm.strata if row.kind == "decile"] for arm in verdict.arms},
         verdict=verdict,
-        strata=[_strata(pair) for pair in verdict.comparisons],
+        strata=[_strata(pair, verdict.strata_by) for pair in verdict.comparisons],
         taken=taken,
         alone=_alone(verdict, taken),
         shared=_shared(verdict, runs[0][1]),
@@ -169,18 +170,20 @@ def _curves(runs: Labelled) -> dict[str, str]:
 
 
 def _scores(first: Mapping[str, Run], deciles: Mapping[str, Sequence[float | None]]) -> dict[str, str]:
-    """Bits per byte per score decile, and the scores of what each arm took beside those of the holdout."""
+    """Bits per byte per score decile, and the scores of what arms took beside those of the holdout, of those ranked alike."""
     rated = {label: values for label, values in deciles.items() if any(value is not None for value in values)}
     known = {label: [float("nan") if v is None else v for v in values] for label, values in rated.items()}
-    taken = {label: Taken(run.root, run.arm) for label, run in first.items()}
-    shown = {label: took.scores for label, took in taken.items() if took}
+    leading = next(iter(first.values()))
+    alike = {label: Taken(run.root, run.arm) for label, run in first.items() if run.score == leading.score}
+    shown = {label: took.scores for label, took in alike.items() if took}
     if shown:
-        run = next(iter(first.values()))
-        shown["holdout (the pool)"] = holdout_scores(run.root, run.pool)
+        shown["holdout (the pool)"] = holdout_scores(leading)
     by_decile = charts.decile_svg(known) if known else ""
     return {
         "Bits per byte of holdout documents, by decile of their score: lower is better.": Markup(by_decile),
-        "Composite scores of the documents that were taken.": Markup(charts.score_histogram_svg(shown)),
+        "Scores of the documents that were taken, by the score of the first arm.": Markup(
+            charts.score_histogram_svg(shown)
+        ),
     }
 
 
@@ -196,11 +199,12 @@ def _files(runs: Labelled) -> tuple[list[str], list[Path]]:
     return [label for label, _ in runs], [run.metrics for _, run in runs]
 
 
-def _strata(pair: Comparison) -> dict[str, str]:
+def _strata(pair: Comparison, score: Score | None) -> dict[str, str]:
     """Where the difference of a pair is: by score, by length, by source."""
+    by = score if isinstance(score, str) else ", ".join(score or ())
     side = f"bits per byte; left of 0 {pair.a} is better, right of it {pair.b}"
     kinds = {
-        "By score: all, halves, deciles (10: the best)": ("all", "half", "decile"),
+        f"By score{f' ({visible(by)})' if by else ''}: all, halves, deciles (10: the best)": ("all", "half", "decile"),
         "By length": ("length",),
         "By source": ("source",),
     }

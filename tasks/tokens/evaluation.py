@@ -13,7 +13,7 @@ from tasks.store.root import Root
 from tasks.tokens.encode import open_encoder
 from tasks.tokens.tokenizer import Tokenizer, load_tokenizer
 
-COLUMNS = ("document", "cluster", "score", "decile", "bytes", "source")
+COLUMNS = ("document", "cluster", "bytes", "source")
 """Columns of the holdout that scores are grouped by; they pass through."""
 
 READ = 512

@@ -32,7 +32,7 @@ BLOCKS = 64
 def encode_outside(root: Root, pool_id: str, texts: Texts, progress: Progress = silent) -> Artifact:
     """Make `pools/<pool>/outside/<name>-<fingerprint>`, with the files of `pools/<pool>/evaluation`.
 
-    Empty documents are left out and counted; no document has a rating: its score is NaN, its decile -1.
+    Empty documents are left out and counted.
     Raises InputError when there are no such files, one cannot be read, or all texts are empty.
     """
     source = open_blobs(texts.url)
@@ -63,8 +63,6 @@ def _table(documents: Sequence[tuple[str, str]]) -> pa.Table:
         {
             "document": numbers,
             "cluster": (numbers // max(1, -(-len(documents) // BLOCKS))).astype(np.int32),
-            "score": np.full(len(documents), np.nan),
-            "decile": np.full(len(documents), -1, np.int8),
             "bytes": pc.binary_length(texts).cast(pa.int64()),
             "source": [name for name, _ in documents],
             "text": texts,

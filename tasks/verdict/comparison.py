@@ -10,7 +10,7 @@ from tasks.records.ledger import entries, spread_between_seeds
 from tasks.records.packed import PackedPlan
 from tasks.records.scaling import budget_tokens
 from tasks.records.verdict import Control, Pairing, Target
-from tasks.spec import Arm, Experiment, Pool, Texts, Training
+from tasks.spec import Arm, Experiment, Pool, Score, Texts, Training, spelled_out
 from tasks.store.artifact import code_version
 from tasks.store.root import Root
 from tasks.verdict.matched import (
@@ -32,7 +32,7 @@ class ComparisonSpec:
 
     `budget`: what is equal between arms. `target`: which documents of the holdout decide. `pairing`: whether runs are
     paired by seed. `allow`: differences besides selection that are meant, by their path. `texts`, `core`: what runs are
-    scored on besides the holdout. `control`: "aa" if arms are meant to be equal; then each arm has seeds of its own, for
+    scored on besides the holdout. `strata_by`: the score of the holdout's halves and deciles, if not the pool's. `control`: "aa" if arms are meant to be equal; then each arm has seeds of its own, for
     equal arms with equal seeds would be one run twice.
     """
 
@@ -48,6 +48,14 @@ class ComparisonSpec:
     texts: Sequence[Texts] = ()
     core: bool = False
     control: Control | None = None
+    strata_by: Score | None = None
+
+    @property
+    def score(self) -> Score | None:
+        """What the holdout's halves and deciles are by: if nothing else is asked for, the pool's score."""
+        if self.strata_by:
+            return spelled_out(self.strata_by)
+        return spelled_out(self.pool.score) if self.pool.format != "unrated" else None
 
     @property
     def allowed(self) -> list[str]:
@@ -66,7 +74,7 @@ class ComparisonSpec:
             raise InputError(f"The seeds are {', '.join(map(str, self.seeds))}: give each one once.")
         require_pairing(self.pairing, self.control)
         require_other_arms(self.arms, self.control)
-        require_halves(self.pool.format, self.target)
+        require_halves(self.score, self.target)
         experiments = {arm.name: Experiment(pool=self.pool, arm=arm, training=self.training) for arm in self.arms}
         require_matched(differences(experiments), self.allow)
         require_fair_budgets(names if self.training.budget_from == "front" else [], self.allow)
@@ -82,7 +90,7 @@ class ComparisonSpec:
 
     def packed(self, arm: Arm, pool_id: str) -> str:
         """Name of an arm's packed rows."""
-        return ArmFolder(arm_id(arm, pool_id)).packed(self.training.sequence_length, self.training.packing)
+        return ArmFolder(arm_id(arm, self.pool, pool_id)).packed(self.training.sequence_length, self.training.packing)
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,7 @@ class ComparisonPlan:
 
         Raises InputError when it is more than an arm has, or when two arms hold the same rows and are no control.
         """
-        ids = {arm.name: arm_id(arm, pool_id) for arm in spec.arms}
+        ids = {arm.name: arm_id(arm, spec.pool, pool_id) for arm in spec.arms}
         packed = {arm.name: root.manifest(spec.packed(arm, pool_id)) for arm in spec.arms}
         epochs = {arm.name: arm.epochs for arm in spec.arms}
         require_other_rows(packed, epochs, spec.control)

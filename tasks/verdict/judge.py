@@ -10,9 +10,8 @@ from typing import TypeVar, get_args
 import numpy as np
 
 from tasks.errors import InputError
-from tasks.records.layout import METRICS, SCORES, RunFolder
+from tasks.records.layout import METRICS, RunFolder
 from tasks.records.metrics import read_metrics
-from tasks.records.scores import read_scores
 from tasks.records.verdict import (
     ArmScores,
     Comparison,
@@ -32,6 +31,7 @@ from tasks.records.verdict import (
     Verdict,
     Weakness,
 )
+from tasks.spec import Score, spelled_out
 from tasks.store.artifact import Artifact, Manifest, code_version
 from tasks.store.root import Root
 from tasks.verdict import answers, matched
@@ -44,7 +44,7 @@ from tasks.verdict.paired import (
 )
 from tasks.verdict.replicates import correlation, paired_by_seed
 from tasks.verdict.savings import curve_of, mean_curve, tokens_saved
-from tasks.verdict.strata import TARGETS, StratumSums, sum_scores
+from tasks.verdict.strata import TARGETS, StratumSums, find_strata, score_used, sum_scores
 from tasks.verdict.wording import sentence, with_text
 
 PLANNED = 3  # further numbers of seeds, each twice the last, of which the power is said
@@ -67,6 +67,8 @@ class Case:
     pairing: Pairing
     level: float
     blocks: bool
+    divided_by: Score | None
+    """The score of the strata, if there is one."""
 
     @property
     def decides(self) -> int:
@@ -94,6 +96,7 @@ def judge(
     target: Target = "all",
     pairing: Pairing = "auto",
     control: Control | None = None,
+    strata_by: Score | None = None,
     level: float = 0.95,
 ) -> Verdict:
     """Compare every pair of arms. `arms`: {label: ids of its finished runs, one a seed}.
@@ -103,7 +106,8 @@ def judge(
     such documents is at home. `pairing`: whether runs are paired by seed (see `paired_by_seed`); choose it before the first
     look. `allow`: differences beside selection that are meant, by path ("arm.order"). `outside`: texts from elsewhere that every
     run was scored on, by the names of `runs/<run>/outside/<name>`. `core`: compare `runs/<run>/core` of every run too.
-    `control`: "aa" if arms are meant to be equal. With more than one pair, the intervals of the target are Bonferroni-adjusted
+    `control`: "aa" if arms are meant to be equal. `strata_by`: the score that the holdout's halves and deciles are by, if not that
+    of the arms: `pools/<pool>/strata` has it. With more than one pair, the intervals of the target are Bonferroni-adjusted
     so that all of them hold together with probability `level`; those of strata are not: they explore.
 
     Raises InputError when arms are not matched, an arm has the same seed twice, seeds that are to be paired differ between
@@ -118,8 +122,11 @@ def judge(
     matched.require_pairing(pairing, control)
     results = _by_seed(_open(root, arms, lambda run: run.result))
     arms = {label: [_run(run) for run in runs] for label, runs in results.items()}
-    allowed = _require_comparable(root, results, target, allow, control)
-    documents, holdout = sum_scores(results)
+    allowed = _require_comparable(root, results, allow, control)
+    divided_by, strata = find_strata(root, results, spelled_out(strata_by) if strata_by else None)
+    documents, holdout = sum_scores(results, strata=strata)
+    if target != "all":
+        _require_halves(documents.score, target)
     case = Case(
         results=results,
         holdout=holdout,
@@ -131,6 +138,7 @@ def judge(
         pairing=pairing,
         level=level,
         blocks=documents.blocks,
+        divided_by=divided_by,
     )
     scored = {label: _arm(label, case) for label in results}
     first = next(iter(results.values()))[0].manifest
@@ -145,6 +153,7 @@ def judge(
         outside=tuple(outside),
         core=core,
         control=control,
+        strata_by=score_used(root, first.inputs["pool"], divided_by),
         pool=first.inputs["pool"],
         tokens=first.facts.get("tokens"),
         holdout=HoldoutSize(
@@ -182,7 +191,6 @@ def _by_seed(results: Mapping[str, Sequence[Artifact]]) -> dict[str, list[Artifa
 def _require_comparable(
     root: Root,
     results: Mapping[str, Sequence[Artifact]],
-    target: Target,
     allow: Sequence[str],
     control: Control | None,
 ) -> dict[str, str]:
@@ -193,16 +201,13 @@ def _require_comparable(
             raise InputError(f"The arm {label} has two runs with seed {twice[0]}: give one run a seed.")
     matched.require_other_trainings({label: [run.manifest for run in runs] for label, runs in results.items()}, control)
     manifests = _manifests(results)
-    if target != "all":
-        _require_halves(next(iter(results.values()))[0], target)
     fronts = [label for label, runs in results.items() if any(matched.reads_front(run.manifest) for run in runs)]
     found = matched.require_matched(matched.differences_of_runs(root, manifests), allow)
     return found | matched.require_fair_budgets(fronts, allow)
 
 
-def _require_halves(result: Artifact, target: Target) -> None:
+def _require_halves(scores: np.ndarray, target: Target) -> None:
     """Raises InputError when the holdout's scores do not divide it, as in an unrated pool."""
-    scores = read_scores(result.path / SCORES)["score"].to_numpy()
     if len(np.unique(scores[np.isfinite(scores)])) < 2:
         raise InputError(
             f"The target is {target!r}, but the documents of the holdout are unrated or all rated alike and have no halves by "
@@ -339,7 +344,12 @@ def _power(
 
 
 def _savings(difference: float, low: float, high: float, better: Sequence[Artifact], case: Case) -> TokensSaved:
-    """The difference and the ends of its interval as shares of trained tokens, by the better arm's curve on the target."""
+    """The difference and the ends of its interval as shares of trained tokens, by the better arm's curve on the target.
+
+    Not known on a half of the holdout by another score than the arm's own, which its curve is by.
+    """
+    if case.target != "all" and better[0].manifest.spec.get("arm", {}).get("score") != case.divided_by:
+        return TokensSaved(estimate=None, low=None, high=None)
     sizes = np.array([s.bytes for s in case.holdout.strata if s.kind == "decile"])
     deciles = TARGETS[case.target][1]
     lines = [read_metrics(run.path / METRICS) for run in better]

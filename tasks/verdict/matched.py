@@ -14,14 +14,15 @@ from tasks.errors import InputError
 from tasks.records.layout import ArmFolder, PoolFolder, RunFolder
 from tasks.records.ledger import find
 from tasks.records.verdict import Control, Pairing, Target
-from tasks.spec import Arm, Experiment
+from tasks.spec import Arm, Experiment, Score
 from tasks.store.artifact import Manifest
 from tasks.store.root import Root
 
 SELECTION = {
     f"arm.{field}"
     for field in (
-        *("name", "select", "subset", "share", "share_of", "tokens", "documents"),
+        *("name", "select", "score", "where", "ids", "id_column", "subset"),
+        *("share", "share_of", "min_score", "match", "tokens", "documents"),
         *("temperature", "parts", "epochs", "seed"),
     )
 }
@@ -157,9 +158,9 @@ def reads_front(result: Manifest) -> bool:
     return bool(training.get("budget_from", "front") == "front" and left >= facts["batch_tokens"])
 
 
-def require_halves(pool_format: str, target: Target) -> None:
-    """Raises InputError when a half of the holdout by score is to decide, but the pool has no scores."""
-    if target != "all" and pool_format == "unrated":
+def require_halves(score: Score | None, target: Target) -> None:
+    """Raises InputError when a half of the holdout by score is to decide, but there is no score."""
+    if target != "all" and not score:
         raise InputError(
             f"The target is {target!r}, but the pool is unrated and has no halves by score: set it to all."
         )

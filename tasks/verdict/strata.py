@@ -1,5 +1,6 @@
 """The scores of all runs, summed by stratum and cluster of the documents they were scored on: what the statistics work on."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -8,10 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.errors import DamagedError, InputError
-from tasks.records.layout import SCORES
-from tasks.records.scores import read_scores
+from tasks.records.layout import SCORES, STRATA, PoolFolder
+from tasks.records.scores import read_scores, with_strata
 from tasks.records.verdict import Kind, Target
+from tasks.spec import Score
 from tasks.store.artifact import Artifact
+from tasks.store.root import Root
 from tasks.verdict.paired import FEWEST_CLUSTERS, cluster_sums
 
 LENGTHS = (1_000, 2_000, 4_000, 8_000, 16_000)  # bytes: bounds of the length classes
@@ -35,6 +38,7 @@ class ScoredDocuments:
     blocks: bool
     """Whether clusters are blocks of neighbouring rows, or single documents for want of blocks."""
     bytes: np.ndarray
+    score: np.ndarray
     decile: np.ndarray
     source: np.ndarray
 
@@ -53,6 +57,7 @@ class ScoredDocuments:
             clusters=len(blocks) if enough else table.num_rows,
             blocks=enough,
             bytes=table["bytes"].to_numpy(),
+            score=table["score"].to_numpy(),
             decile=table["decile"].to_numpy(),
             source=table["source"].to_numpy(zero_copy_only=False).astype(str),
         )
@@ -102,8 +107,39 @@ class StratumSums:
     nats: dict[str, np.ndarray]
 
 
-def sum_scores(results: Mapping[str, Sequence[Artifact]], what: str = "holdout") -> tuple[ScoredDocuments, StratumSums]:
-    """Read the scores of every run, {arm: runs}, and sum them.
+def find_strata(
+    root: Root, results: Mapping[str, Sequence[Artifact]], strata_by: Score | None
+) -> tuple[Score | None, Artifact | None]:
+    """The score that the holdout is divided by, and the strata by it; (score, None) where every run recorded them so.
+
+    Without `strata_by` it is the score that the arms were selected by. Raises InputError when they have several.
+    """
+    specs = {label: [run.manifest.spec.get("arm", {}).get("score") for run in runs] for label, runs in results.items()}
+    known = {json.dumps(score, sort_keys=True): score for scores in specs.values() for score in scores}
+    if strata_by is None:
+        given = {label: scores[0] for label, scores in specs.items() if scores[0]}
+        if len(distinct := {json.dumps(score, sort_keys=True) for score in given.values()}) > 1:
+            listed = "; ".join(f"{label}: {score}" for label, score in given.items())
+            raise InputError(
+                f"The arms are selected by different scores ({listed}): name the one that the holdout is divided by (strata_by)."
+            )
+        strata_by = known[distinct.pop()] if distinct else None
+    if strata_by is None or list(known.values()) == [strata_by]:
+        return strata_by, None
+    pool = next(iter(results.values()))[0].manifest.inputs["pool"]
+    return strata_by, root.open(PoolFolder(pool).strata(strata_by))
+
+
+def score_used(root: Root, pool: str, score: Score | None) -> Score | None:
+    """The score as the strata of a pool were made by it: a prebuilt subset may have another column, or none."""
+    found = root.find(PoolFolder(pool).strata(score)) if score else None
+    return (found.facts.get("score") or None) if found else score
+
+
+def sum_scores(
+    results: Mapping[str, Sequence[Artifact]], what: str = "holdout", strata: Artifact | None = None
+) -> tuple[ScoredDocuments, StratumSums]:
+    """Read the scores of every run, {arm: runs}, and sum them; by other `strata` than those that the runs recorded.
 
     Raises InputError when runs were scored on different documents, DamagedError when a score is not a number.
     """
@@ -112,6 +148,8 @@ def sum_scores(results: Mapping[str, Sequence[Artifact]], what: str = "holdout")
     for label, runs in results.items():
         for run in runs:
             table = read_scores(run.path / SCORES).sort_by("document")
+            if strata is not None:
+                table = with_strata(table.drop_columns(["score", "decile"]), strata.path / STRATA)
             values = table["nats"].to_numpy()
             if bad := int((~np.isfinite(values)).sum()):
                 raise DamagedError(f"{run.name} has {bad:,} scores that are not numbers: score the run again.")

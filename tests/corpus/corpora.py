@@ -9,7 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.corpus.prepare import build_arms
+from tasks.corpus.arm.traits import wanted_columns
+from tasks.corpus.pool.column import StoredColumn
+from tasks.corpus.pool.scores import scores_of
+from tasks.corpus.prepare import build_arms, build_index
+from tasks.records.layout import PoolFolder
 from tasks.spec import ENGAGEMENT, FACTUAL, PEDAGOGICAL, Arm, Pool
 from tasks.store.root import Root
 
@@ -79,6 +83,20 @@ def arm_and_holdout(folder: Path, source: str, **changes: object) -> tuple[list[
         (made,) = build_arms(Root(root), pool, [arm], workers=1)
         *shards, holdout = shard_texts(made.path)
     return [text for shard in shards for text in shard], holdout
+
+
+def pool_scores(root: Root, pool: Pool) -> np.ndarray:
+    """The pool's score of each document."""
+    columns = pool_columns(root, pool)
+    return scores_of(columns, pool.score, len(next(iter(columns.values())).values))
+
+
+def pool_columns(root: Root, pool: Pool) -> dict[str, StoredColumn]:
+    """The columns of the pool's score."""
+    wanted = wanted_columns(Arm(), pool)
+    indexed = build_index(root, pool, wanted)
+    folder = PoolFolder(indexed.manifest.inputs["pool"])
+    return {each.name: StoredColumn.open(root.open(folder.column(each.name, each.use))) for each in wanted}
 
 
 def shard_texts(folder: Path) -> list[list[str]]:

@@ -8,13 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.corpus.pool.index import Index
-from tasks.corpus.pool.scores import has_ratings
+from tasks.corpus.pool.scores import rated
 from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_sample, open_pool, plan_arm
 from tasks.errors import ChangedError, InputError
 from tasks.spec import Arm, Pool
 from tasks.store.root import Root
-from tests.corpus.corpora import SCORES, rated_table, shard_texts, write_corpus
+from tests.corpus.corpora import SCORES, pool_columns, pool_scores, rated_table, shard_texts, write_corpus
 
 ALL = Arm(name="all", select="all", documents_per_shard=64, population=())
 
@@ -67,7 +66,6 @@ BROKEN = {
     "chunks beyond its end": (beyond_the_end, "is damaged"),
     "more rows claimed": (lying_rows, "is damaged"),
     "no rows": (lambda p: pq.write_table(pq.read_table(p).slice(0, 0), p), "is empty"),
-    "no score": (lambda p: pq.write_table(pq.read_table(p).drop_columns([SCORES[1]]), p), f"no column '{SCORES[1]}'"),
     "no text": (lambda p: pq.write_table(pq.read_table(p).drop_columns(["text"]), p), "no column 'text'"),
     "nested text": (
         lambda p: pq.write_table(pq.read_table(p).set_column(0, "text", pa.array([["a"]] * 120)), p),
@@ -81,9 +79,20 @@ BROKEN = {
         lambda p: pq.write_table(pq.read_table(p).set_column(0, "text", pa.array(range(120))), p),
         "text is needed",
     ),
-    "text as score": (
-        lambda p: pq.write_table(pq.read_table(p).drop_columns([SCORES[0]]).append_column(SCORES[0], [["5"] * 120]), p),
-        "a number is needed",
+}
+ODD_SCORE = {
+    "none": (lambda table: table.drop_columns([SCORES[1]]), f"has no column '{SCORES[1]}'"),
+    "a text": (
+        lambda table: table.drop_columns([SCORES[0]]).append_column(SCORES[0], [["5"] * 120]),
+        f"has '{SCORES[0]}' as text, unlike files before it",
+    ),
+    "a list": (
+        lambda table: table.drop_columns([SCORES[0]]).append_column(SCORES[0], [[[5.0]] * 120]),
+        f"has a nested column '{SCORES[0]}'",
+    ),
+    "a date": (
+        lambda table: table.drop_columns([SCORES[0]]).append_column(SCORES[0], [pa.array([5] * 120, pa.date32())]),
+        "a number or text is needed",
     ),
 }
 
@@ -113,6 +122,21 @@ def test_a_file_that_cannot_be_used_is_named_or_left_out(how: str, corpus: Path,
     assert message in indexed.facts["bad_files"]["part_001.parquet"]
     (made,) = build_arms(root, pool_of(corpus, skip_bad_files=True), [ALL])
     assert made.facts["documents"] == 232
+
+
+@pytest.mark.parametrize("how", ODD_SCORE)
+def test_a_file_without_a_rating_is_named_or_its_documents_are_unrated(how: str, corpus: Path, root: Root) -> None:
+    change, message = ODD_SCORE[how]
+    path = corpus / "part_001.parquet"
+    pq.write_table(change(pq.read_table(path)), path)
+    with pytest.raises(InputError, match=r"part_001\.parquet .* which leaves its documents unrated") as caught:
+        plan_arm(root, pool_of(corpus), Arm())
+    assert message in str(caught.value)
+    assert plan_arm(root, pool_of(corpus), ALL.model_copy(update={"score": {SCORES[2]: 1.0}})).population == 352
+    whole = pool_of(corpus, skip_bad_files=True)
+    assert np.isnan(pool_scores(root, whole)[120:240]).all()
+    plan = plan_arm(root, whole, Arm())
+    assert plan.unrated_documents > 100 and plan.population + plan.unrated_documents == 352
 
 
 def test_files_left_out_are_named_in_log_plan_and_manifests_twenty_and_counted(
@@ -206,12 +230,11 @@ def test_a_document_that_lacks_a_rating_has_no_score_and_is_counted(tmp_path: Pa
     lacking = [[None, 3.0, 3.0], [3.0, float("nan"), 3.0], [3.0, 3.0, float("inf")]]
     rows = [*lacking, [3.0, 3.0, 3.0], *[[0.0, 0.0, float(i)] for i in range(96)]]
     pq.write_table(rated_table([f"text {i}" for i in range(100)], rows), raw / "a.parquet")
-    indexed = build_index(root, pool_of(raw))
-    assert indexed.facts["unrated_documents"] == 3
-    index = Index(indexed.path)
-    assert np.isnan(index.scores[:3]).all() and index.scores[3:5].tolist() == [3.0, 0.0]
-    by_column = [[has_ratings(index.rated[:4], pool_of(raw), [name]).tolist()] for name in SCORES]
-    assert by_column == [[[i != lacked for i in range(4)]] for lacked in range(3)]
+    columns = pool_columns(root, pool_of(raw))
+    scores = pool_scores(root, pool_of(raw))
+    assert np.isnan(scores[:3]).all() and scores[3:5].tolist() == [3.0, 0.0]
+    by_column = [rated(columns, [name], 100)[:4].tolist() for name in SCORES]
+    assert by_column == [[i != lacked for i in range(4)] for lacked in range(3)]
 
 
 def test_a_column_of_weight_0_is_no_part_of_the_score_and_may_be_missing(tmp_path: Path, root: Root) -> None:
@@ -221,9 +244,7 @@ def test_a_column_of_weight_0_is_no_part_of_the_score_and_may_be_missing(tmp_pat
     pq.write_table(table, raw / "a.parquet")
     pq.write_table(table.drop_columns([SCORES[1]]), raw / "b.parquet")
     pool = pool_of(raw, score={SCORES[0]: 1.0, SCORES[1]: 0.0})
-    indexed = build_index(root, pool)
-    assert indexed.facts["unrated_documents"] == 0
-    assert np.unique(Index(indexed.path).scores).tolist() == [1.0]
+    assert np.unique(pool_scores(root, pool)).tolist() == [1.0]
     plan = plan_arm(root, pool, Arm(share=1.0, population=(SCORES[1],)))
     held = pq.read_table(build_holdout(root, pool).path / "documents.parquet").to_pylist()
     of_them = sum(document["blob"] == "a.parquet" and document["row"] % 2 == 0 for document in held)
@@ -235,10 +256,9 @@ def test_weights_and_one_ready_column(tmp_path: Path, root: Root) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
     pq.write_table(rated_table([f"text {i}" for i in range(100)], [[1.0, 5.0, 9.0]] * 100, "float"), raw / "a.parquet")
-    weighted = build_index(root, pool_of(raw, score={SCORES[0]: 1.0, SCORES[1]: 3.0}))
-    assert Index(weighted.path).scores[0] == 4.0
-    single = build_index(root, pool_of(raw, score={SCORES[2]: 0.5}))
-    assert np.unique(Index(single.path).scores).tolist() == [9.0]
+    for score, found in (({SCORES[0]: 1.0, SCORES[1]: 3.0}, 4.0), ({SCORES[2]: 0.5}, 9.0)):
+        pool = pool_of(raw, score=score)
+        assert np.unique(pool_scores(root, pool)).tolist() == [found]
 
 
 def test_embeddings_are_not_read(tmp_path: Path, root: Root) -> None:

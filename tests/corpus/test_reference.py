@@ -3,6 +3,7 @@
 import itertools
 import math
 import tempfile
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,10 @@ def files(draw: st.DrawFn) -> list[tuple[pa.Table, int]]:
         texts = [draw(TEXT) if draw(st.booleans()) else f"{number}/{row} unlike all others" for row in range(rows)]
         scores = [[draw(SCORE) for _ in SCORES] for _ in range(rows)]
         table = rated_table(texts, scores, draw(st.sampled_from(["double", "float"])))
+        sources = [draw(st.sampled_from(["web", "books", "a, b", None])) for _ in texts]
+        sources = pa.array(sources, pa.string())
+        table = table.append_column("source", sources.dictionary_encode() if draw(st.booleans()) else sources)
+        table = table.append_column("id", pa.array([f"{number}-{row}" for row in range(rows)], pa.string()))
         if draw(st.booleans()):
             table = table.set_column(0, "text", table.column("text").cast(pa.large_string()))
         if draw(st.booleans()):
@@ -47,20 +52,47 @@ def files(draw: st.DrawFn) -> list[tuple[pa.Table, int]]:
     return made
 
 
-ARM = st.builds(
-    Arm,
-    select=st.sampled_from(["top", "bottom", "random", "temperature", "all"]),
-    share=st.sampled_from([0.5, 0.9, 1.0]),
-    share_of=st.sampled_from(["documents", "tokens"]),
-    tokens=st.one_of(st.none(), st.none(), st.just(100)),
-    temperature=st.sampled_from([0.3, 2.0]),
-    order=st.sampled_from(["best-first", "shuffled", "worst-first"]),
-    deduplicate=st.booleans(),
-    documents_per_shard=st.sampled_from([16, 33, 1000]),
-    population=st.sampled_from([None, (), SCORES[:1], SCORES[1:]]),
-    unrated=st.sampled_from(["exclude", "lowest"]),
-    seed=st.integers(0, 3),
-)
+A, B, C = SCORES
+Values = dict[str, float | str | None]
+FORMULAS = {
+    f"{B} - 0.5 * {C}": lambda v: None if None in (v[B], v[C]) else v[B] - 0.5 * v[C],
+    f"abs({A}) / {B}": lambda v: None if None in (v[A], v[B]) or v[B] == 0 else abs(v[A]) / v[B],
+    f"max({A}, 1)": lambda v: None if v[A] is None else max(v[A], 1.0),
+}
+"""Expressions, and the same in Python: None where a value is missing."""
+FILTERS = {
+    f'{B} >= 1 and source in ("web", "a, b")': lambda v: (
+        v[B] is not None and v[B] >= 1 and v["source"] in ("web", "a, b")
+    ),
+    f"not ({A} > 0) or `source` is None": lambda v: (v[A] is not None and not v[A] > 0) or v["source"] is None,
+    "source != 'books'": lambda v: v["source"] is not None and v["source"] != "books",
+    f"-1 <= {C} < 2.5": lambda v: v[C] is not None and -1 <= v[C] < 2.5,
+    'startswith(source, "b")': lambda v: v["source"] is not None and v["source"].startswith("b"),
+}
+
+
+@st.composite
+def arms(draw: st.DrawFn) -> Arm:
+    """Selections of all kinds, with and without filters, thresholds and quotas."""
+    select = draw(st.sampled_from(["top", "bottom", "random", "temperature", "all"]))
+    extents: list[dict[str, object]] = [{}, {}, {"tokens": 100}, {"share_of": "tokens"}]
+    extents += [{"match": "source"}, {"match": A}] if select != "all" else []
+    extents += [{"min_score": draw(st.sampled_from([-1.0, 0.5, 1.0]))}] if select == "top" else []
+    return Arm(
+        select=select,
+        score=draw(st.sampled_from([None, None, {A: 2.0, B: 1.0, C: 0.0}, *FORMULAS])),
+        where=draw(st.sampled_from([None, None, None, *FILTERS])),
+        ids=draw(st.sampled_from([None, None, None, "even"])),
+        share=draw(st.sampled_from([0.5, 0.9, 1.0])),
+        temperature=draw(st.sampled_from([0.3, 2.0])),
+        order=draw(st.sampled_from(["best-first", "shuffled", "worst-first"])),
+        deduplicate=draw(st.booleans()),
+        documents_per_shard=draw(st.sampled_from([16, 33, 1000])),
+        population=draw(st.sampled_from([None, (), SCORES[:1], SCORES[1:]])),
+        unrated=draw(st.sampled_from(["exclude", "lowest"])),
+        seed=draw(st.integers(0, 3)),
+        **draw(st.sampled_from(extents)),
+    )
 
 
 def rating(value: float | None) -> float | None:
@@ -71,24 +103,60 @@ def draw(arm: Arm, purpose: int, number: int) -> int:
     return int(random_bits(arm.seed, purpose, np.array([number]))[0])
 
 
-def reference(tables: list[pa.Table], arm: Arm, held: set[tuple[int, int]], held_texts: set[str]) -> list[str]:
-    """The arm's texts by sorting Python lists: documents are (file, row), numbered through the pool.
+def score(arm: Arm, values: Values) -> float | None:
+    """By the columns in the order of their names, as a mean is computed."""
+    if isinstance(arm.score, str):
+        return FORMULAS[arm.score](values)
+    weights = arm.score or dict.fromkeys(SCORES, 1.0)
+    used = [(weights[name], values[name]) for name in sorted(weights) if weights[name]]
+    if any(value is None for _, value in used):
+        return None
+    return (0.0 + sum(weight * value for weight, value in used)) / sum(weight for weight, _ in used)
 
-    Empty where there are too few documents with a score.
+
+def required(arm: Arm) -> tuple[str, ...]:
+    """The columns in which a document must have a rating."""
+    if arm.population is not None:
+        return arm.population
+    if arm.unrated == "lowest":
+        return ()
+    if isinstance(arm.score, str):
+        return tuple(name for name in SCORES if name in arm.score)
+    return tuple(name for name, weight in (arm.score or dict.fromkeys(SCORES, 1.0)).items() if weight)
+
+
+def divided(count: int, groups: list[object], order: list[object]) -> dict[object, int]:
+    """`count` by largest remainders of exact fractions; of equal ones, the first in `order` gets one more."""
+    exact = {group: Fraction(count * groups.count(group), len(groups)) for group in order}
+    quota = {group: math.floor(part) for group, part in exact.items()}
+    by_remainder = sorted(order, key=lambda group: (quota[group] - exact[group], order.index(group)))
+    for group in by_remainder[: count - sum(quota.values())]:
+        quota[group] += 1
+    return quota
+
+
+def reference(tables: list[pa.Table], arm: Arm, held: set[tuple[int, int]], held_texts: set[str]) -> list[str]:
+    """The arm's texts by sorting Python lists: documents are (number, score, tokens, text, group), numbered through the pool.
+
+    Empty where there are too few documents that it may take.
     """
-    required = arm.population
-    if required is None:
-        required = SCORES if arm.unrated == "exclude" else ()
-    documents = []
+    documents, groups, order = [], [], []
     number = 0
     for file, table in enumerate(tables):
-        columns = [table.column(name).to_pylist() for name in SCORES]
-        for row, text in enumerate(table.column("text").to_pylist()):
-            values = {name: rating(column[row]) for name, column in zip(SCORES, columns, strict=True)}
-            if (file, row) not in held and all(values[name] is not None for name in required):
-                score = -math.inf if None in values.values() else (0.0 + sum(values.values())) / 3.0
-                documents.append((number, score, table.column("token_count")[row].as_py(), text))
+        for row, found in enumerate(table.drop_columns(["embedding"]).to_pylist()):
+            values: Values = {name: rating(found[name]) for name in SCORES} | {"source": found["source"]}
+            group = values.get(arm.match)
+            order += [group] if group not in order else []
+            if (file, row) not in held and all(values[name] is not None for name in required(arm)):
+                groups.append(group)
+                listed = arm.ids is None or row % 2 == 0
+                if listed and (arm.where is None or FILTERS[arm.where](values)):
+                    known = score(arm, values)
+                    documents.append(
+                        (number, -math.inf if known is None else known, found["token_count"], found["text"], group)
+                    )
             number += 1
+    order = [*sorted((g for g in order if g is not None), key=order.index if arm.match == "source" else None), None]
     population = len(documents)
     wanted = arm.tokens
     if wanted is None and arm.share_of == "tokens" and arm.select != "all":
@@ -106,28 +174,37 @@ def reference(tables: list[pa.Table], arm: Arm, held: set[tuple[int, int]], held
         ranked = sorted(documents, key=lambda d: (noisy[d[0]], draw(arm, TIES, d[0])))
     else:
         ranked = documents
-    if wanted is not None:
+    if arm.min_score is not None:
+        count = sum(document[1] >= arm.min_score for document in ranked)
+    elif wanted is not None:
         totals = list(itertools.accumulate(document[2] for document in ranked))
         count = sum(total < wanted for total in totals) + 1
     elif arm.select == "all":
         count = len(ranked)
     else:
         count = max(1, int(arm.share * population + 0.5))
-    if count > len(ranked):
+    if count > len(ranked) or not population:
         return []
     chosen = ranked[:count]
+    if arm.match:
+        chosen = []
+        for group, quota in divided(count, groups, order).items():
+            within = [document for document in ranked if document[4] == group]
+            if quota > len(within):
+                return []
+            chosen += within[:quota]
     if arm.order == "best-first":
         chosen.sort(key=lambda d: (-d[1], draw(arm, TIES, d[0])))
     elif arm.order == "worst-first":
         chosen.sort(key=lambda d: (d[1], draw(arm, TIES, d[0])))
     else:
         chosen.sort(key=lambda d: draw(arm, ORDER, d[0]))
-    texts = [text for *_, text in chosen if text and text not in held_texts]
+    texts = [text for *_, text, _ in chosen if text and text not in held_texts]
     return list(dict.fromkeys(texts)) if arm.deduplicate else texts
 
 
 @settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(made=files(), arms=st.lists(ARM, min_size=1, max_size=3), workers=st.sampled_from([1, 3]))
+@given(made=files(), arms=st.lists(arms(), min_size=1, max_size=3), workers=st.sampled_from([1, 3]))
 def test_arms_equal_the_reference_row_for_row(made: list[tuple[pa.Table, int]], arms: list[Arm], workers: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder, "raw")
@@ -145,11 +222,18 @@ def test_arms_equal_the_reference_row_for_row(made: list[tuple[pa.Table, int]], 
         tables = [table for table, _ in made]
         texts = held.column("text").to_pylist()
         assert texts == [tables[f].column("text")[r].as_py() for f, r in sorted(places)]
+        lines = [f"{f}-{row}\n" for f, table in enumerate(tables) for row in range(0, len(table), 2)]
+        Path(folder, "even.txt").write_text("".join(lines))
+        even = {"even": f"{folder}/even.txt", None: None}
         arms = [arm.model_copy(update={"name": f"arm{i}"}) for i, arm in enumerate(arms)]
         expected = [reference(tables, arm, places, set(texts)) for arm in arms]
+        arms = [arm.model_copy(update={"ids": even[arm.ids]}) for arm in arms]
         for arm, want in zip(arms, expected, strict=True):
             if not want:
-                with pytest.raises(InputError, match=r"lower its share|ask for fewer|raise its share|are needed"):
+                with pytest.raises(
+                    InputError,
+                    match=r"lower its share|ask for fewer|raise its share|are needed|loosen it|lower min_score",
+                ):
                     build_arms(root, handle, [arm], workers=1)
         arms, expected = zip(
             *[(a, e) for a, e in zip(arms, expected, strict=True) if len(e) >= 8] or [((), ())], strict=True

@@ -45,8 +45,10 @@ def test_a_missing_column_is_named(tmp_path, sample):
     table = pq.read_table(next(iter(sample.glob("*.parquet"))))
     pq.write_table(table.drop_columns(["factual_accuracy_average"]), raw / "lacking.parquet")
     sentence = refused(tmp_path / "root", "prepare", raw)
-    assert "lacking.parquet" in sentence
-    assert "factual_accuracy_average" in sentence
+    assert "'factual_accuracy_average'" in sentence and str(raw) in sentence
+    (raw / "whole.parquet").symlink_to(next(iter(sample.glob("*.parquet"))))
+    sentence = refused(tmp_path / "root", "prepare", raw)
+    assert "lacking.parquet" in sentence and "'factual_accuracy_average'" in sentence
 
 
 @pytest.mark.parametrize("share", ["0", "-0.5", "1.01"])

@@ -21,8 +21,12 @@ from tasks.reports.report import write_report, write_verdict
 from tasks.spec import Arm, Pool
 from tasks.store.artifact import MANIFEST, fingerprint
 from tasks.store.blobs import Blob
+from tasks.store.root import Root
 from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec, PlannedRun
 from tasks.verdict.judge import judge
+from tests.engines.builtin.conftest import ARM as SMALL_ARM
+from tests.engines.builtin.conftest import POOL as SMALL_POOL
+from tests.engines.builtin.conftest import make_experiment, write_artifacts
 from tests.planted import POOL, TRAINING, Bench
 
 NEW_FACTS = ("training_version", "code_commit", "torch", "cuda")
@@ -116,7 +120,7 @@ def test_an_old_pool_is_not_reused_a_new_one_is_made_beside_it():
     pool = Pool()
     old = f"{pool.name}-{fingerprint(pool.identity(), [[b.name, b.size, b.etag] for b in BLOBS])}"
     assert pool_id(pool, BLOBS) != old
-    assert arm_id(Arm(), pool_id(pool, BLOBS)) != arm_id(Arm(), old)
+    assert arm_id(Arm(), pool, pool_id(pool, BLOBS)) != arm_id(Arm(), pool, old)
 
 
 def test_an_old_arm_is_not_trained_on(bench):
@@ -128,6 +132,19 @@ def test_an_old_arm_is_not_trained_on(bench):
     age(bench, packed)
     job = Job.of(root, bench.experiment("top", 1), POOL, arm.id)
     with pytest.raises(InputError, match=f"{packed} does not record the .*: delete the folder {packed} and run again"):
+        open_inputs(root, job)
+
+
+def test_an_arm_of_before_strata_is_not_trained_on(tmp_path):
+    """Of version 2 of the preparation, when scores were a part of the holdout."""
+    root = Root(tmp_path)
+    write_artifacts(root)
+    job = Job.of(root, make_experiment(), SMALL_POOL, SMALL_ARM)
+    open_inputs(root, job)
+    root.remove(PoolFolder(SMALL_POOL).strata(Pool().score))
+    with pytest.raises(
+        InputError, match=r"There is no complete artifact pools/.*/strata/.*: check the name, or prepare it"
+    ):
         open_inputs(root, job)
 
 

@@ -12,7 +12,7 @@ from tasks.store.blobs import Blob
 def names():
     """Ids of a pool, an arm of it and a run on it."""
     pool = pool_id(Pool(), [Blob("a.parquet", 10, "e1")])
-    arm = arm_id(Arm(), pool)
+    arm = arm_id(Arm(), Pool(), pool)
     return pool, arm, run_id(Experiment(), arm)
 
 

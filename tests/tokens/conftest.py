@@ -59,8 +59,6 @@ def write_pool(root: Root, pool: str, sample: list[str], holdout: list[str]) -> 
             "row": pa.array(range(n), pa.int64()),
             "row_group": pa.array([0] * n, pa.int32()),
             "cluster": pa.array([i // 10 for i in range(n)], pa.int32()),
-            "score": [float(i % 7) for i in range(n)],
-            "decile": pa.array([i * 10 // n for i in range(n)], pa.int8()),
             "bytes": pa.array([len(text.encode()) for text in holdout], pa.int64()),
             "source": ["dump"] * n,
             "text": pa.array(holdout, pa.large_string()),

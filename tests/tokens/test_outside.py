@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.errors import InputError
+from tasks.records.scores import with_strata
 from tasks.spec import Texts
 from tasks.store.root import Root
 from tasks.tokens.outside import encode_outside
@@ -65,7 +66,7 @@ def test_three_kinds_of_files_by_name_without_empty_documents(root, tmp_path):
 
 def test_no_document_from_elsewhere_has_a_rating(root, tmp_path):
     (tmp_path / "a.txt").write_text("the cat sat")
-    table = pq.read_table(encode(root, tmp_path).path / "documents.parquet")
+    table = with_strata(pq.read_table(encode(root, tmp_path).path / "documents.parquet"), None)
     assert np.isnan(table["score"].to_numpy()).all() and table["decile"].to_pylist() == [-1]
 
 

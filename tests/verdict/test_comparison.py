@@ -113,7 +113,7 @@ def test_every_arm_is_planned_with_every_seed_on_its_budget(tmp_path, budget, to
     for arm, bytes_a_token, rows in ((TOP, 2, 10), (RANDOM, 4, 30)):
         counted = {"tokens": rows * 64, "tokens_per_epoch": rows * 64, "sequence_length": 64}
         counted["bytes"] = bytes_a_token * rows * 64
-        name = f"arms/{arm_id(arm, 'pool')}/packed/64-split"
+        name = f"arms/{arm_id(arm, spec.pool, 'pool')}/packed/64-split"
 
         def make(work: Work, arm: Arm = arm, counted: dict[str, int] = counted) -> None:
             work.temporary("rows.bin").write_text(arm.name)
@@ -209,7 +209,7 @@ def test_runs_of_another_version_of_preparation_or_training_are_not_found(tmp_pa
     def plan() -> ComparisonPlan:
         spec, pool = asked(), pool_id(Pool(), blobs)
         runs = [Experiment(arm=arm, training=TRAINING, seed=1) for arm in spec.arms]
-        arms = [arm_id(arm, pool) for arm in spec.arms]
+        arms = [arm_id(arm, Pool(), pool) for arm in spec.arms]
         planned = (PlannedRun(run_id(each, arm), arm, each) for each, arm in zip(runs, arms, strict=True))
         return ComparisonPlan(spec, pool, tuple(planned))
 

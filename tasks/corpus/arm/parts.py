@@ -41,7 +41,8 @@ def mix(arm: Arm, pool: Pool, scores: np.ndarray, tokens: np.ndarray | None, cho
             selection = choose(alone, taken)
         parts.append(PartTaken(part.select, part.subset, share, len(selection.documents), again))
         taken = np.sort(np.concatenate([taken, selection.documents]))
-    return replace(whole, documents=in_order(arm, pool, scores, taken), cut_off=None, parts=tuple(parts))
+    ordered = in_order(arm, pool, scores, taken)
+    return replace(whole, documents=ordered, scores=scores[ordered], cut_off=None, parts=tuple(parts))
 
 
 def _part(arm: Arm, part: Part, amount: int, by_tokens: bool) -> Arm:

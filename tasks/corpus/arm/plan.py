@@ -26,8 +26,8 @@ COMPRESSED = 0.5
 class ArmPlan:
     """An arm before it is made. Counts are exact; bytes are estimated from the footers.
 
-    `population` counts the documents outside the holdout with the ratings that the arm asks for, `unrated_documents` those
-    without; the share is of the former. `documents` counts those whose texts turn out to be duplicates or in the holdout. Of a
+    `population` counts the documents outside the holdout with the ratings that the arm asks for, which its filters let pass;
+    `unrated_documents` those without the ratings, `filtered_documents` those that do not pass. The share is of the first. `documents` counts those whose texts turn out to be duplicates or in the holdout. Of a
     selection cut by score, `cut_off_documents` have the last score that is taken, and `cut_off_taken` of them are taken, drawn
     by seed. `tokens` sums the pool's own column (None without one). `bad_files` gives the reason for the first of the
     `bad_files_count` files that are left out. `disk_bytes` is the peak of intermediate runs and shards together; `seconds` is
@@ -40,6 +40,7 @@ class ArmPlan:
     holdout_documents: int
     population: int
     unrated_documents: int
+    filtered_documents: int
     documents: int
     cut_off_score: float | None
     cut_off_documents: int | None
@@ -87,11 +88,12 @@ def plan(
     index: Index,
     held: Mapping[str, Any],
     selection: Selection,
+    pool_scores: np.ndarray,
     folder: Path,
     cores: int,
     reused: bool,
 ) -> ArmPlan:
-    """The plan of an arm that takes the `selection`; `held` are the facts of the holdout."""
+    """The plan of an arm that takes the `selection`; `held` are the facts of the holdout, `pool_scores` those of all documents."""
     order = selection.documents
     used, text_bytes = _reading(index, order)
     decoded = int(index.text_bytes[used].sum())
@@ -108,8 +110,8 @@ def plan(
         **selection.facts,
         tokens=tokens,
         text_bytes=text_bytes,
-        score_quantiles=quantiles(index.scores[order]),
-        pool_score_quantiles=quantiles(index.scores[: index.documents]),
+        score_quantiles=quantiles(selection.scores),
+        pool_score_quantiles=quantiles(pool_scores[: index.documents]),
         files=len(index.blobs),
         **left_out_facts(held["bad_files"] | index.left_out),
         blobs_to_read=len(np.unique(index.file[used])),

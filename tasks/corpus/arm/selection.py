@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.corpus.pool.scores import has_ratings
+from tasks.corpus.arm.traits import Traits
 from tasks.errors import InputError
 from tasks.records.draws import CHUNK, ORDER, SELECT, TIES, gumbel, random_bits
 from tasks.spec import Arm, Pool
@@ -37,15 +37,18 @@ class PartTaken:
 
 @dataclass(frozen=True)
 class Selection:
-    """What an arm takes of a pool: document numbers in the arm's order, uint32 (k,).
+    """What an arm takes of a pool: document numbers in the arm's order, uint32 (k,), and their `scores`, float64 (k,).
 
-    `population`: documents outside the holdout with the ratings that the arm asks for. `unrated`: those without.
-    `cut_off`: None for a selection that does not cut by score. `parts`: what each part added, of an arm that mixes several.
+    `population`: documents outside the holdout with the ratings that the arm asks for, which its filters let pass. `unrated`: those
+    without the ratings, `filtered`: those that do not pass. `cut_off`: None for a selection that does not cut by score, or not at one.
+    `parts`: what each part added, of an arm that mixes several.
     """
 
     documents: np.ndarray
+    scores: np.ndarray
     population: int
     unrated: int
+    filtered: int
     cut_off: CutOff | None
     parts: tuple[PartTaken, ...] = ()
 
@@ -56,6 +59,7 @@ class Selection:
         return {
             "population": self.population,
             "unrated_documents": self.unrated,
+            "filtered_documents": self.filtered,
             "cut_off_score": cut.score if cut else None,
             "cut_off_documents": cut.documents if cut else None,
             "cut_off_taken": cut.taken if cut else None,
@@ -101,9 +105,12 @@ def first(keys: np.ndarray, count: int, documents: np.ndarray, seed: int) -> np.
 
 
 def selection_keys(arm: Arm, scores: np.ndarray, documents: np.ndarray) -> np.ndarray:
-    """A key for each of the documents, which have these scores: the selection takes those with the smallest keys."""
+    """A key for each of the documents, which have these scores: the selection takes those with the smallest keys.
+
+    `scores` may be overwritten.
+    """
     if arm.select == "top":
-        return -scores
+        return np.negative(scores, out=scores)
     if arm.select == "bottom":
         return scores
     if arm.whole:
@@ -121,17 +128,13 @@ def selection_keys(arm: Arm, scores: np.ndarray, documents: np.ndarray) -> np.nd
 
 def check(arm: Arm, pool: Pool, *, tokens_known: bool) -> None:
     """Raises InputError if the pool cannot serve the arm."""
-    if pool.format == "unrated" and arm.select != "random" and not arm.whole:
-        raise InputError(f"The arm {arm.name} has select={arm.select}, but the pool is unrated: use random or all.")
+    if not arm.score and arm.select != "random" and not arm.whole:
+        raise InputError(
+            f"The arm {arm.name} has select={arm.select}, but the pool is unrated: use random or all, or give the arm a score."
+        )
     if pool.format == "prebuilt" and arm.select != "random" and not arm.whole:
         raise InputError(
             f"The arm {arm.name} has select={arm.select}, but the pool is prebuilt and taken as it is: use all, subset or random."
-        )
-    known = [] if pool.format == "unrated" else list(pool.score)
-    if unknown := [column for column in arm.population or () if column not in known]:
-        raise InputError(
-            f"The arm {arm.name} asks for documents rated by {', '.join(unknown)}, but the pool {pool.name} has "
-            f"{'the score columns ' + ', '.join(known) if known else 'no score columns'}: name one of the pool's `score`."
         )
     if arm.sized_by_tokens and not tokens_known:
         asked = f"{arm.tokens:,} tokens" if arm.tokens is not None else "a share of the tokens"
@@ -153,52 +156,121 @@ def check_subset(arm: Arm, pool: Pool) -> None:
 def select(
     arm: Arm,
     pool: Pool,
-    scores: np.ndarray,
-    rated: np.ndarray,
+    traits: Traits,
     tokens: np.ndarray | None = None,
     excluded: np.ndarray | None = None,
     within: tuple[int, int] | None = None,
 ) -> Selection:
-    """What the arm takes of a pool whose documents have these `scores`, `rated` bits and `tokens`, all (n,).
+    """What the arm takes of a pool whose documents have these `traits` and `tokens` (n,).
 
-    A score is NaN for a document without one; a token count of -1 means unknown and counts as the mean of the known ones.
-    `excluded` lists in ascending order the documents that may not be taken; `within`: the first document of those that may be, and
-    the one after the last (default: all). Ties are drawn by the arm's seed, the same way for
-    every share: a smaller share is part of a larger one. A share refers to the population, is rounded half up, and gives at
-    least one document. A number or a share of tokens takes documents in the order of selection until it is reached. In a prebuilt pool,
-    best-first is the order in which the documents are stored. Raises InputError.
+    A token count of -1 means unknown and counts as the mean of the known ones. `excluded` lists in ascending order the documents that
+    may not be taken; `within`: the first document of those that may be, and the one after the last (default: all). Ties are drawn by
+    the arm's seed, the same way for every share: a smaller share is part of a larger one. A share refers to the population, is
+    rounded half up, and gives at least one document; with `match` it is divided among groups by `quotas`. A number or a share of
+    tokens takes documents in the order of selection until it is reached. In a prebuilt pool, best-first is the order in which the
+    documents are stored. Raises InputError.
     """
+    arm = arm.of(pool)
     check(arm, pool, tokens_known=tokens is not None)
+    scores = traits.scores
     low, high = within or (0, len(scores))
-    documents = np.arange(low, high, dtype=np.uint32)
+    allowed = np.zeros(len(scores), bool)
+    allowed[low:high] = True
     if excluded is not None:
-        documents = np.delete(documents, excluded[(excluded >= low) & (excluded < high)] - low)
-    free = len(documents)
-    if required := arm.required_ratings(pool):
-        documents = documents[has_ratings(rated[documents], pool, required)]
-    population = len(documents)
-    wanted = _tokens_wanted(arm, pool, tokens[documents]) if tokens is not None and arm.sized_by_tokens else None
+        allowed[excluded] = False
+    free = int(allowed.sum())
+    if traits.rated is not None:
+        allowed &= traits.rated
+    rated = int(allowed.sum())
+    proportions = None
+    if traits.groups is not None:
+        proportions = np.bincount(traits.groups[allowed], minlength=len(traits.labels))
+    if traits.passing is not None:
+        allowed &= traits.passing
+    population = int(allowed.sum())
+    if not population and rated:
+        raise InputError(f"{_filters(arm)} leaves none of {rated:,} documents: loosen it.")
+    wanted = _tokens_wanted(arm, pool, tokens[allowed]) if tokens is not None and arm.sized_by_tokens else None
     if arm.by_score:
-        documents = documents[~np.isnan(scores[documents])]
-    keys = selection_keys(arm, _lowest_if_unrated(scores[documents]), documents)
-    if tokens is not None and wanted is not None:
-        chosen = _until(wanted, arm, pool, keys, documents, tokens[documents])
+        allowed &= ~np.isnan(scores)
+    documents = np.arange(len(scores), dtype=np.uint32)[allowed]
+    if arm.min_score is not None:
+        chosen = _reaching(arm, scores[allowed])
     else:
-        count = arm.documents or (population if arm.whole else max(1, int(arm.share * population + 0.5)))
-        if count > population:
-            raise InputError(
-                f"The arm {arm.name} asks for {count:,} documents, but may take {population:,} of the pool {pool.name}: ask for fewer."
-            )
-        if count > len(documents):
-            raise InputError(
-                f"The arm {arm.name} asks for {count:,} of {population:,} documents, but only {len(documents):,} have a score: "
-                "lower its share, or leave its population to the columns of the score."
-            )
-        chosen = first(keys, count, documents, arm.seed)
-    del keys
+        keys = selection_keys(arm, _lowest_if_unrated(scores[allowed]), documents)
+        if tokens is not None and wanted is not None:
+            chosen = _until(wanted, arm, pool, keys, documents, tokens[documents])
+        else:
+            count = _documents_wanted(arm, pool, population, len(documents))
+            if proportions is None:
+                chosen = first(keys, count, documents, arm.seed)
+            else:
+                chosen = _matched(arm, traits, keys, documents, quotas(proportions, count))
+        del keys
     taken = documents[chosen]
-    cut_off = _cut_off(arm, scores, documents, taken)
-    return Selection(in_order(arm, pool, scores, taken), population, free - population, cut_off)
+    cut_off = None if arm.match else _cut_off(arm, scores, documents, taken)
+    ordered = in_order(arm, pool, scores, taken)
+    return Selection(ordered, scores[ordered], population, free - rated, rated - population, cut_off)
+
+
+def _documents_wanted(arm: Arm, pool: Pool, population: int, known: int) -> int:
+    """How many documents an arm asks for of a population of which so many may be taken, `known`."""
+    count = arm.documents or (population if arm.whole else max(1, int(arm.share * population + 0.5)))
+    if count > population:
+        raise InputError(
+            f"The arm {arm.name} asks for {count:,} documents, but may take {population:,} of the pool {pool.name}: ask for fewer."
+        )
+    if count > known:
+        raise InputError(
+            f"The arm {arm.name} asks for {count:,} of {population:,} documents, but only {known:,} have a score: "
+            "lower its share, or leave its population to the columns of the score."
+        )
+    return count
+
+
+def quotas(proportions: np.ndarray, count: int) -> np.ndarray:
+    """`count` divided among groups by their `proportions` (g,), int64 (g,): each whole part, and one more for the largest
+    remainders (Hamilton's method), of equal ones for the first."""
+    # Numbers of documents are below 2**32, so their products fit.
+    whole, remainder = np.divmod(proportions.astype(np.uint64) * np.uint64(count), np.uint64(proportions.sum()))
+    quota = whole.astype(np.int64)
+    quota[np.argsort(-remainder.astype(np.float64), kind="stable")[: count - int(quota.sum())]] += 1
+    return quota
+
+
+def _matched(arm: Arm, traits: Traits, keys: np.ndarray, documents: np.ndarray, quota: np.ndarray) -> np.ndarray:
+    """Ascending positions of the documents of the smallest keys in each group, as many as its quota. uint32."""
+    groups = traits.groups[documents]
+    by_group = np.argsort(groups, kind="stable")
+    bounds = np.searchsorted(groups[by_group], np.arange(len(quota) + 1))
+    chosen = []
+    for group in np.flatnonzero(quota).tolist():
+        within = by_group[bounds[group] : bounds[group + 1]]
+        if quota[group] > len(within):
+            raise InputError(
+                f"The arm {arm.name} matches {arm.match}: {quota[group]:,} documents of {traits.labels[group]!r} are needed, and it may "
+                f"take {len(within):,}: lower its share, or loosen its filters."
+            )
+        chosen.append(within[first(keys[within], int(quota[group]), documents[within], arm.seed)])
+    return np.sort(np.concatenate(chosen)).astype(np.uint32)
+
+
+def _reaching(arm: Arm, scores: np.ndarray) -> np.ndarray:
+    """Ascending positions of the scores that reach the arm's threshold. uint32."""
+    chosen = np.flatnonzero(scores >= arm.min_score).astype(np.uint32)
+    if not len(chosen):
+        known = scores[~np.isnan(scores)]
+        best = f"the highest score is {known.max():g}" if len(known) else "no document has a score"
+        raise InputError(
+            f"The arm {arm.name} takes documents with a score of {arm.min_score:g} or more, but {best}: lower min_score."
+        )
+    return chosen
+
+
+def _filters(arm: Arm) -> str:
+    """The arm's filters, for a message."""
+    given = {"where": arm.where, "ids": arm.ids}
+    return f"The arm {arm.name} with " + " and ".join(f"{name}={value!r}" for name, value in given.items() if value)
 
 
 def _lowest_if_unrated(scores: np.ndarray) -> np.ndarray:

@@ -129,6 +129,24 @@ def text_column(name: str, footer: pq.FileMetaData, column: str) -> int:
     return index
 
 
+def value_column(name: str, footer: pq.FileMetaData, column: str) -> int:
+    """Position of a column of numbers, truth values or text. Raises BadFile if it is missing, ambiguous, nested or of another type."""
+    index = column_index(name, footer, column)
+    leaf = footer.schema.column(index)
+    kinds = {"BYTE_ARRAY": ("NONE", "STRING"), "BOOLEAN": ("NONE",)} | dict.fromkeys(NUMBERS, ("NONE", "INT"))
+    if leaf.logical_type.type not in kinds.get(leaf.physical_type, ()):
+        raise BadFile(
+            name, f"has {column!r} as {leaf.physical_type} {leaf.logical_type.type}: a number or text is needed"
+        )
+    return index
+
+
+def single_values(footer: pq.FileMetaData) -> list[str]:
+    """Names of the columns of single values, fields of structs by their path."""
+    leaves = [footer.schema.column(i) for i in range(len(footer.schema))]
+    return list(dict.fromkeys(leaf.path for leaf in leaves if not leaf.max_repetition_level))
+
+
 def chunk_range(name: str, size: int, footer: pq.FileMetaData, row_group: int, column: int) -> Range:
     """Where a column chunk lies. Raises BadFile if the footer points outside the file."""
     chunk = footer.row_group(row_group).column(column)

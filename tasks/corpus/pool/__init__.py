@@ -1,8 +1,8 @@
 """What is known of all documents before an arm takes some.
 
 `sources`  the places that a pool is read from, and the names of their blobs
-`index`    one row per document: score and tokens, never the text; `column`: one such number on the disk
-`scores`   the composite of the score columns, and its deciles
+`index`    one row per document: tokens and the columns that arms ask for, never the text; `entries`: what is read of one blob
+`scores`   weighted means, expressions and filters over its columns (`column`, `evaluate`)
 `holdout`  documents set aside for evaluation; `sample`: text for the tokenizer
 `survey`   what a store holds, before anything is prepared
 """

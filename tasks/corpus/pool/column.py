@@ -1,8 +1,45 @@
-"""One number per document, appended as it comes: an .npy file whose length is known only at the end."""
+"""A column of the index: one value per document, in files that are memory-mapped.
 
+    number  values.npy  float32 where the source has it, else float64; NaN for a value that is null, NaN or infinite
+    text    codes.npy   int32, -1 for null; texts.parquet: the text of each code
+    ids     ids.npy     uint64, the first 8 bytes of the BLAKE2b digest of a value's text; 0 for null
+
+Two of 52 million ids share 64 bits with a probability of 1 in 10,000, and one of them would have to be on the list.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.corpus.heap import drop_pages
+from tasks.expression import Kind
+from tasks.store.artifact import Artifact, fingerprint
+
+VALUES, CODES, TEXTS, IDS = "values.npy", "codes.npy", "texts.parquet", "ids.npy"
+MOST_TEXTS = 1_000_000
+"""Distinct texts of a column; what has more is an id or a text, no property to filter by."""
+NO_TEXT = -1
+WIDENED = 1 << 20
+"""Values that are changed at a time."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A column by its exact name: its values, or what recognizes them as ids; and which files may lack it."""
+
+    name: str
+    use: Literal["values", "ids"] = "values"
+    may_lack: Literal["none", "some", "all"] = field(default="none", compare=False)
+
+    @property
+    def key(self) -> str:
+        """A short name for files."""
+        return fingerprint(self.name, self.use)
 
 
 class Column:
@@ -13,17 +50,24 @@ class Column:
     """
 
     def __init__(self, path: Path, kind: type[np.number]):
-        self._file = path.open("wb")
-        self._kind = np.dtype(kind)
-        self._length = 0
-        self._write_header()
+        self._path = path
+        self._begin(kind)
 
     def append(self, values: np.ndarray) -> None:
         """Append `values` (n,). Raises TypeError if they are not of the type of the column."""
-        if values.dtype != self._kind:
-            raise TypeError(f"{values.dtype} for a column of {self._kind}")
+        if values.dtype != self.kind:
+            raise TypeError(f"{values.dtype} for a column of {self.kind}")
         self._file.write(np.ascontiguousarray(values).data)
         self._length += len(values)
+
+    def widen(self, kind: type[np.number]) -> None:
+        """Change the type of the values, those that are there included."""
+        self.close()
+        before = np.load(self._path, mmap_mode="r")
+        self._path.unlink()  # what is mapped stays readable
+        self._begin(kind)
+        for start in range(0, len(before), WIDENED):
+            self.append(before[start : start + WIDENED].astype(self.kind))
 
     def close(self) -> int:
         """Finish the file; returns the number of values."""
@@ -32,7 +76,92 @@ class Column:
         self._file.close()
         return self._length
 
+    def _begin(self, kind: type[np.number]) -> None:
+        self._file = self._path.open("wb")
+        self.kind = np.dtype(kind)
+        self._length = 0
+        self._write_header()
+
     def _write_header(self) -> None:
-        kind = np.lib.format.dtype_to_descr(self._kind)
+        kind = np.lib.format.dtype_to_descr(self.kind)
         header = {"descr": kind, "fortran_order": False, "shape": (self._length,)}
         np.lib.format.write_array_header_1_0(self._file, header)
+
+
+@dataclass(frozen=True)
+class StoredColumn:
+    """A finished column of values, mapped: numbers, or codes with their texts."""
+
+    values: np.ndarray
+    texts: pa.StringArray | None
+
+    @classmethod
+    def open(cls, column: Artifact) -> "StoredColumn":
+        texts = column.path / TEXTS
+        if not texts.exists():
+            return cls(np.load(column.path / VALUES, mmap_mode="r"), None)
+        words = pq.read_table(texts).column(0).combine_chunks()
+        return cls(np.load(column.path / CODES, mmap_mode="r"), words)
+
+    @property
+    def kind(self) -> Kind:
+        return "number" if self.texts is None else "text"
+
+    def known(self, part: slice) -> np.ndarray:
+        """Which documents of a slice have a value, bool."""
+        return ~np.isnan(self.values[part]) if self.texts is None else self.values[part] != NO_TEXT
+
+    def read(self, part: slice) -> pa.Array:
+        """The values of a slice: float64 or dictionary-encoded strings, null where there is none."""
+        values = self.values[part]
+        if self.texts is None:
+            return pa.array(values.astype(np.float64), from_pandas=True)
+        return pa.DictionaryArray.from_arrays(pa.array(values, mask=values == NO_TEXT), self.texts)
+
+    def drop(self) -> None:
+        """Give back the pages, if it is mapped."""
+        if isinstance(self.values, np.memmap):
+            drop_pages(self.values)
+
+
+def open_ids(column: Artifact) -> np.memmap:
+    """A finished column of ids, mapped: uint64 (documents,)."""
+    return np.load(column.path / IDS, mmap_mode="r")
+
+
+def numbers(values: pa.ChunkedArray) -> np.ndarray:
+    """Numbers or truth values as a column keeps them."""
+    kind = pa.float32() if pa.types.is_float32(values.type) else pa.float64()
+    if pa.types.is_boolean(values.type):
+        values = values.cast(pa.int8())
+    found: np.ndarray = values.cast(kind, safe=False).to_numpy()
+    if not (finite := np.isfinite(found)).all():
+        found = np.where(finite, found, np.array(np.nan, found.dtype))
+    return found
+
+
+def encoded(values: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """Texts as codes, int32, and the text of each code."""
+    plain = values.cast(pa.string()).combine_chunks().dictionary_encode()
+    return plain.indices.fill_null(NO_TEXT).to_numpy().astype(np.int32), plain.dictionary.to_pylist()
+
+
+def recognized(values: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """What recognizes ids, uint64 (n,): numbers and their decimal text are the same id."""
+    found = np.zeros(len(values), np.uint64)
+    for place, value in enumerate(values.cast(pa.large_string()).to_pylist()):
+        if value is not None:
+            found[place] = int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "little")
+    return found
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values of this type are texts rather than numbers."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return (
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_binary(kind)
+    )

@@ -25,7 +25,6 @@ from tasks.corpus.parquet.shards import RANKS, row_groups
 from tasks.corpus.parquet.texts import KnownTexts, digests, lengths
 from tasks.corpus.parquet.views import Views
 from tasks.corpus.pool.index import Index
-from tasks.corpus.pool.scores import quantiles
 from tasks.corpus.pool.sources import folder_of, is_held_out, place_numbers, place_of
 from tasks.errors import InputError
 from tasks.progress import Progress
@@ -37,7 +36,6 @@ from tasks.store.blobs import Blob, Blobs
 
 BLOCK_ROWS = 1000
 BLOCKS = 64
-DECILES = 10
 DUMP = "dump"
 SCHEMA = pa.schema(
     [
@@ -145,8 +143,6 @@ def build(work: Work, pool: Pool, source: Blobs, index: Index, threads: int, pro
         requests=source.counters.requests,
         retries=source.counters.retries,
         **left_out_facts(left_out.reasons),
-        scores=quantiles(documents.column("score").to_numpy()),
-        unrated_documents=int(np.isnan(documents.column("score").to_numpy()).sum()),
         **_by_source(pool, documents),
     )
 
@@ -245,13 +241,9 @@ def _dump_range(reading: Reading) -> Range | None:
 
 
 def _describe(documents: pa.Table, index: Index) -> pa.Table:
-    """The columns of documents.parquet, from document numbers and texts. A document without a score is of decile -1."""
+    """The columns of documents.parquet, from document numbers and texts."""
     number = documents.column("number").to_numpy()
     file, row = index.place(number)
-    score = index.scores[number]
-    rated = int(np.isfinite(score).sum())
-    decile = np.full(len(number), -1)
-    decile[np.argsort(score, kind="stable")[:rated]] = np.arange(rated) * DECILES // max(1, rated)  # NaN comes last
     names = np.array([blob.name for blob in index.blobs], object)
     return pa.table(
         {
@@ -260,8 +252,6 @@ def _describe(documents: pa.Table, index: Index) -> pa.Table:
             "row": pa.array(row, pa.int64()),
             "row_group": documents.column("row_group"),
             "cluster": pa.array(np.unique(documents.column("block").to_numpy(), return_inverse=True)[1], pa.int32()),
-            "score": pa.array(score, pa.float64()),
-            "decile": pa.array(decile, pa.int8()),
             "bytes": documents.column("bytes"),
             "source": documents.column("source").cast(pa.string()),
             "text": documents.column("text"),
@@ -276,8 +266,9 @@ class HeldOut:
         table = pq.read_table(artifact.path / DOCUMENTS, columns=["blob", "row"])
         number = {blob.name: i for i, blob in enumerate(index.blobs)}
         files = np.array([number[name] for name in table.column("blob").to_pylist()], np.int64)
-        picked = index.first[files] + table.column("row").to_numpy()
-        self.documents = np.union1d(picked, np.arange(index.documents, len(index)))
+        self.numbers = index.first[files] + table.column("row").to_numpy()
+        """Numbers of its documents in the pool, in its order, int64 (n,)."""
+        self.documents = np.union1d(self.numbers, np.arange(index.documents, len(index)))
         """Numbers in the pool that no arm may take, ascending, int64 (n,): the documents, and all of the holdout's own place."""
         self._file = artifact.path / DOCUMENTS
 

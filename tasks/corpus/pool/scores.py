@@ -1,65 +1,127 @@
-"""Scores of documents: which columns they come from, their composite, which of them a document lacks, and their deciles.
+"""Scores of documents, and the filters of arms: computed from columns of the index, a slice at a time.
 
-A value that is null, NaN or infinite is no rating. A document that lacks one of the columns with a weight above 0 has no
-composite: NaN.
+A value that is null, NaN or infinite is no rating. A document that lacks one of the columns with a weight above 0 has no weighted
+mean; one for which an expression has no value has no score: NaN.
 """
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from tasks.corpus.parquet.footer import column_index, find_column
-from tasks.spec import Pool
+from tasks.corpus.pool.column import StoredColumn
+from tasks.corpus.pool.evaluate import evaluate
+from tasks.errors import InputError
+from tasks.expression import Kind, parse, require_columns
+from tasks.spec import Score, columns_of
 
 LEVELS = np.arange(11) / 10
-
-
-def wanted_scores(name: str, footer: pq.FileMetaData, pool: Pool) -> dict[str, float]:
-    """The score columns to read of a file, with their weights. Raises BadFile if a rated file lacks one of a weight above 0.
-
-    A prebuilt subset is not ranked: its scores serve the report and are read where they exist.
-    """
-    if pool.format == "unrated":
-        return {}
-    there = [column for column in pool.score if find_column(name, footer, column) is not None]
-    if pool.format == "prebuilt":
-        if all(column in there for column in pool.ratings):
-            return {column: pool.score[column] for column in there}
-        return {"score": 1.0} if find_column(name, footer, "score") is not None else {}
-    for column in pool.ratings:
-        column_index(name, footer, column)
-    return {column: pool.score[column] for column in there}
+SLICE = 1 << 16
+"""Documents that are computed at a time by one thread: what lies between two operations stays in its cache."""
+BLOCK = 1 << 21
+"""Documents whose pages of the columns are in memory at a time."""
 
 
 def composite(values: Mapping[str, np.ndarray], weights: Mapping[str, float], rows: int) -> np.ndarray:
-    """Weighted mean of the score columns `values` (rows,) each, float64 (rows,); NaN where one of them has no rating."""
+    """Weighted mean of the columns `values` (rows,) each, float64 (rows,); NaN where one of them is NaN, for no rating."""
     counted = {column: weight for column, weight in weights.items() if weight > 0}
     total = np.zeros(rows) if counted else np.full(rows, np.nan)
     for column, weight in counted.items():
-        total += weight * np.where(np.isfinite(values[column]), values[column], np.nan)
-    return total / (sum(counted.values()) or 1)
+        total += values[column] if weight == 1 else weight * values[column].astype(np.float64, copy=False)
+    total /= sum(counted.values()) or 1
+    return total
 
 
-def rated_bits(values: Mapping[str, np.ndarray], pool: Pool, rows: int) -> np.ndarray:
-    """Which of the pool's score columns have a rating, (rows,) of the narrowest unsigned integers with a bit for each column."""
-    columns = sorted(pool.score)  # the pool's identity does not depend on their order
-    bits = np.zeros(rows, np.min_scalar_type((1 << len(columns)) - 1))
-    for number, column in enumerate(columns):
-        if column in values:
-            bits |= np.isfinite(values[column]).astype(bits.dtype) << bits.dtype.type(number)
-    return bits
+def scores_of(columns: Mapping[str, StoredColumn], score: Score, documents: int) -> np.ndarray:
+    """The score of each document, float64 (documents,), NaN without one.
+
+    Raises InputError when a column is not there, or an expression is no number.
+    """
+    used = _used(columns, columns_of(score), "The score")
+    if isinstance(score, str):
+        expression = parse(score)
+        if (kind := _kind("The score", score, used)) != "number":
+            raise InputError(f"The score {score!r} is a {kind}: a number is needed.")
+
+        def part(where: slice) -> np.ndarray:
+            found = evaluate(expression, lambda name: used[name].read(where), where.stop - where.start)
+            return found.cast("float64").to_numpy(zero_copy_only=False)
+    else:
+        _require_numbers(used, "The score")
+
+        def part(where: slice) -> np.ndarray:
+            values = {name: column.values[where] for name, column in used.items()}
+            return composite(values, score, where.stop - where.start)
+
+    return _in_slices(part, documents, np.float64, used)
 
 
-def has_ratings(rated: np.ndarray, pool: Pool, columns: Iterable[str]) -> np.ndarray:
-    """Whether documents with these `rated_bits` have a rating in each of the `columns`, bool (n,)."""
-    wanted = rated.dtype.type(sum(1 << number for number, column in enumerate(sorted(pool.score)) if column in columns))
-    return rated & wanted == wanted
+def passing(columns: Mapping[str, StoredColumn], where: str, documents: int) -> np.ndarray:
+    """For which documents the filter is true, bool (documents,). Raises InputError when it cannot be computed."""
+    expression = parse(where)
+    used = _used(columns, expression.columns, "The filter")
+    if (kind := _kind("The filter", where, used)) != "condition":
+        raise InputError(f"The filter {where!r} is a {kind}: a condition is needed, such as {where} > 0.")
+
+    def part(there: slice) -> np.ndarray:
+        found = evaluate(expression, lambda name: used[name].read(there), there.stop - there.start)
+        return found.fill_null(False).to_numpy(zero_copy_only=False)
+
+    return _in_slices(part, documents, bool, used)
+
+
+def rated(columns: Mapping[str, StoredColumn], wanted: Iterable[str], documents: int) -> np.ndarray:
+    """Which documents have a value in each of the `wanted` columns, bool (documents,)."""
+    used = _used(columns, tuple(wanted), "The population")
+
+    def part(where: slice) -> np.ndarray:
+        return np.logical_and.reduce([column.known(where) for column in used.values()])
+
+    return _in_slices(part, documents, bool, used) if used else np.ones(documents, bool)
 
 
 def quantiles(scores: np.ndarray) -> dict[str, float]:
     """Deciles of scores, by level; of no scores, nothing. NaN is no score."""
-    rated = scores[~np.isnan(scores)]
-    if not len(rated):
+    known = scores[~np.isnan(scores)]
+    if not len(known):
         return {}
-    return {f"{level:g}": float(value) for level, value in zip(LEVELS, np.quantile(rated, LEVELS), strict=True)}
+    found = np.quantile(known, LEVELS, overwrite_input=True)
+    return {f"{level:g}": float(value) for level, value in zip(LEVELS, found, strict=True)}
+
+
+def _used(columns: Mapping[str, StoredColumn], names: Iterable[str], what: str) -> dict[str, StoredColumn]:
+    names = tuple(names)
+    require_columns(what, names, list(columns), "the index")
+    return {name: columns[name] for name in names}
+
+
+def _kind(what: str, text: str, used: Mapping[str, StoredColumn]) -> Kind:
+    try:
+        return parse(text).kind({name: column.kind for name, column in used.items()})
+    except InputError as error:
+        raise InputError(f"{what} cannot be computed. {error}") from None
+
+
+def _require_numbers(used: Mapping[str, StoredColumn], what: str) -> None:
+    if texts := [name for name, column in used.items() if column.kind != "number"]:
+        raise InputError(f"{what} is a mean of {texts[0]!r}, which is text: take columns of numbers.")
+
+
+def _in_slices(
+    part: Callable[[slice], np.ndarray], documents: int, kind: type, used: Mapping[str, StoredColumn]
+) -> np.ndarray:
+    """`part` of each slice of the documents, joined; on a few threads, since the kernels release the interpreter lock."""
+    found = np.empty(documents, kind)
+
+    def one(start: int) -> None:
+        where = slice(start, min(start + SLICE, documents))
+        found[where] = part(where)
+
+    with ThreadPoolExecutor(min(4, len(os.sched_getaffinity(0)))) as threads:
+        for start in range(0, documents, BLOCK):
+            for _ in threads.map(one, range(start, min(start + BLOCK, documents), SLICE)):
+                pass
+            for column in used.values():
+                column.drop()
+    return found

@@ -46,11 +46,6 @@ def is_held_out(blob: Blob) -> bool:
     return blob.name.startswith(f"{HOLDOUT}/")
 
 
-def read_as(pool: Pool, blob: Blob) -> Pool:
-    """The pool as a blob of it is read: the holdout's own texts need no ratings."""
-    return pool.model_copy(update={"format": "prebuilt"}) if is_held_out(blob) and pool.format == "rated" else pool
-
-
 def address(pool: Pool, name: str) -> str:
     """The URL of a blob, given its name in the pool, for messages."""
     urls, (first, _, rest) = places(pool), name.partition("/")

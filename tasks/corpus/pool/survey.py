@@ -17,7 +17,7 @@ from tasks.corpus.parquet.ranges import Range, coalesce, read_parts
 from tasks.corpus.parquet.reading import decode
 from tasks.corpus.pool.scores import composite, quantiles
 from tasks.errors import InputError
-from tasks.spec import Pool
+from tasks.spec import Pool, columns_of
 from tasks.store.access import open_blobs
 from tasks.store.blobs import Blob, Blobs
 from tasks.store.listing import data_files
@@ -156,9 +156,10 @@ def _look(source: Blobs, files: Sequence[tuple[Blob, pq.FileMetaData]], pool: Po
         "correlations": _correlations(values),
         "examples": {},
     }
-    weights = {name: pool.score[name] for name in pool.ratings}
+    weights = {name: pool.score[name] for name in columns_of(pool.score)} if pool.format != "unrated" else {}
     if has_text and weights and all(name in shared for name in weights):
-        scores = composite(values, weights, table.num_rows)
+        rated = {name: np.where(np.isfinite(values[name]), values[name], np.nan) for name in weights}
+        scores = composite(rated, weights, table.num_rows)
         result["composite"] = quantiles(scores)
         order = np.argsort(-scores, kind="stable")[: int(np.isfinite(scores).sum())]  # NaN comes last
         middle = max(0, (len(order) - samples) // 2)

@@ -80,7 +80,7 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest) -> bool:
         mirrored=(metrics_file, root.path(run.file(JOB))),
         last=start or None,
     )
-    holdout = EncodedHoldout.of(inputs.evaluation)
+    holdout = EncodedHoldout.of(inputs.evaluation, inputs.strata)
     scores = None
     try:
         scores = Loop(training, shape, learner, holdout, world, checkpoints, metrics, stop, evaluated).run(start)

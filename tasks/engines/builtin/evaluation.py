@@ -18,7 +18,8 @@ import torch
 
 from tasks.engines.builtin.distributed import World
 from tasks.errors import DamagedError
-from tasks.records.layout import DOCUMENTS, TOKENS
+from tasks.records.layout import DOCUMENTS, STRATA, TOKENS
+from tasks.records.scores import with_strata
 from tasks.store.artifact import Artifact
 
 PARTS = (1, 2, 4, 8)
@@ -57,9 +58,12 @@ class EncodedHoldout:
     bos: int
 
     @classmethod
-    def of(cls, evaluation: Artifact) -> "EncodedHoldout":
-        """The content of a `pools/<pool>/evaluation` artifact. Raises DamagedError when offsets leave the token file."""
-        documents = pq.read_table(evaluation.path / DOCUMENTS)
+    def of(cls, evaluation: Artifact, strata: Artifact | None = None) -> "EncodedHoldout":
+        """The content of a `pools/<pool>/evaluation` artifact, rated by `strata`; texts from elsewhere have none.
+
+        Raises DamagedError when offsets leave the token file, or the strata are those of other documents.
+        """
+        documents = with_strata(pq.read_table(evaluation.path / DOCUMENTS), strata.path / STRATA if strata else None)
         path: Path = evaluation.path / TOKENS
         size = path.stat().st_size // 2
         tokens = np.memmap(path, dtype="<u2", mode="r") if size else np.empty(0, dtype="<u2")

@@ -76,7 +76,7 @@ def _build(
         model.load_state_dict(found.model())
         compute = build_compute(model.to(world.device), training.precision, kernels=training.compile)
         compute.load_state_dict(found.shards()[0]["compute"])
-        holdout = EncodedHoldout.of(evaluation)
+        holdout = EncodedHoldout.of(evaluation, inputs.strata if evaluation is inputs.evaluation else None)
         nats = evaluate(compute.losses, holdout, training.sequence_length, _batch_tokens(world), world)
         scores = scores_table(nats, holdout.documents)
         write_scored(work, job, scores, steps=found.step, tokens=found.rows * training.sequence_length)

@@ -28,12 +28,12 @@ from tasks.errors import InterruptedRun, LostProcessError, TrainingError
 from tasks.progress import Progress, Stop, never
 from tasks.records.hardware import Hardware, settle
 from tasks.records.job import RESUME, Job
-from tasks.records.layout import DOCUMENTS, LOG, METRICS, ArmFolder, RunFolder
+from tasks.records.layout import DOCUMENTS, LOG, METRICS, STRATA, ArmFolder, RunFolder
 from tasks.records.metrics import MetricsLog, cut_back
 from tasks.records.packed import TrainedText, read_contents
 from tasks.records.result import TrainedFacts
 from tasks.records.scaling import parameter_counts
-from tasks.records.scores import summarize
+from tasks.records.scores import summarize, with_strata
 from tasks.store.root import Root
 
 log = logging.getLogger(__name__)
@@ -101,6 +101,7 @@ class Attempt:
             self.plan,
             shards=sorted(self.root.open(ArmFolder(job.arm_id).text).path.glob("shard_*.parquet")),
             evaluation=self.inputs.evaluation.path,
+            strata=self.inputs.strata.path / STRATA,
             bos=self.inputs.evaluation.facts["bos"],
             cpu=not self.gpus,
         )
@@ -145,7 +146,10 @@ class Attempt:
         """Score the final weights and build the result."""
         plan, job = self.plan, self.job
         rows = plan.tokens // job.experiment.training.sequence_length
-        theirs = upstream_scores(self._nats, pq.read_table(self.inputs.evaluation.path / DOCUMENTS))
+        documents = with_strata(
+            pq.read_table(self.inputs.evaluation.path / DOCUMENTS), self.inputs.strata.path / STRATA
+        )
+        theirs = upstream_scores(self._nats, documents)
         weights = checkpoints.folder_of(self.root, job.run)
         made_from = self.inputs.by_role
         scores, scored_by = choose_scores(self.root, job, theirs, weights, plan.iterations, rows, made_from)

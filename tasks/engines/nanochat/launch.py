@@ -68,6 +68,7 @@ def write_settings(
     *,
     shards: Sequence[Path],
     evaluation: Path,
+    strata: Path,
     bos: int,
     cpu: bool,
 ) -> None:
@@ -76,6 +77,7 @@ def write_settings(
         "shards": [str(shard) for shard in shards[:-1]],
         "validation": str(shards[-1]),
         "evaluation": str(evaluation),
+        "strata": str(strata),
         "bos": bos,
         "rows": plan.micro_rows,
         "sequence": experiment.training.sequence_length,

@@ -260,8 +260,9 @@ class HoldoutEvaluation:
         import pyarrow.parquet as pq
 
         folder = Path(settings["evaluation"])
-        documents = pq.read_table(folder / "documents.parquet", columns=["offset", "tokens", "bytes", "decile"])
-        self.offset, self.bytes, self.decile = (documents[name].to_numpy() for name in ("offset", "bytes", "decile"))
+        documents = pq.read_table(folder / "documents.parquet", columns=["offset", "tokens", "bytes"])
+        self.offset, self.bytes = (documents[name].to_numpy() for name in ("offset", "bytes"))
+        self.decile = pq.read_table(settings["strata"], columns=["decile"])["decile"].to_numpy()
         self.tokens = np.fromfile(folder / "tokens.bin", dtype="<u2")
         self.rows, self.sequence, self.bos = settings["rows"], settings["sequence"], settings["bos"]
         self.windows = windows_of(documents["tokens"].to_pylist(), self.sequence)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tasks.corpus.arm.selection import CutOff, Selection, first, ranked, select
+from tasks.corpus.arm.traits import Traits
 from tasks.errors import InputError
 from tasks.records.draws import TIES, random_bits
 from tasks.spec import Arm, Pool, with_common_population
@@ -17,7 +18,9 @@ def take(
     arm: Arm, scores: np.ndarray, tokens: np.ndarray | None = None, excluded: np.ndarray | None = None
 ) -> Selection:
     """A selection from a rated pool in which a document has all ratings or none."""
-    return select(arm, Pool(), scores, np.where(np.isfinite(scores), 0b111, 0).astype(np.uint8), tokens, excluded)
+    population = arm.of(Pool()).population
+    traits = Traits(scores, np.isfinite(scores) if population else None)
+    return select(arm, Pool(), traits, tokens, excluded)
 
 
 def test_the_smallest_keys_with_ties_by_draw() -> None:
@@ -111,23 +114,6 @@ def test_unrated_documents_may_rank_lowest() -> None:
     assert every.documents[:4].tolist() == [5, 0, 2, 4] and every.cut_off == CutOff(None, 2, 1)
     drawn = take(Arm(select="temperature", unrated="lowest", share=0.66), scores).documents
     assert sorted(drawn.tolist()) == [0, 2, 4, 5]
-
-
-def test_a_population_is_rated_by_the_columns_it_names() -> None:
-    pool = Pool(score={"a": 1.0, "b": 0.0, "c": 1.0})
-    scores, rated = np.array([1.0, 2.0, NAN, NAN]), np.array([0b101, 0b111, 0b011, 0b010], np.uint8)
-
-    def taken(**fields: object) -> list[int]:
-        arm = Arm(order="worst-first", **fields)
-        return sorted(select(arm, pool, scores, rated).documents.tolist())
-
-    assert taken(select="all") == [0, 1]
-    assert taken(select="all", population=("b",)) == [1, 2, 3]
-    assert taken(select="top", share=1.0, population=("b", "c")) == [1]
-    with pytest.raises(InputError, match=r"rated by d, but the pool pool has the score columns a, b, c"):
-        taken(select="all", population=("d", "a"))
-    with pytest.raises(InputError, match=r"rated by a, but the pool pool has no score columns"):
-        select(Arm(select="all", population=("a",)), Pool(format="unrated"), scores, rated)
 
 
 def test_a_comparison_takes_every_rating_that_one_of_its_arms_uses() -> None:

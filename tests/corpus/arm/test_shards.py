@@ -17,12 +17,12 @@ from tasks.corpus.parquet.shards import ordered_groups, row_groups, shard_bounds
 from tasks.corpus.parquet.views import Views
 from tasks.corpus.pool.holdout import HeldOut
 from tasks.corpus.pool.index import Index
-from tasks.corpus.prepare import build_arms, build_holdout, build_index, plan_arm
+from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_strata, plan_arm
 from tasks.errors import InputError
 from tasks.spec import Arm, Pool
 from tasks.store.artifact import sha256_file
 from tasks.store.root import Root
-from tests.corpus.corpora import write_corpus
+from tests.corpus.corpora import pool_scores, write_corpus
 
 
 @given(st.integers(8, 100_000))
@@ -76,9 +76,11 @@ def test_the_holdout_is_the_last_shard_of_every_arm(corpus: Path, tmp_path: Path
     assert pq.read_table(last[0]).column("text").to_pylist() == documents.column("text").to_pylist()
     assert last[0].read_bytes() == last[1].read_bytes()
     assert documents.column("document").to_pylist() == list(range(40))
-    score, decile = documents.column("score").to_numpy(), documents.column("decile").to_numpy()
+    strata = build_strata(root, pool, pool.score)
+    table = pq.read_table(strata.path / "strata.parquet")
+    score, decile = table.column("score").to_numpy(), table.column("decile").to_numpy()
     assert sorted(set(decile)) == [-1, *range(10)]
-    assert ((decile == -1) == np.isnan(score)).all() and held.facts["unrated_documents"] == np.isnan(score).sum()
+    assert ((decile == -1) == np.isnan(score)).all() and strata.facts["unrated_documents"] == np.isnan(score).sum()
     assert all(score[decile == d].max() <= score[decile == d + 1].min() for d in range(9))
     assert np.ptp(np.bincount(decile[decile >= 0])) <= 1
     assert documents.column("bytes").to_pylist() == [len(t.encode()) for t in documents.column("text").to_pylist()]
@@ -91,7 +93,7 @@ def test_a_plan_counts_exactly_and_needs_the_disk_it_has(corpus: Path, tmp_path:
     root, pool = Root(tmp_path / "root"), Pool(source=corpus.as_uri(), holdout_documents=40, holdout_fraction=0.2)
     plan = plan_arm(root, pool, Arm(share=0.5))
     index = build_index(root, pool)
-    unrated = int(np.isnan(np.delete(Index(index.path).scores, HeldOut(build_holdout(root, pool), Index(index.path)).documents)).sum())  # fmt: skip
+    unrated = int(np.isnan(np.delete(pool_scores(root, pool), HeldOut(build_holdout(root, pool), Index(index.path)).documents)).sum())  # fmt: skip
     assert (plan.pool_documents, plan.holdout_documents, plan.unrated_documents) == (360, 40, unrated)
     assert (plan.population, plan.documents) == (320 - unrated, (320 - unrated) // 2) and unrated > 0
     assert 0 < plan.cut_off_taken < plan.cut_off_documents

@@ -14,12 +14,11 @@ import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as encryption
 import pytest
 
-from tasks.corpus.pool.index import Index
 from tasks.corpus.prepare import build_index
 from tasks.errors import InputError
 from tasks.spec import Pool
 from tasks.store.root import Root
-from tests.corpus.corpora import SCORES, arm_and_holdout, rated_texts
+from tests.corpus.corpora import SCORES, arm_and_holdout, pool_scores, rated_texts
 
 SIZES = {"holdout_documents": 20, "holdout_fraction": 0.2}
 PADDED = (
@@ -89,7 +88,10 @@ def test_text_ratings_and_counts_are_found_under_a_name_with_a_dot(moved, raw: P
     }
     made = build_index(Root(tmp_path / "root"), Pool(source=raw.as_uri(), **pool, **SIZES), workers=1)
     assert made.facts["tokens"] == sum(table["token_count"].to_pylist())
-    assert Index(made.path).scores.tolist() == table[SCORES[0]].to_pylist()
+    assert (
+        pool_scores(Root(tmp_path / "root"), Pool(source=raw.as_uri(), **pool, **SIZES)).tolist()
+        == table[SCORES[0]].to_pylist()
+    )
     trained, held = arm_and_holdout(tmp_path, raw.as_uri(), **pool)
     assert sorted(trained + held) == sorted(table["text"].to_pylist())
 

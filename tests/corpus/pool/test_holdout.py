@@ -6,10 +6,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.corpus.pool import holdout
-from tasks.corpus.prepare import build_arms, build_sample, open_pool
+from tasks.corpus.prepare import build_arms, build_sample, build_strata, open_pool
 from tasks.engines.inputs import open_inputs
 from tasks.errors import DamagedError, InputError
 from tasks.records.job import Job
+from tasks.records.layout import PoolFolder
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.store.root import Root
 from tasks.tokens.evaluation import encode_holdout
@@ -28,6 +29,7 @@ def prepare(root: Root, pool: Pool) -> tuple[str, set[str]]:
     build_sample(root, handle, workers=1)
     train_tokenizer(root, handle.pool_id, pool.vocab_size)
     encode_holdout(root, handle.pool_id)
+    build_strata(root, handle, pool.score)
     arm = text.name.split("/")[1]
     pack_arm(root, arm, handle.pool_id, 64, workers=1)
     experiment = Experiment(pool=pool, arm=ARM, training=TRAINING)
@@ -46,6 +48,7 @@ def test_no_document_is_trained_on_and_evaluated(tmp_path: Path, monkeypatch: py
     assert leaked == set(), "the first time"
     root.remove(f"pools/{made}/holdout")
     root.remove(f"pools/{made}/evaluation")
+    root.remove(PoolFolder(made).strata(pool.score))
     build = holdout.build
 
     def of_the_next_release(work, pool, *rest):
@@ -68,7 +71,7 @@ def test_what_is_made_again_from_the_same_blobs_has_the_same_content(tmp_path: P
     made = [prepare(root, pool) for root in (first, second)]
     assert made[0] == made[1]
     names = first.names("")
-    assert len(names) == 7 and second.names("") == names
+    assert len(names) == 11 and second.names("") == names
     assert [second.find(name).content for name in names] == [first.find(name).content for name in names]
     for name in names:  # one after another is deleted and made again, below what was made from it
         second.remove(name)

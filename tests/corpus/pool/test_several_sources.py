@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_sample, open_pool, plan_arm
+from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_sample, build_strata, open_pool, plan_arm
 from tasks.errors import InputError
 from tasks.records.layout import arm_id, pool_id
 from tasks.spec import Arm, Pool
@@ -80,8 +80,9 @@ def test_the_holdout_is_of_all_sources_alike_and_says_which(pool: Pool, tmp_path
     facts = build_holdout(root, pool).facts
     assert facts["documents_of"] == {name: sum(row["source"] == name for row in held) for name in stored}
     assert abs(facts["documents_of"]["top16"] - 32) <= 2
-    assert all(row["decile"] >= 0 for row in held if row["source"] == "top16")
-    assert all(row["decile"] == -1 for row in held if row["source"] == "rand16")
+    decile = pq.read_table(build_strata(root, pool, pool.score).path / "strata.parquet")["decile"].to_pylist()
+    rated = {row["source"] for row, found in zip(held, decile, strict=True) if found >= 0}
+    assert rated == {"top16"} and decile.count(-1) == facts["documents_of"]["rand16"]
 
 
 def test_what_sources_share_is_taken_out_of_both_and_estimated(tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_a_rated_pool_takes_a_holdout_without_ratings(corpus: Path, tmp_path: Pa
     write(tmp_path / "held", [f"another document {i}" for i in range(30)])
     pool = Pool(source=corpus.as_uri(), holdout=str(tmp_path / "held"), holdout_documents=20)
     root = Root(tmp_path / "root")
-    assert build_holdout(root, pool).facts["unrated_documents"] == 20
+    assert build_strata(root, pool, pool.score).facts["unrated_documents"] == 20
     (made,) = build_arms(root, pool, [Arm(share=0.5)])
     assert all(text.startswith("document") for text in texts_of(made.path)[0])
     assert plan_arm(root, pool, Arm()).pool_documents == 360
@@ -183,7 +184,7 @@ def test_what_was_made_before_there_were_sources_keeps_its_name(subsets: dict[st
     assert Pool.model_validate(ready.identity()) == ready
     other = dict(reversed(subsets.items()))
     assert pool_id(Pool(sources=other), blobs) == pool_id(ready, blobs) != pool_id(Pool(), blobs)
-    assert arm_id(Arm(name="x", subset="top16"), "p") != arm_id(Arm(name="x"), "p")
+    assert arm_id(Arm(name="x", subset="top16"), ready, "p") != arm_id(Arm(name="x"), ready, "p")
 
 
 def test_bad_input_is_named(pool: Pool, subsets: dict[str, str], tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from tasks.records.job import Job
+from tasks.records.layout import PoolFolder
 from tasks.records.packed import ROW_CONTENTS
+from tasks.records.scores import write_strata
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.store.root import Root
 
@@ -69,8 +71,6 @@ def write_artifacts(root, rows=ROWS, length=LENGTH, documents=24):
             {
                 "document": pa.array(range(documents), pa.int64()),
                 "cluster": pa.array([i // 4 for i in range(documents)], pa.int32()),
-                "score": [i / documents for i in range(documents)],
-                "decile": pa.array([i * 10 // documents for i in range(documents)], pa.int8()),
                 "bytes": pa.array([len(text.encode()) for text in texts], pa.int64()),
                 "source": [""] * documents,
                 "offset": pa.array(np.cumsum(lengths) - lengths, pa.int64()),
@@ -82,6 +82,9 @@ def write_artifacts(root, rows=ROWS, length=LENGTH, documents=24):
         work.facts.update(documents=documents, tokens=int(lengths.sum()), vocab_size=vocab, bos=bos)
 
     root.build(f"pools/{POOL}/evaluation", make_evaluation, spec={}, inputs=inputs)
+    rated = np.arange(documents) / documents
+    strata = PoolFolder(POOL).strata(Pool().score)
+    root.build(strata, lambda work: write_strata(work, rated), spec={}, inputs={"holdout": holdout.manifest})
 
     def make_packed(work):
         stream = []

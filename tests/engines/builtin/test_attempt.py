@@ -46,7 +46,7 @@ def test_a_run_leaves_scores_samples_summary_and_metrics(root):
     assert (facts.torch, facts.cuda) == (torch.__version__, torch.version.cuda or "none")
     assert (facts.training_version, facts.code_commit) == (TRAINING_VERSION, commit())
     assert facts.tokens_per_second > 0 and 0 < facts.wall_seconds < 60
-    assert set(result.manifest.inputs) == {"packed", "tokenizer", "evaluation", "arm", "pool"}
+    assert set(result.manifest.inputs) == {"packed", "tokenizer", "evaluation", "strata", "arm", "pool"}
     assert dict(result.manifest.spec) == job.experiment.identity()
     assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 16))
     assert [line["step"] for line in lines if line["kind"] == "eval"] == [6, 12, 15]

@@ -10,7 +10,9 @@ import torch
 from tasks.engines.builtin.evaluation import EncodedHoldout
 from tasks.engines.builtin.model import GPT
 from tasks.engines.builtin.sample import generate, sample
+from tasks.records.layout import PoolFolder
 from tasks.records.scaling import ModelShape
+from tasks.spec import Pool
 from tests.engines.builtin.conftest import LENGTH, POOL
 
 
@@ -39,7 +41,7 @@ def test_equal_to_one_token_at_a_time_without_padding():
 
 @torch.no_grad()
 def test_documents_from_the_lowest_to_the_highest_score(root):
-    holdout = EncodedHoldout.of(root.open(f"pools/{POOL}/evaluation"))
+    holdout = EncodedHoldout.of(root.open(f"pools/{POOL}/evaluation"), root.open(PoolFolder(POOL).strata(Pool().score)))
     tokenizer = root.path(f"pools/{POOL}/tokenizer/tokenizer.json")
     samples = sample(make_model(), holdout, tokenizer, LENGTH, torch.device("cpu"))
     assert len(samples) == 4
@@ -51,7 +53,7 @@ def test_documents_from_the_lowest_to_the_highest_score(root):
 
 @torch.no_grad()
 def test_documents_without_a_score_come_last_and_have_none(root):
-    holdout = EncodedHoldout.of(root.open(f"pools/{POOL}/evaluation"))
+    holdout = EncodedHoldout.of(root.open(f"pools/{POOL}/evaluation"), root.open(PoolFolder(POOL).strata(Pool().score)))
     scores = holdout.documents["score"].to_numpy()
     unrated = np.where(scores > np.median(scores), np.nan, scores)
     place = holdout.documents.schema.get_field_index("score")

@@ -14,11 +14,15 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tasks.engines.nanochat import contract
+from tasks.records.layout import PoolFolder
+from tasks.records.scores import write_strata
+from tasks.spec import Pool
 from tasks.store.artifact import Work
 from tasks.store.root import Root
 from tasks.tokens.evaluation import encode_holdout
@@ -79,8 +83,6 @@ def write_pool(root: Root, texts: list[str], holdout: list[str]) -> None:
         columns = {
             "document": pa.array(range(n), pa.int64()),
             "cluster": pa.array([i // 10 for i in range(n)], pa.int32()),
-            "score": [float(i % 7) for i in range(n)],
-            "decile": pa.array([i * 10 // n for i in range(n)], pa.int8()),
             "bytes": pa.array([len(text.encode()) for text in holdout], pa.int64()),
             "source": ["stdlib"] * n,
             "text": pa.array(holdout, pa.large_string()),
@@ -89,7 +91,10 @@ def write_pool(root: Root, texts: list[str], holdout: list[str]) -> None:
         work.finish("documents.parquet", rows=n)
 
     root.build(f"pools/{POOL}/sample", make_sample, spec={"texts": len(texts)})
-    root.build(f"pools/{POOL}/holdout", make_holdout, spec={"texts": len(holdout)})
+    held = root.build(f"pools/{POOL}/holdout", make_holdout, spec={"texts": len(holdout)})
+    rated = np.arange(len(holdout)) % 7.0
+    strata = PoolFolder(POOL).strata(Pool().score)
+    root.build(strata, lambda work: write_strata(work, rated), spec={}, inputs={"holdout": held.manifest})
 
 
 @pytest.fixture(scope="session")

@@ -112,7 +112,7 @@ def test_an_arm_is_trained_scored_and_recorded(
     assert lines[-2]["bpb"] == pytest.approx(facts["bpb"], abs=1e-5)
     assert len(lines[-2]["bpb_by_decile"]) == 10
     assert dict(result.manifest.spec) == what.identity()
-    assert {"packed", "tokenizer", "evaluation", "arm", "pool"} == set(result.manifest.inputs)
+    assert {"packed", "tokenizer", "evaluation", "strata", "arm", "pool"} == set(result.manifest.inputs)
     assert whole_steps(folder_of(root, run)) == [3, 6, 8]
     assert root.open(f"runs/{run}/checkpoints/step_000008", checksums=True).facts["step"] == STEPS
     assert not root.path(f"runs/{run}/wandb").exists()

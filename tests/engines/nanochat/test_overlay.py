@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from tasks.engines.builtin.evaluation import EncodedHoldout
 from tasks.engines.nanochat import overlay
+from tasks.records.layout import PoolFolder
+from tasks.spec import Pool
 from tasks.store.root import Root
 
 
@@ -50,9 +52,11 @@ def test_windows_are_those_of_the_built_in_evaluation(lengths: list[int], sequen
 @pytest.mark.parametrize("rows", [1, 3])
 def test_batches_are_those_of_the_built_in_evaluation(root: Root, pool_id: str, rows: int) -> None:
     artifact = root.open(f"pools/{pool_id}/evaluation")
+    strata = root.open(PoolFolder(pool_id).strata(Pool().score))
     own = overlay.HoldoutEvaluation(
         {
             "evaluation": str(artifact.path),
+            "strata": str(strata.path / "strata.parquet"),
             "rows": rows,
             "sequence": 64,
             "bos": artifact.facts["bos"],

@@ -1,0 +1,289 @@
+"""What the index keeps of one blob, read from its footer and some of its columns by coalesced ranges, and put down as
+intermediate files: `<number>.entry` for the footer, row groups and token counts, `<number>.<column key>` for each column.
+
+What is there is not read again, so an index grows by the columns that it lacks and an interrupted reading goes on.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.corpus.parquet.footer import (
+    BadFile,
+    chunk_range,
+    find_column,
+    number_column,
+    parse_packed,
+    read_footer,
+    single_values,
+    text_column,
+    value_column,
+)
+from tasks.corpus.parquet.ranges import Parts, Range, coalesce, read_parts
+from tasks.corpus.parquet.reading import decode
+from tasks.corpus.pool.column import Wanted, encoded, is_text, numbers, recognized
+from tasks.corpus.scratch import Scratch
+from tasks.corpus.workers import Tick
+from tasks.spec import Pool
+from tasks.store.blobs import Blob, Blobs
+from tasks.store.named import open_named
+
+FILES_IN_FLIGHT = 32
+"""The client reads up to ten ranges of each at once. They are small, so latency decides."""
+
+ROW_GROUPS = ("file", "row_group", "rows", "start", "end", "text_bytes")
+UNKNOWN = -1
+LINE = 4096
+"""Bytes in which the end of a file's first line is looked for at first."""
+
+
+@dataclass(frozen=True)
+class BlobToRead:
+    """A blob with its number in the pool; of an indexed one its packed footer, else None. `columns`: those to read."""
+
+    number: int
+    blob: Blob
+    footer: bytes | None
+    columns: tuple[Wanted, ...]
+
+
+@dataclass(frozen=True)
+class IndexJob:
+    """Some blobs to be read from `urls`, as `open_named` takes them, into `scratch`."""
+
+    pool: Pool
+    urls: Mapping[str, str]
+    blobs: tuple[BlobToRead, ...]
+    scratch: Scratch
+    threads: int
+
+
+def index_blobs(job: IndexJob, tick: Tick) -> None:
+    """Write the files of each blob to the scratch space. One that cannot be used is recorded with its problem."""
+    source = open_named(job.urls)
+    with (
+        ThreadPoolExecutor(FILES_IN_FLIGHT) as files,
+        ThreadPoolExecutor(job.threads) as decoders,  # with a thread per file it takes four times the CPU
+    ):
+
+        def one(todo: BlobToRead) -> int:
+            try:
+                fetched = _fetch(source, todo, job.pool)
+                entry, columns = decoders.submit(_decode, todo, fetched, job.pool).result()
+            except BadFile as error:
+                entry, columns = Entry(error.reason), {}
+            for wanted in todo.columns:
+                column = columns.get(wanted) or ColumnEntry(entry.problem)
+                job.scratch.write(column_file(todo.number, wanted), column.to_parts())
+            if todo.footer is None:  # last: a blob with an entry has its columns
+                job.scratch.write(entry_file(todo.number), entry.to_parts())
+            return len(entry.tokens)
+
+        before = dict(vars(source.counters))
+        futures = [files.submit(one, todo) for todo in job.blobs]
+        try:
+            for future in futures:
+                rows = future.result()
+                now = dict(vars(source.counters))
+                tick({"units": 1, "rows": rows} | {name: now[name] - before[name] for name in now})
+                before = now
+        except BaseException:
+            files.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def entry_file(number: int) -> str:
+    """Name of the intermediate file with a blob's footer."""
+    return f"{number:08d}.entry"
+
+
+def column_file(number: int, wanted: Wanted) -> str:
+    """Name of the intermediate file with a blob's values of a column."""
+    return f"{number:08d}.{wanted.key}"
+
+
+@dataclass
+class Entry:
+    """Footer, row groups (as in ROW_GROUPS, without the file) and token counts of one blob, or why it cannot be used."""
+
+    problem: str = ""
+    footer: bytes = b""
+    groups: np.ndarray = field(default_factory=lambda: np.zeros((0, len(ROW_GROUPS) - 1), np.int64))
+    tokens: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    columns: list[str] = field(default_factory=list)
+    """Names of the columns of single values."""
+    bytes_read: int = 0
+    requests: int = 0
+
+    def to_parts(self) -> list[bytes | memoryview]:
+        """A line of JSON, then the footer, the row groups and the token counts."""
+        head = {name: getattr(self, name) for name in ("problem", "columns", "bytes_read", "requests")}
+        sizes = {"footer": len(self.footer), "row_groups": len(self.groups), "rows": len(self.tokens)}
+        return [json.dumps([head, sizes]).encode() + b"\n", self.footer, _bytes(self.groups), _bytes(self.tokens)]
+
+    @classmethod
+    def from_bytes(cls, data: memoryview) -> "Entry":
+        (head, sizes), at = _head(data)
+        footer, at = bytes(data[at : at + sizes["footer"]]), at + sizes["footer"]
+        width = len(ROW_GROUPS) - 1
+        groups = np.frombuffer(data, np.int64, sizes["row_groups"] * width, at).reshape(-1, width)
+        tokens = np.frombuffer(data, np.int32, sizes["rows"], at + groups.nbytes)
+        return cls(footer=footer, groups=groups, tokens=tokens, **head)
+
+
+@dataclass
+class ColumnEntry:
+    """The values of one column in one blob as `tasks.corpus.pool.column` keeps them, or why there are none."""
+
+    reason: str = ""
+    values: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    texts: list[str] | None = None
+    """The text of each code, if the values are codes."""
+
+    def to_parts(self) -> list[bytes | memoryview]:
+        """A line of JSON, then the values."""
+        head = {"reason": self.reason, "texts": self.texts, "type": self.values.dtype.str}
+        return [json.dumps(head).encode() + b"\n", _bytes(self.values)]
+
+    @classmethod
+    def from_bytes(cls, data: memoryview) -> "ColumnEntry":
+        head, at = _head(data)
+        return cls(head["reason"], np.frombuffer(data, head["type"], offset=at), head["texts"])
+
+
+def _bytes(values: np.ndarray) -> bytes | memoryview:
+    return memoryview(np.ascontiguousarray(values)).cast("B") if values.size else b""
+
+
+def _head(data: memoryview) -> tuple[Any, int]:
+    """The line of JSON that a file begins with, and where it ends."""
+    size = LINE
+    while (end := bytes(data[:size]).find(b"\n")) < 0:
+        size *= 16
+    return json.loads(bytes(data[:end])), end + 1
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    """What was read of one blob: its footer, parsed and as bytes; its row groups; the columns to decode, and the ranges that
+    hold them; and why others cannot be read."""
+
+    footer: pq.FileMetaData
+    footer_bytes: bytes
+    groups: list[tuple[int, ...]]
+    columns: Sequence[str]
+    problems: Mapping[str, str]
+    parts: Parts
+    requests: int
+
+
+def _fetch(source: Blobs, todo: BlobToRead, pool: Pool) -> _Fetched:
+    """The footer and the columns of one blob. Raises BadFile if it cannot be part of the pool."""
+    blob, requests = todo.blob, 0
+
+    def fetch(ranges: Sequence[Range]) -> Parts:
+        nonlocal requests
+        requests += len(ranges)
+        return read_parts(source, blob, ranges)
+
+    places: dict[str, int] = {}
+    if todo.footer is None:
+        footer, footer_bytes, end = read_footer(blob.name, blob.size, lambda r: fetch([r])[0][1])
+        groups = _row_groups(blob, footer, pool)
+        if (tokens := _token_column(blob, footer, pool)) is not None:
+            places[tokens] = number_column(blob.name, footer, tokens)
+    else:
+        footer, footer_bytes, end = parse_packed(blob.name, todo.footer), b"", (blob.size, memoryview(b""))
+        groups = [(group, footer.row_group(group).num_rows) for group in range(footer.num_row_groups)]
+    problems = {}
+    ranges = []
+    for name in dict.fromkeys([*places, *(wanted.name for wanted in todo.columns)]):
+        try:
+            place = value_column(blob.name, footer, name)
+            found = [chunk_range(blob.name, blob.size, footer, group, place) for group, rows, *_ in groups if rows]
+        except BadFile as error:
+            if name in places:
+                raise
+            problems[name] = error.reason
+            continue
+        places[name] = place
+        ranges += found
+    parts = [end, *fetch(coalesce(r for r in ranges if r.start < end[0]))]
+    return _Fetched(footer, footer_bytes, groups, list(places), problems, parts, requests)
+
+
+def _row_groups(blob: Blob, footer: pq.FileMetaData, pool: Pool) -> list[tuple[int, ...]]:
+    text = text_column(blob.name, footer, pool.text_column)
+    if footer.num_rows == 0:
+        raise BadFile(blob.name, "is empty (0 rows)")
+    groups = []
+    for group in range(footer.num_row_groups):
+        stored = footer.row_group(group)
+        place = chunk_range(blob.name, blob.size, footer, group, text)
+        groups.append((group, stored.num_rows, place.start, place.end, stored.column(text).total_uncompressed_size))
+    if sum(rows for _, rows, *_ in groups) != footer.num_rows:
+        raise BadFile(blob.name, f"is damaged (its row groups do not add up to {footer.num_rows:,} rows)")
+    return groups
+
+
+def _token_column(blob: Blob, footer: pq.FileMetaData, pool: Pool) -> str | None:
+    name = pool.token_count_column
+    return name if name and find_column(blob.name, footer, name) is not None else None
+
+
+def _decode(todo: BlobToRead, fetched: _Fetched, pool: Pool) -> tuple[Entry, dict[Wanted, ColumnEntry]]:
+    """What is kept of one blob. Raises BadFile if its token counts are damaged; another column that is has a reason instead."""
+    blob, present = todo.blob, [group for group, count, *_ in fetched.groups if count]
+
+    def read(columns: Sequence[str]) -> pa.Table:
+        return decode(blob.name, blob.size, fetched.footer, fetched.parts, present, columns)
+
+    tables, problems = {}, dict(fetched.problems)
+    try:
+        tables = dict.fromkeys(fetched.columns, read(fetched.columns) if fetched.columns else None)
+    except BadFile:
+        for name in fetched.columns:  # one by one, to know which
+            try:
+                tables[name] = read([name])
+            except BadFile as error:
+                problems[name] = error.reason
+    entry = Entry()
+    if todo.footer is None:
+        if (counts := _token_column(blob, fetched.footer, pool)) in problems:
+            raise BadFile(blob.name, problems[counts])
+        entry = Entry(
+            footer=fetched.footer_bytes,
+            groups=np.array(fetched.groups, np.int64),
+            tokens=_tokens(tables[counts].column(counts) if counts else None, fetched.footer.num_rows),
+            columns=single_values(fetched.footer),
+            bytes_read=sum(len(data) for _, data in fetched.parts),
+            requests=fetched.requests,
+        )
+    columns = {}
+    for wanted in todo.columns:
+        if wanted.name in problems:
+            columns[wanted] = ColumnEntry(problems[wanted.name])
+            continue
+        values = tables[wanted.name].column(wanted.name)
+        if wanted.use == "ids":
+            columns[wanted] = ColumnEntry(values=recognized(values))
+        elif is_text(values.type):
+            columns[wanted] = ColumnEntry("", *encoded(values))
+        else:
+            columns[wanted] = ColumnEntry(values=numbers(values))
+    return entry, columns
+
+
+def _tokens(column: pa.ChunkedArray | None, rows: int) -> np.ndarray:
+    tokens = np.full(rows, UNKNOWN, np.int32)
+    if column is not None:
+        counts = column.to_numpy().astype(np.float64)
+        known = (counts >= 0) & (counts < 2**31)
+        tokens[known] = counts[known].astype(np.int32)
+    return tokens

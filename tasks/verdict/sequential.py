@@ -21,9 +21,9 @@ more look, and beyond N nothing is left to spend. Pocock's boundary, which spend
 
 The usual boundaries are those of a normal statistic with known variance, translated to the same p-value. With three replicates that
 is not enough: variances are estimated anew at each look, which loosens the looks' correlation, and 5 % become 5.4 to 6.2 %. So levels are found
-on simulated streams of the one-sample t statistic, each at the p-value that spends what is due. It is exact for paired
-replicates. Two samples have more degrees of freedom and documents an error that all looks share; both correlate the looks more, so there the
-levels are cautious. `python -m benchmarks.verdict sequential` measures all of it.
+on simulated streams of the statistic itself, each at the p-value that spends what is due: paired replicates, or two samples of which one scatters
+a fifth as much as the other, where Welch's p-values far below 5 % are worst. Samples that scatter alike, and documents, whose error
+all looks share, spend less. `python -m benchmarks.verdict sequential` measures all of it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,21 +33,26 @@ import numpy as np
 from scipy.special import ndtr, ndtri, stdtr
 
 from tasks.records.stopping import Decision, Look, StoppingRule
+from tasks.verdict.replicates import Spread
 
 STREAMS = 200_000
 SEED = 19
+UNLIKE = (
+    0.2  # spread of the second sample where replicates are not paired: of all ratios the one with the most false alarms
+)
 LEAST = 5e-4
 """A look's error below this is 0, and is left to later looks: the tails of simulated and resampled errors are not known that far out."""
 
 
-def look_alpha(rule: StoppingRule, looks: Sequence[int], alpha: float = 0.05) -> float:
+def look_alpha(rule: StoppingRule, looks: Sequence[int], alpha: float = 0.05, *, paired: bool = False) -> float:
     """Two-sided error of the interval at the last of `looks`, the replicates of an arm at each look so far.
 
-    `alpha`: error over all looks, which for one of several pairs is its share. 0 where nothing can be concluded: too early,
-    or beyond `rule.max_replicates`. A count that is listed twice is one look, and one below 2 none.
+    `alpha`: error over all looks, which for one of several pairs is its share. `paired`: whether the interval of every look is
+    paired. 0 where nothing can be concluded: too early, or beyond `rule.max_replicates`. A count that is listed twice is one
+    look, and one below 2 none.
     """
     counts = tuple(sorted({count for count in looks if count > 1}))
-    return _alphas(counts, rule.max_replicates, alpha)[-1] if counts else 0.0
+    return _alphas(counts, rule.max_replicates, alpha, paired)[-1] if counts else 0.0
 
 
 def decide(rule: StoppingRule, looks: Sequence[Look], *, last: bool = False) -> Decision:
@@ -75,7 +80,7 @@ def false_alarms(looks: tuple[int, ...], alpha: float = 0.05) -> float:
     `looks`: rising numbers of replicates, 2 or more. (Armitage, McPherson and Rowe, J. R. Statist. Soc. A 132, 1969, for normal data.)
     """
     alarms = np.zeros(STREAMS, dtype=bool)
-    for p in _p_values(looks):
+    for p in _p_values(looks, paired=True):
         alarms |= p <= alpha
     return float(alarms.mean())
 
@@ -86,11 +91,11 @@ def spent(part: float, alpha: float) -> float:
 
 
 @lru_cache
-def _alphas(looks: tuple[int, ...], most: int, alpha: float) -> tuple[float, ...]:
+def _alphas(looks: tuple[int, ...], most: int, alpha: float, paired: bool) -> tuple[float, ...]:
     """Error of each look: the p-value below which fall as many streams as spend what is due by then."""
     undecided = np.ones(STREAMS, dtype=bool)
     found: list[float] = []
-    for count, p in zip(looks, _p_values(looks), strict=True):
+    for count, p in zip(looks, _p_values(looks, paired), strict=True):
         due = round(spent(count / most, alpha) * STREAMS) - int((~undecided).sum())
         level = float(np.partition(p[undecided], due)[due]) if due > 0 else 0.0
         found.append(level if level >= LEAST else 0.0)
@@ -98,14 +103,15 @@ def _alphas(looks: tuple[int, ...], most: int, alpha: float) -> tuple[float, ...
     return tuple(found)
 
 
-def _p_values(looks: Sequence[int]) -> Iterator[np.ndarray]:
-    """Two-sided p-values of the one-sample t-test at each look, (streams,), where the true mean is 0."""
+def _p_values(looks: Sequence[int], paired: bool) -> Iterator[np.ndarray]:
+    """Two-sided p-values at each look where arms are equal, (streams,)."""
     random = np.random.default_rng(SEED)
-    total, squares = np.zeros((2, STREAMS))
+    scales = np.array([1.0] if paired else [1.0, UNLIKE])[:, None]
+    total, squares = np.zeros((2, len(scales), STREAMS))
     for count in range(1, looks[-1] + 1):
-        drawn = random.normal(size=STREAMS)
+        drawn = scales * random.normal(size=total.shape)
         total += drawn
         squares += drawn**2
         if count in looks:
-            error = np.sqrt((squares - total**2 / count) / (count - 1) / count)
-            yield 2 * stdtr(count - 1, -np.abs(total / count) / error)
+            spread = Spread((squares - total**2 / count) / (count - 1), np.full(len(scales), count))
+            yield 2 * stdtr(spread.freedom, -np.abs(total.sum(0) / count) / spread.error)

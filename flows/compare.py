@@ -60,7 +60,7 @@ def compare(
             larger arm trains on a random part of its rows.
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
         name: Name of the verdict.
-        target: Which documents of the holdout decide: all of them, as they come in the pool, or one half of them by score.
+        target: Which documents decide: all of the holdout, as they come in the pool, one half of them by score, or outside/NAME, one of texts.
         pairing: Whether runs of two arms are paired by seed: auto (from 3 seeds on), seed (always) or none.
         budget: What is equal between arms: tokens (those of the smaller arm), or bytes of text.
         allow: Differences besides selection that are meant, by their path, such as arm.order.

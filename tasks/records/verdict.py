@@ -5,15 +5,18 @@ None stands for what cannot be known, such as an interval from too few clusters.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, computed_field
+from pydantic import Field, StringConstraints, computed_field
 
 from tasks.records.record import Record
 from tasks.store.artifact import write_atomic
 
-Target = Literal["all", "lower half", "upper half"]
-"""Which documents of the holdout decide: all, or one half by score."""
+OUTSIDE = "outside/"
+Target = (
+    Literal["all", "lower half", "upper half"] | Annotated[str, StringConstraints(pattern=f"^{OUTSIDE}[a-z0-9_-]+$")]
+)
+"""Which documents decide: all of the holdout, one half of it by score, or `outside/<name>`: texts from elsewhere."""
 Control = Literal["aa"]
 """aa: equal arms, compared on purpose, to see how far they seem to differ."""
 Pairing = Literal["auto", "seed", "none"]
@@ -41,7 +44,7 @@ class Difference(Record):
 
 
 class StratumDifference(Difference):
-    """The difference on a part of the holdout."""
+    """The difference on a part of the holdout, with an interval of its own, which explores, and a band that holds for all at once."""
 
     kind: Kind
     label: str
@@ -49,6 +52,14 @@ class StratumDifference(Difference):
     bytes: int
     clusters: int
     """Those with documents in this stratum."""
+    band_low: float | None = None
+    """The bands of all strata of all pairs hold together with the verdict's level. Verdicts from before have none."""
+    band_high: float | None = None
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether the band is known and does not hold 0: a finding, however many strata were looked at."""
+        return self.band_low is not None and self.band_high is not None and not self.band_low <= 0 <= self.band_high
 
 
 class TextsDifference(Difference):
@@ -106,7 +117,7 @@ class TokensSaved(Record):
 
 
 class Comparison(Difference):
-    """One pair of arms. Its interval is adjusted for the number of pairs; those of strata are exploratory and are not."""
+    """One pair of arms. Its interval and p-value are adjusted for the number of pairs; the intervals of strata explore and are not."""
 
     level: float
     """Of its interval."""
@@ -116,6 +127,7 @@ class Comparison(Difference):
     """Of the arm with fewer."""
     covers_seeds: bool
     """Whether the interval holds for new seeds too; with one seed in an arm it holds only for new documents."""
+    target: Target = "all"
     on: str
     """The target as the sentence names it, "" for all documents."""
     clusters: int

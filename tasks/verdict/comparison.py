@@ -23,13 +23,14 @@ from tasks.verdict.matched import (
     require_pairing,
 )
 from tasks.verdict.planning import BESIDE_BYTES, Budget, equal_budget, what_is_read, what_seeds_show
+from tasks.verdict.target import find_target
 
 
 @dataclass(frozen=True)
 class ComparisonSpec:
     """What is asked: which of these arms of one pool is better, each trained with every seed on the same budget.
 
-    `budget`: what is equal between arms. `target`: which documents of the holdout decide. `pairing`: whether runs are
+    `budget`: what is equal between arms. `target`: which documents decide. `pairing`: whether runs are
     paired by seed. `allow`: differences besides selection that are meant, by their path. `texts`, `core`: what runs are
     scored on besides the holdout. `control`: "aa" if arms are meant to be equal; then each arm has seeds of its own, for
     equal arms with equal seeds would be one run twice.
@@ -56,7 +57,8 @@ class ComparisonSpec:
     def require_matched(self) -> None:
         """Raises InputError unless arms have distinct names, differ in selection alone and have a fair budget, and seeds are distinct.
 
-        It is also raised when two arms are the same selection and no control, and when the pool has no halves to decide.
+        It is also raised when two arms are the same selection and no control, and when the pool has no halves, or the comparison
+        no texts, that are to decide.
         """
         names = [arm.name for arm in self.arms]
         if len(set(names)) < len(names):
@@ -66,6 +68,7 @@ class ComparisonSpec:
         require_pairing(self.pairing, self.control)
         require_other_arms(self.arms, self.control)
         require_halves(self.pool.format, self.target)
+        find_target(self.target, [texts.name for texts in self.texts])
         experiments = {arm.name: Experiment(pool=self.pool, arm=arm, training=self.training) for arm in self.arms}
         require_matched(differences(experiments), self.allow)
         require_fair_budgets(names if self.training.budget_from == "front" else [], self.allow)

@@ -8,12 +8,14 @@ from itertools import combinations
 from typing import TypeVar, get_args
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from tasks.errors import InputError
 from tasks.records.layout import METRICS, SCORES, RunFolder
 from tasks.records.metrics import read_metrics
 from tasks.records.scores import read_scores
 from tasks.records.verdict import (
+    OUTSIDE,
     ArmScores,
     Comparison,
     Control,
@@ -32,6 +34,7 @@ from tasks.records.verdict import (
     Verdict,
     Weakness,
 )
+from tasks.spec import Name
 from tasks.store.artifact import Artifact, Manifest, code_version
 from tasks.store.root import Root
 from tasks.verdict import answers, matched
@@ -44,8 +47,9 @@ from tasks.verdict.paired import (
 )
 from tasks.verdict.replicates import correlation, paired_by_seed
 from tasks.verdict.savings import curve_of, mean_curve, tokens_saved
-from tasks.verdict.strata import TARGETS, StratumSums, sum_scores
-from tasks.verdict.wording import sentence, with_text
+from tasks.verdict.strata import ScoredDocuments, StratumSums, sum_scores
+from tasks.verdict.target import HALVES, TARGETS, find_target
+from tasks.verdict.wording import on, sentence, with_text
 
 PLANNED = 3  # further numbers of seeds, each twice the last, of which the power is said
 MOST_SEEDS = 64
@@ -60,18 +64,36 @@ class Case:
     """All that comparisons are computed from."""
 
     results: Mapping[str, Sequence[Artifact]]
+    documents: ScoredDocuments
     holdout: StratumSums
-    texts: Mapping[str, StratumSums]
+    texts: Mapping[str, tuple[ScoredDocuments, StratumSums]]
     answers: answers.Answers | None
     target: Target
     pairing: Pairing
     level: float
-    blocks: bool
+
+    @property
+    def deciding(self) -> tuple[ScoredDocuments, StratumSums]:
+        """The documents of the target: the holdout, or texts from elsewhere."""
+        return (
+            (self.documents, self.holdout) if self.target in TARGETS else self.texts[self.target.removeprefix(OUTSIDE)]
+        )
 
     @property
     def decides(self) -> int:
-        """The stratum of the target."""
-        return list(TARGETS).index(self.target)
+        """The stratum of the target among the deciding documents."""
+        return list(TARGETS).index(self.target) if self.target in TARGETS else 0
+
+    def scores(self, label: str) -> np.ndarray:
+        """Bits per byte of an arm's runs on the target, (seeds,)."""
+        sums = self.deciding[1]
+        values: np.ndarray = bits_per_byte(sums.nats[label], sums.sizes)[:, self.decides]
+        return values
+
+    @property
+    def pairs(self) -> int:
+        """Of arms."""
+        return len(list(combinations(self.results, 2)))
 
     @property
     def level_of_a_pair(self) -> float:
@@ -91,26 +113,27 @@ def judge(
     allow: Sequence[str] = (),
     outside: Sequence[str] = (),
     core: bool = False,
-    target: Target = "all",
+    target: str = "all",
     pairing: Pairing = "auto",
     control: Control | None = None,
     level: float = 0.95,
 ) -> Verdict:
     """Compare every pair of arms. `arms`: {label: ids of its finished runs, one a seed}.
 
-    `target`: which documents of the holdout decide. The holdout is a sample of the whole pool, so an arm that leaves out the
+    `target`: which documents decide. The holdout is a sample of the whole pool, so an arm that leaves out the
     pool's worst documents is examined on them too; "upper half" asks about the better-rated half alone, where in turn an arm of
-    such documents is at home. `pairing`: whether runs are paired by seed (see `paired_by_seed`); choose it before the first
+    such documents is at home; "outside/NAME" asks one of the texts from elsewhere. `pairing`: whether runs are paired by seed (see `paired_by_seed`); choose it before the first
     look. `allow`: differences beside selection that are meant, by path ("arm.order"). `outside`: texts from elsewhere that every
     run was scored on, by the names of `runs/<run>/outside/<name>`. `core`: compare `runs/<run>/core` of every run too.
     `control`: "aa" if arms are meant to be equal. With more than one pair, the intervals of the target are Bonferroni-adjusted
-    so that all of them hold together with probability `level`; those of strata are not: they explore.
+    so that all of them hold together with probability `level`, and p-values likewise; so are the bands of all strata of all pairs. The other
+    intervals of strata explore.
 
-    Raises InputError when arms are not matched, an arm has the same seed twice, seeds that are to be paired differ between
+    Raises InputError when the name cannot be a folder's, arms are not matched, an arm has the same seed twice, seeds that are to be paired differ between
     arms, a run is not finished, or what a run or its scores were made from has other content now.
     """
-    if target not in TARGETS:
-        raise InputError(f"The target {target!r} is unknown: take one of {', '.join(TARGETS)}.")
+    _require_name(name)
+    target = find_target(target, outside)
     if pairing not in (known := get_args(Pairing)):
         raise InputError(f"The pairing {pairing!r} is unknown: take one of {', '.join(known)}.")
     if control not in (None, *get_args(Control)):
@@ -122,15 +145,13 @@ def judge(
     documents, holdout = sum_scores(results)
     case = Case(
         results=results,
+        documents=documents,
         holdout=holdout,
-        texts={
-            text: sum_scores(_open(root, arms, partial(RunFolder.outside, texts=text)), text)[1] for text in outside
-        },
+        texts={text: sum_scores(_open(root, arms, partial(RunFolder.outside, texts=text)), text) for text in outside},
         answers=answers.read(_open(root, arms, lambda run: run.core)) if core else None,
         target=target,
         pairing=pairing,
         level=level,
-        blocks=documents.blocks,
     )
     scored = {label: _arm(label, case) for label in results}
     first = next(iter(results.values()))[0].manifest
@@ -157,6 +178,15 @@ def judge(
         arms=tuple(scored.values()),
         comparisons=tuple(with_text(_comparison(a, b, case), scored[a], scored[b]) for a, b in combinations(arms, 2)),
     )
+
+
+def _require_name(name: str) -> None:
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError as error:
+        raise InputError(
+            f"The verdict's name is {name!r}: use lower-case letters, digits, - and _, at most 41 characters."
+        ) from error
 
 
 def _open(
@@ -193,7 +223,7 @@ def _require_comparable(
             raise InputError(f"The arm {label} has two runs with seed {twice[0]}: give one run a seed.")
     matched.require_other_trainings({label: [run.manifest for run in runs] for label, runs in results.items()}, control)
     manifests = _manifests(results)
-    if target != "all":
+    if target in HALVES:
         _require_halves(next(iter(results.values()))[0], target)
     fronts = [label for label, runs in results.items() if any(matched.reads_front(run.manifest) for run in runs)]
     found = matched.require_matched(matched.differences_of_runs(root, manifests), allow)
@@ -221,7 +251,7 @@ def _arm(label: str, case: Case) -> ArmScores:
         seeds=tuple(case.seeds(label)),
         bpb=float(values[:, 0].mean()),
         bpb_by_seed=tuple(values[:, 0].tolist()),
-        deviation=float(values[:, case.decides].std(ddof=1)) if len(runs) > 1 else None,
+        deviation=float(case.scores(label).std(ddof=1)) if len(runs) > 1 else None,
         strata=tuple(StratumScore(kind=s.kind, label=s.label, bpb=_known(mean)) for s, mean in means),
         **{name: _mean([run.facts.get(name) for run in runs]) for name in TEXT_READ},
     )
@@ -235,9 +265,11 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _comparison(a: str, b: str, case: Case) -> Comparison:
     holdout, decides = case.holdout, case.decides
     paired = paired_by_seed(case.pairing, case.seeds(a), case.seeds(b))
-    overall = _paired(a, b, holdout, case.level_of_a_pair, paired)
     explored = _paired(a, b, holdout, case.level, paired)
-    texts = {name: _paired(a, b, sums, case.level, paired) for name, sums in case.texts.items()}
+    texts = {name: _paired(a, b, sums, case.level, paired) for name, (_, sums) in case.texts.items()}
+    deciding = explored if case.target in TARGETS else texts[case.target.removeprefix(OUTSIDE)]
+    overall = deciding.at(case.level_of_a_pair).adjusted(case.pairs)
+    bands = explored.together(case.level_of_a_pair)
     seeds = min(len(case.results[label]) for label in (a, b))
     difference = float(overall.estimate[decides])
     detectable, needed = _power(abs(difference), overall, seeds, case)
@@ -252,18 +284,29 @@ def _comparison(a: str, b: str, case: Case) -> Comparison:
         level=case.level_of_a_pair,
         seeds=seeds,
         covers_seeds=overall.covers_seeds,
-        on=TARGETS[case.target][0],
+        target=case.target,
+        on=on(case.target),
         errors=StandardErrors(
             documents=_known(overall.error_documents[decides]), seeds=_known(overall.spread.error[decides])
         ),
         degrees_of_freedom=_known(overall.degrees_of_freedom[decides]),
         pairing=pairing,
-        warnings=_weaknesses(seeds, int(overall.clusters[decides]), case.blocks, pairing),
+        warnings=_weaknesses(seeds, int(overall.clusters[decides]), case.deciding[0].blocks, pairing),
         detectable=detectable,
         seeds_needed=needed,
         tokens_saved=_savings(difference, overall.low[decides], overall.high[decides], better, case),
         strata=[
-            _row(StratumDifference, explored, i, kind=s.kind, label=s.label, documents=s.documents, bytes=s.bytes)
+            _row(
+                StratumDifference,
+                explored,
+                i,
+                kind=s.kind,
+                label=s.label,
+                documents=s.documents,
+                bytes=s.bytes,
+                band_low=_known(bands.low[i]),
+                band_high=_known(bands.high[i]),
+            )
             for i, s in enumerate(holdout.strata)
             if s.bytes
         ],
@@ -279,20 +322,18 @@ def _paired(a: str, b: str, sums: StratumSums, level: float, paired: bool) -> Di
 
 def _pairing(a: str, b: str, case: Case, paired: bool) -> SeedPairing:
     """What the seeds of both arms have in common, on the target, and the interval that does not decide."""
-    holdout, seeds = case.holdout, {label: case.seeds(label) for label in (a, b)}
+    seeds = {label: case.seeds(label) for label in (a, b)}
     shared = sorted(set(seeds[a]) & set(seeds[b]))
     found = dict.fromkeys(("correlation", "low", "high"))
     if len(shared) >= 3:
-        scores = [
-            bits_per_byte(holdout.nats[label], holdout.sizes)[np.isin(seeds[label], shared), case.decides]
-            for label in (a, b)
-        ]
-        measured = correlation(*scores)
+        measured = correlation(*(case.scores(label)[np.isin(seeds[label], shared)] for label in (a, b)))
         found = {"correlation": _known(measured.estimate), "low": _known(measured.low), "high": _known(measured.high)}
     other = None
     if len(shared) >= 2 and seeds[a] == seeds[b]:
         other = Difference.model_validate(
-            _chance(_paired(a, b, holdout, case.level_of_a_pair, not paired), case.decides)
+            _chance(
+                _paired(a, b, case.deciding[1], case.level_of_a_pair, not paired).adjusted(case.pairs), case.decides
+            )
         )
     return SeedPairing(asked=case.pairing, paired=paired, shared=len(shared), other=other, **found)
 
@@ -326,11 +367,12 @@ def _power(
         return [], None
     variances = overall.spread.variances[:, case.decides]
     error_documents = _known(overall.error_documents[case.decides]) or 0.0
+    clusters = int(overall.clusters[case.decides])
 
     def smallest(planned: int) -> float:
         paired = paired_by_seed(case.pairing, range(planned), range(planned))
         parts = [float(variances.sum())] if paired else variances.tolist()
-        return detectable_difference(error_documents, parts, planned, case.level_of_a_pair)
+        return detectable_difference(error_documents, parts, planned, case.level_of_a_pair, clusters=clusters)
 
     planned = [seeds * 2**i for i in range(PLANNED + 1)]
     needed = next((n for n in range(seeds + 1, MOST_SEEDS + 1) if smallest(n) <= difference), None)
@@ -339,9 +381,14 @@ def _power(
 
 
 def _savings(difference: float, low: float, high: float, better: Sequence[Artifact], case: Case) -> TokensSaved:
-    """The difference and the ends of its interval as shares of trained tokens, by the better arm's curve on the target."""
+    """The difference and the ends of its interval as shares of trained tokens, by the better arm's curve on the target.
+
+    Runs are scored on texts from elsewhere at their end alone, so there is no curve on those.
+    """
+    if case.target not in TARGETS:
+        return TokensSaved(estimate=None, low=None, high=None)
     sizes = np.array([s.bytes for s in case.holdout.strata if s.kind == "decile"])
-    deciles = TARGETS[case.target][1]
+    deciles = TARGETS[case.target]
     lines = [read_metrics(run.path / METRICS) for run in better]
     curve = mean_curve([curve_of(run) if case.target == "all" else curve_of(run, sizes, deciles) for run in lines])
     ends = sorted([abs(low), abs(high)]) if np.isfinite(low) else [0.0, 0.0]

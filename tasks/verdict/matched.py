@@ -17,6 +17,7 @@ from tasks.records.verdict import Control, Pairing, Target
 from tasks.spec import Arm, Experiment
 from tasks.store.artifact import Manifest
 from tasks.store.root import Root
+from tasks.verdict.target import HALVES
 
 SELECTION = {f"arm.{field}" for field in ("name", "select", "share", "tokens", "temperature", "seed")}
 SEED = "seed"
@@ -104,12 +105,11 @@ def require_other_trainings(results: Mapping[str, Sequence[Manifest]], control: 
     A control needs seeds of its own for each arm: the same seed on the same rows is the same training. Raises InputError
     too when the runs of one arm were trained on different rows.
     """
-    rows = {label: {_rows(each) for each in runs} for label, runs in results.items()}
-    for label, found in rows.items():
-        if len(found) > 1:
+    for label, runs in results.items():
+        if not all(_same_rows(x, y) for x, y in combinations(runs, 2)):
             raise InputError(f"The runs of {label} were trained on different arms: give each arm a label of its own.")
     for a, b in combinations(results, 2):
-        if rows[a] != rows[b]:
+        if not any(_same_rows(x, y) for x in results[a] for y in results[b]):
             if control:
                 _refuse_unequal(a, b)
             continue
@@ -146,7 +146,7 @@ def reads_front(result: Manifest) -> bool:
 
 def require_halves(pool_format: str, target: Target) -> None:
     """Raises InputError when a half of the holdout by score is to decide, but the pool has no scores."""
-    if target != "all" and pool_format == "unrated":
+    if target in HALVES and pool_format == "unrated":
         raise InputError(
             f"The target is {target!r}, but the pool is unrated and has no halves by score: set it to all."
         )
@@ -164,11 +164,17 @@ def _refuse_unequal(a: str, b: str) -> None:
     raise InputError(f"control is aa, but the arms {a} and {b} hold different rows: leave it out, or give equal arms.")
 
 
-def _rows(result: Manifest) -> str:
-    """What a run was trained on: the content of its packed rows where that is recorded, else the name of its arm."""
+def _same_rows(a: Manifest, b: Manifest) -> bool:
+    """Whether two runs were trained on the same rows: by their content where both record it, else by the names of their arms."""
+    ours, theirs = _rows(a), _rows(b)
+    return ours == theirs if ours and theirs else bool(a.inputs["arm"] == b.inputs["arm"])
+
+
+def _rows(result: Manifest) -> str | None:
+    """The content of the packed rows that a run was trained on, if it is recorded."""
     arm, training = result.inputs["arm"], result.spec["training"]
     packed = ArmFolder(arm).packed(training["sequence_length"], training.get("packing", "crop"))
-    return (result.made_from or {}).get(packed, arm)
+    return (result.made_from or {}).get(packed)
 
 
 def _parameters(identity: Mapping[str, Any]) -> dict[str, Any]:

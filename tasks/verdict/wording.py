@@ -2,7 +2,7 @@
 
 import math
 
-from tasks.records.verdict import ArmScores, Comparison, Weakness
+from tasks.records.verdict import OUTSIDE, ArmScores, Comparison, Target, Weakness
 
 WARNINGS: dict[Weakness, str] = {
     "two seeds": "An arm has only two seeds: the interval is wide, and up to 7 % of such intervals miss if arms scatter very unlike.",
@@ -11,13 +11,39 @@ WARNINGS: dict[Weakness, str] = {
     "single documents": "The holdout has too few blocks, so documents count as independent: if neighbors are alike, the interval is too narrow.",
 }
 
+DECIDES: dict[str, tuple[str, str]] = {
+    "all": ("", "Documents of the pool decide, which favors the arm that resembles the pool."),
+    "lower half": (
+        " on the worse-rated half of the holdout",
+        "The worse-rated half of the pool's documents decides, which favors the arm that resembles it.",
+    ),
+    "upper half": (
+        " on the better-rated half of the holdout",
+        "The better-rated half of the pool's documents decides, which favors the arm that resembles it.",
+    ),
+}
+"""Targets on the holdout: how a finding names them, and what it means that they decide."""
+HARDLY = 0.8
+"""More seeds hardly help if they leave the difference that can be told above this part of what it is now."""
 UNEQUAL_TEXT = 0.01
 """Difference between the parts of two arms' text that were trained on, from which on the verdict says so."""
 
 
 def sentence(pair: Comparison) -> str:
     """The verdict on one pair of arms, what its interval covers, and what may be wrong with it."""
-    return " ".join([_finding(pair), *_covers(pair), *(WARNINGS[weakness] for weakness in pair.warnings)])
+    warnings = (WARNINGS[weakness] for weakness in pair.warnings)
+    return " ".join([_finding(pair), _decides(pair.target), *_covers(pair), *warnings])
+
+
+def on(target: Target) -> str:
+    """The target as a finding names it, with a space before; "" for all documents."""
+    return DECIDES[target][0] if target in DECIDES else f" on the texts {target.removeprefix(OUTSIDE)}"
+
+
+def _decides(target: Target) -> str:
+    if target in DECIDES:
+        return DECIDES[target][1]
+    return f"The texts {target.removeprefix(OUTSIDE)}, from outside the pool, decide, which favors the arm that resembles them."
 
 
 def _finding(pair: Comparison) -> str:
@@ -53,6 +79,11 @@ def with_interval(value: float, low: float | None, high: float | None, sign: str
     decimals = min(8, max(0, 2 - math.floor(math.log10(width)))) if width > 0 else 4
     shown, first, last = (f"{number:{sign}.{decimals}f}".replace("-", "−") for number in (value, low, high))
     return f"{shown} ({first} to {last})"
+
+
+def rough(value: float | None) -> str:
+    """A standard error: 0.00024, or unknown."""
+    return "unknown" if value is None else f"{value:.2g}"
 
 
 def _amount(pair: Comparison) -> str:
@@ -92,8 +123,9 @@ def _covers(pair: Comparison) -> list[str]:
     pairing = pair.pairing
     known = "" if pairing.correlation is None else f" (correlation {pairing.correlation:.2f})".replace("-", "−")
     paired = f", {'paired' if pairing.paired else 'not paired'} by seed{known}" if pairing.shared else ""
+    like = "the holdout" if pair.target in DECIDES else "these texts"
     return [
-        f"The {100 * pair.level:.3g} % interval is for new documents like those of the holdout and for new seeds{paired}."
+        f"The {100 * pair.level:.3g} % interval is for new documents like those of {like} and for new seeds{paired}."
     ]
 
 
@@ -107,6 +139,11 @@ def _outlook(pair: Comparison) -> str:
     if not further:
         return "Nothing is known of how more seeds would help."
     plan = further[min(1, len(further) - 1)]
+    if plan.difference > HARDLY * pair.detectable[0].difference:
+        return (
+            f"More seeds would hardly help, because the documents' own error outweighs theirs ({rough(pair.errors.documents)} against "
+            f"{rough(pair.errors.seeds)}, {pair.clusters} blocks of documents): score on more documents."
+        )
     more = _more(plan.seeds - pair.seeds)
     return f"{more} an arm would tell a difference of {plan.difference:.2g} bits per byte 4 times in 5."
 

@@ -54,6 +54,8 @@ def test_halves_of_an_unrated_pool_are_refused_before_anything_is_trained():
     arms = [RANDOM, Arm(name="all", select="all")]
     with pytest.raises(InputError, match="target is 'lower half', but the pool is unrated"):
         ComparisonSpec("test", Pool(format="unrated"), arms, [1], TRAINING, target="lower half").require_matched()
+    with pytest.raises(InputError, match="target is 'outside/wiki', but the texts from elsewhere are none"):
+        ComparisonSpec("test", Pool(), arms, [1], TRAINING, target="outside/wiki").require_matched()
     ComparisonSpec("test", Pool(format="unrated"), arms, [1], TRAINING).require_matched()
 
 

@@ -109,11 +109,13 @@ class SeedPairing(Record):
 
 
 class TokensSaved(Record):
-    """The difference and both ends of its interval as shares (0 to 1) of trained tokens, read off the better arm's curve."""
+    """The share (0 to 1) of its tokens that the better arm could have done without, at least, by its curves, with an interval of its own."""
 
     estimate: float | None
     low: float | None
     high: float | None
+    budget: int | None = None
+    """Tokens that the estimate leaves: runs of the better arm that stop there put it to the test (`tasks.verdict.shortened`)."""
 
 
 class Comparison(Difference):

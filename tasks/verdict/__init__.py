@@ -6,6 +6,7 @@
 `sequential`  looking more than once: levels that hold together, and when to stop
 `target`      which documents decide
 `strata`      the scores of all runs, summed by stratum and cluster
-`savings`     a difference in bits per byte as a share of trained tokens, by the measured loss curve
+`savings`     a difference in bits per byte as a share of trained tokens, by the measured loss curves
+`shortened`   runs that really stop there: do the savings hold?
 `judge`       from runs on disk to a verdict; `wording` says it in a sentence
 """

@@ -46,7 +46,7 @@ from tasks.verdict.paired import (
     paired_differences,
 )
 from tasks.verdict.replicates import correlation, paired_by_seed
-from tasks.verdict.savings import curve_of, mean_curve, tokens_saved
+from tasks.verdict.savings import UNKNOWN, curve_of, shortened, tokens_saved
 from tasks.verdict.strata import ScoredDocuments, StratumSums, sum_scores
 from tasks.verdict.target import HALVES, TARGETS, find_target
 from tasks.verdict.wording import on, sentence, with_text
@@ -273,7 +273,6 @@ def _comparison(a: str, b: str, case: Case) -> Comparison:
     seeds = min(len(case.results[label]) for label in (a, b))
     difference = float(overall.estimate[decides])
     detectable, needed = _power(abs(difference), overall, seeds, case)
-    better = case.results[a if difference < 0 else b]
     pairing = _pairing(a, b, case, paired)
     found = _row(
         Comparison,
@@ -294,7 +293,7 @@ def _comparison(a: str, b: str, case: Case) -> Comparison:
         warnings=_weaknesses(seeds, int(overall.clusters[decides]), case.deciding[0].blocks, pairing),
         detectable=detectable,
         seeds_needed=needed,
-        tokens_saved=_savings(difference, overall.low[decides], overall.high[decides], better, case),
+        tokens_saved=_savings(a, b, overall, paired, case),
         strata=[
             _row(
                 StratumDifference,
@@ -380,22 +379,31 @@ def _power(
     return detectable, Detectable(seeds=needed, difference=difference) if needed else None
 
 
-def _savings(difference: float, low: float, high: float, better: Sequence[Artifact], case: Case) -> TokensSaved:
-    """The difference and the ends of its interval as shares of trained tokens, by the better arm's curve on the target.
+def _savings(a: str, b: str, overall: Differences, paired: bool, case: Case) -> TokensSaved:
+    """The difference as a share of trained tokens, by the better arm's curves on the target.
 
-    Runs are scored on texts from elsewhere at their end alone, so there is no curve on those.
+    Runs are scored on texts from elsewhere at their end alone, so there are no curves on those.
     """
     if case.target not in TARGETS:
-        return TokensSaved(estimate=None, low=None, high=None)
+        return UNKNOWN
+    better, worse = (a, b) if overall.estimate[case.decides] < 0 else (b, a)
     sizes = np.array([s.bytes for s in case.holdout.strata if s.kind == "decile"])
     deciles = TARGETS[case.target]
-    lines = [read_metrics(run.path / METRICS) for run in better]
-    curve = mean_curve([curve_of(run) if case.target == "all" else curve_of(run, sizes, deciles) for run in lines])
-    ends = sorted([abs(low), abs(high)]) if np.isfinite(low) else [0.0, 0.0]
-    if low <= 0 <= high:
-        ends[0] = 0.0
-    estimate, least, most = (tokens_saved(curve, amount) for amount in (abs(difference), *ends))
-    return TokensSaved(estimate=estimate, low=least, high=most)
+    lines = [read_metrics(run.path / METRICS) for run in case.results[better]]
+    saved = tokens_saved(
+        [curve_of(run) if case.target == "all" else curve_of(run, sizes, deciles) for run in lines],
+        case.scores(better),
+        case.scores(worse),
+        paired=paired,
+        level=case.level_of_a_pair,
+        documents=_known(overall.error_documents[case.decides]) or 0.0,
+        clusters=int(overall.clusters[case.decides]),
+    )
+    facts = case.results[better][0].facts
+    if not saved.estimate or not (facts.get("tokens") and facts.get("batch_tokens")):
+        return saved
+    budget = shortened(saved.estimate, facts["tokens"], facts["batch_tokens"])
+    return saved.model_copy(update={"budget": budget})
 
 
 def _run(result: Artifact) -> str:

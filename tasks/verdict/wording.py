@@ -104,8 +104,8 @@ def _equivalent(pair: Comparison) -> str:
         return ""
     low, high = ("?" if end is None else f"{100 * end:.0f}" for end in (saved.low, saved.high))
     return (
-        f" (equivalent to at least {100 * saved.estimate:.0f} % fewer tokens by the measured loss curve; "
-        f"{low} to {high} % over the interval)"
+        f" (equivalent to at least {100 * saved.estimate:.0f} % fewer tokens by the measured loss curves, interval {low} to "
+        f"{high} %, not checked by shorter runs)"
     )
 
 

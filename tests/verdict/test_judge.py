@@ -21,7 +21,9 @@ def test_a_planted_difference_is_found_with_its_size_and_its_price_in_tokens(ben
     # The planted curves fall by 0.5 a unit of ln(tokens), so a difference d is worth 1 - exp(-d / 0.5) of the tokens.
     assert pair.tokens_saved.estimate == pytest.approx(1 - np.exp(pair.difference / 0.5), abs=0.01)
     assert pair.sentence.startswith("top16 is better than rand16 by 0.0")
-    assert "fewer tokens by the measured loss curve" in pair.sentence
+    assert pair.tokens_saved.low < pair.tokens_saved.estimate < pair.tokens_saved.high
+    assert pair.tokens_saved.budget == 925_000, "whole batches of 25,000 tokens of the million"
+    assert "fewer tokens by the measured loss curves, interval " in pair.sentence
 
 
 def test_no_difference_is_said_with_what_more_seeds_would_show(bench):

@@ -8,5 +8,6 @@
 `strata`      the scores of all runs, summed by stratum and cluster
 `savings`     a difference in bits per byte as a share of trained tokens, by the measured loss curves
 `shortened`   runs that really stop there: do the savings hold?
+`design`      which depth, tokens and replicates can show an effect, before anything is trained
 `judge`       from runs on disk to a verdict; `wording` says it in a sentence
 """

@@ -77,7 +77,7 @@ def design(
         if as_json:
             terminal.show({"proposal": sentence, "designs": [asdict(each) for each in designs]}, True)
             return
-        shown = ("depth", "tokens", "replicates", "shows", "reaches", "needed", "deviation", "freedom")
+        shown = ("depth", "recipe", "tokens", "replicates", "shows", "reaches", "needed", "deviation", "freedom")
         terminal.show_rows(
             [{name: getattr(each, name) for name in shown} | {"dollars": each.cost.dollars} for each in designs], False
         )

@@ -233,13 +233,14 @@ def table(found: Sequence[LedgerEntry]) -> list[dict[str, str | int | float | No
 def spread_between_seeds(found: Sequence[LedgerEntry], training: Training) -> tuple[float, int] | None:
     """Variance of bits per byte between seeds in similar finished runs, and its degrees of freedom; None without such runs.
 
-    Similar: same engine, depth and precision, and half to twice the tokens if `training` has a budget. Pooled over groups that
+    Similar: same engine, recipe, depth and precision, and half to twice the tokens if `training` has a budget. Pooled over groups that
     differ in their seed alone.
     """
     groups: dict[str, list[float]] = {}
     for entry in found:
         alike = all(getattr(entry, field) == getattr(training, field) for field in ("engine", "depth", "precision"))
         budget = training.tokens
+        alike &= entry.experiment.training.recipe == training.recipe
         near = not budget or (entry.tokens is not None and budget / 2 <= entry.tokens <= 2 * budget)
         if entry.state == "completed" and entry.bpb is not None and alike and near:
             identity = entry.experiment.training.identity()

@@ -7,13 +7,12 @@ the effect for the money the largest model is proposed, because it is the closes
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tasks.errors import InputError
 from tasks.records.cost import CostEstimate, estimate_cost
 from tasks.records.ledger import LedgerEntry, spread_between_seeds
 from tasks.records.stopping import MOST_REPLICATES
-from tasks.spec import Training
+from tasks.spec import Recipe, Training
 from tasks.verdict.planning import smallest_difference
 
 BEYOND = 1 << 20
@@ -35,6 +34,7 @@ class Design:
     """A setting with replicates: what it shows 4 times in 5, what it costs, and what the effect that was asked for would take."""
 
     depth: int
+    recipe: Recipe
     replicates: int
     """Of each arm."""
     shows: float | None
@@ -58,27 +58,23 @@ class Design:
         return self.cost.tokens
 
 
-def _measured(depth: int, tokens: int, deviation: float, runs: int, **training: Any) -> KnownSpread:
-    training = {"window_pattern": "L", "precision": "bf16"} | training
-    source = f"{runs} seeds measured on an H100 (benchmarks/verdict/noise.md)"
-    return KnownSpread(Training(depth=depth, tokens=tokens, **training), deviation**2, runs - 1, source)
+def _measured(depth: int, deviation: float, runs: int) -> KnownSpread:
+    training = Training(depth=depth, recipe="quiet", tokens=20_054_016, window_pattern="L", batch_tokens=131_072)
+    return KnownSpread(training, deviation**2, runs - 1, f"{runs} seeds, benchmarks/verdict/noise.md")
 
 
-MEASURED = (
-    _measured(6, 3_031_040, 0.0328, 12, sequence_length=512, batch_tokens=16_384),
-    _measured(6, 20_054_016, 0.0465, 8, sequence_length=2_048, batch_tokens=131_072),
-    _measured(12, 20_054_016, 0.0171, 4, sequence_length=2_048, batch_tokens=131_072),
-)
-"""Upstream's recipe, initial weights alone drawn anew."""
+MEASURED = (_measured(6, 0.0193, 10), _measured(8, 0.0145, 4), _measured(12, 0.0023, 4))
+"""One random arm on one H200 under the quiet recipe, initial weights alone drawn anew."""
 
 
 def known_spreads(ledger: Sequence[LedgerEntry]) -> list[KnownSpread]:
     """Those of the ledger's finished runs, one for each depth and budget; those of the table where the ledger has none."""
-    settings: dict[tuple[str, str, int, int], Training] = {}
+    settings: dict[tuple[str, str, str, int, int], Training] = {}
     for entry in ledger:
         if entry.state == "completed" and entry.tokens:
             training = entry.experiment.training.model_copy(update={"tokens": entry.tokens})
-            settings.setdefault((training.engine, training.precision, training.depth, entry.tokens), training)
+            kind = (training.engine, training.precision, training.recipe, training.depth, entry.tokens)
+            settings.setdefault(kind, training)
     found = [
         KnownSpread(training, *spread, source="seeds of own runs")
         for training in settings.values()
@@ -126,7 +122,7 @@ def propose(
 
 def say(design: Design, effect: float, dollars: float, arms: int = 2) -> str:
     """The proposed design in a sentence or two."""
-    model = f"depth {design.depth} on {design.tokens:,} tokens"
+    model = f"depth {design.depth} ({design.recipe}) on {design.tokens:,} tokens"
     scatter = f"replicates scatter by {design.deviation:.2g} bits per byte ({design.source}, {design.freedom} degrees of freedom)"
     aside = "The holdout's own error comes on top, and a first look at the real runs corrects the scatter."
     shows = "" if design.shows is None else f", which show a difference of {design.shows:.2g} 4 times in 5"
@@ -151,6 +147,7 @@ def _design(
     shown = smallest_difference(known.variance, replicates, arms) if replicates > 1 else None
     return Design(
         depth=known.training.depth,
+        recipe=known.training.recipe,
         replicates=replicates,
         shows=shown,
         cost=cost(replicates),

@@ -215,7 +215,7 @@ def _strata(pair: Comparison) -> dict[str, str]:
     pictures: dict[str, str] = {}
     for caption, wanted in kinds.items():
         rows = [
-            (row.label, row.difference, row.low, row.high)
+            (row.label + " *" * row.stands_out, row.difference, row.low, row.high)
             for row in pair.strata
             if row.kind in wanted and row.low is not None and row.high is not None
         ]

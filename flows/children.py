@@ -64,7 +64,8 @@ def run_child(child: Child) -> FlowRun:
 
     A retried parent attaches to the child of its earlier attempt: it waits if that still runs, and restarts it
     if it has ended. (Even a completed one: what it made must be gone or damaged since, or the parent would not ask for it.)
-    Raises ChildFailed when the child ends in any state but Completed.
+    Raises ChildFailed when the child ends in any state but Completed. After a person cancelled it, the reaper leaves the parent
+    alone, too.
     """
     started = run_deployment(
         child.deployment,

@@ -82,27 +82,32 @@ def compare(
         core=core,
         control=control,
     )
+    return run_comparison(spec, root)
+
+
+def run_comparison(spec: ComparisonSpec, root: str) -> dict[str, Any]:
+    """Let children make what is missing of a comparison, judge it and show the verdict. Called in a flow."""
     store = Root(root)
     plan = _plan(store, spec, root)
     _train(store, plan, root)
     names = _score(store, plan, root)
     verdict = judge(
         store,
-        name,
+        spec.name,
         plan.runs_by_arm,
-        target=target,
-        pairing=pairing,
+        target=spec.target,
+        pairing=spec.pairing,
         allow=spec.allowed,
         outside=names,
-        core=core,
-        control=control,
+        core=spec.core,
+        control=spec.control,
     )
     return _show(store, plan, verdict)
 
 
 def _plan(store: Root, spec: ComparisonSpec, root: str) -> ComparisonPlan:
     """Check that arms are matched, let children prepare those that are missing, and give each run its budget."""
-    engine.check(spec.training)
+    engine.check(spec.training, spec.arms)
     spec.require_matched()
     pool_id = find_pool(store, spec.pool)
     children = [
@@ -113,7 +118,8 @@ def _plan(store: Root, spec: ComparisonSpec, root: str) -> ComparisonPlan:
     run_children(children[1:])
     plan = ComparisonPlan.make(store, spec, pool_id)
     for run in plan.runs:
-        engine.check(run.experiment.training, store.manifest(spec.packed(run.experiment.arm, pool_id)).facts)
+        trained = run.experiment
+        engine.check(trained.training, [trained.arm], store.manifest(spec.packed(trained.arm, pool_id)).facts)
     return plan
 
 

@@ -9,8 +9,9 @@ from pydantic import Field
 from flows.deployed import as_deployed
 from tasks.records.cost import estimate_cost
 from tasks.records.ledger import entries, spread_between_seeds
+from tasks.records.scaling import ModelShape, tokens_at
 from tasks.reports.steps import show_estimate
-from tasks.spec import Training
+from tasks.spec import Pool, Training
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.verdict.planning import what_seeds_show
 
@@ -32,7 +33,7 @@ def estimate(
     Speed is measured: by a similar run of this installation if there is one, else by the table that ships with FabRating.
 
     Args:
-        tokens: Trained tokens of one run.
+        tokens: Trained tokens of one run; not read if train.tokens_per_parameter is given.
         train: How every arm is trained, and what a GPU costs per hour.
         arms: Arms of the comparison.
         seeds: Seeds of each arm.
@@ -40,6 +41,8 @@ def estimate(
         root: Where artifacts and the run ledger are kept.
     """
     ledger = entries(Root(root))
+    if train.tokens_per_parameter is not None:
+        tokens = tokens_at(train.tokens_per_parameter, ModelShape.of(train, Pool().vocab_size))
     whole = f"{arms} arms x {seeds} seeds"
     cost = estimate_cost(train, tokens, runs=arms * seeds, label=whole, ledger=ledger, device=device)
     one = estimate_cost(train, tokens, label="one run", ledger=ledger, device=device)

@@ -38,9 +38,14 @@ def experiment(
         seed: Seed of the run: initial weights, rows of a budget, order of a shuffled arm. Repeat an arm with other seeds for an error bar.
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
     """
-    engine.check(train)
+    return run_experiment(Experiment(pool=data, arm=arm, training=train, seed=seed), root)
+
+
+def run_experiment(whole: Experiment, root: str) -> dict[str, object]:
+    """Let children make what is missing of an experiment, and show its scores. Called in a flow."""
+    data, arm, train, seed = whole.pool, whole.arm, whole.training, whole.seed
+    engine.check(train, [arm])
     store, log = Root(root), get_run_logger()
-    whole = Experiment(pool=data, arm=arm, training=train, seed=seed)
     pool = find_pool(store, data)
     chosen = arm_id(arm, pool)
     run = run_id(whole, chosen)
@@ -51,7 +56,7 @@ def experiment(
     if store.find(RunFolder(run).result):
         log.info("Run %s is complete: nothing to train", run)
     else:
-        plan = PackedPlan.make(store, chosen, train, seed, data.vocab_size)
+        plan = PackedPlan.make(store, chosen, train, seed, data.vocab_size, arm.epochs)
         cost = estimate_cost(train, plan.plan.tokens, vocab_size=data.vocab_size, ledger=entries(store))
         show_plan(whole, plan.to_facts(), [cost])
         run_child(training(run, chosen, train, seed, root))

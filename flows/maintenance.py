@@ -3,6 +3,7 @@
 It is a scheduled flow, because Prefect's automations cannot limit attempts and may fire more than once an event.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from prefect import flow, get_run_logger
@@ -11,50 +12,63 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
     FlowRunFilterEndTime,
+    FlowRunFilterParentFlowRunId,
     FlowRunFilterParentTaskRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import AwaitingRetry
 
 TAG = "fabrating"
+ENDS = (StateType.FAILED, StateType.CRASHED)
+CANCELS = (StateType.CANCELLING, StateType.CANCELLED)
 FORGOTTEN = timedelta(days=1)
 """A run that failed longer ago than this stays as it is: nobody expects it to start again."""
 FIRST_DELAY = timedelta(minutes=1)
+LONGEST_DELAY = timedelta(minutes=15)
 PERMANENT = ("InputError", "DamagedError", "ChangedError", "Validation of flow parameters failed")
 """Marks in the state's message of a run that would only fail again until a person changes something. Not DeniedError: a
 credential is renewed outside the run, whose next attempt reads it again. But ChangedError: on other data the arms would no
 longer be matched, so a person decides."""
+
+BUSY = ("BusyError", "SupersededError")
+"""Marks of an attempt that found what it needs in use: it did nothing, and is no failed attempt."""
+ALIVE = "BusyError: The run "
+"""Mark of an attempt that found its own run alive: the attempt before was declared crashed, by mistake."""
 
 
 @flow(name="maintenance", flow_run_name="reaper")
 def reaper(attempts: int = 3, delay_seconds: float = FIRST_DELAY.total_seconds()) -> dict[str, list[str]]:
     """Restart failed and crashed runs, each at most `attempts` times, with a delay that doubles.
 
-    Only our runs (by tag) that no other run waits for: a parent restarts its children itself. Runs that a person cancelled
-    are left alone, and so are runs whose parameters or data a person has to change.
+    Only our runs (by tag) that no other run waits for: a parent restarts its children itself. Left alone is a run that a
+    person cancelled, or a part of it, and one whose parameters or data a person has to change.
 
     Args:
         attempts: How often a run is restarted before it is left alone.
         delay_seconds: Delay between the end of a run and its first restart; it doubles each time.
     """
     log = get_run_logger()
+    outcome: dict[str, list[str]] = {"set going": [], "given up": []}
     with get_client(sync_client=True) as client:
-        found = [run for run in failed_runs(client, datetime.now(UTC)) if not is_permanent(run)]
-        again = [run for run in found if run.run_count <= attempts]
-        for run in again:
-            start = due(run, datetime.now(UTC), timedelta(seconds=delay_seconds))
-            client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=start), force=True)
-            log.info(
-                "%s was %s: attempt %d starts at %s", run.name, run.state_name, run.run_count + 1, f"{start:%H:%M:%S}"
-            )
-    given_up = [run.name for run in found if run.run_count > attempts]
-    if given_up:
-        log.warning("Failed more than %d times and left alone: %s", attempts, ", ".join(given_up))
-    return {"set going": [run.name for run in again], "given up": given_up}
+        for run in failed_runs(client, datetime.now(UTC)):
+            if is_permanent(run):
+                continue
+            states = sorted(client.read_flow_run_states(run.id), key=lambda state: state.timestamp)
+            ends = [state for state in states if state.type in ENDS]
+            if failures(ends) > attempts:
+                outcome["given up"].append(run.name)
+            elif not cancelled(client, run, states):
+                start = due(run, len(ends), datetime.now(UTC), timedelta(seconds=delay_seconds))
+                client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=start), force=True)
+                log.info("%s was %s: it starts again at %s", run.name, run.state_name, f"{start:%H:%M:%S}")
+                outcome["set going"].append(run.name)
+    if outcome["given up"]:
+        log.warning("Failed more than %d times and left alone: %s", attempts, ", ".join(outcome["given up"]))
+    return outcome
 
 
 def failed_runs(client: SyncPrefectClient, now: datetime) -> list[FlowRun]:
@@ -62,7 +76,7 @@ def failed_runs(client: SyncPrefectClient, now: datetime) -> list[FlowRun]:
     wanted = FlowRunFilter(
         deployment_id=FlowRunFilterDeploymentId(is_null_=False),  # a worker must be able to start it again
         tags=FlowRunFilterTags(all_=[TAG]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.FAILED, StateType.CRASHED])),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[*ENDS])),
         end_time=FlowRunFilterEndTime(after_=now - FORGOTTEN),
         parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=True),
     )
@@ -75,8 +89,42 @@ def is_permanent(run: FlowRun) -> bool:
     return run.state_type == StateType.FAILED and any(mark in message for mark in PERMANENT)
 
 
-def due(run: FlowRun, now: datetime, delay: timedelta = FIRST_DELAY) -> datetime:
-    """When the next attempt starts: one, two, four ... times `delay` after the end of the last one, not before now."""
-    ended: datetime = run.end_time or now
-    next_start: datetime = ended + delay * 2 ** max(0, run.run_count - 1)
-    return max(now, next_start)
+def failures(ends: Sequence[State]) -> int:
+    """How many attempts failed, by their ends in order: one that never came to run counts as well as one that did.
+
+    One that found a GPU or its own run in use did not, nor did the one before it that was declared crashed while it ran on.
+    """
+    count, crashed = 0, False
+    for state in ends:
+        message = state.message or ""
+        if any(mark in message for mark in BUSY):
+            count -= crashed and ALIVE in message
+            crashed = False
+        else:
+            count += 1
+            crashed = state.type == StateType.CRASHED
+    return count
+
+
+def cancelled(client: SyncPrefectClient, run: FlowRun, states: Sequence[State]) -> bool:
+    """Whether a person cancelled the run, which then crashed, or one that it waits for and would set going again.
+
+    `states`: its states in order.
+    """
+    if any(state.type in CANCELS for state in states[-2:]):
+        return True
+    below = FlowRunFilter(
+        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[*CANCELS])),
+    )
+    return bool(client.read_flow_runs(flow_run_filter=below, limit=1))
+
+
+def due(run: FlowRun, ended: int, now: datetime, delay: timedelta = FIRST_DELAY) -> datetime:
+    """When the next attempt starts after `ended` ones: one, two, four ... times `delay` after the end of the last, not before now.
+
+    The wait grows to `LONGEST_DELAY`, or `delay` if that is longer.
+    """
+    wait: timedelta = min(delay * 2 ** min(ended - 1, 10), max(delay, LONGEST_DELAY))
+    last: datetime = run.end_time or now
+    return max(now, last + wait)

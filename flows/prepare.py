@@ -13,6 +13,7 @@ from tasks.corpus.workers import Workers
 from tasks.progress import Progress
 from tasks.records.cost import estimate_cost
 from tasks.records.ledger import entries
+from tasks.records.scaling import budget_tokens
 from tasks.reports.steps import show_plan, show_prepared
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.steps import progress, step
@@ -43,8 +44,8 @@ def prepare(
 ) -> dict[str, object]:
     """Index a pool, set its holdout aside, select an arm and pack it into rows of tokens.
 
-    The plan (documents, tokens, steps, time and cost) is shown before any text is read: exact where `train.tokens` is given, else as
-    a range.
+    The plan (documents, tokens, steps, time and cost) is shown before any text is read: exact where a budget is given, else as a
+    range.
 
     Args:
         arm: Which documents of the pool are taken, and in which order.
@@ -56,7 +57,8 @@ def prepare(
     experiment = Experiment(pool=data, arm=arm, training=train)
 
     def planned(plan: ArmPlan) -> None:
-        bounds: dict[str, int] = {"": train.tokens} if train.tokens else forecast(plan)
+        budget = budget_tokens(train, data.vocab_size)
+        bounds: dict[str, int] = {"": budget} if budget else forecast(plan)
         costs = [
             estimate_cost(
                 train,

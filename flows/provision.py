@@ -13,7 +13,7 @@ from tasks.hosts.service import secrets
 from tasks.hosts.ssh import Remote
 from tasks.hosts.wheel import build_wheel
 from tasks.records.cost import estimate_cost
-from tasks.records.scaling import DEFAULT_RATIO, ModelShape, parameter_counts
+from tasks.records.scaling import DEFAULT_RATIO, ModelShape, tokens_at
 from tasks.spec import Host, Training
 from tasks.steps import Sealed
 
@@ -23,7 +23,7 @@ def cost_of_d20(host: Host, gpu: str | None) -> report.Cost:
     training = Training(
         depth=20, gpus=max(host.gpus, 1), dollars_per_gpu_hour=host.dollars_per_hour / max(host.gpus, 1)
     )
-    tokens = DEFAULT_RATIO * parameter_counts(ModelShape.of_depth(20)).scaling
+    tokens = tokens_at(DEFAULT_RATIO, ModelShape.of_depth(20))
     cost = estimate_cost(training, tokens, device=gpu or "cpu")
     return report.Cost(f"d20, {tokens / 1e9:.1f} B tokens", cost.hours, cost.dollars, cost.source)
 

@@ -75,7 +75,7 @@ def prepare_arm(
     Steps that are complete are skipped; damaged ones are made again. `planned` gets the plan before any text of the arm is read.
     Raises InputError when the plan cannot be carried out.
     """
-    handle = steps.run(f"List {pool.source}", lambda _: open_pool(root, pool))
+    handle = steps.run(f"List {pool.address}", lambda _: open_pool(root, pool))
     steps.run(f"Checksums of {arm.name}", lambda _: set_damaged_aside(root, handle, arm))
     steps.spread(
         f"Index of {pool.name}",

@@ -1,6 +1,7 @@
 """Arm -> checkpoints and scores: the part of an experiment that takes a GPU."""
 
-from prefect import State, flow, runtime
+from prefect import State, flow, get_run_logger, runtime
+from prefect.exceptions import Abort
 from prefect.states import Cancelled
 
 from flows.deployed import as_deployed, named
@@ -11,7 +12,7 @@ from tasks.records.layout import run_id
 from tasks.records.recall import recall
 from tasks.reports.steps import show_loss_curve, show_scores
 from tasks.spec import Training
-from tasks.steps import cancelled
+from tasks.steps import cancelled, handed_over
 from tasks.store.root import DEFAULT_ROOT, Root
 
 
@@ -40,8 +41,11 @@ def train(
     try:
         with recorded(store, experiment, pool, arm, flow_run=str(runtime.flow_run.id)) as facts:
             facts |= steps.train(root, experiment, pool, arm)
-    except InterruptedRun as error:
-        if cancelled():
+    except Exception as error:
+        if handed_over():  # what becomes of the run is for the other process to report
+            get_run_logger().warning("%s", error)
+            raise Abort(str(error)) from error
+        if isinstance(error, InterruptedRun) and cancelled():
             return Cancelled(message=str(error))
         raise
     show_loss_curve(store, [run])

@@ -29,6 +29,10 @@ class BusyError(RuntimeError):
     """Another process holds what this one needs (a GPU, a run): the message says who, nothing was touched."""
 
 
+class SupersededError(BusyError):
+    """Another host has taken over what this one held while it was cut off: it stops, and publishes nothing any more."""
+
+
 class InterruptedRun(RuntimeError):
     """A training was asked to stop and wrote a checkpoint: the same call again goes on from there."""
 

@@ -17,6 +17,9 @@ PEDAGOGICAL = "pedagogical_structure_average"
 FACTUAL = "factual_accuracy_average"
 ENGAGEMENT = "lesson_engagement_average"
 
+SOURCE = "az://raw/fineweb-edu"
+"""Where the documents of a pool are if nothing else is said."""
+
 Url = Annotated[
     str, AfterValidator(require_unsigned), Field(min_length=1, json_schema_extra={"pattern": f"^(?!.*{SIGNATURE})"})
 ]
@@ -51,8 +54,14 @@ class Spec(BaseModel):
             value = getattr(self, name)
             if isinstance(extra, dict) and extra.get("identity") == "if set" and value == field.default:
                 continue
-            identity[name] = value.identity() if isinstance(value, Spec) else value
+            identity[name] = _identity(value)
         return identity
+
+
+def _identity(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_identity(each) for each in value]
+    return value.identity() if isinstance(value, Spec) else value
 
 
 class Pool(Spec):
@@ -60,13 +69,25 @@ class Pool(Spec):
 
     name: Name = Field("pool", description="Readable part of the pool's name.")
     source: Url = Field(
-        "az://raw/fineweb-edu",
-        description="Where the parquet files are: az://container/prefix, file:///folder, or hf://organisation/dataset.",
+        SOURCE,
+        description="Where the parquet files are: az://container/prefix, file:///folder, or hf://organisation/dataset. Not read if "
+        "sources are given.",
+    )
+    sources: dict[Name, Url] | None = if_set(
+        None,
+        min_length=1,
+        description="Several sources instead of one, each a name and a URL: {top16: az://..., rand16: az://...}. All their files make "
+        "one pool with one holdout and one tokenizer; arm.subset names one of them.",
+    )
+    holdout: Url | None = if_set(
+        None,
+        description="Take the holdout from here, any parquet files with the text column, instead of from the pool. Arms leave out "
+        "documents with the same text.",
     )
     format: Literal["rated", "unrated", "prebuilt"] = Field(
         "rated",
         description="rated: text with score columns. unrated: text alone, arms can only sample at random. "
-        "prebuilt: a subset that somebody chose already, taken as it is.",
+        "prebuilt: subsets that somebody chose already, taken as they are or at random; scores are read where they exist.",
     )
     text_column: str = Field("text", description="The column that holds a document's text.")
     token_count_column: str | None = Field(
@@ -82,7 +103,7 @@ class Pool(Spec):
         20_000, ge=1, description="Documents set aside for evaluation: the same ones for every arm, trained on by none."
     )
     holdout_fraction: float = Field(
-        0.02, gt=0, le=0.5, description="The holdout is never more than this part of the pool."
+        0.02, gt=0, le=0.5, description="The holdout is never more than this part of the pool that it is taken from."
     )
     vocab_size: int = Field(32_768, ge=265, le=65_536, description="Tokens in the vocabulary, 9 special ones included.")
     tokenizer_characters: int = Field(
@@ -100,6 +121,14 @@ class Pool(Spec):
     )
 
     @model_validator(mode="after")
+    def _one_kind_of_source(self) -> "Pool":
+        if self.sources and self.source != SOURCE:
+            raise ValueError(
+                f"source and sources are both given ({self.source}; {', '.join(self.sources)}): give one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _scores(self) -> "Pool":
         if self.format == "rated" and not any(weight > 0 for weight in self.score.values()):
             raise ValueError("score: a rated pool needs at least one column with a weight above 0")
@@ -107,22 +136,62 @@ class Pool(Spec):
             raise ValueError("score: a weight is below 0; give weights of 0 or more")
         return self
 
+    def identity(self) -> dict[str, Any]:
+        """The fields that determine content: of `source` and `sources` the one that is read."""
+        identity = super().identity()
+        if self.sources:
+            del identity["source"]
+        return identity
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Where the documents come from, {name of the source: URL} by name; a single source has the name ""."""
+        return dict(sorted(self.sources.items())) if self.sources else {"": self.source}
+
+    @property
+    def address(self) -> str:
+        """Its URLs, for messages."""
+        return ", ".join(self.urls.values())
+
     @property
     def ratings(self) -> tuple[str, ...]:
         """The score columns that a document is ranked by: those of a rated pool with a weight above 0."""
         return tuple(column for column, weight in self.score.items() if weight > 0) if self.format != "unrated" else ()
 
 
+class Part(Spec):
+    """One of the selections that an arm mixes."""
+
+    select: Literal["top", "bottom", "random", "temperature"] = Field(
+        "top", description="How the part takes its documents, as of an arm."
+    )
+    subset: Name | None = Field(
+        None, description="Take documents of this source alone, one of the pool's sources. Empty: as the arm says."
+    )
+    temperature: float = Field(2.0, gt=0, description="Only for select=temperature: higher is closer to random.")
+    weight: float = Field(
+        1.0, gt=0, description="Its share of the arm's documents, or tokens, against the weights of the other parts."
+    )
+
+
 class Arm(Spec):
     """Which documents of the pool are trained on, and in which order: the one thing in which arms differ."""
 
     name: Name = Field("top16", description="Readable part of the arm's name.")
-    select: Literal["top", "bottom", "random", "temperature", "all"] = Field(
+    select: Literal["top", "bottom", "random", "temperature", "all", "subset"] = Field(
         "top",
         description="top and bottom by composite score; random; temperature: sampled with weights exp(score / temperature); "
-        "all: the whole population.",
+        "all: the whole population; subset: all of one source.",
+    )
+    subset: Name | None = if_set(
+        None, description="Take documents of this source alone, one of the pool's sources, by whatever selection."
     )
     share: float = Field(0.165, gt=0, le=1, description="Part of its population's documents that the arm takes.")
+    share_of: Literal["documents", "tokens"] = if_set(
+        "documents",
+        description="What the share counts. tokens: documents are taken in the order of selection until they hold that part of the "
+        "population's tokens, by the pool's token counts.",
+    )
     population: tuple[str, ...] | None = Field(
         None,
         description="Score columns in which a document must have a rating to be taken, by whatever selection: arms and their "
@@ -135,9 +204,24 @@ class Arm(Spec):
     tokens: int | None = Field(
         None, ge=1, description="Take documents until they hold this many tokens, instead of a share of the documents."
     )
+    documents: int | None = if_set(None, ge=1, description="Take this many documents, instead of a share.")
+    parts: tuple[Part, ...] = if_set(
+        (),
+        max_length=16,
+        description="Mix several selections instead of one: the arm is as large as its share says, and each part takes its weight of "
+        "that by its own selection. A document that several parts select counts for the first of them, and the others take their next "
+        "ones.",
+    )
     temperature: float = Field(2.0, gt=0, description="Only for select=temperature: higher is closer to random.")
     order: Literal["best-first", "shuffled", "worst-first"] = Field(
         "best-first", description="The order in which the trainer meets the documents."
+    )
+    epochs: int = if_set(
+        1,
+        ge=1,
+        le=100,
+        description="How often each row that is trained on is read. A shuffled arm is reshuffled each time; the others are read in "
+        "their order each time. A budget takes part of the rows, as often.",
     )
     deduplicate: bool = Field(False, description="Keep one of several documents with exactly the same text.")
     documents_per_shard: int = Field(14_000, ge=16, le=1_000_000, description="Documents of one text shard.")
@@ -145,10 +229,35 @@ class Arm(Spec):
         42, ge=0, description="Seed of a random or temperature selection, of a shuffled order and of ties."
     )
 
+    @model_validator(mode="after")
+    def _subset_is_named(self) -> "Arm":
+        if self.select == "subset" and self.subset is None:
+            raise ValueError("select is subset, but subset names no source: name one of the pool's sources")
+        return self
+
+    @model_validator(mode="after")
+    def _one_size(self) -> "Arm":
+        if self.tokens is not None and self.documents is not None:
+            raise ValueError(f"tokens {self.tokens:,} and documents {self.documents:,} are both given: leave one empty")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether the selection takes every document that it may take."""
+        return self.select in ("all", "subset") and not self.parts
+
     @property
     def by_score(self) -> bool:
         """Whether the selection depends on scores, and so leaves out documents without one."""
-        return self.select in ("top", "bottom", "temperature") and self.unrated == "exclude"
+        selections: set[str] = {part.select for part in self.parts} or {self.select}
+        return bool(selections & {"top", "bottom", "temperature"}) and self.unrated == "exclude"
+
+    @property
+    def sized_by_tokens(self) -> bool:
+        """Whether the arm takes documents until they hold so many tokens, or such a share of them."""
+        if self.tokens is not None or self.documents is not None:
+            return self.tokens is not None
+        return self.share_of == "tokens" and not self.whole
 
     def required_ratings(self, pool: Pool) -> tuple[str, ...]:
         """The score columns in which every document of the arm's population has a rating."""
@@ -198,7 +307,16 @@ class Training(Spec):
         None, ge=1, description="Tokens of one optimizer step; empty: by the scaling rule, from the depth alone."
     )
     tokens: int | None = Field(
-        None, ge=1, description="Budget in trained tokens; empty: every packed row of the arm exactly once."
+        None,
+        ge=1,
+        description="Budget in trained tokens; empty: every packed row of the arm, as often as its epochs say.",
+    )
+    tokens_per_parameter: float | None = if_set(
+        None,
+        gt=0,
+        le=10_000,
+        description="Budget as trained tokens for each scaling parameter (block matrices and lm_head) instead of a number of tokens: "
+        "10.5 is near compute-optimal, nanochat's default is 12.",
     )
     budget_from: Literal["random", "front"] = Field(
         "random",
@@ -225,6 +343,14 @@ class Training(Spec):
         "offline", description="offline runs can be sent later with `wandb sync`; online needs WANDB_API_KEY."
     )
     dollars_per_gpu_hour: float = how(3.0, ge=0, description="For the estimate and the ledger.")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "Training":
+        if self.tokens is not None and self.tokens_per_parameter is not None:
+            raise ValueError(
+                f"tokens {self.tokens:,} and tokens_per_parameter {self.tokens_per_parameter:g} are both given: leave one empty"
+            )
+        return self
 
 
 class Host(Spec):

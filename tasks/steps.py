@@ -18,7 +18,7 @@ from prefect import get_run_logger, runtime, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
-from prefect.context import get_run_context
+from prefect.context import FlowRunContext, get_run_context
 from prefect.exceptions import MissingContextError
 from prefect.tasks import exponential_backoff
 
@@ -218,6 +218,20 @@ def cancelled(flow_run: str | None = None) -> bool:
     with contextlib.suppress(Exception), get_client(sync_client=True) as client:
         state = client.read_flow_run(UUID(str(flow_run))).state
         return state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED)
+    return False
+
+
+def handed_over() -> bool:
+    """Whether the server has given the flow run that this is called in to another process, after it declared it crashed.
+
+    False outside a flow run, and when the server does not answer.
+    """
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or context.flow_run.state is None:
+        return False
+    with contextlib.suppress(Exception), get_client(sync_client=True) as client:
+        state = client.read_flow_run(context.flow_run.id).state
+        return state is not None and not state.is_final() and state.id != context.flow_run.state.id
     return False
 
 

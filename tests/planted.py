@@ -33,9 +33,12 @@ class Bench:
         self.base = random.normal(1.2, 0.2, DOCUMENTS)  # bits per byte of each document, for every model
         self.source = np.where(np.arange(DOCUMENTS) % 3 == 0, hostile, "books")
 
-    def experiment(self, arm: str, seed: int, training: Training = TRAINING, pool: Pool | None = None) -> Experiment:
+    def experiment(
+        self, arm: str, seed: int, training: Training = TRAINING, pool: Pool | None = None, epochs: int = 1
+    ) -> Experiment:
         select = "top" if arm.startswith("top") else "random"
-        return Experiment(pool=pool or Pool(), arm=Arm(name=arm, select=select), training=training, seed=seed)
+        taken = Arm(name=arm, select=select, epochs=epochs)
+        return Experiment(pool=pool or Pool(), arm=taken, training=training, seed=seed)
 
     def run(
         self,
@@ -46,13 +49,14 @@ class Bench:
         by_score: float = 0.0,
         training: Training = TRAINING,
         pool: Pool | None = None,
+        epochs: int = 1,
         inputs: dict | None = None,
         facts: dict | None = None,
         arm_id: str | None = None,
         name: str = "result",
     ) -> str:
         """Add a run; returns its id. A document costs base + offset + by_score * its score + what the seed does, bits per byte."""
-        experiment = self.experiment(arm, seed, training, pool)
+        experiment = self.experiment(arm, seed, training, pool, epochs)
         arm_id = arm_id or f"{arm}-arm"
         run = run_id(experiment, arm_id)
         random = np.random.default_rng([seed, *arm.encode()])
@@ -85,7 +89,13 @@ class Bench:
         by_decile = summarize(table)["bpb_by_decile"]
         known = {"seed": seed, "bpb": final, "bpb_by_decile": by_decile, "tokens": TOKENS, "steps": 40, "code": "0.1.0"}
         known |= {"tokens_per_second": 25_000.0, "wall_seconds": 40.0, "device": "cpu", "batch_tokens": 25_000}
-        known |= {"trained_documents": 1_234, "text_share": 0.955, "mean_score": 4.25, "arm_mean_score": 4.0}
+        known |= {
+            "trained_documents": 1_234,
+            "text_share": 0.955,
+            "mean_score": 4.25,
+            "arm_mean_score": 4.0,
+            "epochs": epochs,
+        }
         known |= {"engine": "builtin", "scored_by": "builtin", "compute": "cpu, fp32, autograd", "gpus": 1}
         known |= {"torch": "2.13.0+cpu", "cuda": "none", "training_version": 1}
         samples = [{"document": 1, "score": 2.5, "prompt": "Water <b>", "text": f"boils, says {arm} </script>"}]

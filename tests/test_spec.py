@@ -26,6 +26,11 @@ def test_every_field_that_determines_content_changes_the_name():
     assert run_id(Experiment(training=Training(depth=12)), "arm").startswith("top16-d12-s1-")
 
 
+def test_a_field_that_came_later_counts_only_where_it_is_set():
+    assert Arm(epochs=1).identity() == Arm().identity() and "epochs" not in Arm().identity()
+    assert Arm(epochs=2).identity() == {**Arm().identity(), "epochs": 2}
+
+
 @pytest.mark.parametrize(
     ("model", "values"),
     [
@@ -37,6 +42,7 @@ def test_every_field_that_determines_content_changes_the_name():
         (Pool, {"score": {}}),
         (Pool, {"score": {"a": -1.0}}),
         (Training, {"precision": "fp4"}),
+        (Training, {"tokens": 10**9, "tokens_per_parameter": 10.5}),
         (Training, {"window_pattern": "SXL"}),
     ],
 )

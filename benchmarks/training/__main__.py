@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.training import paired, parity, quality, resume
-from tasks.engines.builtin.schedule import peak_flops
+from tasks.records.devices import peak_flops
 from tasks.records.scaling import ModelShape, plan_training
 
 UPSTREAM = Path(__file__).with_name("upstream.py")

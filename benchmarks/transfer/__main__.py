@@ -22,9 +22,10 @@ import time
 from pathlib import Path
 
 from tasks.hosts.bridge import bridge
+from tasks.hosts.folders import hash_files
 from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.ssh import Remote
-from tasks.hosts.transfer import Place, hash_files, inventory, place, transfer
+from tasks.hosts.transfer import Place, inventory, place, transfer
 from tests.hosts.lab import Host, Lab, parameters, unable
 
 NAME = "arms/bench-0000000000/text"

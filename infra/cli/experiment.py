@@ -1,28 +1,39 @@
 """The part of the `fabrating` command that runs an experiment step by step: estimate, design, prepare, train, score."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from infra.cli import terminal
-from infra.cli.options import JsonOption, RootOption, SetOption, parse
+from infra.cli.options import JsonOption, RootOption, SetOption, parse, pool_of
 from tasks.engines import entry
 from tasks.errors import InputError
 from tasks.records.layout import ArmFolder
 from tasks.spec import Arm, Pool, Texts, Training
 from tasks.store.root import DEFAULT_ROOT, Root
 
+if TYPE_CHECKING:
+    from tasks.records.ledger import LedgerEntry
+
 
 def estimate(
-    tokens: Annotated[int, typer.Argument(help="Trained tokens of one run.")],
+    tokens: Annotated[int | None, typer.Argument(help="Trained tokens of one run.")] = None,
     depth: Annotated[int, typer.Option(help="Layers of the model.")] = 20,
     precision: Annotated[str, typer.Option(help="bf16, fp8 or fp32.")] = "bf16",
     engine: Annotated[str, typer.Option(help="builtin or nanochat.")] = "builtin",
     gpus: Annotated[int, typer.Option(help="GPUs of the host.")] = 1,
     device: Annotated[str | None, typer.Option(help="Name of the GPU as its driver says it, or cpu.")] = None,
     price: Annotated[float, typer.Option(help="Dollars for one GPU and hour.")] = 3.0,
+    ratio: Annotated[
+        float | None,
+        typer.Option("--tokens-per-parameter", help="Trained tokens for each scaling parameter, instead of TOKENS."),
+    ] = None,
+    table: Annotated[
+        bool, typer.Option("--table", help="Depths 12 to 32 on several GPUs, at 10.5 tokens a parameter by default.")
+    ] = False,
     arms: Annotated[int, typer.Option(min=1, help="Arms of the comparison.")] = 1,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each arm.")] = 1,
     root: RootOption = DEFAULT_ROOT,
@@ -32,13 +43,27 @@ def estimate(
     with terminal.plain_errors():
         from tasks.records.cost import estimate_cost
         from tasks.records.ledger import entries, spread_between_seeds
+        from tasks.records.scaling import budget_tokens
         from tasks.reports import artifacts
         from tasks.verdict.planning import what_seeds_show
 
         training = Training(
-            depth=depth, precision=precision, engine=engine, gpus=gpus, dollars_per_gpu_hour=price, tokens=tokens
+            depth=depth,
+            precision=precision,
+            engine=engine,
+            gpus=gpus,
+            dollars_per_gpu_hour=price,
+            tokens=tokens,
+            tokens_per_parameter=ratio,
         )
         ledger = entries(Root(root))
+        if table:
+            _show_sizes(training, ledger, as_json)
+            return
+        tokens = budget_tokens(training, Pool().vocab_size)
+        if tokens is None:
+            raise InputError("There is no budget: give TOKENS, --tokens-per-parameter, or --table for all depths.")
+        training = training.model_copy(update={"tokens": tokens, "tokens_per_parameter": None})
         cost = estimate_cost(training, tokens, runs=arms * seeds, ledger=ledger, device=device)
         shows = what_seeds_show(spread_between_seeds(ledger, training), arms, seeds) if arms > 1 else None
         if as_json:
@@ -47,6 +72,7 @@ def estimate(
         lines = {
             "runs": cost.runs,
             "parameters": artifacts.short(cost.parameters),
+            "tokens": artifacts.short(cost.tokens),
             "steps": cost.steps,
             "tokens per second": artifacts.count(cost.tokens_per_second),
             "hours a run": artifacts.hours(cost.hours),
@@ -85,9 +111,14 @@ def design(
 
 
 def prepare(
-    source: Annotated[str, typer.Argument(help="The raw data: az://container/prefix, a folder or file:///folder.")],
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="The raw data: az://container/prefix, a folder or file:///folder. Several: --set sources=..."
+        ),
+    ] = None,
     root: RootOption = DEFAULT_ROOT,
-    select: Annotated[str, typer.Option(help="top, bottom, random, temperature or all.")] = "top",
+    select: Annotated[str, typer.Option(help="top, bottom, random, temperature, all or subset.")] = "top",
     share: Annotated[float, typer.Option(help="Part of the documents to take, above 0 and at most 1.")] = 0.165,
     order: Annotated[str, typer.Option(help="best-first, shuffled or worst-first.")] = "best-first",
     seed: Annotated[int, typer.Option(help="Seed of a random selection and of a shuffled order.")] = 42,
@@ -101,15 +132,17 @@ def prepare(
 ) -> None:
     """Turn rated documents into an arm: index, holdout, selection, text shards, tokenizer, packed rows.
 
-    With --set any other field of the pool or of the arm, such as vocab_size=4096.
+    With --set any other field of the pool or of the arm, such as vocab_size=4096, or of several sources with names:
+
+    --select subset --set subset=top16 --set format=prebuilt --set sources='{"top16": "az://...", "rand16": "az://..."}'
     """
     with terminal.plain_errors():
         extra = parse(
             settings, options=("source", "select", "share", "order", "seed", "name", "sequence_length", "packing")
         )
         pool_fields = {key: extra.pop(key) for key in list(extra) if key in Pool.model_fields}
-        pool = Pool(source=source, **pool_fields)
-        label = name or f"{select}{round(share * 100)}"
+        pool = pool_of(source, pool_fields)
+        label = name or (str(extra.get("subset")) if select == "subset" else f"{select}{round(share * 100)}")
         arm = Arm(name=label, select=select, share=share, order=order, seed=seed, **extra)
         training = Training(sequence_length=sequence_length, packing=packing)
         from flows.sequence import Steps, prepare_arm
@@ -197,6 +230,40 @@ def score(
 
 
 COMMANDS = (estimate, design, prepare, train, score)
+
+
+def _show_sizes(training: Training, ledger: Sequence["LedgerEntry"], as_json: bool) -> None:
+    """The table of depths, and why another one has other counts. Raises InputError when a number of tokens was given too."""
+    from tasks.records.sizes import GPUS, OLD_TABLE, RULE, other_table, sizes
+    from tasks.reports import artifacts
+
+    if training.tokens is not None:
+        raise InputError("--table has a budget for each depth: give --tokens-per-parameter instead of TOKENS.")
+    ratio, vocab_size = training.tokens_per_parameter or RULE, Pool().vocab_size
+    found = sizes(training, ratio, vocab_size, ledger)
+    if as_json:
+        terminal.show([asdict(size) for size in found], True)
+        return
+    titles = {name: f"{name}, scaled" if any(size.costs[name].scaled for size in found) else name for name in GPUS}
+    rows = [
+        {
+            "depth": f"d{size.depth}",
+            "parameters": artifacts.short(size.parameters),
+            "scaling": artifacts.short(size.scaling),
+            f"tokens at {ratio:g}": artifacts.short(size.tokens),
+            **{
+                titles[name]: f"{artifacts.hours(cost.hours)}, {artifacts.dollars(cost.dollars)}"
+                for name, cost in size.costs.items()
+            },
+        }
+        for size in found
+    ]
+    terminal.show_rows(rows, False)
+    terminal.out.print(
+        f"\n{training.engine}, {training.precision}, {training.gpus} GPU(s) at ${training.dollars_per_gpu_hour:g} an hour each. Speeds were "
+        "measured on that GPU at the nearest size; scaled: on an H100, by peak FLOP/s. Scaling: block matrices and lm_head.\n"
+    )
+    terminal.out.print(other_table(OLD_TABLE, vocab_size))
 
 
 def _show_artifact(artifact: Any, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from infra.cli import terminal
-from infra.cli.options import JsonOption, RootOption
+from infra.cli.options import JsonOption, RootOption, SetOption, parse, pool_of
 from tasks.errors import InputError
 from tasks.records.layout import KINDS, REPORT
 from tasks.records.verdict import Control, Pairing
@@ -14,13 +14,19 @@ from tasks.store.root import DEFAULT_ROOT, Root
 
 
 def inspect(
-    what: Annotated[str, typer.Argument(help="Raw data (a URL or folder), or an artifact such as arms/NAME/text.")],
+    what: Annotated[
+        str | None, typer.Argument(help="Raw data (a URL or folder), or an artifact such as arms/NAME/text.")
+    ] = None,
     root: RootOption = DEFAULT_ROOT,
+    settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what raw data holds (files, columns, rows, scores), or what an artifact's manifest says."""
+    """Say what raw data holds (files, columns, rows, scores), or what an artifact's manifest says.
+
+    With --set any field of the pool, such as text_column=body, or sources='{"top16": "az://...", "rand16": "az://..."}' instead of WHAT.
+    """
     with terminal.plain_errors():
-        if what.split("/")[0] in KINDS:
+        if what and what.split("/")[0] in KINDS:
             manifest = Root(root).find(what.rstrip("/"))
             if manifest is None:
                 raise InputError(f"There is no complete artifact {what} under {root}: check the name and --root.")
@@ -28,7 +34,13 @@ def inspect(
             return
         from tasks.corpus.pool.survey import survey
 
-        terminal.show(survey(what), as_json)
+        pool = pool_of(what, parse(settings, options=("source",)))
+        found = {name: survey(url, pool=pool) for name, url in pool.urls.items()}
+        if as_json:
+            terminal.show(found if pool.sources else found[""], True)
+            return
+        for name, each in found.items():
+            terminal.show({"source": name, **each} if name else each, False)
 
 
 def runs(root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tasks.corpus.parquet.footer import BadFile
 from tasks.errors import InputError
+from tasks.store.blobs import Blobs
 
 NAMED = 20
 """Files that are named; the others are counted."""
@@ -15,9 +16,9 @@ NAMED = 20
 
 @dataclass
 class LeftOut:
-    """Files under `url` that were met and cannot be used; the first one stops the run unless they may be skipped."""
+    """Files of a store that were met and cannot be used; the first one stops the run unless they may be skipped."""
 
-    url: str
+    source: Blobs
     skip: bool
     reasons: dict[str, str] = field(default_factory=dict)
     """By name of the blob, such as "is damaged (...)"."""
@@ -25,7 +26,9 @@ class LeftOut:
     def add(self, error: BadFile) -> None:
         """Raises InputError naming the file unless it may be skipped."""
         if not self.skip:
-            raise InputError(f"{self.url}/{error}: repair or remove the file, or set skip_bad_files.") from error
+            raise InputError(
+                f"{self.source.address(error.name)} {error.reason}: repair or remove the file, or set skip_bad_files."
+            ) from error
         self.reasons.setdefault(error.name, error.reason)
 
 

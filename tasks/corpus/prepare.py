@@ -1,6 +1,6 @@
 """Blobs -> pool -> arm: the steps of preparation, each an artifact that is skipped if complete and resumed if partial.
 
-open_pool         list the source; the pool's name follows from its parameters and the blobs' ETags
+open_pool         list the sources; the pool's name follows from its parameters and the blobs' ETags
 set_damaged_aside compare what earlier attempts completed with its checksums
 build_index       pools/<pool>/index       footers and scores
 build_holdout     pools/<pool>/holdout     documents for evaluation
@@ -12,7 +12,7 @@ Each builds what it needs and does not find. `flows.sequence` calls them in orde
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -23,8 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.corpus.arm import emit, scatter
+from tasks.corpus.arm.parts import NONE, mix
 from tasks.corpus.arm.plan import ArmPlan, check_disk, disk_bytes, plan
-from tasks.corpus.arm.selection import Selection, select
+from tasks.corpus.arm.selection import Selection, check_subset, select
 from tasks.corpus.arm.writer import write_texts
 from tasks.corpus.heap import drop_pages, released
 from tasks.corpus.left_out import left_out_facts, warn
@@ -32,6 +33,7 @@ from tasks.corpus.parquet.shards import RANKS, shard_bounds, shard_name
 from tasks.corpus.pool import holdout, index, sample
 from tasks.corpus.pool.holdout import HeldOut
 from tasks.corpus.pool.index import UNKNOWN, Index
+from tasks.corpus.pool.sources import list_blobs, place_of, places
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.workers import Workers, local_workers, of_batch
 from tasks.errors import InputError
@@ -39,14 +41,11 @@ from tasks.progress import Progress, silent
 from tasks.records.layout import DOCUMENTS, ArmFolder, PoolFolder, arm_id, pool_id
 from tasks.spec import Arm, Pool
 from tasks.store import bulk
-from tasks.store.access import open_blobs
 from tasks.store.artifact import Artifact, Work
 from tasks.store.blobs import Blob, Blobs
-from tasks.store.listing import data_files
 from tasks.store.locks import locked
+from tasks.store.named import named, open_named, unnamed
 from tasks.store.root import Root
-
-SUFFIX = ".parquet"
 
 LISTED = 1 << 17
 """Rows of a row group of DOCUMENTS."""
@@ -54,38 +53,44 @@ LISTED = 1 << 17
 
 @dataclass(frozen=True)
 class PoolHandle:
-    """A pool with its source listed: its name, its blobs, and the URL they are read from."""
+    """A pool with its sources listed: its name, its blobs, and the URLs they are read from, as `open_named` takes them."""
 
     pool: Pool
     pool_id: str
     blobs: tuple[Blob, ...]
-    url: str
+    urls: Mapping[str, str]
     readable: tuple[Blob, ...]
-    """The same blobs as they lie under `url`: with other ETags once they are copied to this machine."""
+    """The same blobs as they lie under `urls`: with other ETags once they are copied to this machine."""
 
     def source(self) -> Blobs:
-        """The store the blobs are read from."""
-        return open_blobs(self.url)
+        """The stores the blobs are read from."""
+        return open_named(self.urls)
 
     def at_hand(self, root: Root) -> "PoolHandle":
         """With `download=bulk`, copied below the root first if azcopy can do it; if not, the log says why."""
-        if self.pool.download == "ranged" or self.url != self.pool.source:
+        if self.pool.download == "ranged" or self.urls != places(self.pool):
             return self
-        if (reason := bulk.why_not(self.url)) is not None:
-            logging.getLogger("fabrating").warning("%s is read by ranges: %s.", self.url, reason)
-            return self
-        folder = root.path(PoolFolder(self.pool_id).intermediate("raw"))
-        with locked(root.path(f".locks/{self.pool_id}.raw.lock")):
-            copies = bulk.copy_blobs(self.url, self.blobs, folder)
-        return replace(self, url=folder.as_uri(), readable=tuple(copies))
+        urls, readable = dict(self.urls), list(self.readable)
+        for place, url in self.urls.items():
+            if (reason := bulk.why_not(url)) is not None:
+                logging.getLogger("fabrating").warning("%s is read by ranges: %s.", url, reason)
+                continue
+            folder = root.path(PoolFolder(self.pool_id).intermediate("raw")) / place
+            numbers = [number for number, blob in enumerate(self.blobs) if place_of(self.pool, blob) == place]
+            with locked(root.path(f".locks/{self.pool_id}.raw.lock")):
+                copies = bulk.copy_blobs(url, [unnamed(place, self.blobs[number]) for number in numbers], folder)
+            urls[place] = folder.as_uri()
+            for number, copy in zip(numbers, copies, strict=True):
+                readable[number] = named(place, copy)
+        return replace(self, urls=urls, readable=tuple(readable))
 
 
 def open_pool(root: Root, pool: Pool | PoolHandle) -> PoolHandle:
-    """List the pool's source. Raises InputError when it cannot be listed or has no Parquet files."""
+    """List the pool's sources. Raises InputError when one cannot be listed or has no Parquet files."""
     if isinstance(pool, PoolHandle):
         return pool
-    blobs = tuple(data_files(open_blobs(pool.source), SUFFIX))
-    return PoolHandle(pool, pool_id(pool, blobs), blobs, pool.source, blobs)
+    blobs = tuple(list_blobs(pool))
+    return PoolHandle(pool, pool_id(pool, blobs), blobs, places(pool), blobs)
 
 
 def set_damaged_aside(root: Root, pool: Pool | PoolHandle, arm: Arm) -> None:
@@ -113,7 +118,7 @@ def build_index(
         scratch = Scratch.open(root, PoolFolder(handle.pool_id).intermediate("index"), shared=mapper.shared)
         near = handle.at_hand(root)
         with released():
-            index.build(work, near.pool, near.blobs, near.url, near.readable, scratch, mapper, progress)
+            index.build(work, near.pool, near.blobs, near.urls, near.readable, scratch, mapper, progress)
 
     return root.build(name, make, spec=handle.pool.identity(), inputs={"pool": handle.pool_id})
 
@@ -226,7 +231,14 @@ def _open_index(handle: PoolHandle, indexed: Artifact) -> Index:
 
 def _select(handle: PoolHandle, arm: Arm, opened: Index, held: HeldOut) -> Selection:
     """What the arm takes, none of it from the holdout."""
-    selection = select(arm, handle.pool, opened.scores, opened.rated, opened.tokens, held.documents)
+
+    def choose(one: Arm, taken: np.ndarray) -> Selection:
+        check_subset(one, handle.pool)
+        within = opened.of_source(one.subset) if one.subset else None
+        excluded = np.union1d(held.documents, taken) if len(taken) else held.documents
+        return select(one, handle.pool, opened.scores, opened.rated, opened.tokens, excluded, within)
+
+    selection = mix(arm, handle.pool, opened.scores, opened.tokens, choose) if arm.parts else choose(arm, NONE)
     if (count := len(selection.documents)) < RANKS:
         raise InputError(
             f"The arm {arm.name} takes {count} documents of {selection.population:,} that it may take, fewer than the {RANKS} "
@@ -260,7 +272,7 @@ def _scatter(
     count = _Count("text", len(pieces), progress)
     jobs = [
         scatter.ScatterJob(
-            handle.url, handle.pool.text_column, tuple(batch), texts, handle.pool.skip_bad_files, mapper.threads
+            handle.urls, handle.pool.text_column, tuple(batch), texts, handle.pool.skip_bad_files, mapper.threads
         )
         for batch in mapper.batches(pieces, lambda piece: of_batch(piece.reading.size))
     ]
@@ -343,10 +355,22 @@ def _lay_out(
         duplicates=int(dropped.sum()),
         **left_out_facts(held.facts["bad_files"] | opened.left_out | damaged),
         **runs.counts,
+        **_shared(arm, opened, held, runs.counts["holdout_texts_removed"]),
     )
     total = int(runs.lengths.sum(dtype=np.int64))
     limit = emit.bucket_bytes(total, mapper.count, remote=scratch.url is not None)
     return kept, rows, emit.plan_buckets(runs, dropped, kept, bounds, finished, limit)
+
+
+def _shared(arm: Arm, opened: Index, held: Artifact, removed: int) -> dict[str, int]:
+    """How many documents of other sources an arm of one source has too, estimated: as many as of their documents in the holdout,
+    which were `removed` from the arm."""
+    counts = held.facts.get("documents_of", {})
+    others = sum(count for source, count in counts.items() if source != arm.subset)
+    if not arm.subset or not others:
+        return {}
+    first, end = opened.of_source(arm.subset)
+    return {"shared_documents": round(removed / others * (opened.documents - (end - first)))}
 
 
 def _write_holdout(work: Work, name: str, held: Artifact) -> None:
@@ -370,12 +394,13 @@ def _write_documents(work: Work, opened: Index, documents: np.ndarray) -> int | 
     blobs = pa.array([blob.name for blob in opened.blobs])
     packed = dict.fromkeys(("rank", "row", "tokens"), "DELTA_BINARY_PACKED") | {"score": "BYTE_STREAM_SPLIT"}
     settings = {"compression": "zstd", "use_dictionary": ["blob"], "column_encoding": packed}
-    total = 0
+    known = total = 0
     with pq.ParquetWriter(work.temporary(DOCUMENTS), schema, **settings) as writer:
         for start in range(0, len(documents), LISTED):
             part = documents[start : start + LISTED]
             file, row = opened.place(part)
             count = opened.tokens[part] if opened.tokens is not None else np.full(len(part), UNKNOWN)
+            known += int((count >= 0).sum())
             total += int(count[count >= 0].sum(dtype=np.int64))
             columns = [
                 pa.array(np.arange(start, start + len(part))),
@@ -386,7 +411,7 @@ def _write_documents(work: Work, opened: Index, documents: np.ndarray) -> int | 
             ]
             writer.write_batch(pa.record_batch(columns, schema=schema))
     work.finish(DOCUMENTS, len(documents))
-    return total if opened.tokens is not None else None
+    return total if known else None
 
 
 class _Count:

@@ -75,5 +75,5 @@ def workers() -> PrefectWorkers:
 
 
 def find_pool(root: Root, pool: Pool) -> str:
-    """List the pool's source, as a Prefect task; returns the pool's id."""
-    return step(f"List {pool.source}", lambda _: open_pool(root, pool)).pool_id
+    """List the pool's sources, as a Prefect task; returns the pool's id."""
+    return step(f"List {pool.address}", lambda _: open_pool(root, pool)).pool_id

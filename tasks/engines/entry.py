@@ -3,24 +3,27 @@
 Only the engine that is asked for is imported; torch only where it computes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from tasks.engines.locks import hold_attempt
 from tasks.progress import Progress, Stop, never, silent
 from tasks.records.job import Job
 from tasks.records.layout import JOB, RunFolder
-from tasks.spec import Experiment, Training
+from tasks.spec import Arm, Experiment, Training
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 
 
-def check(training: Training, packed: Mapping[str, Any] | None = None) -> None:
+def check(training: Training, arms: Sequence[Arm], packed: Mapping[str, Any] | None = None) -> None:
     """Raises InputError for what the engine cannot do: by the parameters alone, and by the facts of the packed arm, if it is there."""
     if training.engine == "nanochat":
-        from tasks.engines.nanochat.plan import plan_run, require_upstreams_ways
+        from tasks.engines.nanochat.plan import plan_run, require_one_epoch, require_upstreams_ways
 
         require_upstreams_ways(training)
+        for arm in arms:
+            require_one_epoch(arm)
         if packed is not None:
             plan_run(training, packed["rows"], packed["vocab_size"], ())
 
@@ -34,13 +37,16 @@ def train(
     "train", in steps.
 
     Raises InputError for a parameter that cannot work, or when the finished run was trained on other content than lies there
-    now, BusyError when the run or a GPU is in use, InterruptedRun when the
-    training was asked to stop and saved a checkpoint, LostProcessError when one of its processes was killed, TrainingError
-    when it failed or hangs.
+    now, BusyError when the run or a GPU is in use, SupersededError when another host has taken the run over while this one could
+    not reach the root, InterruptedRun when the training was asked to stop and saved a checkpoint, LostProcessError when one
+    of its processes was killed, TrainingError when it failed or hangs.
     """
     job = Job.of(root, experiment, pool_id, arm_id)
     if (finished := root.find(job.result)) is not None:
         root.require_current([finished])
+        if not root.published(job.result):  # the attempt ended in the middle of its upload
+            with hold_attempt(root, job.run, {}):
+                root.mirror(job.result)
         return root.open(job.result)
     job.write(root.path(RunFolder(job.run).file(JOB)))
     if experiment.training.engine == "nanochat":

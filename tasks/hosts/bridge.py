@@ -22,16 +22,38 @@ from tasks.hosts.streams import FAST_SSH
 
 HOURS = 24
 MARK = "fabrating-transfer"
-FORGET = r"""
-file=$HOME/.ssh/authorized_keys
-[ -f "$file" ] || exit 0
-grep -vF "$1" "$file" >"$file.fabrating" || true
-cat "$file.fabrating" >"$file" && rm -f "$file.fabrating" """
-ADMIT = r"""
+REWRITE = r"""
 umask 077
-mkdir -p "$HOME/.ssh" && touch "$HOME/.ssh/authorized_keys"
-[ ! -s "$HOME/.ssh/authorized_keys" ] || [ -z "$(tail -c 1 "$HOME/.ssh/authorized_keys")" ] || echo >>"$HOME/.ssh/authorized_keys"
-printf '%s\n' "$1" >>"$HOME/.ssh/authorized_keys" """
+mkdir -p "$HOME/.ssh" || exit
+file=$(readlink -f "$HOME/.ssh/authorized_keys") || exit
+if command -v flock >/dev/null 2>&1; then
+    exec 9>>"$HOME/.ssh/.fabrating.lock" && flock -w 40 9 || exit
+fi
+new=$(mktemp "$file.XXXXXX") || exit
+trap 'rm -f "$new"' EXIT
+[ ! -e "$file" ] || cp -p "$file" "$new" || exit
+lines() { grep -c '' "$1"; }
+replace() { # $1: lines that the new file must have
+    if [ "$(lines "$new")" != "$1" ]; then
+        echo "$file is left as it is: its new version could not be written whole" >&2
+        exit 1
+    fi
+    { sync "$new" 2>/dev/null || sync; } && mv -f "$new" "$file"
+}
+"""
+"""Changes of authorized_keys, the owner's way in: under a lock, on a copy that is counted and synced before it takes the place.
+On any error the file stays as it is."""
+ADMIT = f"""{REWRITE}
+[ ! -s "$new" ] || [ -z "$(tail -c 1 "$new")" ] || echo >>"$new" || exit
+before=$(lines "$new")
+printf '%s\\n' "$1" >>"$new" || exit
+replace $((before + 1))"""
+FORGET = f"""{REWRITE}
+[ -e "$file" ] || exit 0
+ours=$(grep -cF -- "$1" "$file")
+[ "$ours" != 0 ] || exit 0
+grep -vF -- "$1" "$file" >"$new" || [ $? = 1 ] || exit
+replace $(($(lines "$file") - ours))"""
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 An artifact arrives in a work directory beside its place (`.name.incoming`), file by file. A file counts when its SHA-256
 is the manifest's; one that differs is deleted and sent again. The manifest comes last, then the directory is renamed: what
-is visible is whole. A folder without a manifest is listed and hashed at its source first, and gets a manifest of nothing.
+is visible is whole. A folder without a manifest is listed and hashed at its source first, and joins what is there by file.
 """
 
 import contextlib
+import hashlib
 import json
+import logging
 import os
 import shlex
 import time
@@ -17,15 +19,17 @@ from pathlib import Path
 from tasks.errors import DamagedError, InputError
 from tasks.hosts import bulk
 from tasks.hosts.bridge import Bridge, bridge
-from tasks.hosts.facts import identify, script
+from tasks.hosts.facts import identify
+from tasks.hosts.folders import clear_others, hash_files, join, lacking, listing, replace
+from tasks.hosts.hostkeys import installation_folder
 from tasks.hosts.ssh import LinkError, Local, Machine, Remote, ssh_options
 from tasks.hosts.streams import FAST_SSH, RSYNC, run_streams, share_out
 from tasks.progress import Progress, silent
 from tasks.store.access import local_path
 from tasks.store.artifact import MANIFEST, FileRecord, Manifest, safe_relative
+from tasks.store.locks import locked
 
-HASH_BYTES_PER_SECOND = 20_000_000
-"""A slow disk, for time limits."""
+log = logging.getLogger(__name__)
 ROUNDS = 30
 PAUSE_SECONDS = 3.0
 RESERVE = 256 << 20
@@ -89,12 +93,7 @@ def inventory(source: Place, name: str) -> tuple[list[FileRecord], str | None]:
     Raises InputError when there is no such folder or it is empty, DamagedError for a manifest that cannot be read.
     """
     folder = source.path(name)
-    listed = source.machine.run('[ -d "$1" ] && cd "$1" && find . -type f -printf "%s %P\\0"', folder, check=False)
-    sizes = {}
-    for entry in listed.out.split("\0")[:-1]:
-        size, _, path = entry.partition(" ")
-        if not any(part.startswith(".") for part in path.split("/")):
-            sizes[path] = int(size)
+    sizes = {path: found.bytes for path, found in listing(source.machine, folder).items()}
     if not sizes:
         raise InputError(f"{source.machine.label} has no files in {folder}: check the name and the root.")
     if MANIFEST in sizes:
@@ -106,32 +105,37 @@ def inventory(source: Place, name: str) -> tuple[list[FileRecord], str | None]:
     return [FileRecord(path, size, hashes[path]) for path, size in sorted(sizes.items())], None
 
 
-def hash_files(machine: Machine, folder: str, files: Sequence[FileRecord]) -> dict[str, str]:
-    """SHA-256 of those of the files that are there, by path."""
-    names = "\0".join(record.path for record in files).encode()
-    limit = 120 + sum(record.bytes for record in files) / HASH_BYTES_PER_SECOND
-    seen = machine.run(script("inventory.sh"), folder, stdin=names, timeout=limit, check=False)
-    entries = (entry.partition("  ") for entry in seen.out.split("\0") if entry)
-    return {path: digest for digest, _, path in entries}
-
-
 def transfer(source: Place, target: Place, name: str, *, streams: int = 4, progress: Progress = silent) -> Moved:
     """Bring the artifact or folder `name` from one place to another, or complete what an earlier attempt brought.
 
-    A lost link is waited for and the transfer continued. Raises InputError when the source has no such files, the target's
-    disk is too small or the hosts cannot reach each other; DamagedError when the source's own files differ from its
+    An artifact replaces one of that name. A folder without a manifest joins the one that is there by file: nothing that is
+    there only is lost, and a newer version of a file stays. A lost link is waited for and the transfer continued. Transfers
+    from here to one place take turns.
+
+    Raises InputError when the source has no such files, an artifact inside a folder has other content at the target, the
+    target's disk is too small or the hosts cannot reach each other; DamagedError when the source's own files differ from its
     manifest; LinkError when the link stays away.
     """
+    final = target.machine.run('readlink -f "$1" || printf "%s\\n" "$1"', target.path(name)).out.rstrip("\n")
+    turn = hashlib.sha256(f"{target.machine.label}\n{final}".encode()).hexdigest()[:16]
+    with locked(installation_folder() / "locks" / f"transfer-{turn}.lock"):
+        return _transfer(source, target, name, final, streams, progress)
+
+
+def _transfer(source: Place, target: Place, name: str, final: str, streams: int, progress: Progress) -> Moved:
     started = time.monotonic()
     files, manifest = inventory(source, name)
-    total = sum(record.bytes for record in files)
-    final = target.path(name)
-    there = target.machine.read(f"{final}/{MANIFEST}") if manifest else ""
-    if there == manifest if manifest else _all_right(target.machine, final, files):
-        return Moved(name, len(files), total, 0, 0, 0, round(time.monotonic() - started, 2), "already there")
+    total, count, kept = sum(record.bytes for record in files), len(files), []
+    if manifest is None:
+        files, kept = lacking(source.machine, source.path(name), target.machine, final, files)
+        for path in kept:
+            log.warning("%s has a newer %s/%s, which stays.", target.machine.label, final, path)
+    if not files or (manifest is not None and target.machine.read(f"{final}/{MANIFEST}") == manifest):
+        return Moved(name, count, total, 0, 0, 0, round(time.monotonic() - started, 2), _way("already there", kept))
     parent, _, leaf = final.rpartition("/")
     incoming = f"{parent}/.{leaf}.incoming"
     target.machine.run('mkdir -p "$1"', incoming)
+    clear_others(target.machine, incoming, files)
     state = _State(target.machine, incoming, files)
     missing = state.missing()
     needed = sum(record.bytes for record in missing)
@@ -160,10 +164,19 @@ def transfer(source: Place, target: Place, name: str, *, streams: int = 4, progr
                 )
             if missing and problems:
                 time.sleep(PAUSE_SECONDS)
-    _publish(target, incoming, final, manifest)
+    if manifest is not None:
+        target.machine.put(manifest, f"{incoming}/{MANIFEST}", 0o644)
+    if manifest is None and target.machine.run('[ -e "$1" ]', final, check=False).status == 0:
+        join(target.machine, incoming, final, files)
+    else:
+        replace(target.machine, incoming, final)
     progress(f"transfer {name}", total, total, {})
     seconds = time.monotonic() - started
-    return Moved(name, len(files), total, needed, state.again, rounds, round(seconds, 2), way, round(sending, 2))
+    return Moved(name, count, total, needed, state.again, rounds, round(seconds, 2), _way(way, kept), round(sending, 2))
+
+
+def _way(way: str, kept: Sequence[str]) -> str:
+    return f"{way}; {len(kept)} newer files there were kept" if kept else way
 
 
 class _State:
@@ -246,13 +259,6 @@ def _send(
     return run_streams([road.command(folder, incoming) for _ in groups], groups, environment, report)
 
 
-def _all_right(machine: Machine, folder: str, files: Sequence[FileRecord]) -> bool:
-    if machine.run('[ -d "$1" ]', folder, check=False).status != 0:
-        return False
-    hashes = hash_files(machine, folder, files)
-    return all(hashes.get(record.path) == record.sha256 for record in files)
-
-
 def _check_disk(target: Place, folder: str, needed: int) -> None:
     free = int(target.machine.run('df -B1 --output=avail "$1" | tail -n 1', folder).out)
     if needed + RESERVE * bool(needed) > free:
@@ -270,17 +276,6 @@ def _blame_source(source: Place, name: str, missing: Sequence[FileRecord]) -> No
             raise DamagedError(
                 f"{source.machine.label}: {source.path(name)}/{record.path} is not what its manifest says: rebuild {name} there."
             )
-
-
-def _publish(target: Place, incoming: str, final: str, manifest: str | None) -> None:
-    if manifest is not None:
-        target.machine.put(manifest, f"{incoming}/{MANIFEST}", 0o644)
-    target.machine.run(
-        'sync -f "$1" 2>/dev/null; if [ -d "$2" ]; then rm -rf "$2.old" && mv "$2" "$2.old"; fi; mv "$1" "$2" && rm -rf "$2.old"',
-        incoming,
-        final,
-        timeout=600,
-    )
 
 
 BULK = (

@@ -3,6 +3,7 @@
 Speed is measured, never guessed: taken from a similar finished run of this installation (the ledger) if there is one, else from
 the table in `rates.json`, where each row names its source. The achieved FLOP/s of the nearest measured size is carried over to
 other model sizes, and scaled linearly to other numbers of GPUs; `CostEstimate.source` says which row was used and what differed.
+A GPU that nobody measured gets the speed of one that was, scaled by their peaks and marked so; without a known peak it has none.
 """
 
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import InputError
+from tasks.records.devices import peak_flops
 from tasks.records.ledger import LedgerEntry
 from tasks.records.scaling import ModelShape, choose_batch, flops_per_token, parameter_counts
 from tasks.spec import Training
@@ -25,7 +27,7 @@ RATES = Path(__file__).with_name("rates.json")
 class CostEstimate:
     """Cost of `runs` identical runs. `gpu_hours`, `dollars`, disk and egress are those of all runs together, the rest of one.
 
-    None where no run on that device was measured.
+    None where no run on that device was measured, nor on one to scale from.
     """
 
     label: str
@@ -39,6 +41,8 @@ class CostEstimate:
     tokens_per_second: float | None
     source: str
     """Where the speed comes from."""
+    scaled: bool
+    """Measured on another GPU, and scaled by peak FLOP/s."""
     hours: float | None
     """Wall time."""
     gpu_hours: float | None
@@ -123,7 +127,7 @@ def estimate_cost(
     shape = ModelShape.of(training, vocab_size)
     flops = flops_per_token(shape)
     steps = tokens // choose_batch(shape, training.batch_tokens)
-    speed, start, source = _speed(training, flops, device, ledger)
+    speed, start, source, scaled = _speed(training, flops, device, ledger)
     hours = None
     if speed:
         evaluations = 1 + steps // training.eval_every
@@ -138,6 +142,7 @@ def estimate_cost(
         flops_per_token=flops,
         tokens_per_second=speed,
         source=source,
+        scaled=scaled,
         hours=hours,
         gpu_hours=gpu_hours,
         dollars=_dollars(training, gpu_hours, device),
@@ -166,12 +171,17 @@ def _dollars(training: Training, gpu_hours: float | None, device: str) -> float 
 
 def _speed(
     training: Training, flops: float, device: str, ledger: Sequence[LedgerEntry]
-) -> tuple[float | None, float, str]:
-    """(tokens per second, seconds before the first step, where both come from); (None, 0, why) when nothing is alike."""
-    measured = [row for entry in ledger if (row := _throughput_of(entry)) is not None] + list(rate_table().throughput)
-    measured = [row for row in measured if row.device.lower() == device.lower()]
+) -> tuple[float | None, float, str, bool]:
+    """(tokens per second, seconds before the first step, where both come from, whether the speed is another GPU's, scaled).
+
+    (None, 0, why, False) when nothing is alike.
+    """
+    known = [row for entry in ledger if (row := _throughput_of(entry)) is not None] + list(rate_table().throughput)
+    measured = [row for row in known if row.device.lower() == device.lower()]
+    if scaled := not measured and peak_flops(device) is not None:
+        measured = [row for row in known if row.device == rate_table().default_device]
     if not measured:
-        return None, 0.0, f"no measured run on {device!r}: the first one will tell"
+        return None, 0.0, f"no measured run on {device!r}: the first one will tell", False
 
     def distance(row: Throughput) -> tuple[bool, bool, float, bool, bool]:
         """Same precision and engine before same size before same number of GPUs; own runs before the table."""
@@ -196,7 +206,11 @@ def _speed(
         if was != wanted
     ]
     note = f"; carried over from {', '.join(carried)}" if carried else ""
-    return speed, row.start_seconds, row.source + note
+    ours, theirs = peak_flops(device), peak_flops(row.device)
+    if scaled and ours and theirs:
+        speed *= ours / theirs
+        note += f"; scaled from {row.device} to {device} by peak FLOP/s"
+    return speed, row.start_seconds, row.source + note, scaled
 
 
 def _throughput_of(entry: LedgerEntry) -> Throughput | None:

@@ -2,7 +2,7 @@
 
     pools/<pool>/       index, holdout, sample, tokenizer, evaluation, outside/<texts>
     arms/<arm>/         text, packed/<sequence length>-<packing>
-    runs/<run>/         run.json, job.json, metrics.jsonl, log.txt, checkpoints/step_<step>, result, scores/, outside/, core
+    runs/<run>/         .lease, run.json, job.json, metrics.jsonl, log.txt, checkpoints/step_<step>, result, scores/, outside/, core
     verdicts/<verdict>/ verdict.json, report.html
 
 An artifact's name is readable and ends in a fingerprint of everything that determines its content. Names are relative to
@@ -115,6 +115,11 @@ class RunFolder:
     def file(self, name: str) -> str:
         """A file beside the artifacts, such as METRICS."""
         return f"{RUNS}/{self.id}/{name}"
+
+    @property
+    def lease(self) -> str:
+        """Who may publish in this folder, of several hosts."""
+        return f"{RUNS}/{self.id}/.lease"
 
     @property
     def result(self) -> str:

@@ -41,6 +41,7 @@ COLUMNS = (
         "gpus",
         "commit",
         "tokens",
+        "epochs",
         "text_share",
         "mean_score",
         "step",
@@ -83,6 +84,7 @@ class Measured(Record):
     text_share: float | None = None
     mean_score: float | None = None
     arm_mean_score: float | None = None
+    epochs: int | None = None
     gpus: int | None = None
     peak_memory_bytes: int | None = None
 
@@ -178,7 +180,7 @@ def finish(
     error: str | None = None,
     facts: Mapping[str, object] | None = None,
 ) -> LedgerEntry:
-    """Close the running attempt with `state`; take over what the result counted (`facts`), or else the newest metrics.
+    """Close this process's attempt with `state`; take over what the result counted (`facts`), or else the newest metrics.
 
     Raises InputError when there is no such run.
     """
@@ -189,12 +191,16 @@ def finish(
 
     def finished(known: LedgerEntry | None) -> LedgerEntry:
         entry = _known(root, run, known)
-        attempts = entry.attempts
-        if entry.last.state == "running":
-            closed = entry.last.model_copy(update={"state": state, "finished": time.time(), "error": error})
-            attempts = (*attempts[:-1], closed)
+        attempts = list(entry.attempts)
+        own = [at for at, each in enumerate(attempts) if (each.machine, each.pid) == (machine(), os.getpid())]
+        if own and attempts[own[-1]].state in ("running", "lost"):
+            closing = {"state": state, "finished": time.time(), "error": error}
+            attempts[own[-1]] = attempts[own[-1]].model_copy(update=closing)
+        entry = entry.model_copy(update={"attempts": tuple(attempts)})
+        if own and own[-1] != len(attempts) - 1 and state != "completed":
+            return entry  # another host has begun an attempt: how the run stands is for that one to say
         reached = measured.model_dump(exclude_none=True)
-        return entry.model_copy(update={**reached, "state": state, "error": error, "attempts": attempts})
+        return entry.model_copy(update={**reached, "state": state, "error": error})
 
     return _edit(root, run, finished)
 

@@ -123,17 +123,20 @@ def last_metrics(path: Path) -> MetricsLine | dict[str, Any]:
 
 
 def cut_back(root: Root, run: str, step: int, *, evaluated: bool = True) -> list[MetricsLine]:
-    """Cut a run's metrics back to a checkpoint after `step` steps (0: none), fetching them from a remote root if need be.
+    """Cut a run's metrics back to a checkpoint after `step` steps (0: none).
 
-    `evaluated`: whether an evaluation at `step` itself stays; an engine that saves first evaluates there again. Returns the
-    lines that stay.
+    Of the copies on this machine and in a remote root the one that belongs to the checkpoint counts: where other hosts trained
+    in between, this machine's ends before it. `evaluated`: whether an evaluation at `step` itself stays; an engine that saves
+    first evaluates there again. Returns the lines that stay.
     """
     name = RunFolder(run).file(METRICS)
     path = root.path(name)
-    if not path.is_file() and root.remote is not None and (content := root.remote.read_if_exists(name)) is not None:
-        write_atomic(path, content)
+    copies = [read_metrics(path)]
+    if root.remote is not None and (content := root.remote.read_if_exists(name)) is not None:
+        copies.append(_parse(content, path))
     last = {"eval": step if evaluated else step - 1}
-    kept = [line for line in read_metrics(path) if line["step"] <= last.get(line["kind"], step)]
+    cut = [[line for line in copy if line["step"] <= last.get(line["kind"], step)] for copy in copies]
+    kept = max(cut, key=lambda lines: (max((line["step"] for line in lines), default=0), len(lines)))
     write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept))
     return kept
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from tasks.records.draws import BUDGET, ORDER, random_bits
 from tasks.records.layout import CONTENTS, ROWS, ArmFolder
-from tasks.records.scaling import ModelShape, TrainingPlan, plan_training
+from tasks.records.scaling import ModelShape, TrainingPlan, budget_tokens, plan_training
 from tasks.spec import Training
 from tasks.store.root import Root
 
@@ -25,23 +25,41 @@ def read_contents(folder: Path) -> np.ndarray:
     return np.fromfile(folder / CONTENTS, ROW_CONTENTS)
 
 
-def choose_rows(rows: int, count: int, training: Training, seed: int, *, shuffled: bool = False) -> np.ndarray:
-    """The `count` of an arm's `rows` that a budget takes, in the order in which they are read: int64 (count,).
+def choose_rows(
+    rows: int, count: int, training: Training, seed: int, *, shuffled: bool = False, epochs: int = 1
+) -> np.ndarray:
+    """Those of an arm's `rows` that a budget of `count` reads, in the order in which they are read: int64 (count,).
 
     They are a random subset drawn by `seed`, so their documents are as good as the arm's in whatever order it was packed; or the
-    arm's front, if `training.budget_from` says so. A smaller budget takes a part of what a larger one takes. The rows of a
-    `shuffled` arm are read in an order drawn by `seed`: neighbours on disk may hold one document, and a batch should not.
+    arm's front, if `training.budget_from` says so. A smaller budget takes a part of what a larger one takes. Each is read
+    `epochs` times, but for one that is read less often where `count` is no multiple. The rows of a `shuffled` arm are read in an
+    order drawn by `seed`, another one in each epoch: neighbours on disk may hold one document, and a batch should not.
     """
-    chosen = np.arange(count)
-    if training.budget_from == "random" and count < rows:
-        bits = random_bits(seed, BUDGET, np.arange(rows))
-        chosen = np.flatnonzero(bits <= np.partition(bits, count - 1)[count - 1])  # all draws are distinct
-    return chosen[np.argsort(random_bits(seed, ORDER, chosen))] if shuffled else chosen
+    each, more = divmod(count, epochs)
+    read = []
+    for epoch in range(epochs):
+        chosen = _take(rows, each + (epoch < more), training, seed)
+        # The visits of all epochs are numbered in sequence, so that each epoch draws an order of its own.
+        read.append(chosen[np.argsort(random_bits(seed, ORDER, epoch * rows + chosen))] if shuffled else chosen)
+    return np.concatenate(read)
+
+
+def _take(rows: int, count: int, training: Training, seed: int) -> np.ndarray:
+    """Ascending numbers of the `count` of `rows` that a budget takes."""
+    if training.budget_from == "front" or count >= rows:
+        return np.arange(count)
+    if not count:
+        return np.arange(0)
+    bits = random_bits(seed, BUDGET, np.arange(rows))
+    return np.flatnonzero(bits <= np.partition(bits, count - 1)[count - 1])  # all draws are distinct
 
 
 @dataclass(frozen=True)
 class TrainedText:
-    """What a training reads of its arm. The fields are those of a result's facts; None where nothing says it."""
+    """What a training reads of its arm. The fields are those of a result's facts; None where nothing says it.
+
+    A row that is read several times counts once.
+    """
 
     trained_documents: int
     """Those that begin in the rows that are read."""
@@ -53,11 +71,13 @@ class TrainedText:
     """The mean over those rows of what `ROW_CONTENTS` says of each."""
     arm_mean_score: float | None
     """The same over all rows of the arm."""
+    epochs: int
+    """How often the rows are read."""
 
     @classmethod
-    def of(cls, contents: np.ndarray, chosen: np.ndarray, arm_bytes: int) -> "TrainedText":
+    def of(cls, contents: np.ndarray, chosen: np.ndarray, arm_bytes: int, epochs: int = 1) -> "TrainedText":
         """Add up the `chosen` of an arm's rows. `contents`: ROW_CONTENTS (rows,); `arm_bytes`: of all text in the arm."""
-        read = contents[chosen]
+        read = contents[np.unique(chosen)]
         trained = int(read["bytes"].sum(dtype=np.int64))
         return cls(
             trained_documents=int(read["documents"].sum(dtype=np.int64)),
@@ -65,6 +85,7 @@ class TrainedText:
             text_share=trained / arm_bytes,
             mean_score=_mean(read["score"]),
             arm_mean_score=_mean(contents["score"]),
+            epochs=epochs,
         )
 
 
@@ -78,7 +99,9 @@ class PackedPlan:
     text: TrainedText
 
     @classmethod
-    def make(cls, root: Root, arm_id: str, training: Training, seed: int, vocab_size: int) -> "PackedPlan":
+    def make(
+        cls, root: Root, arm_id: str, training: Training, seed: int, vocab_size: int, epochs: int = 1
+    ) -> "PackedPlan":
         """Plan a training on the packed rows of an arm, of which only the contents are read.
 
         Raises InputError when the arm is not packed so, and when the budget exceeds the rows or does not fill one batch.
@@ -86,10 +109,11 @@ class PackedPlan:
         name = ArmFolder(arm_id).packed(training.sequence_length, training.packing)
         facts = root.manifest(name).facts
         rows = facts["rows"]
-        plan = plan_training(ModelShape.of(training, vocab_size), training.tokens, training.batch_tokens, rows)
-        chosen = choose_rows(rows, plan.tokens // training.sequence_length, training, seed)
+        shape, budget = ModelShape.of(training, vocab_size), budget_tokens(training, vocab_size)
+        plan = plan_training(shape, budget, training.batch_tokens, rows, epochs)
+        chosen = choose_rows(rows, plan.tokens // training.sequence_length, training, seed, epochs=epochs)
         contents = read_contents(root.file(name, CONTENTS).parent)
-        return cls(plan, rows, TrainedText.of(contents, chosen, facts["bytes"]))
+        return cls(plan, rows, TrainedText.of(contents, chosen, facts["bytes"], epochs))
 
     def to_facts(self) -> dict[str, int | float | None]:
         """As the plan shows them, by the names of a result's facts."""
@@ -97,6 +121,7 @@ class PackedPlan:
             "rows": self.rows,
             "steps": self.plan.iterations,
             "trained_tokens": self.plan.tokens,
+            "tokens_per_parameter": self.plan.ratio,
             **asdict(self.text),
         }
 

@@ -69,7 +69,7 @@ class TrainedFacts:
     tokens: int
     """Trained."""
     rows: int
-    """Packed rows that were read."""
+    """Packed rows that were read, each as often as `epochs` says."""
     rows_left: int
     """Packed rows that the budget does not take, among them those that would make a last, incomplete batch."""
     batch_tokens: int
@@ -83,11 +83,12 @@ class TrainedFacts:
     cuda: str | None = None
     """Version of CUDA that PyTorch was built for, or "none"."""
     trained_documents: int | None = None
-    """What was read of the arm, here and in the next four; see `packed.TrainedText`. Unknown in older results."""
+    """What was read of the arm, here and in the next five; see `packed.TrainedText`. Unknown in older results."""
     trained_bytes: int | None = None
     text_share: float | None = None
     mean_score: float | None = None
     arm_mean_score: float | None = None
+    epochs: int | None = None
     commit: str | None = None
     """Of nanochat."""
     scored_by: str = "builtin"

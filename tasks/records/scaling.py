@@ -12,7 +12,7 @@ Depth is the only dial; everything else follows from it, the same way for both e
    are meant to train on the same number of tokens a parameter, so D is proportional to the scaling parameters S, and the batch
    depends on the depth alone: B = 2^19 (S / S_12)^0.383, rounded to a power of two and then down to whole rows. 2^19 tokens was
    found best at depth 12. A larger budget means more steps, never larger ones, so arms with different budgets stay comparable.
-5. Iterations. As many whole batches as the budget holds.
+5. Iterations. As many whole batches as the budget holds. A budget may be a number of tokens, or of tokens for each scaling parameter.
 6. Rates. The learning rates were tuned at 2^19 tokens. They follow sqrt(B / 2^19), the rule for Adam (arXiv 2205.10287), assumed to hold
    for Muon, too. Weight decay keeps its time scale, measured in epochs (arXiv 2405.13698): 0.28 sqrt(B / 2^19) S_12 / S.
 
@@ -150,6 +150,18 @@ def flops_per_token(shape: ModelShape) -> int:
     return 6 * (counts.scaling + counts.smear_gate) + attention
 
 
+def budget_tokens(training: Training, vocab_size: int) -> int | None:
+    """Step 5. The budget of a training in tokens; None for all that the arm holds."""
+    if training.tokens_per_parameter is None:
+        return training.tokens
+    return tokens_at(training.tokens_per_parameter, ModelShape.of(training, vocab_size))
+
+
+def tokens_at(ratio: float, shape: ModelShape) -> int:
+    """Step 5. The tokens of a budget of `ratio` tokens for each scaling parameter."""
+    return int(ratio * parameter_counts(shape).scaling)
+
+
 def choose_batch(shape: ModelShape, given: int | None = None) -> int:
     """Step 4. Tokens of one optimizer step: as `given`, else by the rule; always whole rows.
 
@@ -205,20 +217,24 @@ class TrainingPlan:
 
 
 def plan_training(
-    shape: ModelShape, tokens: int | None = None, batch_tokens: int | None = None, rows: int | None = None
+    shape: ModelShape,
+    tokens: int | None = None,
+    batch_tokens: int | None = None,
+    rows: int | None = None,
+    epochs: int = 1,
 ) -> TrainingPlan:
-    """Steps 4 to 6, for a budget of `tokens` (default: each of the arm's packed `rows` once).
+    """Steps 4 to 6, for a budget of `tokens` (default: each of the arm's packed `rows`, `epochs` times).
 
     Raises InputError when the budget exceeds the rows or does not fill one batch, or when `batch_tokens` is not whole rows.
     """
-    held = None if rows is None else rows * shape.sequence_len
+    held = None if rows is None else rows * epochs * shape.sequence_len
     budget = held if tokens is None else tokens
     if budget is None:
         raise InputError("There is no budget: give a number of tokens or of packed rows.")
     if held is not None and budget > held:
         raise InputError(
-            f"A budget of {budget:,} tokens needs {-(-budget // shape.sequence_len):,} packed rows but the arm has {rows:,}: "
-            f"lower tokens to {held:,}, or take a larger arm."
+            f"A budget of {budget:,} tokens needs {-(-budget // shape.sequence_len):,} packed rows but the arm has {rows:,}"
+            f"{f', read {epochs} times' if epochs > 1 else ''}: lower tokens to {held:,}, take a larger arm, or raise its epochs."
         )
     batch = choose_batch(shape, batch_tokens)
     iterations = budget // batch

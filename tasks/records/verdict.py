@@ -194,10 +194,11 @@ class ArmScores(Record):
     """Standard deviation of one run on the target, over seeds; None for one seed."""
     strata: tuple[StratumScore, ...]
     trained_documents: float | None = None
-    """What was read of the arm, mean over runs, here and in the next three; see `packed.TrainedText`. Unknown of older runs."""
+    """What was read of the arm, mean over runs, here and in the next four; see `packed.TrainedText`. Unknown of older runs."""
     text_share: float | None = None
     mean_score: float | None = None
     arm_mean_score: float | None = None
+    epochs: float | None = None
 
 
 class HoldoutSize(Record):

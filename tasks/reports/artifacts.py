@@ -28,8 +28,10 @@ PLAN = (
     ("rows", "Packed rows", "count"),
     ("steps", "Optimizer steps", "count"),
     ("trained_tokens", "Tokens trained on", "count"),
+    ("tokens_per_parameter", "Tokens for each scaling parameter", "number"),
     ("trained_documents", "Documents trained on", "count"),
     ("text_share", "Part of the arm's text trained on", "percent"),
+    ("epochs", "How often it is read", "count"),
     ("mean_score", "Mean score of what is trained on", "score"),
     ("arm_mean_score", "Mean score of the arm", "score"),
     ("files", "Blobs of the pool", "count"),
@@ -55,6 +57,7 @@ PREPARED = (
     ("cut_off_taken", "Of them taken; ties are drawn by seed", "count"),
     ("bad_files_count", "Files left out because they cannot be used", "count"),
     ("holdout_texts_removed", "Left out because in the holdout", "count"),
+    ("shared_documents", "In other sources too, estimated by the holdout", "count"),
     ("bytes_read", "Read from the blob store", "bytes"),
     ("requests", "Requests", "count"),
 )
@@ -66,16 +69,16 @@ def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], costs: Sequen
     `costs`: one where the tokens are known, else the least and the most; they say the steps where the plan does not.
     """
     arm, training = experiment.arm, experiment.training
-    what = f"{arm.select} {'' if arm.select == 'all' else _extent(experiment)}".strip()
+    where = f"{arm.subset} in {experiment.pool.urls.get(arm.subset)}" if arm.subset else experiment.pool.address
     lines = [
         f"## Plan of {arm.name}, seed {experiment.seed}",
         "",
-        f"**{what}** of `{_cell(experiment.pool.source)}`, {arm.order}; depth {training.depth}, {training.engine}, "
+        f"**{selection(arm.identity())}** of `{_cell(where)}`; depth {training.depth}, {training.engine}, "
         f"{training.precision}, {training.gpus} GPU(s) or process(es).",
         "",
         *_facts(PLAN, {"steps": tuple(cost.steps for cost in costs) or None, **plan}),
     ]
-    lines += _left_out(plan)
+    lines += [*_parts(plan), *_left_out(plan)]
     if quantiles := plan.get("score_quantiles"):
         shown = ", ".join(f"{_cell(at)}: {_number(value)}" for at, value in dict(quantiles).items())
         lines += ["", f"Score quantiles of what it takes: {shown}"]
@@ -86,7 +89,10 @@ def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], costs: Sequen
 
 def prepared_markdown(name: str, facts: Mapping[str, Any]) -> str:
     """What the preparation of an arm counted: the facts of its text and packed manifests."""
-    return "\n".join([f"## {_cell(name)} is prepared", "", *_facts(PREPARED, facts), *_left_out(facts)]) + "\n"
+    return (
+        "\n".join([f"## {_cell(name)} is prepared", "", *_facts(PREPARED, facts), *_parts(facts), *_left_out(facts)])
+        + "\n"
+    )
 
 
 def estimate_markdown(costs: Sequence[CostEstimate], notes: Sequence[str] = ()) -> str:
@@ -167,6 +173,30 @@ def verdict_markdown(verdict: Verdict, report: str | None = None, fetch: str | N
     return "\n".join(lines) + "\n"
 
 
+def selection(arm: Mapping[str, Any]) -> str:
+    """An arm's selection, order and epochs in words. `arm`: its identity, of this version or of an earlier one."""
+    parts = arm.get("parts") or ()
+    if arm.get("tokens") or arm.get("documents"):
+        size = f" {arm['tokens']:,} tokens" if arm.get("tokens") else f" {arm['documents']:,} documents"
+    elif arm["select"] in ("all", "subset") and not parts:
+        size = ""
+    else:
+        size = f" {100 * arm['share']:g} %{' of the tokens' if arm.get('share_of') == 'tokens' else ''}"
+    taken = " and ".join(f"{part['weight']:g} {_select(part)}" for part in parts)
+    what = f"mixed{size}{_source(arm)} ({taken})" if parts else _select(arm, size)
+    often = f", {arm['epochs']} times" if arm.get("epochs", 1) > 1 else ""
+    return f"{what}, {arm['order']}{often}"
+
+
+def _select(arm: Mapping[str, Any], size: str = "") -> str:
+    heat = f" at temperature {arm['temperature']:g}" if arm["select"] == "temperature" else ""
+    return f"{arm['select']}{size}{_source(arm)}{heat}"
+
+
+def _source(arm: Mapping[str, Any]) -> str:
+    return f" of {arm['subset']}" if arm.get("subset") else ""
+
+
 def by_seed(arm: ArmScores) -> str:
     """1: 1.2345, 2: 1.2346."""
     return ", ".join(f"{seed}: {bpb:.4f}" for seed, bpb in zip(arm.seeds, arm.bpb_by_seed, strict=True))
@@ -235,11 +265,6 @@ def probability(p: float | None) -> str:
     return MISSING if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _extent(experiment: Experiment) -> str:
-    tokens = experiment.arm.tokens
-    return f"{100 * experiment.arm.share:g} %" if tokens is None else f"{tokens:,} tokens"
-
-
 def _facts(names: Sequence[tuple[str, str, str]], facts: Mapping[str, Any]) -> list[str]:
     show: dict[str, Callable[[Any], str]] = {
         "count": count,
@@ -255,6 +280,16 @@ def _facts(names: Sequence[tuple[str, str, str]], facts: Mapping[str, Any]) -> l
 
     rows = [f"| {title} | {shown(kind, facts[key])} |" for key, title, kind in names if facts.get(key) is not None]
     return ["| | |", "| --- | ---: |", *rows]
+
+
+def _parts(facts: Mapping[str, Any]) -> list[str]:
+    """What each part of a mixed arm added, as a list after a table; nothing of other arms."""
+    lines = [
+        f"- {part['select']}{_source(part)}, {100 * part['weight']:.3g} %: {count(part['documents'])} documents, and "
+        f"{count(part['again'])} more that an earlier part has"
+        for part in facts.get("parts") or ()
+    ]
+    return ["", "Parts:", "", *lines] if lines else []
 
 
 def _left_out(facts: Mapping[str, Any]) -> list[str]:

@@ -179,9 +179,11 @@ class Link:
         return self.name.split("/")[0].removesuffix("s")
 
     @property
-    def source(self) -> str | None:
-        """Where the blobs of a pool lie."""
-        return self.manifest.spec.get("source")
+    def blobs(self) -> list[str]:
+        """Where the blobs of a pool lie: its sources, and the holdout's own place."""
+        spec = self.manifest.spec
+        named = [f"{name}: {url}" for name, url in (spec.get("sources") or {}).items()]
+        return [url for url in (*named, spec.get("source"), spec.get("holdout")) if url]
 
 
 def lineage(root: Root, runs: Sequence[Run], outside: Sequence[str] = (), core: bool = False) -> list[Link]:

@@ -105,15 +105,6 @@ def visible(value: object) -> str:
     )
 
 
-def selection(arm: Mapping[str, Any]) -> str:
-    """An arm's selection in words."""
-    extent = "" if arm["select"] == "all" else f" {100 * arm['share']:g} %"
-    if arm.get("tokens"):
-        extent = f" {arm['tokens']:,} tokens"
-    heat = f" at temperature {arm['temperature']:g}" if arm["select"] == "temperature" else ""
-    return f"{arm['select']}{extent}{heat}, {arm['order']}"
-
-
 def rough(value: float | None) -> str:
     """A standard error: 0.00024, or unknown."""
     return "unknown" if value is None else f"{value:.2g}"
@@ -140,10 +131,11 @@ def _templates() -> Environment:
         "hours",
         "percent",
         "probability",
+        "selection",
         "signed",
         "when",
     )
-    made.filters |= {name: getattr(artifacts, name) for name in shared} | {"selection": selection, "rough": rough}
+    made.filters |= {name: getattr(artifacts, name) for name in shared} | {"rough": rough}
     return made
 
 

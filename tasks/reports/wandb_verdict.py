@@ -41,7 +41,7 @@ def tables(verdict: Verdict) -> dict[str, Table]:
 
     Differences are bits per byte, but for CORE: centered accuracy, where more is better.
     """
-    read = ("trained_documents", "text_share", "mean_score", "arm_mean_score")
+    read = ("trained_documents", "text_share", "mean_score", "arm_mean_score", "epochs")
     arms: list[Row] = [
         [arm.label, arm.arm, arm.bpb, len(arm.seeds), ", ".join(arm.runs), *(getattr(arm, name) for name in read)]
         for arm in verdict.arms

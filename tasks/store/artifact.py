@@ -7,6 +7,7 @@ manifest is written and the directory renamed: one atomic step. No manifest, no 
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from tasks.errors import DamagedError, InputError
 FORMAT = 1
 MANIFEST = "manifest.json"
 RECORDS = ".records"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,26 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def sync_folders(path: Path) -> None:
+    """Flush a directory and those below it, so that the files that were written there are found after a power cut."""
+    for folder in (path, *(found for found in path.rglob("*") if found.is_dir())):
+        sync(folder)
+
+
+def make_way(directory: Path) -> None:
+    """Set aside what stands where an artifact is to be published: the folder of a removal that was cut off, say."""
+    if directory.exists() or directory.is_symlink():
+        set_aside(directory, f"{directory} has no manifest")
+
+
+def set_aside(directory: Path, why: str) -> None:
+    """Hide a folder as `.<name>.damaged`, so that nobody mistakes it for a complete artifact and it can be made again."""
+    hidden = directory.with_name(f".{directory.name}.damaged")
+    shutil.rmtree(hidden, ignore_errors=True)
+    directory.rename(hidden)
+    log.warning("%s: it is set aside as %s.", why.rstrip("."), hidden)
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a small file whole or not at all: temporary sibling, sync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -205,19 +227,18 @@ class Work:
     def _files(self) -> Iterator[str]:
         for path in sorted(self.path.rglob("*")):
             relative = path.relative_to(self.path)
-            if path.is_file() and relative.parts[0] != RECORDS and not any(p.startswith(".") for p in relative.parts):
+            hidden = any(part.startswith(".") for part in relative.parts)
+            if path.is_file() and not hidden and relative.as_posix() != MANIFEST:
                 yield relative.as_posix()
 
     def publish(self, final: Path, name: str, spec: Mapping[str, Any], inputs: Sources) -> Artifact:
         """Write the manifest over every visible file and rename the directory to `final`.
 
-        Hidden files (names starting with a dot) are intermediates: they are deleted.
+        Hidden files (names starting with a dot) are intermediates: they are deleted. The records go last: an attempt that
+        ends before the manifest is there costs no finished file.
         """
         with ThreadPoolExecutor(4) as pool:
             records = tuple(pool.map(self._record, self._files()))
-        for leftover in [p for p in self.path.rglob(".*") if p.name != RECORDS]:
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-        shutil.rmtree(self.path / RECORDS, ignore_errors=True)
         manifest = Manifest(
             name=name,
             fingerprint=fingerprint(name.rsplit("/", 1)[-1], spec, fingerprints(inputs)),
@@ -230,13 +251,21 @@ class Work:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         write_atomic(self.path / MANIFEST, manifest.to_json())
+        for leftover in [p for p in self.path.rglob(".*") if p.relative_to(self.path).parts[0] != RECORDS]:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        sync_folders(self.path)
+        make_way(final)
         self.path.rename(final)
         sync(final.parent)
+        shutil.rmtree(final / RECORDS, ignore_errors=True)
         return Artifact(name, final, manifest)
 
     def _record(self, name: str) -> FileRecord:
+        if (record := self.done(name)) is not None:
+            return record
         path = self.path / name
-        return self.done(name) or FileRecord(name, path.stat().st_size, sha256_file(path))
+        sync(path)
+        return FileRecord(name, path.stat().st_size, sha256_file(path))
 
 
 def require_made_from(made: Manifest, source: str, content: str | None) -> None:

@@ -5,18 +5,26 @@ relative to the URL's prefix. `access.open_blobs` opens one.
 """
 
 import contextlib
+import hashlib
+import os
 import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 import obstore
-from obstore.exceptions import NotFoundError, PermissionDeniedError, PreconditionError, UnauthenticatedError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
 from obstore.store import LocalStore, ObjectStore
 
 from tasks.errors import ChangedError, DeniedError, InputError, StoreError
@@ -72,6 +80,14 @@ class Blobs:
         self.counters = Counters()
         self._store = store
         self._lock = Lock()
+
+    def address(self, name: str) -> str:
+        """Where a blob lies, for messages."""
+        return f"{self.url}/{name}"
+
+    def count_with(self, other: "Blobs") -> None:
+        """From now on count what goes over the wire together with `other`."""
+        self.counters, self._lock = other.counters, other._lock
 
     def list(self, prefix: str = "", suffix: str = "") -> list[Blob]:
         """All blobs below `prefix` with names ending in `suffix`, by name; those alone that the URL's pattern takes.
@@ -176,15 +192,44 @@ class Blobs:
         self._count(requests=1, bytes_read=len(data))
         return data
 
-    def upload(self, path: Path, name: str) -> None:
-        """Copy a local file to `name`; large files in parallel blocks. The object appears whole or not at all."""
-        obstore.put(self._store, str(safe_relative(name)), path, chunk_size=CHUNK)
+    def upload(self, path: Path, name: str) -> str:
+        """Copy a local file to `name`, in parallel blocks when large; returns its ETag. The object appears whole or not at all."""
+        put = obstore.put(self._store, str(safe_relative(name)), path, chunk_size=CHUNK)
         self._count(requests=1, bytes_written=path.stat().st_size)
+        return put["e_tag"] or ""
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small object."""
         obstore.put(self._store, str(safe_relative(name)), data)
         self._count(requests=1, bytes_written=len(data))
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a small object unless there is one of that name already: of several that try, one succeeds.
+
+        Returns whether it was this call. An attempt whose answer was lost, and was repeated, counts as a success.
+        """
+        name = str(safe_relative(name))
+        try:
+            if self.place.path is not None:  # not by way of hard links, which many mounted stores lack
+                path = self.place.path / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            else:
+                obstore.put(self._store, name, data, mode="create")
+        except (AlreadyExistsError, FileExistsError):
+            return self.read_if_exists(name) == data
+        self._count(requests=1, bytes_written=len(data))
+        return True
+
+    def changed(self, name: str) -> datetime | None:
+        """When an object was written last, by the store's clock, or None when there is none."""
+        try:
+            return obstore.head(self._store, name)["last_modified"]
+        except (NotFoundError, FileNotFoundError):
+            return None
 
     def delete(self, name: str) -> None:
         """Remove an object; one that is not there is no error."""
@@ -192,15 +237,25 @@ class Blobs:
             obstore.delete(self._store, str(safe_relative(name)))
         self._count(requests=1)
 
-    def download(self, name: str, path: Path) -> None:
-        """Copy an object to a local file by way of a temporary sibling."""
+    def download(self, name: str, path: Path) -> str:
+        """Copy an object to a local file by way of a temporary sibling; returns its ETag."""
         temporary = path.with_name(f".{path.name}.download")
-        size = 0
+        size, found = 0, obstore.get(self._store, name)
         with temporary.open("wb") as file:
-            for chunk in obstore.get(self._store, name).stream(min_chunk_size=CHUNK):
+            for chunk in found.stream(min_chunk_size=CHUNK):
                 size += file.write(chunk)
         temporary.replace(path)
         self._count(requests=1, bytes_read=size)
+        return found.meta["e_tag"] or ""
+
+    def sha256(self, name: str) -> str:
+        """SHA-256 of an object, which is read as a whole."""
+        digest, size = hashlib.sha256(), 0
+        for chunk in obstore.get(self._store, name).stream(min_chunk_size=CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+        self._count(requests=1, bytes_read=size)
+        return digest.hexdigest()
 
     def _count(self, **amounts: int) -> None:
         with self._lock:

@@ -16,7 +16,6 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,13 +31,19 @@ from tasks.store.artifact import (
     contents,
     fingerprint,
     fingerprints,
+    make_way,
     read_manifest,
     require_made_from,
     safe_relative,
+    set_aside,
+    sync,
     verify,
+    write_atomic,
 )
 from tasks.store.blobs import Blobs
+from tasks.store.lease import Lease, leased
 from tasks.store.locks import locked
+from tasks.store.mirror import Mirror
 
 DEFAULT_ROOT = ".fabrating/root"
 log = logging.getLogger(__name__)
@@ -56,6 +61,7 @@ class Root:
             url = os.environ.get("FABRATING_ROOT") or DEFAULT_ROOT
         local = local_path(str(url))
         self.remote: Blobs | None = None
+        self._lease: Lease | None = None
         if local is not None:
             self.folder = local.absolute()
             self.url = self.folder.as_uri()
@@ -93,10 +99,11 @@ class Root:
         return manifest
 
     def intact(self, name: str) -> bool:
-        """Whether the artifact is complete and every file on this machine has the checksum of its manifest.
+        """Whether the artifact is complete and every file has the checksum of its manifest, here and in a remote root.
 
-        A damaged one is set aside (as `.<name>.damaged`, for whoever wants to see why), so that it is made or fetched anew.
-        Raises DamagedError when the manifest itself cannot be used, as one of another version.
+        A damaged one on this machine is set aside (as `.<name>.damaged`, for whoever wants to see why), so that it is made or
+        fetched anew. A damaged copy in the remote root is repaired from a whole one here, else it loses its manifest, so that
+        it is made anew. Raises DamagedError when the manifest itself cannot be used, as one of another version.
         """
         directory = self.path(name)
         with locked(self._lock(name)):
@@ -105,11 +112,23 @@ class Root:
                 try:
                     verify(directory, manifest)
                 except DamagedError as error:
-                    aside = directory.with_name(f".{directory.name}.damaged")
-                    shutil.rmtree(aside, ignore_errors=True)
-                    directory.rename(aside)
-                    log.warning("%s It is set aside as %s.", error, aside)
+                    set_aside(directory, str(error))
+                    manifest = None
+            if self.remote is not None:
+                self._repair(name, manifest)
         return self.find(name) is not None
+
+    def _repair(self, name: str, whole: Manifest | None) -> None:
+        """Compare the copy of an artifact in the remote root; `whole`: the manifest of a whole one on this machine."""
+        mirror = self._mirror(name)
+        there = mirror.manifest()
+        damage = mirror.damage(there) if there is not None else []
+        for problem in damage:
+            log.warning("%s: %s.", problem, "it is sent again" if whole else f"{name} is made anew")
+        if damage:
+            mirror.discard()
+        if whole is not None and (there is None or damage):
+            mirror.upload(self.path(name), whole, self.check_lease)
 
     def names(self, prefix: str) -> list[str]:
         """Names of the complete artifacts below `prefix`, sorted."""
@@ -188,15 +207,19 @@ class Root:
                     )
                 for source, content in contents(inputs).items():
                     require_made_from(manifest, source, content)
-                if read_manifest(self.path(name)) is None:
-                    self._download(name, manifest)
-                return Artifact(name, self.path(name), manifest, reused=True)
+                try:
+                    if read_manifest(self.path(name)) is None:
+                        self._download(name, manifest)
+                    return Artifact(name, self.path(name), manifest, reused=True)
+                except DamagedError as error:
+                    log.warning("%s It is made anew.", error)
+                    self._mirror(name).discard()
             work = Work(self._partial(name, fingerprint(spec, fingerprints(inputs), contents(inputs))))
             with self._told_when_full(name):
                 make(work)
+                self.check_lease()
                 artifact = work.publish(self.path(name), name, spec, inputs)
-            self._upload(artifact)
-            return artifact
+            return artifact if self.mirror(name) else self._adopt(artifact)
 
     def require_current(self, manifests: Iterable[Manifest]) -> None:
         """Compare what artifacts were made from with what lies there now; what is not there, or not recorded, is no fault.
@@ -214,17 +237,60 @@ class Root:
     def upload_file(self, path: Path) -> None:
         """Mirror one file that lies below the root's folder to a remote root; nothing to do for a local one."""
         if self.remote is not None:
+            self.check_lease()
             self.remote.upload(path, path.relative_to(self.folder).as_posix())
+
+    def delete_file(self, path: Path) -> None:
+        """Delete a remote root's copy of one file below the root's folder; nothing to do for a local one."""
+        if self.remote is not None:
+            self.check_lease()
+            self.remote.delete(path.relative_to(self.folder).as_posix())
+
+    def published(self, name: str) -> bool:
+        """Whether the root itself, not this machine's cache of it, has the complete artifact."""
+        return (self._mirror(name).manifest() if self.remote else read_manifest(self.path(name))) is not None
+
+    def mirror(self, name: str) -> bool:
+        """See that a remote root has the complete artifact of this machine, as it is here.
+
+        Returns False when another host has published other content under that name; the holder of a lease replaces it, since
+        its number is higher.
+        """
+        manifest = read_manifest(self.path(name))
+        if self.remote is None or manifest is None:
+            return True
+        return self._mirror(name).upload(self.path(name), manifest, self.check_lease, replace=self._lease is not None)
+
+    @contextlib.contextmanager
+    def leased(self, name: str, what: str, folder: Path) -> Iterator[None]:
+        """Publish under a lease while the block lasts: `name` below the root, which stands for `what` (words for a person).
+
+        `folder`: where the caller holds a lock that stands for the same thing on this host. Raises BusyError when another host
+        holds the lease. From then on whatever this object publishes first asks whether the lease still stands.
+        """
+        store = self.remote or open_blobs(self.folder.as_uri())
+        with leased(store, name, what, folder) as self._lease:
+            try:
+                yield
+            finally:
+                self._lease = None
+
+    def check_lease(self, ask: bool = True) -> None:
+        """Raises SupersededError when another host has taken over the lease that this object publishes under.
+
+        `ask`: ask the store, which raises StoreError when it does not answer; else by what the renewals have seen.
+        """
+        if self._lease is not None:
+            self._lease.check() if ask else self._lease.require()
 
     def remove(self, name: str) -> None:
         """Delete an artifact here and in a remote root: the manifest first, so that no half of it is ever taken for whole."""
+        self.check_lease()
         directory = self.path(name)
         (directory / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(directory, ignore_errors=True)
         if self.remote is not None:
-            self.remote.delete(f"{name}/{MANIFEST}")
-            for blob in self.remote.list(f"{name}/"):
-                self.remote.delete(blob.name)
+            self._mirror(name).remove()
 
     def _lock(self, name: str) -> Path:
         return self.folder / ".locks" / f"{name.replace('/', '.')}.lock"
@@ -250,31 +316,28 @@ class Root:
         partial.mkdir(parents=True, exist_ok=True)
         return partial
 
-    def _upload(self, artifact: Artifact) -> None:
-        remote = self.remote
-        if remote is None:
-            return
-        names = [record.path for record in artifact.manifest.files]
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda n: remote.upload(artifact.path / n, f"{artifact.name}/{n}"), names))
-        remote.upload(artifact.path / MANIFEST, f"{artifact.name}/{MANIFEST}")
+    def _mirror(self, name: str) -> Mirror:
+        assert self.remote is not None, "only a remote root has copies"
+        return Mirror(self.remote, name, self.folder / ".verified" / f"{safe_relative(name)}.json")
+
+    def _adopt(self, made: Artifact) -> Artifact:
+        """What another host published under the name of an artifact that was made here meanwhile, instead of this one."""
+        log.warning(
+            "%s/%s was published by another host meanwhile, with other content: that one counts.", self.url, made.name
+        )
+        set_aside(made.path, f"{made.name} is another one than in {self.url}")
+        manifest = self.manifest(made.name)
+        self._download(made.name, manifest)
+        return Artifact(made.name, made.path, manifest)
 
     def _download(self, name: str, manifest: Manifest) -> Manifest:
         """Fetch every file into a work directory, verify, rename. Keeps the complete files of an earlier attempt."""
-        assert self.remote is not None, "only a remote root has a manifest without a folder here"
-        remote, partial = self.remote, self._partial(name, "download")
-
-        def fetch(path: str) -> None:
-            target = partial / safe_relative(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            remote.download(f"{name}/{path}", target)
-
-        missing = [r.path for r in manifest.files if not _matches(partial / r.path, r.bytes)]
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(fetch, missing))
-        verify(partial, manifest)
-        (partial / MANIFEST).write_text(manifest.to_json())
+        partial = self._partial(name, "download")
+        self._mirror(name).download(manifest, partial)
+        write_atomic(partial / MANIFEST, manifest.to_json())
+        make_way(self.path(name))
         partial.rename(self.path(name))
+        sync(self.path(name).parent)
         return manifest
 
 

@@ -98,7 +98,10 @@ def _meant(url: str) -> Location:
     if scheme == "https":
         host, _, path = rest.partition("/")
         if ACCOUNT_HOST.match(host.lower()):
-            container, _, prefix = unquote(path.partition("?")[0]).partition("/")
+            path, query, _ = path.partition("?")
+            if query:  # a snapshot or a version would be another blob than the one that is read
+                raise InputError(f"The URL {url!r} has a query: leave out everything from the ? on.")
+            container, _, prefix = _decoded(url, path).partition("/")
             return _azure(url, container, prefix, host)
     if scheme == "hf":
         return Location("hf", rest.strip("/"))
@@ -114,7 +117,13 @@ def _file(url: str) -> Location:
                 f"The URL {url!r} names a host, {host!r}: write three slashes, file:///{host}/{path}, or the plain path."
             )
         rest = f"/{path}"
-    return Location("file", unquote(re.sub("^/+", "/", rest)))
+    return Location("file", _decoded(url, re.sub("^/+", "/", rest)))
+
+
+def _decoded(url: str, path: str) -> str:
+    if "%2a" in path.lower():  # decoded, it would be taken for a pattern
+        raise InputError(f"The URL {url!r} means a name with a `*`, which cannot be read: rename it, or use a pattern.")
+    return unquote(path)
 
 
 def _azure(url: str, container: str, prefix: str, host: str | None = None) -> Location:

@@ -39,12 +39,12 @@ def forecast_tokens(
     size: int,
     counted: int | None,
 ) -> tuple[int, int]:
-    """The least and the most tokens that can be trained on an arm of `documents` documents and `size` bytes of text.
+    """The least and the most tokens that can be trained on an arm of `documents` documents and `size` bytes of text, all epochs.
 
     `vocab`: tokens in the pool's vocabulary. `counted`: tokens of the arm by the pool's column, None without one.
     """
     least, most = _bytes_a_token(root, pool_id, vocab)
-    uneven = 1.1 if arm.select in ("all", "random") else UNEVEN
+    uneven = 1.1 if arm.whole or (arm.select == "random" and not arm.parts) else UNEVEN
     low, high = size / uneven / most, size * uneven / least
     if counted:
         smaller = max(1.0, math.log2(COUNTED_VOCAB) / math.log2(vocab))
@@ -55,7 +55,7 @@ def forecast_tokens(
     if training.packing == "crop":
         rows = documents * training.sequence_length  # no document is in two of them
         low, high = KEPT * min(low, rows), min(high, rows)
-    return int(low), int(high)
+    return int(low) * arm.epochs, int(high) * arm.epochs
 
 
 def _bytes_a_token(root: Root, pool_id: str, vocab_size: int) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from tasks.records.cost import CostEstimate, estimate_cost, total
 from tasks.records.layout import ArmFolder, PoolFolder, RunFolder, arm_id, run_id
 from tasks.records.ledger import entries, spread_between_seeds
 from tasks.records.packed import PackedPlan
+from tasks.records.scaling import budget_tokens
 from tasks.records.verdict import Control, Pairing, Target
 from tasks.spec import Arm, Experiment, Pool, Texts, Training
 from tasks.store.artifact import code_version
@@ -117,12 +118,14 @@ class ComparisonPlan:
         """
         ids = {arm.name: arm_id(arm, pool_id) for arm in spec.arms}
         packed = {arm.name: root.manifest(spec.packed(arm, pool_id)) for arm in spec.arms}
-        require_other_rows(packed, spec.control)
+        epochs = {arm.name: arm.epochs for arm in spec.arms}
+        require_other_rows(packed, epochs, spec.control)
         facts = {name: manifest.facts for name, manifest in packed.items()}
-        budgets = equal_budget(facts, spec.training.tokens, spec.budget)
+        tokens = budget_tokens(spec.training, spec.pool.vocab_size)
+        budgets = equal_budget(facts, tokens, spec.budget, epochs)
         runs = []
         for arm in spec.arms:
-            training = spec.training.model_copy(update={"tokens": budgets[arm.name]})
+            training = spec.training.model_copy(update={"tokens": budgets[arm.name], "tokens_per_parameter": None})
             for seed in spec.seeds_of(arm):
                 experiment = Experiment(pool=spec.pool, arm=arm, training=training, seed=seed)
                 runs.append(PlannedRun(run_id(experiment, ids[arm.name]), ids[arm.name], experiment))
@@ -166,7 +169,12 @@ class ComparisonPlan:
             what_is_read(
                 label,
                 PackedPlan.make(
-                    root, run.arm_id, run.experiment.training, run.experiment.seed, self.spec.pool.vocab_size
+                    root,
+                    run.arm_id,
+                    run.experiment.training,
+                    run.experiment.seed,
+                    self.spec.pool.vocab_size,
+                    run.experiment.arm.epochs,
                 ).text,
             )
             for label, run in reversed(first.items())

@@ -54,7 +54,7 @@ from tasks.verdict.wording import on, sentence, with_text
 PLANNED = 3  # further numbers of seeds, each twice the last, of which the power is said
 MOST_SEEDS = 64
 ENOUGH_CLUSTERS = 20  # below, the interval of documents with long tails misses a little more often than it says
-TEXT_READ = ("trained_documents", "text_share", "mean_score", "arm_mean_score")
+TEXT_READ = ("trained_documents", "text_share", "mean_score", "arm_mean_score", "epochs")
 """Facts of a run that its arm's scores repeat."""
 Row = TypeVar("Row", bound=Difference)
 

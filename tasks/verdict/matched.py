@@ -19,7 +19,13 @@ from tasks.store.artifact import Manifest
 from tasks.store.root import Root
 from tasks.verdict.target import HALVES
 
-SELECTION = {f"arm.{field}" for field in ("name", "select", "share", "tokens", "temperature", "seed")}
+SELECTION = {
+    f"arm.{field}"
+    for field in (
+        *("name", "select", "subset", "share", "share_of", "tokens", "documents"),
+        *("temperature", "parts", "epochs", "seed"),
+    )
+}
 SEED = "seed"
 INPUTS = ("pool", "evaluation", "tokenizer")
 FACTS = (
@@ -31,6 +37,7 @@ TRAINING_VERSION = "training_version"
 NAMED = 3
 """So many arms or runs are named with a value, the others are counted."""
 BUDGET_FROM = "training.budget_from"
+READ_FROM = {"pool.source", "pool.sources", "pool.holdout"}
 
 
 def differences(experiments: Mapping[str, Experiment]) -> dict[str, str]:
@@ -68,6 +75,11 @@ def require_matched(found: Mapping[str, str], allow: Sequence[str] = ()) -> dict
     refused = {path: text for path, text in found.items() if not _covered(path, allow)}
     if refused:
         listed = "; ".join(f"{path}: {text}" for path, text in refused.items())
+        if READ_FROM & refused.keys():
+            raise InputError(
+                f"The arms are of different pools, which have different holdouts ({listed}): give one pool all their sources "
+                "(data.sources), with an arm for each (select: subset), and train again, as the deployment compare/ready does."
+            )
         raise InputError(
             f"The arms differ in more than their selection ({listed}): make them equal, or allow the difference by name "
             f"(allow: {', '.join(refused)})."
@@ -90,10 +102,11 @@ def require_pairing(pairing: Pairing, control: Control | None) -> None:
         )
 
 
-def require_other_rows(packed: Mapping[str, Manifest], control: Control | None) -> None:
-    """Raises InputError when two arms, {label: manifest of the packed rows}, hold the same rows in the same order."""
-    for (a, ours), (b, theirs) in combinations(packed.items(), 2):
-        if ours.content == theirs.content:
+def require_other_rows(packed: Mapping[str, Manifest], epochs: Mapping[str, int], control: Control | None) -> None:
+    """Raises InputError when two arms, {label: manifest of the packed rows}, read the same rows in the same order as often."""
+    rows = {label: (manifest.content, epochs[label]) for label, manifest in packed.items()}
+    for (a, ours), (b, theirs) in combinations(rows.items(), 2):
+        if ours == theirs:
             _refuse_equal(a, b, control)
         elif control:
             _refuse_unequal(a, b)
@@ -165,7 +178,9 @@ def _refuse_unequal(a: str, b: str) -> None:
 
 
 def _same_rows(a: Manifest, b: Manifest) -> bool:
-    """Whether two runs were trained on the same rows: by their content where both record it, else by the names of their arms."""
+    """Whether two runs were trained equally often on the same rows: by their content where both record it, else by their arms' names."""
+    if a.spec["arm"].get("epochs", 1) != b.spec["arm"].get("epochs", 1):
+        return False
     ours, theirs = _rows(a), _rows(b)
     return ours == theirs if ours and theirs else bool(a.inputs["arm"] == b.inputs["arm"])
 

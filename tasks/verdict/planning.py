@@ -1,6 +1,7 @@
 """Before arms are trained: the budget they share, and what a number of seeds can show."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal
 
 from tasks.errors import InputError
@@ -15,31 +16,43 @@ BESIDE_BYTES = ("training.tokens", "tokens", "steps")
 
 
 def equal_budget(
-    packed: Mapping[str, Mapping[str, int]], tokens: int | None, budget: Budget = "tokens"
+    packed: Mapping[str, Mapping[str, int]],
+    tokens: int | None,
+    budget: Budget = "tokens",
+    epochs: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, int]:
     """Trained tokens of each arm. `packed`: {arm: facts of its packed rows}; `tokens`: the budget, or None for the largest.
 
-    The largest budget is every packed row of the smaller arm. With "bytes", arms read equally much text instead: as many bytes
-    as the arm with the least has in its tokens. Counts are whole rows. Raises InputError when the budget is more than an arm has.
+    The largest budget is every packed row of the arm that has the least of them, as often as its `epochs` (default: once). With
+    "bytes", arms read equally much text instead: as many bytes as the arm with the least has in its tokens. Counts are whole rows.
+    Raises InputError when the budget is more than an arm has or less than one row.
     """
-    smallest = min(packed, key=lambda label: packed[label]["tokens_per_epoch"])
-    most = packed[smallest]["tokens_per_epoch"]
+    held = {label: facts["tokens_per_epoch"] * epochs.get(label, 1) for label, facts in packed.items()}
+    smallest = min(held, key=lambda label: held[label])
+    most = held[smallest]
     if tokens is not None and tokens > most:
         raise InputError(
             f"The budget is {tokens:,} tokens, but the arm {smallest} has only {most:,} in its packed rows: lower the budget, leave "
-            "it empty, or raise the arm's share."
+            "it empty, or raise the arm's share or epochs."
         )
     if budget == "tokens":
         return {label: tokens or most for label in packed}
     weight = {label: facts["bytes"] / facts["tokens"] for label, facts in packed.items()}
-    bytes_read = min(weight[label] * (tokens or facts["tokens_per_epoch"]) for label, facts in packed.items())
+    bytes_read = min(weight[label] * (tokens or held[label]) for label in packed)
     length = {label: facts["sequence_length"] for label, facts in packed.items()}
-    return {label: int(bytes_read / weight[label]) // length[label] * length[label] for label in packed}
+    budgets = {label: int(bytes_read / weight[label]) // length[label] * length[label] for label in packed}
+    if empty := [label for label, found in budgets.items() if not found]:
+        raise InputError(
+            f"The budget of {bytes_read:,.0f} bytes of text is less than one row of {empty[0]}: raise the budget, or the arms' shares."
+        )
+    return budgets
 
 
 def what_is_read(label: str, text: TrainedText) -> str:
     """A sentence: how much of its text an arm trains on, and how good that is against the whole arm."""
     read = f"{label} trains on {text.trained_documents:,} documents, {100 * text.text_share:.1f} % of its text"
+    if text.epochs > 1:
+        read += f", {text.epochs} times"
     if text.mean_score is None or text.arm_mean_score is None:
         return f"{read}."
     return f"{read}, mean score {text.mean_score:.2f} (the arm's: {text.arm_mean_score:.2f})."

@@ -1,12 +1,11 @@
 """`compare/demo` on the running stack: arms prepared and trained as its children, judged, shown, and not made twice."""
 
 import json
-from collections import Counter
 
 import pytest
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 
 from tasks.store.root import Root
+from tests.compare.conftest import below
 from tests.stack.conftest import ARM, artifacts_of, run_deployment
 
 pytestmark = pytest.mark.stack
@@ -31,14 +30,13 @@ def compare(stack, client, parameters, root, status=0, **changes):
     }
     given |= {"arms": [ARM, RANDOM], **changes}
     run = run_deployment(stack, client, "compare/demo", given, status, minutes=9)
-    below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
-    return run, Counter(client.read_flow(child.flow_id).name for child in client.read_flow_runs(flow_run_filter=below))
+    return run, below(client, run)
 
 
 def test_two_arms_with_two_seeds_end_in_a_verdict_and_a_report(stack, client, parameters, root):
-    run, below = compare(stack, client, parameters, root)
+    run, children = compare(stack, client, parameters, root)
     assert run.state.is_completed()
-    assert below == {"prepare": 2, "train": 4}
+    assert children == {"prepare": 2, "train": 4}
     store = Root(root)
     (name,) = store.names("verdicts")
     verdict = json.loads((store.open(name).path / "verdict.json").read_text())
@@ -58,13 +56,13 @@ def test_two_arms_with_two_seeds_end_in_a_verdict_and_a_report(stack, client, pa
 
 def test_again_it_finds_all_complete_and_says_the_same(stack, client, parameters, root):
     before = Root(root).names("verdicts")
-    run, below = compare(stack, client, parameters, root, name="test")
-    assert run.state.is_completed() and below == {}
+    run, children = compare(stack, client, parameters, root, name="test")
+    assert run.state.is_completed() and children == {}
     assert Root(root).names("verdicts") == before
 
 
 def test_unmatched_arms_fail_with_a_sentence_and_spend_nothing(stack, client, parameters, root):
     arms = [ARM, {**RANDOM, "order": "shuffled"}]
-    run, below = compare(stack, client, parameters, root, status=1, arms=arms, name="unmatched")
-    assert run.state.is_failed() and below == {}
+    run, children = compare(stack, client, parameters, root, status=1, arms=arms, name="unmatched")
+    assert run.state.is_failed() and children == {}
     assert "arm.order: best-first (top16) against shuffled (rand16)" in run.state.message

@@ -1,5 +1,6 @@
 """Small corpora in any shape."""
 
+import random
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +53,22 @@ def rated_texts(count: int, tag: str = "document", score: float | None = None) -
     rng = np.random.default_rng(0)
     texts = [f"{tag} {row} " + " ".join(map(str, rng.integers(0, 999, 40))) for row in range(count)]
     return rated_table(texts, [[float(row % 5) if score is None else score] * 3 for row in range(count)])
+
+
+def write_subsets(sample: Path, folder: Path) -> list[str]:
+    """Two ready-made subsets of the sample's texts, a folder each, with nothing but a text: the longest half of them, and a random
+    half. Returns their names; a quarter of the texts is in both."""
+    texts = pa.concat_tables(pq.read_table(path, columns=["text"]) for path in sorted(sample.glob("*.parquet")))
+    longest = sorted(set(texts["text"].to_pylist()), key=len, reverse=True)
+    half = len(longest) // 2
+    subsets = {"top16": longest[:half], "rand16": random.Random(1).sample(longest, half)}
+    for name, chosen in subsets.items():
+        (folder / name).mkdir()
+        mixed = random.Random(2).sample(chosen, half)
+        for number in range(2):
+            table = pa.table({"text": mixed[number::2]})
+            pq.write_table(table, folder / name / f"shard_{number:05d}.parquet", row_group_size=64)
+    return list(subsets)
 
 
 def arm_and_holdout(folder: Path, source: str, **changes: object) -> tuple[list[str], list[str]]:

@@ -51,7 +51,8 @@ ARM = st.builds(
     Arm,
     select=st.sampled_from(["top", "bottom", "random", "temperature", "all"]),
     share=st.sampled_from([0.5, 0.9, 1.0]),
-    tokens=st.one_of(st.none(), st.just(100)),
+    share_of=st.sampled_from(["documents", "tokens"]),
+    tokens=st.one_of(st.none(), st.none(), st.just(100)),
     temperature=st.sampled_from([0.3, 2.0]),
     order=st.sampled_from(["best-first", "shuffled", "worst-first"]),
     deduplicate=st.booleans(),
@@ -89,6 +90,9 @@ def reference(tables: list[pa.Table], arm: Arm, held: set[tuple[int, int]], held
                 documents.append((number, score, table.column("token_count")[row].as_py(), text))
             number += 1
     population = len(documents)
+    wanted = arm.tokens
+    if wanted is None and arm.share_of == "tokens" and arm.select != "all":
+        wanted = max(1, int(arm.share * sum(document[2] for document in documents) + 0.5))
     if arm.select in ("top", "bottom", "temperature") and arm.unrated == "exclude":
         documents = [document for document in documents if document[1] > -math.inf]
     if arm.select == "top":
@@ -102,9 +106,9 @@ def reference(tables: list[pa.Table], arm: Arm, held: set[tuple[int, int]], held
         ranked = sorted(documents, key=lambda d: (noisy[d[0]], draw(arm, TIES, d[0])))
     else:
         ranked = documents
-    if arm.tokens is not None:
+    if wanted is not None:
         totals = list(itertools.accumulate(document[2] for document in ranked))
-        count = sum(total < arm.tokens for total in totals) + 1
+        count = sum(total < wanted for total in totals) + 1
     elif arm.select == "all":
         count = len(ranked)
     else:

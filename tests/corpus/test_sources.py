@@ -202,6 +202,21 @@ def test_a_data_set_of_the_hub_is_read_by_ranges(hub: str, corpus: Path, tmp_pat
     assert shard_bytes(made.path) == shard_bytes(local.path)
 
 
+def test_a_data_set_of_the_hub_is_a_source_beside_a_folder(hub: str, tmp_path: Path) -> None:
+    write_corpus(tmp_path / "ready", seed=1)
+    sources = {"hub": hub, "ready": str(tmp_path / "ready")}
+    root, pool = Root(tmp_path / "root"), Pool(sources=sources, format="prebuilt", **SIZES)
+    drawn = Arm(name="drawn", select="random", subset="hub", share=0.165, documents_per_shard=64)
+    whole = Arm(name="whole", select="subset", subset="ready", documents_per_shard=64)
+    made = build_arms(root, pool, [drawn, whole])
+    assert [arm.facts["documents"] for arm in made] == [round(0.165 * (360 - 8)), 360 - 8]
+    folder = Pool(sources=sources | {"hub": str(tmp_path / "copy")}, format="prebuilt", **SIZES)
+    write_corpus(tmp_path / "copy")
+    assert [shard_bytes(arm.path) for arm in build_arms(Root(tmp_path / "other"), folder, [drawn, whole])] == [
+        shard_bytes(arm.path) for arm in made
+    ]
+
+
 @pytest.mark.parametrize(
     "revision",
     [

@@ -1,6 +1,13 @@
 """Folders without a manifest, such as a whole run, fetched to where there is one already."""
 
+import os
+import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,6 +15,8 @@ import pytest
 from tasks.errors import InputError
 from tasks.hosts.ssh import Local
 from tasks.hosts.transfer import move
+from tasks.store.artifact import Work
+from tasks.store.root import Root
 
 THERE = {"runs/top/checkpoints/step_000250/model.pt": "older", "runs/top/run.json": "{}"}
 HERE = {
@@ -27,20 +36,98 @@ def found(folder: Path, files: dict[str, str]) -> dict[str, str]:
     return {name: (folder / name).read_text() for name in files if (folder / name).is_file()}
 
 
-@pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="Two hosts on one root, strangers at the door: a folder that is fetched replaces the one that is there",
-)
+pytestmark = pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
+
+
+def fetch(folder: Path, name: str) -> str:
+    """Move between two folders of this machine; returns the way."""
+    return move(Local(), str(folder / "there"), Local(), str(folder / "here"), name).way
+
+
 @pytest.mark.parametrize("name", ["runs/top", "runs"])
 def test_nothing_that_is_only_at_the_target_is_lost(name: str, tmp_path: Path) -> None:
     write(tmp_path / "there", THERE)
     write(tmp_path / "here", HERE)
-    try:
-        move(Local(), str(tmp_path / "there"), Local(), str(tmp_path / "here"), name)
-    except InputError:
-        pass
-    else:
-        assert found(tmp_path / "here", THERE) == THERE
-    assert found(tmp_path / "here", HERE) == HERE
+    fetch(tmp_path, name)
+    assert found(tmp_path / "here", THERE | HERE) == THERE | HERE
+    assert fetch(tmp_path, name) == "already there"
+    assert list(tmp_path.glob("here/**/.*")) == []
+
+
+def test_of_a_file_on_both_the_newer_version_counts(tmp_path: Path) -> None:
+    write(tmp_path / "there", {"runs/top/run.json": "old", "runs/top/log.txt": "all of it"})
+    write(tmp_path / "here", {"runs/top/run.json": "new", "runs/top/log.txt": "begin"})
+    for path in (tmp_path / "there/runs/top/run.json", tmp_path / "here/runs/top/log.txt"):
+        os.utime(path, (1, 1))
+    assert fetch(tmp_path, "runs/top").endswith("1 newer files there were kept")
+    expected = {"runs/top/run.json": "new", "runs/top/log.txt": "all of it"}
+    assert found(tmp_path / "here", expected) == expected
+
+
+def test_an_artifact_inside_that_has_other_content_is_refused_by_name(tmp_path: Path) -> None:
+    for place in ("there", "here"):
+        artifact(tmp_path / place, "runs/top/result", place)
+        write(tmp_path / place, {f"runs/{place}/run.json": place})
+    with pytest.raises(
+        InputError, match=r"has other content in .*/here/runs under the names top/result: move those away"
+    ):
+        fetch(tmp_path, "runs")
+    assert (tmp_path / "here/runs/top/result/scores").read_text() == "here"
+    assert not (tmp_path / "here/runs/there").exists()
+
+
+def test_an_artifact_replaces_one_of_its_name_and_nothing_beside_it(tmp_path: Path) -> None:
+    artifact(tmp_path / "there", "verdicts/v1", "there")
+    large = tmp_path / "a large disk" / "v1"
+    artifact(large.parents[1], "a large disk/v1", "here")
+    write(tmp_path / "here", {"verdicts/v1.old/notes": "a person's"})
+    (tmp_path / "here/verdicts/v1").symlink_to(large)
+    fetch(tmp_path, "verdicts/v1")
+    assert (tmp_path / "here/verdicts/v1").is_symlink() and (large / "scores").read_text() == "there"
+    assert (tmp_path / "here/verdicts/v1.old/notes").read_text() == "a person's"
+
+
+def test_transfers_from_two_hosts_at_once_leave_the_union(tmp_path: Path) -> None:
+    sources = {f"host{number}": {f"runs/r{number}/run.json": str(number)} for number in range(3)}
+    for host, files in sources.items():
+        write(tmp_path / host, files)
+    with ThreadPoolExecutor() as pool:  # each twice
+        moves = [
+            pool.submit(move, Local(), str(tmp_path / host), Local(), str(tmp_path / "here"), "runs")
+            for host in [*sources, *sources]
+        ]
+    assert [one.result().name for one in moves] == ["runs"] * 6
+    for files in sources.values():
+        assert found(tmp_path / "here", files) == files
+
+
+MOVE = "import sys; from tasks.hosts.ssh import Local; from tasks.hosts.transfer import move; print('go', flush=True); move(Local(), sys.argv[1], Local(), sys.argv[2], 'runs')"
+
+
+@pytest.mark.slow
+def test_transfers_that_are_cut_at_random_moments_lose_nothing(tmp_path: Path) -> None:
+    seed = random.randrange(1 << 30)
+    print("seed", seed)
+    draw = random.Random(seed)
+    for number in range(5):
+        folder = tmp_path / str(number)
+        write(folder / "there", {f"runs/r{run}/part {file}": f"{run} {file}" for run in range(3) for file in range(40)})
+        write(folder / "here", HERE)
+        command = [sys.executable, "-c", MOVE, str(folder / "there"), str(folder / "here")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as cut:
+            cut.stdout.readline()
+            time.sleep(draw.uniform(0.0, 0.6))
+            os.killpg(cut.pid, signal.SIGKILL)
+        assert found(folder / "here", HERE) == HERE
+        fetch(folder, "runs")
+        there = {p.relative_to(folder / "there").as_posix(): p.read_text() for p in folder.glob("there/runs/*/*")}
+        assert found(folder / "here", there | HERE) == there | HERE
+        assert [path.name for path in folder.glob("here/**/*") if path.name.startswith(".")] == []
+
+
+def artifact(folder: Path, name: str, text: str) -> None:
+    def make(work: Work) -> None:
+        work.temporary("scores").write_text(text)
+        work.finish("scores")
+
+    Root(folder).build(name, make, spec={})

@@ -167,6 +167,19 @@ def test_an_entry_of_before_there_were_versions_is_read_and_goes_on(root):
     assert [attempt.training_version is None for attempt in ledger.find(root, run).attempts] == [True, False]
 
 
+def test_an_attempt_that_another_host_took_over_closes_itself_alone(root):
+    run = opened(root)
+    path = root.path(f"runs/{run}") / "run.json"
+    entry = json.loads(path.read_text())
+    (own,) = entry["attempts"]
+    other = own | {"machine": "another one", "host": "gpu2"}
+    path.write_text(json.dumps(entry | {"attempts": [own | {"state": "lost"}, other]}))
+    entry = ledger.finish(root, run, "failed", error="taken over")
+    assert (entry.state, [each.state for each in entry.attempts]) == ("running", ["failed", "running"])
+    entry = ledger.finish(root, run, "completed", facts={"bpb": 1.0})
+    assert (entry.state, entry.bpb) == ("completed", 1.0)
+
+
 def test_unknown_runs_and_damaged_entries_are_named(root):
     with pytest.raises(InputError, match="no run 'nobody'"):
         ledger.note_wandb(root, "nobody", "here")

@@ -14,6 +14,7 @@ from tasks.errors import InputError
 from tasks.records.cost import estimate_cost
 from tasks.records.scaling import (
     ModelShape,
+    budget_tokens,
     check_batch,
     choose_batch,
     flops_per_token,
@@ -126,6 +127,22 @@ def test_the_playbooks_small_comparison_takes_76_steps():
     assert (plan.batch_tokens, plan.iterations) == (262_144, 76)
     assert estimate_cost(training, training.tokens).steps == 76
     assert plan_run(training, 20_000_000 // 512 + 1, 32_768, ()).iterations == 76
+
+
+def test_a_budget_by_ratio_is_that_many_tokens_for_each_scaling_parameter():
+    training = Training(tokens_per_parameter=10.5)
+    scaling = size_of(model_of(ModelShape.of_depth(20)).transformer["h"]) + 32_768 * 1_280
+    assert budget_tokens(training, 32_768) == int(10.5 * scaling) == 4_569_182_520
+    plan = plan_training(ModelShape.of(training, 32_768), 4_569_182_520)
+    assert plan.iterations == 4_569_182_520 // 2**20 and plan.ratio == pytest.approx(10.5, rel=1e-3)
+    assert budget_tokens(Training(tokens=7), 32_768) == 7 and budget_tokens(Training(), 32_768) is None
+    cropped = Training(engine="nanochat", packing="crop", tokens_per_parameter=10.5)
+    rows = 4_569_182_520 // 2_048
+    assert plan_run(cropped, rows + 1, 32_768, ()).iterations == plan.iterations
+    with pytest.raises(
+        InputError, match=r"budget is 4,569,182,520 tokens .* leave tokens and tokens_per_parameter empty"
+    ):
+        plan_run(cropped, 2 * rows, 32_768, ())
 
 
 def test_the_reference_depth_is_not_scaled():

@@ -120,6 +120,16 @@ def test_the_plan_says_what_is_left_out_and_how_ties_are_cut():
     assert "left out:" not in artifacts.prepared_markdown("all", {"bad_files_count": 0, "bad_files": {}})
 
 
+def test_the_plan_says_what_each_part_of_a_mixture_adds():
+    mixed = Arm(parts=({"select": "top", "weight": 3}, {"select": "random"}), documents=400)
+    parts = [{"select": "top", "weight": 0.75, "documents": 300, "again": 0}]
+    parts += [{"select": "random", "weight": 0.25, "documents": 100, "again": 17}]
+    shown = artifacts.plan_markdown(Experiment(arm=mixed), {"documents": 400, "parts": parts})
+    assert "**mixed 400 documents (3 top and 1 random), best-first**" in shown
+    assert "- random, 25 %: 100 documents, and 17 more that an earlier part has" in shown
+    assert "17 more" in artifacts.prepared_markdown("mixed", {"parts": parts})
+
+
 def test_the_plan_is_a_range_before_and_exact_after_packing():
     experiment = Experiment(training=Training(batch_tokens=2_048))
     costs = [
@@ -134,6 +144,8 @@ def test_the_plan_is_a_range_before_and_exact_after_packing():
         "mean_score": 4.256,
         "arm_mean_score": 4.0,
     }
+    assert "16.5 % of the tokens, best-first**" in artifacts.plan_markdown(Experiment(arm=Arm(share_of="tokens")), {})
+    assert "best-first, 4 times** of" in artifacts.plan_markdown(Experiment(arm=Arm(epochs=4)), {})
     after = artifacts.plan_markdown(experiment, facts, costs[:1])
     for line in (
         "| Optimizer steps | 143 |",

@@ -4,11 +4,12 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from prefect import task
 from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Cancelled, Crashed, Failed, Scheduled
+from prefect.states import Cancelled, Cancelling, Crashed, Failed, Running, Scheduled
 
-from flows.maintenance import FIRST_DELAY, due, failed_runs, is_permanent, reaper
+from flows.maintenance import FIRST_DELAY, LONGEST_DELAY, due, failed_runs, is_permanent, reaper
 from infra.local import deploy
 
 pytestmark = pytest.mark.stack
@@ -73,11 +74,6 @@ def test_a_run_is_given_up_after_its_attempts(stack, client, ended):
     assert client.read_flow_run(crashed).state.type == StateType.CRASHED
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="Two hosts on one root, strangers at the door: a run whose process never starts is set going again without end",
-)
 def test_a_run_whose_process_never_starts_is_given_up_too(stack, client, ended):
     gone = Crashed(message="Flow run could not be started: no such interpreter")
     run = ended(gone)
@@ -90,11 +86,35 @@ def test_a_run_whose_process_never_starts_is_given_up_too(stack, client, ended):
     assert name in outcomes[-1]["given up"]
 
 
+def test_a_run_stays_ended_when_a_person_cancelled_a_part_of_it(stack, client, ended):
+    parent, alone = ended(Failed(message="ChildFailed: train/train (x) is Cancelled")), ended(Crashed())
+    waiting = client.create_task_run(deployed, parent, "waits")
+    deployment = client.read_deployment_by_name("train/train")
+    far = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(days=1))
+    child = client.create_flow_run_from_deployment(
+        deployment.id, parameters={"arm": "x"}, state=far, parent_task_run_id=waiting.id
+    )
+    client.set_flow_run_state(child.id, Cancelled(), force=True)
+    stopping = ended(Running())
+    for state in (Cancelling(), Crashed(message="No heartbeat for two minutes")):
+        client.set_flow_run_state(stopping, state, force=True)
+    names = [client.read_flow_run(run).name for run in (parent, stopping, alone)]
+    with temporary_settings({PREFECT_API_URL: stack.api}):
+        outcome = reaper()
+    assert [name in outcome["set going"] for name in names] == [False, False, True]
+    client.delete_flow_run(child.id)
+
+
+@task
+def deployed() -> None:
+    """Stands for the task by which a run waits for one of another deployment."""
+
+
 def test_each_attempt_waits_longer_than_the_one_before(client, ended):
     run = client.read_flow_run(ended(Crashed(message="gone")))
     now = run.end_time
-    waits = [due(run.model_copy(update={"run_count": count}), now) - now for count in (1, 2, 3)]
-    assert waits == [FIRST_DELAY, 2 * FIRST_DELAY, 4 * FIRST_DELAY]
+    waits = [due(run, ended, now) - now for ended in (1, 2, 3, 99)]
+    assert waits == [FIRST_DELAY, 2 * FIRST_DELAY, 4 * FIRST_DELAY, LONGEST_DELAY]
     assert not is_permanent(run)
     later = now + timedelta(days=2)
     assert run.id not in {found.id for found in failed_runs(client, later)}

@@ -51,6 +51,9 @@ def test_what_a_url_names(url, meant):
         (" az://raw/web", "a blank before it or one slash too few"),
         ("abfss://raw/web", "names no storage account"),
         ("", "is empty"),
+        ("https://acme.blob.core.windows.net/raw/web?snapshot=2026-01-01", "has a query"),
+        ("https://acme.blob.core.windows.net/raw/part%2A", r"a name with a `\*`"),
+        ("file:///data/part%2a", r"a name with a `\*`"),
     ],
 )
 def test_urls_that_cannot_be_meant_are_refused(url, said):

@@ -9,6 +9,7 @@ import pytest
 from tasks.errors import InputError
 from tasks.records import code
 from tasks.records.layout import arm_id, pool_id, run_id
+from tasks.records.scaling import ModelShape, parameter_counts
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.store.artifact import Work, code_version
 from tasks.store.blobs import Blob
@@ -95,6 +96,10 @@ def test_arms_that_turn_out_to_hold_the_same_rows_are_refused_before_they_are_tr
     pack(root, spec, {"whole": "rows", "top": "rows"})
     with pytest.raises(InputError, match="arms whole and top are the same selection, the same documents in the same"):
         ComparisonPlan.make(root, spec, "pool")
+    twice = asked([arms[0], Arm(name="top", select="top", share=0.5, epochs=2)])
+    twice.require_matched()
+    pack(root, twice, {"whole": "rows", "top": "rows"})
+    assert [run.tokens for run in ComparisonPlan.make(root, twice, "pool").runs] == [640] * 4, "read once against twice"
     control = ComparisonPlan.make(root, asked(arms, control="aa"), "pool")
     assert [run.experiment.seed for run in control.runs] == [1, 2, 4, 5]
 
@@ -129,6 +134,18 @@ def test_every_arm_is_planned_with_every_seed_on_its_budget(tmp_path, budget, to
     root.build(f"runs/{plan.runs[3].id}/outside/news", lambda work: None, spec={})
     assert plan.unscored(root, ["news"]) == list(plan.runs[:3])
     assert ("training.tokens" in spec.allowed) == (budget == "bytes")
+
+
+def test_a_budget_by_ratio_is_a_number_of_tokens_for_all_arms_and_names_the_same_runs(tmp_path):
+    root, by_ratio = Root(tmp_path), TRAINING.model_copy(update={"tokens_per_parameter": 1e-4})
+    pack(root, spec := asked(training=by_ratio), {"top": "a", "random": "b"})
+    runs = ComparisonPlan.make(root, spec, "pool").runs
+    tokens = int(1e-4 * parameter_counts(ModelShape.of_depth(1, 64)).scaling)
+    assert [run.tokens for run in runs] == [tokens] * 4
+    given = asked(training=TRAINING.model_copy(update={"tokens": tokens}))
+    assert [run.id for run in runs] == [run.id for run in ComparisonPlan.make(root, given, "pool").runs]
+    with pytest.raises(InputError, match="the arm top has only 640 in its packed rows"):
+        ComparisonPlan.make(root, asked(training=by_ratio.model_copy(update={"tokens_per_parameter": 1.0})), "pool")
 
 
 @pytest.fixture

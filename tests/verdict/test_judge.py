@@ -436,6 +436,18 @@ def test_unequal_parts_of_the_text_are_said_for_each_arm(bench, share, said):
     assert (told in verdict.comparisons[0].sentence) == said
 
 
+def test_the_same_rows_read_once_and_twice_are_two_arms_with_their_epochs(bench):
+    rows = {"packed": bench.packed("arms/x/packed/256-split"), "arm": "x"}
+    arms = {
+        arm: [bench.run(arm, seed, inputs=rows, epochs=epochs) for seed in (1, 2)]
+        for arm, epochs in (("top-once", 1), ("top-twice", 2))
+    }
+    assert [arm.epochs for arm in judge(bench.root, "x", arms).arms] == [1, 2]
+    equal = {arm: [bench.run(arm, seed, inputs=rows) for seed in (1, 2)] for arm in ("top-a", "top-b")}
+    with pytest.raises(InputError, match="top-a and top-b are the same selection"):
+        judge(bench.root, "x", equal)
+
+
 def test_runs_that_do_not_say_what_they_read_are_judged_without_it(bench):
     unknown = {"text_share": None}
     arms = {arm: [bench.run(arm, seed, facts=unknown) for seed in (1, 2)] for arm in ("top16", "rand16")}

@@ -20,6 +20,7 @@ def of_two(a, b):
 
 def test_selection_and_seed_are_no_differences():
     assert of_two(TOP, random_arm()) == {}
+    assert of_two(TOP, Experiment(arm=Arm(name="often", share=0.05, epochs=4))) == {}
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,13 @@ def test_each_value_is_named_with_those_that_have_it():
     many = {f"a{i}": Experiment(training=Training(depth=20 - (i == 3) - 2 * (i > 4))) for i in range(9)}
     text = "20 (a0, a1, a2 and 1 more) against 19 (a3) against 18 (a5, a6, a7 and 1 more)"
     assert differences(many) == {"training.depth": text}
+
+
+def test_runs_of_two_pools_are_told_the_way_out(bench):
+    pools = [Pool(source=f"az://ready/{name}", format="prebuilt") for name in ("top16", "rand16")]
+    _, found = runs_of(bench, *({"pool": pool, "inputs": {"pool": f"pool-{i}"}} for i, pool in enumerate(pools)))
+    with pytest.raises(InputError, match=r"different pools.*az://ready/top16 .* against .*data.sources.*compare/ready"):
+        require_matched(differences_of_runs(bench.root, found))
 
 
 def test_how_a_run_is_made_is_no_difference():

@@ -14,6 +14,14 @@ def test_the_budget_is_every_row_of_the_smaller_arm():
     assert equal_budget(PACKED, 50_000) == {"top16": 50_000, "rand16": 50_000}
 
 
+def test_a_small_arm_read_several_times_is_set_against_a_large_one_at_equal_tokens():
+    assert equal_budget(PACKED, None, epochs={"top16": 4}) == {"top16": 96_000, "rand16": 96_000}
+    assert equal_budget(PACKED, None, epochs={"top16": 1, "rand16": 2}) == {"top16": 80_000, "rand16": 80_000}
+    assert equal_budget(PACKED, 90_000, epochs={"top16": 4})["top16"] == 90_000
+    tokens = equal_budget(PACKED, None, "bytes", epochs={"top16": 4})
+    assert tokens == {"top16": 76_800, "rand16": 96_000}
+
+
 def test_equal_bytes_are_fewer_tokens_where_tokens_are_longer():
     tokens = equal_budget(PACKED, None, "bytes")
     assert tokens == {"top16": 76_800, "rand16": 95_744 + 256}
@@ -23,6 +31,8 @@ def test_equal_bytes_are_fewer_tokens_where_tokens_are_longer():
 def test_a_budget_that_an_arm_does_not_have_is_refused():
     with pytest.raises(InputError, match="90,000 tokens, but the arm top16 has only 80,000"):
         equal_budget(PACKED, 90_000)
+    with pytest.raises(InputError, match="less than one row of top16"):
+        equal_budget(PACKED, 200, "bytes")
 
 
 def test_what_seeds_show_is_said_only_when_it_is_known():

@@ -1,7 +1,7 @@
 """What an arm takes, reads and needs, computed from the index alone before any text is read."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,8 @@ class ArmPlan:
     disk_free: int
     seconds: float
     reused: bool
+    parts: Sequence[Mapping[str, Any]] = ()
+    """What each part added, of an arm that mixes several selections; see `selection.PartTaken`."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -96,18 +98,18 @@ def plan(
     tokens = None
     if index.tokens is not None:
         counts = index.tokens[order]
-        tokens = int(counts[counts >= 0].sum(dtype=np.int64))
+        tokens = int(counts[counts >= 0].sum(dtype=np.int64)) if (counts >= 0).any() else None
     return ArmPlan(
         pool_id=pool_id,
         arm_id=arm_id,
-        pool_documents=len(index),
+        pool_documents=index.documents,
         holdout_documents=held["documents"],
         documents=len(order),
         **selection.facts,
         tokens=tokens,
         text_bytes=text_bytes,
         score_quantiles=quantiles(index.scores[order]),
-        pool_score_quantiles=quantiles(index.scores),
+        pool_score_quantiles=quantiles(index.scores[: index.documents]),
         files=len(index.blobs),
         **left_out_facts(held["bad_files"] | index.left_out),
         blobs_to_read=len(np.unique(index.file[used])),

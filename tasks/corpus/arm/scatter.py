@@ -24,7 +24,7 @@ from tasks.corpus.parquet.views import Views
 from tasks.corpus.pool.index import Index
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.workers import Tick
-from tasks.store.access import open_blobs
+from tasks.store.named import open_named
 
 PIECE_BYTES = 40 << 20
 """Decoded text of a piece: bounds the memory of a decoder, however large a blob is."""
@@ -60,9 +60,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class ScatterJob:
-    """Some pieces of a pool, to be read from `url`."""
+    """Some pieces of a pool, to be read from `urls`, as `open_named` takes them."""
 
-    url: str
+    urls: Mapping[str, str]
     text_column: str
     pieces: tuple[Piece, ...]
     holdout: KnownTexts
@@ -72,7 +72,7 @@ class ScatterJob:
 
 def scatter(job: ScatterJob, tick: Tick) -> None:
     """Write the runs of all pieces. Raises InputError naming a blob whose text cannot be used."""
-    source = open_blobs(job.url)
+    source = open_named(job.urls)
     memory = Memory()
 
     def handle(piece: Piece, parts: Parts) -> int:
@@ -80,7 +80,7 @@ def scatter(job: ScatterJob, tick: Tick) -> None:
         try:
             taken, problem = _take(piece, parts, job.text_column, memory), ""
         except BadFile as error:
-            LeftOut(source.url, job.skip_bad_files).add(error)
+            LeftOut(source, job.skip_bad_files).add(error)
             taken, problem = [], error.reason[:200]
         read = {"bytes_read": size, "requests": len(parts)}
         parts.clear()

@@ -1,6 +1,7 @@
 """Which documents an arm takes, and in which order, decided from the index alone."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,20 +24,33 @@ class CutOff:
 
 
 @dataclass(frozen=True)
+class PartTaken:
+    """What a part added to its arm: `documents`. `again`: documents that it selects and an earlier part has, which count there."""
+
+    select: str
+    subset: str | None
+    weight: float
+    """Its share of the arm, 0 to 1."""
+    documents: int
+    again: int
+
+
+@dataclass(frozen=True)
 class Selection:
     """What an arm takes of a pool: document numbers in the arm's order, uint32 (k,).
 
     `population`: documents outside the holdout with the ratings that the arm asks for. `unrated`: those without.
-    `cut_off`: None for a selection that does not cut by score.
+    `cut_off`: None for a selection that does not cut by score. `parts`: what each part added, of an arm that mixes several.
     """
 
     documents: np.ndarray
     population: int
     unrated: int
     cut_off: CutOff | None
+    parts: tuple[PartTaken, ...] = ()
 
     @property
-    def facts(self) -> dict[str, int | float | None]:
+    def facts(self) -> dict[str, Any]:
         """What a plan and a manifest say of it."""
         cut = self.cut_off
         return {
@@ -45,7 +59,7 @@ class Selection:
             "cut_off_score": cut.score if cut else None,
             "cut_off_documents": cut.documents if cut else None,
             "cut_off_taken": cut.taken if cut else None,
-        }
+        } | ({"parts": [asdict(part) for part in self.parts]} if self.parts else {})
 
 
 def ranked(keys: np.ndarray, documents: np.ndarray, seed: int) -> np.ndarray:
@@ -92,7 +106,7 @@ def selection_keys(arm: Arm, scores: np.ndarray, documents: np.ndarray) -> np.nd
         return -scores
     if arm.select == "bottom":
         return scores
-    if arm.select == "all":
+    if arm.whole:
         return documents
     if arm.select == "random":
         return random_bits(arm.seed, SELECT, documents)
@@ -107,11 +121,11 @@ def selection_keys(arm: Arm, scores: np.ndarray, documents: np.ndarray) -> np.nd
 
 def check(arm: Arm, pool: Pool, *, tokens_known: bool) -> None:
     """Raises InputError if the pool cannot serve the arm."""
-    if pool.format == "unrated" and arm.select not in ("random", "all"):
+    if pool.format == "unrated" and arm.select != "random" and not arm.whole:
         raise InputError(f"The arm {arm.name} has select={arm.select}, but the pool is unrated: use random or all.")
-    if pool.format == "prebuilt" and arm.select != "all":
+    if pool.format == "prebuilt" and arm.select != "random" and not arm.whole:
         raise InputError(
-            f"The arm {arm.name} has select={arm.select}, but the pool is prebuilt and taken as it is: use all."
+            f"The arm {arm.name} has select={arm.select}, but the pool is prebuilt and taken as it is: use all, subset or random."
         )
     known = [] if pool.format == "unrated" else list(pool.score)
     if unknown := [column for column in arm.population or () if column not in known]:
@@ -119,10 +133,20 @@ def check(arm: Arm, pool: Pool, *, tokens_known: bool) -> None:
             f"The arm {arm.name} asks for documents rated by {', '.join(unknown)}, but the pool {pool.name} has "
             f"{'the score columns ' + ', '.join(known) if known else 'no score columns'}: name one of the pool's `score`."
         )
-    if arm.tokens is not None and not tokens_known:
+    if arm.sized_by_tokens and not tokens_known:
+        asked = f"{arm.tokens:,} tokens" if arm.tokens is not None else "a share of the tokens"
         raise InputError(
-            f"The arm {arm.name} asks for {arm.tokens:,} tokens, but the pool has no column {pool.token_count_column!r} "
-            "to count them: give a share instead, or token_count_column."
+            f"The arm {arm.name} asks for {asked}, but the pool has no column {pool.token_count_column!r} "
+            "to count them: give a share of the documents instead, or token_count_column."
+        )
+
+
+def check_subset(arm: Arm, pool: Pool) -> None:
+    """Raises InputError if the arm takes documents of a source that the pool does not have."""
+    if arm.subset and arm.subset not in (pool.sources or ()):
+        found = f"the sources {', '.join(pool.urls)}" if pool.sources else "a single source"
+        raise InputError(
+            f"The arm {arm.name} takes documents of {arm.subset}, but the pool {pool.name} has {found}: name one of data.sources."
         )
 
 
@@ -133,30 +157,38 @@ def select(
     rated: np.ndarray,
     tokens: np.ndarray | None = None,
     excluded: np.ndarray | None = None,
+    within: tuple[int, int] | None = None,
 ) -> Selection:
     """What the arm takes of a pool whose documents have these `scores`, `rated` bits and `tokens`, all (n,).
 
     A score is NaN for a document without one; a token count of -1 means unknown and counts as the mean of the known ones.
-    `excluded` lists in ascending order the documents that may not be taken. Ties are drawn by the arm's seed, the same way for
+    `excluded` lists in ascending order the documents that may not be taken; `within`: the first document of those that may be, and
+    the one after the last (default: all). Ties are drawn by the arm's seed, the same way for
     every share: a smaller share is part of a larger one. A share refers to the population, is rounded half up, and gives at
-    least one document. A token budget takes documents in the order of selection until it is reached. In a prebuilt pool,
+    least one document. A number or a share of tokens takes documents in the order of selection until it is reached. In a prebuilt pool,
     best-first is the order in which the documents are stored. Raises InputError.
     """
     check(arm, pool, tokens_known=tokens is not None)
-    documents = np.arange(len(scores), dtype=np.uint32)
+    low, high = within or (0, len(scores))
+    documents = np.arange(low, high, dtype=np.uint32)
     if excluded is not None:
-        documents = np.delete(documents, excluded)
+        documents = np.delete(documents, excluded[(excluded >= low) & (excluded < high)] - low)
     free = len(documents)
     if required := arm.required_ratings(pool):
         documents = documents[has_ratings(rated[documents], pool, required)]
     population = len(documents)
+    wanted = _tokens_wanted(arm, pool, tokens[documents]) if tokens is not None and arm.sized_by_tokens else None
     if arm.by_score:
         documents = documents[~np.isnan(scores[documents])]
     keys = selection_keys(arm, _lowest_if_unrated(scores[documents]), documents)
-    if arm.tokens is not None:
-        chosen = _until(arm, pool, keys, documents, tokens[documents])
+    if tokens is not None and wanted is not None:
+        chosen = _until(wanted, arm, pool, keys, documents, tokens[documents])
     else:
-        count = population if arm.select == "all" else max(1, int(arm.share * population + 0.5))
+        count = arm.documents or (population if arm.whole else max(1, int(arm.share * population + 0.5)))
+        if count > population:
+            raise InputError(
+                f"The arm {arm.name} asks for {count:,} documents, but may take {population:,} of the pool {pool.name}: ask for fewer."
+            )
         if count > len(documents):
             raise InputError(
                 f"The arm {arm.name} asks for {count:,} of {population:,} documents, but only {len(documents):,} have a score: "
@@ -166,7 +198,7 @@ def select(
     del keys
     taken = documents[chosen]
     cut_off = _cut_off(arm, scores, documents, taken)
-    return Selection(_in_order(arm, pool, scores, taken), population, free - population, cut_off)
+    return Selection(in_order(arm, pool, scores, taken), population, free - population, cut_off)
 
 
 def _lowest_if_unrated(scores: np.ndarray) -> np.ndarray:
@@ -175,7 +207,7 @@ def _lowest_if_unrated(scores: np.ndarray) -> np.ndarray:
     return scores
 
 
-def _in_order(arm: Arm, pool: Pool, scores: np.ndarray, taken: np.ndarray) -> np.ndarray:
+def in_order(arm: Arm, pool: Pool, scores: np.ndarray, taken: np.ndarray) -> np.ndarray:
     """The documents `taken`, which ascend, in the arm's order."""
     if arm.order == "shuffled":
         return taken[np.argsort(random_bits(arm.seed, ORDER, taken))]
@@ -197,17 +229,35 @@ def _cut_off(arm: Arm, scores: np.ndarray, documents: np.ndarray, taken: np.ndar
     return CutOff(cut if np.isfinite(cut) else None, shared, int((among == cut).sum()))
 
 
-def _until(arm: Arm, pool: Pool, keys: np.ndarray, documents: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Ascending positions of the fewest documents, in order of their keys, that hold `arm.tokens` tokens. uint32."""
+def _tokens_wanted(arm: Arm, pool: Pool, tokens: np.ndarray) -> int:
+    """What an arm asks for of a population with these `tokens`: a number of them, or a share."""
+    if len(tokens) and not (tokens >= 0).any():
+        raise InputError(
+            f"The arm {arm.name} is sized by tokens, but no document that it may take has its length in "
+            f"{pool.token_count_column!r}: give a share of the documents instead."
+        )
+    if arm.tokens is not None:
+        return arm.tokens
+    return max(1, int(arm.share * int(_counted(tokens).sum(dtype=np.int64)) + 0.5))
+
+
+def _counted(tokens: np.ndarray) -> np.ndarray:
+    """Token counts with the mean of the known ones for those that are unknown."""
     known = tokens >= 0
     mean = round(tokens[known].mean()) if known.any() else 0
-    counts = np.where(known, tokens, np.int32(mean))
+    return np.where(known, tokens, np.int32(mean))
+
+
+def _until(
+    wanted: int, arm: Arm, pool: Pool, keys: np.ndarray, documents: np.ndarray, tokens: np.ndarray
+) -> np.ndarray:
+    """Ascending positions of the fewest documents, in order of their keys, that hold the tokens `wanted`. uint32."""
     order = ranked(keys, documents, arm.seed)
-    total = np.cumsum(counts[order], dtype=np.int64)
+    total = np.cumsum(_counted(tokens)[order], dtype=np.int64)
     held = int(total[-1]) if len(total) else 0
-    if held < arm.tokens:
+    if held < wanted:
         raise InputError(
-            f"The arm {arm.name} asks for {arm.tokens:,} tokens, but the documents that it may take of the pool {pool.name} "
-            f"hold {held:,}: ask for fewer, or for a share."
+            f"The arm {arm.name} asks for {wanted:,} tokens, but the documents that it may take of the pool {pool.name} "
+            f"hold {held:,}: ask for fewer, or for a smaller share."
         )
-    return np.sort(order[: int(np.searchsorted(total, arm.tokens)) + 1]).astype(np.uint32)
+    return np.sort(order[: int(np.searchsorted(total, wanted)) + 1]).astype(np.uint32)

@@ -1,15 +1,15 @@
 """The holdout: documents set aside for evaluation, the same for every arm of a pool.
 
 Blocks of consecutive rows of a row group are picked by a hash of (seed, blob name, block) until there are enough documents.
-They represent the pool, and only their row groups are read. A block has at most 1,000 rows, and few enough that there are at
-least 64 blocks: neighbours resemble each other, and the bootstrap over blocks needs many.
+They represent the pool, each of its sources by its share of the blocks, and only their row groups are read. A block has at most
+1,000 rows, and few enough that there are at least 64 blocks: neighbours resemble each other, and the bootstrap over blocks needs
+many. A text that occurs twice counts once. A pool with a place of its own for the holdout has its blocks from there.
 """
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import PurePosixPath
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +22,11 @@ from tasks.corpus.parquet.pages import Memory
 from tasks.corpus.parquet.ranges import Parts, Range, fetch_ahead
 from tasks.corpus.parquet.reading import Reading, take_texts
 from tasks.corpus.parquet.shards import RANKS, row_groups
-from tasks.corpus.parquet.texts import KnownTexts, lengths
+from tasks.corpus.parquet.texts import KnownTexts, digests, lengths
 from tasks.corpus.parquet.views import Views
 from tasks.corpus.pool.index import Index
 from tasks.corpus.pool.scores import quantiles
+from tasks.corpus.pool.sources import folder_of, is_held_out, place_numbers, place_of
 from tasks.errors import InputError
 from tasks.progress import Progress
 from tasks.records import draws
@@ -51,8 +52,11 @@ SCHEMA = pa.schema(
 """A document between reading and description. `number` is its number in the pool, `block` that of the first one of its block."""
 
 
-def wanted_documents(pool: Pool, documents: int) -> int:
-    """Size of the holdout of a pool of `documents`. Raises InputError if the pool is too small for one."""
+def wanted_documents(pool: Pool, index: Index) -> int:
+    """Size of the pool's holdout, or the most that it has if it comes from elsewhere. Raises InputError if that is too small."""
+    documents = index.documents
+    if pool.holdout:
+        return _enough(pool, min(pool.holdout_documents, len(index) - documents))
     count = min(pool.holdout_documents, int(documents * pool.holdout_fraction))
     if count < RANKS:
         raise InputError(
@@ -62,8 +66,17 @@ def wanted_documents(pool: Pool, documents: int) -> int:
     return count
 
 
-def pick_blocks(index: Index, seed: int, block_rows: int) -> np.ndarray:
-    """All blocks of a pool in picking order, int64 (blocks, 3): row group, first row, rows."""
+def _enough(pool: Pool, documents: int) -> int:
+    if documents < RANKS:
+        raise InputError(
+            f"The holdout {pool.holdout} has {documents} different documents with text, fewer than {RANKS}: name more, or raise "
+            "holdout_documents."
+        )
+    return documents
+
+
+def pick_blocks(pool: Pool, index: Index, block_rows: int) -> np.ndarray:
+    """All blocks that the holdout may take, in picking order, int64 (blocks, 3): row group, first row, rows."""
     per_group = -(-index.rows // block_rows)
     group = np.repeat(np.arange(len(index.rows)), per_group)
     within = np.arange(len(group)) - np.repeat(np.cumsum(per_group) - per_group, per_group)
@@ -72,36 +85,52 @@ def pick_blocks(index: Index, seed: int, block_rows: int) -> np.ndarray:
     file = index.file[group]
     start_of_file = np.searchsorted(file, np.arange(len(index.blobs)))
     number = np.arange(len(group)) - start_of_file[file]
-    names = [hashlib.sha256(f"{seed}/{blob.name}".encode()).digest()[:8] for blob in index.blobs]
+    names = [hashlib.sha256(f"{pool.seed}/{blob.name}".encode()).digest()[:8] for blob in index.blobs]
     key = np.array([int.from_bytes(name, "little") for name in names], np.uint64)[file]
-    order = np.argsort(key ^ draws.random_bits(seed, draws.HOLDOUT, number), kind="stable")
-    return np.column_stack([group, first, rows])[order]
+    order = np.argsort(key ^ draws.random_bits(pool.seed, draws.HOLDOUT, number), kind="stable")
+    place = place_numbers(pool, index.blobs)[file]
+    if pool.holdout:
+        order = order[place[order] == place.max()]
+    return np.column_stack([group, first, rows])[order[_evenly(place[order])]]
+
+
+def _evenly(places: np.ndarray) -> np.ndarray:
+    """Positions that put blocks of these places (n,) in an order whose every beginning has the same part of each, int64 (n,)."""
+    count = np.bincount(places)
+    before = np.empty(len(places))
+    before[np.argsort(places, kind="stable")] = np.concatenate([np.arange(n) for n in count])
+    return np.argsort((before + 0.5) / count[places], kind="stable")
 
 
 def build(work: Work, pool: Pool, source: Blobs, index: Index, threads: int, progress: Progress) -> None:
     """Write documents.parquet into a work directory. Raises InputError for unusable text."""
-    count = wanted_documents(pool, len(index))
+    count = wanted_documents(pool, index)
     block_rows = max(1, min(BLOCK_ROWS, -(-count // BLOCKS)))
-    blocks = pick_blocks(index, pool.seed, block_rows)
-    tables, found, next_block, empty = [], 0, 0, 0
-    left_out = LeftOut(source.url, pool.skip_bad_files)
+    blocks = pick_blocks(pool, index, block_rows)
+    tables, found, next_block, empty, repeated = [], 0, 0, 0, 0
+    seen: set[bytes] = set()
+    left_out = LeftOut(source, pool.skip_bad_files)
     while found < count and next_block < len(blocks):
         total = np.cumsum(blocks[next_block:, 2])
         end = next_block + int(np.searchsorted(total, count - found)) + 1
         for table in _read(pool, source, index, blocks[next_block:end], threads, left_out):
-            if without := pc.sum(pc.equal(table.column("bytes"), 0)).as_py():
-                table = table.filter(pc.greater(table.column("bytes"), 0))
-                empty += without
+            rows = table.num_rows
+            table = table.filter(pc.greater(table.column("bytes"), 0))
+            with_text = table.num_rows
+            table = table.filter(_unseen(table, seen))
+            empty, repeated = empty + rows - with_text, repeated + with_text - table.num_rows
             tables.append(table.slice(0, count - found))
             found += tables[-1].num_rows
             progress("holdout", found, count, vars(source.counters))
         next_block = end
     filled = [table for table in tables if table.num_rows]
     filled.sort(key=lambda table: table.column("number")[0].as_py())  # blocks are apart, numbers within one ascend
-    documents = pa.concat_tables(filled)
-    if documents.num_rows < count:
+    documents = pa.concat_tables(filled or [SCHEMA.empty_table()])
+    if pool.holdout:
+        count = _enough(pool, documents.num_rows)
+    elif documents.num_rows < count:
         raise InputError(
-            f"The pool {pool.name} holds only {documents.num_rows:,} documents with text: {count:,} wanted."
+            f"The pool {pool.name} holds only {documents.num_rows:,} different documents with text: {count:,} wanted."
         )
     warn(f"The holdout of {pool.name}", left_out.reasons)
     documents = _describe(documents, index)
@@ -111,13 +140,32 @@ def build(work: Work, pool: Pool, source: Blobs, index: Index, threads: int, pro
         clusters=len(np.unique(documents.column("cluster").to_numpy())),
         bytes=int(documents.column("bytes").to_numpy().sum()),
         empty_texts=empty,
+        repeated_texts=repeated,
         bytes_read=source.counters.bytes_read,
         requests=source.counters.requests,
         retries=source.counters.retries,
         **left_out_facts(left_out.reasons),
         scores=quantiles(documents.column("score").to_numpy()),
         unrated_documents=int(np.isnan(documents.column("score").to_numpy()).sum()),
+        **_by_source(pool, documents),
     )
+
+
+def _by_source(pool: Pool, documents: pa.Table) -> dict[str, dict[str, int]]:
+    """How many documents come from each source of a pool that has several."""
+    if pool.holdout or not pool.sources:
+        return {}
+    counts = pc.value_counts(documents.column("source")).to_pylist()
+    return {"documents_of": dict.fromkeys(pool.urls, 0) | {each["values"]: each["counts"] for each in counts}}
+
+
+def _unseen(documents: pa.Table, seen: set[bytes]) -> np.ndarray:
+    """Whether each text is met for the first time, bool (n,); `seen` has the digests of those that were met."""
+    unseen = np.zeros(documents.num_rows, bool)
+    for i, mark in enumerate(digests(documents.column("text").combine_chunks())):
+        unseen[i] = mark.tobytes() not in seen
+        seen.add(mark.tobytes())
+    return unseen
 
 
 def _write_documents(work: Work, documents: pa.Table) -> None:
@@ -141,7 +189,7 @@ def _read(
     def items() -> Iterator[tuple[tuple, Blob, Sequence[Range]]]:
         for group, numbers in wanted.items():
             reading = index.reading([group], footers[int(index.file[group])])
-            dump = _dump_range(reading)
+            dump = None if _label(pool, reading.blob) else _dump_range(reading)
             if dump is not None:
                 reading = replace(reading, beside=(dump,))
             yield (reading, group, numbers, dump is not None), reading.blob, reading.requests()
@@ -160,8 +208,7 @@ def _read(
         reading: Reading, group: int, all_texts: Views, dumps: pa.ChunkedArray | None, first: int, rows: int
     ) -> pa.Table:
         texts = take_texts(reading, all_texts, np.arange(first, first + rows)).gather()
-        folder = PurePosixPath(reading.blob.name).parent.as_posix()
-        sources = pa.array([folder if folder != "." else ""] * rows, pa.string())
+        sources = pa.array([_label(pool, reading.blob)] * rows, pa.string())
         if dumps is not None:
             sources = dumps.slice(first, rows).combine_chunks().cast(pa.string()).fill_null("")
         columns = [
@@ -180,10 +227,15 @@ def _read(
     return [found[number] for number in range(len(blocks))]
 
 
+def _label(pool: Pool, blob: Blob) -> str:
+    """What verdicts call the source of a blob's documents: one of several sources, else the folder; "" where `dump` says it."""
+    return place_of(pool, blob) if pool.sources and not is_held_out(blob) else folder_of(pool, blob)
+
+
 def _dump_range(reading: Reading) -> Range | None:
-    """Where the column `dump` of the first row group lies; None for a file without one or in a folder, which names the source."""
+    """Where the column `dump` of the first row group lies; None for a file without one."""
     name, footer = reading.blob.name, reading.metadata()
-    if "/" in name or DUMP not in top_level(footer):
+    if DUMP not in top_level(footer):
         return None
     try:
         column = text_column(name, footer, DUMP)
@@ -224,8 +276,9 @@ class HeldOut:
         table = pq.read_table(artifact.path / DOCUMENTS, columns=["blob", "row"])
         number = {blob.name: i for i, blob in enumerate(index.blobs)}
         files = np.array([number[name] for name in table.column("blob").to_pylist()], np.int64)
-        self.documents = np.sort(index.first[files] + table.column("row").to_numpy())
-        """Their numbers in the pool, ascending, int64 (n,)."""
+        picked = index.first[files] + table.column("row").to_numpy()
+        self.documents = np.union1d(picked, np.arange(index.documents, len(index)))
+        """Numbers in the pool that no arm may take, ascending, int64 (n,): the documents, and all of the holdout's own place."""
         self._file = artifact.path / DOCUMENTS
 
     def known_texts(self) -> KnownTexts:

@@ -1,7 +1,7 @@
 """The index of a pool: one row per document (score, tokens), one per row group, one per file; never the text.
 
 It is read from footers and score columns alone, by coalesced ranges of many files at once. A document's number is its place in
-the pool: files by name, then rows. A document costs 8 bytes of score, 4 of tokens and usually 1 of ratings, all memory-mapped.
+the pool: files in the order of `sources.list_blobs`, then rows. Documents of the holdout's own place come last. A document costs 8 bytes of score, 4 of tokens and usually 1 of ratings, all memory-mapped.
 
     files.parquet       blob, size, etag, rows, row_groups, problem ("" or why it was left out), footer
     row_groups.parquet  file, row_group, rows, start, end (compressed text in the file), text_bytes (decoded)
@@ -11,7 +11,7 @@ the pool: files by name, then rows. A document costs 8 bytes of score, 4 of toke
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,14 +35,15 @@ from tasks.corpus.parquet.ranges import Parts, Range, coalesce, read_parts
 from tasks.corpus.parquet.reading import Reading, decode
 from tasks.corpus.pool.column import Column
 from tasks.corpus.pool.scores import composite, rated_bits, wanted_scores
+from tasks.corpus.pool.sources import address, is_held_out, places, read_as
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.workers import BATCH, Tick, Workers, of_batch
 from tasks.errors import InputError
 from tasks.progress import Progress
 from tasks.spec import Pool
-from tasks.store.access import open_blobs
 from tasks.store.artifact import Work
 from tasks.store.blobs import Blob, Blobs
+from tasks.store.named import open_named
 
 FILES_IN_FLIGHT = 32
 """The client reads up to ten ranges of each at once. They are small, so latency decides."""
@@ -56,10 +57,10 @@ UNKNOWN = -1
 
 @dataclass(frozen=True)
 class IndexJob:
-    """Some blobs, with their numbers in the pool, to be indexed into `scratch`."""
+    """Some blobs, with their numbers in the pool, read from `urls` as `open_named` takes them, to be indexed into `scratch`."""
 
     pool: Pool
-    url: str
+    urls: Mapping[str, str]
     blobs: tuple[tuple[int, Blob], ...]
     scratch: Scratch
     threads: int
@@ -67,7 +68,7 @@ class IndexJob:
 
 def index_blobs(job: IndexJob, tick: Tick) -> None:
     """Write one file per blob to the scratch space. A blob that cannot be used is recorded with its problem."""
-    source = open_blobs(job.url)
+    source = open_named(job.urls)
     with (
         ThreadPoolExecutor(FILES_IN_FLIGHT) as files,
         ThreadPoolExecutor(job.threads) as decoders,  # with a thread per file it takes four times the CPU
@@ -75,8 +76,9 @@ def index_blobs(job: IndexJob, tick: Tick) -> None:
 
         def one(number: int, blob: Blob) -> int:
             try:
-                fetched = _fetch(source, blob, job.pool)
-                entry = decoders.submit(_decode, blob, fetched, job.pool).result()
+                pool = read_as(job.pool, blob)
+                fetched = _fetch(source, blob, pool)
+                entry = decoders.submit(_decode, blob, fetched, pool).result()
             except BadFile as error:
                 entry = _Entry(error.reason)
             job.scratch.write(_name(number), [entry.to_bytes()])
@@ -99,13 +101,13 @@ def build(
     work: Work,
     pool: Pool,
     listed: Sequence[Blob],
-    url: str,
+    urls: Mapping[str, str],
     blobs: Sequence[Blob],
     scratch: Scratch,
     workers: Workers,
     progress: Progress,
 ) -> None:
-    """Write the index of the `listed` blobs to a work directory. They are read as `blobs` under `url`.
+    """Write the index of the `listed` blobs to a work directory. They are read as `blobs` under `urls`.
 
     Raises InputError naming files that cannot be used.
     """
@@ -122,7 +124,7 @@ def build(
 
     soon = len(todo) <= BATCH and sum(blob.size for _, blob in todo) < SOON_BYTES
     jobs = [
-        IndexJob(pool, url, tuple(batch), scratch, workers.threads)
+        IndexJob(pool, urls, tuple(batch), scratch, workers.threads)
         for batch in workers.batches(todo, lambda item: of_batch(item[1].size), soon)
     ]
     for _ in workers.run(index_blobs, jobs, tick):
@@ -288,12 +290,12 @@ def _reduce(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, ret
                 scratch.remove(_name(number))  # a rerun looks again
         more = f" (and {len(bad) - 1} more of {len(blobs)} files)" if len(bad) > 1 else ""
         raise InputError(
-            f"{pool.source}/{bad[0]['blob']} {bad[0]['problem']}{more}: repair or remove it, or set skip_bad_files."
+            f"{address(pool, bad[0]['blob'])} {bad[0]['problem']}{more}: repair or remove it, or set skip_bad_files."
         )
     left_out = {file["blob"]: file["problem"] for file in bad}
     warn(f"The index of {pool.name}", left_out)
     if not documents:
-        raise InputError(f"{pool.source} holds no documents in {len(blobs)} files: check the URL.")
+        raise InputError(f"{', '.join(places(pool).values())} holds no documents in {len(blobs)} files: check the URL.")
 
     table = pa.Table.from_pylist(files).append_column("footer", pa.array(footers, pa.large_binary()))
     pq.write_table(table, work.temporary("files.parquet"), compression="zstd", row_group_size=64)
@@ -351,6 +353,16 @@ class Index:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    @property
+    def documents(self) -> int:
+        """Those of the pool itself, without the holdout's own place."""
+        return int(self.first[sum(not is_held_out(blob) for blob in self.blobs)])
+
+    def of_source(self, name: str) -> tuple[int, int]:
+        """Numbers of the documents of a source: the first one, and the one after the last."""
+        files = [number for number, blob in enumerate(self.blobs) if blob.name.startswith(f"{name}/")]
+        return int(self.first[files[0]]), int(self.first[files[-1] + 1])
 
     def place(self, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """File numbers and rows within the file of documents."""

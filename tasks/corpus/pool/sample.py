@@ -1,4 +1,7 @@
-"""A random sample of a pool's texts for the tokenizer: whole row groups in random order, without the holdout."""
+"""A random sample of a pool's texts for the tokenizer: whole row groups in random order, without the holdout.
+
+Of several sources, each gives its share of the text.
+"""
 
 from collections.abc import Iterator
 
@@ -15,13 +18,14 @@ from tasks.corpus.parquet.reading import Reading, take_texts
 from tasks.corpus.parquet.texts import lengths
 from tasks.corpus.pool.holdout import HeldOut
 from tasks.corpus.pool.index import Index
+from tasks.corpus.pool.sources import place_numbers, places
 from tasks.progress import Progress
 from tasks.records import draws
 from tasks.records.layout import SAMPLE, PoolFolder
 from tasks.spec import Pool
-from tasks.store.access import open_blobs
 from tasks.store.artifact import Work
 from tasks.store.blobs import Blobs
+from tasks.store.named import open_named
 from tasks.store.root import Root
 
 SCHEMA = pa.schema([("text", pa.large_string())])
@@ -42,11 +46,30 @@ def sample_arrays(
     Raises InputError for a file that cannot be read, unless `left_out` takes it.
     """
     order = np.argsort(draws.random_bits(seed, draws.SAMPLE, np.arange(len(index.rows))))
-    order = order[index.rows[order] > 0]
+    free = index.rows - np.diff(np.searchsorted(holdout.documents, index.group_first))
+    order = order[free[order] > 0]
+    place = place_numbers(pool, index.blobs)[index.file[order]]
+    text = np.bincount(place, index.text_bytes[order])
+    for number in np.unique(place):
+        share = round(characters * text[number] / text.sum())
+        yield from _take(pool, source, index, holdout, order[place == number], share, left_out, threads)
+
+
+def _take(
+    pool: Pool,
+    source: Blobs,
+    index: Index,
+    holdout: HeldOut,
+    groups: np.ndarray,
+    characters: int,
+    left_out: LeftOut,
+    threads: int,
+) -> Iterator[pa.LargeStringArray]:
+    """Texts of the row groups `groups` in this order, until they have `characters` characters."""
     memory = Memory()
 
     def items() -> Iterator[tuple[tuple[Reading, np.ndarray], object, list[Range]]]:
-        for group in order.tolist():
+        for group in groups.tolist():
             file, first = int(index.file[group]), index.group_first[group]
             rows = np.setdiff1d(np.arange(first, first + index.rows[group]), holdout.documents, assume_unique=True)
             reading = index.reading([group], index.footers([file])[file])
@@ -76,7 +99,7 @@ def build(
 ) -> None:
     """Write sample.parquet (column text) into a work directory."""
     documents = characters = 0
-    left_out = LeftOut(source.url, pool.skip_bad_files)
+    left_out = LeftOut(source, pool.skip_bad_files)
     with pq.ParquetWriter(work.temporary(SAMPLE), SCHEMA, compression="zstd", use_dictionary=False) as writer:
         arrays = sample_arrays(pool, source, index, holdout, pool.tokenizer_characters, pool.seed, left_out, threads)
         for texts in arrays:
@@ -102,8 +125,8 @@ def sample_texts(root: Root, pool_id: str, pool: Pool, characters: int, seed: in
     """Random texts of a pool that has an index and a holdout, `characters` characters in all, without the holdout."""
     index = Index(root.open(PoolFolder(pool_id).index).path)
     holdout = HeldOut(root.open(PoolFolder(pool_id).holdout), index)
-    source = open_blobs(pool.source)
-    left_out = LeftOut(source.url, pool.skip_bad_files)
+    source = open_named(places(pool))
+    left_out = LeftOut(source, pool.skip_bad_files)
     for texts in sample_arrays(pool, source, index, holdout, characters, seed, left_out):
         yield from texts.to_pylist()
     warn(f"The texts of {pool.name}", left_out.reasons)

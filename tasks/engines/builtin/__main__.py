@@ -1,8 +1,8 @@
 """`python -m tasks.engines.builtin JOB.json`: one rank under torchrun, or all ranks of a job on this host.
 
 Exit status: 0 done, 75 stopped on request after a checkpoint (run again to resume), 65 a parameter or a damaged file must be
-changed, 69 the GPU or the run is in use, 1 anything else. The sentence to show to a person is the last line of the error output
-and, for status 65, 69 and 1, in `failure.json` beside the job.
+changed, 69 the GPU or the run is in use, 70 another host has taken the run over, 1 anything else. The sentence to show to a
+person is the last line of the error output and, for status 65, 69, 70 and 1, in `failure.json` beside the job.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ from pathlib import Path
 from tasks.engines.builtin.attempt import attempt
 from tasks.engines.builtin.distributed import join
 from tasks.engines.ranks import StopRequest, die_with_launcher, launch
-from tasks.errors import BusyError, DamagedError, InputError
-from tasks.records.job import BUSY, DONE, FAILED, INPUT, RESUME, Job
+from tasks.errors import BusyError, DamagedError, InputError, SupersededError
+from tasks.records.job import BUSY, DONE, FAILED, INPUT, RESUME, SUPERSEDED, Job
 from tasks.records.layout import FAILURE
 
 
@@ -61,6 +61,8 @@ def entry() -> int:
         return main(job_file)
     except (InputError, DamagedError) as error:
         return _report(job_file, INPUT, error)
+    except SupersededError as error:
+        return _report(job_file, SUPERSEDED, error)
     except BusyError as error:
         return _report(job_file, BUSY, error)
     except Exception as error:  # every end has a status and a sentence

@@ -14,7 +14,7 @@ from tasks.engines.builtin.loop import Loop
 from tasks.engines.builtin.sample import sample
 from tasks.engines.builtin.setup import build_learner, describe, device_name, shape_run
 from tasks.engines.inputs import open_inputs
-from tasks.engines.locks import hold_run
+from tasks.engines.locks import hold_attempt
 from tasks.engines.ranks import StopRequest
 from tasks.engines.results import build_result
 from tasks.records.job import Job
@@ -36,17 +36,15 @@ MIRROR_GRACE = 15.0
 def attempt(job: Job, world: World, stop: StopRequest) -> bool:
     """Train until the end or until `stop`. Returns whether the run is finished; its result is then complete.
 
-    Raises InputError or DamagedError before anything expensive, BusyError when the GPU or the run is in use, TrainingError
-    when training cannot go on.
+    Raises InputError or DamagedError before anything expensive, BusyError when the GPU or the run is in use, SupersededError
+    when another host took the run over while this one was cut off, TrainingError when training cannot go on.
     """
     root = job.open_root()
-    folder = root.path(RunFolder(job.run).folder)
-    folder.mkdir(parents=True, exist_ok=True)
     gpus = {}
     if world.device.type == "cuda":  # a CPU is shared
         found = torch.cuda.get_device_properties(world.device)
         gpus[str(found.uuid)] = f"{world.device.index} ({found.name})"
-    with hold_run(job.run, folder if world.leads else None, gpus):
+    with hold_attempt(root, job.run, gpus, world.leads):
         return _train(root, job, world, stop)
 
 
@@ -93,10 +91,12 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest) -> bool:
         metrics.close()
         contents = read_contents(inputs.packed.path)
         trained = TrainedFacts(
-            **asdict(TrainedText.of(contents, shape.rows.chosen, inputs.packed.facts["bytes"])),
+            **asdict(
+                TrainedText.of(contents, shape.rows.chosen, inputs.packed.facts["bytes"], job.experiment.arm.epochs)
+            ),
             steps=shape.plan.iterations,
             tokens=shape.plan.tokens,
-            rows=len(shape.rows.chosen),
+            rows=shape.rows.distinct,
             rows_left=shape.rows_left,
             batch_tokens=shape.plan.batch_tokens,
             parameters=parameter_counts(shape.config).total,

@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
-from tasks.errors import DamagedError, InputError, TrainingError
+from tasks.errors import DamagedError, InputError, SupersededError, TrainingError
 from tasks.records.layout import RunFolder
-from tasks.store.artifact import MANIFEST, Artifact, Sources, Work, contents, fingerprints, sha256_file, sync
+from tasks.store.artifact import MANIFEST, Artifact, Sources, Work, contents, fingerprints, set_aside, sha256_file, sync
 from tasks.store.root import Root
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def find(root: Root, run: str, inputs: Sources, step: int | None = None) -> Chec
     folder = root.path(RunFolder(run).checkpoints)
     for directory in sorted(folder.glob("step_*")):
         if not (directory / MANIFEST).is_file():
-            _set_aside(directory, f"{directory} has no manifest")
+            set_aside(directory, f"{directory} has no manifest")
     names = steps_of(root.names(RunFolder(run).checkpoints))
     wanted = [step] if step is not None else list(reversed(names))
     for candidate in wanted:
@@ -141,18 +141,10 @@ def _open(root: Root, name: str) -> Checkpoint | None:
         except (DamagedError, OSError, ValueError, KeyError) as error:
             log.warning("Checkpoint %s on %s is passed over: %s", name, source, error)
             if root.path(name).exists():
-                _set_aside(root.path(name), f"{name} is damaged")
+                set_aside(root.path(name), f"{name} is damaged")
             if root.remote is None:
                 return None
     return None
-
-
-def _set_aside(directory: Path, why: str) -> None:
-    """Hide a damaged checkpoint, so that its step can be written again and nobody mistakes it for a complete one."""
-    hidden = directory.with_name(f".{directory.name}.damaged")
-    shutil.rmtree(hidden, ignore_errors=True)
-    directory.rename(hidden)
-    log.warning("%s: moved to %s.", why, hidden)
 
 
 def to_host(tensors: Tensors) -> dict[str, torch.Tensor]:
@@ -239,7 +231,8 @@ class Checkpoints:
             self._writing.result()
 
     def check(self) -> None:
-        """Raise what went wrong with a checkpoint, without waiting."""
+        """Raise what went wrong with a checkpoint, without waiting; SupersededError when another host has taken the run over."""
+        self._root.check_lease(ask=False)
         if self._writing is not None and self._writing.done():
             self._writing.result()
 
@@ -271,10 +264,13 @@ class Checkpoints:
             if self._rank == 0:
                 put_state(work, state)
                 self._await_others(work)
+                if self._root.remote is None:
+                    self._root.check_lease()
                 if final.exists():
                     shutil.rmtree(final)
                 work.publish(final, name_of(self._run, step), {"run": self._run, "step": step}, self._inputs)
-        except TrainingError:
+        except (TrainingError, SupersededError):
+            shutil.rmtree(work.path, ignore_errors=True)
             raise
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             shutil.rmtree(work.path, ignore_errors=True)
@@ -325,10 +321,9 @@ class Checkpoints:
     def _upload(self, step: int) -> None:
         if self._root.remote is None:
             return
-        directory = self._root.path(name_of(self._run, step))
-        content = sorted(path for path in directory.iterdir() if path.name != MANIFEST)
-        for path in [*(path for path in self._mirrored if path.is_file()), *content, directory / MANIFEST]:
+        for path in filter(Path.is_file, self._mirrored):
             self._root.upload_file(path)
+        self._root.mirror(name_of(self._run, step))
 
     def _prune(self, everywhere: bool) -> None:
         names = steps_of(self._root.names(RunFolder(self._run).checkpoints))

@@ -10,9 +10,9 @@ from typing import Any
 
 from tasks.engines.inputs import open_inputs
 from tasks.engines.ranks import launch
-from tasks.errors import BusyError, InputError, InterruptedRun, LostProcessError, TrainingError
+from tasks.errors import BusyError, InputError, InterruptedRun, LostProcessError, SupersededError, TrainingError
 from tasks.progress import Progress, Stop
-from tasks.records.job import BUSY, DONE, INPUT, RESUME, Job
+from tasks.records.job import BUSY, DONE, INPUT, RESUME, SUPERSEDED, Job
 from tasks.records.layout import FAILURE, JOB, LOG, METRICS, RunFolder
 from tasks.records.metrics import read_metrics
 from tasks.store.root import Root
@@ -69,7 +69,7 @@ def _error(run: str, folder: Path, status: int) -> Exception:
     if status in (RESUME, -signal.SIGTERM):
         return InterruptedRun(f"The run {run} was asked to stop and saved a checkpoint: start it again to resume.")
     failure = _failure(folder / FAILURE)
-    kinds: Mapping[int, type[Exception]] = {INPUT: InputError, BUSY: BusyError}
+    kinds: Mapping[int, type[Exception]] = {INPUT: InputError, BUSY: BusyError, SUPERSEDED: SupersededError}
     if failure and failure["status"] in kinds:
         return kinds[failure["status"]](failure["message"])
     if failure:

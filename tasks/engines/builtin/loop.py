@@ -18,10 +18,11 @@ from tasks.engines.builtin.checkpoint import Checkpoints
 from tasks.engines.builtin.distributed import World
 from tasks.engines.builtin.evaluation import EncodedHoldout, evaluate
 from tasks.engines.builtin.rows import RowFeed
-from tasks.engines.builtin.schedule import Rates, peak_flops, schedule
+from tasks.engines.builtin.schedule import Rates, schedule
 from tasks.engines.builtin.setup import Learner, RunShape, snapshot
 from tasks.engines.ranks import StopRequest
 from tasks.errors import TrainingError
+from tasks.records.devices import peak_flops
 from tasks.records.metrics import MetricsLog
 from tasks.records.scaling import flops_per_token
 from tasks.records.scores import scores_table, summarize

@@ -1,8 +1,8 @@
-"""Packed rows as the trainer reads them: memory-mapped, those that the budget takes, in order, each exactly once.
+"""Packed rows as the trainer reads them: memory-mapped, those that the budget takes, in order, each as often as the arm's epochs say.
 
 The number of rows read so far *is* the position in the data: step `s` of a global batch of B rows reads rows [sB, (s+1)B) of
 those taken, whatever the number of processes. Rank r of W takes the r-th of W equal slices, in micro-batches. So a run can be
-resumed at any step, on another number of GPUs, and no row is read twice or left out.
+resumed at any step, on another number of GPUs, and no row is read once too often or left out.
 """
 
 import queue
@@ -50,7 +50,7 @@ class Batch:
 class PackedRows:
     """The `rows.bin` of a packed arm, (rows, sequence_length + 1) tokens, uint16, read by the page; or a part of its rows.
 
-    `chosen`: numbers of the rows that are read, in this order, int64 (count,); None: all of them.
+    `chosen`: numbers of the rows that are read, in this order and perhaps several times, int64 (count,); None: all of them.
     """
 
     def __init__(self, path: Path, rows: int, sequence_length: int, chosen: np.ndarray | None = None):
@@ -69,6 +69,11 @@ class PackedRows:
     def of(cls, packed: Artifact, chosen: np.ndarray | None = None) -> "PackedRows":
         """The rows of an `arms/<arm>/packed/<T>-<packing>` artifact, or the `chosen` ones of them."""
         return cls(packed.path / ROWS, packed.facts["rows"], packed.facts["sequence_length"], chosen)
+
+    @property
+    def distinct(self) -> int:
+        """How many rows are read at least once."""
+        return len(np.unique(self.chosen))
 
     def take(self, first: int, count: int) -> np.ndarray:
         """Chosen rows [first, first + count), shape (count, T + 1), int64. Raises IndexError past the end: nothing wraps."""

@@ -11,17 +11,6 @@ FINAL_LR = 0.05
 MOMENTUM_STEPS = 400
 MOMENTUM_START, MOMENTUM_PEAK, MOMENTUM_END = 0.85, 0.97, 0.90
 
-PEAK_FLOPS = {"H200": 989e12, "H100 NVL": 835e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "B200": 2.25e15}
-"""Dense bf16 FLOP/s from the data sheets, by a part of the device's name; the longer name first."""
-
-
-def peak_flops(device_name: str) -> float | None:
-    """Dense bf16 FLOP/s of a GPU by its name; None for one that is not in the table."""
-    for part, peak in PEAK_FLOPS.items():
-        if part in device_name:
-            return peak
-    return None
-
 
 class Rates(NamedTuple):
     """What one optimizer step needs to know of the schedule."""

@@ -16,7 +16,7 @@ from tasks.engines.builtin.rows import Batch, PackedRows
 from tasks.errors import InputError
 from tasks.records.job import Job
 from tasks.records.packed import choose_rows
-from tasks.records.scaling import ModelShape, TrainingPlan, check_batch, plan_training
+from tasks.records.scaling import ModelShape, TrainingPlan, budget_tokens, check_batch, plan_training
 from tasks.spec import Experiment
 from tasks.store.artifact import Artifact, Sources
 from tasks.store.root import Root
@@ -34,7 +34,7 @@ class RunShape:
     @property
     def rows_left(self) -> int:
         """Packed rows that the budget does not take, among them those that would make a last, incomplete batch."""
-        return self.rows.rows - len(self.rows.chosen)
+        return self.rows.rows - self.rows.distinct
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ def shape_run(experiment: Experiment, packed: Artifact, world: World) -> RunShap
         raise InputError(f"gpus is {training.gpus}, but {world.size} processes were started: make them equal.")
     check_precision(training.precision, world.device)
     config = ModelShape.of(training, packed.facts["vocab_size"])
-    plan = plan_training(config, training.tokens, training.batch_tokens, packed.facts["rows"])
+    rows, arm = packed.facts["rows"], experiment.arm
+    budget = budget_tokens(training, packed.facts["vocab_size"])
+    plan = plan_training(config, budget, training.batch_tokens, rows, arm.epochs)
     batch_rows = check_batch(plan.batch_tokens, training.sequence_length, world.size)
-    shuffled = experiment.arm.order == "shuffled"
-    chosen = choose_rows(
-        packed.facts["rows"], plan.iterations * batch_rows, training, experiment.seed, shuffled=shuffled
-    )
+    count, shuffled = plan.iterations * batch_rows, arm.order == "shuffled"
+    chosen = choose_rows(rows, count, training, experiment.seed, shuffled=shuffled, epochs=arm.epochs)
     micro = choose_micro_batch(
         training.micro_batch,
         batch_rows // world.size,

@@ -147,5 +147,4 @@ class Keeper:
 
     def _drop(self, path: Path) -> None:
         path.unlink(missing_ok=True)
-        if self._root.remote is not None:
-            self._root.remote.delete(path.relative_to(self._root.folder).as_posix())
+        self._root.delete_file(path)

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tasks.engines.inputs import Inputs, open_inputs
-from tasks.engines.locks import hold_run
+from tasks.engines.locks import hold_attempt
 from tasks.engines.nanochat import checkpoints, launch, watch
 from tasks.engines.nanochat.environment import Environment, TorchGpu, find_environment
 from tasks.engines.nanochat.logs import Recorder, Step, Told, Validation, parse
-from tasks.engines.nanochat.plan import UpstreamPlan, plan_run
+from tasks.engines.nanochat.plan import UpstreamPlan, plan_run, require_one_epoch
 from tasks.engines.nanochat.scoring import choose_scores, upstream_scores
 from tasks.engines.nanochat.tokenizer import export_tokenizer
 from tasks.engines.ranks import GRACE, POLL_SECONDS, Ranks
@@ -49,6 +49,7 @@ def train(root: Root, job: Job, progress: Progress, stop: Stop) -> None:
     Whatever cannot work raises InputError before anything expensive. Raises what `entry.train` says.
     """
     training = job.experiment.training
+    require_one_epoch(job.experiment.arm)
     inputs = open_inputs(root, job)
     rows, vocab_size = inputs.packed.facts["rows"], inputs.packed.facts["vocab_size"]
     plan_run(training, rows, vocab_size, ())  # what is wrong on any device is said before upstream is imported
@@ -56,10 +57,10 @@ def train(root: Root, job: Job, progress: Progress, stop: Stop) -> None:
     gpus = environment.devices(training.device, training.gpus, training.precision)
     plan = plan_run(training, rows, vocab_size, gpus)
     attempt = Attempt(root, job, inputs, environment, gpus, plan, progress, stop)
-    with hold_run(job.run, root.path(RunFolder(job.run).folder), {gpu.uuid: gpu.name for gpu in gpus}) as descriptors:
+    with hold_attempt(root, job.run, {gpu.uuid: gpu.name for gpu in gpus}) as descriptors:
         attempt.prepare()
         attempt.follow(descriptors)
-    attempt.finish()
+        attempt.finish()
 
 
 @dataclass
@@ -193,6 +194,7 @@ class Attempt:
             self._hear()
             if time.monotonic() - checked > WATCH_SECONDS:
                 checked = time.monotonic()
+                self.root.check_lease(ask=False)
                 if self._watch.hangs(self._utilization):
                     raise self._hang()
             time.sleep(POLL_SECONDS)

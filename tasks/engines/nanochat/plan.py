@@ -9,8 +9,15 @@ from dataclasses import dataclass
 
 from tasks.engines.nanochat.environment import TorchGpu
 from tasks.errors import InputError
-from tasks.records.scaling import ModelShape, TrainingPlan, check_batch, parameter_counts, plan_training
-from tasks.spec import Training
+from tasks.records.scaling import (
+    ModelShape,
+    TrainingPlan,
+    budget_tokens,
+    check_batch,
+    parameter_counts,
+    plan_training,
+)
+from tasks.spec import Arm, Training
 
 CPU_MICRO_TOKENS = 4_096
 USABLE_MEMORY = 0.92
@@ -42,6 +49,14 @@ def require_upstreams_ways(training: Training) -> None:
         )
 
 
+def require_one_epoch(arm: Arm) -> None:
+    """Raises InputError for an arm that is to be read several times: upstream's loader would count them otherwise."""
+    if arm.epochs > 1:
+        raise InputError(
+            f"The arm {arm.name} has {arm.epochs} epochs, but nanochat reads an arm once: set epochs to 1, or engine to builtin."
+        )
+
+
 def plan_run(training: Training, rows: int, vocab_size: int, gpus: tuple[TorchGpu, ...]) -> UpstreamPlan:
     """The plan of a training on `rows` packed rows; `gpus` is empty for a CPU.
 
@@ -54,12 +69,13 @@ def plan_run(training: Training, rows: int, vocab_size: int, gpus: tuple[TorchGp
         )
     require_upstreams_ways(training)
     shape = ModelShape.of(training, vocab_size)
-    plan = plan_training(shape, training.tokens, training.batch_tokens, rows)
+    budget = budget_tokens(training, vocab_size)
+    plan = plan_training(shape, budget, training.batch_tokens, rows)
     whole = plan_training(shape, None, training.batch_tokens, rows)
     if plan.iterations < whole.iterations:
         raise InputError(
-            f"The budget is {training.tokens:,} tokens of an arm that holds {rows * shape.sequence_len:,}, but nanochat trains whole "
-            "arms: leave tokens empty, or set engine to builtin."
+            f"The budget is {budget:,} tokens of an arm that holds {rows * shape.sequence_len:,}, but nanochat trains whole "
+            "arms: leave tokens and tokens_per_parameter empty, or set engine to builtin."
         )
     batch_rows = check_batch(plan.batch_tokens, shape.sequence_len, training.gpus)
     return UpstreamPlan(

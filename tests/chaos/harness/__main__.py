@@ -23,9 +23,10 @@ from pathlib import Path
 from infra.local import azurite
 from infra.local.stack import SAMPLE_CONTAINER, SAMPLE_NAME
 from tasks.records.metrics import read_metrics
+from tasks.store.artifact import fingerprint
 from tests.chaos.harness.arm import BAD, ArmRun, Change, Left
 from tests.chaos.harness.faults import KINDS, Harm, Kind, small_disk
-from tests.chaos.harness.reads import Read, by_stage, read_again
+from tests.chaos.harness.reads import ROOTS, Read, by_stage, read_again
 from tests.chaos.harness.rig import Rig, rig
 
 SHORT = ("prepare-killed", "trainer-killed", "store-resets", "packed-byte")
@@ -132,7 +133,10 @@ def disturbed(parts: Rig, kind: Kind, number: int, draw: random.Random, referenc
         azurite.upload(
             parts.blob_port, SAMPLE_CONTAINER, root.name, next((parts.home / "sample").rglob("*.parquet")).parent
         )
-    run = ArmRun(parts.server, root, source, patience=100.0 if parts.quick else 150.0)
+    url = f"az://{ROOTS}/{root.name}" if kind.in_store else ""
+    if url:
+        root = parts.cache("first") / fingerprint(url)
+    run = ArmRun(parts.server, root, source, patience=100.0 if parts.quick else 150.0, url=url)
     reads = sum(counted.total() for counted in reference.reads.values())
     harm = Harm(parts, run, draw, reference.steps, reference.preparing, reads)
     try:

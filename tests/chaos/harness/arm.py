@@ -47,7 +47,10 @@ class Change:
 
 @dataclass
 class ArmRun:
-    """An experiment with a root of its own; `source`: where its raw data lies."""
+    """An experiment with a root of its own; `source`: where its raw data lies.
+
+    `url`: its root in the blob store, of which `root` is then the first host's cache.
+    """
 
     server: Server
     root: Path
@@ -56,13 +59,14 @@ class ArmRun:
     patience: float = 100.0
     """Seconds that a failed or crashed one has to be set going again, before it counts as ended."""
     id: str = ""
+    url: str = ""
     began: float = field(default_factory=time.time)
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The same for all of them, but for the root."""
         data = {**DATA, "tokenizer_characters": 200_000, "source": self.source}
-        return {"arm": ARM, "data": data, "train": TRAIN, "seed": self.seed, "root": str(self.root)}
+        return {"arm": ARM, "data": data, "train": TRAIN, "seed": self.seed, "root": self.url or str(self.root)}
 
     def start(self) -> None:
         """Ask the server for the run, as the UI's form does."""
@@ -150,7 +154,7 @@ class ArmRun:
 
     def left(self) -> Left:
         """What a completed one left; every checksum of the artifacts is compared on the way."""
-        root = Root(str(self.root))
+        root = Root(self.url or str(self.root), self.root.with_suffix(".seen") if self.url else None)
         (packed,) = (name for name in root.names("arms") if "/packed/" in name)
         (result,) = (name for name in root.names("runs") if name.endswith("/result"))
         rows = root.open(packed, checksums=True).path / "rows.bin"

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import psutil
 
 from infra.local import azurite
+from tasks.store.access import open_blobs
 from tests.chaos.harness.arm import ArmRun
 from tests.chaos.harness.rig import RESTART_SECONDS, Rig
 from tests.chaos.harness.server import Server
@@ -47,6 +48,11 @@ class Harm:
     @property
     def server(self) -> Server:
         return self.run.server
+
+    def ended(self, run: str) -> str:
+        """The type of a run's state, "" while the server is away."""
+        found = self.server.ask("GET", f"/flow_runs/{run}")
+        return found["state"]["type"] if found else ""
 
     def strike(self, moment: str) -> None:
         """Note that the fault is injected now."""
@@ -88,6 +94,8 @@ class Kind:
     ended_by: str = ""
     small_disk: bool = False
     """Whether the experiment's root is a file system of its own, small enough to fill."""
+    in_store: bool = False
+    """Whether the experiment's root is in the blob store."""
 
 
 KINDS: dict[str, Kind] = {}
@@ -298,6 +306,81 @@ def cancelled(harm: Harm) -> None:
     if (harm.run.state or {}).get("type") != "CANCELLED":
         raise AssertionError("a run that a person cancelled was set going again")
     harm.run.start()
+
+
+@kind("the training alone is cancelled by a person, then the experiment started again by a person")
+def training_cancelled(harm: Harm) -> None:
+    run = harm.in_training(until=0.1)
+    state = {"type": "CANCELLING", "name": "Cancelling"}
+    harm.server.ask("POST", f"/flow_runs/{run}/set_state", {"state": state, "force": True}, 30)
+    harm.run.wait(
+        "the end of both", lambda: harm.ended(run) == "CANCELLED" and harm.ended(harm.run.id) == "FAILED", 120
+    )
+    time.sleep(45 if harm.rig.quick else 150)  # the reaper looks twice and leaves them alone
+    if (harm.ended(run), harm.ended(harm.run.id)) != ("CANCELLED", "FAILED"):
+        raise AssertionError("a training that a person cancelled was set going again")
+    harm.run.start()
+
+
+@kind("the gpu host cannot start the training, until a person mends it after the runs were given up")
+def never_started(harm: Harm) -> None:
+    found = harm.server.ask("GET", "/deployments/name/train/train", patience=30)
+    path, variables = f"/deployments/{found['id']}", found["job_variables"] or {}
+    harm.strike("before train")
+    harm.server.ask("PATCH", path, {"job_variables": variables | {"command": "/no/such/python -m prefect.engine"}}, 30)
+
+    def ends() -> int:
+        states = harm.server.ask("GET", f"/flow_run_states/?flow_run_id={harm.run.id}") or []
+        return sum(state["type"] in ("FAILED", "CRASHED") for state in states)
+
+    try:
+        harm.run.wait("three reruns", lambda: ends() > 3, 360 if harm.rig.quick else 1_200)
+        time.sleep(45 if harm.rig.quick else 150)
+    finally:
+        harm.server.ask("PATCH", path, {"job_variables": variables}, 30)
+    harm.moment += f", {ends()} attempts"
+    if ends() != 4:
+        raise AssertionError(f"{ends()} attempts at a run that never starts")
+    harm.run.start()
+
+
+@kind("the packed rows are damaged in the store, and the host's copy of them is lost", in_store=True)
+def store_damaged(harm: Harm) -> None:
+    run = harm.in_training()
+    _signal(harm.server.processes_of(run) + harm.server.processes_of(harm.run.id), signal.SIGKILL)
+    (rows,) = harm.run.made("arms/*/packed/*/rows.bin")
+    data = bytearray(rows.read_bytes())
+    place = harm.random.randrange(len(data))
+    data[place] ^= 1 << harm.random.randrange(8)
+    open_blobs(harm.run.url).write(rows.relative_to(harm.run.root).as_posix(), bytes(data))
+    shutil.rmtree(rows.parent)
+    harm.moment += f", byte {place}"
+
+
+@kind("the gpu host is frozen, as a suspended machine, until a second host has taken the run over", in_store=True)
+def host_frozen(harm: Harm) -> None:
+    run = harm.in_training(until=0.3)
+    frozen = harm.server.processes_of(run)
+    _signal(frozen, signal.SIGSTOP)
+    second = harm.rig.cache("second") / harm.run.root.name
+    harm.rig.start_worker("gpu", "second")
+    try:
+        harm.run.wait("the second host to train", lambda: list(second.glob("runs/*/metrics.jsonl")), 420)
+        _signal(frozen, signal.SIGCONT)
+        thawed = time.time()
+        harm.run.wait("the first host's end", lambda: not any(map(_lives, frozen)), 120)
+        harm.moment += f", stopped {time.time() - thawed:.0f} s after it went on"
+        (log,) = harm.run.made("runs/*/log.txt")
+        if "was taken over by process" not in log.read_text():
+            raise AssertionError(f"the first host does not say why it stopped: {log}")
+        harm.run.wait("the end", lambda: (harm.run.state or {}).get("type") == "COMPLETED", 240)
+    finally:
+        _signal(frozen, signal.SIGKILL)
+        harm.rig.kill("worker-gpu-second")
+
+
+def _lives(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 @contextlib.contextmanager

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from tests.chaos.harness.arm import ArmRun
 from tests.chaos.harness.proxy import Answer
 
+ROOTS = "roots"
+"""The container of experiments whose root is in the store."""
 Read = tuple[str, int, int]
 """A range [start, end) of a blob."""
 
 
 def reads(answers: Sequence[Answer], since: float, until: float = float("inf")) -> Counter[Read]:
     """Ranges that were delivered whole in a time, each with how often."""
-    return Counter(answer.read for answer in list(answers) if answer.read and since <= answer.at < until)
+    found = (answer.read for answer in list(answers) if answer.read and since <= answer.at < until)
+    return Counter(read for read in found if f"/{ROOTS}/" not in read[0])
 
 
 def by_stage(answers: Sequence[Answer], reference: ArmRun) -> dict[str, Counter[Read]]:

@@ -11,9 +11,10 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -24,6 +25,7 @@ from infra.local.sample_data import build_sample
 from infra.local.stack import SAMPLE_CONTAINER, SAMPLE_NAME, START_SECONDS, Stack
 from tasks.errors import InputError
 from tests.chaos.harness.proxy import Proxy
+from tests.chaos.harness.reads import ROOTS
 from tests.chaos.harness.server import Server
 from tests.postgres import Postgres
 
@@ -60,7 +62,12 @@ class Rig:
         """Of every part: the product's settings, and the database."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
         settings = self.stack.environment | {"PREFECT_SERVER_DATABASE_CONNECTION_URL": self.database.url}
+        settings["FABRATING_CACHE"] = str(self.cache("first"))
         return inherited | settings
+
+    def cache(self, host: str) -> Path:
+        """The local folder of a host for roots in the store."""
+        return self.home / "caches" / host
 
     @property
     def server(self) -> Server:
@@ -77,6 +84,8 @@ class Rig:
         self.proxy.start()
         sample = build_sample(self.home, self.documents, packages=())
         azurite.upload(self.blob_port, SAMPLE_CONTAINER, SAMPLE_NAME, sample.path)
+        azurite.upload(self.blob_port, ROOTS, "none", self.home / "logs")
+        os.environ["AZURE_STORAGE_CONNECTION_STRING"] = azurite.connection_string(self.blob_port)  # of this process
         self.say("The Prefect server on PostgreSQL, deployments, two workers")
         self.server_port = ports.choose(0)
         self.start_server()
@@ -106,12 +115,15 @@ class Rig:
         self._start("server", [sys.executable, "-m", *command])
         self._await("server", lambda: self.server.ask("GET", "/health") is True)
 
-    def start_worker(self, pool: str) -> None:
-        """Start the worker of a pool and wait until the server has heard of it."""
+    def start_worker(self, pool: str, host: str = "") -> None:
+        """Start a worker of a pool. `host`: of another host, with a cache of its own, that reaches the store directly."""
         limit = deploy.POOLS[pool]
-        command = ["prefect", "worker", "start", "--type", "process", "--pool", pool, "--name", f"chaos-{pool}"]
+        name = f"{pool}-{host}" if host else pool
+        command = ["prefect", "worker", "start", "--type", "process", "--pool", pool, "--name", f"chaos-{name}"]
         command += ["--limit", str(limit)] if limit else []
-        self._start(f"worker-{pool}", [sys.executable, "-m", *command])
+        direct = {"AZURE_STORAGE_CONNECTION_STRING": azurite.connection_string(self.blob_port)}
+        other = direct | {"FABRATING_CACHE": str(self.cache(host)), "FABRATING_WORKER": host} if host else {}
+        self._start(f"worker-{name}", [sys.executable, "-m", *command], other)
 
     def kill(self, name: str) -> None:
         """SIGKILL to a part and, as of a wrapper, to the children that are no runs."""
@@ -139,9 +151,9 @@ class Rig:
         process = psutil.Process(self.pids[name])
         return sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))
 
-    def _start(self, name: str, command: list[str]) -> None:
+    def _start(self, name: str, command: list[str], other: Mapping[str, str] = MappingProxyType({})) -> None:
         log = self.home / "logs" / f"{name}.log"
-        environment = self.environment
+        environment = self.environment | dict(other)
         self.pids[name] = processes.start(command, mark=self.mark, log=log, cwd=PROJECT, environment=environment)
 
     def _await(self, name: str, ready: Callable[[], bool]) -> None:

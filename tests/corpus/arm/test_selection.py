@@ -173,6 +173,27 @@ def test_a_token_budget_is_reached_and_not_by_more_than_a_document() -> None:
         take(Arm(tokens=99_000_000), scores, tokens)
 
 
+def test_a_share_of_tokens_is_of_the_populations_and_holds_as_many_of_short_documents_as_of_long_ones() -> None:
+    rng = np.random.default_rng(1)
+    scores = rng.normal(size=20_000)
+    tokens = (200 * np.exp(scores)).astype(int) + 1  # the better, the longer
+    population = np.arange(100, 20_000)
+    scores[100:1_000] = NAN  # no part of the population
+    held = int(tokens[1_000:].sum())
+    taken = {}
+    for kind in ("top", "bottom", "random", "temperature"):
+        arm = Arm(select=kind, share=0.1, share_of="tokens", order="shuffled")
+        taken[kind] = take(arm, scores, tokens, np.arange(100)).documents
+        assert np.isin(taken[kind], population).all()
+        assert 0 <= tokens[taken[kind]].sum() - int(0.1 * held + 0.5) < tokens.max()
+    assert len(taken["bottom"]) > 5 * len(taken["top"])
+    assert set(taken["top"]) <= set(take(Arm(share=0.2, share_of="tokens"), scores, tokens, np.arange(100)).documents)
+    whole = take(Arm(select="all", share_of="tokens"), scores)
+    assert len(whole.documents) == 19_100, "everything, counted or not"
+    with pytest.raises(InputError, match="asks for a share of the tokens, but the pool has no column 'token_count'"):
+        take(Arm(share_of="tokens"), scores)
+
+
 def test_unknown_token_counts_are_taken_as_the_mean() -> None:
     tokens = np.array([100, -1, 300, -1])
     chosen = take(Arm(select="all", tokens=301), np.zeros(4), tokens).documents

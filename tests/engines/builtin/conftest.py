@@ -101,7 +101,7 @@ def write_artifacts(root, rows=ROWS, length=LENGTH, documents=24):
     root.build(f"arms/{ARM}/packed/{length}-split", make_packed, spec={}, inputs=inputs)
 
 
-def make_experiment(seed=1, **training):
+def make_experiment(seed=1, arm=None, **training):
     """A model of one layer, batches of 4 rows: 15 steps of the 60 rows."""
     defaults = {
         "depth": 1,
@@ -112,7 +112,7 @@ def make_experiment(seed=1, **training):
         "eval_every": 6,
         "save_every": 4,
     }
-    return Experiment(pool=Pool(), arm=Arm(name="arm"), training=Training(**defaults | training), seed=seed)
+    return Experiment(pool=Pool(), arm=arm or Arm(name="arm"), training=Training(**defaults | training), seed=seed)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,10 @@ import torch
 from tasks.errors import BusyError
 from tasks.records.code import TRAINING_VERSION, commit
 from tasks.records.job import Job
+from tasks.records.packed import choose_rows
 from tasks.records.result import RunFacts
+from tasks.records.scaling import ModelShape, parameter_counts
+from tasks.spec import Arm
 from tasks.store.artifact import sha256_file
 from tasks.store.locks import hold
 from tests.engines.builtin.conftest import ARM, LENGTH, POOL, make_experiment
@@ -63,6 +66,14 @@ def test_rows_beyond_the_budget_are_counted(root):
     assert facts["text_share"] == pytest.approx(56 / 60)
 
 
+def test_a_budget_by_ratio_trains_that_many_tokens_a_parameter(root):
+    scaling = parameter_counts(ModelShape.of_depth(1, LENGTH, vocab_size=300)).scaling
+    train(root, job := make_job(root, tokens_per_parameter=0.005))
+    facts = root.open(job.result).facts
+    assert facts["tokens"] == int(0.005 * scaling) // (4 * LENGTH) * 4 * LENGTH > 0
+    assert facts["rows_left"] == 60 - facts["rows"] > 0
+
+
 @pytest.mark.parametrize(("budget_from", "mean_score"), [("random", 2.5), ("front", 4.8)])
 def test_a_budget_below_the_arm_says_what_it_took(root, budget_from, mean_score):
     job = make_job(root, tokens=20 * LENGTH, budget_from=budget_from)
@@ -72,6 +83,37 @@ def test_a_budget_below_the_arm_says_what_it_took(root, budget_from, mean_score)
     assert facts["text_share"] == pytest.approx(1 / 3)
     assert facts["arm_mean_score"] == pytest.approx(2.5)
     assert facts["mean_score"] == pytest.approx(mean_score, abs=0.8 if budget_from == "random" else 0.7)
+
+
+def test_visits_of_several_epochs_are_exact_after_a_kill_and_on_another_number_of_processes(root, tmp_path):
+    """Three epochs of 60 rows in 90 steps: killed on one process, resumed and stopped on two, ended on one."""
+    arm, seen = Arm(name="arm", order="shuffled", epochs=3), tmp_path / "seen"
+    seen.mkdir()
+    settings = {"arm": arm, "batch_tokens": 2 * LENGTH, "save_every": 5, "eval_every": 1_000}
+    one, two = make_job(root, **settings), make_job(root, **settings, gpus=2)
+    assert one.run == two.run
+    (process,) = start(root, one, seen)
+    wait_for_step(root, one, 12)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    processes = start(root, two, seen)
+    wait_for_step(root, two, 50)
+    for process in processes:
+        process.terminate()
+    assert set(finish(root, two, processes)) == {75}, log_of(root, two)
+    lines = train(root, one, seen)
+    killed, stopped = (2 * line["step"] for line in lines if line.get("event") == "resumed")
+    table = np.fromfile(root.path(f"arms/{ARM}/packed/{LENGTH}-split/rows.bin"), "<u2").reshape(60, LENGTH + 1)
+    read = table[choose_rows(60, 180, one.experiment.training, 1, shuffled=True, epochs=3)][:, :-1]
+    wanted = [" ".join(map(str, row)) for row in read.tolist()]
+    logs = sorted(seen.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    first, *both, last = (path.read_text().splitlines() for path in logs)
+    assert first[:killed] == wanted[:killed]
+    assert sorted([*both[0], *both[1]]) == sorted(wanted[killed:stopped])
+    assert last == wanted[stopped:]
+    facts = root.open(one.result).facts
+    assert (facts["steps"], facts["rows"], facts["rows_left"], facts["epochs"]) == (90, 60, 0, 3)
+    assert (facts["trained_documents"], facts["text_share"]) == (60, 1.0)
 
 
 def test_sigterm_writes_a_checkpoint_and_says_resume_me(root):

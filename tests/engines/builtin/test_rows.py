@@ -85,6 +85,34 @@ def test_a_budget_takes_a_fair_sample_by_seed_and_the_front_only_when_told():
 
 def test_the_rows_that_a_seed_draws_never_change():
     assert choose_rows(20, 6, Training(), seed=1).tolist() == [3, 4, 8, 11, 13, 18]
+    twice = choose_rows(20, 12, Training(), seed=1, shuffled=True, epochs=2).tolist()
+    assert (twice[:6], twice[6:]) == ([3, 4, 18, 13, 11, 8], [8, 18, 11, 3, 13, 4])
+
+
+@pytest.mark.parametrize("budget_from", ["random", "front"])
+@pytest.mark.parametrize(("count", "distinct"), [(80, 20), (79, 20), (24, 6), (22, 6), (3, 1)])
+def test_each_row_of_the_budget_is_read_in_each_epoch_but_for_one(budget_from, count, distinct):
+    training = Training(budget_from=budget_from)
+    read = choose_rows(20, count, training, seed=1, shuffled=True, epochs=4)
+    visits = np.bincount(read, minlength=20)
+    assert len(read) == count and sorted(visits)[20 - distinct + 1 :] == [4] * (distinct - 1)
+    assert visits.max() == (count % 4 or 4 if distinct == 1 else 4) and (visits > 0).sum() == distinct
+    assert np.array_equal(np.flatnonzero(visits), np.sort(choose_rows(20, distinct, training, seed=1)))
+
+
+def test_a_shuffled_arm_is_reshuffled_in_each_epoch_and_a_sorted_one_is_not():
+    shuffled = choose_rows(20, 60, Training(), seed=1, shuffled=True, epochs=3).reshape(3, 20)
+    assert len({tuple(epoch) for epoch in shuffled}) == 3
+    assert np.array_equal(shuffled[0], choose_rows(20, 20, Training(), seed=1, shuffled=True)), "the first is as before"
+    assert not np.array_equal(shuffled, choose_rows(20, 60, Training(), 2, shuffled=True, epochs=3).reshape(3, 20))
+    assert (choose_rows(20, 60, Training(), seed=1, epochs=3).reshape(3, 20) == np.arange(20)).all()
+
+
+def test_what_is_read_several_times_counts_once():
+    contents = np.zeros(4, ROW_CONTENTS)
+    contents["documents"], contents["bytes"], contents["score"] = 1, 10, [4, 3, 2, 1]
+    text = TrainedText.of(contents, np.array([1, 0, 0, 1]), 80, epochs=2)
+    assert (text.trained_documents, text.trained_bytes, text.text_share, text.mean_score, text.epochs) == (2, 20, 0.25, 3.5, 2)  # fmt: skip
 
 
 def test_an_unrated_arm_has_no_mean_score():

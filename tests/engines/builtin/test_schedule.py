@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.engines.builtin.schedule import peak_flops, schedule
+from tasks.engines.builtin.schedule import schedule
 from tasks.records.scaling import ModelShape, plan_training
 
 
@@ -19,9 +19,3 @@ def test_rates_over_a_run():
     assert rates[0].weight_decay == plan.weight_decay
     assert rates[1000].weight_decay == pytest.approx(plan.weight_decay / 2)
     assert rates[1999].weight_decay < 1e-5
-
-
-def test_peaks_by_device_name():
-    assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
-    assert peak_flops("NVIDIA H100 PCIe") == 756e12
-    assert peak_flops("NVIDIA GeForce RTX 4090") is None

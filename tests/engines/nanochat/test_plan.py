@@ -15,7 +15,7 @@ from tasks.engines.nanochat.launch import command, variables
 from tasks.engines.nanochat.plan import memory_bytes, plan_run
 from tasks.errors import InputError
 from tasks.records.scaling import ModelShape, flops_per_token, parameter_counts
-from tasks.spec import Experiment, Training
+from tasks.spec import Arm, Experiment, Training
 
 H100 = TorchGpu("NVIDIA H100 80GB HBM3", 85_000_000_000, "0", (9, 0))
 OLD_GPU = TorchGpu("Tesla V100", 34_000_000_000, "1", (7, 0))
@@ -64,13 +64,15 @@ def test_a_budget_that_leaves_no_whole_batch_is_the_whole_arm() -> None:
 
 
 def test_the_door_refuses_by_parameters_alone_and_by_the_packed_arm() -> None:
-    check(Training(), {"rows": 1, "vocab_size": 512})  # the built-in trainer has its own checks
+    check(Training(), [Arm(epochs=2)], {"rows": 1, "vocab_size": 512})  # the built-in trainer has its own checks
     with pytest.raises(InputError, match="set it to crop, or engine to builtin"):
-        check(Training(engine="nanochat"))
+        check(Training(engine="nanochat"), [])
     cropped = Training(engine="nanochat", packing="crop", tokens=900_000, batch_tokens=16_384)
-    check(cropped)
+    check(cropped, [Arm()])
+    with pytest.raises(InputError, match="arm top16 has 2 epochs, but nanochat reads an arm once: set epochs to 1"):
+        check(cropped, [Arm(), Arm(epochs=2)])
     with pytest.raises(InputError, match="nanochat trains whole arms"):
-        check(cropped, {"rows": 500, "vocab_size": 32_768})
+        check(cropped, [], {"rows": 500, "vocab_size": 32_768})
 
 
 def test_the_command_line_says_what_the_plan_says() -> None:

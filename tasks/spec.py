@@ -248,7 +248,7 @@ class Arm(Spec):
     @property
     def at_random(self) -> bool:
         """Whether chance decides which documents the arm takes, ties aside."""
-        selections = {part.select for part in self.parts} or {self.select}
+        selections: set[str] = {part.select for part in self.parts} or {self.select}
         return bool(selections & {"random", "temperature"})
 
     @property

@@ -9,6 +9,7 @@ from typing import TypeVar, get_args
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
+from scipy.special import stdtrit
 
 from tasks.errors import InputError
 from tasks.records.layout import METRICS, SCORES, RunFolder
@@ -29,15 +30,16 @@ from tasks.records.verdict import (
     StratumDifference,
     StratumScore,
     Target,
+    TaskDifference,
     TextsDifference,
     TokensSaved,
     Verdict,
     Weakness,
 )
-from tasks.spec import Name
+from tasks.spec import Arm, Name
 from tasks.store.artifact import Artifact, Manifest, code_version
 from tasks.store.root import Root
-from tasks.verdict import answers, matched
+from tasks.verdict import answers, draws, matched
 from tasks.verdict.paired import (
     Differences,
     bits_per_byte,
@@ -49,7 +51,7 @@ from tasks.verdict.replicates import correlation, paired_by_seed
 from tasks.verdict.savings import UNKNOWN, curve_of, shortened, tokens_saved
 from tasks.verdict.strata import ScoredDocuments, StratumSums, sum_scores
 from tasks.verdict.target import HALVES, TARGETS, find_target
-from tasks.verdict.wording import on, sentence, with_text
+from tasks.verdict.wording import on, worded
 
 PLANNED = 3  # further numbers of seeds, each twice the last, of which the power is said
 MOST_SEEDS = 64
@@ -103,6 +105,28 @@ class Case:
     def seeds(self, label: str) -> list[int]:
         """Seeds of an arm's runs, rising."""
         return [run.manifest.spec["seed"] for run in self.results[label]]
+
+    def draws(self, label: str) -> list[str]:
+        """What each of an arm's runs was trained on."""
+        return matched.draws_of([run.manifest for run in self.results[label]])
+
+    def replicates(self, label: str, values: np.ndarray) -> np.ndarray:
+        """The independent ones among an arm's runs, (runs, ...)."""
+        return draws.replicates(values, self.draws(label))
+
+    def count(self, label: str) -> int:
+        """Independent replicates of an arm."""
+        return len(self.replicates(label, np.zeros(len(self.results[label]))))
+
+    def paired(self, a: str, b: str) -> bool:
+        """Whether the paired interval decides between two arms. Runs that share a draw have no partner in the other arm."""
+        if any(draws.nested(self.draws(label)) for label in (a, b)):
+            if self.pairing == "seed":
+                raise InputError(
+                    f"The pairing is seed, but runs of {a} or {b} share a draw of the arm: set it to none."
+                )
+            return False
+        return paired_by_seed(self.pairing, self.seeds(a), self.seeds(b))
 
 
 def judge(
@@ -176,7 +200,7 @@ def judge(
         ),
         matched=Matched(allowed=allowed, unknown=matched.unknown_of_runs(root, _manifests(results))),
         arms=tuple(scored.values()),
-        comparisons=tuple(with_text(_comparison(a, b, case), scored[a], scored[b]) for a, b in combinations(arms, 2)),
+        comparisons=tuple(worded(_comparison(a, b, case), scored[a], scored[b]) for a, b in combinations(arms, 2)),
     )
 
 
@@ -243,16 +267,28 @@ def _require_halves(result: Artifact, target: Target) -> None:
 def _arm(label: str, case: Case) -> ArmScores:
     runs, holdout = case.results[label], case.holdout
     values = bits_per_byte(holdout.nats[label], holdout.sizes)
-    means = zip(holdout.strata, values.mean(0), strict=True)
+    means = case.replicates(label, values).mean(0)
+    manifests, drawn = [run.manifest for run in runs], case.draws(label)
+    scores = case.scores(label)
+    parts = draws.parts(scores, drawn)
     return ArmScores(
         label=label,
         arm=runs[0].manifest.inputs["arm"],
         runs=tuple(_run(run) for run in runs),
         seeds=tuple(case.seeds(label)),
-        bpb=float(values[:, 0].mean()),
+        bpb=float(means[0]),
         bpb_by_seed=tuple(values[:, 0].tolist()),
-        deviation=float(case.scores(label).std(ddof=1)) if len(runs) > 1 else None,
-        strata=tuple(StratumScore(kind=s.kind, label=s.label, bpb=_known(mean)) for s, mean in means),
+        target_by_seed=tuple(scores.tolist()),
+        deviation=float(scores.std(ddof=1)) if len(runs) > 1 else None,
+        draws=tuple(each.inputs["arm"] for each in manifests) if len(set(drawn)) > 1 else (),
+        redrawn=draws.redrawn(manifests, drawn),
+        at_random=Arm.model_validate(manifests[0].spec["arm"]).at_random,
+        deviation_between_draws=parts.between if parts else None,
+        deviation_within_draws=parts.within if parts else None,
+        strata=tuple(
+            StratumScore(kind=s.kind, label=s.label, bpb=_known(mean))
+            for s, mean in zip(holdout.strata, means, strict=True)
+        ),
         **{name: _mean([run.facts.get(name) for run in runs]) for name in TEXT_READ},
     )
 
@@ -264,17 +300,17 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _comparison(a: str, b: str, case: Case) -> Comparison:
     holdout, decides = case.holdout, case.decides
-    paired = paired_by_seed(case.pairing, case.seeds(a), case.seeds(b))
-    explored = _paired(a, b, holdout, case.level, paired)
-    texts = {name: _paired(a, b, sums, case.level, paired) for name, (_, sums) in case.texts.items()}
+    paired = case.paired(a, b)
+    explored = _paired(a, b, case, holdout, case.level, paired)
+    texts = {name: _paired(a, b, case, sums, case.level, paired) for name, (_, sums) in case.texts.items()}
     deciding = explored if case.target in TARGETS else texts[case.target.removeprefix(OUTSIDE)]
     overall = deciding.at(case.level_of_a_pair).adjusted(case.pairs)
     bands = explored.together(case.level_of_a_pair)
-    seeds = min(len(case.results[label]) for label in (a, b))
+    seeds = min(case.count(label) for label in (a, b))
     difference = float(overall.estimate[decides])
     detectable, needed = _power(abs(difference), overall, seeds, case)
     pairing = _pairing(a, b, case, paired)
-    found = _row(
+    return _row(
         Comparison,
         overall,
         decides,
@@ -285,9 +321,7 @@ def _comparison(a: str, b: str, case: Case) -> Comparison:
         covers_seeds=overall.covers_seeds,
         target=case.target,
         on=on(case.target),
-        errors=StandardErrors(
-            documents=_known(overall.error_documents[decides]), seeds=_known(overall.spread.error[decides])
-        ),
+        errors=_errors(overall, decides, case.level_of_a_pair),
         degrees_of_freedom=_known(overall.degrees_of_freedom[decides]),
         pairing=pairing,
         warnings=_weaknesses(seeds, int(overall.clusters[decides]), case.deciding[0].blocks, pairing),
@@ -310,13 +344,30 @@ def _comparison(a: str, b: str, case: Case) -> Comparison:
             if s.bytes
         ],
         outside=[_row(TextsDifference, differences, 0, label=name) for name, differences in texts.items()],
-        tasks=answers.compare(a, b, case.answers, case.level, paired=paired) if case.answers else [],
+        tasks=_answers(a, b, case, case.answers, paired) if case.answers else [],
     )
-    return found.model_copy(update={"sentence": sentence(found)})
 
 
-def _paired(a: str, b: str, sums: StratumSums, level: float, paired: bool) -> Differences:
-    return paired_differences(sums.nats[a], sums.nats[b], sums.sizes, paired=paired, level=level)
+def _paired(a: str, b: str, case: Case, sums: StratumSums, level: float, paired: bool) -> Differences:
+    ours, theirs = (case.replicates(label, sums.nats[label]) for label in (a, b))
+    return paired_differences(ours, theirs, sums.sizes, paired=paired, level=level)
+
+
+def _errors(overall: Differences, i: int, level: float) -> StandardErrors:
+    documents, seeds = float(overall.error_documents[i]), float(overall.spread.error[i])
+    with np.errstate(invalid="ignore"):
+        return StandardErrors(
+            documents=_known(documents),
+            seeds=_known(seeds),
+            reach_documents=_known(documents * stdtrit(overall.clusters[i] - 1, (1 + level) / 2)),
+            reach_seeds=_known(seeds * stdtrit(overall.degrees_of_freedom[i], (1 + level) / 2)),
+        )
+
+
+def _answers(a: str, b: str, case: Case, read: answers.Answers, paired: bool) -> list[TaskDifference]:
+    names, values = read
+    replicates = {label: case.replicates(label, values[label]) for label in (a, b)}
+    return answers.compare(a, b, (names, replicates), case.level, paired=paired)
 
 
 def _pairing(a: str, b: str, case: Case, paired: bool) -> SeedPairing:
@@ -328,10 +379,12 @@ def _pairing(a: str, b: str, case: Case, paired: bool) -> SeedPairing:
         measured = correlation(*(case.scores(label)[np.isin(seeds[label], shared)] for label in (a, b)))
         found = {"correlation": _known(measured.estimate), "low": _known(measured.low), "high": _known(measured.high)}
     other = None
-    if len(shared) >= 2 and seeds[a] == seeds[b]:
+    nested = any(draws.nested(case.draws(label)) for label in (a, b))
+    if len(shared) >= 2 and seeds[a] == seeds[b] and not nested:
         other = Difference.model_validate(
             _chance(
-                _paired(a, b, case.deciding[1], case.level_of_a_pair, not paired).adjusted(case.pairs), case.decides
+                _paired(a, b, case, case.deciding[1], case.level_of_a_pair, not paired).adjusted(case.pairs),
+                case.decides,
             )
         )
     return SeedPairing(asked=case.pairing, paired=paired, shared=len(shared), other=other, **found)

@@ -2,6 +2,7 @@
 
 import math
 
+from tasks.records.registration import Registered
 from tasks.records.verdict import OUTSIDE, ArmScores, Comparison, Target, Weakness
 
 WARNINGS: dict[Weakness, str] = {
@@ -29,6 +30,11 @@ UNEQUAL_TEXT = 0.01
 """Difference between the parts of two arms' text that were trained on, from which on the verdict says so."""
 
 
+def worded(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
+    """The pair with its sentence."""
+    return with_text(with_draws(pair.model_copy(update={"sentence": sentence(pair)}), a, b), a, b)
+
+
 def sentence(pair: Comparison) -> str:
     """The verdict on one pair of arms, what its interval covers, and what may be wrong with it."""
     warnings = (WARNINGS[weakness] for weakness in pair.warnings)
@@ -48,8 +54,11 @@ def _decides(target: Target) -> str:
 
 def _finding(pair: Comparison) -> str:
     if pair.conclusion == "better":
-        amount = _amount(pair)
-        return f"{pair.lower} is better than {pair.higher} by {amount} bits per byte{pair.on}{_equivalent(pair)}."
+        better, worse = (pair.a, pair.b) if pair.better == pair.a else (pair.b, pair.a)
+        return f"{better} is better than {worse} by {_amount(pair)} bits per byte{pair.on}{_equivalent(pair)}."
+    if pair.conclusion == "equivalent":
+        within = f"within {pair.margin:g} bits per byte{pair.on}"
+        return f"{pair.a} and {pair.b} are equivalent {within}: the difference is {_signed(pair)}."
     if pair.conclusion == "one seed":
         return f"{_one_seed(pair)} What other seeds would say is not known: train at least 2 seeds an arm."
     seen = f"{pair.a} and {pair.b} are not distinguishable{pair.on}: the difference is {_signed(pair)} bits per byte"
@@ -66,6 +75,37 @@ def with_text(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
     return pair.model_copy(
         update={"sentence": f"{pair.sentence} Unequal parts of their text were trained on: {parts}."}
     )
+
+
+def with_draws(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
+    """The pair with a sentence more on draws of random arms that the interval covers, or does not, and on what all runs share."""
+    if not pair.covers_seeds:
+        return pair
+    fixed = [arm.label for arm in (a, b) if arm.at_random and not arm.draws]
+    drawn = [arm.label for arm in (a, b) if arm.draws]
+    shared = [] if a.redrawn is None or "init" in a.redrawn else ["All runs have the same initial weights."]
+    more = [f"It is for new draws of {' and of '.join(drawn)} too."] * bool(drawn)
+    more += [f"It is not for other draws of {' and of '.join(fixed)}: the runs are all on one."] * bool(fixed)
+    return pair.model_copy(update={"sentence": " ".join([pair.sentence, *more, *shared])})
+
+
+def with_looks(pair: Comparison, registered: Registered, error: float) -> Comparison:
+    """The pair with a sentence more on the looks that were taken and on what was said too late. `error`: of all looks together."""
+    counts, plan, more = {look.replicates for look in registered.looks}, registered.newest, []
+    if pair.decision is not None and plan.stop is not None:
+        end = "Undecided" if pair.decision == "undecided" else "Goes on" if pair.decision == "go on" else "Decided"
+        more.append(
+            f"{end} at look {sum(count <= pair.seeds for count in counts)} of at most {len(plan.stop.looks)}, with {pair.seeds} of at most {plan.stop.max_replicates} "
+            "replicates an arm."
+        )
+    if error > 1 - registered.plan.level:
+        more.append(
+            f"Replicates or rules were added after a look: over all {len(counts)} looks, up to {100 * error:.2g} % of equal arms are "
+            "told apart."
+        )
+    elif registered.changes and any(change.looks_before for change, _ in registered.changes):
+        more.append("The plan was changed after a look.")
+    return pair.model_copy(update={"sentence": " ".join([pair.sentence, *more])})
 
 
 def with_interval(value: float, low: float | None, high: float | None, sign: str = "-") -> str:
@@ -123,9 +163,10 @@ def _covers(pair: Comparison) -> list[str]:
     pairing = pair.pairing
     known = "" if pairing.correlation is None else f" (correlation {pairing.correlation:.2f})".replace("-", "−")
     paired = f", {'paired' if pairing.paired else 'not paired'} by seed{known}" if pairing.shared else ""
+    gain = f"; pairing made it {pair.pairing_gain:.2g} times as wide" if pairing.paired and pair.pairing_gain else ""
     like = "the holdout" if pair.target in DECIDES else "these texts"
     return [
-        f"The {100 * pair.level:.3g} % interval is for new documents like those of {like} and for new seeds{paired}."
+        f"The {100 * pair.level:.3g} % interval is for new documents like those of {like} and for new seeds{paired}{gain}."
     ]
 
 

@@ -16,8 +16,8 @@ Levels. The error that may be spent by the look at n of at most N replicates (La
     alpha(t) = 2 - 2 Phi(z_{1-alpha/2} / sqrt(t)),   t = n / N,
 
 close to O'Brien and Fleming's boundary: little early, nearly all at the end. Looks need not be planned. Replicates added by hand are one
-more look, and beyond N nothing is left to spend. Pocock's boundary, which spends early, was tried: at t statistics of few replicates it costs 14 to
-20 points of power, and stops hardly earlier (benchmarks/verdict/README.md).
+more look, and beyond N nothing is left to spend. Pocock's boundary, which spends early, was tried: with t statistics of few replicates it costs 12 to
+15 points of power, and saves one or two replicates where differences are large (benchmarks/verdict/README.md).
 
 The usual boundaries are those of a normal statistic with known variance, translated to the same p-value. With three replicates that
 is not enough: variances are estimated anew at each look, which loosens the looks' correlation, and 5 % become 5.4 to 6.2 %. So levels are found

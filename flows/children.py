@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.states import AwaitingRetry, Cancelling
 
-from tasks.spec import Arm, Pool, Texts, Training
+from tasks.spec import Arm, Draw, Pool, Texts, Training
 
 POLL_SECONDS = 2.0
 
@@ -39,9 +39,13 @@ def preparation(arm_id: str, arm: Arm, data: Pool, train: Training, root: str) -
     return Child("prepare/prepare", arm_id, {"arm": arm, "data": data, "train": train, "root": root})
 
 
-def training(run_id: str, arm_id: str, train: Training, seed: int, root: str) -> Child:
+def training(run_id: str, arm_id: str, train: Training, seed: int, root: str, held: Sequence[Draw] = ()) -> Child:
     """A child that makes the run `run_id`."""
-    return Child("train/train", run_id, {"arm": arm_id, "train": train, "seed": seed, "root": root})
+    return Child(
+        "train/train",
+        run_id,
+        {"arm": arm_id, "train": train, "seed": seed, "root": root} | ({"held": list(held)} if held else {}),
+    )
 
 
 def scoring(run_id: str, texts: Sequence[Texts], core: bool, root: str) -> Child:

@@ -1,5 +1,6 @@
-"""Matched arms, each trained with several seeds, and the verdict on them: which is better, by how much, how sure."""
+"""Matched arms, each trained in several replicates, and the verdict on them: which is better, by how much, how sure."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
@@ -9,32 +10,37 @@ from flows.children import cancel_children, preparation, run_children, scoring, 
 from flows.deployed import as_deployed
 from tasks.corpus.steps import find_pool, strata
 from tasks.engines import entry as engine
+from tasks.errors import InputError
 from tasks.records.layout import REPORT, arm_id
+from tasks.records.stopping import MOST_REPLICATES, StoppingRule
 from tasks.records.verdict import Control, Pairing, Target, Verdict
 from tasks.reports.report import write_verdict
 from tasks.reports.steps import show_estimate, show_loss_curve, show_scores, show_verdict
 from tasks.reports.wandb_verdict import send_verdict
-from tasks.spec import Arm, Name, Pool, Score, Texts, Training, with_common_population
+from tasks.spec import Arm, Draw, Name, Pool, Score, Texts, Training, with_common_population
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tokens.steps import outside
+from tasks.verdict import looks
 from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec
 from tasks.verdict.judge import judge
 from tasks.verdict.planning import Budget
 
 # The run form shows plain default values, not ones that a function makes.
 ARMS = [Arm(order="shuffled"), Arm(name="rand16", select="random", order="shuffled")]
-SEEDS = [1, 2, 3]
+REDRAW: list[Draw] = ["init", "order", "sample"]
+REPLICATES = 4
 ALLOW: list[str] = []
 TEXTS: list[Texts] = []
 Arms = Annotated[list[Arm], Field(min_length=2)]
 Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Replicates = Annotated[int, Field(ge=1, le=MOST_REPLICATES)]
 
 
 @flow(name="compare", flow_run_name="{name}", on_cancellation=[cancel_children])
 @as_deployed
 def compare(
     arms: Arms = ARMS,
-    seeds: Seeds = SEEDS,
+    seeds: Seeds | None = None,
     data: Pool = Pool(),
     train: Training = Training(recipe="quiet"),
     root: str = DEFAULT_ROOT,
@@ -47,21 +53,28 @@ def compare(
     core: bool = False,
     control: Control | None = None,
     strata_by: Score | None = None,
+    replicates: Replicates | None = None,
+    redraw: list[Draw] = REDRAW,
+    stop: StoppingRule | None = None,
 ) -> dict[str, Any]:
-    """Train every arm with every seed on the same budget, and judge which is better with an error bar.
+    """Train replicates of every arm on the same budget, and judge which is better with an error bar.
+
+    How the question is to be answered is written to `registered.json` in the verdict's folder before the first run, and shown
+    beside the result with every later change and every look.
 
     Arms that differ in more than their selection are refused before anything is spent. What is complete under the root is
     reused. All arms draw from the documents that have every rating which one of them uses.
 
     Args:
         arms: Two or more selections of the pool. Their order must be the same, unless allow names arm.order.
-        seeds: Seeds of the runs: initial weights, rows of a budget, order of a shuffled arm. Two seeds an arm are the fewest that make a verdict, three or more a good one.
+        seeds: Instead of replicates: seeds of runs that all train on one draw of each arm. They redraw initial weights, the rows of
+            a budget and the order of a shuffled arm.
         data: The pool that all arms draw from, with the holdout that all are scored on.
         train: How every arm is trained, by the quiet recipe unless another is given. Its tokens are the common budget; empty: as many as the smaller arm's packed rows hold. A
             larger arm trains on a random part of its rows.
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
         name: Name of the verdict.
-        target: Which documents of the holdout decide: all of them, as they come in the pool, or one half of them by score.
+        target: Which documents decide: all of the holdout, as they come in the pool, one half of them by score, or outside/NAME, one of texts.
         pairing: Whether runs of two arms are paired by seed: auto (from 3 seeds on), seed (always) or none.
         budget: What is equal between arms: tokens (those of the smaller arm), or bytes of text.
         allow: Differences besides selection that are meant, by their path, such as arm.order.
@@ -69,12 +82,17 @@ def compare(
         core: Compare nanochat's CORE tasks too. Needs nanochat and its evaluation bundle on the hosts of the gpu pool.
         control: aa if arms are equal on purpose, to see how far equal arms seem to differ; each arm then gets seeds of its own.
         strata_by: The score that the holdout's halves and deciles are by: columns and their weights, or an expression. Empty: the pool's score.
+        replicates: Runs of each arm, each redrawn as redraw says. Two are the fewest that make a verdict, three or more a good one.
+            With neither replicates, seeds nor stop: 4.
+        redraw: What a replicate draws anew: init (initial weights), order (of a shuffled arm), sample (documents of a random or
+            temperature arm, rows of a budget). What is not named is the same in all runs.
+        stop: Instead of replicates: add them in rounds, look after each round, and stop when the answer is clear.
     """
     spec = ComparisonSpec(
         name=name,
         pool=data,
         arms=with_common_population(data, arms),
-        seeds=seeds,
+        seeds=_seeds(seeds, replicates, stop),
         training=train,
         budget=budget,
         target=target,
@@ -84,6 +102,8 @@ def compare(
         core=core,
         control=control,
         strata_by=strata_by,
+        redraw=None if seeds else redraw,
+        stop=stop,
     )
     return run_comparison(spec, root)
 
@@ -91,30 +111,62 @@ def compare(
 def run_comparison(spec: ComparisonSpec, root: str) -> dict[str, Any]:
     """Let children make what is missing of a comparison, judge it and show the verdict. Called in a flow."""
     store = Root(root)
-    plan = _plan(store, spec, root)
-    _train(store, plan, root)
-    names = _score(store, plan, root)
+    plan, verdict = _in_rounds(store, spec, root)
+    return _show(store, plan, verdict)
+
+
+def _seeds(seeds: list[int] | None, replicates: int | None, stop: StoppingRule | None) -> Sequence[int]:
+    """The seeds of an arm's runs; replicates are numbered from 1. Raises InputError when more than one thing says them."""
+    given = {"seeds": seeds, "replicates": replicates, "stop": stop}
+    if len(named := [name for name, value in given.items() if value is not None]) > 1:
+        raise InputError(
+            f"{' and '.join(named)} all say how many runs an arm gets: give one of them, and leave the others out (null)."
+        )
+    return seeds or range(1, 1 + (stop.first_look if stop else replicates or REPLICATES))
+
+
+def _in_rounds(store: Root, spec: ComparisonSpec, root: str) -> tuple[ComparisonPlan, Verdict]:
+    """Train and judge, in one round or by the stopping rule until the answer is clear. What is complete is found again."""
+    spec.require_matched()
+    judged: tuple[ComparisonPlan, Verdict] | None = None
+    for each in looks.rounds(spec):
+        plan = _plan(store, each, root)
+        if looks.over_budget(store, plan, first=judged is None) and judged:
+            return judged[0], looks.take(store, *judged, last=True)
+        looks.register(store, plan)
+        _train(store, plan, root)
+        judged = plan, looks.take(store, plan, _judge(store, plan, root))
+        if looks.is_decided(judged[1]):
+            break
+        if spec.stop:
+            get_run_logger().info("Look at %d replicates an arm: going on. %s", plan.replicates, judged[1].sentences[0])
+    assert judged, "a comparison has a round"
+    return judged
+
+
+def _judge(store: Root, plan: ComparisonPlan, root: str) -> Verdict:
+    """Let children score what is missing, and judge all runs at the level of this look."""
+    spec = plan.spec
     if spec.score:
         strata(store, spec.pool, spec.score)
-    verdict = judge(
+    return judge(
         store,
         spec.name,
         plan.runs_by_arm,
         target=spec.target,
         pairing=spec.pairing,
         allow=spec.allowed,
-        outside=names,
+        outside=_score(store, plan, root),
         core=spec.core,
         control=spec.control,
         strata_by=spec.score,
+        level=looks.level_of_look(store, plan) or looks.LEVEL,
     )
-    return _show(store, plan, verdict)
 
 
 def _plan(store: Root, spec: ComparisonSpec, root: str) -> ComparisonPlan:
     """Check that arms are matched, let children prepare those that are missing, and give each run its budget."""
     engine.check(spec.training, spec.arms)
-    spec.require_matched()
     pool_id = find_pool(store, spec.pool)
     children = [
         preparation(arm_id(arm, spec.pool, pool_id), arm, spec.pool, spec.training, root)
@@ -138,7 +190,12 @@ def _train(store: Root, plan: ComparisonPlan, root: str) -> None:
         plan.require_alike(store)
         costs, shows = plan.cost(store, missing)
         show_estimate(plan.spec.name, costs, [shows, *plan.texts(store)])
-    run_children([training(run.id, run.arm_id, run.experiment.training, run.experiment.seed, root) for run in missing])
+    run_children(
+        [
+            training(run.id, run.arm_id, run.experiment.training, run.experiment.seed, root, run.experiment.held)
+            for run in missing
+        ]
+    )
 
 
 def _score(store: Root, plan: ComparisonPlan, root: str) -> list[str]:

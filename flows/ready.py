@@ -7,7 +7,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows.children import cancel_children
-from flows.compare import SEEDS, Seeds, run_comparison
+from flows.compare import Seeds, run_comparison
 from flows.experiment import run_experiment
 from tasks.errors import InputError
 from tasks.spec import Arm, Experiment, Name, Pool, Training, Url
@@ -20,6 +20,7 @@ Shares = dict[Name, Annotated[float, Field(gt=0, le=1)]]
 # The run form shows plain default values, not ones that a function makes.
 SOURCES: dict[Name, Url] = {"top16": "az://raw/top16.5", "rand16": "az://raw/random16.5"}
 WHOLE: Shares = {}
+SEEDS = [1, 2, 3]
 AS_THEY_ARE: dict[str, Any] = {}
 
 

@@ -3,7 +3,7 @@
 The command line calls them as they are. The flows pass `Steps` of their own, which make each step a Prefect task.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ from tasks.corpus.workers import Workers, local_workers
 from tasks.engines import entry as engine
 from tasks.progress import Progress, silent
 from tasks.records.recall import recall
-from tasks.spec import Arm, Pool, Training
+from tasks.spec import Arm, Draw, Pool, Training
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 from tasks.tokens.evaluation import encode_holdout
@@ -108,9 +108,11 @@ def prepare_arm(
     return Prepared(pool_id, arm_id, text, packed)
 
 
-def train_arm(root: Root, arm_id: str, training: Training, seed: int, progress: Progress = silent) -> Artifact:
+def train_arm(
+    root: Root, arm_id: str, training: Training, seed: int, progress: Progress = silent, held: Sequence[Draw] = ()
+) -> Artifact:
     """Train on a prepared arm and score the model, with the attempt in the run ledger. Returns the run's result."""
-    experiment, pool_id = recall(root, arm_id, training, seed)
+    experiment, pool_id = recall(root, arm_id, training, seed, held)
     with recorded(root, experiment, pool_id, arm_id) as facts:
         result = engine.train(root, experiment, pool_id, arm_id, progress=progress)
         facts |= result.facts

@@ -11,9 +11,12 @@ from tasks.errors import InterruptedRun
 from tasks.records.layout import run_id
 from tasks.records.recall import recall
 from tasks.reports.steps import show_loss_curve, show_scores
-from tasks.spec import Name, Training
+from tasks.spec import Draw, Name, Training
 from tasks.steps import cancelled, handed_over
 from tasks.store.root import DEFAULT_ROOT, Root
+
+# The run form shows plain default values.
+HELD: list[Draw] = []
 
 
 @flow(name="train", flow_run_name=named("{arm}-d{train.depth}-s{seed}"))
@@ -23,6 +26,7 @@ def train(
     train: Training = Training(),
     seed: int = 1,
     root: str = DEFAULT_ROOT,
+    held: list[Draw] = HELD,
     comparison: Name | None = None,
 ) -> dict[str, object] | State:
     """Train a model on a prepared arm and score it on the pool's holdout.
@@ -35,10 +39,11 @@ def train(
         train: How the model is trained: the same for all arms of a comparison.
         seed: Seed of the run: initial weights, rows of a budget, order of a shuffled arm.
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
+        held: What the seed does not redraw (init, order, sample): the same in all runs that hold it.
         comparison: The comparison that the run belongs to, if any: all its runs are trained on the device and by the attention path of the first.
     """
     store = Root(root)
-    experiment, pool = recall(store, arm, train, seed)
+    experiment, pool = recall(store, arm, train, seed, held)
     run = run_id(experiment, arm)
     try:
         with recorded(store, experiment, pool, arm, flow_run=str(runtime.flow_run.id)) as facts:

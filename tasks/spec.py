@@ -82,10 +82,9 @@ class Spec(BaseModel):
         identity = {}
         for name, field in type(self).model_fields.items():
             extra = field.json_schema_extra
-            if isinstance(extra, dict) and extra.get("identity") is False:
-                continue
+            counts = extra.get("identity", True) if isinstance(extra, dict) else True
             value = getattr(self, name)
-            if isinstance(extra, dict) and extra.get("identity") == "if set" and value == field.default:
+            if counts is False or (counts == "if set" and value == field.default):
                 continue
             identity[name] = _identity(value)
         return identity
@@ -313,6 +312,12 @@ class Arm(Spec):
         return self.select in ("all", "subset") and not self.parts
 
     @property
+    def at_random(self) -> bool:
+        """Whether chance decides which documents the arm takes, ties aside."""
+        selections: set[str] = {part.select for part in self.parts} or {self.select}
+        return bool(selections & {"random", "temperature"})
+
+    @property
     def by_score(self) -> bool:
         """Whether the selection depends on scores, and so leaves out documents without one."""
         selections: set[str] = {part.select for part in self.parts} or {self.select}
@@ -500,6 +505,13 @@ class Texts(Spec):
     )
 
 
+Draw = Literal["init", "order", "sample"]
+"""What chance decides of a run: initial weights; the order of a shuffled arm's rows; the rows of a budget below the arm and the
+documents of a random or temperature arm."""
+DRAWS: tuple[Draw, ...] = ("init", "order", "sample")
+HELD_SEED = 1
+
+
 class Experiment(Spec):
     """One arm from pool to score: what one row of the run ledger is about."""
 
@@ -515,3 +527,11 @@ class Experiment(Spec):
     def identity(self) -> dict[str, Any]:
         """With the arm as it takes documents of the pool: a score that it names is the same one as that of the pool."""
         return super().identity() | {"arm": self.arm.of(self.pool).identity()}
+
+    held: tuple[Draw, ...] = if_set(
+        (), description="What the seed does not redraw: it is the same in all runs, drawn by seed 1."
+    )
+
+    def seed_of(self, draw: Draw) -> int:
+        """The seed that decides this draw."""
+        return HELD_SEED if draw in self.held else self.seed

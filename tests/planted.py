@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +11,14 @@ import pyarrow.parquet as pq
 
 from tasks.records.layout import run_id
 from tasks.records.scores import summarize
-from tasks.spec import Arm, Experiment, Pool, Training
+from tasks.records.stopping import StoppingRule
+from tasks.records.verdict import Verdict
+from tasks.spec import DRAWS, Arm, Experiment, Pool, Training
 from tasks.store.artifact import Manifest
 from tasks.store.root import Root
+from tasks.verdict import looks
+from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec, PlannedRun
+from tasks.verdict.judge import judge
 
 POOL = "pool-0123456789"
 DOCUMENTS = 600
@@ -34,10 +40,16 @@ class Bench:
         self.source = np.where(np.arange(DOCUMENTS) % 3 == 0, hostile, "books")
 
     def experiment(
-        self, arm: str, seed: int, training: Training = TRAINING, pool: Pool | None = None, epochs: int = 1
+        self,
+        arm: str,
+        seed: int,
+        training: Training = TRAINING,
+        pool: Pool | None = None,
+        epochs: int = 1,
+        draw: int = 42,
     ) -> Experiment:
         select = "top" if arm.startswith("top") else "random"
-        taken = Arm(name=arm, select=select, epochs=epochs)
+        taken = Arm(name=arm, select=select, epochs=epochs, seed=draw)
         return Experiment(pool=pool or Pool(), arm=taken, training=training, seed=seed)
 
     def run(
@@ -54,10 +66,11 @@ class Bench:
         facts: dict | None = None,
         arm_id: str | None = None,
         name: str = "result",
+        draw: int = 42,
     ) -> str:
         """Add a run; returns its id. A document costs base + offset + by_score * its score + what the seed does, bits per byte."""
-        experiment = self.experiment(arm, seed, training, pool, epochs)
-        arm_id = arm_id or f"{arm}-arm"
+        experiment = self.experiment(arm, seed, training, pool, epochs, draw)
+        arm_id = arm_id or (f"{arm}-arm" if draw == 42 else f"{arm}-draw{draw}")
         run = run_id(experiment, arm_id)
         random = np.random.default_rng([seed, *arm.encode()])
         bpb = self.base + offset + by_score * np.nan_to_num(self.score) + spread * random.normal()
@@ -185,3 +198,39 @@ class Bench:
     def arms(self, seeds: int = 3, **offsets: float) -> dict[str, list[str]]:
         """{arm: its runs} with planted offsets in bits per byte."""
         return {arm: [self.run(arm, seed, offset) for seed in range(1, seeds + 1)] for arm, offset in offsets.items()}
+
+
+def plan_of(bench: Bench, replicates: int, training: Training = TRAINING, **changes: Any) -> ComparisonPlan:
+    """A comparison of two planted arms with so many replicates."""
+    runs = []
+    for arm in ("top16", "rand16"):
+        for seed in range(1, replicates + 1):
+            experiment = bench.experiment(arm, seed, training)
+            runs.append(PlannedRun(run_id(experiment, f"{arm}-arm"), f"{arm}-arm", experiment))
+    arms = [runs[0].experiment.arm, runs[-1].experiment.arm]
+    given = {"redraw": DRAWS} | changes
+    return ComparisonPlan(
+        ComparisonSpec("v", Pool(), arms, range(1, replicates + 1), training, **given), POOL, tuple(runs)
+    )
+
+
+def look(
+    bench: Bench, plan: ComparisonPlan, offset: float = 0.0, *, last: bool = False, spread: float = 0.001
+) -> Verdict:
+    """Register, train what is missing (the first arm `offset` above the other), judge, and take a look."""
+    looks.register(bench.root, plan)
+    for run in plan.missing(bench.root):
+        arm = run.experiment.arm.name
+        bench.run(arm, run.experiment.seed, offset * (arm == "top16"), spread, training=run.experiment.training)
+    level = looks.level_of_look(bench.root, plan) or looks.LEVEL
+    return looks.take(bench.root, plan, judge(bench.root, "v", plan.runs_by_arm, level=level), last=last)
+
+
+def in_rounds(bench: Bench, rule: StoppingRule, offset: float = 0.0, spread: float = 0.001) -> list[Verdict]:
+    """The verdict of each look until it is decided."""
+    found: list[Verdict] = []
+    for each in looks.rounds(plan_of(bench, 2, stop=rule).spec):
+        found.append(look(bench, plan_of(bench, len(each.seeds), stop=rule), offset, spread=spread))
+        if looks.is_decided(found[-1]):
+            break
+    return found

@@ -24,6 +24,14 @@ def test_every_field_that_determines_content_changes_the_name():
     assert arm_id(Arm(), Pool(), "other-pool") != arm_id(Arm(), Pool(), pool)
     assert run_id(Experiment(seed=2), "arm") != run_id(Experiment(seed=1), "arm")
     assert run_id(Experiment(training=Training(depth=12)), "arm").startswith("top16-d12-s1-")
+    assert run_id(Experiment(held=("init",)), "arm") != run_id(Experiment(), "arm")
+
+
+def test_a_field_that_came_later_changes_no_name_unless_it_is_set():
+    assert "held" not in Experiment().identity()
+    held = Experiment(seed=7, held=("init",))
+    assert list(held.identity()["held"]) == ["init"]
+    assert [held.seed_of(draw) for draw in ("init", "order", "sample")] == [1, 7, 7]
 
 
 def test_a_field_that_came_later_counts_only_where_it_is_set():

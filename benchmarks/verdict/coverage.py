@@ -10,7 +10,7 @@ without a difference and counted at a nominal 5 %; coverage anew, with a planted
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
 from typing import Annotated, Literal
@@ -56,6 +56,10 @@ class Case:
     pairing: Pairing = "none"
     unlike: Literal["", "unpaired", "the shorter"] = ""
     """What the verdict does not do with shared seeds: not pair them, or take the shorter of both intervals."""
+    strata: int = field(default=1, repr=False)  # beside the seed of a case, which is made of the others
+    """Parts of the documents; from two on their bands are judged, which hold together."""
+    alike: float = field(default=0.0, repr=False)
+    """The part of a seed's variance that moves all strata by the same."""
 
     @property
     def remark(self) -> str:
@@ -64,8 +68,8 @@ class Case:
 
     @property
     def least(self) -> float:
-        """The fewest false alarms in %."""
-        return LEAST if min(self.seeds) >= 3 else 0.0
+        """The fewest false alarms in %. Bands of strata whose seeds move them alike are wide, and may be."""
+        return LEAST if min(self.seeds) >= 3 and self.strata == 1 else 0.0
 
     def __str__(self) -> str:
         parts = [" v ".join(map(str, self.seeds)), ":".join(f"{spread:g}" for spread in self.spreads)]
@@ -77,6 +81,8 @@ class Case:
             parts.append(f"interaction {self.interaction:g}")
         if self.correlation or self.pairing != "none" or self.unlike:
             parts.append(f"correlation {self.correlation:g}, {self.unlike or self.pairing}")
+        if self.strata > 1:
+            parts.append(f"{self.strata} strata, {self.alike:g} of a seed alike")
         return ", ".join(parts)
 
 
@@ -111,6 +117,14 @@ GRID = {
         *(Case((3, 3), (1, 1), correlation=correlation, unlike="unpaired") for correlation in (0.5, 0.95, -0.3)),
         *(Case((n, n), (1, 1), correlation=c, unlike="the shorter") for n in (3, 4, 8) for c in (0, 0.5)),
     ],
+    "strata, all bands": [
+        Case((3, 3), (1, 1), 0.5, strata=12, alike=0.9),
+        *(
+            Case((n, n), (1, 1), 0.5, pairing="auto", strata=12, alike=alike)
+            for n, alike in ((4, 0.9), (8, 0), (8, 0.9))
+        ),
+        Case((3, 3), (0.1, 0.1), 1, clusters=20, tails="skewed", strata=12),
+    ],
 }
 SHORT = [
     Case((2, 2), (1, 0.2)),
@@ -126,7 +140,10 @@ SHORT = [
 def simulate(
     case: Case, difference: float, count: int, random: np.random.Generator
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """`count` experiments, one a stratum: nats of every arm (seeds, count, C), of which the first is worse by `difference`; bytes."""
+    """`count` experiments, one a stratum: nats of every arm (seeds, count, C), of which the first is worse by `difference`; bytes.
+
+    An experiment of several strata is as many neighbors.
+    """
     shape = (count, case.clusters, 1 if case.single else BLOCK)
     sizes = np.exp(random.normal(7.5, 1, shape))
     answers = TAILS[case.tails](random, shape)
@@ -139,14 +156,28 @@ def simulate(
     for number, (seeds, sd) in enumerate(zip(case.seeds, case.spreads, strict=True)):
         share = np.sqrt(abs(case.correlation))
         sign = np.sign(case.correlation) if number else 1.0
-        own = np.sqrt(1 - share**2) * random.normal(size=(seeds, count, 1))
+        own = random.normal(size=(seeds, count, 1))
+        if case.strata > 1:
+            whole = random.normal(size=(seeds, count // case.strata, 1)).repeat(case.strata, axis=1)
+            own = np.sqrt(case.alike) * whole + np.sqrt(1 - case.alike) * own
+        own = np.sqrt(1 - share**2) * own
         runs = sd * (sign * share * common[:seeds] + own) + spread * random.normal(size=(seeds, *sizes.shape))
         arms.append(((difference if number == 0 else 0.0) + runs) * sizes + (documents if number == 0 else 0.0))
     return [arm * LN2 for arm in arms], sizes
 
 
 def misses(case: Case, difference: float, arms: Sequence[np.ndarray], sizes: np.ndarray, seed: int) -> np.ndarray:
-    """Whether an interval misses the truth, (count,): of any pair of arms, each at its adjusted level."""
+    """Whether an interval misses the truth, (experiments,): of any pair of arms, or any stratum, each at its adjusted level."""
+    if case.strata > 1:
+        paired = paired_by_seed(case.pairing, range(case.seeds[0]), range(case.seeds[1]))
+        parts = (slice(start, start + case.strata) for start in range(0, len(sizes), case.strata))
+        bands = [
+            paired_differences(
+                arms[0][:, part], arms[1][:, part], sizes[part], paired=paired, draws=DRAWS, seed=seed
+            ).together(0.95)
+            for part in parts
+        ]
+        return np.array([not ((band.low <= difference) & (difference <= band.high)).all() for band in bands])
     pairs = list(combinations(range(len(arms)), 2))
     missed = np.zeros(len(sizes), dtype=bool)
     for i, j in pairs:
@@ -175,7 +206,8 @@ def rate(case: Case, difference: float, simulations: int, first: int = 0) -> flo
     found = []
     for start in range(first, first + simulations, SLICE):
         random = np.random.default_rng([SEED, crc32(repr(case).encode()), start, int(difference != 0)])
-        arms, sizes = simulate(case, difference, min(SLICE, first + simulations - start), random)
+        count = min(SLICE, first + simulations - start)
+        arms, sizes = simulate(case, difference, count * case.strata, random)
         found.append(misses(case, difference, arms, sizes, start))
     return 100 * float(np.concatenate(found).mean())
 

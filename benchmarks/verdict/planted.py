@@ -27,7 +27,7 @@ import typer
 from flows.sequence import Steps, prepare_arm, train_arm
 from infra.local.sample_data import build_sample
 from tasks.engines.builtin.score import score_outside
-from tasks.records.layout import REPORT
+from tasks.records.layout import REPORT, RunFolder
 from tasks.records.verdict import Difference, Target
 from tasks.reports.report import write_verdict
 from tasks.spec import ENGAGEMENT, FACTUAL, PEDAGOGICAL, Arm, Pool, Texts, Training
@@ -35,6 +35,7 @@ from tasks.store.root import Root
 from tasks.tokens.outside import encode_outside
 from tasks.verdict.judge import judge
 from tasks.verdict.planning import equal_budget
+from tasks.verdict.shortened import compare_shortened
 
 SEED = 20
 FILES = 4
@@ -96,26 +97,35 @@ def compare(root: Root, source: Path, elsewhere: Path, name: str, seeds: int, ta
     tokens = equal_budget({label: made.packed.facts for label, made in prepared.items()}, TOKENS)
     pool_id = next(iter(prepared.values())).pool_id
     outside = encode_outside(root, pool_id, Texts(name="elsewhere", url=elsewhere.as_uri())).name.rsplit("/", 1)[1]
-    runs: dict[str, list[str]] = {}
+
+    def train(label: str, seed: int, budget: int) -> str:
+        training = Training(
+            depth=2,
+            sequence_length=LENGTH,
+            window_pattern="L",
+            batch_tokens=1_024,
+            tokens=budget,
+            precision="fp32",
+            device="cpu",
+            eval_every=50,
+            wandb="disabled",
+        )
+        result = train_arm(root, prepared[label].arm_id, training, seed)
+        run = RunFolder.of(result.name).id
+        score_outside(root, run, outside)
+        print(f"{name}: {label} seed {seed}, {budget:,} tokens: {result.facts['bpb']:.4f} bits per byte", flush=True)
+        return run
+
+    runs: dict[str, list[str]] = {label: [] for label in prepared}
     for seed in range(1, seeds + 1):
-        for label, made in prepared.items():
-            training = Training(
-                depth=2,
-                sequence_length=LENGTH,
-                window_pattern="L",
-                batch_tokens=1_024,
-                tokens=tokens[label],
-                precision="fp32",
-                device="cpu",
-                eval_every=100,
-                wandb="disabled",
-            )
-            result = train_arm(root, made.arm_id, training, seed)
-            runs.setdefault(label, []).append(run := result.name.split("/")[1])
-            score_outside(root, run, outside)
-            print(f"{name}: {label} seed {seed}: {result.facts['bpb']:.4f} bits per byte", flush=True)
+        for label in prepared:
+            runs[label].append(train(label, seed, tokens[label]))
     verdict = judge(root, name, runs, target=target, outside=[outside])
     (pair,) = verdict.comparisons
+    checked = None
+    if pair.better and (budget := pair.tokens_saved.budget):
+        shorter = [train(pair.better, seed, budget) for seed in range(1, seeds + 1)]
+        checked = compare_shortened(root, verdict, pair, shorter)
     rows: dict[str, Difference] = {row.label: row for row in pair.strata if row.kind in ("all", "half", "decile")}
     rows["elsewhere"] = pair.outside[0]
     return {
@@ -123,6 +133,8 @@ def compare(root: Root, source: Path, elsewhere: Path, name: str, seeds: int, ta
         "conclusion": pair.conclusion,
         "better": pair.better,
         "tokens": verdict.tokens,
+        "saved": pair.tokens_saved.model_dump(),
+        "shorter runs": checked.sentence if checked else None,
         "deviations": {arm.label: arm.deviation for arm in verdict.arms},
         **{label: [row.difference, row.low, row.high] for label, row in rows.items()},
         "report": str(write_verdict(root, verdict).path / REPORT),

@@ -1,4 +1,4 @@
-"""The part of the `fabrating` command that runs an experiment step by step: estimate, prepare, train, score."""
+"""The part of the `fabrating` command that runs an experiment step by step: estimate, design, prepare, train, score."""
 
 import json
 from collections.abc import Sequence
@@ -82,6 +82,32 @@ def estimate(
             "speed from": cost.source,
         }
         terminal.show(lines | ({"seeds": shows} if shows else {}), False)
+
+
+def design(
+    effect: Annotated[float, typer.Option(help="The difference that is to be shown, in bits per byte.")],
+    dollars: Annotated[float, typer.Option(help="What all runs together may cost.")],
+    arms: Annotated[int, typer.Option(min=2, help="Arms of the comparison.")] = 2,
+    device: Annotated[str | None, typer.Option(help="Name of the GPU as its driver says it, or cpu.")] = None,
+    price: Annotated[float, typer.Option(help="Dollars for one GPU and hour.")] = 3.0,
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Propose depth, tokens and replicates that show an effect for the money, by how far replicates are known to scatter."""
+    with terminal.plain_errors():
+        from tasks.records.ledger import entries
+        from tasks.verdict.design import propose, say
+
+        designs = propose(effect, dollars, entries(Root(root)), arms=arms, dollars_per_gpu_hour=price, device=device)
+        sentence = say(designs[0], effect, dollars, arms)
+        if as_json:
+            terminal.show({"proposal": sentence, "designs": [asdict(each) for each in designs]}, True)
+            return
+        shown = ("depth", "recipe", "tokens", "replicates", "shows", "reaches", "needed", "deviation", "freedom")
+        terminal.show_rows(
+            [{name: getattr(each, name) for name in shown} | {"dollars": each.cost.dollars} for each in designs], False
+        )
+        terminal.show({"proposal": sentence}, False)
 
 
 def prepare(
@@ -204,7 +230,7 @@ def score(
         _show_artifact(entry.score_outside(store, run, encoded.path.name), as_json)
 
 
-COMMANDS = (estimate, prepare, train, score)
+COMMANDS = (estimate, design, prepare, train, score)
 
 
 def _show_sizes(training: Training, ledger: Sequence["LedgerEntry"], as_json: bool) -> None:

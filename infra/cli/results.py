@@ -9,7 +9,7 @@ from infra.cli import terminal
 from infra.cli.options import JsonOption, RootOption, SetOption, parse, pool_of
 from tasks.errors import InputError
 from tasks.records.layout import KINDS, REPORT, PoolFolder, RunFolder
-from tasks.records.verdict import Control, Pairing, Target
+from tasks.records.verdict import Control, Pairing
 from tasks.spec import Arm, Pool, Score, spelled_out
 from tasks.store.root import DEFAULT_ROOT, Root
 
@@ -70,7 +70,7 @@ def judge(
     name: Annotated[str, typer.Option(help="Readable part of the verdict's name.")] = "verdict",
     allow: Annotated[list[str] | None, typer.Option(help="A difference that is meant, such as arm.order.")] = None,
     target: Annotated[
-        Target, typer.Option(help="Which documents decide: all, 'lower half' or 'upper half' by score.")
+        str, typer.Option(help="Which documents decide: all, 'lower half' or 'upper half' by score, or outside/NAME.")
     ] = "all",
     pairing: Annotated[
         Pairing,

@@ -4,6 +4,7 @@
     arms/<arm>/         text, packed/<sequence length>-<packing>
     runs/<run>/         .lease, run.json, job.json, metrics.jsonl, log.txt, checkpoints/step_<step>, result, scores/, outside/, core
     verdicts/<verdict>/ verdict.json, report.html
+    verdicts/<name>/    registered.json, of all verdicts of that name
 
 An artifact's name is readable and ends in a fingerprint of everything that determines its content. Names are relative to
 the root: `Root.path`, `Root.find` and `Root.open` take them.
@@ -35,7 +36,7 @@ ROWS, CONTENTS = "rows.bin", "contents.bin"
 """In a packed arm: rows of sequence length + 1 tokens, and what each holds (see `packed`)."""
 SCORES, SUMMARY, SAMPLES = "scores.parquet", "summary.json", "samples.json"
 METRICS, JOB, FAILURE, LOG, ENTRY = "metrics.jsonl", "job.json", "failure.json", "log.txt", "run.json"
-VERDICT, REPORT = "verdict.json", "report.html"
+VERDICT, REPORT, REGISTERED = "verdict.json", "report.html", "registered.json"
 
 
 @dataclass(frozen=True)
@@ -170,13 +171,18 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class VerdictFolder:
-    """Name of a verdict's artifact."""
+    """Name of a verdict's artifact; by the name alone, of the folder where its plan is registered."""
 
     id: str
 
     @property
     def name(self) -> str:
         return f"{VERDICTS}/{self.id}"
+
+    @property
+    def registered(self) -> str:
+        """What was said before the first run, and the looks since."""
+        return f"{VERDICTS}/{self.id}/{REGISTERED}"
 
     def hardware(self, training: Training) -> str:
         """What the runs that are trained like this, on whatever budget, are trained on."""

@@ -239,17 +239,20 @@ def table(found: Sequence[LedgerEntry]) -> list[dict[str, str | int | float | No
 def spread_between_seeds(found: Sequence[LedgerEntry], training: Training) -> tuple[float, int] | None:
     """Variance of bits per byte between seeds in similar finished runs, and its degrees of freedom; None without such runs.
 
-    Similar: same engine, depth and precision, and half to twice the tokens if `training` has a budget. Pooled over groups that
-    differ in their seed alone.
+    Similar: same engine, recipe, depth and precision, and half to twice the tokens if `training` has a budget. Pooled over groups that
+    differ in seeds alone, that of the run and that of the arm.
     """
     groups: dict[str, list[float]] = {}
     for entry in found:
         alike = all(getattr(entry, field) == getattr(training, field) for field in ("engine", "depth", "precision"))
         budget = training.tokens
+        alike &= entry.experiment.training.recipe == training.recipe
         near = not budget or (entry.tokens is not None and budget / 2 <= entry.tokens <= 2 * budget)
         if entry.state == "completed" and entry.bpb is not None and alike and near:
-            identity = entry.experiment.training.identity()
-            groups.setdefault(json.dumps([entry.arm_id, identity]), []).append(entry.bpb)
+            asked = entry.experiment.identity()
+            asked["arm"].pop("seed")
+            del asked["seed"]
+            groups.setdefault(json.dumps([entry.pool_id, asked]), []).append(entry.bpb)
     repeated = [values for values in groups.values() if len(values) > 1]
     freedom = sum(len(values) - 1 for values in repeated)
     return (sum(variance(values) * (len(values) - 1) for values in repeated) / freedom, freedom) if freedom else None

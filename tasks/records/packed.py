@@ -26,21 +26,30 @@ def read_contents(folder: Path) -> np.ndarray:
 
 
 def choose_rows(
-    rows: int, count: int, training: Training, seed: int, *, shuffled: bool = False, epochs: int = 1
+    rows: int,
+    count: int,
+    training: Training,
+    seed: int,
+    *,
+    shuffled: bool = False,
+    epochs: int = 1,
+    order_seed: int | None = None,
 ) -> np.ndarray:
     """Those of an arm's `rows` that a budget of `count` reads, in the order in which they are read: int64 (count,).
 
     They are a random subset drawn by `seed`, so their documents are as good as the arm's in whatever order it was packed; or the
     arm's front, if `training.budget_from` says so. A smaller budget takes a part of what a larger one takes. Each is read
     `epochs` times, but for one that is read less often where `count` is no multiple. The rows of a `shuffled` arm are read in an
-    order drawn by `seed`, another one in each epoch: neighbours on disk may hold one document, and a batch should not.
+    order drawn by `order_seed` (not given: `seed`), another one in each epoch: neighbours on disk may hold one document, and a batch
+    should not.
     """
+    order_seed = seed if order_seed is None else order_seed
     each, more = divmod(count, epochs)
     read = []
     for epoch in range(epochs):
         chosen = _take(rows, each + (epoch < more), training, seed)
         # The visits of all epochs are numbered in sequence, so that each epoch draws an order of its own.
-        read.append(chosen[np.argsort(random_bits(seed, ORDER, epoch * rows + chosen))] if shuffled else chosen)
+        read.append(chosen[np.argsort(random_bits(order_seed, ORDER, epoch * rows + chosen))] if shuffled else chosen)
     return np.concatenate(read)
 
 

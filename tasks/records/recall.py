@@ -1,14 +1,16 @@
 """From an arm's name back to the parameters it was made with, as its manifest and its pool's record them."""
 
+from collections.abc import Sequence
+
 from pydantic import ValidationError
 
 from tasks.errors import DamagedError, InputError
 from tasks.records.layout import ArmFolder, PoolFolder
-from tasks.spec import Arm, Experiment, Pool, Training
+from tasks.spec import Arm, Draw, Experiment, Pool, Training
 from tasks.store.root import Root
 
 
-def recall(root: Root, arm_id: str, training: Training, seed: int) -> tuple[Experiment, str]:
+def recall(root: Root, arm_id: str, training: Training, seed: int, held: Sequence[Draw] = ()) -> tuple[Experiment, str]:
     """The experiment of training on a prepared arm, and the name of the arm's pool.
 
     Raises InputError when there is no such arm, DamagedError when its manifest does not say what it was made from.
@@ -27,4 +29,4 @@ def recall(root: Root, arm_id: str, training: Training, seed: int) -> tuple[Expe
         raise DamagedError(
             f"The manifest of arms/{arm_id}/text does not say its arm and pool ({error!r}): prepare the arm again."
         ) from error
-    return Experiment(pool=pool, arm=arm, training=training, seed=seed), pool_id
+    return Experiment(pool=pool, arm=arm, training=training, seed=seed, held=tuple(held)), pool_id

@@ -5,16 +5,21 @@ None stands for what cannot be known, such as an interval from too few clusters.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, computed_field
+from pydantic import Field, StringConstraints, computed_field
 
 from tasks.records.record import Record
-from tasks.spec import Score
+from tasks.records.registration import Registered
+from tasks.records.stopping import Decision
+from tasks.spec import Draw, Score
 from tasks.store.artifact import write_atomic
 
-Target = Literal["all", "lower half", "upper half"]
-"""Which documents of the holdout decide: all, or one half by score."""
+OUTSIDE = "outside/"
+Target = (
+    Literal["all", "lower half", "upper half"] | Annotated[str, StringConstraints(pattern=f"^{OUTSIDE}[a-z0-9_-]+$")]
+)
+"""Which documents decide: all of the holdout, one half of it by score, or `outside/<name>`: texts from elsewhere."""
 Control = Literal["aa"]
 """aa: equal arms, compared on purpose, to see how far they seem to differ."""
 Pairing = Literal["auto", "seed", "none"]
@@ -22,7 +27,7 @@ Pairing = Literal["auto", "seed", "none"]
 FEWEST_PAIRS = 3
 """From so many shared seeds on, "auto" pairs."""
 Kind = Literal["all", "half", "decile", "length", "source"]
-Conclusion = Literal["better", "not distinguishable", "one seed"]
+Conclusion = Literal["better", "equivalent", "not distinguishable", "one seed"]
 Weakness = Literal["two seeds", "opposed seeds", "few clusters", "single documents"]
 """What may make an interval worse than it says; `tasks.verdict.wording` puts each into words."""
 
@@ -42,7 +47,7 @@ class Difference(Record):
 
 
 class StratumDifference(Difference):
-    """The difference on a part of the holdout."""
+    """The difference on a part of the holdout, with an interval of its own, which explores, and a band that holds for all at once."""
 
     kind: Kind
     label: str
@@ -50,6 +55,14 @@ class StratumDifference(Difference):
     bytes: int
     clusters: int
     """Those with documents in this stratum."""
+    band_low: float | None = None
+    """The bands of all strata of all pairs hold together with the verdict's level. Verdicts from before have none."""
+    band_high: float | None = None
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether the band is known and does not hold 0: a finding, however many strata were looked at."""
+        return self.band_low is not None and self.band_high is not None and not self.band_low <= 0 <= self.band_high
 
 
 class TextsDifference(Difference):
@@ -68,10 +81,12 @@ class TaskDifference(Difference):
 
 
 class StandardErrors(Record):
-    """The two parts of a difference's standard error."""
+    """The two parts of a difference's standard error, and half the width of the interval that each part alone would make."""
 
     documents: float | None
     seeds: float | None
+    reach_documents: float | None = None
+    reach_seeds: float | None = None
 
 
 class Detectable(Record):
@@ -99,15 +114,17 @@ class SeedPairing(Record):
 
 
 class TokensSaved(Record):
-    """The difference and both ends of its interval as shares (0 to 1) of trained tokens, read off the better arm's curve."""
+    """The share (0 to 1) of its tokens that the better arm could have done without, at least, by its curves, with an interval of its own."""
 
     estimate: float | None
     low: float | None
     high: float | None
+    budget: int | None = None
+    """Tokens that the estimate leaves: runs of the better arm that stop there put it to the test (`tasks.verdict.shortened`)."""
 
 
 class Comparison(Difference):
-    """One pair of arms. Its interval is adjusted for the number of pairs; those of strata are exploratory and are not."""
+    """One pair of arms. Its interval and p-value are adjusted for the number of pairs; the intervals of strata explore and are not."""
 
     level: float
     """Of its interval."""
@@ -117,6 +134,7 @@ class Comparison(Difference):
     """Of the arm with fewer."""
     covers_seeds: bool
     """Whether the interval holds for new seeds too; with one seed in an arm it holds only for new documents."""
+    target: Target = "all"
     on: str
     """The target as the sentence names it, "" for all documents."""
     clusters: int
@@ -132,21 +150,38 @@ class Comparison(Difference):
     strata: tuple[StratumDifference, ...]
     outside: tuple[TextsDifference, ...]
     tasks: tuple[TaskDifference, ...]
+    margin: float | None = None
+    """Arms that differ by less are equivalent, by the stopping rule."""
+    decision: Decision | None = None
+    """What all looks by the stopping rule conclude; None without one."""
     sentence: str = ""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def conclusion(self) -> Conclusion:
-        """What the interval allows to conclude about training on these arms."""
+        """What the interval, or the looks by a stopping rule, allow to conclude about training on these arms."""
         if not self.covers_seeds:
             return "one seed"
+        if self.decision is not None:
+            found: dict[Decision, Conclusion] = {"better": "better", "worse": "better", "equivalent": "equivalent"}
+            return found.get(self.decision, "not distinguishable")
         return "better" if self.excludes_zero else "not distinguishable"
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def better(self) -> str | None:
         """The better arm, if there is one."""
-        return self.lower if self.conclusion == "better" else None
+        if self.conclusion != "better":
+            return None
+        return {"better": self.a, "worse": self.b}[self.decision] if self.decision else self.lower
+
+    @property
+    def pairing_gain(self) -> float | None:
+        """Width of the interval that decides as a part of the other's: below 1, pairing as it is gained something. None if unknown."""
+        other = self.pairing.other
+        if other is None or other.low is None or other.high is None or self.low is None or self.high is None:
+            return None
+        return (self.high - self.low) / (other.high - other.low) if other.high > other.low else None
 
     @property
     def lower(self) -> str:
@@ -177,8 +212,20 @@ class ArmScores(Record):
     seeds: tuple[int, ...]
     bpb: float
     bpb_by_seed: tuple[float, ...]
+    target_by_seed: tuple[float, ...] = ()
+    """On the documents that decide."""
     deviation: float | None
     """Standard deviation of one run on the target, over seeds; None for one seed."""
+    draws: tuple[str, ...] = ()
+    """Names below arms/ of what each run trained on, where chance drew several; () where it was one arm."""
+    redrawn: tuple[Draw, ...] | None = None
+    """What chance decided anew for each run. Unknown in older verdicts, as what follows."""
+    at_random: bool = False
+    """Whether chance decides which documents the arm takes."""
+    deviation_between_draws: float | None = None
+    """The part of the deviation that comes from the draw of the documents; None where the design cannot tell, as in the next."""
+    deviation_within_draws: float | None = None
+    """The part that runs on one draw have."""
     strata: tuple[StratumScore, ...]
     trained_documents: float | None = None
     """What was read of the arm, mean over runs, here and in the next four; see `packed.TrainedText`. Unknown of older runs."""
@@ -230,6 +277,8 @@ class Verdict(Record):
     matched: Matched
     arms: tuple[ArmScores, ...]
     comparisons: tuple[Comparison, ...]
+    registered: Registered | None = None
+    """What was said before the first run and every look since; None for runs that were judged without a plan."""
 
     @property
     def runs(self) -> list[str]:

@@ -184,6 +184,59 @@ def strata_svg(rows: Sequence[Interval], *, zero: str, theme: Theme = "page") ->
     return _render(draw, 380, 80 + 20 * len(rows), theme, f"Differences with intervals: {_clean(zero, 80)}")
 
 
+def replicates_svg(by_label: Mapping[str, Sequence[tuple[int, float]]], *, joined: bool, theme: Theme = "page") -> str:
+    """Each replicate as a point (its seed, its bits per byte), a row a label, with the mean; `joined`: a line joins equal seeds."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        places = dict(zip(by_label, range(len(by_label))[::-1], strict=True))
+        for seed in sorted({seed for points in by_label.values() for seed, _ in points}) if joined else ():
+            line = [(value, places[label]) for label, points in by_label.items() for s, value in points if s == seed]
+            axes.plot(*zip(*line, strict=True), color=GRID, linewidth=1, zorder=1)
+        for i, (label, points) in enumerate(by_label.items()):
+            values, color = [value for _, value in points], COLORS[i % SERIES]
+            axes.plot(values, [places[label]] * len(values), "o", color=color, markersize=6, alpha=0.75)
+            mean = float(np.mean(values))
+            axes.plot([mean, mean], [places[label] - 0.22, places[label] + 0.22], color=INK, linewidth=1.6)
+        axes.set_yticks(list(places.values()), [_clean(label) for label in places])
+        axes.set_ylim(-0.5, len(places) - 0.5)
+        axes.grid(visible=False, axis="y")
+        axes.locator_params("x", nbins=5)
+        axes.ticklabel_format(axis="x", useOffset=False)
+        axes.set_xlabel("Bits per byte on what decides (bar: mean)")
+
+    return _render(draw, 380, 90 + 34 * len(by_label), theme, "Bits per byte of each replicate")
+
+
+def looks_svg(looks: Sequence[tuple[int, Interval]], margin: float | None, *, zero: str, theme: Theme = "page") -> str:
+    """The interval of each look, (replicates an arm, interval), against no difference and the margin of equivalence.
+
+    Early ones may be many times as wide as the last: they are cut at the edge.
+    """
+    _, _, *last = looks[-1][1]
+    edge = max(3 * abs(end) for end in (*last, 0.6 * (margin or 0.0)))
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for count, (_, estimate, low, high) in looks:
+            color = COLORS[0] if high < 0 else COLORS[1] if low > 0 else QUIET
+            axes.plot([count, count], [low, high], color=color, linewidth=2)
+            axes.plot([count], [estimate], "o", color=color, markersize=5)
+        axes.axhline(0, color=INK, linewidth=1)
+        if margin is not None:
+            axes.axhspan(-margin, margin, color=QUIET, alpha=0.15, linewidth=0)
+        axes.set_xticks([count for count, _ in looks])
+        axes.set_xlim(min(count for count, _ in looks) - 0.7, max(count for count, _ in looks) + 0.7)
+        axes.grid(visible=False, axis="x")
+        if max(abs(end) for _, interval in looks for end in interval[2:]) > edge:
+            axes.set_ylim(-edge, edge)
+        axes.locator_params("y", nbins=5)
+        axes.set_xlabel("Replicates an arm")
+        axes.set_ylabel(_clean(zero, 60))
+
+    return _render(draw, 380, 240, theme, "Intervals of the looks so far")
+
+
 def data_url(svg: str) -> str:
     """An SVG for the `src` of an image."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()

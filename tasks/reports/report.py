@@ -23,6 +23,12 @@ from tasks.store.artifact import Artifact, Work, contents, fingerprint, write_at
 from tasks.store.root import Root
 
 DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+HOW = {
+    "init": "initial weights",
+    "order": "order of a shuffled arm",
+    "sample": "documents of a random arm, rows of a budget",
+}
+"""What a replicate redraws, in words."""
 Labelled = Sequence[tuple[str, Run]]
 """(label of the arm, run): runs with equal labels are its seeds."""
 
@@ -45,6 +51,7 @@ def verdict_report(root: Root, verdict: Verdict) -> str:
         {arm.label: [row.bpb for row in arm.strata if row.kind == "decile"] for arm in verdict.arms},
         verdict=verdict,
         strata=[_strata(pair, verdict.strata_by) for pair in verdict.comparisons],
+        replicates=[_replicates(verdict, pair) for pair in verdict.comparisons],
         taken=taken,
         alone=_alone(verdict, taken),
         shared=_shared(verdict, runs[0][1]),
@@ -123,6 +130,7 @@ def _templates() -> Environment:
     )
     made.globals["missing"] = artifacts.MISSING
     made.globals["fewest_pairs"] = FEWEST_PAIRS
+    made.globals["how"] = HOW
     shared = (
         "by_seed",
         "byte_size",
@@ -199,6 +207,37 @@ def _files(runs: Labelled) -> tuple[list[str], list[Path]]:
     return [label for label, _ in runs], [run.metrics for _, run in runs]
 
 
+def _replicates(verdict: Verdict, pair: Comparison) -> dict[str, str]:
+    """Where the difference of a pair comes from: its replicates, what makes the interval wide, and the looks so far."""
+    scored = {arm.label: arm for arm in verdict.arms if arm.label in (pair.a, pair.b) and arm.target_by_seed}
+    points = {label: list(zip(arm.seeds, arm.target_by_seed, strict=True)) for label, arm in scored.items()}
+    lines = ", joined where they are paired" if pair.pairing.paired else ""
+    pictures: dict[str, str] = {}
+    if points:
+        pictures[f"Each replicate{lines}."] = Markup(charts.replicates_svg(points, joined=pair.pairing.paired))
+    side = f"bits per byte; left of 0 {pair.a} is better, right of it {pair.b}"
+    parts = {"documents alone": pair.errors.reach_documents, "replicates alone": pair.errors.reach_seeds}
+    rows = [
+        (label, pair.difference, pair.difference - reach, pair.difference + reach)
+        for label, reach in parts.items()
+        if reach is not None
+    ]
+    if rows and pair.low is not None and pair.high is not None:
+        rows.append(("both: the interval", pair.difference, pair.low, pair.high))
+        pictures["The interval by source of variance."] = Markup(charts.strata_svg(rows, zero=side))
+    looks = [
+        (each.look.replicates, (each.a, each.difference, each.look.low, each.look.high))
+        for look in (verdict.registered.looks if verdict.registered else ())
+        for each in look.pairs
+        if (each.a, each.b) == (pair.a, pair.b) and each.look.low is not None and each.look.high is not None
+    ]
+    if len(looks) > 1:
+        band = "" if pair.margin is None else f" Band: within {pair.margin:g}, equivalent."
+        caption = f"Looks so far: the difference ({pair.a} minus {pair.b}) with the interval of each look.{band}"
+        pictures[caption] = Markup(charts.looks_svg(looks, pair.margin, zero="Difference, bits per byte"))
+    return pictures
+
+
 def _strata(pair: Comparison, score: Score | None) -> dict[str, str]:
     """Where the difference of a pair is: by score, by length, by source."""
     by = score if isinstance(score, str) else ", ".join(score or ())
@@ -211,7 +250,7 @@ def _strata(pair: Comparison, score: Score | None) -> dict[str, str]:
     pictures: dict[str, str] = {}
     for caption, wanted in kinds.items():
         rows = [
-            (row.label, row.difference, row.low, row.high)
+            (row.label + " *" * row.stands_out, row.difference, row.low, row.high)
             for row in pair.strata
             if row.kind in wanted and row.low is not None and row.high is not None
         ]

@@ -15,6 +15,7 @@ from tasks.store.root import Root
 
 log = logging.getLogger(__name__)
 CHANCE = ("difference", "low", "high", "p")
+BAND = ("band_low", "band_high")
 Row = list[str | int | float | None]
 Table = tuple[list[str], list[Row]]
 """Names of the columns, and rows."""
@@ -49,7 +50,7 @@ def tables(verdict: Verdict) -> dict[str, Table]:
     made = {
         "arms": (["label", "arm", "bpb", "seeds", "runs", *read], arms),
         "comparisons": _table(pairs, lambda pair: [pair], ("conclusion", "better", *CHANCE, "seeds", "sentence")),
-        "strata": _table(pairs, lambda pair: pair.strata, ("kind", "label", "documents", "bytes", *CHANCE)),
+        "strata": _table(pairs, lambda pair: pair.strata, ("kind", "label", "documents", "bytes", *CHANCE, *BAND)),
         "outside": _table(pairs, lambda pair: pair.outside, ("label", *CHANCE), label="texts"),
         "core": _table(
             pairs, lambda pair: pair.tasks, ("label", "a", "b", *CHANCE), label="task", a="accuracy a", b="accuracy b"

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.errors import InputError
+from tasks.records import registration
 from tasks.records.cost import CostEstimate, estimate_cost, total
 from tasks.records.layout import ArmFolder, PoolFolder, RunFolder, arm_id, run_id
 from tasks.records.ledger import entries, spread_between_seeds
 from tasks.records.packed import PackedPlan
 from tasks.records.scaling import budget_tokens
+from tasks.records.stopping import StoppingRule
 from tasks.records.verdict import Control, Pairing, Target
-from tasks.spec import Arm, Experiment, Pool, Score, Texts, Training, spelled_out
-from tasks.store.artifact import code_version
+from tasks.spec import DRAWS, Arm, Draw, Experiment, Pool, Score, Texts, Training, spelled_out
+from tasks.store.artifact import code_version, fingerprint
 from tasks.store.root import Root
 from tasks.verdict.matched import (
     differences,
@@ -22,15 +24,19 @@ from tasks.verdict.matched import (
     require_other_arms,
     require_other_rows,
     require_pairing,
+    require_redrawn,
 )
 from tasks.verdict.planning import BESIDE_BYTES, Budget, equal_budget, what_is_read, what_seeds_show
+from tasks.verdict.target import find_target
 
 
 @dataclass(frozen=True)
 class ComparisonSpec:
     """What is asked: which of these arms of one pool is better, each trained with every seed on the same budget.
 
-    `budget`: what is equal between arms. `target`: which documents of the holdout decide. `pairing`: whether runs are
+    `redraw`: what a seed draws anew; the sample is that of a random or temperature arm, of which each seed then trains on a draw of
+    its own, and the rows of a budget. None: all but the documents of an arm. `stop`: add replicates in rounds by this rule.
+    `budget`: what is equal between arms. `target`: which documents decide. `pairing`: whether runs are
     paired by seed. `allow`: differences besides selection that are meant, by their path. `texts`, `core`: what runs are
     scored on besides the holdout. `strata_by`: the score of the holdout's halves and deciles, if not the pool's. `control`: "aa" if arms are meant to be equal; then each arm has seeds of its own, for
     equal arms with equal seeds would be one run twice.
@@ -57,6 +63,19 @@ class ComparisonSpec:
             return spelled_out(self.strata_by)
         return spelled_out(self.pool.score) if self.pool.format != "unrated" else None
 
+    redraw: Sequence[Draw] | None = None
+    stop: StoppingRule | None = None
+
+    @property
+    def held(self) -> tuple[Draw, ...]:
+        """What is the same in all runs."""
+        return () if self.redraw is None else tuple(draw for draw in DRAWS if draw not in self.redraw)
+
+    @property
+    def draws_arms(self) -> bool:
+        """Whether each seed of a random or temperature arm trains on a draw of its own."""
+        return self.redraw is not None and "sample" in self.redraw
+
     @property
     def allowed(self) -> list[str]:
         """`allow`, and what differs between runs because their budgets are equal in bytes."""
@@ -65,7 +84,8 @@ class ComparisonSpec:
     def require_matched(self) -> None:
         """Raises InputError unless arms have distinct names, differ in selection alone and have a fair budget, and seeds are distinct.
 
-        It is also raised when two arms are the same selection and no control, and when the pool has no halves to decide.
+        It is also raised when two arms are the same selection and no control, and when the pool has no halves, or the comparison
+        no texts, that are to decide.
         """
         names = [arm.name for arm in self.arms]
         if len(set(names)) < len(names):
@@ -73,20 +93,58 @@ class ComparisonSpec:
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"The seeds are {', '.join(map(str, self.seeds))}: give each one once.")
         require_pairing(self.pairing, self.control)
-        require_other_arms(self.arms, self.control)
+        budget = budget_tokens(self.training, self.pool.vocab_size)
+        drawn = [arm for arm in self.arms if self.draws_arms and arm.at_random]
+        # The seed of an arm that is drawn anew says no more than which draw is the first.
+        alike = [arm.model_copy(update={"seed": 0}) if arm in drawn else arm for arm in self.arms]
+        require_other_arms(alike, self.control)
+        if self.redraw is not None:
+            require_redrawn(
+                self.arms, self.redraw, nanochat=self.training.engine == "nanochat", budget=budget is not None
+            )
+        if self.stop and drawn and budget is None:
+            raise InputError(
+                f"The budget is empty, but later rounds draw {', '.join(arm.name for arm in drawn)} anew and may find fewer tokens in a draw: set "
+                "train.tokens a little below what such an arm holds."
+            )
         require_halves(self.score, self.target)
+        find_target(self.target, [texts.name for texts in self.texts])
         experiments = {arm.name: Experiment(pool=self.pool, arm=arm, training=self.training) for arm in self.arms}
         require_matched(differences(experiments), self.allow)
         require_fair_budgets(names if self.training.budget_from == "front" else [], self.allow)
 
     def seeds_of(self, arm: Arm) -> list[int]:
-        """The seeds that an arm is trained with."""
-        shift = list(self.arms).index(arm) * (max(self.seeds) + 1) if self.control else 0
+        """The seeds that an arm is trained with. In a control no two arms share one, however many replicates are added."""
+        place = list(self.arms).index(arm)
+        if self.control and self.redraw is not None:
+            return [(seed - 1) * len(self.arms) + place + 1 for seed in self.seeds]
+        shift = place * (max(self.seeds) + 1) if self.control else 0
         return [seed + shift for seed in self.seeds]
 
+    def drawn(self, arm: Arm, seed: int) -> Arm:
+        """The arm as a run with this seed trains on it: seed 1 on the arm as it is given, each other one on a draw of its own.
+
+        nanochat reads an arm in the order in which it lies, so there a shuffled arm is drawn anew for its order too.
+        """
+        upstream = self.training.engine == "nanochat" and self.redraw is not None and "order" in self.redraw
+        if (self.draws_arms and arm.at_random) or (upstream and arm.order == "shuffled"):
+            return arm.model_copy(update={"seed": arm.seed + seed - 1})
+        return arm
+
+    def draws_of(self, arm: Arm) -> list[Arm]:
+        """What the seeds of an arm train on: one arm, or a draw for each seed."""
+        return list({(drawn := self.drawn(arm, seed)).seed: drawn for seed in self.seeds_of(arm)}.values())
+
     def missing_arms(self, root: Root, pool_id: str) -> list[Arm]:
-        """The arms without complete packed rows."""
-        return [arm for arm in self.arms if not root.find(self.packed(arm, pool_id))]
+        """The arms, and the draws of arms, without complete packed rows."""
+        drawn = [each for arm in self.arms for each in self.draws_of(arm)]
+        return [arm for arm in drawn if not root.find(self.packed(arm, pool_id))]
+
+    def question(self, pool_id: str) -> str:
+        """What is compared, as a fingerprint: however it is to be answered, and on whatever budget, looks at it add up."""
+        arms = [arm.of(self.pool).identity() for arm in self.arms]
+        training = self.training.model_copy(update={"tokens": None, "tokens_per_parameter": None})
+        return fingerprint(pool_id, arms, training.identity(), self.control)
 
     def packed(self, arm: Arm, pool_id: str) -> str:
         """Name of an arm's packed rows."""
@@ -117,29 +175,46 @@ class ComparisonPlan:
 
     @classmethod
     def make(cls, root: Root, spec: ComparisonSpec, pool_id: str) -> "ComparisonPlan":
-        """Divide the budget between arms, all of which are packed.
+        """Divide the budget between arms, all of which are packed: every draw of an arm gets the same.
+
+        An empty budget is what the smallest draw holds; once it is registered it stays, though later draws may hold less.
 
         Raises InputError when it is more than an arm has, or when two arms hold the same rows and are no control.
         """
-        ids = {arm.name: arm_id(arm, spec.pool, pool_id) for arm in spec.arms}
-        packed = {arm.name: root.manifest(spec.packed(arm, pool_id)) for arm in spec.arms}
-        epochs = {arm.name: arm.epochs for arm in spec.arms}
-        require_other_rows(packed, epochs, spec.control)
-        facts = {name: manifest.facts for name, manifest in packed.items()}
+        packed = {
+            arm.name: [root.manifest(spec.packed(drawn, pool_id)) for drawn in spec.draws_of(arm)] for arm in spec.arms
+        }
+        require_other_rows(packed, spec.control, drawn={arm.name: spec.drawn(arm, 1) for arm in spec.arms})
+        smallest = {
+            name: min((each.facts for each in draws), key=lambda facts: facts["tokens_per_epoch"])
+            for name, draws in packed.items()
+        }
         tokens = budget_tokens(spec.training, spec.pool.vocab_size)
-        budgets = equal_budget(facts, tokens, spec.budget, epochs)
+        known = registration.read(root, spec.name).about(spec.question(pool_id))
+        if tokens is None and spec.draws_arms and spec.budget == "tokens" and known and known.newest.by_size:
+            tokens = min(known.newest.tokens.values())
+        budgets = equal_budget(smallest, tokens, spec.budget, {arm.name: arm.epochs for arm in spec.arms})
         runs = []
         for arm in spec.arms:
             training = spec.training.model_copy(update={"tokens": budgets[arm.name], "tokens_per_parameter": None})
             for seed in spec.seeds_of(arm):
-                experiment = Experiment(pool=spec.pool, arm=arm, training=training, seed=seed)
-                runs.append(PlannedRun(run_id(experiment, ids[arm.name]), ids[arm.name], experiment))
+                drawn = spec.drawn(arm, seed)
+                experiment = Experiment(pool=spec.pool, arm=drawn, training=training, seed=seed, held=spec.held)
+                id = arm_id(drawn, spec.pool, pool_id)
+                runs.append(PlannedRun(run_id(experiment, id), id, experiment))
         return cls(spec, pool_id, tuple(runs))
+
+    @property
+    def replicates(self) -> int:
+        """Runs of each arm."""
+        return len(self.spec.seeds)
 
     @property
     def runs_by_arm(self) -> dict[str, list[str]]:
         """{name of the arm: ids of its runs, in the order of seeds}."""
-        return {arm.name: [run.id for run in self.runs if run.experiment.arm == arm] for arm in self.spec.arms}
+        return {
+            arm.name: [run.id for run in self.runs if run.experiment.arm.name == arm.name] for arm in self.spec.arms
+        }
 
     def missing(self, root: Root) -> list[PlannedRun]:
         """The runs without a result."""
@@ -177,7 +252,7 @@ class ComparisonPlan:
                     root,
                     run.arm_id,
                     run.experiment.training,
-                    run.experiment.seed,
+                    run.experiment.seed_of("sample"),
                     self.spec.pool.vocab_size,
                     run.experiment.arm.epochs,
                 ).text,

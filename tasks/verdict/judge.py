@@ -8,11 +8,14 @@ from itertools import combinations
 from typing import TypeVar, get_args
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
+from scipy.special import stdtrit
 
 from tasks.errors import InputError
 from tasks.records.layout import METRICS, RunFolder
 from tasks.records.metrics import read_metrics
 from tasks.records.verdict import (
+    OUTSIDE,
     ArmScores,
     Comparison,
     Control,
@@ -26,15 +29,16 @@ from tasks.records.verdict import (
     StratumDifference,
     StratumScore,
     Target,
+    TaskDifference,
     TextsDifference,
     TokensSaved,
     Verdict,
     Weakness,
 )
-from tasks.spec import Score, spelled_out
+from tasks.spec import Arm, Name, Score, spelled_out
 from tasks.store.artifact import Artifact, Manifest, code_version
 from tasks.store.root import Root
-from tasks.verdict import answers, matched
+from tasks.verdict import answers, draws, matched
 from tasks.verdict.paired import (
     Differences,
     bits_per_byte,
@@ -43,9 +47,10 @@ from tasks.verdict.paired import (
     paired_differences,
 )
 from tasks.verdict.replicates import correlation, paired_by_seed
-from tasks.verdict.savings import curve_of, mean_curve, tokens_saved
-from tasks.verdict.strata import TARGETS, StratumSums, find_strata, score_used, sum_scores
-from tasks.verdict.wording import sentence, with_text
+from tasks.verdict.savings import UNKNOWN, curve_of, shortened, tokens_saved
+from tasks.verdict.strata import ScoredDocuments, StratumSums, find_strata, score_used, sum_scores
+from tasks.verdict.target import HALVES, TARGETS, find_target
+from tasks.verdict.wording import on, worded
 
 PLANNED = 3  # further numbers of seeds, each twice the last, of which the power is said
 MOST_SEEDS = 64
@@ -60,20 +65,38 @@ class Case:
     """All that comparisons are computed from."""
 
     results: Mapping[str, Sequence[Artifact]]
+    documents: ScoredDocuments
     holdout: StratumSums
-    texts: Mapping[str, StratumSums]
+    texts: Mapping[str, tuple[ScoredDocuments, StratumSums]]
     answers: answers.Answers | None
     target: Target
     pairing: Pairing
     level: float
-    blocks: bool
     divided_by: Score | None
     """The score of the strata, if there is one."""
 
     @property
+    def deciding(self) -> tuple[ScoredDocuments, StratumSums]:
+        """The documents of the target: the holdout, or texts from elsewhere."""
+        return (
+            (self.documents, self.holdout) if self.target in TARGETS else self.texts[self.target.removeprefix(OUTSIDE)]
+        )
+
+    @property
     def decides(self) -> int:
-        """The stratum of the target."""
-        return list(TARGETS).index(self.target)
+        """The stratum of the target among the deciding documents."""
+        return list(TARGETS).index(self.target) if self.target in TARGETS else 0
+
+    def scores(self, label: str) -> np.ndarray:
+        """Bits per byte of an arm's runs on the target, (seeds,)."""
+        sums = self.deciding[1]
+        values: np.ndarray = bits_per_byte(sums.nats[label], sums.sizes)[:, self.decides]
+        return values
+
+    @property
+    def pairs(self) -> int:
+        """Of arms."""
+        return len(list(combinations(self.results, 2)))
 
     @property
     def level_of_a_pair(self) -> float:
@@ -84,6 +107,28 @@ class Case:
         """Seeds of an arm's runs, rising."""
         return [run.manifest.spec["seed"] for run in self.results[label]]
 
+    def draws(self, label: str) -> list[str]:
+        """What each of an arm's runs was trained on."""
+        return matched.draws_of([run.manifest for run in self.results[label]])
+
+    def replicates(self, label: str, values: np.ndarray) -> np.ndarray:
+        """The independent ones among an arm's runs, (runs, ...)."""
+        return draws.replicates(values, self.draws(label))
+
+    def count(self, label: str) -> int:
+        """Independent replicates of an arm."""
+        return len(self.replicates(label, np.zeros(len(self.results[label]))))
+
+    def paired(self, a: str, b: str) -> bool:
+        """Whether the paired interval decides between two arms. Runs that share a draw have no partner in the other arm."""
+        if any(draws.nested(self.draws(label)) for label in (a, b)):
+            if self.pairing == "seed":
+                raise InputError(
+                    f"The pairing is seed, but runs of {a} or {b} share a draw of the arm: set it to none."
+                )
+            return False
+        return paired_by_seed(self.pairing, self.seeds(a), self.seeds(b))
+
 
 def judge(
     root: Root,
@@ -93,7 +138,7 @@ def judge(
     allow: Sequence[str] = (),
     outside: Sequence[str] = (),
     core: bool = False,
-    target: Target = "all",
+    target: str = "all",
     pairing: Pairing = "auto",
     control: Control | None = None,
     strata_by: Score | None = None,
@@ -101,20 +146,21 @@ def judge(
 ) -> Verdict:
     """Compare every pair of arms. `arms`: {label: ids of its finished runs, one a seed}.
 
-    `target`: which documents of the holdout decide. The holdout is a sample of the whole pool, so an arm that leaves out the
+    `target`: which documents decide. The holdout is a sample of the whole pool, so an arm that leaves out the
     pool's worst documents is examined on them too; "upper half" asks about the better-rated half alone, where in turn an arm of
-    such documents is at home. `pairing`: whether runs are paired by seed (see `paired_by_seed`); choose it before the first
+    such documents is at home; "outside/NAME" asks one of the texts from elsewhere. `pairing`: whether runs are paired by seed (see `paired_by_seed`); choose it before the first
     look. `allow`: differences beside selection that are meant, by path ("arm.order"). `outside`: texts from elsewhere that every
     run was scored on, by the names of `runs/<run>/outside/<name>`. `core`: compare `runs/<run>/core` of every run too.
     `control`: "aa" if arms are meant to be equal. `strata_by`: the score that the holdout's halves and deciles are by, if not that
     of the arms: `pools/<pool>/strata` has it. With more than one pair, the intervals of the target are Bonferroni-adjusted
-    so that all of them hold together with probability `level`; those of strata are not: they explore.
+    so that all of them hold together with probability `level`, and p-values likewise; so are the bands of all strata of all pairs.
+    The other intervals of strata explore.
 
-    Raises InputError when arms are not matched, an arm has the same seed twice, seeds that are to be paired differ between
+    Raises InputError when the name cannot be a folder's, arms are not matched, an arm has the same seed twice, seeds that are to be paired differ between
     arms, a run is not finished, or what a run or its scores were made from has other content now.
     """
-    if target not in TARGETS:
-        raise InputError(f"The target {target!r} is unknown: take one of {', '.join(TARGETS)}.")
+    _require_name(name)
+    target = find_target(target, outside)
     if pairing not in (known := get_args(Pairing)):
         raise InputError(f"The pairing {pairing!r} is unknown: take one of {', '.join(known)}.")
     if control not in (None, *get_args(Control)):
@@ -125,19 +171,17 @@ def judge(
     allowed = _require_comparable(root, results, allow, control)
     divided_by, strata = find_strata(root, results, spelled_out(strata_by) if strata_by else None)
     documents, holdout = sum_scores(results, strata=strata)
-    if target != "all":
+    if target in HALVES:
         _require_halves(documents.score, target)
     case = Case(
         results=results,
+        documents=documents,
         holdout=holdout,
-        texts={
-            text: sum_scores(_open(root, arms, partial(RunFolder.outside, texts=text)), text)[1] for text in outside
-        },
+        texts={text: sum_scores(_open(root, arms, partial(RunFolder.outside, texts=text)), text) for text in outside},
         answers=answers.read(_open(root, arms, lambda run: run.core)) if core else None,
         target=target,
         pairing=pairing,
         level=level,
-        blocks=documents.blocks,
         divided_by=divided_by,
     )
     scored = {label: _arm(label, case) for label in results}
@@ -164,8 +208,17 @@ def judge(
         ),
         matched=Matched(allowed=allowed, unknown=matched.unknown_of_runs(root, _manifests(results))),
         arms=tuple(scored.values()),
-        comparisons=tuple(with_text(_comparison(a, b, case), scored[a], scored[b]) for a, b in combinations(arms, 2)),
+        comparisons=tuple(worded(_comparison(a, b, case), scored[a], scored[b]) for a, b in combinations(arms, 2)),
     )
+
+
+def _require_name(name: str) -> None:
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError as error:
+        raise InputError(
+            f"The verdict's name is {name!r}: use lower-case letters, digits, - and _, at most 41 characters."
+        ) from error
 
 
 def _open(
@@ -218,16 +271,28 @@ def _require_halves(scores: np.ndarray, target: Target) -> None:
 def _arm(label: str, case: Case) -> ArmScores:
     runs, holdout = case.results[label], case.holdout
     values = bits_per_byte(holdout.nats[label], holdout.sizes)
-    means = zip(holdout.strata, values.mean(0), strict=True)
+    means = case.replicates(label, values).mean(0)
+    manifests, drawn = [run.manifest for run in runs], case.draws(label)
+    scores = case.scores(label)
+    parts = draws.parts(scores, drawn)
     return ArmScores(
         label=label,
         arm=runs[0].manifest.inputs["arm"],
         runs=tuple(_run(run) for run in runs),
         seeds=tuple(case.seeds(label)),
-        bpb=float(values[:, 0].mean()),
+        bpb=float(means[0]),
         bpb_by_seed=tuple(values[:, 0].tolist()),
-        deviation=float(values[:, case.decides].std(ddof=1)) if len(runs) > 1 else None,
-        strata=tuple(StratumScore(kind=s.kind, label=s.label, bpb=_known(mean)) for s, mean in means),
+        target_by_seed=tuple(scores.tolist()),
+        deviation=float(scores.std(ddof=1)) if len(runs) > 1 else None,
+        draws=tuple(each.inputs["arm"] for each in manifests) if len(set(drawn)) > 1 else (),
+        redrawn=draws.redrawn(manifests, drawn),
+        at_random=Arm.model_validate(manifests[0].spec["arm"]).at_random,
+        deviation_between_draws=parts.between if parts else None,
+        deviation_within_draws=parts.within if parts else None,
+        strata=tuple(
+            StratumScore(kind=s.kind, label=s.label, bpb=_known(mean))
+            for s, mean in zip(holdout.strata, means, strict=True)
+        ),
         **{name: _mean([run.facts.get(name) for run in runs]) for name in TEXT_READ},
     )
 
@@ -239,16 +304,17 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _comparison(a: str, b: str, case: Case) -> Comparison:
     holdout, decides = case.holdout, case.decides
-    paired = paired_by_seed(case.pairing, case.seeds(a), case.seeds(b))
-    overall = _paired(a, b, holdout, case.level_of_a_pair, paired)
-    explored = _paired(a, b, holdout, case.level, paired)
-    texts = {name: _paired(a, b, sums, case.level, paired) for name, sums in case.texts.items()}
-    seeds = min(len(case.results[label]) for label in (a, b))
+    paired = case.paired(a, b)
+    explored = _paired(a, b, case, holdout, case.level, paired)
+    texts = {name: _paired(a, b, case, sums, case.level, paired) for name, (_, sums) in case.texts.items()}
+    deciding = explored if case.target in TARGETS else texts[case.target.removeprefix(OUTSIDE)]
+    overall = deciding.at(case.level_of_a_pair).adjusted(case.pairs)
+    bands = explored.together(case.level_of_a_pair)
+    seeds = min(case.count(label) for label in (a, b))
     difference = float(overall.estimate[decides])
     detectable, needed = _power(abs(difference), overall, seeds, case)
-    better = case.results[a if difference < 0 else b]
     pairing = _pairing(a, b, case, paired)
-    found = _row(
+    return _row(
         Comparison,
         overall,
         decides,
@@ -257,47 +323,73 @@ def _comparison(a: str, b: str, case: Case) -> Comparison:
         level=case.level_of_a_pair,
         seeds=seeds,
         covers_seeds=overall.covers_seeds,
-        on=TARGETS[case.target][0],
-        errors=StandardErrors(
-            documents=_known(overall.error_documents[decides]), seeds=_known(overall.spread.error[decides])
-        ),
+        target=case.target,
+        on=on(case.target),
+        errors=_errors(overall, decides, case.level_of_a_pair),
         degrees_of_freedom=_known(overall.degrees_of_freedom[decides]),
         pairing=pairing,
-        warnings=_weaknesses(seeds, int(overall.clusters[decides]), case.blocks, pairing),
+        warnings=_weaknesses(seeds, int(overall.clusters[decides]), case.deciding[0].blocks, pairing),
         detectable=detectable,
         seeds_needed=needed,
-        tokens_saved=_savings(difference, overall.low[decides], overall.high[decides], better, case),
+        tokens_saved=_savings(a, b, overall, paired, case),
         strata=[
-            _row(StratumDifference, explored, i, kind=s.kind, label=s.label, documents=s.documents, bytes=s.bytes)
+            _row(
+                StratumDifference,
+                explored,
+                i,
+                kind=s.kind,
+                label=s.label,
+                documents=s.documents,
+                bytes=s.bytes,
+                band_low=_known(bands.low[i]),
+                band_high=_known(bands.high[i]),
+            )
             for i, s in enumerate(holdout.strata)
             if s.bytes
         ],
         outside=[_row(TextsDifference, differences, 0, label=name) for name, differences in texts.items()],
-        tasks=answers.compare(a, b, case.answers, case.level, paired=paired) if case.answers else [],
+        tasks=_answers(a, b, case, case.answers, paired) if case.answers else [],
     )
-    return found.model_copy(update={"sentence": sentence(found)})
 
 
-def _paired(a: str, b: str, sums: StratumSums, level: float, paired: bool) -> Differences:
-    return paired_differences(sums.nats[a], sums.nats[b], sums.sizes, paired=paired, level=level)
+def _paired(a: str, b: str, case: Case, sums: StratumSums, level: float, paired: bool) -> Differences:
+    ours, theirs = (case.replicates(label, sums.nats[label]) for label in (a, b))
+    return paired_differences(ours, theirs, sums.sizes, paired=paired, level=level)
+
+
+def _errors(overall: Differences, i: int, level: float) -> StandardErrors:
+    documents, seeds = float(overall.error_documents[i]), float(overall.spread.error[i])
+    with np.errstate(invalid="ignore"):
+        return StandardErrors(
+            documents=_known(documents),
+            seeds=_known(seeds),
+            reach_documents=_known(documents * stdtrit(overall.clusters[i] - 1, (1 + level) / 2)),
+            reach_seeds=_known(seeds * stdtrit(overall.degrees_of_freedom[i], (1 + level) / 2)),
+        )
+
+
+def _answers(a: str, b: str, case: Case, read: answers.Answers, paired: bool) -> list[TaskDifference]:
+    names, values = read
+    replicates = {label: case.replicates(label, values[label]) for label in (a, b)}
+    return answers.compare(a, b, (names, replicates), case.level, paired=paired)
 
 
 def _pairing(a: str, b: str, case: Case, paired: bool) -> SeedPairing:
     """What the seeds of both arms have in common, on the target, and the interval that does not decide."""
-    holdout, seeds = case.holdout, {label: case.seeds(label) for label in (a, b)}
+    seeds = {label: case.seeds(label) for label in (a, b)}
     shared = sorted(set(seeds[a]) & set(seeds[b]))
     found = dict.fromkeys(("correlation", "low", "high"))
     if len(shared) >= 3:
-        scores = [
-            bits_per_byte(holdout.nats[label], holdout.sizes)[np.isin(seeds[label], shared), case.decides]
-            for label in (a, b)
-        ]
-        measured = correlation(*scores)
+        measured = correlation(*(case.scores(label)[np.isin(seeds[label], shared)] for label in (a, b)))
         found = {"correlation": _known(measured.estimate), "low": _known(measured.low), "high": _known(measured.high)}
     other = None
-    if len(shared) >= 2 and seeds[a] == seeds[b]:
+    nested = any(draws.nested(case.draws(label)) for label in (a, b))
+    if len(shared) >= 2 and seeds[a] == seeds[b] and not nested:
         other = Difference.model_validate(
-            _chance(_paired(a, b, holdout, case.level_of_a_pair, not paired), case.decides)
+            _chance(
+                _paired(a, b, case, case.deciding[1], case.level_of_a_pair, not paired).adjusted(case.pairs),
+                case.decides,
+            )
         )
     return SeedPairing(asked=case.pairing, paired=paired, shared=len(shared), other=other, **found)
 
@@ -331,11 +423,12 @@ def _power(
         return [], None
     variances = overall.spread.variances[:, case.decides]
     error_documents = _known(overall.error_documents[case.decides]) or 0.0
+    clusters = int(overall.clusters[case.decides])
 
     def smallest(planned: int) -> float:
         paired = paired_by_seed(case.pairing, range(planned), range(planned))
         parts = [float(variances.sum())] if paired else variances.tolist()
-        return detectable_difference(error_documents, parts, planned, case.level_of_a_pair)
+        return detectable_difference(error_documents, parts, planned, case.level_of_a_pair, clusters=clusters)
 
     planned = [seeds * 2**i for i in range(PLANNED + 1)]
     needed = next((n for n in range(seeds + 1, MOST_SEEDS + 1) if smallest(n) <= difference), None)
@@ -343,22 +436,34 @@ def _power(
     return detectable, Detectable(seeds=needed, difference=difference) if needed else None
 
 
-def _savings(difference: float, low: float, high: float, better: Sequence[Artifact], case: Case) -> TokensSaved:
-    """The difference and the ends of its interval as shares of trained tokens, by the better arm's curve on the target.
+def _savings(a: str, b: str, overall: Differences, paired: bool, case: Case) -> TokensSaved:
+    """The difference as a share of trained tokens, by the better arm's curves on the target.
 
-    Not known on a half of the holdout by another score than the arm's own, which its curve is by.
+    Runs are scored on texts from elsewhere at their end alone, so there are no curves on those; nor on a half of the holdout by
+    another score than the arm's own, which its curves are by.
     """
-    if case.target != "all" and better[0].manifest.spec.get("arm", {}).get("score") != case.divided_by:
-        return TokensSaved(estimate=None, low=None, high=None)
+    if case.target not in TARGETS:
+        return UNKNOWN
+    better, worse = (a, b) if overall.estimate[case.decides] < 0 else (b, a)
+    if case.target != "all" and case.results[better][0].manifest.spec.get("arm", {}).get("score") != case.divided_by:
+        return UNKNOWN
     sizes = np.array([s.bytes for s in case.holdout.strata if s.kind == "decile"])
-    deciles = TARGETS[case.target][1]
-    lines = [read_metrics(run.path / METRICS) for run in better]
-    curve = mean_curve([curve_of(run) if case.target == "all" else curve_of(run, sizes, deciles) for run in lines])
-    ends = sorted([abs(low), abs(high)]) if np.isfinite(low) else [0.0, 0.0]
-    if low <= 0 <= high:
-        ends[0] = 0.0
-    estimate, least, most = (tokens_saved(curve, amount) for amount in (abs(difference), *ends))
-    return TokensSaved(estimate=estimate, low=least, high=most)
+    deciles = TARGETS[case.target]
+    lines = [read_metrics(run.path / METRICS) for run in case.results[better]]
+    saved = tokens_saved(
+        [curve_of(run) if case.target == "all" else curve_of(run, sizes, deciles) for run in lines],
+        case.scores(better),
+        case.scores(worse),
+        paired=paired,
+        level=case.level_of_a_pair,
+        documents=_known(overall.error_documents[case.decides]) or 0.0,
+        clusters=int(overall.clusters[case.decides]),
+    )
+    facts = case.results[better][0].facts
+    if not saved.estimate or not (facts.get("tokens") and facts.get("batch_tokens")):
+        return saved
+    budget = shortened(saved.estimate, facts["tokens"], facts["batch_tokens"])
+    return saved.model_copy(update={"budget": budget})
 
 
 def _run(result: Artifact) -> str:

@@ -13,10 +13,11 @@ from typing import Any
 from tasks.errors import InputError
 from tasks.records.layout import ArmFolder, PoolFolder, RunFolder
 from tasks.records.ledger import find
-from tasks.records.verdict import Control, Pairing, Target
-from tasks.spec import Arm, Experiment, Score
+from tasks.records.verdict import Control, Pairing
+from tasks.spec import Arm, Draw, Experiment, Score
 from tasks.store.artifact import Manifest
 from tasks.store.root import Root
+from tasks.verdict.target import HALVES
 
 SELECTION = {
     f"arm.{field}"
@@ -102,29 +103,59 @@ def require_pairing(pairing: Pairing, control: Control | None) -> None:
         )
 
 
-def require_other_rows(packed: Mapping[str, Manifest], epochs: Mapping[str, int], control: Control | None) -> None:
-    """Raises InputError when two arms, {label: manifest of the packed rows}, read the same rows in the same order as often."""
-    rows = {label: (manifest.content, epochs[label]) for label, manifest in packed.items()}
-    for (a, ours), (b, theirs) in combinations(rows.items(), 2):
-        if ours == theirs:
+def require_redrawn(arms: Sequence[Arm], redraw: Sequence[Draw], *, nanochat: bool, budget: bool) -> None:
+    """Raises InputError when replicates of an arm would be one training, or when nanochat cannot redraw what is asked for.
+
+    `budget`: whether a budget may leave rows of an arm.
+    """
+    for arm in arms:
+        order = "order" in redraw and arm.order == "shuffled"
+        sample = "sample" in redraw and (arm.at_random or budget)
+        if not ("init" in redraw or order or sample):
+            raise InputError(
+                f"redraw is {', '.join(redraw) or 'empty'}, by which all replicates of {arm.name} ({arm.select}, {arm.order}) "
+                "are one training: add init."
+            )
+        if nanochat and arm.at_random and order and "sample" not in redraw:
+            raise InputError(
+                f"redraw has order and no sample, but nanochat can reorder {arm.name} only by drawing it anew: add sample, or "
+                "leave order out."
+            )
+
+
+def require_other_rows(
+    packed: Mapping[str, Sequence[Manifest]], control: Control | None, *, drawn: Mapping[str, Arm]
+) -> None:
+    """Raises InputError when two arms, {label: manifests of the packed rows of its draws}, read the same rows in the same order as often.
+
+    In a control, when they do not; there, draws of one selection count as the same. `drawn`: the first draw of each.
+    """
+    rows = {label: {(each.content, drawn[label].epochs) for each in draws} for label, draws in packed.items()}
+    for a, b in combinations(packed, 2):
+        if rows[a] & rows[b]:
             _refuse_equal(a, b, control)
-        elif control:
+        elif control and not (len(packed[a]) > 1 and _one_selection(drawn[a].identity(), drawn[b].identity())):
             _refuse_unequal(a, b)
+
+
+def draws_of(results: Sequence[Manifest]) -> list[str]:
+    """What each run of an arm was trained on: the name of the first arm with the same rows."""
+    return [next(other.inputs["arm"] for other in results if _same_rows(other, each)) for each in results]
 
 
 def require_other_trainings(results: Mapping[str, Sequence[Manifest]], control: Control | None) -> None:
     """Raises InputError when runs of two arms, {label: results}, were trained on the same rows, unless that is a control.
 
     A control needs seeds of its own for each arm: the same seed on the same rows is the same training. Raises InputError
-    too when the runs of one arm were trained on different rows.
+    too when the runs of one arm were trained on different rows that are no draws of one random or temperature selection.
     """
-    rows = {label: {_rows(each) for each in runs} for label, runs in results.items()}
-    for label, found in rows.items():
-        if len(found) > 1:
+    for label, runs in results.items():
+        if len(set(draws_of(runs))) > 1 and not _drawn(runs):
             raise InputError(f"The runs of {label} were trained on different arms: give each arm a label of its own.")
     for a, b in combinations(results, 2):
-        if rows[a] != rows[b]:
-            if control:
+        if not any(_same_rows(x, y) for x in results[a] for y in results[b]):
+            drawn = _drawn([*results[a], *results[b]]) and len(set(draws_of(results[a]))) == len(results[a])
+            if control and not drawn:
                 _refuse_unequal(a, b)
             continue
         _refuse_equal(a, b, control)
@@ -158,9 +189,9 @@ def reads_front(result: Manifest) -> bool:
     return bool(training.get("budget_from", "front") == "front" and left >= facts["batch_tokens"])
 
 
-def require_halves(score: Score | None, target: Target) -> None:
+def require_halves(score: Score | None, target: str) -> None:
     """Raises InputError when a half of the holdout by score is to decide, but there is no score."""
-    if target != "all" and not score:
+    if target in HALVES and not score:
         raise InputError(
             f"The target is {target!r}, but the pool is unrated and has no halves by score: set it to all."
         )
@@ -178,11 +209,31 @@ def _refuse_unequal(a: str, b: str) -> None:
     raise InputError(f"control is aa, but the arms {a} and {b} hold different rows: leave it out, or give equal arms.")
 
 
-def _rows(result: Manifest) -> tuple[str, int]:
-    """What a run was trained on: the content of its packed rows where that is recorded, else the name of its arm; and how often."""
+def _drawn(results: Sequence[Manifest]) -> bool:
+    """Whether the runs are on draws of one selection, which chance decides."""
+    first = results[0].spec["arm"]
+    return Arm.model_validate(first).at_random and all(_one_selection(each.spec["arm"], first) for each in results)
+
+
+def _one_selection(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two arms' parameters are equal but for name and seed."""
+    names = {*a, *b} - {"name", "seed"}
+    return all(a.get(name) == b.get(name) for name in names)
+
+
+def _same_rows(a: Manifest, b: Manifest) -> bool:
+    """Whether two runs were trained equally often on the same rows: by their content where both record it, else by their arms' names."""
+    if a.spec["arm"].get("epochs", 1) != b.spec["arm"].get("epochs", 1):
+        return False
+    ours, theirs = _rows(a), _rows(b)
+    return ours == theirs if ours and theirs else bool(a.inputs["arm"] == b.inputs["arm"])
+
+
+def _rows(result: Manifest) -> str | None:
+    """The content of the packed rows that a run was trained on, if it is recorded."""
     arm, training = result.inputs["arm"], result.spec["training"]
     packed = ArmFolder(arm).packed(training["sequence_length"], training.get("packing", "crop"))
-    return (result.made_from or {}).get(packed, arm), result.spec["arm"].get("epochs", 1)
+    return (result.made_from or {}).get(packed)
 
 
 def _parameters(identity: Mapping[str, Any]) -> dict[str, Any]:

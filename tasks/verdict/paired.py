@@ -20,6 +20,11 @@ Seeds. A seed moves a whole run, all documents together, which no resampling of 
 the runs of these two arms, each by itself or paired by seed (`replicates` says which, and how many degrees of freedom that has),
 and enters as the standard error of the mean difference times Student's t.
 
+Together. The intervals of strata are each of its own level. `Differences.together` widens all of them by one factor, so that they hold at
+once: the quantile of the largest studentized error over strata (max-t; Westfall and Young, Resampling-Based Multiple Testing, 1993). Documents are
+resampled for all strata at once. How seeds correlate between strata few replicates cannot tell, so their errors are drawn independently: of
+all dependences the one with the widest bands (Šidák, JASA 62, 1967).
+
 Both. Documents and seeds are crossed, and the seeds' variance already holds the part of the documents' error that changes with the seed
 (interaction); it is taken out of V, else it would count twice (as in two-way clustering: Cameron, Gelbach and Miller, J. Bus.
 Econ. Stat. 29, 2011). The interval is the distribution of the sum of the two independent errors: bootstrap-t draws convolved with
@@ -33,10 +38,10 @@ what other seeds would have done. `Differences.covers_seeds` tells which of the 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtr, ndtri, stdtrit
 
 from tasks.verdict.replicates import Spread, effective_freedom, samples_of
 
@@ -44,6 +49,9 @@ LN2 = np.log(2.0)
 FEWEST_CLUSTERS = 8  # with documents in them: below, too many resamples hold one cluster alone
 DRAWS = 4_000
 TILE = 10  # values of Student's t per bootstrap draw
+KNOTS = ndtri(1e-9) * np.linspace(
+    1, -1, 513
+)  # where quantiles of Student's t are computed, as normal quantiles; even in between
 MOST_FREEDOM = 1e6  # as good as the normal distribution
 CHUNK = 1 << 22  # resampling weights held at once
 
@@ -61,6 +69,27 @@ class Differences:
     degrees_of_freedom: np.ndarray
     """Of Student's t for the seeds; NaN where the spread is not known."""
     spread: Spread
+    amounts: np.ndarray = field(repr=False)
+    """Drawn absolute errors, (draws, S): what intervals are quantiles of."""
+
+    def at(self, level: float) -> "Differences":
+        """The same with intervals of another level."""
+        reach = np.quantile(self.amounts, level, axis=0)
+        return replace(self, low=self.estimate - reach, high=self.estimate + reach)
+
+    def together(self, level: float) -> "Differences":
+        """The same with intervals that hold for all strata at once with probability `level`."""
+        found = self.at(level)
+        reach = found.high - found.estimate
+        known = np.isfinite(reach) & (reach > 0)
+        if known.any():
+            largest = (self.amounts[:, known] / reach[known]).max(1)
+            reach = reach * np.quantile(largest, level)
+        return replace(self, low=self.estimate - reach, high=self.estimate + reach)
+
+    def adjusted(self, pairs: int) -> "Differences":
+        """The same with p-values for one of so many pairs (Bonferroni)."""
+        return replace(self, p=np.minimum(1.0, self.p * pairs))
 
     @property
     def covers_seeds(self) -> bool:
@@ -118,15 +147,13 @@ def paired_differences(
     if spread.known:
         parts = [spread.of_means.sum(0), np.nan_to_num(variance)]
         freedom = effective_freedom(parts, [spread.freedom, sizes.shape[1] - 1])
-        student = stdtrit(np.nan_to_num(freedom, nan=1.0), ((np.arange(draws) + 0.5) / draws)[:, None])
-        tiles = [random.permuted(student, axis=0) for _ in range(TILE)]
-        errors = np.concatenate([errors + tile * spread.error for tile in tiles])
+        student = random.permuted(_student(np.nan_to_num(freedom, nan=1.0), TILE * draws), axis=0)
+        errors = np.tile(errors, (TILE, 1)) + student * spread.error
     amounts = np.abs(errors)
-    reach = np.quantile(amounts, level, axis=0)
     p = np.maximum((amounts >= np.abs(estimate)).mean(0), 1 / (len(errors) + 1))
-    p = np.where(np.isfinite(reach), p, np.nan)
-    low, high = estimate - reach, estimate + reach
-    return Differences(estimate, low, high, p, np.sqrt(variance), clusters, freedom, spread)
+    p = np.where(np.isfinite(amounts).all(0), p, np.nan)
+    unknown = np.full_like(estimate, np.nan)
+    return Differences(estimate, unknown, unknown, p, np.sqrt(variance), clusters, freedom, spread, amounts).at(level)
 
 
 def level_of_a_pair(level: float, arms: int) -> float:
@@ -135,20 +162,29 @@ def level_of_a_pair(level: float, arms: int) -> float:
 
 
 def detectable_difference(
-    error_documents: float, variances: Sequence[float], seeds: int, level: float = 0.95, power: float = 0.8
+    error_documents: float,
+    variances: Sequence[float],
+    seeds: int,
+    level: float = 0.95,
+    power: float = 0.8,
+    clusters: int | None = None,
 ) -> float:
     """The smallest true difference that `seeds` seeds an arm would show with probability `power`, in bits per byte.
 
     `variances`: of one run in each sample: those of both arms, or paired by seed the one of their difference. (t_{1-alpha/2} + t_power) times
-    the standard error, t with the seeds' degrees of freedom (Welch); the documents' error stays as it is: only a larger holdout
-    makes it smaller. NaN for one seed, or when a variance is not known.
+    the standard error. t has Welch's degrees of freedom, to which the documents add those of their `clusters` (None: many). Their
+    error stays as it is: only a larger holdout makes it smaller. NaN for one seed, or when a variance is not known.
     """
     from_seeds = np.array(variances) / seeds
     total = from_seeds.sum() + error_documents**2
     if seeds < 2 or not np.isfinite(total):
         return float("nan")
     squares = (from_seeds**2).sum() / (seeds - 1)
-    freedom = from_seeds.sum() ** 2 / squares if squares else MOST_FREEDOM
+    if clusters is None:
+        freedom = from_seeds.sum() ** 2 / squares if squares else MOST_FREEDOM
+    else:
+        squares += error_documents**4 / max(clusters - 1, 1)
+        freedom = total**2 / squares if squares else MOST_FREEDOM
     return float(stdtrit(freedom, [(1 + level) / 2, power]).sum() * np.sqrt(total))
 
 
@@ -166,6 +202,13 @@ def _interaction(arm: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     residuals = residuals - residuals.mean(0)
     variance: np.ndarray = _linearized(residuals).sum(0) / (len(arm) - 1)
     return variance
+
+
+def _student(freedom: np.ndarray, count: int) -> np.ndarray:
+    """The `count` evenly spaced quantiles of Student's t with `freedom` (S,), rising: (count, S)."""
+    at = ndtri((np.arange(count) + 0.5) / count)
+    values = stdtrit(freedom[:, None], ndtr(KNOTS))
+    return np.stack([np.interp(at, KNOTS, row) for row in values], axis=1)
 
 
 def _studentized(

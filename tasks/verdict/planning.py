@@ -58,6 +58,16 @@ def what_is_read(label: str, text: TrainedText) -> str:
     return f"{read}, mean score {text.mean_score:.2f} (the arm's: {text.arm_mean_score:.2f})."
 
 
+def smallest_difference(variance: float, seeds: int, arms: int) -> float:
+    """The difference that so many seeds an arm show 4 times in 5, if they do not correlate between arms.
+
+    `variance`: of bits per byte between seeds.
+    """
+    paired = paired_by_seed("auto", range(seeds), range(seeds))
+    variances = [2 * variance] if paired else [variance, variance]
+    return detectable_difference(0.0, variances, seeds, level_of_a_pair(0.95, arms))
+
+
 def what_seeds_show(spread: tuple[float, int] | None, arms: int, seeds: int) -> str:
     """A sentence: the smallest difference that `seeds` seeds an arm can show, if seeds do not correlate between arms.
 
@@ -68,10 +78,7 @@ def what_seeds_show(spread: tuple[float, int] | None, arms: int, seeds: int) -> 
     if spread is None:
         return "How far a seed moves such a run is not known yet, so neither is what these seeds can show: the verdict will tell."
     variance, freedom = spread
-    paired = paired_by_seed("auto", range(seeds), range(seeds))
-    variances = [2 * variance] if paired else [variance, variance]
-    smallest = detectable_difference(0.0, variances, seeds, level_of_a_pair(0.95, arms))
     return (
         f"In runs alike a seed moved bits per byte by {variance**0.5:.2g} (standard deviation, {freedom} degrees of freedom): "
-        f"{seeds} seeds an arm show a difference of {smallest:.2g} 4 times in 5, the holdout's own error aside; fewer do if seeds move the arms alike."
+        f"{seeds} seeds an arm show a difference of {smallest_difference(variance, seeds, arms):.2g} 4 times in 5, the holdout's own error aside; fewer do if seeds move the arms alike."
     )

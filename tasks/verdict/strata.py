@@ -11,21 +11,15 @@ import pyarrow as pa
 from tasks.errors import DamagedError, InputError
 from tasks.records.layout import SCORES, STRATA, PoolFolder
 from tasks.records.scores import read_scores, with_strata
-from tasks.records.verdict import Kind, Target
+from tasks.records.verdict import Kind
 from tasks.spec import Score
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 from tasks.verdict.paired import FEWEST_CLUSTERS, cluster_sums
+from tasks.verdict.target import DECILES
 
 LENGTHS = (1_000, 2_000, 4_000, 8_000, 16_000)  # bytes: bounds of the length classes
 SOURCES = 20  # the largest ones get a row each
-DECILES = 10
-TARGETS: dict[Target, tuple[str, slice]] = {
-    "all": ("", slice(0, DECILES)),
-    "lower half": (" on the worse-rated half of the holdout", slice(0, DECILES // 2)),
-    "upper half": (" on the better-rated half of the holdout", slice(DECILES // 2, DECILES)),
-}
-"""Which documents of the holdout decide: their name in the sentence, and their score deciles. In the order of the strata."""
 
 
 @dataclass(frozen=True)

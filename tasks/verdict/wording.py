@@ -2,7 +2,8 @@
 
 import math
 
-from tasks.records.verdict import ArmScores, Comparison, Weakness
+from tasks.records.registration import Registered
+from tasks.records.verdict import OUTSIDE, ArmScores, Comparison, Target, Weakness
 
 WARNINGS: dict[Weakness, str] = {
     "two seeds": "An arm has only two seeds: the interval is wide, and up to 7 % of such intervals miss if arms scatter very unlike.",
@@ -11,19 +12,53 @@ WARNINGS: dict[Weakness, str] = {
     "single documents": "The holdout has too few blocks, so documents count as independent: if neighbors are alike, the interval is too narrow.",
 }
 
+DECIDES: dict[str, tuple[str, str]] = {
+    "all": ("", "Documents of the pool decide, which favors the arm that resembles the pool."),
+    "lower half": (
+        " on the worse-rated half of the holdout",
+        "The worse-rated half of the pool's documents decides, which favors the arm that resembles it.",
+    ),
+    "upper half": (
+        " on the better-rated half of the holdout",
+        "The better-rated half of the pool's documents decides, which favors the arm that resembles it.",
+    ),
+}
+"""Targets on the holdout: how a finding names them, and what it means that they decide."""
+HARDLY = 0.8
+"""More seeds hardly help if they leave the difference that can be told above this part of what it is now."""
 UNEQUAL_TEXT = 0.01
 """Difference between the parts of two arms' text that were trained on, from which on the verdict says so."""
 
 
+def worded(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
+    """The pair with its sentence."""
+    return with_text(with_draws(pair.model_copy(update={"sentence": sentence(pair)}), a, b), a, b)
+
+
 def sentence(pair: Comparison) -> str:
     """The verdict on one pair of arms, what its interval covers, and what may be wrong with it."""
-    return " ".join([_finding(pair), *_covers(pair), *(WARNINGS[weakness] for weakness in pair.warnings)])
+    warnings = (WARNINGS[weakness] for weakness in pair.warnings)
+    return " ".join([_finding(pair), _decides(pair.target), *_covers(pair), *warnings])
+
+
+def on(target: Target) -> str:
+    """The target as a finding names it, with a space before; "" for all documents."""
+    return DECIDES[target][0] if target in DECIDES else f" on the texts {target.removeprefix(OUTSIDE)}"
+
+
+def _decides(target: Target) -> str:
+    if target in DECIDES:
+        return DECIDES[target][1]
+    return f"The texts {target.removeprefix(OUTSIDE)}, from outside the pool, decide, which favors the arm that resembles them."
 
 
 def _finding(pair: Comparison) -> str:
     if pair.conclusion == "better":
-        amount = _amount(pair)
-        return f"{pair.lower} is better than {pair.higher} by {amount} bits per byte{pair.on}{_equivalent(pair)}."
+        better, worse = (pair.a, pair.b) if pair.better == pair.a else (pair.b, pair.a)
+        return f"{better} is better than {worse} by {_amount(pair)} bits per byte{pair.on}{_equivalent(pair)}."
+    if pair.conclusion == "equivalent":
+        within = f"within {pair.margin:g} bits per byte{pair.on}"
+        return f"{pair.a} and {pair.b} are equivalent {within}: the difference is {_signed(pair)}."
     if pair.conclusion == "one seed":
         return f"{_one_seed(pair)} What other seeds would say is not known: train at least 2 seeds an arm."
     seen = f"{pair.a} and {pair.b} are not distinguishable{pair.on}: the difference is {_signed(pair)} bits per byte"
@@ -42,6 +77,37 @@ def with_text(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
     )
 
 
+def with_draws(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
+    """The pair with a sentence more on draws of random arms that the interval covers, or does not, and on what all runs share."""
+    if not pair.covers_seeds:
+        return pair
+    fixed = [arm.label for arm in (a, b) if arm.at_random and not arm.draws]
+    drawn = [arm.label for arm in (a, b) if arm.draws]
+    shared = [] if a.redrawn is None or "init" in a.redrawn else ["All runs have the same initial weights."]
+    more = [f"It is for new draws of {' and of '.join(drawn)} too."] * bool(drawn)
+    more += [f"It is not for other draws of {' and of '.join(fixed)}: the runs are all on one."] * bool(fixed)
+    return pair.model_copy(update={"sentence": " ".join([pair.sentence, *more, *shared])})
+
+
+def with_looks(pair: Comparison, registered: Registered, error: float) -> Comparison:
+    """The pair with a sentence more on the looks that were taken and on what was said too late. `error`: of all looks together."""
+    counts, plan, more = {look.replicates for look in registered.looks}, registered.newest, []
+    if pair.decision is not None and plan.stop is not None:
+        end = "Undecided" if pair.decision == "undecided" else "Goes on" if pair.decision == "go on" else "Decided"
+        more.append(
+            f"{end} at look {sum(count <= pair.seeds for count in counts)} of at most {len(plan.stop.looks)}, with {pair.seeds} of at most {plan.stop.max_replicates} "
+            "replicates an arm."
+        )
+    if error > 1 - registered.plan.level:
+        more.append(
+            f"Replicates or rules were added after a look: over all {len(counts)} looks, up to {100 * error:.2g} % of equal arms are "
+            "told apart."
+        )
+    elif registered.changes and any(change.looks_before for change, _ in registered.changes):
+        more.append("The plan was changed after a look.")
+    return pair.model_copy(update={"sentence": " ".join([pair.sentence, *more])})
+
+
 def with_interval(value: float, low: float | None, high: float | None, sign: str = "-") -> str:
     """0.0240 (0.0008 to 0.0504): three digits of the interval's half width; `sign="+"` shows both signs.
 
@@ -53,6 +119,11 @@ def with_interval(value: float, low: float | None, high: float | None, sign: str
     decimals = min(8, max(0, 2 - math.floor(math.log10(width)))) if width > 0 else 4
     shown, first, last = (f"{number:{sign}.{decimals}f}".replace("-", "−") for number in (value, low, high))
     return f"{shown} ({first} to {last})"
+
+
+def rough(value: float | None) -> str:
+    """A standard error: 0.00024, or unknown."""
+    return "unknown" if value is None else f"{value:.2g}"
 
 
 def _amount(pair: Comparison) -> str:
@@ -73,8 +144,8 @@ def _equivalent(pair: Comparison) -> str:
         return ""
     low, high = ("?" if end is None else f"{100 * end:.0f}" for end in (saved.low, saved.high))
     return (
-        f" (equivalent to at least {100 * saved.estimate:.0f} % fewer tokens by the measured loss curve; "
-        f"{low} to {high} % over the interval)"
+        f" (equivalent to at least {100 * saved.estimate:.0f} % fewer tokens by the measured loss curves, interval {low} to "
+        f"{high} %, not checked by shorter runs)"
     )
 
 
@@ -92,8 +163,10 @@ def _covers(pair: Comparison) -> list[str]:
     pairing = pair.pairing
     known = "" if pairing.correlation is None else f" (correlation {pairing.correlation:.2f})".replace("-", "−")
     paired = f", {'paired' if pairing.paired else 'not paired'} by seed{known}" if pairing.shared else ""
+    gain = f"; pairing made it {pair.pairing_gain:.2g} times as wide" if pairing.paired and pair.pairing_gain else ""
+    like = "the holdout" if pair.target in DECIDES else "these texts"
     return [
-        f"The {100 * pair.level:.3g} % interval is for new documents like those of the holdout and for new seeds{paired}."
+        f"The {100 * pair.level:.3g} % interval is for new documents like those of {like} and for new seeds{paired}{gain}."
     ]
 
 
@@ -107,6 +180,11 @@ def _outlook(pair: Comparison) -> str:
     if not further:
         return "Nothing is known of how more seeds would help."
     plan = further[min(1, len(further) - 1)]
+    if plan.difference > HARDLY * pair.detectable[0].difference:
+        return (
+            f"More seeds would hardly help, because the documents' own error outweighs theirs ({rough(pair.errors.documents)} against "
+            f"{rough(pair.errors.seeds)}, {pair.clusters} blocks of documents): score on more documents."
+        )
     more = _more(plan.seeds - pair.seeds)
     return f"{more} an arm would tell a difference of {plan.difference:.2g} bits per byte 4 times in 5."
 

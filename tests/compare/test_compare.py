@@ -23,9 +23,10 @@ def compare(stack, client, parameters, root, status=0, **changes):
     """`prefect deployment run compare/demo --watch`; returns the finished flow run and its children by flow."""
     given = {
         "data": parameters["data"],
-        "train": parameters["train"],
+        "train": {**parameters["train"], "tokens": 32_768},
         "root": str(root),
-        "seeds": [1, 2],
+        "seeds": None,
+        "replicates": 2,
         "name": "test",
     }
     given |= {"arms": [ARM, RANDOM], **changes}
@@ -33,10 +34,10 @@ def compare(stack, client, parameters, root, status=0, **changes):
     return run, below(client, run)
 
 
-def test_two_arms_with_two_seeds_end_in_a_verdict_and_a_report(stack, client, parameters, root):
+def test_two_arms_with_two_replicates_end_in_a_verdict_and_a_report(stack, client, parameters, root):
     run, children = compare(stack, client, parameters, root)
     assert run.state.is_completed()
-    assert children == {"prepare": 2, "train": 4}
+    assert children == {"prepare": 3, "train": 4}, "a draw of the random arm for each replicate"
     store = Root(root)
     (name,) = store.names("verdicts")
     verdict = json.loads((store.open(name).path / "verdict.json").read_text())
@@ -59,6 +60,22 @@ def test_again_it_finds_all_complete_and_says_the_same(stack, client, parameters
     run, children = compare(stack, client, parameters, root, name="test")
     assert run.state.is_completed() and children == {}
     assert Root(root).names("verdicts") == before
+
+
+def test_rounds_go_on_from_what_is_complete_until_they_are_used_up(stack, client, parameters, root):
+    stop = {"max_replicates": 3, "first_look": 2, "margin": 1e-6}
+    run, children = compare(stack, client, parameters, root, replicates=None, stop=stop)
+    assert run.state.is_completed()
+    assert children == {"prepare": 1, "train": 2}
+    store = Root(root)
+    registered = json.loads(store.path("verdicts/test/registered.json").read_text())
+    first, second = registered["plans"]
+    assert (first["stop"], second["stop"]["max_replicates"]) == (None, 3)
+    assert (second["runs_before"], second["looks_before"]) == (4, 1)
+    assert [len(look["runs"]) for look in registered["looks"]] == [4, 4, 6]
+    newest = max(store.names("verdicts"), key=lambda name: store.manifest(name).created)
+    (pair,) = json.loads((store.open(newest).path / "verdict.json").read_text())["comparisons"]
+    assert pair["decision"] in ("undecided", "better", "worse")
 
 
 def test_unmatched_arms_fail_with_a_sentence_and_spend_nothing(stack, client, parameters, root):

@@ -69,6 +69,7 @@ def test_the_spread_between_seeds_is_pooled_over_runs_alike(root):
     assert ledger.spread_between_seeds(found, Training(tokens=1_500))[1] == 2
     assert ledger.spread_between_seeds(found, Training(tokens=5_000)) is None
     assert ledger.spread_between_seeds(found, Training(depth=12)) is None
+    assert ledger.spread_between_seeds(found, Training(recipe="quiet")) is None
 
 
 def test_a_second_attempt_keeps_the_first_and_closes_it_at_its_last_sign_of_life(root):

@@ -6,12 +6,14 @@ import pytest
 
 from tasks.errors import InputError
 from tasks.records import ledger
+from tasks.records.stopping import StoppingRule
 from tasks.records.verdict import Verdict
 from tasks.reports.evidence import Run, Taken, lineage, only_in
 from tasks.reports.report import run_report, verdict_report, visible, write_report, write_verdict
 from tasks.store.access import open_blobs
 from tasks.store.root import Root
 from tasks.verdict.judge import judge
+from tests.planted import in_rounds, look, plan_of
 
 HOSTILE = "<script>alert(1)</script><img src=http://evil/x onerror=alert(2)>"
 
@@ -168,3 +170,19 @@ def test_an_unknown_name_is_refused_with_those_there_are(compared):
 def test_what_would_act_instead_of_being_seen_is_replaced():
     assert visible('a\u202fb <c> & "d"\n\te') == 'a\u202fb <c> & "d"\n\te'
     assert visible("x\x00\x07\u202ey\ud800") == "x\ufffd\ufffd\ufffdy\ufffd"
+
+
+def test_a_report_shows_the_plan_every_look_and_where_the_spread_comes_from(bench):
+    verdict = in_rounds(bench, StoppingRule(margin=0.002, max_replicates=5), spread=0.004)[-1]
+    read = Reader(verdict_report(bench.root, verdict))
+    assert "before the first run" in read.text and "looks at 3, 4, 5 replicates an arm" in read.text
+    assert "equivalent within 0.002 bits per byte" in read.text and "Looks so far: 3" in read.text
+    assert (
+        "The interval by source of variance." in read.text
+        and "Each replicate, joined where they are paired." in read.text
+    )
+    assert "initial weights" in read.text and "How far one run of an arm varies" in read.text
+    changed = look(bench, plan_of(bench, 5, target="upper half"))
+    assert "target: all, now upper half" in Reader(verdict_report(bench.root, changed)).text
+    alone = judge(bench.root, "alone", bench.arms(seeds=2, top16=0.0, rand16=0.0))
+    assert "judged without a registered plan" in Reader(verdict_report(bench.root, alone)).text

@@ -55,6 +55,8 @@ def test_halves_of_an_unrated_pool_are_refused_before_anything_is_trained():
     arms = [RANDOM, Arm(name="all", select="all")]
     with pytest.raises(InputError, match="target is 'lower half', but the pool is unrated"):
         ComparisonSpec("test", Pool(format="unrated"), arms, [1], TRAINING, target="lower half").require_matched()
+    with pytest.raises(InputError, match="target is 'outside/wiki', but the texts from elsewhere are none"):
+        ComparisonSpec("test", Pool(), arms, [1], TRAINING, target="outside/wiki").require_matched()
     ComparisonSpec("test", Pool(format="unrated"), arms, [1], TRAINING).require_matched()
 
 
@@ -100,6 +102,66 @@ def test_arms_that_turn_out_to_hold_the_same_rows_are_refused_before_they_are_tr
     assert [run.tokens for run in ComparisonPlan.make(root, twice, "pool").runs] == [640] * 4, "read once against twice"
     control = ComparisonPlan.make(root, asked(arms, control="aa"), "pool")
     assert [run.experiment.seed for run in control.runs] == [1, 2, 4, 5]
+
+
+def test_replicates_draw_random_arms_anew_and_share_the_others():
+    spec = asked(seeds=(1, 2, 3), redraw=("init", "order", "sample"))
+    spec.require_matched()
+    assert [arm.seed for arm in spec.draws_of(RANDOM)] == [42, 43, 44] and spec.draws_of(TOP) == [TOP]
+    assert spec.held == () and asked().held == () and asked().draws_of(RANDOM) == [RANDOM]
+    assert asked(redraw=("sample", "init")).held == ("order",)
+
+
+def test_replicates_of_a_control_keep_their_seeds_when_more_are_added():
+    arms = [RANDOM, Arm(name="again", select="random")]
+    seeds = {n: [asked(arms, range(1, n + 1), control="aa", redraw=("init", "sample")).seeds_of(arm) for arm in arms] for n in (2, 3)}  # fmt: skip
+    assert seeds == {2: [[1, 3], [2, 4]], 3: [[1, 3, 5], [2, 4, 6]]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"redraw": ("sample",)}, "redraw is sample, by which all replicates of top .* are one training: add init"),
+        ({"redraw": ()}, "redraw is empty"),
+        (
+            {
+                "arms": [
+                    Arm(name="top", order="shuffled"),
+                    Arm(name="random", select="random", order="shuffled"),
+                ],
+                "redraw": ("init", "order"),
+                "training": TRAINING.model_copy(update={"engine": "nanochat"}),
+            },
+            "nanochat can reorder random only by drawing it anew: add sample",
+        ),
+        (
+            {"arms": [RANDOM, Arm(name="again", select="random", seed=7)], "redraw": ("init", "sample")},
+            "random and again are the same selection",
+        ),
+    ],
+)
+def test_replicates_that_would_be_one_training_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        asked(**changes).require_matched()
+
+
+def test_each_replicate_is_planned_on_its_own_draw_with_one_budget(tmp_path):
+    root, spec = Root(tmp_path), asked(redraw=("init", "sample"))
+    pool = "pool"
+    for arm, rows in ((TOP, 30), *zip(spec.draws_of(RANDOM), (20, 10), strict=True)):
+
+        def make(work: Work, arm: Arm = arm, rows: int = rows) -> None:
+            work.temporary("rows.bin").write_text(f"{arm.name}{arm.seed}")
+            work.finish("rows.bin")
+            work.facts.update(tokens=rows * 64, tokens_per_epoch=rows * 64, sequence_length=64, bytes=rows * 128)
+
+        root.build(spec.packed(arm, pool), make, spec={})
+    assert spec.missing_arms(root, pool) == []
+    plan = ComparisonPlan.make(root, spec, pool)
+    assert {run.tokens for run in plan.runs} == {640}
+    assert len(set(plan.runs_by_arm["random"])) == 2
+    assert [len({run.arm_id for run in plan.runs if run.experiment.arm.name == name}) for name in ("top", "random")] == [1, 2]  # fmt: skip
+    assert {run.experiment.held for run in plan.runs} == {("order",)}
 
 
 def test_a_factor_that_is_meant_is_allowed():

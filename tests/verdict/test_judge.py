@@ -21,7 +21,9 @@ def test_a_planted_difference_is_found_with_its_size_and_its_price_in_tokens(ben
     # The planted curves fall by 0.5 a unit of ln(tokens), so a difference d is worth 1 - exp(-d / 0.5) of the tokens.
     assert pair.tokens_saved.estimate == pytest.approx(1 - np.exp(pair.difference / 0.5), abs=0.01)
     assert pair.sentence.startswith("top16 is better than rand16 by 0.0")
-    assert "fewer tokens by the measured loss curve" in pair.sentence
+    assert pair.tokens_saved.low < pair.tokens_saved.estimate < pair.tokens_saved.high
+    assert pair.tokens_saved.budget == 925_000, "whole batches of 25,000 tokens of the million"
+    assert "fewer tokens by the measured loss curves, interval " in pair.sentence
 
 
 def test_no_difference_is_said_with_what_more_seeds_would_show(bench):
@@ -105,7 +107,7 @@ def test_three_arms_make_three_pairs_with_wider_intervals(bench):
     again = verdict.comparisons[0]
     assert pairs == [("top16", "rand16"), ("top16", "bottom16"), ("rand16", "bottom16")]
     assert verdict.level_of_a_pair == pytest.approx(1 - 0.05 / 3)
-    assert again.low < alone.low and again.high > alone.high and again.errors == alone.errors
+    assert again.low < alone.low and again.high > alone.high and again.errors.seeds == alone.errors.seeds
     assert "98.3 % interval" in again.sentence
 
 
@@ -197,6 +199,72 @@ def test_outside_texts_are_compared_beside_the_holdout(bench):
     assert pair.better == "top16"
     (row,) = pair.outside
     assert row.label == "wiki" and row.low > 0.1
+
+
+def test_texts_from_elsewhere_decide_where_they_are_the_target(bench):
+    arms = bench.arms(seeds=3, top16=-0.05, rand16=0.0)
+    for seed in (1, 2, 3):
+        bench.run("top16", seed, 0.2, name="outside/wiki-0123456789")
+        bench.run("rand16", seed, 0.0, name="outside/wiki-0123456789")
+    verdict = judge(bench.root, "x", arms, outside=["wiki-0123456789"], target="outside/wiki")
+    (pair,) = verdict.comparisons
+    assert verdict.target == pair.target == "outside/wiki-0123456789"
+    assert pair.better == "rand16" and pair.low > 0.1
+    assert (pair.difference, pair.low, pair.p) == (pair.outside[0].difference, pair.outside[0].low, pair.outside[0].p)
+    assert pair.tokens_saved.estimate is None, "runs are scored on these texts at their end alone"
+    assert "on the texts wiki-0123456789. The texts wiki-0123456789, from outside the pool, decide" in pair.sentence
+    on_holdout = judge(bench.root, "x", arms, outside=["wiki-0123456789"]).comparisons[0]
+    assert on_holdout.better == "top16" and on_holdout.strata == pair.strata
+    assert "Documents of the pool decide, which favors the arm that resembles the pool." in on_holdout.sentence
+    with pytest.raises(InputError, match="target is 'outside/books', but the texts from elsewhere are wiki-0123456789"):
+        judge(bench.root, "x", arms, outside=["wiki-0123456789"], target="outside/books")
+
+
+def test_bands_of_strata_hold_together_and_are_wider_the_more_arms_there_are(bench):
+    arms = bench.arms(seeds=3, top16=-0.05, rand16=0.0)
+    (pair,) = judge(bench.root, "two", arms).comparisons
+    more = judge(bench.root, "three", arms | bench.arms(seeds=3, bottom16=0.05)).comparisons[0]
+    rows = [each for each in zip(pair.strata, more.strata, strict=True) if each[0].low is not None]
+    assert len(rows) > 15
+    for row, again in rows:
+        assert again.band_low < row.band_low < row.low < row.high < row.band_high < again.band_high
+        assert (row.low, row.high) == (again.low, again.high)
+        assert row.stands_out == (row.band_high < 0)
+
+
+def test_p_values_agree_with_intervals_however_many_arms_there_are(bench):
+    arms = bench.arms(seeds=3, top16=-0.05, rand16=0.0)
+    (alone,) = judge(bench.root, "two", arms).comparisons
+    again = judge(bench.root, "three", arms | bench.arms(seeds=3, bottom16=0.05)).comparisons[0]
+    assert again.p == pytest.approx(3 * alone.p)
+
+
+def test_more_seeds_are_not_promised_to_help_where_the_documents_are_too_few(bench):
+    bench.cluster = np.arange(600) // 60
+    noisy = np.random.default_rng(2).normal(0, 0.1, 10)[bench.cluster]
+    arms = {"top16": [bench.run("top16", seed) for seed in (1, 2, 3)]}
+    bench.base = bench.base + noisy
+    arms["rand16"] = [bench.run("rand16", seed, -float(noisy @ bench.bytes / bench.bytes.sum())) for seed in (1, 2, 3)]
+    (pair,) = judge(bench.root, "few", arms).comparisons
+    assert pair.errors.documents > 10 * pair.errors.seeds and pair.seeds_needed is None
+    assert "More seeds would hardly help" in pair.sentence and "score on more documents" in pair.sentence
+    low, high = pair.low - pair.difference, pair.high - pair.difference
+    assert pair.detectable[-1].difference > high > low, "ten blocks leave t with nine degrees of freedom"
+
+
+@pytest.mark.parametrize("name", ["a/b", "../x", "Top", ""])
+def test_a_name_that_no_folder_can_have_is_refused(bench, name):
+    with pytest.raises(InputError, match=r"verdict's name is .*: use lower-case letters"):
+        judge(bench.root, name, bench.arms(seeds=1, top16=0.0, rand16=0.0))
+
+
+def test_runs_of_one_arm_are_its_own_though_only_one_records_what_it_read(bench):
+    packed = bench.packed("arms/top16-arm/packed/256-split")
+    arms = {
+        "top16": [bench.run("top16", 1, inputs={"packed": packed}), bench.run("top16", 2)],
+        "rand16": [bench.run("rand16", seed) for seed in (1, 2)],
+    }
+    assert judge(bench.root, "x", arms).arms[0].seeds == (1, 2)
 
 
 def test_unmatched_arms_are_refused_unless_allowed(bench):

@@ -168,6 +168,29 @@ def test_cluster_sums_add_by_stratum_and_cluster_and_leave_out_what_has_none():
     assert sums.tolist() == [[[1, 0, 2], [0, 4, 0]], [[1, 0, 1], [0, 1, 0]]]
 
 
+def test_bands_of_independent_strata_are_sidaks_and_those_of_equal_strata_no_wider():
+    random = np.random.default_rng(8)
+    sizes = np.full((10, 400), 1e5)
+    a, b = (1 + random.normal(0, 0.02, (10, 400)))[None] * sizes * LN2, (sizes * LN2)[None]
+    found = paired_differences(a, b, sizes, draws=20_000)
+    bands = found.together(0.95)
+    independent = stats.norm.ppf((1 + 0.95**0.1) / 2) / stats.norm.ppf(0.975)
+    assert np.allclose((bands.high - bands.low) / (found.high - found.low), independent, rtol=0.03)
+    equal = paired_differences(a[:, [0] * 10], b, sizes)
+    assert np.allclose(equal.together(0.95).low, equal.low)
+
+
+def test_one_result_has_intervals_of_every_level():
+    a, b, sizes = (part[..., :5, :] for part in simulated(30, 3, 0.01, 0.01))
+    assert np.array_equal(paired_differences(a, b, sizes, level=0.99).low, paired_differences(a, b, sizes).at(0.99).low)
+
+
+def test_few_clusters_raise_the_detectable_difference_as_they_widen_the_interval():
+    many, few = (detectable_difference(0.01, [0.001**2] * 2, 8, clusters=count) for count in (1_000, 10))
+    assert many == pytest.approx(0.01 * (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)), rel=0.01)
+    assert few == pytest.approx(0.01 * (stats.t.ppf(0.975, 9) + stats.t.ppf(0.8, 9)), rel=0.01)
+
+
 def test_strata_with_documents_in_too_few_blocks_get_no_interval():
     sizes = np.zeros((4, 20))
     sizes[0], sizes[1, :8], sizes[2, :7] = 1e3, 1e3, 1e3

@@ -1,40 +1,84 @@
 import numpy as np
 import pytest
 
-from tasks.verdict.savings import curve_of, mean_curve, tokens_saved
+from tasks.errors import InputError
+from tasks.verdict.judge import judge
+from tasks.verdict.savings import curve_of, shortened, tokens_saved
+from tasks.verdict.shortened import compare_shortened
+from tests.planted import TRAINING
 
 TOKENS = np.array([0.0, 1e6, 2e6, 4e6, 8e6])
+RUNS = np.array([-0.002, 0.0, 0.002])
+"""What seeds do to where runs end."""
 
 
-def log_curve(slope=0.1):
+def log_curve(end=1.0, slope=0.1):
+    """Falls by `slope` a unit of ln(tokens)."""
     with np.errstate(divide="ignore"):
-        values = 1.0 - slope * (np.log(TOKENS) - np.log(8e6))
+        values = end - slope * (np.log(TOKENS) - np.log(8e6))
     return TOKENS, np.where(TOKENS > 0, values, 9.0)
+
+
+def saved(difference, runs=RUNS, **options):
+    """Of arms whose better one ends at 1 and is lower by `difference`."""
+    options = {"paired": False} | options
+    return tokens_saved([log_curve(1 + run) for run in runs], 1 + runs, 1 + difference + runs, **options)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
 def test_a_logarithmic_curve_gives_the_share_exactly(share):
-    difference = -0.1 * np.log(1 - share)
-    assert tokens_saved(log_curve(), difference) == pytest.approx(share)
+    assert saved(-0.1 * np.log(1 - share)).estimate == pytest.approx(share)
+
+
+def test_the_interval_is_welchs_read_off_the_curve():
+    found = saved(0.05)
+    reach = 2.776 * np.sqrt(2 / 3) * 0.002  # t with 4 degrees of freedom
+    assert (found.low, found.high) == pytest.approx(
+        [1 - np.exp(-(0.05 + end) / 0.1) for end in (-reach, reach)], abs=1e-4
+    )
+
+
+def test_runs_that_seeds_move_alike_leave_no_doubt_where_they_are_paired():
+    found = saved(0.05, paired=True)
+    assert found.low == pytest.approx(found.estimate) == pytest.approx(found.high)
+
+
+def test_the_error_of_the_documents_widens_the_interval():
+    found = saved(0.05, paired=True, documents=0.01, clusters=1_000)
+    assert found.low == pytest.approx(1 - np.exp(-(0.05 - 1.96 * 0.01) / 0.1), abs=1e-3)
+    assert saved(0.05, paired=True, documents=0.01, clusters=5).low < found.low
+
+
+def test_replicates_that_scatter_before_the_end_widen_it_too():
+    curves = [log_curve(), log_curve(slope=0.09), log_curve(slope=0.11)]
+    ends, other = np.ones(3), np.full(3, 1.05)
+    found = tokens_saved(curves, ends, other, paired=False)
+    assert found.estimate == pytest.approx(1 - np.exp(-0.5), abs=0.01) and found.high - found.low > 0.05
 
 
 def test_no_difference_saves_nothing():
-    assert tokens_saved(log_curve(), 0.0) == pytest.approx(0.0)
+    assert saved(0.0).estimate == pytest.approx(0.0)
+    assert saved(0.001).low == 0.0
 
 
 def test_more_than_the_curve_covers_is_not_guessed():
-    assert tokens_saved(log_curve(), 0.5) is None
-    assert tokens_saved((TOKENS[:1], np.array([1.0])), 0.1) is None
-    assert tokens_saved((np.array([]), np.array([])), 0.1) is None
+    assert saved(0.5).estimate is None
+    assert saved(0.205).estimate < 1 and saved(0.2075, documents=0.01).high is None
+    for curve in ((TOKENS[:1], np.array([1.0])), (np.array([]), np.array([]))):
+        assert tokens_saved([curve], np.ones(1), np.ones(1), paired=False).estimate is None
 
 
-def test_the_mean_curve_takes_the_tokens_that_all_seeds_share():
-    lines = [{"kind": "eval", "tokens": t, "bpb": b} for t, b in ((10, 3.0), (20, 2.0))] + [
-        {"kind": "train", "tokens": 15}
-    ]
-    tokens, values = mean_curve([curve_of(lines), (np.array([20.0, 30.0]), np.array([4.0, 1.0]))])
-    assert tokens.tolist() == [20] and values.tolist() == [3.0]
-    assert len(mean_curve([])[0]) == 0
+def test_one_run_has_an_estimate_without_an_interval():
+    found = saved(0.05, runs=np.zeros(1))
+    assert found.estimate == pytest.approx(1 - np.exp(-0.5)) and found.low is found.high is None
+
+
+def test_only_tokens_that_all_replicates_share_count_and_curves_end_at_the_score():
+    lines = [{"kind": "eval", "tokens": t, "bpb": b} for t, b in ((10, 3.0), (15, 7.0), (20, 2.0))]
+    lines.append({"kind": "train", "tokens": 18})
+    curves = [curve_of(lines), (np.array([10.0, 20.0, 30.0]), np.array([3.0, 2.0, 1.0]))]
+    found = tokens_saved(curves, np.full(2, 5.0), np.full(2, 5.5), paired=False)
+    assert found.estimate == pytest.approx(1 - np.sqrt(10 * 20) / 20)
 
 
 def test_the_curve_of_some_deciles_weighs_them_by_bytes():
@@ -43,3 +87,32 @@ def test_the_curve_of_some_deciles_weighs_them_by_bytes():
     sizes = np.array([1, 1, 1, 1, 1, 1, 1, 1, 1, 6])
     assert curve_of(lines)[1].tolist() == [9.0]
     assert curve_of(lines, sizes, slice(5, 10))[1].tolist() == [pytest.approx((5 + 6 + 7 + 8 + 6 * 9) / 10)]
+
+
+@pytest.mark.parametrize(("share", "tokens"), [(0.1, 900), (0.15, 900), (0.2, 800), (0.999, 100)])
+def test_a_shortened_budget_is_whole_batches_and_saves_no_more_than_was_said(share, tokens):
+    assert shortened(share, 1_000, 100) == tokens
+
+
+@pytest.mark.parametrize(("offset", "conclusion"), [(-0.03, "confirmed"), (0.03, "refuted"), (0.0, "open")])
+def test_runs_that_stop_early_confirm_the_savings_or_refute_them(bench, offset, conclusion):
+    verdict = judge(bench.root, "full", bench.arms(seeds=3, top16=-0.05, rand16=0.0))
+    (pair,) = verdict.comparisons
+    less = TRAINING.model_copy(update={"tokens": pair.tokens_saved.budget})
+    facts = {"tokens": pair.tokens_saved.budget, "steps": 37}
+    level = float(np.mean(verdict.arms[1].bpb - bench.base @ bench.bytes / bench.bytes.sum()))
+    noise = 0.003 * np.random.default_rng([*b"top16"]).normal(size=600)  # the arm's own, as planted
+    short = [
+        bench.run(
+            "top16", seed, offset + level - float(noise @ bench.bytes / bench.bytes.sum()), training=less, facts=facts
+        )
+        for seed in (1, 2, 3)
+    ]
+    found = compare_shortened(bench.root, verdict, pair, short)
+    assert found.conclusion == conclusion and found.saved == pytest.approx(0.075)
+    assert found.sentence.startswith("Runs of top16 on 7.5 % fewer tokens ") and found.comparison.a == "top16"
+    with pytest.raises(InputError, match="trained on 1,000,000 tokens, but the savings are checked on 925,000"):
+        compare_shortened(bench.root, verdict, pair, list(verdict.arms[0].runs))
+    equal = judge(bench.root, "equal", bench.arms(seeds=2, top8=0.0, rand8=0.0))
+    with pytest.raises(InputError, match="saves no tokens between top8 and rand8"):
+        compare_shortened(bench.root, equal, equal.comparisons[0], short)

@@ -63,8 +63,15 @@ def shape_run(experiment: Experiment, packed: Artifact, world: World) -> RunShap
     budget = budget_tokens(training, packed.facts["vocab_size"])
     plan = plan_training(config, budget, training.batch_tokens, rows, arm.epochs)
     batch_rows = check_batch(plan.batch_tokens, training.sequence_length, world.size)
-    count, shuffled = plan.iterations * batch_rows, arm.order == "shuffled"
-    chosen = choose_rows(rows, count, training, experiment.seed, shuffled=shuffled, epochs=arm.epochs)
+    chosen = choose_rows(
+        rows,
+        plan.iterations * batch_rows,
+        training,
+        experiment.seed_of("sample"),
+        shuffled=arm.order == "shuffled",
+        epochs=arm.epochs,
+        order_seed=experiment.seed_of("order"),
+    )
     micro = choose_micro_batch(
         training.micro_batch,
         batch_rows // world.size,
@@ -85,7 +92,7 @@ def build_learner(root: Root, job: Job, inputs: Sources, shape: RunShape, world:
     found = _newest(root, job.run, inputs, world)
     model = GPT(shape.config, embedding_dtype(training.precision))
     if found is None:
-        model.init_weights(job.experiment.seed)
+        model.init_weights(job.experiment.seed_of("init"))
     model.to(world.device)
     compute = build_compute(model, training.precision, training.compile, training.deterministic)
     learner = Learner(model, compute, build_optimizer(model, shape.plan, training.recipe))

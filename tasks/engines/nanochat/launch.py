@@ -81,7 +81,7 @@ def write_settings(
         "bos": bos,
         "rows": plan.micro_rows,
         "sequence": experiment.training.sequence_length,
-        "seed": experiment.seed,
+        "seed": experiment.seed_of("init"),
         "compile": experiment.training.compile and not cpu,
         "state": str(path.parent),
     }

@@ -78,6 +78,8 @@ def test_a_budget_takes_a_fair_sample_by_seed_and_the_front_only_when_told():
     assert text.text_share == pytest.approx(0.7 * count / rows)
     shuffled = choose_rows(rows, count, Training(), 1, shuffled=True)
     assert np.array_equal(np.sort(shuffled), chosen[1]) and np.abs(np.diff(shuffled)).mean() > rows / 5
+    reordered = choose_rows(rows, count, Training(), 1, shuffled=True, order_seed=2)
+    assert sorted(reordered) == sorted(shuffled) and reordered.tolist() != shuffled.tolist()
     front = choose_rows(rows, count, Training(budget_from="front"), 1)
     assert list(front) == list(range(count))
     assert TrainedText.of(contents, front, rows * 10).mean_score > text.arm_mean_score + 40 * error

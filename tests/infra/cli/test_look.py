@@ -47,6 +47,13 @@ def test_estimate_says_cost_source_and_what_seeds_show(tmp_path):
     assert "GPU hours in all" in run(*arguments).stdout
 
 
+def test_design_proposes_a_comparison_and_lists_what_else_there_is(tmp_path):
+    arguments = ("design", "--effect", 0.02, "--dollars", 100, "--root", tmp_path)
+    found = json.loads(run(*arguments, "--json").stdout)
+    assert found["proposal"].startswith("Train 2 arms x ") and len(found["designs"]) == 3
+    assert "20,054,016" in run(*arguments).stdout
+
+
 def test_estimate_by_ratio_and_the_table_of_depths(tmp_path):
     by_ratio = json.loads(run("estimate", "--tokens-per-parameter", 10.5, "--root", tmp_path, "--json").stdout)
     assert by_ratio["tokens"] == 4_569_182_520
@@ -62,6 +69,8 @@ def test_estimate_by_ratio_and_the_table_of_depths(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("design", "--effect", "0", "--dollars", "1"), "The effect is 0: give a number above 0."),
+        (("judge", "a=x", "b=y", "--name", "a/b"), "The verdict's name is 'a/b': use lower-case letters"),
         (("inspect",), "No raw data is named: give its URL or folder, or several with --set sources=..."),
         (("prepare", "--select", "all"), "No raw data is named"),
         (("judge", "top16"), "'top16' names no runs of an arm"),

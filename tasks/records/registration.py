@@ -1,0 +1,213 @@
+"""`verdicts/<name>/registered.json`: what a comparison said before its first run, and every look that was taken at it.
+
+Both lists are only ever added to. A plan that is said anew with something changed stands beside the first one, with the number of
+runs and looks that were there by then: whoever reads the verdict sees what was decided after looking.
+
+A question is what is compared: the arms, their pool, how they are trained. How it is to be answered (target, margin, stopping rule,
+replicates, budget) can change without making it another question, so looks at it add up.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks.records.layout import VerdictFolder
+from tasks.records.record import Record
+from tasks.records.stopping import Decision, Look, StoppingRule
+from tasks.spec import Draw
+from tasks.store.artifact import write_atomic
+from tasks.store.locks import locked
+from tasks.store.root import Root
+
+MOMENT = ("said", "code", "runs_before", "looks_before", "training")
+"""What equal plans may differ in. The training is a part of the question, but for its budget, which `tokens` says."""
+
+
+class Plan(Record):
+    """How a question is to be answered, and when that was said."""
+
+    said: str
+    """ISO 8601, UTC."""
+    code: str
+    runs_before: int
+    """Runs of the question that were complete by then."""
+    looks_before: int
+    question: str
+    pool: str
+    """Its name below pools/."""
+    arms: dict[str, dict[str, Any]]
+    """{label: parameters of its selection}"""
+    training: dict[str, Any]
+    tokens: dict[str, int]
+    """{label: trained tokens of a run}"""
+    replicates: int
+    """Of an arm; with a stopping rule, at most."""
+    redraw: tuple[Draw, ...] | None
+    """What each replicate draws anew; None: what a run's seed draws."""
+    target: str
+    pairing: str
+    level: float
+    strata: Literal["exploration"] = "exploration"
+    """Whether strata decide anything: they say where to look."""
+    texts: tuple[str, ...]
+    core: bool
+    control: str | None
+    allow: tuple[str, ...]
+    stop: StoppingRule | None
+
+    @property
+    def by_size(self) -> bool:
+        """Whether the budget is what the arms hold, none having been given."""
+        return self.training["tokens"] is None and self.training.get("tokens_per_parameter") is None
+
+    def changes_from(self, other: "Plan") -> dict[str, str]:
+        """What another plan said otherwise: {field: "was, now"}."""
+        ours, theirs = self.model_dump(), other.model_dump()
+        return {
+            name: f"{_shown(theirs[name])}, now {_shown(ours[name])}"
+            for name in ours
+            if name not in MOMENT and ours[name] != theirs[name]
+        }
+
+
+class PairLook(Record):
+    """What one look saw of a pair of arms, and what all looks up to it conclude; "go on" too where there is no stopping rule."""
+
+    a: str
+    b: str
+    difference: float
+    look: Look
+    decision: Decision
+
+
+class TakenLook(Record):
+    """One look at a question: from `runs` on, the verdict on `replicates` an arm."""
+
+    taken: str
+    """ISO 8601, UTC."""
+    question: str
+    runs: tuple[str, ...]
+    replicates: int
+    """Of the arm with fewest."""
+    level: float
+    """Of the intervals of all pairs together."""
+    rule: StoppingRule | None
+    dollars: float
+    """That the runs had cost by then."""
+    pairs: tuple[PairLook, ...]
+
+
+class Registered(Record):
+    """What was said about a question, and the looks at it: as a verdict shows them."""
+
+    plan: Plan
+    """The first."""
+    later: tuple[Plan, ...] = ()
+    """Those that changed it, in the order in which they were said."""
+    looks: tuple[TakenLook, ...] = ()
+    others: int = 0
+    """Other questions that were registered under the same name before."""
+
+    @property
+    def newest(self) -> Plan:
+        """The plan that holds now."""
+        return self.later[-1] if self.later else self.plan
+
+    @property
+    def changes(self) -> list[tuple[Plan, dict[str, str]]]:
+        """Each later plan, with what it changed in the one before it."""
+        plans = (self.plan, *self.later)
+        return [(new, new.changes_from(old)) for old, new in pairwise(plans)]
+
+
+class Registration(Record):
+    """The file: plans and looks of every question under one name, in the order in which they came."""
+
+    format: Literal[1] = 1
+    name: str
+    plans: tuple[Plan, ...] = ()
+    looks: tuple[TakenLook, ...] = ()
+
+    def about(self, question: str) -> Registered | None:
+        """What was said of one question, None if nothing was."""
+        plans = [plan for plan in self.plans if plan.question == question]
+        if not plans:
+            return None
+        looks = tuple(look for look in self.looks if look.question == question)
+        others = {plan.question for plan in self.plans[: self.plans.index(plans[0])]}
+        return Registered(plan=plans[0], later=tuple(plans[1:]), looks=looks, others=len(others))
+
+
+def read(root: Root, name: str) -> Registration:
+    """What is registered under the name of a comparison, here or in the remote root. Raises DamagedError when it cannot be read."""
+    file = VerdictFolder(name).registered
+    path = root.path(file)
+    content = root.remote.read_if_exists(file) if root.remote is not None else None
+    if content is None and path.is_file():
+        content = path.read_bytes()
+    if content is None:
+        return Registration(name=name)
+    return Registration.parse(content, path, "move it away, and the comparison registers anew")
+
+
+def say(root: Root, name: str, plan: Plan) -> Registered:
+    """Register a plan unless the newest one of its question says the same. Returns all that is said of the question."""
+
+    def said(known: Registration) -> Registration:
+        about = known.about(plan.question)
+        if about is not None and not plan.changes_from(about.newest):
+            return known
+        return known.model_copy(update={"plans": (*known.plans, plan)})
+
+    return _about(_edit(root, name, said), plan.question)
+
+
+def note(root: Root, name: str, look: TakenLook) -> Registered:
+    """Register a look, unless the same runs were looked at by the same rule and level. Returns all that is said of the question."""
+
+    def noted(known: Registration) -> Registration:
+        if any(_same(each, look) for each in known.looks):
+            return known
+        return known.model_copy(update={"looks": (*known.looks, look)})
+
+    return _about(_edit(root, name, noted), look.question)
+
+
+def now() -> str:
+    """This moment, ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _same(a: TakenLook, b: TakenLook) -> bool:
+    return (a.question, set(a.runs), a.rule, a.level) == (b.question, set(b.runs), b.rule, b.level)
+
+
+def _about(registration: Registration, question: str) -> Registered:
+    about = registration.about(question)
+    assert about is not None, "a look is taken at what was registered"
+    return about
+
+
+def _edit(root: Root, name: str, change: Callable[[Registration], Registration]) -> Registration:
+    """Write and mirror what `change` makes of the present registration, under a lock."""
+    path: Path = root.path(VerdictFolder(name).registered)
+    with locked(root.folder / ".locks" / f"verdicts.{name}.registered.lock"):
+        known = read(root, name)
+        changed = change(known)
+        if changed != known:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, changed.to_json())
+            root.upload_file(path)
+    return changed
+
+
+def _shown(value: object) -> str:
+    if value is None or value == ():
+        return "nothing"
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {part}" for key, part in value.items() if part is not None)
+    return str(value)

@@ -1,0 +1,184 @@
+"""The plan that a comparison registers before its first run, the level of each look, and what all looks together conclude."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from tasks.errors import InputError
+from tasks.records import ledger, registration
+from tasks.records.registration import PairLook, Plan, Registered, TakenLook
+from tasks.records.stopping import Look, StoppingRule
+from tasks.records.verdict import Comparison, Verdict
+from tasks.store.artifact import code_version
+from tasks.store.root import Root
+from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec
+from tasks.verdict.sequential import decide, false_alarms, look_alpha
+from tasks.verdict.wording import with_looks, worded
+
+LEVEL = 0.95
+"""Of all intervals of a comparison together, over all its looks."""
+
+
+def register(root: Root, plan: ComparisonPlan) -> Registered:
+    """Say how the question of a comparison is to be answered, unless the newest plan says just that. Call it before the first run."""
+    spec, question = plan.spec, plan.spec.question(plan.pool_id)
+    known = registration.read(root, spec.name).about(question)
+    return registration.say(
+        root,
+        spec.name,
+        Plan(
+            said=registration.now(),
+            code=code_version(),
+            runs_before=len(plan.runs) - len(plan.missing(root)),
+            looks_before=len(known.looks) if known else 0,
+            question=question,
+            pool=plan.pool_id,
+            arms={arm.name: _plain(arm.identity()) for arm in spec.arms},
+            training=_plain(spec.training.identity()),
+            tokens={run.experiment.arm.name: run.tokens for run in plan.runs},
+            replicates=spec.stop.max_replicates if spec.stop else len(spec.seeds),
+            redraw=None if spec.redraw is None else tuple(spec.redraw),
+            target=spec.target,
+            pairing=spec.pairing,
+            level=LEVEL,
+            texts=tuple(texts.name for texts in spec.texts),
+            core=spec.core,
+            control=spec.control,
+            allow=tuple(spec.allowed),
+            stop=spec.stop,
+        ),
+    )
+
+
+def rounds(spec: ComparisonSpec) -> list[ComparisonSpec]:
+    """The comparison with the replicates of each look, rising; without a stopping rule it alone.
+
+    A look so early that it could conclude nothing is none.
+    """
+    if spec.stop is None:
+        return [spec]
+    counts: list[int] = []
+    for count in spec.stop.looks:
+        if _error(spec, [*counts, count]):
+            counts.append(count)
+    return [replace(spec, seeds=range(1, count + 1)) for count in counts]
+
+
+def level_of_look(root: Root, plan: ComparisonPlan) -> float | None:
+    """Level of all intervals of the look at this plan's runs together; None where it may conclude nothing.
+
+    Without a stopping rule that is `LEVEL`, at each look.
+    """
+    if plan.spec.stop is None:
+        return LEVEL
+    known = registration.read(root, plan.spec.name).about(plan.spec.question(plan.pool_id))
+    before = [look.replicates for look in (known.looks if known else ()) if look.replicates < plan.replicates]
+    error = _error(plan.spec, [*before, plan.replicates])
+    return 1 - error if error else None
+
+
+def over_budget(root: Root, plan: ComparisonPlan, *, first: bool) -> bool:
+    """Whether the missing runs would bring the comparison above the dollars of its stopping rule.
+
+    Raises InputError when that is so in the `first` round.
+    """
+    rule, missing = plan.spec.stop, plan.missing(root)
+    if rule is None or rule.max_dollars is None or not missing:
+        return False
+    spent, more = _dollars(root, plan), plan.cost(root, missing)[0][-1].dollars or 0.0
+    if spent + more <= rule.max_dollars:
+        return False
+    if first:
+        raise InputError(
+            f"max_dollars is {rule.max_dollars:g}, but the first round of {len(plan.runs)} runs would bring the cost to "
+            f"{spent + more:,.2f}: raise it, or train less."
+        )
+    return True
+
+
+def take(root: Root, plan: ComparisonPlan, verdict: Verdict, *, last: bool = False) -> Verdict:
+    """Register a look at the verdict on all runs of a plan; the verdict with what all looks conclude, and with what was said.
+
+    `last`: no further round is possible.
+    """
+    spec, question = plan.spec, plan.spec.question(plan.pool_id)
+    before = registration.read(root, spec.name).about(question)
+    concludes = level_of_look(root, plan) is not None
+    pairs = [_looked(pair, spec, before, concludes=concludes, last=last) for pair in verdict.comparisons]
+    look = TakenLook(
+        taken=registration.now(),
+        question=question,
+        runs=tuple(verdict.runs),
+        replicates=plan.replicates,
+        level=verdict.level,
+        rule=spec.stop,
+        dollars=_dollars(root, plan),
+        pairs=tuple(pairs),
+    )
+    registered = registration.note(root, spec.name, look)
+    scored = {arm.label: arm for arm in verdict.arms}
+    decided = (
+        pair.model_copy(update={"decision": looked.decision, "margin": spec.stop.margin}) if spec.stop else pair
+        for pair, looked in zip(verdict.comparisons, pairs, strict=True)
+    )
+    error = error_over_looks(registered)
+    comparisons = tuple(with_looks(worded(pair, scored[pair.a], scored[pair.b]), registered, error) for pair in decided)
+    return verdict.model_copy(update={"comparisons": comparisons, "registered": registered})
+
+
+def error_over_looks(registered: Registered) -> float:
+    """Probability at most that some look concludes something wrong of one pair: 1 - `LEVEL` where one rule planned all looks."""
+    looks = registered.looks
+    counts = sorted({look.replicates for look in looks if look.replicates > 1})
+    plans = {_most(look.rule) for look in looks}
+    if len(counts) < 2 or (len(plans) == 1 and None not in plans):
+        return 1 - LEVEL
+    if plans == {None}:
+        return false_alarms(tuple(counts), 1 - LEVEL)
+    return min(1.0, sum(1 - look.level for look in looks))
+
+
+def is_decided(verdict: Verdict) -> bool:
+    """Whether no pair of arms needs another round; without a stopping rule none does."""
+    return all(pair.decision != "go on" for pair in verdict.comparisons)
+
+
+def _error(spec: ComparisonSpec, counts: list[int]) -> float:
+    """Error of all pairs together at the last of several looks, each with so many replicates; 0 where it may conclude nothing."""
+    assert spec.stop is not None, "without a stopping rule, looks have no error of their own"
+    pairs = len(spec.arms) * (len(spec.arms) - 1) // 2
+    return pairs * look_alpha(spec.stop, counts, (1 - LEVEL) / pairs)
+
+
+def _looked(
+    pair: Comparison, spec: ComparisonSpec, before: Registered | None, *, concludes: bool, last: bool
+) -> PairLook:
+    """This look at a pair, after those by the same rule on fewer replicates."""
+    low, high = (pair.low, pair.high) if concludes else (None, None)
+    now = Look(replicates=pair.seeds, low=low, high=high)
+    earlier = [
+        each.look
+        for look in (before.looks if before else ())
+        for each in look.pairs
+        if _most(look.rule) == _most(spec.stop)
+        and (each.a, each.b) == (pair.a, pair.b)
+        and each.look.replicates < now.replicates
+    ]
+    decision = decide(spec.stop, [*earlier, now], last=last) if spec.stop else "go on"
+    return PairLook(a=pair.a, b=pair.b, difference=pair.difference, look=now, decision=decision)
+
+
+def _most(rule: StoppingRule | None) -> int | None:
+    """What the levels of all looks follow from: another margin or price changes none of them."""
+    return rule.max_replicates if rule else None
+
+
+def _plain(identity: dict[str, Any]) -> dict[str, Any]:
+    """As it comes back from a file."""
+    plain: dict[str, Any] = json.loads(json.dumps(identity))
+    return plain
+
+
+def _dollars(root: Root, plan: ComparisonPlan) -> float:
+    entries = (ledger.find(root, run.id) for run in plan.runs)
+    return sum(entry.dollars for entry in entries if entry)

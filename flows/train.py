@@ -11,7 +11,7 @@ from tasks.errors import InterruptedRun
 from tasks.records.layout import run_id
 from tasks.records.recall import recall
 from tasks.reports.steps import show_loss_curve, show_scores
-from tasks.spec import Training
+from tasks.spec import Name, Training
 from tasks.steps import cancelled, handed_over
 from tasks.store.root import DEFAULT_ROOT, Root
 
@@ -23,6 +23,7 @@ def train(
     train: Training = Training(),
     seed: int = 1,
     root: str = DEFAULT_ROOT,
+    comparison: Name | None = None,
 ) -> dict[str, object] | State:
     """Train a model on a prepared arm and score it on the pool's holdout.
 
@@ -34,13 +35,14 @@ def train(
         train: How the model is trained: the same for all arms of a comparison.
         seed: Seed of the run: initial weights, rows of a budget, order of a shuffled arm.
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
+        comparison: The comparison that the run belongs to, if any: all its runs are trained on the device and by the attention path of the first.
     """
     store = Root(root)
     experiment, pool = recall(store, arm, train, seed)
     run = run_id(experiment, arm)
     try:
         with recorded(store, experiment, pool, arm, flow_run=str(runtime.flow_run.id)) as facts:
-            facts |= steps.train(root, experiment, pool, arm)
+            facts |= steps.train(root, experiment, pool, arm, comparison)
     except Exception as error:
         if handed_over():  # what becomes of the run is for the other process to report
             get_run_logger().warning("%s", error)

@@ -29,19 +29,25 @@ def check(training: Training, arms: Sequence[Arm], packed: Mapping[str, Any] | N
 
 
 def train(
-    root: Root, experiment: Experiment, pool_id: str, arm_id: str, progress: Progress = silent, stop: Stop = never
+    root: Root,
+    experiment: Experiment,
+    pool_id: str,
+    arm_id: str,
+    comparison: str | None = None,
+    progress: Progress = silent,
+    stop: Stop = never,
 ) -> Artifact:
     """Train a packed arm by the engine that the experiment names, and score it: the artifact `runs/<run>/result`.
 
-    A finished run is returned as it is; an unfinished one resumes from its newest complete checkpoint. `progress`: stage
-    "train", in steps.
+    A finished run is returned as it is; an unfinished one resumes from its newest complete checkpoint. `comparison`: the
+    name of the one whose runs must all have the same hardware, if any. `progress`: stage "train", in steps.
 
     Raises InputError for a parameter that cannot work, or when the finished run was trained on other content than lies there
     now, BusyError when the run or a GPU is in use, SupersededError when another host has taken the run over while this one could
     not reach the root, InterruptedRun when the training was asked to stop and saved a checkpoint, LostProcessError when one
     of its processes was killed, TrainingError when it failed or hangs.
     """
-    job = Job.of(root, experiment, pool_id, arm_id)
+    job = Job.of(root, experiment, pool_id, arm_id, comparison)
     if (finished := root.find(job.result)) is not None:
         root.require_current([finished])
         if not root.published(job.result):  # the attempt ended in the middle of its upload

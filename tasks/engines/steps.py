@@ -29,10 +29,14 @@ def again(task: Any, run: Any, state: Any) -> bool:
     retry_condition_fn=again,
     persist_result=False,
 )
-def train(root_url: str, experiment: Experiment, pool_id: str, arm_id: str) -> dict[str, Any]:
+def train(
+    root_url: str, experiment: Experiment, pool_id: str, arm_id: str, comparison: str | None = None
+) -> dict[str, Any]:
     """Train and score; returns the run's id and the facts of its result."""
     with progress("Training") as shown, watched() as stop:
-        result = entry.train(Root(root_url), experiment, pool_id, arm_id, progress=shown, stop=stop)
+        result = entry.train(
+            Root(root_url), experiment, pool_id, arm_id, comparison=comparison, progress=shown, stop=stop
+        )
     return {"run_id": run_id(experiment, arm_id), **result.facts}
 
 

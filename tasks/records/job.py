@@ -19,7 +19,8 @@ has taken the run over."""
 class Job(Spec):
     """One training run: which experiment, on which arm, under which root. `cache`: local folder of a remote root.
 
-    `run`: its id, which other versions of the code would not find again.
+    `run`: its id, which other versions of the code would not find again. `comparison`: the one whose runs must have the same
+    hardware, if any.
     """
 
     format: Literal[2] = 2
@@ -29,12 +30,21 @@ class Job(Spec):
     experiment: Experiment
     pool_id: str
     arm_id: str
+    comparison: str | None = None
 
     @classmethod
-    def of(cls, root: Root, experiment: Experiment, pool_id: str, arm_id: str) -> "Job":
+    def of(cls, root: Root, experiment: Experiment, pool_id: str, arm_id: str, comparison: str | None = None) -> "Job":
         cache = str(root.folder.parent) if root.remote is not None else None
         run = run_id(experiment, arm_id)
-        return cls(run=run, root=root.url, cache=cache, experiment=experiment, pool_id=pool_id, arm_id=arm_id)
+        return cls(
+            run=run,
+            root=root.url,
+            cache=cache,
+            experiment=experiment,
+            pool_id=pool_id,
+            arm_id=arm_id,
+            comparison=comparison,
+        )
 
     @classmethod
     def read(cls, path: Path) -> "Job":

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tasks.records import code
-from tasks.spec import Arm, Experiment, Pool
+from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.store.artifact import fingerprint
 from tasks.store.blobs import Blob
 from tasks.store.root import Root
@@ -164,6 +164,11 @@ class VerdictFolder:
     @property
     def name(self) -> str:
         return f"{VERDICTS}/{self.id}"
+
+    def hardware(self, training: Training) -> str:
+        """What the runs that are trained like this, on whatever budget, are trained on."""
+        recipe = training.model_copy(update={"tokens": None, "tokens_per_parameter": None}).identity()
+        return f"{VERDICTS}/{self.id}/hardware-{fingerprint(recipe)}.json"
 
     @classmethod
     def all(cls, root: Root) -> list[str]:

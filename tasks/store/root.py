@@ -261,6 +261,17 @@ class Root:
             return True
         return self._mirror(name).upload(self.path(name), manifest, self.check_lease, replace=self._lease is not None)
 
+    def settle(self, name: str, content: bytes) -> bytes:
+        """Write a small file unless there is one of that name, and return what stands there: of several hosts, the first decides.
+
+        Raises StoreError when a remote root does not answer.
+        """
+        store = self._blobs()
+        return content if store.create(name, content) else store.read_if_exists(name) or content
+
+    def _blobs(self) -> Blobs:
+        return self.remote or open_blobs(self.folder.as_uri())
+
     @contextlib.contextmanager
     def leased(self, name: str, what: str, folder: Path) -> Iterator[None]:
         """Publish under a lease while the block lasts: `name` below the root, which stands for `what` (words for a person).
@@ -268,8 +279,7 @@ class Root:
         `folder`: where the caller holds a lock that stands for the same thing on this host. Raises BusyError when another host
         holds the lease. From then on whatever this object publishes first asks whether the lease still stands.
         """
-        store = self.remote or open_blobs(self.folder.as_uri())
-        with leased(store, name, what, folder) as self._lease:
+        with leased(self._blobs(), name, what, folder) as self._lease:
             try:
                 yield
             finally:

@@ -12,11 +12,12 @@ from tasks.engines.builtin.distributed import World
 from tasks.engines.builtin.evaluation import EncodedHoldout
 from tasks.engines.builtin.loop import Loop
 from tasks.engines.builtin.sample import sample
-from tasks.engines.builtin.setup import build_learner, describe, device_name, shape_run
+from tasks.engines.builtin.setup import build_learner, describe, hardware_of, shape_run
 from tasks.engines.inputs import open_inputs
 from tasks.engines.locks import hold_attempt
 from tasks.engines.ranks import StopRequest
 from tasks.engines.results import build_result
+from tasks.records.hardware import settle
 from tasks.records.job import Job
 from tasks.records.layout import JOB, METRICS, TOKENIZER, RunFolder
 from tasks.records.metrics import MetricsLog, cut_back
@@ -60,7 +61,10 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest) -> bool:
     learner, start = build_learner(root, job, inputs.by_role, shape, world)
     kept = world.share(cut_back(root, run.id, start) if world.leads else None)
     evaluated = {line["step"] for line in kept if line["kind"] == "eval"}
-    about = describe(run.id, shape, learner, world)
+    hardware = hardware_of(learner, world)
+    if job.comparison and world.leads:
+        settle(root, job.comparison, training, run.id, hardware)
+    about = describe(run.id, shape, hardware, world)
     log.info("%s", ", ".join(f"{key} {value}" for key, value in about.items()))
     metrics = MetricsLog(metrics_file, enabled=world.leads)
     metrics.begin(start, **about)
@@ -100,10 +104,7 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest) -> bool:
             rows_left=shape.rows_left,
             batch_tokens=shape.plan.batch_tokens,
             parameters=parameter_counts(shape.config).total,
-            device=device_name(world.device),
-            compute=learner.compute.description,
-            torch=str(torch.__version__),
-            cuda=torch.version.cuda or "none",
+            **asdict(hardware),
         )
         build_result(root, job, inputs.by_role, trained, scores, samples)
     return True

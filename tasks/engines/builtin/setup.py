@@ -14,6 +14,7 @@ from tasks.engines.builtin.model import GPT
 from tasks.engines.builtin.optimizer import Optimizer, build_optimizer
 from tasks.engines.builtin.rows import Batch, PackedRows
 from tasks.errors import InputError
+from tasks.records.hardware import Hardware
 from tasks.records.job import Job
 from tasks.records.packed import choose_rows
 from tasks.records.scaling import ModelShape, TrainingPlan, budget_tokens, check_batch, plan_training
@@ -128,13 +129,13 @@ def snapshot(learner: Learner, leads: bool) -> tuple[dict[str, torch.Tensor], di
     return (checkpoint.to_host(learner.model.state_dict()) if leads else {}), shard
 
 
-def describe(run: str, shape: RunShape, learner: Learner, world: World) -> dict[str, Any]:
+def describe(run: str, shape: RunShape, hardware: Hardware, world: World) -> dict[str, Any]:
     """What a person wants to know at the start, for the log and the first event."""
     return {
         "run": run,
-        "device": device_name(world.device),
+        "device": hardware.device,
         "gpus": world.size,
-        "compute": learner.compute.description,
+        "compute": hardware.compute,
         "steps": shape.plan.iterations,
         "batch_tokens": shape.plan.batch_tokens,
         "micro_batch": shape.batch.micro,
@@ -144,6 +145,11 @@ def describe(run: str, shape: RunShape, learner: Learner, world: World) -> dict[
     }
 
 
-def device_name(device: torch.device) -> str:
-    """The GPU's name, or cpu."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+def hardware_of(learner: Learner, world: World) -> Hardware:
+    """What this process computes with."""
+    return Hardware(
+        device=torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "cpu",
+        torch=str(torch.__version__),
+        cuda=torch.version.cuda or "none",
+        compute=learner.compute.description,
+    )

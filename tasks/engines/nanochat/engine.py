@@ -26,6 +26,7 @@ from tasks.engines.ranks import GRACE, POLL_SECONDS, Ranks
 from tasks.engines.results import build_result
 from tasks.errors import InterruptedRun, LostProcessError, TrainingError
 from tasks.progress import Progress, Stop, never
+from tasks.records.hardware import Hardware, settle
 from tasks.records.job import RESUME, Job
 from tasks.records.layout import DOCUMENTS, LOG, METRICS, ArmFolder, RunFolder
 from tasks.records.metrics import MetricsLog, cut_back
@@ -58,6 +59,8 @@ def train(root: Root, job: Job, progress: Progress, stop: Stop) -> None:
     plan = plan_run(training, rows, vocab_size, gpus)
     attempt = Attempt(root, job, inputs, environment, gpus, plan, progress, stop)
     with hold_attempt(root, job.run, {gpu.uuid: gpu.name for gpu in gpus}) as descriptors:
+        if job.comparison:
+            settle(root, job.comparison, training, job.run, attempt.hardware)
         attempt.prepare()
         attempt.follow(descriptors)
         attempt.finish()
@@ -157,10 +160,7 @@ class Attempt:
             rows_left=plan.rows_left,
             batch_tokens=plan.batch_tokens,
             parameters=parameter_counts(plan.shape).total,
-            device=self._device(),
-            compute=f"nanochat {commit[:10]}, torch {self.environment.torch}",
-            torch=self.environment.torch,
-            cuda=self.environment.cuda,
+            **asdict(self.hardware),
             commit=commit,
             scored_by=scored_by,
             bpb_nanochat=summarize(theirs)["bpb"],
@@ -173,7 +173,7 @@ class Attempt:
             "engine": "nanochat",
             "commit": self.environment.identity.name,
             "torch": self.environment.torch,
-            "device": self._device(),
+            "device": self.hardware.device,
             "gpus": self.job.experiment.training.gpus,
             "steps": self.plan.iterations,
             "batch_tokens": self.plan.batch_tokens,
@@ -182,8 +182,12 @@ class Attempt:
             "rows_left": self.plan.rows_left,
         }
 
-    def _device(self) -> str:
-        return self.gpus[0].name if self.gpus else "cpu"
+    @property
+    def hardware(self) -> Hardware:
+        """What the ranks compute with."""
+        found = self.environment
+        compute = f"nanochat {found.identity.name[:10]}, torch {found.torch}"
+        return Hardware(self.gpus[0].name if self.gpus else "cpu", found.torch, found.cuda, compute)
 
     def _listen(self) -> None:
         """Until the ranks are done. Raises when they were stopped, failed or hang, or when the loss is no number."""

@@ -14,7 +14,8 @@ import torch
 
 from tasks.errors import BusyError
 from tasks.records.code import TRAINING_VERSION, commit
-from tasks.records.job import Job
+from tasks.records.hardware import Hardware, settle
+from tasks.records.job import INPUT, Job
 from tasks.records.packed import choose_rows
 from tasks.records.result import RunFacts
 from tasks.records.scaling import ModelShape, parameter_counts
@@ -55,6 +56,15 @@ def test_a_run_leaves_scores_samples_summary_and_metrics(root):
     assert len(samples) == 4
     assert all(sample["prompt"] and sample["text"] for sample in samples)
     assert all("<|bos|>" not in sample["text"] for sample in samples)
+
+
+def test_a_run_of_a_comparison_needs_the_hardware_of_its_first_run(root):
+    job = make_job(root).model_copy(update={"comparison": "top-rand"})
+    other = Hardware("NVIDIA H100 80GB HBM3", None, None, None)
+    settle(root, "top-rand", job.experiment.training, "top-s1", other)
+    assert finish(root, job, start(root, job)) == [INPUT]
+    assert "device cpu instead of NVIDIA H100 80GB HBM3" in failure(root, job)["message"]
+    assert not root.find(job.result)
 
 
 def test_rows_beyond_the_budget_are_counted(root):

@@ -1,0 +1,49 @@
+"""`verdicts/<name>/hardware-<recipe>.json`: what the runs of a comparison are trained on, settled by the first of them to begin.
+
+A device or an attention path that differs between runs is a difference between arms, and the hosts of a work pool may differ. So
+the first run of a comparison writes down what it computes with, and one that has something else ends before its first step.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+
+from tasks.errors import InputError
+from tasks.records.layout import VerdictFolder
+from tasks.spec import Training
+from tasks.store.root import Root
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What decides the numbers of a run beside its parameters; None where it is not known beforehand."""
+
+    device: str
+    """The GPU's name, or cpu."""
+    torch: str | None
+    cuda: str | None
+    compute: str | None
+    """Precision, kernels and attention path."""
+
+
+PATHS = tuple(Hardware.__dataclass_fields__)
+"""As `allow` names them."""
+
+
+def settle(root: Root, comparison: str, training: Training, run: str, own: Hardware) -> None:
+    """Write down that the runs of a comparison are trained on `own`, unless another run has said so before.
+
+    Raises InputError naming what differs when that one had other hardware.
+    """
+    name = VerdictFolder(comparison).hardware(training)
+    settled = json.loads(root.settle(name, json.dumps({"run": run, **asdict(own)}).encode()))
+    different = [
+        f"{path} {mine} instead of {settled[path]}"
+        for path, mine in asdict(own).items()
+        if mine is not None and settled[path] is not None and mine != settled[path]
+    ]
+    if different:
+        raise InputError(
+            f"{run} belongs to the comparison {comparison}, whose runs are trained on the hardware of {settled['run']}, but here it "
+            f"would have {'; '.join(different)}: keep hosts of one kind in the work pool and run it again there, or allow the "
+            f"difference by name (allow: {', '.join(path for path in PATHS if any(d.startswith(path + ' ') for d in different))})."
+        )

@@ -39,13 +39,19 @@ def preparation(arm_id: str, arm: Arm, data: Pool, train: Training, root: str) -
     return Child("prepare/prepare", arm_id, {"arm": arm, "data": data, "train": train, "root": root})
 
 
-def training(run_id: str, arm_id: str, train: Training, seed: int, root: str, held: Sequence[Draw] = ()) -> Child:
-    """A child that makes the run `run_id`."""
-    return Child(
-        "train/train",
-        run_id,
-        {"arm": arm_id, "train": train, "seed": seed, "root": root} | ({"held": list(held)} if held else {}),
-    )
+def training(
+    run_id: str,
+    arm_id: str,
+    train: Training,
+    seed: int,
+    root: str,
+    held: Sequence[Draw] = (),
+    comparison: str | None = None,
+) -> Child:
+    """A child that makes the run `run_id`, on the hardware of the other runs of a `comparison`, if one is named."""
+    parameters: dict[str, Any] = {"arm": arm_id, "train": train, "seed": seed, "root": root}
+    parameters |= {"held": list(held)} if held else {}
+    return Child("train/train", run_id, parameters | ({"comparison": comparison} if comparison else {}))
 
 
 def scoring(run_id: str, texts: Sequence[Texts], core: bool, root: str) -> Child:

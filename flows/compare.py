@@ -192,7 +192,15 @@ def _train(store: Root, plan: ComparisonPlan, root: str) -> None:
         show_estimate(plan.spec.name, costs, [shows, *plan.texts(store)])
     run_children(
         [
-            training(run.id, run.arm_id, run.experiment.training, run.experiment.seed, root, run.experiment.held)
+            training(
+                run.id,
+                run.arm_id,
+                run.experiment.training,
+                run.experiment.seed,
+                root,
+                run.experiment.held,
+                plan.spec.alike,
+            )
             for run in missing
         ]
     )

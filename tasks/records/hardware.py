@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 from tasks.errors import InputError
 from tasks.records.layout import VerdictFolder
+from tasks.records.result import TrainedFacts
 from tasks.spec import Training
 from tasks.store.root import Root
 
@@ -23,6 +24,11 @@ class Hardware:
     cuda: str | None
     compute: str | None
     """Precision, kernels and attention path."""
+
+    @classmethod
+    def of(cls, facts: TrainedFacts) -> "Hardware":
+        """What a finished run was trained on."""
+        return cls(facts.device, facts.torch, facts.cuda, facts.compute)
 
 
 PATHS = tuple(Hardware.__dataclass_fields__)

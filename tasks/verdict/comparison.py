@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from tasks.errors import InputError
 from tasks.records import registration
 from tasks.records.cost import CostEstimate, estimate_cost, total
+from tasks.records.hardware import PATHS, Hardware, settle
 from tasks.records.layout import ArmFolder, PoolFolder, RunFolder, arm_id, run_id
 from tasks.records.ledger import entries, spread_between_seeds
 from tasks.records.packed import PackedPlan
+from tasks.records.result import RunFacts
 from tasks.records.scaling import budget_tokens
 from tasks.records.stopping import StoppingRule
 from tasks.records.verdict import Control, Pairing, Target
@@ -75,6 +77,11 @@ class ComparisonSpec:
     def draws_arms(self) -> bool:
         """Whether each seed of a random or temperature arm trains on a draw of its own."""
         return self.redraw is not None and "sample" in self.redraw
+
+    @property
+    def alike(self) -> str | None:
+        """The name under which runs settle their hardware; None if it may differ."""
+        return None if set(PATHS) & set(self.allow) else self.name
 
     @property
     def allowed(self) -> list[str]:
@@ -241,6 +248,9 @@ class ComparisonPlan:
                 f"{now}: allow the difference by name (allow: code), or delete {RunFolder.of(other.name).folder} to train "
                 "it again."
             )
+        if self.spec.alike and complete:
+            facts, run = RunFacts.of(complete[0]), RunFolder.of(complete[0].name).id
+            settle(root, self.spec.alike, self.spec.training, run, Hardware.of(facts))
 
     def texts(self, root: Root) -> list[str]:
         """What each arm trains on, a sentence an arm; another seed takes other rows of the same arm."""

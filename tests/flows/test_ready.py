@@ -17,10 +17,11 @@ READY = {d["name"]: d["parameters"] for d in DEPLOYMENTS if "ready" in d["tags"]
 def made_by(deployment):
     """The id of the pool and of each arm."""
     given = READY[deployment]
-    pool = pool_id(pool_of(given["sources"], None, {}), [])
+    pool = pool_of(given["sources"], None, {})
+    made = pool_id(pool, [])
     names = [given["subset"]] if "subset" in given else list(given["sources"])
     arms = arms_of(names, given["sources"], given.get("random_share", {}))
-    return [pool, *(arm_id(arm, pool) for arm in arms)]
+    return [made, *(arm_id(arm, pool, made) for arm in arms)]
 
 
 def test_one_subset_alone_is_what_the_comparison_trains_on():

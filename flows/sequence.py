@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 from flows.recorded import recorded
 from tasks.corpus.arm.plan import ArmPlan
 from tasks.corpus.arm.traits import wanted_columns
+from tasks.corpus.pool.handle import open_pool
 from tasks.corpus.prepare import (
     build_arms,
     build_holdout,
     build_index,
     build_sample,
     build_strata,
-    open_pool,
     plan_arm,
     set_damaged_aside,
 )

@@ -13,7 +13,8 @@ from typing import Any
 from prefect import task
 from prefect.context import FlowRunContext
 
-from tasks.corpus.prepare import build_strata, open_pool
+from tasks.corpus.pool.handle import open_pool
+from tasks.corpus.prepare import build_strata
 from tasks.corpus.workers import BATCH, Tick, Workers, counted, cut, local_workers, processes
 from tasks.spec import Pool, Score
 from tasks.steps import RETRIED, Sealed, step

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from tasks.corpus.heap import limit_arenas
+from tasks.progress import Progress
 
 THREADS = 4
 """Decoding or encoding threads per process."""
@@ -187,3 +188,17 @@ def counted(function: Callable[[Job, Tick], Result], job: Job) -> tuple[Result, 
 def local_workers(count: int | None = None) -> Workers:
     """`count` workers, or one for each core that this process may use."""
     return Workers(count or len(os.sched_getaffinity(0)))
+
+
+class Count:
+    """Adds up the ticks of jobs and reports progress."""
+
+    def __init__(self, stage: str, total: int, progress: Progress, done: int = 0):
+        self.stage, self.total, self.progress, self.done = stage, total, progress, done
+        self.counters = {"bytes_read": 0, "requests": 0, "retries": 0, "rows": 0}
+
+    def __call__(self, counted: dict[str, int]) -> None:
+        self.done += counted["units"]
+        for name in self.counters:
+            self.counters[name] += counted.get(name, 0)
+        self.progress(self.stage, self.done, self.total, self.counters)

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.corpus.prepare import build_arms, build_holdout, open_pool
+from tasks.corpus.pool.handle import open_pool
+from tasks.corpus.prepare import build_arms, build_holdout
 from tasks.errors import InputError
 from tasks.records.draws import ORDER, SELECT, TIES, gumbel, random_bits
 from tasks.spec import Arm, Pool

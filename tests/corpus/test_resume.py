@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.corpus.prepare import build_arms, open_pool
+from tasks.corpus.pool.handle import open_pool
+from tasks.corpus.prepare import build_arms
 from tasks.spec import Arm, Pool
 from tasks.store.root import Root
 from tests.corpus.corpora import write_corpus

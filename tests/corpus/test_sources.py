@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tasks.corpus.pool.handle import open_pool
 from tasks.corpus.pool.sample import sample_texts
-from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_sample, open_pool, plan_arm
+from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_sample, plan_arm
 from tasks.errors import InputError
 from tasks.spec import Arm, Pool
 from tasks.store import bulk

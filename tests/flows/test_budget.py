@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from tasks.corpus.prepare import build_arms, build_sample, open_pool
+from tasks.corpus.pool.handle import open_pool
+from tasks.corpus.prepare import build_arms, build_sample
 from tasks.engines.builtin.rows import PackedRows
 from tasks.records.packed import choose_rows
 from tasks.spec import Arm, Pool, Training

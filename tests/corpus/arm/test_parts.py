@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from tasks.corpus.arm.parts import mix
 from tasks.corpus.arm.selection import Selection, select
 from tasks.corpus.arm.traits import Traits
-from tasks.corpus.prepare import build_arms, open_pool, plan_arm
+from tasks.corpus.pool.handle import open_pool
+from tasks.corpus.prepare import build_arms, plan_arm
 from tasks.errors import InputError
 from tasks.records.layout import arm_id
 from tasks.spec import Arm, Part, Pool

@@ -9,7 +9,8 @@ import pytest
 
 from tasks.corpus.pool import entries
 from tasks.corpus.pool.column import StoredColumn, Wanted
-from tasks.corpus.prepare import build_holdout, build_index, open_pool, plan_arm
+from tasks.corpus.pool.handle import open_pool
+from tasks.corpus.prepare import build_holdout, build_index, plan_arm
 from tasks.errors import InputError
 from tasks.records.layout import PoolFolder
 from tasks.spec import Arm, Pool

@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.corpus.pool import holdout
-from tasks.corpus.prepare import build_arms, build_sample, build_strata, open_pool
+from tasks.corpus.pool.handle import open_pool
+from tasks.corpus.prepare import build_arms, build_sample, build_strata
 from tasks.engines.inputs import open_inputs
 from tasks.errors import DamagedError, InputError
 from tasks.records.job import Job

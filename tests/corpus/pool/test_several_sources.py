@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_sample, build_strata, open_pool, plan_arm
+from tasks.corpus.pool.handle import open_pool
+from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_sample, build_strata, plan_arm
 from tasks.errors import InputError
 from tasks.records.layout import arm_id, pool_id
 from tasks.spec import Arm, Pool

@@ -32,7 +32,13 @@ def up(
 
         running = stack.up(_home(home), _say(as_json), port=port, gpu=gpu)
         publish(running, build_sample(running.home), _say(as_json))
-        summary = {"ui": running.ui, "api": running.api, "sample": running.sample, "processes": running.pids}
+        summary = {
+            "ui": running.ui,
+            "password in": str(running.password_file),
+            "api": running.api,
+            "sample": running.sample,
+            "processes": running.pids,
+        }
         terminal.show({**summary, "environment": str(running.home / "env")}, as_json)
 
 
@@ -53,13 +59,13 @@ def demo(home: HomeOption = None, port: PortOption = stack.SERVER_PORT, as_json:
 def deploy() -> None:
     """Create the work pools and deployments on the server that PREFECT_API_URL names."""
     with terminal.plain_errors():
-        api = os.environ.get("PREFECT_API_URL")
-        if not api:
+        if not os.environ.get("PREFECT_API_URL"):
             raise InputError(
                 "PREFECT_API_URL is not set: set it to the server's URL, such as http://127.0.0.1:4200/api."
             )
-        deployments.create_pools(api)
-        deployments.deploy(api, os.environ)
+        environment = {**os.environ, **stack.server_environment(stack.load(stack.default_home()))}
+        deployments.create_pools(environment)
+        deployments.deploy(environment)
 
 
 def doctor(

@@ -38,8 +38,9 @@ def credentials() -> Finding:
     kind = _kind(settings)
     if kind == "sas_token":
         return _sas(what, account, settings["sas_token"])
-    if settings.get("account_key") == azurite.PUBLIC_KEY:
-        return Finding(what, "good", "the emulator Azurite with its public key")
+    if account == azurite.ACCOUNT and kind == "account_key":
+        published = settings["account_key"] == azurite.PUBLIC_KEY
+        return Finding(what, "good", f"the emulator Azurite with {'its public' if published else 'a'} key")
     how = "its key" if kind else "managed identity or az login"
     return Finding(what, "good", f"account {account} with {how}")
 

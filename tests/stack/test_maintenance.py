@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prefect import task
 from prefect.client.schemas.objects import StateType
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Cancelling, Crashed, Failed, Running, Scheduled
 
 from flows.maintenance import FIRST_DELAY, LONGEST_DELAY, due, failed_runs, is_permanent, reaper
 from infra.local import deploy
+from infra.local.access import connected
 
 pytestmark = pytest.mark.stack
 
@@ -53,7 +53,7 @@ def test_it_sets_going_what_failed_and_nothing_else(stack, client, ended):
     crashed, failed = ended(Crashed(message="gone")), ended(Failed(message="exception: ConnectionError: reset"))
     wrong = ended(Failed(message="Flow run encountered an exception: InputError: share is 2: give less."))
     cancelled, foreign = ended(Cancelled()), ended(Crashed(), "maintenance/reaper")
-    with temporary_settings({PREFECT_API_URL: stack.api}):
+    with connected(stack.environment):
         reaper()
     states = {run: client.read_flow_run(run).state for run in (crashed, failed, wrong, cancelled, foreign)}
     assert {states[crashed].name, states[failed].name} == {"AwaitingRetry"}
@@ -67,7 +67,7 @@ def test_it_sets_going_what_failed_and_nothing_else(stack, client, ended):
 
 def test_a_run_is_given_up_after_its_attempts(stack, client, ended):
     crashed = ended(Crashed(message="gone"))
-    with temporary_settings({PREFECT_API_URL: stack.api}):
+    with connected(stack.environment):
         outcome = reaper(attempts=-1)
     name = client.read_flow_run(crashed).name
     assert name in outcome["given up"]
@@ -79,7 +79,7 @@ def test_a_run_whose_process_never_starts_is_given_up_too(stack, client, ended):
     run = ended(gone)
     name, outcomes = client.read_flow_run(run).name, []
     for _ in range(3):
-        with temporary_settings({PREFECT_API_URL: stack.api}):
+        with connected(stack.environment):
             outcomes.append(reaper(attempts=1, delay_seconds=3600))
         client.set_flow_run_state(run, gone, force=True)
     assert [name in outcome["set going"] for outcome in outcomes] == [True, False, False]
@@ -99,7 +99,7 @@ def test_a_run_stays_ended_when_a_person_cancelled_a_part_of_it(stack, client, e
     for state in (Cancelling(), Crashed(message="No heartbeat for two minutes")):
         client.set_flow_run_state(stopping, state, force=True)
     names = [client.read_flow_run(run).name for run in (parent, stopping, alone)]
-    with temporary_settings({PREFECT_API_URL: stack.api}):
+    with connected(stack.environment):
         outcome = reaper()
     assert [name in outcome["set going"] for name in names] == [False, False, True]
     client.delete_flow_run(child.id)
@@ -124,6 +124,6 @@ def test_deploying_again_leaves_one_automation_of_each_name(stack, client):
     from infra.local.automations import ensure_automations
 
     for _ in range(2):
-        ensure_automations(stack.api, deploy.DEPLOYMENTS / "automations.yaml")
+        ensure_automations(stack.environment, deploy.DEPLOYMENTS / "automations.yaml")
     names = [one["name"] for one in client.request("POST", "/automations/filter", json={}).json()]
     assert names.count("fabrating-zombies") == 1

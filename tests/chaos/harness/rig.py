@@ -65,13 +65,18 @@ class Rig:
         settings["FABRATING_CACHE"] = str(self.cache("first"))
         return inherited | settings
 
+    @property
+    def direct(self) -> str:
+        """The connection string of Azurite, not through the proxy."""
+        return azurite.connection_string(self.blob_port, self.stack.store_key)
+
     def cache(self, host: str) -> Path:
         """The local folder of a host for roots in the store."""
         return self.home / "caches" / host
 
     @property
     def server(self) -> Server:
-        return Server(self.stack.api, self.mark)
+        return Server(self.stack.api, self.mark, self.stack.password)
 
     def up(self) -> None:
         """Start everything and deploy. Raises InputError when a part is missing or does not come up."""
@@ -83,14 +88,14 @@ class Rig:
         self.start_azurite()
         self.proxy.start()
         sample = build_sample(self.home, self.documents, packages=())
-        azurite.upload(self.blob_port, SAMPLE_CONTAINER, SAMPLE_NAME, sample.path)
-        azurite.upload(self.blob_port, ROOTS, "none", self.home / "logs")
-        os.environ["AZURE_STORAGE_CONNECTION_STRING"] = azurite.connection_string(self.blob_port)  # of this process
+        azurite.upload(self.blob_port, SAMPLE_CONTAINER, SAMPLE_NAME, sample.path, self.stack.store_key)
+        azurite.upload(self.blob_port, ROOTS, "none", self.home / "logs", self.stack.store_key)
+        os.environ["AZURE_STORAGE_CONNECTION_STRING"] = self.direct  # of this process
         self.say("The Prefect server on PostgreSQL, deployments, two workers")
         self.server_port = ports.choose(0)
         self.start_server()
-        deploy.create_pools(self.stack.api)
-        deploy.deploy(self.stack.api, self.environment)
+        deploy.create_pools(self.environment)
+        deploy.deploy(self.environment)
         if self.quick:
             self.hurry_reaper()
         for pool in deploy.POOLS:
@@ -121,7 +126,7 @@ class Rig:
         name = f"{pool}-{host}" if host else pool
         command = ["prefect", "worker", "start", "--type", "process", "--pool", pool, "--name", f"chaos-{name}"]
         command += ["--limit", str(limit)] if limit else []
-        direct = {"AZURE_STORAGE_CONNECTION_STRING": azurite.connection_string(self.blob_port)}
+        direct = {"AZURE_STORAGE_CONNECTION_STRING": self.direct}
         other = direct | {"FABRATING_CACHE": str(self.cache(host)), "FABRATING_WORKER": host} if host else {}
         self._start(f"worker-{name}", [sys.executable, "-m", *command], other)
 
@@ -153,7 +158,7 @@ class Rig:
 
     def _start(self, name: str, command: list[str], other: Mapping[str, str] = MappingProxyType({})) -> None:
         log = self.home / "logs" / f"{name}.log"
-        environment = self.environment | dict(other)
+        environment = self.environment | self.stack.private(name) | dict(other)
         self.pids[name] = processes.start(command, mark=self.mark, log=log, cwd=PROJECT, environment=environment)
 
     def _await(self, name: str, ready: Callable[[], bool]) -> None:

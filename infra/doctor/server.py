@@ -33,7 +33,7 @@ def look(stack: Stack | None) -> list[Finding]:
 
 
 def _processes(stack: Stack) -> list[Finding]:
-    names = ("server", *(["azurite"] if stack.azurite_port else []), *(f"worker-{pool}" for pool in stack.pools))
+    names = (*stack.parts, *(["azurite"] if stack.azurite_port else []))
     return [
         Finding(name, "good", f"process {stack.pids[name]}")
         if stack.alive(name)

@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 from infra.local.access import connected
@@ -27,6 +28,9 @@ DESCRIPTIONS = {
 }
 QUEUES = {"cpu": {"prepare": 1}}
 """Work queues besides `default`, with their concurrency limits: one preparation at a time, as it takes all cores."""
+
+REAPER, OLD_INTERVAL = "maintenance/reaper", timedelta(seconds=60)
+"""Earlier versions ran this deployment by a schedule; now `fabrating maintain` looks without a flow run."""
 
 SAMPLE, NO_SAMPLE = "FABRATING_SAMPLE", "file:///sample"
 """Where the sample of a local stack lies, and what a server without one is told: a folder that is not there."""
@@ -81,4 +85,15 @@ def deploy(environment: Mapping[str, str]) -> None:
         raise InputError(f"The deployments could not be put onto the server: {lines[-1] if lines else 'no message'}")
     from infra.local.automations import ensure_automations
 
+    _end_old_schedule(environment)
     ensure_automations(environment, DEPLOYMENTS / "automations.yaml")
+
+
+def _end_old_schedule(environment: Mapping[str, str]) -> None:
+    from prefect.client.orchestration import get_client
+
+    with connected(environment), get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name(REAPER)
+        for one in deployment.schedules:
+            if getattr(one.schedule, "interval", None) == OLD_INTERVAL:
+                client.delete_deployment_schedule(deployment.id, one.id)

@@ -1,4 +1,4 @@
-"""The local stack: Prefect server, Azurite, one worker per work pool, all on loopback and all below one folder.
+"""The local stack, all on loopback and all below one folder: Prefect server, Azurite, workers, the service that restarts runs.
 
 `up` starts what is not running, `down` stops exactly what `up` started. The folder (`.fabrating`, or FABRATING_HOME)
 holds the server's database, logs, the sample, `stack.json`, which says what runs where, and two secrets that are made at the
@@ -35,7 +35,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Stack:
-    """What runs where: the content of `stack.json`. `pids` by name: server, azurite, worker-cpu, worker-gpu."""
+    """What runs where: the content of `stack.json`. `pids` by name: server, maintenance, azurite, worker-cpu, worker-gpu."""
 
     home: Path
     mark: str = ""
@@ -50,6 +50,11 @@ class Stack:
     def pools(self) -> list[str]:
         """The work pools that a worker of this stack serves; without `gpu`, that pool is left to other hosts."""
         return [pool for pool in deploy.POOLS if pool != "gpu" or self.gpu]
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of the processes that a running stack has, besides Azurite."""
+        return ["server", *(f"worker-{pool}" for pool in self.pools), "maintenance"]
 
     @property
     def ui(self) -> str:
@@ -116,7 +121,11 @@ class Stack:
             return azurite.accounts(self.store_key)
         if part == "server":
             origins = (self.ui, f"http://localhost:{self.server_port}")  # of the UI itself: no other page may ask
+            days = keep_days()
             return {
+                "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",  # runs with their logs and artifacts
+                "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(days * 86_400),
+                "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"P{days}D",
                 "PREFECT_SERVER_API_AUTH_STRING": self.password,
                 "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins),
             }
@@ -145,6 +154,18 @@ class Stack:
 def default_home() -> Path:
     """FABRATING_HOME, else `.fabrating` in the project."""
     return Path(os.environ.get("FABRATING_HOME") or PROJECT / ".fabrating").absolute()
+
+
+def keep_days() -> int:
+    """How long the server keeps ended runs, logs and events: FABRATING_KEEP_DAYS, else 30 days. Raises InputError."""
+    given = os.environ.get("FABRATING_KEEP_DAYS") or "30"
+    try:
+        days = int(given)
+    except ValueError:
+        days = 0
+    if not 1 <= days <= 36_500:
+        raise InputError(f"FABRATING_KEEP_DAYS is {given!r}: give a whole number of days from 1 to 36500.")
+    return days
 
 
 def load(home: Path) -> Stack | None:
@@ -182,6 +203,7 @@ def up(home: Path, say: Say, owner: str = "up", port: int = SERVER_PORT, gpu: bo
             stack.save()
             _deploy(stack, say)
             _start_workers(stack, say)
+            _start_maintenance(stack, say)
         except BaseException:
             if fresh:
                 processes.stop(stack.mark)
@@ -206,8 +228,8 @@ def stop(stack: Stack) -> int:
 
 
 def running(stack: Stack | None) -> bool:
-    """Whether the stack's server and workers live."""
-    return stack is not None and all(stack.alive(name) for name in ("server", *(f"worker-{p}" for p in stack.pools)))
+    """Whether all parts of the stack live."""
+    return stack is not None and all(map(stack.alive, stack.parts))
 
 
 def server_environment(stack: Stack | None) -> dict[str, str]:
@@ -347,6 +369,12 @@ def _start_workers(stack: Stack, say: Say) -> None:
         command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool", pool]
         command += ["--name", f"local-{pool}", *(["--limit", str(limit)] if limit else [])]
         stack.pids[name] = _start(stack, name, command)
+
+
+def _start_maintenance(stack: Stack, say: Say) -> None:
+    if not stack.alive("maintenance"):
+        say("Starting the service that restarts runs which ended badly")
+        stack.pids["maintenance"] = _start(stack, "maintenance", [sys.executable, "-m", "infra.cli", "maintain"])
 
 
 def _start(stack: Stack, name: str, command: list[str]) -> int:

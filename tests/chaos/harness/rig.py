@@ -29,7 +29,6 @@ from tests.chaos.harness.reads import ROOTS
 from tests.chaos.harness.server import Server
 from tests.postgres import Postgres
 
-REAPER = "maintenance/reaper"
 RESTART_SECONDS = 3.0
 """A service manager's pause before it starts a killed service again."""
 Say = Callable[[str], None]
@@ -37,7 +36,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Rig:
-    """All parts below one folder; `quick`: the reaper looks every 30 s and waits 5, 10, 20 s instead of 1, 2, 4 minutes."""
+    """All parts below one folder; `quick`: the service looks for ended runs every 30 s and waits 5, 10, 20 s instead of 1, 2, 4 minutes."""
 
     home: Path
     say: Say
@@ -96,8 +95,8 @@ class Rig:
         self.start_server()
         deploy.create_pools(self.environment)
         deploy.deploy(self.environment)
-        if self.quick:
-            self.hurry_reaper()
+        hurried = ["--every", "30", "--delay", "5"] if self.quick else []
+        self._start("maintenance", [sys.executable, "-m", "infra.cli", "maintain", *hurried])
         for pool in deploy.POOLS:
             self.start_worker(pool)
 
@@ -141,15 +140,6 @@ class Rig:
                 os.kill(one, signal.SIGKILL)
         while processes.belongs(pid, self.mark):
             time.sleep(0.05)
-
-    def hurry_reaper(self) -> None:
-        """Shorten the reaper's rhythm by its own settings: its schedule's interval and its parameter `delay_seconds`."""
-        found = self.server.ask("GET", f"/deployments/name/{REAPER}", patience=30)
-        (schedule,) = found["schedules"]
-        self.server.ask("DELETE", f"/deployments/{found['id']}/schedules/{schedule['id']}", patience=30)
-        every = [{"active": True, "schedule": {"interval": 30.0}}]
-        self.server.ask("POST", f"/deployments/{found['id']}/schedules", every, patience=30)
-        self.server.ask("PATCH", f"/deployments/{found['id']}", {"parameters": {"attempts": 3, "delay_seconds": 5}}, 30)
 
     def resident(self, name: str) -> int:
         """Bytes of memory of a part and its children."""

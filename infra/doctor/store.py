@@ -12,7 +12,7 @@ from obstore.exceptions import BaseError
 from infra.doctor.finding import Finding
 from infra.local import azurite
 from tasks.errors import DeniedError, InputError, StoreError
-from tasks.reports.wandb_run import has_key
+from tasks.reports.wandb_run import NEW_KEY, api_key, is_refused
 from tasks.store.access import azure_settings, local_path, open_blobs
 from tasks.store.blobs import PAGE
 from tasks.store.urls import parse_url
@@ -47,9 +47,12 @@ def credentials() -> Finding:
 
 def wandb() -> Finding:
     """Whether runs can be sent to Weights & Biases."""
-    if has_key():
-        return Finding("W&B", "good", "there is a key")
-    return Finding("W&B", "note", "no key: runs are kept offline", "to send them, put WANDB_API_KEY=... into .env")
+    key = api_key()
+    if key is None:
+        return Finding("W&B", "note", "no key: runs are kept offline", "to send them, put WANDB_API_KEY=... into .env")
+    if is_refused(key):
+        return Finding("W&B", "bad", "the key is refused: runs are kept offline", NEW_KEY)
+    return Finding("W&B", "good", "there is a key")
 
 
 def look(what: str, url: str, write: bool = False) -> Finding:

@@ -235,10 +235,11 @@ def running(stack: Stack | None) -> bool:
 def server_environment(stack: Stack | None) -> dict[str, str]:
     """What lets a client into the server that this shell names, or else into the stack's; empty when there is neither.
 
-    The password of the stack's own server is known; another server's is in PREFECT_API_AUTH_STRING.
+    The password of the stack's own server is known, and told to nobody else who listens there; another server's is in
+    PREFECT_API_AUTH_STRING.
     """
     api = os.environ.get(access.URL) or (stack.api if stack else "")
-    if stack is not None and api.rstrip("/") == stack.api:
+    if stack is not None and api.rstrip("/") == stack.api and stack.alive("server"):
         return {access.URL: api, access.PASSWORD: stack.password}
     return {access.URL: api} if api else {}
 

@@ -1,6 +1,7 @@
 """Restarts runs that ended badly: the same run with the same parameters, from the last complete artifact.
 
-It is a scheduled flow, because Prefect's automations cannot limit attempts and may fire more than once an event.
+Not an automation, because Prefect's cannot limit attempts and may fire more than once an event. `fabrating maintain` looks every
+minute and runs this flow when there is something to restart.
 """
 
 from collections.abc import Sequence
@@ -52,23 +53,32 @@ def reaper(attempts: int = 3, delay_seconds: float = FIRST_DELAY.total_seconds()
         delay_seconds: Delay between the end of a run and its first restart; it doubles each time.
     """
     log = get_run_logger()
-    outcome: dict[str, list[str]] = {"set going": [], "given up": []}
     with get_client(sync_client=True) as client:
-        for run in failed_runs(client, datetime.now(UTC)):
-            if is_permanent(run):
-                continue
-            states = sorted(client.read_flow_run_states(run.id), key=lambda state: state.timestamp)
-            ends = [state for state in states if state.type in ENDS]
-            if failures(ends) > attempts:
-                outcome["given up"].append(run.name)
-            elif not cancelled(client, run, states):
-                start = due(run, len(ends), datetime.now(UTC), timedelta(seconds=delay_seconds))
-                client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=start), force=True)
-                log.info("%s was %s: it starts again at %s", run.name, run.state_name, f"{start:%H:%M:%S}")
-                outcome["set going"].append(run.name)
-    if outcome["given up"]:
-        log.warning("Failed more than %d times and left alone: %s", attempts, ", ".join(outcome["given up"]))
-    return outcome
+        restarts, given_up = ended_badly(client, attempts, timedelta(seconds=delay_seconds))
+        for run, start in restarts:
+            client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=start), force=True)
+            log.info("%s was %s: it starts again at %s", run.name, run.state_name, f"{start:%H:%M:%S}")
+    names = [run.name for run in given_up]
+    if names:
+        log.warning("Failed more than %d times and left alone: %s", attempts, ", ".join(names))
+    return {"set going": [run.name for run, _ in restarts], "given up": names}
+
+
+def ended_badly(
+    client: SyncPrefectClient, attempts: int, delay: timedelta
+) -> tuple[list[tuple[FlowRun, datetime]], list[FlowRun]]:
+    """(runs to restart, each with the time to start at; runs that failed more than `attempts` times)."""
+    restarts, given_up = [], []
+    for run in failed_runs(client, datetime.now(UTC)):
+        if is_permanent(run):
+            continue
+        states = sorted(client.read_flow_run_states(run.id), key=lambda state: state.timestamp)
+        ends = [state for state in states if state.type in ENDS]
+        if failures(ends) > attempts:
+            given_up.append(run)
+        elif not cancelled(client, run, states):
+            restarts.append((run, due(run, len(ends), datetime.now(UTC), delay)))
+    return restarts, given_up
 
 
 def failed_runs(client: SyncPrefectClient, now: datetime) -> list[FlowRun]:

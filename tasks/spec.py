@@ -413,8 +413,9 @@ class Training(Spec):
         description="The same bits from the same start on one GPU, and so after a kill: attention by FlexAttention, a little slower. "
         "A CPU always is.",
     )
-    wandb: Literal["offline", "online", "disabled"] = how(
-        "offline", description="offline runs can be sent later with `wandb sync`; online needs WANDB_API_KEY."
+    wandb: Literal["auto", "online", "offline", "disabled"] = how(
+        "auto",
+        description="auto: online where there is a key, else offline. Offline runs can be sent later with `wandb sync`.",
     )
     dollars_per_gpu_hour: float = how(3.0, ge=0, description="For the estimate and the ledger.")
 

@@ -7,6 +7,7 @@ on stderr and exit status 1.
 import typer
 
 from infra.cli import experiment, results, stack
+from tasks.store.settings import load_settings
 
 app = typer.Typer(
     name="fabrating",
@@ -16,6 +17,11 @@ app = typer.Typer(
 )
 for command in (*stack.COMMANDS, *experiment.COMMANDS, *results.COMMANDS):
     app.command()(command)
+
+
+@app.callback()
+def settings() -> None:
+    load_settings()
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The part of the `fabrating` command for the local stack: up, down, demo, deploy, doctor."""
+"""The part of the `fabrating` command for the local stack: up, down, demo, deploy, maintain, doctor."""
 
 import os
 from pathlib import Path
@@ -13,6 +13,7 @@ from infra.local import stack
 from tasks.errors import InputError
 from tasks.store.root import DEFAULT_ROOT
 
+NO_SERVER = "PREFECT_API_URL is not set: set it to the server's URL, such as http://127.0.0.1:4200/api."
 HomeOption = Annotated[Path | None, typer.Option(help="The stack's folder; default: .fabrating, or FABRATING_HOME.")]
 PortOption = Annotated[int, typer.Option(help="Port of the Prefect server; the next free one if it is taken.")]
 
@@ -32,7 +33,13 @@ def up(
 
         running = stack.up(_home(home), _say(as_json), port=port, gpu=gpu)
         publish(running, build_sample(running.home), _say(as_json))
-        summary = {"ui": running.ui, "api": running.api, "sample": running.sample, "processes": running.pids}
+        summary = {
+            "ui": running.ui,
+            "password in": str(running.password_file),
+            "api": running.api,
+            "sample": running.sample,
+            "processes": running.pids,
+        }
         terminal.show({**summary, "environment": str(running.home / "env")}, as_json)
 
 
@@ -53,13 +60,26 @@ def demo(home: HomeOption = None, port: PortOption = stack.SERVER_PORT, as_json:
 def deploy() -> None:
     """Create the work pools and deployments on the server that PREFECT_API_URL names."""
     with terminal.plain_errors():
-        api = os.environ.get("PREFECT_API_URL")
-        if not api:
-            raise InputError(
-                "PREFECT_API_URL is not set: set it to the server's URL, such as http://127.0.0.1:4200/api."
-            )
-        deployments.create_pools(api)
-        deployments.deploy(api, os.environ)
+        if not os.environ.get("PREFECT_API_URL"):
+            raise InputError(NO_SERVER)
+        environment = {**os.environ, **stack.server_environment(stack.load(stack.default_home()))}
+        deployments.create_pools(environment)
+        deployments.deploy(environment)
+
+
+def maintain(
+    every: Annotated[float, typer.Option(min=1, help="Seconds between two looks.")] = 60,
+    attempts: Annotated[int, typer.Option(min=0, help="How often a run is restarted.")] = 3,
+    delay: Annotated[float, typer.Option(min=0, help="Seconds before the first restart; doubles each time.")] = 60,
+) -> None:
+    """Restart failed and crashed runs of the server that PREFECT_API_URL names, until stopped; each stack does so by itself."""
+    with terminal.plain_errors():
+        from infra.local import maintenance
+
+        environment = stack.server_environment(stack.load(stack.default_home()))
+        if not environment:
+            raise InputError(NO_SERVER)
+        maintenance.maintain({**os.environ, **environment}, every, attempts, delay)
 
 
 def doctor(
@@ -79,7 +99,7 @@ def doctor(
         raise SystemExit(1)
 
 
-COMMANDS = (up, down, demo, deploy, doctor)
+COMMANDS = (up, down, demo, deploy, maintain, doctor)
 
 
 def _home(home: Path | None) -> Path:

@@ -12,7 +12,7 @@ from obstore.exceptions import BaseError
 from infra.doctor.finding import Finding
 from infra.local import azurite
 from tasks.errors import DeniedError, InputError, StoreError
-from tasks.reports.wandb_run import has_key
+from tasks.reports.wandb_run import NEW_KEY, api_key, is_refused
 from tasks.store.access import azure_settings, local_path, open_blobs
 from tasks.store.blobs import PAGE
 from tasks.store.urls import parse_url
@@ -38,17 +38,21 @@ def credentials() -> Finding:
     kind = _kind(settings)
     if kind == "sas_token":
         return _sas(what, account, settings["sas_token"])
-    if settings.get("account_key") == azurite.PUBLIC_KEY:
-        return Finding(what, "good", "the emulator Azurite with its public key")
+    if account == azurite.ACCOUNT and kind == "account_key":
+        published = settings["account_key"] == azurite.PUBLIC_KEY
+        return Finding(what, "good", f"the emulator Azurite with {'its public' if published else 'a'} key")
     how = "its key" if kind else "managed identity or az login"
     return Finding(what, "good", f"account {account} with {how}")
 
 
 def wandb() -> Finding:
     """Whether runs can be sent to Weights & Biases."""
-    if has_key():
-        return Finding("W&B", "good", "there is a key")
-    return Finding("W&B", "note", "no key: runs are kept offline", "to send them, put WANDB_API_KEY=... into .env")
+    key = api_key()
+    if key is None:
+        return Finding("W&B", "note", "no key: runs are kept offline", "to send them, put WANDB_API_KEY=... into .env")
+    if is_refused(key):
+        return Finding("W&B", "bad", "the key is refused: runs are kept offline", NEW_KEY)
+    return Finding("W&B", "good", "there is a key")
 
 
 def look(what: str, url: str, write: bool = False) -> Finding:

@@ -1,21 +1,23 @@
 """Put the automations of `deployments/automations.yaml` onto the Prefect server: made or updated by name, never twice."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.events.schemas.automations import AutomationCore
-from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from infra.local.access import connected
 
 
-def ensure_automations(api: str, file: Path) -> None:
-    """Make the server at `api` have the automations of `file`; doing it again changes nothing.
+def ensure_automations(environment: Mapping[str, str], file: Path) -> None:
+    """Make the server that `environment` names have the automations of `file`; doing it again changes nothing.
 
     (`prefect automation create -f` would make a second one with the same name.)
     """
     wanted = yaml.safe_load(file.read_text())["automations"]
-    with temporary_settings({PREFECT_API_URL: api}):
+    with connected(environment):
         asyncio.run(_upsert([AutomationCore.model_validate(one) for one in wanted]))
 
 

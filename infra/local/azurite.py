@@ -1,10 +1,13 @@
 """Azurite, Microsoft's emulator of Azure Blob Storage: the object store of the demo and of the tests.
 
-It listens on loopback only and knows one account, whose name and key Microsoft publishes for exactly this use.
+It listens on loopback only and knows one account. A stack gives it a key of its own; without one the key is that which
+Microsoft publishes for tests, and any account of the machine can read and write.
 """
 
+import base64
 import contextlib
 import hashlib
+import secrets
 import shutil
 import urllib.error
 import urllib.request
@@ -40,10 +43,20 @@ def command(port: int, folder: Path) -> list[str]:
     ]
 
 
-def connection_string(port: int) -> str:
+def make_key() -> str:
+    """A new key for the account."""
+    return base64.b64encode(secrets.token_bytes(64)).decode()
+
+
+def accounts(key: str) -> dict[str, str]:
+    """The variable by which a server learns another key than the published one."""
+    return {"AZURITE_ACCOUNTS": f"{ACCOUNT}:{key}"}
+
+
+def connection_string(port: int, key: str = PUBLIC_KEY) -> str:
     """What AZURE_STORAGE_CONNECTION_STRING has to be for this server."""
     return (
-        f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={PUBLIC_KEY};"
+        f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={key};"
         f"BlobEndpoint=http://{HOST}:{port}/{ACCOUNT};"
     )
 
@@ -59,7 +72,7 @@ def answers(port: int) -> bool:
         return False
 
 
-def upload(port: int, container: str, prefix: str, folder: Path) -> int:
+def upload(port: int, container: str, prefix: str, folder: Path, key: str = PUBLIC_KEY) -> int:
     """Copy the parquet files of a folder into a container, which is made if need be. Returns how many were written.
 
     A blob with the same MD5 is left alone: writing it again would change its ETag, and with it every artifact's identity.
@@ -67,7 +80,7 @@ def upload(port: int, container: str, prefix: str, folder: Path) -> int:
     from azure.core.exceptions import ResourceExistsError
     from azure.storage.blob import BlobServiceClient, ContentSettings
 
-    client = BlobServiceClient.from_connection_string(connection_string(port)).get_container_client(container)
+    client = BlobServiceClient.from_connection_string(connection_string(port, key)).get_container_client(container)
     with contextlib.suppress(ResourceExistsError):
         client.create_container()
     there = {blob.name: bytes(blob.content_settings.content_md5 or b"") for blob in client.list_blobs(prefix)}

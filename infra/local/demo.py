@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from infra.local import azurite, stack
+from infra.local.access import connected
 from infra.local.deploy import PROJECT
 from infra.local.sample_data import build_sample
 from infra.local.stack import SAMPLE_CONTAINER, SAMPLE_NAME, Say, Stack
@@ -51,7 +52,7 @@ def publish(running: Stack, sample: Artifact, say: Say) -> None:
     megabytes = sum(record.bytes for record in sample.manifest.files) / 1e6
     what = f"{facts['documents']:,} documents, {megabytes:.1f} MB"
     if running.azurite_port:
-        written = azurite.upload(running.azurite_port, SAMPLE_CONTAINER, SAMPLE_NAME, sample.path)
+        written = azurite.upload(running.azurite_port, SAMPLE_CONTAINER, SAMPLE_NAME, sample.path, running.store_key)
         state = "written" if written else "already there"
         say(f"Sample: {what}, {state} at {running.sample} (Azurite)")
     else:
@@ -61,9 +62,8 @@ def publish(running: Stack, sample: Artifact, say: Say) -> None:
 def _run(running: Stack, say: Say) -> dict[str, Any]:
     """Start `experiment/demo`, say what it and its children do until it ends, and return where to look."""
     from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: running.api}), get_client(sync_client=True) as client:
+    with connected(running.environment), get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(DEPLOYMENT)
         run = client.create_flow_run_from_deployment(deployment.id)
         say(f"Running {DEPLOYMENT}: {running.ui}/runs/flow-run/{run.id}")
@@ -123,6 +123,7 @@ def _where_to_look(running: Stack, run: "FlowRun", client: "SyncPrefectClient") 
     made = {part: root.find(part) for part in (PoolFolder(inputs["pool"]).index, ArmFolder(inputs["arm"]).text)}
     return {
         "ui": running.ui,
+        "password in": str(running.password_file),
         "run": f"{running.ui}/runs/flow-run/{run.id}",
         "bits per byte": result.facts["bpb"],
         "by score decile, lowest first": result.facts["bpb_by_decile"],

@@ -1,4 +1,6 @@
-"""Put work pools and deployments onto the Prefect server that PREFECT_API_URL names. Doing it again changes nothing.
+"""Put work pools and deployments onto a Prefect server. Doing it again changes nothing.
+
+PREFECT_API_URL and PREFECT_API_AUTH_STRING of an `environment` say which server, and let us in.
 
 What they are is said by the files of `deployments/`: `prefect.yaml`, one base job template per pool, and the automations.
 """
@@ -9,8 +11,10 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
+from infra.local.access import connected
 from tasks.errors import InputError
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -25,6 +29,9 @@ DESCRIPTIONS = {
 QUEUES = {"cpu": {"prepare": 1}}
 """Work queues besides `default`, with their concurrency limits: one preparation at a time, as it takes all cores."""
 
+REAPER, OLD_INTERVAL = "maintenance/reaper", timedelta(seconds=60)
+"""Earlier versions ran this deployment by a schedule; now `fabrating maintain` looks without a flow run."""
+
 SAMPLE, NO_SAMPLE = "FABRATING_SAMPLE", "file:///sample"
 """Where the sample of a local stack lies, and what a server without one is told: a folder that is not there."""
 
@@ -38,14 +45,13 @@ def version() -> str:
     return digest.hexdigest()
 
 
-def create_pools(api: str) -> None:
+def create_pools(environment: Mapping[str, str]) -> None:
     """Make or update the work pools and queues. Each worker loads flows from the folder it was started in."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectNotFound
-    from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+    with connected(environment), get_client(sync_client=True) as client:
         for name, limit in POOLS.items():
             template = json.loads((DEPLOYMENTS / "pools" / f"{name}.json").read_text())
             with contextlib.suppress(ObjectNotFound):
@@ -64,7 +70,7 @@ def create_pools(api: str) -> None:
                     client.create_work_queue(queue, concurrency_limit=queue_limit, work_pool_name=name)
 
 
-def deploy(api: str, environment: Mapping[str, str]) -> None:
+def deploy(environment: Mapping[str, str]) -> None:
     """Run `prefect deploy --all` on `deployments/prefect.yaml`, then put the automations there.
 
     The demo's deployments read the sample that FABRATING_SAMPLE names; a server without one has them all the same.
@@ -79,4 +85,15 @@ def deploy(api: str, environment: Mapping[str, str]) -> None:
         raise InputError(f"The deployments could not be put onto the server: {lines[-1] if lines else 'no message'}")
     from infra.local.automations import ensure_automations
 
-    ensure_automations(api, DEPLOYMENTS / "automations.yaml")
+    _end_old_schedule(environment)
+    ensure_automations(environment, DEPLOYMENTS / "automations.yaml")
+
+
+def _end_old_schedule(environment: Mapping[str, str]) -> None:
+    from prefect.client.orchestration import get_client
+
+    with connected(environment), get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name(REAPER)
+        for one in deployment.schedules:
+            if getattr(one.schedule, "interval", None) == OLD_INTERVAL:
+                client.delete_deployment_schedule(deployment.id, one.id)

@@ -1,7 +1,8 @@
-"""The local stack: Prefect server, Azurite, one worker per work pool, all on loopback and all below one folder.
+"""The local stack, all on loopback and all below one folder: Prefect server, Azurite, workers, the service that restarts runs.
 
 `up` starts what is not running, `down` stops exactly what `up` started. The folder (`.fabrating`, or FABRATING_HOME)
-holds the server's database, logs, the sample, and `stack.json`, which says what runs where.
+holds the server's database, logs, the sample, `stack.json`, which says what runs where, and two secrets that are made at the
+first start: `password`, which the server's API asks for, and `azurite.key`.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from infra.local import azurite, deploy, ports, processes
+from infra.local import access, azurite, deploy, ports, processes
 from infra.local.deploy import PROJECT
 from tasks.errors import InputError
 from tasks.store.artifact import write_atomic
@@ -34,7 +35,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Stack:
-    """What runs where: the content of `stack.json`. `pids` by name: server, azurite, worker-cpu, worker-gpu."""
+    """What runs where: the content of `stack.json`. `pids` by name: server, maintenance, azurite, worker-cpu, worker-gpu."""
 
     home: Path
     mark: str = ""
@@ -51,12 +52,36 @@ class Stack:
         return [pool for pool in deploy.POOLS if pool != "gpu" or self.gpu]
 
     @property
+    def parts(self) -> list[str]:
+        """Names of the processes that a running stack has, besides Azurite."""
+        return ["server", *(f"worker-{pool}" for pool in self.pools), "maintenance"]
+
+    @property
     def ui(self) -> str:
         return f"http://{ports.HOST}:{self.server_port}"
 
     @property
     def api(self) -> str:
         return f"{self.ui}/api"
+
+    @property
+    def password_file(self) -> Path:
+        return self.home / "password"
+
+    @property
+    def password(self) -> str:
+        """What the server's API asks for, NAME:PASSWORD: whoever reaches it can run commands as its workers."""
+        return access.secret(self.password_file, lambda: f"fabrating:{secrets.token_urlsafe(24)}")
+
+    @property
+    def store_key(self) -> str:
+        """The key of Azurite's account."""
+        return access.secret(self.home / "azurite.key", azurite.make_key)
+
+    @property
+    def store(self) -> str:
+        """The connection string of Azurite."""
+        return azurite.connection_string(self.azurite_port, self.store_key)
 
     @property
     def sample(self) -> str:
@@ -70,7 +95,8 @@ class Stack:
         """What every process of the stack, and every client of it, has to know."""
         variables = {
             "PREFECT_HOME": str(self.home / "prefect"),
-            "PREFECT_API_URL": self.api,
+            access.URL: self.api,
+            access.PASSWORD: self.password,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
             "PREFECT_CLI_PROMPT": "false",
@@ -86,8 +112,24 @@ class Stack:
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         }
         if self.azurite_port:
-            variables["AZURE_STORAGE_CONNECTION_STRING"] = azurite.connection_string(self.azurite_port)
+            variables["AZURE_STORAGE_CONNECTION_STRING"] = self.store
         return variables
+
+    def private(self, part: str) -> dict[str, str]:
+        """What this part alone has to know: the server, whom it lets in; Azurite, its account's key."""
+        if part == "azurite":
+            return azurite.accounts(self.store_key)
+        if part == "server":
+            origins = (self.ui, f"http://localhost:{self.server_port}")  # of the UI itself: no other page may ask
+            days = keep_days()
+            return {
+                "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",  # runs with their logs and artifacts
+                "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(days * 86_400),
+                "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"P{days}D",
+                "PREFECT_SERVER_API_AUTH_STRING": self.password,
+                "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins),
+            }
+        return {}
 
     def save(self) -> None:
         write_atomic(self.home / "stack.json", json.dumps({**asdict(self), "home": str(self.home)}, indent=1) + "\n")
@@ -97,8 +139,8 @@ class Stack:
         write_atomic(
             self.home / "env",
             "# Source this to use `prefect` and `fabrating` with the stack.\n" + "\n".join(lines) + "\n",
+            0o600,
         )
-        (self.home / "env").chmod(0o600)
 
     def listens(self, name: str, port: int) -> bool:
         """Whether the part listens on the port itself; a stranger that was quicker does not count."""
@@ -112,6 +154,18 @@ class Stack:
 def default_home() -> Path:
     """FABRATING_HOME, else `.fabrating` in the project."""
     return Path(os.environ.get("FABRATING_HOME") or PROJECT / ".fabrating").absolute()
+
+
+def keep_days() -> int:
+    """How long the server keeps ended runs, logs and events: FABRATING_KEEP_DAYS, else 30 days. Raises InputError."""
+    given = os.environ.get("FABRATING_KEEP_DAYS") or "30"
+    try:
+        days = int(given)
+    except ValueError:
+        days = 0
+    if not 1 <= days <= 36_500:
+        raise InputError(f"FABRATING_KEEP_DAYS is {given!r}: give a whole number of days from 1 to 36500.")
+    return days
 
 
 def load(home: Path) -> Stack | None:
@@ -131,7 +185,9 @@ def up(home: Path, say: Say, owner: str = "up", port: int = SERVER_PORT, gpu: bo
     home.mkdir(parents=True, exist_ok=True)
     with locked(home / LOCK, say):
         stack = load(home) or Stack(home)
-        fresh = not stack.alive("server")
+        if stack.alive("server") and access.is_open(stack.api):
+            _close(stack, say)
+        fresh, known = not stack.alive("server"), stack.password_file.exists()
         if fresh:
             if stack.mark:
                 processes.stop(stack.mark)  # leftovers of a stack whose server is gone
@@ -142,9 +198,12 @@ def up(home: Path, say: Say, owner: str = "up", port: int = SERVER_PORT, gpu: bo
         try:
             _start_stores(stack, say)
             _start_server(stack, say, port)
+            if not known:
+                say(f"The UI asks for a password: {stack.password} (kept in {stack.password_file})")
             stack.save()
             _deploy(stack, say)
             _start_workers(stack, say)
+            _start_maintenance(stack, say)
         except BaseException:
             if fresh:
                 processes.stop(stack.mark)
@@ -169,8 +228,20 @@ def stop(stack: Stack) -> int:
 
 
 def running(stack: Stack | None) -> bool:
-    """Whether the stack's server and workers live."""
-    return stack is not None and all(stack.alive(name) for name in ("server", *(f"worker-{p}" for p in stack.pools)))
+    """Whether all parts of the stack live."""
+    return stack is not None and all(map(stack.alive, stack.parts))
+
+
+def server_environment(stack: Stack | None) -> dict[str, str]:
+    """What lets a client into the server that this shell names, or else into the stack's; empty when there is neither.
+
+    The password of the stack's own server is known, and told to nobody else who listens there; another server's is in
+    PREFECT_API_AUTH_STRING.
+    """
+    api = os.environ.get(access.URL) or (stack.api if stack else "")
+    if stack is not None and api.rstrip("/") == stack.api and stack.alive("server"):
+        return {access.URL: api, access.PASSWORD: stack.password}
+    return {access.URL: api} if api else {}
 
 
 def own_azure() -> bool:
@@ -194,6 +265,37 @@ def _start_stores(stack: Stack, say: Say) -> None:
         azurite.answers,
         say,
     )
+
+
+def _close(stack: Stack, say: Say) -> None:
+    """End a stack that lets everybody in: its server was started by a version without passwords.
+
+    Raises InputError while runs are active there, which would be shut out with everybody else.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+        FlowRunFilterTags,
+    )
+    from prefect.client.schemas.objects import StateType
+
+    from flows.maintenance import TAG
+
+    active = FlowRunFilter(
+        tags=FlowRunFilterTags(all_=[TAG]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING])),
+    )
+    with access.connected({access.URL: stack.api}), get_client(sync_client=True) as client:
+        runs = [run.name for run in client.read_flow_runs(flow_run_filter=active)]
+    if runs:
+        raise InputError(
+            f"The server at {stack.api} has no password yet, and runs are active there ({', '.join(runs[:5])}): run the "
+            "command again when they have ended, or `fabrating down` first, which ends them."
+        )
+    say("The stack ran without a password and starts anew with one; for each host, run provision/gpu-host again")
+    stop(stack)
 
 
 def _start_server(stack: Stack, say: Say, port: int) -> None:
@@ -246,10 +348,10 @@ def _deploy(stack: Stack, say: Say) -> None:
     version = f"{deploy.version()} {stack.sample}"
     if stack.deployed == version:
         return
-    deploy.create_pools(stack.api)
+    deploy.create_pools(stack.environment)
     _start_workers(stack, say)  # they load while the deployments are read
     say("Deploying the flows of deployments/prefect.yaml")
-    deploy.deploy(stack.api, full_environment(stack))
+    deploy.deploy(full_environment(stack))
     stack.deployed = version
 
 
@@ -270,9 +372,16 @@ def _start_workers(stack: Stack, say: Say) -> None:
         stack.pids[name] = _start(stack, name, command)
 
 
+def _start_maintenance(stack: Stack, say: Say) -> None:
+    if not stack.alive("maintenance"):
+        say("Starting the service that restarts runs which ended badly")
+        stack.pids["maintenance"] = _start(stack, "maintenance", [sys.executable, "-m", "infra.cli", "maintain"])
+
+
 def _start(stack: Stack, name: str, command: list[str]) -> int:
     log = stack.home / "logs" / f"{name}.log"
-    return processes.start(command, mark=stack.mark, log=log, cwd=PROJECT, environment=full_environment(stack))
+    environment = full_environment(stack) | stack.private(name)
+    return processes.start(command, mark=stack.mark, log=log, cwd=PROJECT, environment=environment)
 
 
 def full_environment(stack: Stack) -> dict[str, str]:

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from tasks.records.job import INPUT, Job
 from tasks.records.layout import (
+    CONTENTS,
     DOCUMENTS,
     JOB,
     METRICS,
@@ -31,6 +32,7 @@ from tasks.records.layout import (
     RunFolder,
 )
 from tasks.records.metrics import read_metrics
+from tasks.records.packed import ROW_CONTENTS
 from tasks.records.result import RunFacts
 from tasks.records.scores import write_strata
 from tasks.spec import Arm, Experiment, Pool, Training
@@ -107,9 +109,10 @@ def build_inputs(root: Root, rows: int, sequence: int) -> None:
         packed[:, 0] = BYTES
         packed.tofile(work.temporary(ROWS))
         work.finish(ROWS, rows=rows)
-        work.facts.update(
-            rows=rows, sequence_length=sequence, vocab_size=VOCABULARY, bos=BYTES, tokens_per_epoch=rows * sequence
-        )
+        np.array([(1, sequence, np.nan)] * rows, ROW_CONTENTS).tofile(work.temporary(CONTENTS))
+        work.finish(CONTENTS, rows=rows)
+        work.facts.update(rows=rows, sequence_length=sequence, vocab_size=VOCABULARY, bos=BYTES)
+        work.facts.update(tokens_per_epoch=rows * sequence, bytes=rows * sequence)  # a token is a byte
 
     held_inputs = {"holdout": held_out.manifest}
     root.build(PoolFolder(POOL).evaluation, make_evaluation, spec=spec, inputs=tokens | held_inputs)

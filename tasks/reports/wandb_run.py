@@ -6,15 +6,19 @@ and `resume` is "allow", so that all attempts land in one run. `wandb.json` besi
 steps that are trained again after a kill are not sent twice.
 """
 
+import base64
 import contextlib
 import json
 import logging
 import netrc
 import os
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from tasks.errors import InputError
 from tasks.records import ledger
@@ -23,12 +27,16 @@ from tasks.records.metrics import read_metrics
 from tasks.spec import Experiment
 from tasks.store.artifact import write_atomic
 from tasks.store.root import Root
+from tasks.store.settings import load_settings
 
 log = logging.getLogger(__name__)
-Mode = Literal["offline", "online", "disabled"]
+Mode = Literal["online", "offline", "disabled"]
+Wanted = Mode | Literal["auto"]
 PROJECT = "fabrating"
 SENT = "wandb.json"
 POLL_SECONDS = 2.0
+ASK_SECONDS = 10.0
+NEW_KEY = "run `wandb login --relogin`, or put a new WANDB_API_KEY into .env"
 FINISH_SECONDS = 60.0
 """How long the end of a training waits for W&B to take the last lines."""
 
@@ -68,14 +76,24 @@ def start(name: str, group: str, mode: Mode, folder: Path, **more: Any) -> Any:
     )
 
 
-def available_mode(wanted: Mode) -> Mode:
-    """`wanted`, or offline (said in a warning) when it is online and there is no key."""
-    if wanted == "online" and not has_key():
-        log.warning(
-            "wandb is online, but there is no WANDB_API_KEY: the run is kept offline; send it with `wandb sync`."
-        )
+def available_mode(wanted: Wanted) -> Mode:
+    """`wanted`, but offline where W&B would not let us in: said in a warning, unless it is auto and there is no key.
+
+    W&B itself could not change to offline after it was refused: the run's id would be in use.
+    """
+    if wanted != "auto" and wanted != "online":
+        return wanted
+    key = api_key()
+    if key is None:
+        if wanted == "online":
+            log.warning(
+                "wandb is online, but there is no WANDB_API_KEY: the run is kept offline; send it with `wandb sync`."
+            )
         return "offline"
-    return wanted
+    if is_refused(key):
+        log.warning("W&B refuses the key: the run is kept offline; %s, then send the run with `wandb sync`.", NEW_KEY)
+        return "offline"
+    return "online"
 
 
 class Forwarder:
@@ -156,14 +174,40 @@ def as_logged(line: Mapping[str, Any]) -> dict[str, Any]:
     return logged | {f"eval/decile_{i}": value for i, value in enumerate(deciles) if value is not None}
 
 
-def has_key() -> bool:
-    """Whether W&B would find a key: in WANDB_API_KEY, or in the netrc file that `wandb login` writes."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
+def api_key() -> str | None:
+    """The key that W&B would find: WANDB_API_KEY, or that in the netrc file which `wandb login` writes."""
+    load_settings()
+    if key := os.environ.get("WANDB_API_KEY"):
+        return key
     try:
-        return netrc.netrc().authenticators("api.wandb.ai") is not None
+        found = netrc.netrc().authenticators(urlsplit(_service()).hostname or "")
     except (OSError, netrc.NetrcParseError):
+        return None
+    return found[2] if found else None
+
+
+def is_refused(key: str) -> bool:
+    """Ask W&B whose key it is. False when it is somebody's, and when W&B does not answer: then nobody knows."""
+    request = urllib.request.Request(
+        f"{_service()}/graphql",
+        data=json.dumps({"query": "query Viewer { viewer { id } }"}).encode(),
+        headers={
+            "Content-Type": "application/json",
+            "Authorization": f"Basic {base64.b64encode(f'api:{key}'.encode()).decode()}",
+        },
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=ASK_SECONDS) as reply:
+            data = json.load(reply).get("data")
+            return bool(data) and data.get("viewer") is None
+    except urllib.error.HTTPError as error:
+        return error.code in (401, 403)
+    except (OSError, ValueError, AttributeError):
         return False
+
+
+def _service() -> str:
+    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").rstrip("/")
 
 
 def _read_sent(path: Path) -> dict[str, int]:

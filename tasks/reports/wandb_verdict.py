@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from tasks.records.layout import RUNS
 from tasks.records.verdict import Comparison, Difference, Verdict
-from tasks.reports.wandb_run import FINISH_SECONDS, Mode, available_mode, start
+from tasks.reports.wandb_run import FINISH_SECONDS, Mode, Wanted, available_mode, start
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 
@@ -21,8 +21,8 @@ Table = tuple[list[str], list[Row]]
 """Names of the columns, and rows."""
 
 
-def send_verdict(root: Root, made: Artifact, verdict: Verdict, wanted: Mode) -> None:
-    """Send a verdict to W&B; `made` is its artifact, `wanted` is "online", "offline" or "disabled". Never raises for W&B.
+def send_verdict(root: Root, made: Artifact, verdict: Verdict, wanted: Wanted) -> None:
+    """Send a verdict to W&B; `made` is its artifact, `wanted` is how: see `available_mode`. Never raises for W&B.
 
     The run's id is the artifact's name, so that sending it again changes nothing. Offline files lie in `runs/.wandb`.
     """

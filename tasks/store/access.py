@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
-from dotenv import load_dotenv
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, LocalStore, ObjectStore
 
 from tasks.errors import InputError
 from tasks.store.blobs import CLIENT, HURRIED, RETRIES, Blobs, brief
+from tasks.store.settings import load_settings
 from tasks.store.urls import ACCOUNT_HOST, Location, parse_url, require_folder
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def azure_settings(place: Location) -> dict[str, str]:
 
     Raises InputError when no account is named, or when the URL names another one than the environment.
     """
-    load_dotenv()
+    load_settings()
     environment: Sequence[str] = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT")
     settings: dict[str, str] = {}
     if connection := os.environ.get(environment[0]):

@@ -173,11 +173,12 @@ def set_aside(directory: Path, why: str) -> None:
     log.warning("%s: it is set aside as %s.", why.rstrip("."), hidden)
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a small file whole or not at all: temporary sibling, sync, rename."""
+def write_atomic(path: Path, data: bytes | str, mode: int = 0o666) -> None:
+    """Write a small file whole or not at all: temporary sibling, sync, rename. `mode` is subject to the umask."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        file.write(data.encode() if isinstance(data, str) else data)
     sync(temporary)
     temporary.replace(path)
     sync(path.parent)

@@ -13,6 +13,7 @@ from obstore.store import HTTPStore
 
 from tasks.errors import InputError
 from tasks.store.blobs import CLIENT, PAGE, RETRIES, Blob, Blobs
+from tasks.store.settings import load_settings
 from tasks.store.urls import Location
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class HubBlobs(Blobs):
         if len(parts) < 2:
             raise InputError(f"The URL {place.url!r} names no data set: use hf://organisation/dataset.")
         self._repository, self._folder = "/".join(parts[:2]), "/".join(folder)
+        load_settings()
         api = HfApi(token=get_token())
         try:
             self._commit = api.dataset_info(self._repository, revision=revision or None).sha

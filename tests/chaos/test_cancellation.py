@@ -7,11 +7,11 @@ import signal
 import time
 
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Cancelling
 
 from flows.maintenance import reaper
 from infra.local import stack as stacks
+from infra.local.access import connected
 from tests.chaos.harness.server import Server
 from tests.stack.conftest import TRAIN, children, wait
 
@@ -34,7 +34,7 @@ def test_a_cancelled_experiment_ends_although_its_worker_was_killed(stack, clien
 
     client.set_flow_run_state(run.id, Cancelling(), force=True)
     began = time.monotonic()
-    server = Server(stack.api, stack.mark)
+    server = Server(stack.api, stack.mark, stack.password)
     wait(lambda: not server.processes_of(str(train.id)) and not server.processes_of(str(run.id)), 120)
     took = time.monotonic() - began
     wait(lambda: client.read_flow_run(train.id).state.is_final() and client.read_flow_run(run.id).state.is_final(), 60)
@@ -56,7 +56,7 @@ def test_a_cancelled_training_is_not_set_going_again(stack, client, parameters, 
     try:
         client.set_flow_run_state(train.id, Cancelling(), force=True)
         wait(lambda: state().is_cancelled() and client.read_flow_run(run.id).state.is_final(), 120)
-        with temporary_settings({PREFECT_API_URL: stack.api}):
+        with connected(stack.environment):
             outcome = reaper(delay_seconds=0)
         assert client.read_flow_run(run.id).name not in outcome["set going"]
         assert state().is_cancelled() and client.read_flow_run(run.id).state.is_failed()

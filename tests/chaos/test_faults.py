@@ -4,9 +4,9 @@ import os
 import signal
 
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.maintenance import reaper
+from infra.local.access import connected
 from tests.chaos.harness.arm import ArmRun
 from tests.chaos.harness.server import Server
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 @pytest.fixture
 def server(stack):
-    return Server(stack.api, stack.mark)
+    return Server(stack.api, stack.mark, stack.password)
 
 
 def kill(found):
@@ -34,7 +34,7 @@ def test_a_killed_preparation_and_a_killed_trainer_change_nothing(stack, server,
     run.start()
     kill(server.processes_of(run.running("prepare")))
     run.wait("the experiment to say so", lambda: (run.state or {}).get("type") in ("FAILED", "SCHEDULED"))
-    with temporary_settings({PREFECT_API_URL: stack.api}):
+    with connected(stack.environment):
         reaper(delay_seconds=0)
     train = run.running("train")
     run.steps_reached(steps // 2)

@@ -22,7 +22,7 @@ def sources(stack, sample, folder):
     """Two subsets in the stack's container."""
     names = write_subsets(sample, folder)
     for name in names:
-        azurite.upload(stack.azurite_port, "ready", name, folder / name)
+        azurite.upload(stack.azurite_port, "ready", name, folder / name, stack.store_key)
     return {name: f"az://ready/{name}" for name in names}
 
 

@@ -1,5 +1,6 @@
 """With a real Prefect server: a bare account becomes an online worker that trains an arm, through a cut, and is removed."""
 
+import base64
 import json
 import os
 import shutil
@@ -21,16 +22,18 @@ from tests.hosts.lab import USER, Lab, no_index, parameters, versions, without_s
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 PROJECT = Path(__file__).resolve().parents[2]
+PASSWORD = "people:plantedServerPassword"
 STEPS = 700
 WORKER = "[p]refect worker start"
 
 
 def call(api: str, method: str, path: str, body: object = None) -> object:
+    token = base64.b64encode(PASSWORD.encode()).decode()
     request = urllib.request.Request(
         api + path,
         method=method,
         data=None if body is None else json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json", "Authorization": f"Basic {token}"},
     )
     with urllib.request.urlopen(request, timeout=30) as answer:
         text = answer.read()
@@ -47,6 +50,8 @@ def prefect(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | {
         "PREFECT_HOME": str(tmp_path / "prefect"),
         "PREFECT_API_URL": api,
+        "PREFECT_API_AUTH_STRING": PASSWORD,
+        "PREFECT_SERVER_API_AUTH_STRING": PASSWORD,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
@@ -109,11 +114,15 @@ def test_bare_account_to_online_worker_and_back(
     if systemd:
         machine.run(f'echo "{USER} ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/{USER}', user="root")
     host: Host = parameters(machine, server=api, tunnel_port=4302)
-    create_pools(api)
-    deploy(api, environment)
+    create_pools(environment)
+    deploy(environment)
     first = run_flow(environment, "gpu_host", host=host.model_dump())
     assert set(first["changed"]) >= {"environment", "fabrating", "secrets", "smoke", "way-back", "worker"}
     assert workers(api) == {machine.name: "ONLINE"}
+    assert machine.run("cd 'fab rating' && stat -c %a secrets.env && grep -l plantedServer -r . || true").split() == [
+        "600",
+        "./secrets.env",
+    ]
     again = run_flow(environment, "gpu_host", host=host.model_dump())
     assert again["changed"] == []
     machine.run("echo 'of older code' >'fab rating/state/smoke'")
@@ -173,7 +182,7 @@ def test_environment_from_the_lock_file_ends_in_an_online_worker(lab: Lab, prefe
     links = os.environ.get("PIP_FIND_LINKS")
     changes = {"python_environment": None, "find_links": links, "tunnel_port": ports.choose(0)}
     host = parameters(machine, server=api, **changes)
-    create_pools(api)
+    create_pools(environment)
     first = run_flow(environment, "gpu_host", host=host.model_dump())
     assert set(first["changed"]) >= {"environment", "fabrating", "smoke", "worker"}
     assert workers(api) == {"online": "ONLINE"}

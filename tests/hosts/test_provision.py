@@ -1,5 +1,6 @@
 """A bare account becomes a host with a worker's service, stays one, survives cuts, and is a bare account again."""
 
+import json
 import shutil
 import threading
 import time
@@ -9,7 +10,6 @@ from pathlib import Path
 import paramiko
 import pytest
 
-from tasks.engines.inputs import open_inputs
 from tasks.errors import InputError
 from tasks.hosts import environment, provision, report, service, smoke
 from tasks.hosts.facts import Gpu, identify
@@ -17,9 +17,6 @@ from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.provision import STEPS, Outcome, Setup, run_step
 from tasks.hosts.ssh import LinkError, Local, Remote, StrangerError
 from tasks.hosts.wheel import CHECKOUT, build_wheel
-from tasks.records.job import Job
-from tasks.spec import Experiment, Training
-from tasks.store.root import Root
 from tests.hosts.lab import Host as Machine
 from tests.hosts.lab import Lab, parameters, within
 
@@ -261,10 +258,8 @@ def test_report_tells_what_is_there(machine: Machine, known: KnownHosts, wheel: 
         assert part in text
 
 
-def test_trainer_takes_the_smoke_test_for_an_arm(tmp_path: Path) -> None:
-    root = Root(tmp_path)
-    smoke.build_inputs(root, rows=16, sequence=32)
-    training = Training(depth=1, sequence_length=32)
-    job = Job.of(root, Experiment(training=training), smoke.POOL, smoke.ARM)
-    inputs = open_inputs(root, job)
-    assert inputs.packed.facts["rows"] == 16
+def test_the_smoke_test_trains_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert smoke.main(tmp_path / "smoke", 0) == 0
+    seen = json.loads(capsys.readouterr().out)
+    assert (seen["depth"], seen["steps"], seen["device"]) == (1, 5, "cpu")
+    assert seen["lowest_loss"] < seen["first_loss"]

@@ -22,6 +22,8 @@ def test_nobody_gets_in_without_the_password(production: Production):
     for auth, status in ((None, 401), ("people:wrong", 401), (PASSWORD, 200)):
         with production.client(auth) as client:
             assert client.post("/flow_runs/filter", json={}).status_code == status
+            ask = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
+            assert "access-control-allow-origin" not in client.options("/flow_runs/filter", headers=ask).headers
 
 
 def test_plain_http_is_sent_to_https(production: Production):

@@ -14,6 +14,9 @@ from tasks.records.layout import run_id
 from tasks.reports.wandb_run import as_logged, available_mode, forwarded
 from tasks.spec import Arm, Experiment, Training
 from tasks.store.root import Root
+from tests.wandb_service import GOOD, REFUSED, wandb_service
+
+__all__ = ["wandb_service"]
 
 ARM = "top16-0123456789"
 POOL = "pool-0123456789"
@@ -121,8 +124,36 @@ def test_online_without_a_key_is_kept_offline(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert available_mode("online") == "offline"
     assert "wandb sync" in caplog.text
-    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    assert available_mode("online") == "online"
+    caplog.clear()
+    assert available_mode("auto") == "offline"
+    assert caplog.text == ""
+
+
+def test_auto_is_online_with_a_key_that_is_somebodys_or_that_nobody_can_ask_about(wandb_service, monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".netrc").write_text(f"machine 127.0.0.1 login user password {GOOD}\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    assert available_mode("auto") == available_mode("online") == "online"
+    monkeypatch.setenv("WANDB_API_KEY", REFUSED)
+    assert available_mode("auto") == "offline"
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
+    assert available_mode("auto") == "online"
+
+
+@pytest.mark.parametrize("mode", ["auto", "online"])
+def test_a_refused_key_keeps_the_run_offline_and_says_what_to_do(wandb_service, monkeypatch, tmp_path, caplog, mode):
+    monkeypatch.setenv("WANDB_API_KEY", REFUSED)
+    root, experiment, done = Root(tmp_path), make_experiment(mode), []
+    run = run_id(experiment, ARM)
+    with forwarded(root, experiment, POOL, ARM):
+        write_metrics(root, run, [1, 2])
+        done.append("trained")
+    (file,) = root.path(f"runs/{run}/wandb").glob("offline-run-*/run-*.wandb")
+    _, history = records(file)
+    assert [row["step"] for row in history if "train/loss" in row] == [1, 2]
+    assert done == ["trained"] and "wandb login --relogin" in caplog.text
+    assert REFUSED not in caplog.text
 
 
 def test_deciles_are_series_of_their_own():

@@ -21,10 +21,10 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import Artifact, FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from infra.local import ports, processes
 from infra.local import stack as stacks
+from infra.local.access import connected
 from infra.local.demo import publish
 from infra.local.sample_data import build_sample
 from infra.local.stack import PROJECT, Stack, full_environment
@@ -81,7 +81,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, said: list[str], taken: int)
 @pytest.fixture(scope="module")
 def client(stack: Stack) -> Iterator[SyncPrefectClient]:
     """A client of the stack's server."""
-    with temporary_settings({PREFECT_API_URL: stack.api}), get_client(sync_client=True) as found:
+    with connected(stack.environment), get_client(sync_client=True) as found:
         yield found
 
 

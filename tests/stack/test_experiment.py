@@ -95,7 +95,7 @@ def test_bad_data_fails_before_children_run(stack, client, parameters):
 
 
 def test_it_runs_from_the_form_of_the_ui(stack, client, parameters):
-    """A person opens the run form, changes what is needed in place, submits, and follows the run's page to its end."""
+    """A person logs in, opens the run form, changes what is needed in place, submits, and follows the run's page to its end."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium here: apt install chromium")
@@ -106,6 +106,8 @@ def test_it_runs_from_the_form_of_the_ui(stack, client, parameters):
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(90_000)
         page.goto(f"{stack.ui}/deployments/deployment/{deployment.id}/run")
+        page.locator("input[type=password]").fill(stack.password)
+        page.get_by_role("button", name="Login").click()
         for model, group in ((Pool, "data"), (Training, "train")):
             for name, value in parameters[group].items():
                 fill(page, model.model_fields[name].description, value)

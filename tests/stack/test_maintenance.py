@@ -1,35 +1,34 @@
 """The reaper on the running stack: what it sets going again, what it leaves alone; and the server's automations."""
 
-import time
+import json
+import sqlite3
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from prefect import task
 from prefect.client.schemas.objects import StateType
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.states import Cancelled, Cancelling, Crashed, Failed, Running, Scheduled
 
 from flows.maintenance import FIRST_DELAY, LONGEST_DELAY, due, failed_runs, is_permanent, reaper
-from infra.local import deploy
+from infra.local import access, deploy, ports, processes
+from infra.local import stack as stacks
+from infra.local.access import connected
+from infra.local.maintenance import look
+from tasks.errors import InputError
+from tests.stack.month import RUNS_A_DAY
 
 pytestmark = pytest.mark.stack
 
 
-@pytest.fixture(autouse=True)
-def the_stacks_own_reaper_rests(client):
-    """It would be quicker than the test's, now and then."""
-    deployment = client.read_deployment_by_name("maintenance/reaper").id
-    client.pause_deployment(deployment)
-    going = {
-        "deployments": {"id": {"any_": [str(deployment)]}},
-        "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING"]}}},
-    }
-    deadline = time.monotonic() + 60
-    while client.request("POST", "/flow_runs/filter", json=going).json():
-        assert time.monotonic() < deadline, "a run of the reaper does not end"
-        time.sleep(0.5)
+@pytest.fixture(scope="module", autouse=True)
+def the_stacks_own_service_rests(stack):
+    """It would be quicker than the test, now and then."""
+    processes.end(stack.pids["maintenance"])
     yield
-    client.resume_deployment(deployment)
+    stack.pids.update(stacks.up(stack.home, print).pids)
 
 
 @pytest.fixture
@@ -49,11 +48,49 @@ def ended(client):
         client.delete_flow_run(run)
 
 
+def test_no_flow_run_appears_unless_there_is_one_to_restart(stack, client, ended):
+    count = lambda: len([run for run in client.read_flow_runs(limit=200) if run.name == "reaper"])  # noqa: E731
+    before = count()
+    ended(Failed(message="Flow run encountered an exception: InputError: share is 2: give less."))
+    assert not look(stack.environment, attempts=3, delay=60)
+    assert count() == before
+    crashed = ended(Crashed(message="gone"))
+    assert look(stack.environment, attempts=3, delay=60)
+    assert client.read_flow_run(crashed).state.name == "AwaitingRetry"
+    assert not look(stack.environment, attempts=3, delay=60)
+    assert count() == before + 1
+
+
+def test_the_service_outlives_its_server_and_is_a_part_of_the_stack(stack, capsys):
+    stack.pids.update(stacks.up(stack.home, print).pids)
+    assert "the service that restarts runs" in capsys.readouterr().out
+    assert stack.alive("maintenance")
+    processes.end(stack.pids["maintenance"])
+    nobody = {access.URL: f"http://127.0.0.1:{ports.choose(0)}/api"}
+    command = [sys.executable, "-m", "infra.cli", "maintain", "--every", "1"]
+    environment = {**stacks.full_environment(stack), **nobody}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=stacks.PROJECT) as service:
+        lines = [service.stderr.readline() for _ in range(2)]
+        service.terminate()
+    assert all("could not be looked after" in line for line in lines)
+
+
+def test_the_schedule_of_an_older_version_is_ended_and_any_other_kept(stack, client):
+    reaper_of = lambda: client.read_deployment_by_name("maintenance/reaper")  # noqa: E731
+    assert reaper_of().schedules == []
+    every = [(IntervalSchedule(interval=timedelta(seconds=seconds)), True) for seconds in (60, 300)]
+    client.create_deployment_schedules(reaper_of().id, every)
+    deploy.deploy(stacks.full_environment(stack))
+    (left,) = reaper_of().schedules
+    assert left.schedule.interval == timedelta(seconds=300)
+    client.delete_deployment_schedule(reaper_of().id, left.id)
+
+
 def test_it_sets_going_what_failed_and_nothing_else(stack, client, ended):
     crashed, failed = ended(Crashed(message="gone")), ended(Failed(message="exception: ConnectionError: reset"))
     wrong = ended(Failed(message="Flow run encountered an exception: InputError: share is 2: give less."))
     cancelled, foreign = ended(Cancelled()), ended(Crashed(), "maintenance/reaper")
-    with temporary_settings({PREFECT_API_URL: stack.api}):
+    with connected(stack.environment):
         reaper()
     states = {run: client.read_flow_run(run).state for run in (crashed, failed, wrong, cancelled, foreign)}
     assert {states[crashed].name, states[failed].name} == {"AwaitingRetry"}
@@ -67,7 +104,7 @@ def test_it_sets_going_what_failed_and_nothing_else(stack, client, ended):
 
 def test_a_run_is_given_up_after_its_attempts(stack, client, ended):
     crashed = ended(Crashed(message="gone"))
-    with temporary_settings({PREFECT_API_URL: stack.api}):
+    with connected(stack.environment):
         outcome = reaper(attempts=-1)
     name = client.read_flow_run(crashed).name
     assert name in outcome["given up"]
@@ -79,7 +116,7 @@ def test_a_run_whose_process_never_starts_is_given_up_too(stack, client, ended):
     run = ended(gone)
     name, outcomes = client.read_flow_run(run).name, []
     for _ in range(3):
-        with temporary_settings({PREFECT_API_URL: stack.api}):
+        with connected(stack.environment):
             outcomes.append(reaper(attempts=1, delay_seconds=3600))
         client.set_flow_run_state(run, gone, force=True)
     assert [name in outcome["set going"] for outcome in outcomes] == [True, False, False]
@@ -99,7 +136,7 @@ def test_a_run_stays_ended_when_a_person_cancelled_a_part_of_it(stack, client, e
     for state in (Cancelling(), Crashed(message="No heartbeat for two minutes")):
         client.set_flow_run_state(stopping, state, force=True)
     names = [client.read_flow_run(run).name for run in (parent, stopping, alone)]
-    with temporary_settings({PREFECT_API_URL: stack.api}):
+    with connected(stack.environment):
         outcome = reaper()
     assert [name in outcome["set going"] for name in names] == [False, False, True]
     client.delete_flow_run(child.id)
@@ -124,6 +161,30 @@ def test_deploying_again_leaves_one_automation_of_each_name(stack, client):
     from infra.local.automations import ensure_automations
 
     for _ in range(2):
-        ensure_automations(stack.api, deploy.DEPLOYMENTS / "automations.yaml")
+        ensure_automations(stack.environment, deploy.DEPLOYMENTS / "automations.yaml")
     names = [one["name"] for one in client.request("POST", "/automations/filter", json={}).json()]
     assert names.count("fabrating-zombies") == 1
+
+
+def test_what_the_server_keeps_is_bounded(stack, client, tmp_path):
+    """Months of runs in a copy of its database, cleared by its settings."""
+    kept = client.request("GET", "/admin/settings").json()["server"]
+    assert set(kept["services"]["db_vacuum"]["enabled"]) == {"events", "flow_runs"}
+    with sqlite3.connect(stack.home / "prefect" / "prefect.db") as server, sqlite3.connect(tmp_path / "db") as copy:
+        server.backup(copy)
+    command = [sys.executable, "-m", "tests.stack.month", str(tmp_path / "db")]
+    environment = stacks.full_environment(stack) | stack.private("server")
+    done = subprocess.run(command, env=environment, cwd=stacks.PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for rows, oldest in found["ages"].values():
+        assert rows >= 30 * RUNS_A_DAY and 29 < oldest < 30
+    assert max(found["sizes"]) < 1.05 * found["sizes"][0]
+
+
+def test_how_long_it_is_kept_can_be_said(stack, monkeypatch):
+    monkeypatch.setenv("FABRATING_KEEP_DAYS", "7")
+    assert stack.private("server")["PREFECT_SERVER_EVENTS_RETENTION_PERIOD"] == "P7D"
+    monkeypatch.setenv("FABRATING_KEEP_DAYS", "a week")
+    with pytest.raises(InputError, match="FABRATING_KEEP_DAYS is 'a week': give a whole number"):
+        stack.private("server")

@@ -33,8 +33,8 @@ def test_up_again_changes_nothing(stack, client):
 def test_deploying_again_makes_nothing_twice(stack, client):
     names = lambda: sorted(f"{one.flow_id}/{one.name}" for one in client.read_deployments())  # noqa: E731
     before = names()
-    stacks.deploy.create_pools(stack.api)
-    stacks.deploy.deploy(stack.api, stacks.full_environment(stack))
+    stacks.deploy.create_pools(stack.environment)
+    stacks.deploy.deploy(stacks.full_environment(stack))
     assert names() == before
     assert {pool.name: pool.concurrency_limit for pool in client.read_work_pools()} == {"cpu": None, "gpu": 1}
 
@@ -71,7 +71,7 @@ def test_the_gpu_pool_can_be_left_to_other_hosts(stack):
 def test_a_limit_that_was_raised_by_hand_outlives_a_deployment(stack, client):
     limit = lambda: client.read_work_pool("gpu").concurrency_limit  # noqa: E731
     client.update_work_pool("gpu", WorkPoolUpdate(concurrency_limit=4))
-    stacks.deploy.create_pools(stack.api)
+    stacks.deploy.create_pools(stack.environment)
     assert limit() == 4
     client.update_work_pool("gpu", WorkPoolUpdate(concurrency_limit=1))
 

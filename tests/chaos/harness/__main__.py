@@ -130,9 +130,8 @@ def disturbed(parts: Rig, kind: Kind, number: int, draw: random.Random, referenc
     source = f"az://{SAMPLE_CONTAINER}/{SAMPLE_NAME}"
     if kind.expected == "refused":  # it writes to the blobs: its own copy
         source = f"az://{SAMPLE_CONTAINER}/{root.name}"
-        azurite.upload(
-            parts.blob_port, SAMPLE_CONTAINER, root.name, next((parts.home / "sample").rglob("*.parquet")).parent
-        )
+        sample = next((parts.home / "sample").rglob("*.parquet")).parent
+        azurite.upload(parts.blob_port, SAMPLE_CONTAINER, root.name, sample, parts.stack.store_key)
     url = f"az://{ROOTS}/{root.name}" if kind.in_store else ""
     if url:
         root = parts.cache("first") / fingerprint(url)

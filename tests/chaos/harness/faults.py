@@ -226,7 +226,7 @@ def blob_changed(harm: Harm) -> None:
         harm.run.wait("the index", lambda: "index" in harm.run.stages())
         harm.strike("index complete, text not read")
         _, container, prefix = harm.run.source.replace("://", "/").split("/", 2)
-        azurite.upload(harm.rig.blob_port, container, prefix, _other_content(harm))
+        azurite.upload(harm.rig.blob_port, container, prefix, _other_content(harm), harm.rig.stack.store_key)
         harm.run.wait("its end", lambda: (harm.run.state or {}).get("type") in ("FAILED", "COMPLETED"))
 
 

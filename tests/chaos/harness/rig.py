@@ -29,7 +29,6 @@ from tests.chaos.harness.reads import ROOTS
 from tests.chaos.harness.server import Server
 from tests.postgres import Postgres
 
-REAPER = "maintenance/reaper"
 RESTART_SECONDS = 3.0
 """A service manager's pause before it starts a killed service again."""
 Say = Callable[[str], None]
@@ -37,7 +36,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Rig:
-    """All parts below one folder; `quick`: the reaper looks every 30 s and waits 5, 10, 20 s instead of 1, 2, 4 minutes."""
+    """All parts below one folder; `quick`: the service looks for ended runs every 30 s and waits 5, 10, 20 s instead of 1, 2, 4 minutes."""
 
     home: Path
     say: Say
@@ -65,13 +64,18 @@ class Rig:
         settings["FABRATING_CACHE"] = str(self.cache("first"))
         return inherited | settings
 
+    @property
+    def direct(self) -> str:
+        """The connection string of Azurite, not through the proxy."""
+        return azurite.connection_string(self.blob_port, self.stack.store_key)
+
     def cache(self, host: str) -> Path:
         """The local folder of a host for roots in the store."""
         return self.home / "caches" / host
 
     @property
     def server(self) -> Server:
-        return Server(self.stack.api, self.mark)
+        return Server(self.stack.api, self.mark, self.stack.password)
 
     def up(self) -> None:
         """Start everything and deploy. Raises InputError when a part is missing or does not come up."""
@@ -83,16 +87,16 @@ class Rig:
         self.start_azurite()
         self.proxy.start()
         sample = build_sample(self.home, self.documents, packages=())
-        azurite.upload(self.blob_port, SAMPLE_CONTAINER, SAMPLE_NAME, sample.path)
-        azurite.upload(self.blob_port, ROOTS, "none", self.home / "logs")
-        os.environ["AZURE_STORAGE_CONNECTION_STRING"] = azurite.connection_string(self.blob_port)  # of this process
+        azurite.upload(self.blob_port, SAMPLE_CONTAINER, SAMPLE_NAME, sample.path, self.stack.store_key)
+        azurite.upload(self.blob_port, ROOTS, "none", self.home / "logs", self.stack.store_key)
+        os.environ["AZURE_STORAGE_CONNECTION_STRING"] = self.direct  # of this process
         self.say("The Prefect server on PostgreSQL, deployments, two workers")
         self.server_port = ports.choose(0)
         self.start_server()
-        deploy.create_pools(self.stack.api)
-        deploy.deploy(self.stack.api, self.environment)
-        if self.quick:
-            self.hurry_reaper()
+        deploy.create_pools(self.environment)
+        deploy.deploy(self.environment)
+        hurried = ["--every", "30", "--delay", "5"] if self.quick else []
+        self._start("maintenance", [sys.executable, "-m", "infra.cli", "maintain", *hurried])
         for pool in deploy.POOLS:
             self.start_worker(pool)
 
@@ -121,7 +125,7 @@ class Rig:
         name = f"{pool}-{host}" if host else pool
         command = ["prefect", "worker", "start", "--type", "process", "--pool", pool, "--name", f"chaos-{name}"]
         command += ["--limit", str(limit)] if limit else []
-        direct = {"AZURE_STORAGE_CONNECTION_STRING": azurite.connection_string(self.blob_port)}
+        direct = {"AZURE_STORAGE_CONNECTION_STRING": self.direct}
         other = direct | {"FABRATING_CACHE": str(self.cache(host)), "FABRATING_WORKER": host} if host else {}
         self._start(f"worker-{name}", [sys.executable, "-m", *command], other)
 
@@ -137,15 +141,6 @@ class Rig:
         while processes.belongs(pid, self.mark):
             time.sleep(0.05)
 
-    def hurry_reaper(self) -> None:
-        """Shorten the reaper's rhythm by its own settings: its schedule's interval and its parameter `delay_seconds`."""
-        found = self.server.ask("GET", f"/deployments/name/{REAPER}", patience=30)
-        (schedule,) = found["schedules"]
-        self.server.ask("DELETE", f"/deployments/{found['id']}/schedules/{schedule['id']}", patience=30)
-        every = [{"active": True, "schedule": {"interval": 30.0}}]
-        self.server.ask("POST", f"/deployments/{found['id']}/schedules", every, patience=30)
-        self.server.ask("PATCH", f"/deployments/{found['id']}", {"parameters": {"attempts": 3, "delay_seconds": 5}}, 30)
-
     def resident(self, name: str) -> int:
         """Bytes of memory of a part and its children."""
         process = psutil.Process(self.pids[name])
@@ -153,7 +148,7 @@ class Rig:
 
     def _start(self, name: str, command: list[str], other: Mapping[str, str] = MappingProxyType({})) -> None:
         log = self.home / "logs" / f"{name}.log"
-        environment = self.environment | dict(other)
+        environment = self.environment | self.stack.private(name) | dict(other)
         self.pids[name] = processes.start(command, mark=self.mark, log=log, cwd=PROJECT, environment=environment)
 
     def _await(self, name: str, ready: Callable[[], bool]) -> None:

@@ -13,17 +13,19 @@ from infra.local import processes
 
 @dataclass
 class Server:
-    """`api`: its URL. `mark`: what all processes of its stack carry."""
+    """`api`: its URL. `mark`: what all processes of its stack carry. `password`: NAME:PASSWORD, which it asks for."""
 
     api: str
     mark: str
+    password: str
 
     def ask(self, method: str, path: str, body: Any = None, patience: float = 0.0) -> Any:
         """One request; None when there is no answer for `patience` seconds. Raises RuntimeError when it is refused."""
         deadline = time.monotonic() + patience
+        name, _, word = self.password.partition(":")
         while True:
             with contextlib.suppress(httpx.HTTPError, ValueError):
-                reply = httpx.request(method, self.api + path, json=body, timeout=10)
+                reply = httpx.request(method, self.api + path, json=body, auth=(name, word), timeout=10)
                 if reply.is_success:
                     return reply.json() if reply.content else True
                 if reply.status_code < 500:

@@ -18,6 +18,9 @@ from infra.doctor import server, store
 from infra.local import azurite
 from tasks.errors import InputError
 from tasks.store.access import local_path, open_blobs
+from tests.wandb_service import GOOD, REFUSED, wandb_service
+
+__all__ = ["wandb_service"]
 
 ROOT = "az://doctor/results"
 WRONG = azurite.PUBLIC_KEY.replace("Eby8", "Ebz9")
@@ -129,3 +132,12 @@ def test_a_server_that_does_not_answer_is_bad_and_the_command_says_so(monkeypatc
     found = {row["what"]: row for row in json.loads(done.stdout)}
     assert (found["Python"]["state"], found["packages"]["state"], found["root"]["state"]) == ("good", "good", "good")
     assert [what for what, row in found.items() if row["state"] == "bad"] == ["Prefect"]
+
+
+def test_the_doctor_tries_the_key(wandb_service, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", GOOD)
+    assert store.wandb().state == "good"
+    monkeypatch.setenv("WANDB_API_KEY", REFUSED)
+    finding = store.wandb()
+    assert finding.state == "bad" and "wandb login --relogin" in finding.remedy
+    assert REFUSED not in str(finding)

@@ -1,0 +1,99 @@
+"""The stack's API lets nobody in without its password, from no other page; a stack of an older version is led over."""
+
+import asyncio
+import json
+import stat
+
+import httpx
+import pytest
+import websockets
+
+from infra.local import access, azurite, processes
+from infra.local import stack as stacks
+from infra.local.access import is_open
+
+pytestmark = pytest.mark.stack
+OPEN = {("GET", "/api/health"), ("GET", "/api/ready")}
+
+
+def test_another_client_is_refused_on_every_route(stack):
+    with httpx.Client(base_url=stack.ui, timeout=30) as stranger:
+        routes = stranger.get("/openapi.json").json()["paths"]
+        asked = [(method.upper(), path) for path, ways in routes.items() for method in ways if path.startswith("/api/")]
+        asked += [("POST", "/api/flow_runs/filter"), ("GET", "/api/admin/settings"), *OPEN]
+        for auth in (None, ("fabrating", "wrong")):
+            answers = {one: stranger.request(*one, auth=auth).status_code for one in asked}
+            assert {one: code for one, code in answers.items() if code != 401} == dict.fromkeys(OPEN, 200)
+        name, _, word = stack.password.partition(":")
+        assert stranger.post("/api/flow_runs/filter", json={}, auth=(name, word)).status_code == 200
+    assert not is_open(stack.api)
+
+
+@pytest.mark.parametrize("path", ["events/out", "events/in", "logs/out"])
+def test_a_socket_without_the_password_is_closed(stack, path):
+    async def greeted() -> None:
+        address = f"{stack.api.replace('http', 'ws')}/{path}"
+        async with websockets.connect(address, subprotocols=["prefect"]) as socket:
+            await socket.send(json.dumps({"type": "auth", "token": "fabrating:wrong"}))
+            await socket.send("{}")
+            await socket.recv()
+
+    with pytest.raises((websockets.ConnectionClosed, websockets.InvalidStatus)):
+        asyncio.run(greeted())
+
+
+def test_pages_of_other_origins_may_not_ask(stack):
+    ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    allowed = {
+        origin: httpx.options(f"{stack.api}/flow_runs/filter", headers={**ask, "Origin": origin}).headers.get(
+            "access-control-allow-origin"
+        )
+        for origin in ("http://elsewhere.example", stack.ui)
+    }
+    assert allowed == {"http://elsewhere.example": None, stack.ui: stack.ui}
+
+
+def test_it_is_said_once_and_kept_where_only_its_owner_reads(stack, said):
+    told = [line for line in said if stack.password in line]
+    assert told == [f"The UI asks for a password: {stack.password} (kept in {stack.password_file})"]
+    for name in ("password", "azurite.key", "env"):
+        assert stat.S_IMODE((stack.home / name).stat().st_mode) == 0o600
+
+
+def test_a_shell_that_names_the_stack_needs_no_password(stack, monkeypatch):
+    monkeypatch.setenv(access.URL, stack.api)
+    monkeypatch.setenv(access.PASSWORD, "somebody:else")
+    assert stacks.server_environment(stack)[access.PASSWORD] == stack.password
+    monkeypatch.setenv(access.URL, "https://elsewhere.example/api")
+    assert stacks.server_environment(stack) == {access.URL: "https://elsewhere.example/api"}
+
+
+def test_the_published_key_opens_no_store(stack):
+    from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
+    from azure.storage.blob import BlobServiceClient
+
+    if not stack.azurite_port:
+        pytest.skip("the stack has no Azurite: its data lies in a folder")
+    stranger = BlobServiceClient.from_connection_string(azurite.connection_string(stack.azurite_port), retry_total=0)
+    with pytest.raises((ClientAuthenticationError, HttpResponseError)) as refused:
+        list(stranger.list_containers())
+    assert refused.value.status_code == 403
+
+
+@pytest.mark.slow
+def test_a_server_of_an_older_version_is_led_over(tmp_path, monkeypatch):
+    said: list[str] = []
+    with monkeypatch.context() as old:
+        old.setattr(stacks.Stack, "private", lambda *_: {})
+        before = stacks.Stack(tmp_path, mark="older" + tmp_path.name)
+        stacks._start_server(before, said.append, 0)
+        before.save()
+    try:
+        assert is_open(before.api)
+        after = stacks.up(tmp_path, said.append, port=0)
+        assert any(line.startswith("The stack ran without a password") for line in said)
+        assert processes.members(before.mark) == []
+        assert not is_open(after.api) and stacks.running(after)
+    finally:
+        stacks.down(tmp_path, said.append)
+        processes.stop(before.mark)

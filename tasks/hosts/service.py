@@ -18,7 +18,8 @@ from urllib.parse import urlparse
 from tasks.errors import InputError
 from tasks.hosts.facts import Facts, identify, script
 from tasks.hosts.hostkeys import KnownHosts, installation_folder
-from tasks.hosts.ssh import Local, Machine, ssh_options
+from tasks.hosts.route import Route, bracketed, ssh_options
+from tasks.hosts.ssh import Local, Machine
 from tasks.spec import Host
 from tasks.store.artifact import fingerprint
 
@@ -178,8 +179,9 @@ def tunnel(host: Host, far_folder: str, known: KnownHosts) -> Service:
     """The tunnel's service on this machine: it opens the server's port on the loopback of the host, where `far_folder` is ours."""
     parsed = urlparse(host.server)
     folder = installation_folder() / "tunnels" / host.name
-    server = f"{parsed.hostname}:{parsed.port or (443 if parsed.scheme == 'https' else 80)}"
-    ssh = ["ssh", "-T", *ssh_options(host, known), f"{host.user}@{host.address}"]
+    server = f"{bracketed(parsed.hostname or '')}:{parsed.port or (443 if parsed.scheme == 'https' else 80)}"
+    route = Route.to(host)
+    ssh = ["ssh", "-T", *ssh_options(route, known), route.login]
     far = shlex.quote(f"{far_folder}/tunnel-far.sh")
     command = ["/bin/sh", str(folder / "tunnel.sh"), str(host.tunnel_port), server, far, *ssh]
     return Service(

@@ -26,6 +26,44 @@ def test_startup_noise_of_the_login_shell_is_left_out(remote: Remote) -> None:
         remote.run('rm "$HOME/.bashrc"')
 
 
+@pytest.mark.parametrize(
+    ("start", "says"),
+    [
+        ("echo the terminal is taken; exit 0", "ended with status 0 and says: the terminal is taken"),
+        ("exec true", "status 0"),
+    ],
+)
+def test_a_script_that_never_ran_is_no_success(start: str, says: str, remote: Remote, machine: Machine) -> None:
+    machine.run(f"echo {start!r} >.bashrc")
+    try:
+        for attempt in (lambda: remote.put("secret", "/tmp/never"), lambda: remote.run("true", check=False)):
+            with pytest.raises(InputError, match=rf"ran no command of ours, its login shell .*{says}.*~/\.bashrc"):
+                attempt()
+    finally:
+        machine.run("rm .bashrc")
+
+
+def test_words_of_a_forced_command_are_shown(lab: Lab, known: KnownHosts) -> None:
+    machine = lab.host("forced")
+    machine.stop()
+    machine.write_config(ForceCommand="echo come back on Monday; false")
+    machine.start()
+    with (
+        Remote(parameters(machine), known) as remote,
+        pytest.raises(InputError, match="status 1 and says: come back on Monday"),
+    ):
+        remote.run("true")
+
+
+def test_a_server_that_allows_one_session_at_a_time(lab: Lab, known: KnownHosts) -> None:
+    machine = lab.host("single")
+    machine.stop()
+    machine.write_config(MaxSessions="1")
+    machine.start()
+    with Remote(parameters(machine), known) as remote:
+        assert [remote.run(f"echo {number}").out for number in range(5)] == [f"{number}\n" for number in range(5)]
+
+
 def test_file_arrives_whole_with_its_mode(remote: Remote) -> None:
     content = bytes(range(256)) * 4000
     remote.put(content, "/tmp/a folder/a file", 0o600)

@@ -87,7 +87,7 @@ def test_shards_arrive_through_a_cut_link_and_damage(
     [places] = itertools.islice(layout := laid_out(pair, known, large), 1)
     source, target = pair
     half, trouble = threading.Event(), []
-    incoming = "their root/arms/top16-0a1b2c3d4e/.text.incoming"
+    incoming = "their root/arms/top16-0a1b2c3d4e"
 
     def harm() -> None:
         if not half.wait(60):
@@ -97,7 +97,7 @@ def test_shards_arrive_through_a_cut_link_and_damage(
         target.mend()
         # A byte of a file that is there as a whole: nothing that rsync looks at tells.
         damaged = target.run(
-            f'cd "{incoming}" && for f in shard*; do [ "$(stat -c %s $f)" = 20000000 ] && break; done; [ -n "$f" ] && '
+            f'cd "{incoming}"/.text.*.incoming && for f in shard*; do [ "$(stat -c %s $f)" = 20000000 ] && break; done; [ -n "$f" ] && '
             "date=$(stat -c %y $f) && printf X | dd of=$f bs=1 seek=12345678 conv=notrunc status=none && "
             'touch -d "$date" $f && stat -c "%s $f" $f'
         )
@@ -193,6 +193,19 @@ def test_what_cannot_work_is_said_in_one_sentence(lab: Lab, known: KnownHosts, p
             transfer(source, target, NAME)
     finally:
         source.machine.run('rm -rf "$1"', source.path(NAME))
+
+
+def test_a_folder_that_cannot_be_read_whole_is_an_error(places: tuple[Place, Place]) -> None:
+    source, target = places
+    source.machine.run(
+        'cd "$1" && mkdir -p runs/open runs/shut && touch runs/open/a runs/shut/b && chmod 0 runs/shut', source.root
+    )
+    with pytest.raises(InputError, match=r"cannot list all of .*runs .*Permission denied.*: change the owner"):
+        transfer(source, target, "runs")
+    source.machine.run('cd "$1" && chmod 700 runs/shut && chmod 0 runs/shut/b', source.root)
+    with pytest.raises(InputError, match=r"cannot read .*runs/shut/b: change its owner or mode"):
+        transfer(source, target, "runs")
+    assert target.machine.run('ls -A "$1"', target.root, check=False).out == ""
 
 
 @given(st.lists(st.integers(0, 10**12), max_size=60), st.integers(1, 16))

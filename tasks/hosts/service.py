@@ -18,7 +18,7 @@ from urllib.parse import urlparse
 from tasks.errors import InputError
 from tasks.hosts.facts import Facts, identify, script
 from tasks.hosts.hostkeys import KnownHosts, installation_folder
-from tasks.hosts.route import Route, bracketed, ssh_options
+from tasks.hosts.route import Route, bracketed, encrypted, ssh_options
 from tasks.hosts.ssh import Local, Machine
 from tasks.spec import Host
 from tasks.store.artifact import fingerprint
@@ -72,6 +72,21 @@ def server_seen_from_host(host: Host) -> str:
             f"server {host.server} would carry secrets unencrypted: give an https URL, or set way_back=tunnel."
         )
     return host.server
+
+
+def check_tunnel_key(host: Host) -> None:
+    """Raise InputError for a key that the tunnel's service could not open: nobody is there to give the passphrase."""
+    key_file = Route.to(host).key_file
+    if (
+        host.way_back == "tunnel"
+        and key_file is not None
+        and Path(key_file).expanduser().is_file()
+        and encrypted(key_file)
+    ):
+        raise InputError(
+            f"The key file {key_file} of {host.name} has a passphrase, and the tunnel's service has nobody to ask: give a key "
+            "without one, or set way_back=direct."
+        )
 
 
 def worker_environment(host: Host, facts: Facts, code: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # The Prefect worker of this host: one flow run at a time.
 cd "$(dirname "$0")" || exit
+unset PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONUSERBASE # a person's, for environments of their own
 set -a
 . ./worker.env
 . ./secrets.env

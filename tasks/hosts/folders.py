@@ -11,6 +11,8 @@ from tasks.store.artifact import MANIFEST, FileRecord, Manifest
 HASH_BYTES_PER_SECOND = 20_000_000
 """A slow disk, for time limits."""
 FILES_PER_SECOND = 100
+SMALL = 1_000_000
+"""Bytes of a file below which starting a program takes longer than hashing."""
 NAMED = 3
 """How many files a message names."""
 HASH_LINE = 68
@@ -135,8 +137,10 @@ def hash_files(machine: Machine, folder: str, files: Sequence[FileRecord]) -> di
     names = "\0".join(f"./{record.path}" for record in files).encode()
     longest = max(len(record.path.encode()) for record in files)
     together = max(1, min(PIPE_BYTES // (HASH_LINE + longest), len(files) // 16))
-    limit = 120 + sum(record.bytes for record in files) / HASH_BYTES_PER_SECOND + len(files) / FILES_PER_SECOND
-    seen = machine.run(script("inventory.sh"), folder, together, stdin=names, timeout=limit, check=False)
+    total = sum(record.bytes for record in files)
+    small = "small" if total < SMALL * len(files) else ""
+    limit = 120 + total / HASH_BYTES_PER_SECOND + len(files) / FILES_PER_SECOND
+    seen = machine.run(script("inventory.sh"), folder, together, small, stdin=names, timeout=limit, check=False)
     hashes = {line[HASH_LINE:]: line[:64] for line in seen.out.splitlines()}
     unread = [record.path for record in files if record.path not in hashes]
     if unread and "ermission denied" in seen.err:

@@ -130,6 +130,17 @@ class Local(Machine):
         return Result(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
 
 
+class _SecondFactor(paramiko.SSHException):
+    """The account wants more than a key."""
+
+
+class _Transport(paramiko.Transport):
+    """A connection that asks nobody at the terminal."""
+
+    def auth_interactive_dumb(self, *_: object, **__: object) -> list[str]:
+        raise _SecondFactor
+
+
 class Remote(Machine):
     """A host by SSH. Connects at the first use and again after the link was lost.
 
@@ -221,6 +232,7 @@ class Remote(Machine):
                 auth_timeout=CONNECT_SECONDS * 2,
                 timeout=CONNECT_SECONDS,
                 disabled_algorithms={"keys": refused},
+                transport_factory=_Transport,
             )
         except paramiko.BadHostKeyException as error:
             client.close()
@@ -246,7 +258,9 @@ class Remote(Machine):
             client.close()
             if "No authentication methods" in str(error):
                 raise InputError(self._refused(key)) from error
-            if "actor authentication" in str(error):
+            if key is None and "No existing session" in str(error):  # the server ended it
+                raise InputError(self._refused(key, "too many")) from error
+            if isinstance(error, _SecondFactor):
                 raise InputError(
                     f"{self.label} asks for a second factor beside the key: give an account that takes the key alone."
                 ) from error

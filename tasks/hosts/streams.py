@@ -21,6 +21,7 @@ SKIP = f'"$@" | {{ while IFS= read -r line; do case $line in *{BEGIN}) exec cat 
 RSYNC = (
     "rsync",
     f"--rsync-path=echo {BEGIN}; exec rsync",
+    "--blocking-io",
     "--times",
     "--partial",
     "--append-verify",
@@ -29,7 +30,8 @@ RSYNC = (
     "--timeout=60",
     "--info=progress2",
 )
-"""`--append-verify` continues a partial file and compares the whole of it; `--timeout` ends a stream that stands still."""
+"""`--append-verify` continues a partial file and compares the whole of it; `--timeout` ends a stream that stands still;
+`--blocking-io` is for SKIP, whose `cat` would end when rsync is slower than ssh."""
 CIPHERS = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com"
 """The first is several times as fast as OpenSSH's default where the processor has AES instructions."""
 FAST_SSH = (

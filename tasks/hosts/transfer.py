@@ -181,6 +181,8 @@ def _transfer(source: Place, target: Place, name: str, final: str, streams: int,
                 forward = (len(missing), -state.partial(missing)) < before
             except LinkError as error:
                 failures, forward = [*failures, Failure(LINK_LOST[-1], str(error))], False
+            for failure in failures:
+                log.warning("%s: a stream ended early (%s).", name, failure.text.rstrip("."))
             if missing:
                 patience.judge(failures, missing, forward)
     if manifest is not None:

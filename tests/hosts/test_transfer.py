@@ -1,10 +1,13 @@
 """Shards from host to host: directly or relayed, through cuts and damage, complete in the end and no key left behind."""
 
+import contextlib
 import itertools
 import json
+import random
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,7 @@ from tests.hosts.lab import Lab, parameters
 
 NAME = "arms/top16-0a1b2c3d4e/text"
 SHARDS = 10
+ROUNDS = 20
 
 
 @pytest.fixture(scope="session")
@@ -206,6 +210,74 @@ def test_a_folder_that_cannot_be_read_whole_is_an_error(places: tuple[Place, Pla
     with pytest.raises(InputError, match=r"cannot read .*runs/shut/b: change its owner or mode"):
         transfer(source, target, "runs")
     assert target.machine.run('ls -A "$1"', target.root, check=False).out == ""
+
+
+def test_a_disk_that_fills_up_in_the_middle_ends_it_at_once(
+    lab: Lab, known: KnownHosts, places: tuple[Place, Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.hosts.transfer._check_disk", lambda *_: None)  # somebody else fills it afterwards
+    with Remote(parameters(lab.host("filled", disk="12m")), known) as narrow:
+        started = time.monotonic()
+        with pytest.raises(InputError, match=r"filled .*No space left"):
+            transfer(places[0], place(narrow, "root"), NAME)
+    assert time.monotonic() - started < 60
+
+
+def test_a_host_without_rsync_is_named_before_anything_is_sent(
+    lab: Lab, known: KnownHosts, places: tuple[Place, Place]
+) -> None:
+    machine = lab.host("bare")
+    machine.run("mount --bind /bin/false /usr/bin/find && mount --bind /dev/null $(command -v rsync)", user="root")
+    with (
+        Remote(parameters(machine), known) as bare,
+        pytest.raises(InputError, match=r"bare .*needs rsync find-of-GNU there: install"),
+    ):
+        transfer(places[0], place(bare, "root"), NAME)
+
+
+@pytest.mark.slow
+def test_two_hosts_into_one_root_at_once_and_cut_leave_the_union(
+    pair: tuple[Machine, Machine], known: KnownHosts, tmp_path: Path
+) -> None:
+    """Both hosts have a run of their own and shared ones; each is fetched twice at once while cables are pulled."""
+    seed = random.randrange(1 << 30)
+    print("seed", seed)
+    draw = random.Random(seed)
+    hosts = list(pair)
+    for number in range(ROUNDS):
+        folder, expected = tmp_path / str(number), {}
+        for host in hosts:
+            names = [f"runs/{host.name}/part {part}" for part in range(20)] + ["runs/shared/notes"]
+            expected |= {name: f"{name} {number}" for name in names}
+        for host in hosts:
+            own = [name for name in expected if f"/{host.name}/" in name or "/shared/" in name]
+            host.run("rm -rf union; mkdir -p union/runs/shared union/runs/" + host.name)
+            host.run(";".join(f"printf '%s' '{expected[name]}' >'union/{name}'" for name in own))
+        stop = threading.Event()
+
+        def pull(stop: threading.Event = stop) -> None:
+            while not stop.wait(draw.uniform(0.5, 3.0)):
+                victim = draw.choice(hosts)
+                victim.run("pkill -u rented -x sshd || pkill -u rented -x sshd-session || true", user="root")
+                time.sleep(0.5)
+
+        def fetch(host: Machine, folder: Path = folder) -> None:
+            for _ in range(20):  # as the task does that was cut
+                with contextlib.suppress(ConnectionError), Remote(parameters(host), known) as remote:
+                    transfer(place(remote, "union"), Place(Local(), str(folder)), "runs")
+                    return
+            pytest.fail(f"{host.name} did not get through")
+
+        puller = threading.Thread(target=pull)
+        puller.start()
+        try:
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(fetch, [*hosts, *hosts]))
+        finally:
+            stop.set()
+            puller.join()
+        found = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+        assert found == expected
 
 
 @given(st.lists(st.integers(0, 10**12), max_size=60), st.integers(1, 16))

@@ -214,13 +214,24 @@ def _smoke_text(setup: Setup) -> str:
     )
 
 
+TAKEN = "remote port forwarding failed"
 HEALTH = """exec "$1/venv/bin/python" -I -c '
 import sys, urllib.request
 urllib.request.urlopen(sys.argv[1] + "/health", timeout=10).read()' "$2" """
 
 
+OWN = 'exec sh "$1/tunnel-far.sh" own "$2"'
+
+
 def _server_answers(setup: Setup) -> str | None:
-    """None when the host reaches the Prefect server, else the reason."""
+    """None when the host reaches the Prefect server, else the reason. Raises InputError when another account has the tunnel's port."""
+    if setup.host.way_back == "tunnel":
+        try:
+            own = setup.remote.run(OWN, setup.folder, setup.host.tunnel_port, check=False)
+        except InputError as error:
+            raise InputError(f"{str(error).rstrip('.')}: give another tunnel_port.") from error
+        if own.status != 0:
+            return own.last
     url = service.server_seen_from_host(setup.host)
     result = setup.remote.run(HEALTH, setup.folder, url, check=False)
     return None if result.status == 0 else result.last
@@ -252,7 +263,12 @@ def _way_back(setup: Setup) -> str:
     if reason is None:
         return f"{text}the host reaches {setup.host.server}"
     if setup.host.way_back == "tunnel":
-        reason = f"{reason}; the tunnel says: {_tunnel(setup).log()}"
+        said = _tunnel(setup).log()
+        if TAKEN in said:
+            raise InputError(
+                f"The port {setup.host.tunnel_port} of {setup.host.name}'s loopback is taken ({said}): give another tunnel_port."
+            )
+        reason = f"{reason}; the tunnel says: {said}"
         if setup.host.key_file is None:
             reason += "; key_file is empty, and a service has no ssh-agent: give the key's file"
     raise LinkError(

@@ -95,6 +95,7 @@ def worker_environment(host: Host, facts: Facts, code: str) -> dict[str, str]:
         "FABRATING_HOME": facts.folder,
         "FABRATING_CODE": code,
         "FABRATING_POOL": host.work_pool,
+        "FABRATING_TUNNEL": str(host.tunnel_port) if host.way_back == "tunnel" else "",
         "FABRATING_WORKER": host.name,
         "FABRATING_ROOT": host.root or f"{facts.folder}/root",
         "FABRATING_CACHE": f"{facts.folder}/cache",

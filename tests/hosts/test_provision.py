@@ -102,6 +102,27 @@ def test_bare_account_to_worker_and_back(machine: Machine, known: KnownHosts, wh
     assert not any(outcome.changed for outcome in provision.remove(again.remote, again.host)[:2])
 
 
+def test_server_of_another_account_at_the_tunnels_port_is_not_taken_for_ours(
+    machine: Machine, known: KnownHosts, wheel: Path, server: str
+) -> None:
+    answers = "import http.server as h; h.HTTPServer(('127.0.0.1', 4311), type('H', (h.BaseHTTPRequestHandler,), {'do_GET': lambda s: (s.send_response(200), s.end_headers())})).serve_forever()"
+    machine.run(f'setsid python3 -c "{answers}" >/dev/null 2>&1 &', user="nobody")
+    setup = prepare(machine, known, wheel, server=server, tunnel_port=4311)
+    try:
+        for step in ("environment", "fabrating"):
+            run_step(setup, step)
+        with pytest.raises(InputError, match=r"its port 4311 is taken by the account nobody: give another tunnel_port"):
+            run_step(setup, "way-back")
+        setup.host = parameters(machine, server=server, tunnel_port=4312)
+        assert run_step(setup, "way-back").changed
+        assert setup.remote.run(provision.OWN, setup.folder, 4312).status == 0
+        with pytest.raises(InputError, match="its port 4311 is taken by the account nobody"):
+            setup.remote.run(provision.OWN, setup.folder, 4311)
+    finally:
+        machine.run("pkill -u nobody python3 || true", user="root")
+        provision.remove(setup.remote, setup.host, artifacts=True, force=True)
+
+
 def test_host_that_is_gone_is_forgotten_by_force(lab: Lab, known: KnownHosts, server: str) -> None:
     machine = lab.host("gone")
     host = parameters(machine, server=server)

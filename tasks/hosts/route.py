@@ -36,7 +36,7 @@ class Route:
 
     @classmethod
     def to(cls, host: Host, config: Path | None = None) -> "Route":
-        """The route to a host. An address, port, user or key that the host's parameters leave at the default comes from the config.
+        """The route to a host. A port, user or key that the host's parameters do not give comes from the config.
 
         Raises InputError when OpenSSH's client cannot read the config.
         """
@@ -48,10 +48,10 @@ class Route:
         def first(name: str) -> str | None:
             return own[name][0] if name in own and own[name][0] != "none" else None
 
-        default = Host.model_fields
+        given = host.model_fields_set
         address = first("hostname") or host.address
-        port = int(first("port") or host.port) if host.port == default["port"].default else host.port
-        user = first("user") or host.user if host.user == default["user"].default else host.user
+        port = host.port if "port" in given else int(first("port") or host.port)
+        user = host.user if "user" in given else first("user") or host.user
         keys = [key for key in own.get("identityfile", ()) if _loads(key)]
         key_file = host.key_file or (keys[0] if keys else None)
         proxy = first("proxycommand")
@@ -126,6 +126,8 @@ def _loads(path: str) -> bool:
 def prepared_key(path: str) -> Path:
     """The key file as OpenSSH takes it: itself, or a copy of ours with Unix line endings that only we can read."""
     file = Path(path).expanduser().absolute()
+    if not file.is_file():
+        return file
     data = file.read_bytes()
     clean = data.replace(b"\r\n", b"\n").rstrip(b"\n") + b"\n"
     if clean == data and not file.stat().st_mode & 0o077:

@@ -191,7 +191,7 @@ def _transfer(source: Place, target: Place, name: str, final: str, streams: int,
         join(target.machine, incoming, final, files)
     else:
         replace(target.machine, incoming, final, others)
-    lost = {record.path for record in files} - listing(target.machine, final, follow=True).files.keys()
+    lost = {record.path for record in files} - listing(target.machine, final, follow=True).everything
     if lost:
         raise ChangedError(f"{target.machine.label}: {final}/{min(lost)} went away after it had arrived: run again.")
     progress(f"transfer {name}", total, total, {})

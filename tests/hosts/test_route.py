@@ -49,6 +49,7 @@ def test_few_settings_of_the_config_count(home: Path) -> None:
     call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
     (home / ".ssh/config").write_text(CONFIG.format(address="192.0.2.7", port=40022, user="ubuntu", key=key))
     assert Route.to(Host(address="rented-gpu")) == Route("rented-gpu", "192.0.2.7", 40022, "ubuntu", str(key), None)
+    assert Route.to(Host(address="rented-gpu", user="root", port=22)).login == "root@192.0.2.7"
     given = Route.to(Host(address="rented-gpu", port=23, user="other", key_file="/mine"))
     assert (given.port, given.user, given.key_file) == (23, "other", "/mine")
     proxy = Route.to(Host(address="behind")).proxy

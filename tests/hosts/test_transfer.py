@@ -28,6 +28,7 @@ from tests.hosts.lab import Lab, parameters
 NAME = "arms/top16-0a1b2c3d4e/text"
 SHARDS = 10
 ROUNDS = 20
+MANY = 100_000
 
 
 @pytest.fixture(scope="session")
@@ -278,6 +279,17 @@ def test_two_hosts_into_one_root_at_once_and_cut_leave_the_union(
             puller.join()
         found = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
         assert found == expected
+
+
+@pytest.mark.slow
+def test_many_small_files_arrive_in_one_round(places: tuple[Place, Place]) -> None:
+    """So many that rsync is slower than ssh for a while: whatever stands between them has to wait."""
+    source, target = places
+    make = "import os; [open(f'{os.makedirs(f, exist_ok=True) or f}/{i}', 'wb').write(os.urandom(1000)) for i in range(%d) for f in [f'd{i %% 100}']]"
+    source.machine.run(f'mkdir -p "$1/many" && cd "$1/many" && python3 -c "{make % MANY}"', source.root, timeout=300)
+    moved = transfer(source, target, "many")
+    assert (moved.files, moved.rounds, moved.again) == (MANY, 1, 0)
+    assert target.machine.run('find "$1" -type f | wc -l', target.path("many")).out.strip() == str(MANY)
 
 
 @given(st.lists(st.integers(0, 10**12), max_size=60), st.integers(1, 16))

@@ -45,14 +45,14 @@ def plain_rsync(source: Place, target: Place) -> float:
         return time.monotonic() - started
 
 
-def harm(target: Host, incoming: str, half: threading.Event) -> None:
+def harm(target: Host, parent: str, half: threading.Event) -> None:
     """Cut the cable for three seconds, damage a file that is complete, kill every connection."""
     half.wait()
     target.cut()
     time.sleep(3)
     target.mend()
     target.run(
-        f'cd "{incoming}" && for f in shard*; do [ "$(stat -c %s $f)" = {SHARD} ] && break; done; date=$(stat -c %y $f) && '
+        f'cd "{parent}"/.*.incoming && for f in shard*; do [ "$(stat -c %s $f)" = {SHARD} ] && break; done; date=$(stat -c %y $f) && '
         'printf X | dd of=$f bs=1 seek=12345678 conv=notrunc status=none && touch -d "$date" $f'
     )
     target.run("pkill -u rented -x sshd || pkill -u rented -x sshd-session", user="root")
@@ -66,8 +66,8 @@ def through_harm(source: Place, target: Place, machine: Host, streams: int) -> d
         if done > total / 2:
             half.set()
 
-    parent, _, leaf = target.path(NAME).rpartition("/")
-    thread = threading.Thread(target=harm, args=(machine, f"{parent}/.{leaf}.incoming", half), daemon=True)
+    parent = target.path(NAME).rpartition("/")[0]
+    thread = threading.Thread(target=harm, args=(machine, parent, half), daemon=True)
     thread.start()
     moved = transfer(source, target, NAME, streams=streams, progress=watch)
     thread.join(60)

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import InputError
-from tasks.hosts.ssh import CommandError, LinkError, Remote, ssh_options
-from tasks.hosts.streams import FAST_SSH
+from tasks.hosts.route import bracketed, ssh_environment, ssh_options
+from tasks.hosts.ssh import CommandError, LinkError, Remote
+from tasks.hosts.streams import FAST_SSH, rsync_shell
 
 HOURS = 24
 MARK = "fabrating-transfer"
@@ -68,28 +69,33 @@ class Bridge:
     relayed: bool
 
     def command(self, inner: Sequence[str]) -> list[str]:
-        """What to start here so that `inner(ssh command, user@address)` runs on the source with a way to the target."""
-        host = self.source.host
-        ssh = ["ssh", "-T", *ssh_options(host, self.source.known), "-o", f"ForwardAgent={self.agent}"]
-        port = self.target.host.port
-        address = self.target.host.address
+        """What to start here so that `inner` runs on the source with a way to the target.
+
+        In its words `{ssh}` stands for the ssh command there, `{shell}` for that command as rsync takes it, `{login}` and
+        `{target}` for user@address as ssh and as rsync take it.
+        """
+        route, target = self.source.route, self.target.route
+        ssh = ["ssh", "-T", *ssh_options(route, self.source.known), "-o", f"ForwardAgent={self.agent}"]
+        port, address = target.port, target.address
         if self.relayed:
-            there = random.randint(20_000, 60_000)  # taken already: the stream fails and is started again on another
-            ssh += ["-o", "ExitOnForwardFailure=yes", "-R", f"127.0.0.1:{there}:{address}:{port}"]
-            address, port = "127.0.0.1", there
-        shell = shlex.join(["ssh", *self.inner_options(), "-p", str(port)])
-        words = [
-            word.replace("{ssh}", shell).replace("{target}", f"{self.target.host.user}@{address}") for word in inner
-        ]
-        return [*ssh, f"{host.user}@{host.address}", shlex.join(words)]
+            free = random.randint(20_000, 60_000)  # taken already: the stream fails and is started again on another
+            ssh += ["-o", "ExitOnForwardFailure=yes", "-R", f"127.0.0.1:{free}:{bracketed(address)}:{port}"]
+            address, port = "127.0.0.1", free
+        there = ["ssh", *self.inner_options(), "-p", str(port)]
+        names = {"{ssh}": shlex.join(there), "{shell}": rsync_shell(there), "{login}": f"{target.user}@{address}"}
+        names["{target}"] = f"{target.user}@{bracketed(address)}"
+        words = list(inner)
+        for name, value in names.items():
+            words = [word.replace(name, value) for word in words]
+        return [*ssh, route.login, shlex.join(words)]
 
     def inner_options(self) -> list[str]:
         """Options of the ssh that runs on the source: it trusts one host and asks nobody."""
-        host = self.target.host
+        target = self.target.route
         return [
             *("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", f"UserKnownHostsFile={self.known_hosts}"),
             *("-o", "GlobalKnownHostsFile=/dev/null", "-o", "ConnectTimeout=10", "-o", "LogLevel=ERROR", "-F", "none"),
-            *("-o", f"HostKeyAlias={self.source.known.name(host.address, host.port)}", *FAST_SSH),
+            *("-o", f"HostKeyAlias={self.source.known.name(target.name, target.port)}", *FAST_SSH),
         ]
 
 
@@ -102,13 +108,13 @@ def bridge(source: Remote, target: Remote) -> Iterator[Bridge]:
     source.connect(), target.connect()
     with _agent() as (agent, environment, public), _trust(source, target) as known_hosts, _admitted(target, public):
         seen = []
-        if source.host.key_file is None and "SSH_AUTH_SOCK" in os.environ:
+        if source.route.key_file is None and "SSH_AUTH_SOCK" in os.environ:
             # Logging in to the source takes a person's agent; ssh forwards no agent where this variable names none.
-            environment = dict(os.environ)
+            environment = ssh_environment()
         for relayed in (False, True):
             made = Bridge(source, target, environment, agent, known_hosts, relayed)
             done = subprocess.run(
-                made.command(["sh", "-c", '{ssh} "$1" rsync --version', "sh", "{target}"]),
+                made.command(["sh", "-c", '{ssh} "$1" rsync --version', "sh", "{login}"]),
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -142,7 +148,7 @@ def _agent() -> Iterator[tuple[str, dict[str, str], str]]:
             end = time.monotonic() + 10
             while not Path(socket).exists() and time.monotonic() < end:
                 time.sleep(0.02)
-            ours = os.environ | {"SSH_AUTH_SOCK": socket}
+            ours = ssh_environment() | {"SSH_AUTH_SOCK": socket}
             subprocess.run(
                 ["ssh-add", "-q", "-t", f"{HOURS}h", str(key)],
                 env=ours,
@@ -161,8 +167,8 @@ def _agent() -> Iterator[tuple[str, dict[str, str], str]]:
 @contextlib.contextmanager
 def _trust(source: Remote, target: Remote) -> Iterator[str]:
     """A file on the source with the target's pinned key."""
-    key = source.known.pinned(target.host.address, target.host.port)
-    name = source.known.name(target.host.address, target.host.port)
+    key = source.known.pinned(target.route.name, target.route.port)
+    name = source.known.name(target.route.name, target.route.port)
     path = source.run('mktemp "${TMPDIR:-/tmp}/fabrating-known.XXXXXX"').out.strip()
     source.put(f"{name} {key.get_name()} {key.get_base64()}\n", path)
     try:

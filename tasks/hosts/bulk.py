@@ -4,23 +4,38 @@ It runs here or on a provisioned host, next to the folder. azcopy fetches where 
 Files are compared with the manifest's SHA-256 after fetching and before sending; the manifest travels last.
 """
 
+import contextlib
 import json
 import shutil
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 from tasks.errors import DamagedError, InputError
+from tasks.hosts.folders import beyond, replace
+from tasks.hosts.ssh import Local
 from tasks.progress import Progress, silent
 from tasks.store.access import open_blobs
-from tasks.store.artifact import MANIFEST, FileRecord, Manifest, read_manifest, safe_relative, sha256_file, verify
+from tasks.store.artifact import (
+    MANIFEST,
+    FileRecord,
+    Manifest,
+    fingerprint,
+    read_manifest,
+    safe_relative,
+    sha256_file,
+    verify,
+)
 from tasks.store.blobs import Blob
-from tasks.store.bulk import copy_blobs, why_not
+from tasks.store.bulk import ETAGS, copy_blobs, why_not
 
 PARALLEL = 8
 ROUNDS = 3
 WRONG_INPUT = 66
+SENT = ".sent"
+HERE = Local()
 
 
 def fetch(url: str, name: str, root: Path, progress: Progress = silent) -> dict[str, int | str]:
@@ -34,7 +49,7 @@ def fetch(url: str, name: str, root: Path, progress: Progress = silent) -> dict[
     if raw is None:
         raise InputError(f"There is no complete artifact {name} at {url}: check the name.")
     manifest = Manifest.from_json(raw, f"{url}/{name}/{MANIFEST}")
-    final = root / name
+    final = (root / name).resolve()
     total = sum(record.bytes for record in manifest.files)
     if final.is_dir() and read_manifest(final) == manifest:
         return {"bytes": total, "sent": 0, "way": "already there"}
@@ -61,15 +76,17 @@ def fetch(url: str, name: str, root: Path, progress: Progress = silent) -> dict[
         missing = _missing(incoming, manifest.files)
     if missing:
         raise DamagedError(f"{url}/{name}/{missing[0].path} is not what its manifest says: prepare {name} again.")
+    (incoming / ETAGS).unlink(missing_ok=True)
+    others = beyond(HERE, str(final), manifest.files)
     (incoming / MANIFEST).write_bytes(raw)
-    if final.is_dir():
-        shutil.rmtree(final)
-    incoming.rename(final)
+    replace(HERE, str(incoming), str(final), others)
     return {"bytes": total, "sent": sent, "way": "azcopy" if bulk else "object store client"}
 
 
 def send(url: str, name: str, root: Path, progress: Progress = silent) -> dict[str, int | str]:
-    """Bring an artifact from the folder `root` to the store at `url`; what is there with the right size is kept.
+    """Bring an artifact from the folder `root` to the store at `url`; what is there with the same content is kept.
+
+    A manifest of other content is deleted there before the first file: what is half replaced is no artifact.
 
     Raises InputError when there is no such artifact, DamagedError when a file differs from the manifest.
     """
@@ -83,19 +100,59 @@ def send(url: str, name: str, root: Path, progress: Progress = silent) -> dict[s
     raw = (folder / MANIFEST).read_bytes()
     if store.read_if_exists(f"{name}/{MANIFEST}") == raw:
         return {"bytes": total, "sent": 0, "way": "already there"}
-    there = {blob.name: blob.size for blob in store.list(name)}
-    missing = [record for record in manifest.files if there.get(f"{name}/{record.path}") != record.bytes]
+    sending = _Sending(folder, url)
+    listed = {blob.name: blob for blob in store.list(name)}
+    before = store.read_if_exists(f"{name}/{MANIFEST}")
+    if before is not None:
+        with contextlib.suppress(DamagedError):
+            for record in Manifest.from_json(before, f"{url}/{name}/{MANIFEST}").files:
+                if blob := listed.get(f"{name}/{record.path}"):
+                    sending.note(record, blob.etag)
+        store.delete(f"{name}/{MANIFEST}")
+    missing = [record for record in manifest.files if not sending.has(record, listed.get(f"{name}/{record.path}"))]
     sent = sum(record.bytes for record in missing)
     progress(f"send {name}", total - sent, total, {})
+
+    def upload(record: FileRecord) -> None:
+        sending.note(record, store.upload(folder / record.path, f"{name}/{record.path}"))
+
     with ThreadPoolExecutor(PARALLEL) as pool:
-        list(pool.map(lambda record: store.upload(folder / record.path, f"{name}/{record.path}"), missing))
+        list(pool.map(upload, missing))
     there = {blob.name: blob.size for blob in store.list(name)}
     for record in manifest.files:
         if there.get(f"{name}/{record.path}") != record.bytes:
             raise ConnectionError(f"{url}/{name}/{record.path} did not arrive whole: run again.")
     store.write(f"{name}/{MANIFEST}", raw)
+    sending.over()
     progress(f"send {name}", total, total, {})
     return {"bytes": total, "sent": sent, "way": "object store client"}
+
+
+class _Sending:
+    """What an attempt to send has brought to a store: the SHA-256 and the ETag of each object, in a file beside the folder."""
+
+    def __init__(self, folder: Path, url: str):
+        self.file = folder.with_name(f".{folder.name}.{fingerprint(url)}{SENT}")
+        self.lock = Lock()
+        self.sent: dict[str, list[str]] = {}
+        with contextlib.suppress(OSError, ValueError):  # the last line may be cut
+            for line in self.file.read_text().splitlines():
+                path, *facts = json.loads(line)
+                self.sent[path] = facts
+
+    def note(self, record: FileRecord, etag: str) -> None:
+        with self.lock, self.file.open("a") as file:
+            self.sent[record.path] = [record.sha256, etag.strip('"')]
+            file.write(json.dumps([record.path, *self.sent[record.path]]) + "\n")
+
+    def has(self, record: FileRecord, blob: Blob | None) -> bool:
+        """Whether the object of that name holds the file."""
+        if blob is None or not blob.etag or blob.size != record.bytes:
+            return False
+        return self.sent.get(record.path) == [record.sha256, blob.etag.strip('"')]
+
+    def over(self) -> None:
+        self.file.unlink(missing_ok=True)
 
 
 def _missing(folder: Path, files: Sequence[FileRecord]) -> list[FileRecord]:

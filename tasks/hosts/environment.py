@@ -162,7 +162,7 @@ def install_wheel(machine: Machine, facts: Facts, wheel: Path) -> str:
 def probe(machine: Machine, facts: Facts, gpus: int) -> dict[str, Any]:
     """Versions and GPUs as the new environment sees them. Raises InputError when it computes on fewer than `gpus`."""
     result = machine.run(
-        'cd /; exec "$1/venv/bin/python" -c "$2" "$3"', facts.folder, script("probe.py"), gpus, timeout=300
+        'cd /; exec "$1/venv/bin/python" -I -c "$2" "$3"', facts.folder, script("probe.py"), gpus, timeout=300
     )
     seen = json.loads(result.out.splitlines()[-1])
     absent = [name for name, version in seen["versions"].items() if version is None]

@@ -26,6 +26,7 @@ class Gpu:
 @dataclass(frozen=True)
 class Facts:
     """What was found on a host. `skew_seconds` is its clock minus ours; `missing` names commands and headers.
+    `others` names things in a folder that is not ours, `noexec` tells of a disk whose programs may not be run.
 
     `python` is one that our packages support, `maker` one of any version that can make environments.
     """
@@ -49,6 +50,8 @@ class Facts:
     gpus: tuple[Gpu, ...]
     gpu_problem: str | None
     skew_seconds: float
+    others: tuple[str, ...] = ()
+    noexec: bool = False
 
 
 def script(name: str) -> str:
@@ -94,6 +97,8 @@ def identify(machine: Machine, folder: str) -> Facts:
         gpu_problem=one("gpu_problem") or None,
         # The clock is read in whole seconds somewhere within the call: half a second of it is rounding.
         skew_seconds=round(int(one("clock", "0")) + 0.5 - middle, 1),
+        others=tuple(found["others"]),
+        noexec=one("noexec") == "yes",
     )
 
 
@@ -115,6 +120,13 @@ def require(host: Host, facts: Facts, disk_bytes: int) -> None:
         raise InputError(
             f"{facts.user} on {host.name} cannot write to {facts.folder}: give another folder or change its owner."
         )
+    if facts.others:
+        raise InputError(
+            f"{host.name} has other things in {facts.folder} ({', '.join(facts.others)}, ...): give a folder that is new or empty, "
+            f"such as {facts.folder}/fabrating."
+        )
+    if facts.noexec:
+        raise InputError(f"{facts.folder} on {host.name} is on a disk mounted noexec: give a folder on another disk.")
     if len(facts.gpus) < host.gpus:
         found = facts.gpu_problem or f"nvidia-smi shows {len(facts.gpus)} of them"
         raise InputError(

@@ -3,7 +3,9 @@
 A step leaves its recipe (a fingerprint of what it was made from) in `folder/state` on the host when it is through, so that
 a second run changes nothing and a run that was cut goes on where it stopped. Everything lies in one folder on the host:
 
-    venv/  wheels/  nanochat/  state/  prefect/  root/  cache/  worker.sh  worker.env  secrets.env
+    .fabrating  venv/  wheels/  nanochat/  state/  prefect/  root/  cache/  worker.sh  worker.env  secrets.env
+
+`.fabrating` marks the folder as ours. One that holds other things is refused, and nothing is removed from it.
 """
 
 import hashlib
@@ -60,6 +62,7 @@ def look(remote: Remote, host: Host) -> Facts:
     Raises InputError for the first misfit: key, host key, architecture, clock, rights, GPUs, disk, driver, server URL.
     """
     service.server_seen_from_host(host)
+    service.check_tunnel_key(host)
     facts = identify(remote, host.folder)
     installed = remote.read(f"{facts.folder}/state/environment")
     require(host, facts, 0 if installed else environment.disk_need(host))
@@ -107,7 +110,7 @@ def _packages(setup: Setup) -> str:
 def _environment_done(setup: Setup) -> str | None:
     if not stamped(setup, "environment", environment.environment_recipe(setup.host, setup.facts)):
         return None
-    alive = setup.remote.run('"$1/venv/bin/python" -c ""', setup.folder, check=False)
+    alive = setup.remote.run('"$1/venv/bin/python" -I -c ""', setup.folder, check=False)
     return "the environment is up to date" if alive.status == 0 else None
 
 
@@ -135,7 +138,7 @@ def _fabrating(setup: Setup) -> str:
     return text
 
 
-LOCATE = """cd / && exec "$1/venv/bin/python" -c '
+LOCATE = """cd / && exec "$1/venv/bin/python" -I -c '
 import importlib.metadata
 print(importlib.metadata.distribution("fabrating").locate_file(""))'"""
 
@@ -211,13 +214,24 @@ def _smoke_text(setup: Setup) -> str:
     )
 
 
-HEALTH = """exec "$1/venv/bin/python" -c '
+TAKEN = "remote port forwarding failed"
+HEALTH = """exec "$1/venv/bin/python" -I -c '
 import sys, urllib.request
 urllib.request.urlopen(sys.argv[1] + "/health", timeout=10).read()' "$2" """
 
 
+OWN = 'exec sh "$1/tunnel-far.sh" own "$2"'
+
+
 def _server_answers(setup: Setup) -> str | None:
-    """None when the host reaches the Prefect server, else the reason."""
+    """None when the host reaches the Prefect server, else the reason. Raises InputError when another account has the tunnel's port."""
+    if setup.host.way_back == "tunnel":
+        try:
+            own = setup.remote.run(OWN, setup.folder, setup.host.tunnel_port, check=False)
+        except InputError as error:
+            raise InputError(f"{str(error).rstrip('.')}: give another tunnel_port.") from error
+        if own.status != 0:
+            return own.last
     url = service.server_seen_from_host(setup.host)
     result = setup.remote.run(HEALTH, setup.folder, url, check=False)
     return None if result.status == 0 else result.last
@@ -249,7 +263,12 @@ def _way_back(setup: Setup) -> str:
     if reason is None:
         return f"{text}the host reaches {setup.host.server}"
     if setup.host.way_back == "tunnel":
-        reason = f"{reason}; the tunnel says: {_tunnel(setup).log()}"
+        said = _tunnel(setup).log()
+        if TAKEN in said:
+            raise InputError(
+                f"The port {setup.host.tunnel_port} of {setup.host.name}'s loopback is taken ({said}): give another tunnel_port."
+            )
+        reason = f"{reason}; the tunnel says: {said}"
         if setup.host.key_file is None:
             reason += "; key_file is empty, and a service has no ssh-agent: give the key's file"
     raise LinkError(
@@ -350,7 +369,9 @@ def remove(
         note("worker", False, f"nothing was removed there: {error}", started)
         _close_tunnel(service.tunnel(host, host.folder, known or getattr(remote, "known", None)), note)
         return outcomes
-    present = remote.run(PRESENT, facts.folder, "root" if artifacts else "", check=False).status == 0
+    present = (
+        remote.run(PRESENT, facts.folder, "root" if artifacts else "", check=False).status == 0 and not facts.others
+    )
     if present:
         runs = remote.run(RUNS + 'runs "$1"', facts.folder).out.split()
         if runs and not force:
@@ -374,7 +395,11 @@ def remove(
         names = "secrets.env worker.env worker.sh requirements.txt tunnel-far.sh tunnel wheels nanochat nanochat.new cache tmp"
         names += " prefect tools supervise.py venv" + (" root" if artifacts else "") + " state"
         places = shlex.join(f"{facts.folder}/{name}" for name in names.split())
-        remote.run(f'rm -rf {places} || exit; rmdir "$1" 2>/dev/null || true', facts.folder, timeout=600)
+        remote.run(
+            f'rm -rf {places} || exit; [ -e "$1/root" ] || rm -f "$1/.fabrating"; rmdir "$1" 2>/dev/null || true',
+            facts.folder,
+            timeout=600,
+        )
     kept = "" if artifacts else "; artifacts under root/ are kept"
     note("files", present, f"deleted {facts.folder}{kept}" if present else "there was nothing to delete", started)
     return outcomes

@@ -18,7 +18,8 @@ from urllib.parse import urlparse
 from tasks.errors import InputError
 from tasks.hosts.facts import Facts, identify, script
 from tasks.hosts.hostkeys import KnownHosts, installation_folder
-from tasks.hosts.ssh import Local, Machine, ssh_options
+from tasks.hosts.route import Route, bracketed, encrypted, ssh_options
+from tasks.hosts.ssh import Local, Machine
 from tasks.spec import Host
 from tasks.store.artifact import fingerprint
 
@@ -73,12 +74,28 @@ def server_seen_from_host(host: Host) -> str:
     return host.server
 
 
+def check_tunnel_key(host: Host) -> None:
+    """Raise InputError for a key that the tunnel's service could not open: nobody is there to give the passphrase."""
+    key_file = Route.to(host).key_file
+    if (
+        host.way_back == "tunnel"
+        and key_file is not None
+        and Path(key_file).expanduser().is_file()
+        and encrypted(key_file)
+    ):
+        raise InputError(
+            f"The key file {key_file} of {host.name} has a passphrase, and the tunnel's service has nobody to ask: give a key "
+            "without one, or set way_back=direct."
+        )
+
+
 def worker_environment(host: Host, facts: Facts, code: str) -> dict[str, str]:
     """Variables of the worker and of its runs; `code` is the folder that holds our packages on the host."""
     values = {
         "FABRATING_HOME": facts.folder,
         "FABRATING_CODE": code,
         "FABRATING_POOL": host.work_pool,
+        "FABRATING_TUNNEL": str(host.tunnel_port) if host.way_back == "tunnel" else "",
         "FABRATING_WORKER": host.name,
         "FABRATING_ROOT": host.root or f"{facts.folder}/root",
         "FABRATING_CACHE": f"{facts.folder}/cache",
@@ -178,8 +195,9 @@ def tunnel(host: Host, far_folder: str, known: KnownHosts) -> Service:
     """The tunnel's service on this machine: it opens the server's port on the loopback of the host, where `far_folder` is ours."""
     parsed = urlparse(host.server)
     folder = installation_folder() / "tunnels" / host.name
-    server = f"{parsed.hostname}:{parsed.port or (443 if parsed.scheme == 'https' else 80)}"
-    ssh = ["ssh", "-T", *ssh_options(host, known), f"{host.user}@{host.address}"]
+    server = f"{bracketed(parsed.hostname or '')}:{parsed.port or (443 if parsed.scheme == 'https' else 80)}"
+    route = Route.to(host)
+    ssh = ["ssh", "-T", *ssh_options(route, known), route.login]
     far = shlex.quote(f"{far_folder}/tunnel-far.sh")
     command = ["/bin/sh", str(folder / "tunnel.sh"), str(host.tunnel_port), server, far, *ssh]
     return Service(

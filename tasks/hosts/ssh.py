@@ -16,25 +16,24 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 
 import paramiko
 
 from tasks.errors import InputError
 from tasks.hosts.hostkeys import KEY_TYPES, KnownHosts, Pinning, fingerprint_of, installation_folder
+from tasks.hosts.route import CONNECT_SECONDS, Route, load_key
 from tasks.spec import Host
 
-CONNECT_SECONDS = 15
 LINK_SECONDS = 45
-PASSPHRASE = "FABRATING_SSH_PASSPHRASE"
 FULL = "No space left on device"
 WRONG_INPUT = 66
 """Exit status of our scripts when a person must change something; the last line says what."""
 SIGNALS = 128
 """A shell's exit status for a command that signal N ended is this and N."""
-UNWRAP = 's=$1; shift; (eval "$(printf %s "$s" | base64 -d)"); exit $?'
+UNWRAP = 's=$1 e=$2; shift 2; (eval "$(printf %s "$s" | base64 -d)"); s=$?; echo; echo "$e $s"; exit "$s"'
 """Scripts travel as base64: no login shell (csh, fish) then finds a newline or a backslash to interpret. They run in a subshell:
-one that a signal ends has an exit status then, which a connection that breaks off has not.
+one that a signal ends has an exit status then, which a connection that breaks off has not. A script says when it begins, and what
+runs it says when it has ended: whatever a login shell prints or does before is told apart.
 """
 
 
@@ -131,6 +130,17 @@ class Local(Machine):
         return Result(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
 
 
+class _SecondFactor(paramiko.SSHException):
+    """The account wants more than a key."""
+
+
+class _Transport(paramiko.Transport):
+    """A connection that asks nobody at the terminal."""
+
+    def auth_interactive_dumb(self, *_: object, **__: object) -> list[str]:
+        raise _SecondFactor
+
+
 class Remote(Machine):
     """A host by SSH. Connects at the first use and again after the link was lost.
 
@@ -139,7 +149,8 @@ class Remote(Machine):
 
     def __init__(self, host: Host, known: KnownHosts | None = None):
         self.host = host
-        self.label = f"{host.name} ({host.user}@{host.address}:{host.port})"
+        self.route = Route.to(host)
+        self.label = f"{host.name} ({self.route.place}:{self.route.port})"
         self.known = known or KnownHosts(installation_folder() / "known_hosts")
         self.notes: list[str] = []
         self._client: paramiko.SSHClient | None = None
@@ -164,14 +175,14 @@ class Remote(Machine):
         if self._client is not None and self._client.get_transport() and self._client.get_transport().is_active():
             return self._client
         self.close()
-        pinned = self.known.pinned(self.host.address, self.host.port)
+        pinned = self.known.pinned(self.route.name, self.route.port)
         if pinned is not None:
             self._match_given(fingerprint_of(pinned))
             self._client = self._attempt(pinned.get_name())
             return self._client
         seen = []
         for kind in KEY_TYPES if self.host.host_key else (None,):
-            policy = Pinning(self.known, self.host.address, self.host.port, self.host.host_key)
+            policy = Pinning(self.known, self.route.name, self.route.port, self.host.host_key)
             try:
                 self._client = self._attempt(kind, policy)
             except paramiko.BadHostKeyException:
@@ -199,27 +210,20 @@ class Remote(Machine):
 
     def _attempt(self, kind: str | None, policy: Pinning | None = None) -> paramiko.SSHClient:
         """One connection that accepts host keys of one type only (None: any)."""
-        host, client = self.host, paramiko.SSHClient()
+        route, client = self.route, paramiko.SSHClient()
         if policy is None:
             client.load_host_keys(str(self.known.path))
         client.set_missing_host_key_policy(policy or paramiko.RejectPolicy())
         refused = [t for t in KEY_TYPES if kind not in (None, t)]
         if "ssh-rsa" in refused:
             refused += ["rsa-sha2-512", "rsa-sha2-256"]
-        try:
-            link = socket.create_connection((host.address, host.port), timeout=CONNECT_SECONDS)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise LinkError(
-                f"{self.label} does not answer ({reason}): check the address, the port and that it runs."
-            ) from error
-        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LINK_SECONDS * 1000)
-        key = load_key(host.key_file) if host.key_file else None
+        key = load_key(route.key_file) if route.key_file else None
+        link = self._link()
         try:
             client.connect(
-                host.address,
-                host.port,
-                host.user,
+                route.name,
+                route.port,
+                route.user,
                 pkey=key,
                 allow_agent=key is None,
                 look_for_keys=key is None,
@@ -228,6 +232,7 @@ class Remote(Machine):
                 auth_timeout=CONNECT_SECONDS * 2,
                 timeout=CONNECT_SECONDS,
                 disabled_algorithms={"keys": refused},
+                transport_factory=_Transport,
             )
         except paramiko.BadHostKeyException as error:
             client.close()
@@ -240,7 +245,7 @@ class Remote(Machine):
             ) from error
         except paramiko.AuthenticationException as error:
             client.close()
-            raise InputError(self._refused(key)) from error
+            raise InputError(self._refused(key, str(error))) from error
         except paramiko.ssh_exception.IncompatiblePeer as error:
             client.close()
             if policy is not None:
@@ -253,29 +258,65 @@ class Remote(Machine):
             client.close()
             if "No authentication methods" in str(error):
                 raise InputError(self._refused(key)) from error
-            raise LinkError(f"{self.label} broke off the connection ({error}).") from error
+            if key is None and "No existing session" in str(error):  # the server ended it
+                raise InputError(self._refused(key, "too many")) from error
+            if isinstance(error, _SecondFactor):
+                raise InputError(
+                    f"{self.label} asks for a second factor beside the key: give an account that takes the key alone."
+                ) from error
+            raise LinkError(f"{self.label} broke off the connection ({_words_of(link) or error}).") from error
         client.get_transport().set_keepalive(10)
         return client
 
-    def _refused(self, key: paramiko.PKey | None) -> str:
+    def _link(self) -> socket.socket | paramiko.ProxyCommand:
+        """What carries the connection: a socket, or the command that leads through another host."""
+        if self.route.proxy:
+            return paramiko.ProxyCommand(self.route.proxy)
+        try:
+            link = socket.create_connection((self.route.address, self.route.port), timeout=CONNECT_SECONDS)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise LinkError(
+                f"{self.label} does not answer ({reason}): check the address, the port and that it runs."
+            ) from error
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LINK_SECONDS * 1000)
+        return link
+
+    def _refused(self, key: paramiko.PKey | None, said: str = "") -> str:
+        if "too many" in said.lower():
+            return (
+                f"{self.label} takes fewer tries than ssh-agent and ~/.ssh have keys: give the right one as key_file."
+            )
         if key is None:
             return (
                 f"{self.label} accepts none of the keys in ssh-agent and ~/.ssh: give key_file, or add a public key to "
-                f"~/.ssh/authorized_keys of {self.host.user}."
+                f"~/.ssh/authorized_keys of {self.route.user}."
             )
         return (
-            f"{self.label} refuses the key {self.host.key_file}: add `{key.get_name()} {key.get_base64()}` to "
-            f"~/.ssh/authorized_keys of {self.host.user}."
+            f"{self.label} refuses the key {self.route.key_file}: add `{key.get_name()} {key.get_base64()}` to "
+            f"~/.ssh/authorized_keys of {self.route.user}."
         )
 
+    def _session(self) -> paramiko.Channel:
+        """A new session; where the server allows one at a time, the last may not be over yet: then on a new connection."""
+        for attempt in range(3):
+            try:
+                return self.connect().get_transport().open_session(timeout=CONNECT_SECONDS)
+            except paramiko.ChannelException:
+                self.close()
+                if attempt == 2:
+                    raise
+        raise AssertionError
+
     def _run(self, script: str, args: list[str], timeout: float, stdin: bytes) -> Result:
-        marker = f"begin-{uuid.uuid4().hex}"
-        encoded = base64.b64encode(f"printf '%s\\n' {marker}\n{script}\n".encode()).decode()
-        command = shlex.join(["sh", "-c", UNWRAP, "sh", encoded, *args])
-        transport = self.connect().get_transport()
+        begin, end = (f"{word}-{uuid.uuid4().hex}" for word in ("begin", "end"))
+        encoded = base64.b64encode(f"printf '%s\\n' {begin}\n{script}\n".encode()).decode()
+        command = shlex.join(["sh", "-c", UNWRAP, "sh", encoded, end, *args])
         ended = threading.Event()
+        self.connect()
         try:
-            channel = transport.open_session(timeout=CONNECT_SECONDS)
+            channel = self._session()
+            transport = channel.get_transport()
             channel.exec_command(command)
             watch = threading.Timer(timeout, lambda: (ended.set(), channel.close()))
             watch.daemon = True
@@ -292,50 +333,44 @@ class Remote(Machine):
                 time.sleep(0.02)  # the status follows the end of the output
             watch.cancel()
             status = channel.recv_exit_status() if channel.exit_status_ready() else -1
+        except LinkError:
+            raise
         except (paramiko.SSHException, OSError, EOFError) as error:
             self.close()
             reason = str(error) or type(error).__name__
             raise LinkError(f"The link to {self.label} was cut ({reason}).") from error
+        text = b"".join(output).decode(errors="replace")
+        said = b"".join(errors).decode(errors="replace")
+        before, began, text = text.partition(f"{begin}\n")
         if ended.is_set():
-            raise LinkError(f"{self.label}: no end after {timeout:.0f} s.")
+            shell = (
+                "" if began else "; its login shell did not get to our command, check ~/.bashrc and ~/.profile there"
+            )
+            raise LinkError(f"{self.label}: no end after {timeout:.0f} s{shell}.")
         if status == -1:
             self.close()
             raise LinkError(f"The link to {self.label} was cut while a command ran there.")
-        text = b"".join(output).decode(errors="replace")
-        _, _, text = text.partition(f"{marker}\n")  # what the login shell printed before is not ours
-        return Result(status, text, b"".join(errors).decode(errors="replace"))
+        if not began:
+            words = Result(status, before, said).last
+            raise InputError(
+                f"{self.label} ran no command of ours, its login shell ended with status {status} and says: {words.rstrip('.')}: "
+                "check ~/.bashrc and ~/.profile there, the account's shell, and a command= in authorized_keys."
+            )
+        text, whole, _ = text.rpartition(f"\n{end} {status}\n")
+        if not whole:
+            self.close()
+            raise LinkError(f"{self.label}: a command ended before its end ({Result(status, text, said).last}).")
+        return Result(status, text, said)
 
 
-def load_key(path: str) -> paramiko.PKey:
-    """A private key file. Raises InputError when it is missing, encrypted without a passphrase, or no key."""
-    try:
-        return paramiko.PKey.from_path(Path(path).expanduser(), (os.environ.get(PASSPHRASE) or "").encode() or None)
-    except FileNotFoundError as error:
-        raise InputError(f"The key file {path} does not exist: give the private key as key_file.") from error
-    except (paramiko.PasswordRequiredException, TypeError) as error:
-        raise InputError(
-            f"The key file {path} is encrypted: load it into ssh-agent and leave key_file empty, or set {PASSPHRASE}."
-        ) from error
-    except (paramiko.SSHException, ValueError, OSError) as error:
-        raise InputError(f"The key file {path} cannot be read as a private key ({error}): give another one.") from error
-
-
-def ssh_options(host: Host, known: KnownHosts) -> list[str]:
-    """Options of OpenSSH's client that trust exactly whom we trust and never ask."""
-    options = {
-        "BatchMode": "yes",
-        "StrictHostKeyChecking": "yes",
-        "UserKnownHostsFile": f'"{known.path}"',
-        "GlobalKnownHostsFile": "/dev/null",
-        "ConnectTimeout": str(CONNECT_SECONDS),
-        "ServerAliveInterval": "15",
-        "ServerAliveCountMax": "3",
-        "LogLevel": "ERROR",
-    }
-    command = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
-    if host.key_file:
-        command += ["-o", "IdentitiesOnly=yes", "-i", str(Path(host.key_file).expanduser().absolute())]
-    return [*command, "-p", str(host.port)]
+def _words_of(link: socket.socket | paramiko.ProxyCommand) -> str:
+    """What a command that leads through another host said last before it ended."""
+    if isinstance(link, socket.socket):
+        return ""
+    with contextlib.suppress(ProcessLookupError):
+        link.close()
+    lines = link.process.stderr.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _drain(receive, into: list[bytes]) -> None:

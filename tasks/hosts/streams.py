@@ -6,6 +6,7 @@ rsync is limited by. Each stream sends a list of files; what a cut leaves behind
 
 import contextlib
 import re
+import shlex
 import subprocess
 import threading
 import time
@@ -14,8 +15,13 @@ from dataclasses import dataclass, field
 
 from tasks.store.artifact import FileRecord
 
+BEGIN = "fabrating-rsync-begins"
+SKIP = f'"$@" | {{ while IFS= read -r line; do case $line in *{BEGIN}) exec cat ;; esac; done; exit 255; }}'
+"""Passes on what a remote rsync says, without what the login shell there printed before."""
 RSYNC = (
     "rsync",
+    f"--rsync-path=echo {BEGIN}; exec rsync",
+    "--blocking-io",
     "--times",
     "--partial",
     "--append-verify",
@@ -24,7 +30,8 @@ RSYNC = (
     "--timeout=60",
     "--info=progress2",
 )
-"""`--append-verify` continues a partial file and compares the whole of it; `--timeout` ends a stream that stands still."""
+"""`--append-verify` continues a partial file and compares the whole of it; `--timeout` ends a stream that stands still;
+`--blocking-io` is for SKIP, whose `cat` would end when rsync is slower than ssh."""
 CIPHERS = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com"
 """The first is several times as fast as OpenSSH's default where the processor has AES instructions."""
 FAST_SSH = (
@@ -38,7 +45,14 @@ FAST_SSH = (
     "ServerAliveCountMax=3",
 )
 SECONDS_BETWEEN_REPORTS = 1.0
+LINK_LOST = (10, 12, 30, 35, 255)
+"""Exit statuses of rsync and ssh: sockets, the protocol's stream, time out, no connection."""
 _SENT = re.compile(rb"^\s*([\d,]+)\s+\d+%")
+
+
+def rsync_shell(ssh: Sequence[str]) -> str:
+    """An ssh command as rsync's `-e` takes it."""
+    return shlex.join(["sh", "-c", SKIP, "sh", *ssh])
 
 
 def share_out(files: Sequence[FileRecord], streams: int) -> list[list[FileRecord]]:
@@ -50,6 +64,19 @@ def share_out(files: Sequence[FileRecord], streams: int) -> list[list[FileRecord
         groups[lightest].append(record)
         weights[lightest] = (weights[lightest][0] + record.bytes, len(groups[lightest]))
     return [group for group in groups if group]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How one stream failed: rsync's exit status, and what it or ssh said."""
+
+    status: int
+    text: str
+
+    @property
+    def of_link(self) -> bool:
+        """Whether the connection is to blame, which may come back."""
+        return self.status in LINK_LOST
 
 
 @dataclass
@@ -71,6 +98,12 @@ class Stream:
         for work in (lambda: stream._feed(names), stream._watch, stream._listen):
             threading.Thread(target=work, daemon=True).start()
         return stream
+
+    def reason(self) -> str:
+        """What it said first of what went wrong."""
+        said = [message for message in self.messages if message and not message.startswith("rsync error")]
+        named = (message for message in said if message.startswith(("rsync:", "ssh:")))
+        return next(named, said[0] if said else f"rsync ended with {self.process.returncode}")
 
     def _feed(self, names: bytes) -> None:
         with contextlib.suppress(OSError):
@@ -95,10 +128,10 @@ def run_streams(
     groups: Sequence[Sequence[FileRecord]],
     environment: dict[str, str],
     report: Callable[[int], None],
-) -> list[str]:
+) -> list["Failure"]:
     """Run one stream per group until all have ended; `report` gets the bytes dealt with so far, once a second.
 
-    Returns one sentence for each stream that failed; what it sent before stays where it is.
+    Returns the failure of each stream that failed; what it sent before stays where it is.
     """
     streams = [Stream.start(command, group, environment) for command, group in zip(commands, groups, strict=True)]
     try:
@@ -111,11 +144,4 @@ def run_streams(
                 stream.process.kill()
             stream.process.wait()
     report(sum(stream.sent for stream in streams))
-    return [
-        next(
-            (m for m in stream.messages if m and not m.startswith("rsync error")),
-            f"rsync ended with {stream.process.returncode}",
-        )
-        for stream in streams
-        if stream.process.returncode != 0
-    ]
+    return [Failure(stream.process.returncode, stream.reason()) for stream in streams if stream.process.returncode != 0]

@@ -1,6 +1,6 @@
 """Artifacts and folders of shards from one machine to another: in parallel, resumable, every file verified.
 
-An artifact arrives in a work directory beside its place (`.name.incoming`), file by file. A file counts when its SHA-256
+An artifact arrives in a work directory of its own beside its place (`.name.ID.incoming`), file by file. A file counts when its SHA-256
 is the manifest's; one that differs is deleted and sent again. The manifest comes last, then the directory is renamed: what
 is visible is whole. A folder without a manifest is listed and hashed at its source first, and joins what is there by file.
 """
@@ -9,30 +9,35 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
-import shlex
+import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.errors import DamagedError, InputError
+from tasks.errors import ChangedError, DamagedError, InputError
 from tasks.hosts import bulk
 from tasks.hosts.bridge import Bridge, bridge
-from tasks.hosts.facts import identify
-from tasks.hosts.folders import clear_others, hash_files, join, lacking, listing, replace
+from tasks.hosts.facts import identify, script
+from tasks.hosts.folders import beyond, clear_others, hash_files, join, lacking, listing, replace
 from tasks.hosts.hostkeys import installation_folder
-from tasks.hosts.ssh import LinkError, Local, Machine, Remote, ssh_options
-from tasks.hosts.streams import FAST_SSH, RSYNC, run_streams, share_out
+from tasks.hosts.route import ssh_environment, ssh_options
+from tasks.hosts.ssh import LinkError, Local, Machine, Remote
+from tasks.hosts.streams import FAST_SSH, LINK_LOST, RSYNC, Failure, rsync_shell, run_streams, share_out
 from tasks.progress import Progress, silent
 from tasks.store.access import local_path
-from tasks.store.artifact import MANIFEST, FileRecord, Manifest, safe_relative
+from tasks.store.artifact import MANIFEST, FileRecord, Manifest, fingerprint, safe_relative
 from tasks.store.locks import locked
 
 log = logging.getLogger(__name__)
 ROUNDS = 30
+"""How often a link that is cut is tried again with nothing arriving."""
+EQUAL = 3
+"""How often anything else may fail in the same way."""
 PAUSE_SECONDS = 3.0
 RESERVE = 256 << 20
+FINAL = ("No space left", "ermission denied", "Read-only file system", "quota exceeded")
+"""What no second try changes."""
 
 
 @dataclass(frozen=True)
@@ -90,25 +95,43 @@ def folder_of(root: str) -> str | None:
 def inventory(source: Place, name: str) -> tuple[list[FileRecord], str | None]:
     """(files, manifest as text) of an artifact; a folder without a manifest is listed and hashed.
 
-    Raises InputError when there is no such folder or it is empty, DamagedError for a manifest that cannot be read.
+    Raises InputError when there is no such folder, it is empty or a part cannot be read, DamagedError for a manifest that cannot
+    be read or names what is not there.
     """
-    folder = source.path(name)
-    sizes = {path: found.bytes for path, found in listing(source.machine, folder).items()}
-    if not sizes:
-        raise InputError(f"{source.machine.label} has no files in {folder}: check the name and the root.")
-    if MANIFEST in sizes:
+    folder, label = source.path(name), source.machine.label
+    there = listing(source.machine, folder)
+    if not there.files:
+        raise InputError(f"{label} has no files in {folder}: check the name and the root.")
+    if MANIFEST in there.files:
         text = source.machine.read(f"{folder}/{MANIFEST}")
-        return list(Manifest.from_json(text, f"{source.machine.label}: {folder}/{MANIFEST}").files), text
-    for path in sizes:
+        files = list(Manifest.from_json(text, f"{label}: {folder}/{MANIFEST}").files)
+        for record in files:
+            if record.path not in there.everything:
+                raise DamagedError(
+                    f"{label}: {folder} lacks {record.path}, which its manifest names: rebuild {name} there."
+                )
+            if record.path in there.others:
+                raise InputError(
+                    f"{label}: {folder}/{record.path} is a {there.others[record.path]}: put the file itself there."
+                )
+        return files, text
+    for path in there.files:
         safe_relative(path)
-    hashes = hash_files(source.machine, folder, [FileRecord(path, size, "") for path, size in sizes.items()])
-    return [FileRecord(path, size, hashes[path]) for path, size in sorted(sizes.items())], None
+    if there.left_out:
+        log.warning("%s: of %s are not carried: %s.", label, folder, there.left_out)
+    hashes = hash_files(source.machine, folder, [FileRecord(path, f.bytes, "") for path, f in there.files.items()])
+    gone = there.files.keys() - hashes.keys()
+    if gone:
+        raise ChangedError(
+            f"{label}: {folder}/{min(gone)} went away while it was read: run again when nothing writes there."
+        )
+    return [FileRecord(path, f.bytes, hashes[path]) for path, f in sorted(there.files.items())], None
 
 
 def transfer(source: Place, target: Place, name: str, *, streams: int = 4, progress: Progress = silent) -> Moved:
     """Bring the artifact or folder `name` from one place to another, or complete what an earlier attempt brought.
 
-    An artifact replaces one of that name. A folder without a manifest joins the one that is there by file: nothing that is
+    An artifact replaces one of that name, and what else lies in its folder stays. A folder without a manifest joins the one that is there by file: nothing that is
     there only is lost, and a newer version of a file stays. A lost link is waited for and the transfer continued. Transfers
     from here to one place take turns.
 
@@ -124,6 +147,8 @@ def transfer(source: Place, target: Place, name: str, *, streams: int = 4, progr
 
 def _transfer(source: Place, target: Place, name: str, final: str, streams: int, progress: Progress) -> Moved:
     started = time.monotonic()
+    for end in (source, target):
+        end.machine.run(script("tools.sh"))
     files, manifest = inventory(source, name)
     total, count, kept = sum(record.bytes for record in files), len(files), []
     if manifest is None:
@@ -132,47 +157,95 @@ def _transfer(source: Place, target: Place, name: str, final: str, streams: int,
             log.warning("%s has a newer %s/%s, which stays.", target.machine.label, final, path)
     if not files or (manifest is not None and target.machine.read(f"{final}/{MANIFEST}") == manifest):
         return Moved(name, count, total, 0, 0, 0, round(time.monotonic() - started, 2), _way("already there", kept))
-    parent, _, leaf = final.rpartition("/")
-    incoming = f"{parent}/.{leaf}.incoming"
+    others = beyond(target.machine, final, files) if manifest is not None else []
+    incoming = _incoming(source, name, final)
     target.machine.run('mkdir -p "$1"', incoming)
     clear_others(target.machine, incoming, files)
     state = _State(target.machine, incoming, files)
     missing = state.missing()
     needed = sum(record.bytes for record in missing)
     _check_disk(target, incoming, needed - state.partial(missing))
-    way, rounds, failures, sending = "nothing to send", 0, 0, 0.0
+    way, rounds, sending, patience = "nothing to send", 0, 0.0, _Patience(source, target, name, manifest is not None)
     with contextlib.ExitStack() as stack:
         road = _road(source, target, stack) if missing else None
         while missing:
             rounds += 1
             way = road.way
-            before = len(missing)
+            before = len(missing), -state.partial(missing)
             report = _report(progress, name, total, total - sum(record.bytes for record in missing))
             begun = time.monotonic()
-            problems = _send(road, source.path(name), incoming, missing, streams, report)
+            failures = _send(road, source.path(name), incoming, missing, streams, report)
             sending += time.monotonic() - begun
             try:
                 missing = state.missing()
+                forward = (len(missing), -state.partial(missing)) < before
             except LinkError as error:
-                problems.append(str(error))
-            if missing and not problems and len(missing) == before:
-                _blame_source(source, name, missing)
-            failures = failures + 1 if problems and len(missing) == before else 0
-            if failures >= ROUNDS:
-                raise LinkError(
-                    f"{name} does not get from {source.machine.label} to {target.machine.label}: {problems[0]}."
-                )
-            if missing and problems:
-                time.sleep(PAUSE_SECONDS)
+                failures, forward = [*failures, Failure(LINK_LOST[-1], str(error))], False
+            for failure in failures:
+                log.warning("%s: a stream ended early (%s).", name, failure.text.rstrip("."))
+            if missing:
+                patience.judge(failures, missing, forward)
     if manifest is not None:
         target.machine.put(manifest, f"{incoming}/{MANIFEST}", 0o644)
-    if manifest is None and target.machine.run('[ -e "$1" ]', final, check=False).status == 0:
+    if manifest is None:
         join(target.machine, incoming, final, files)
     else:
-        replace(target.machine, incoming, final)
+        replace(target.machine, incoming, final, others)
+    lost = {record.path for record in files} - listing(target.machine, final, follow=True).everything
+    if lost:
+        raise ChangedError(f"{target.machine.label}: {final}/{min(lost)} went away after it had arrived: run again.")
     progress(f"transfer {name}", total, total, {})
     seconds = time.monotonic() - started
     return Moved(name, count, total, needed, state.again, rounds, round(seconds, 2), _way(way, kept), round(sending, 2))
+
+
+def _incoming(source: Place, name: str, final: str) -> str:
+    """The work directory beside `final`: the same for every attempt of one installation with one source, and nobody else's."""
+    parent, _, leaf = final.rpartition("/")
+    parties = (socket.gethostname(), str(installation_folder()), source.machine.label, source.path(name))
+    return f"{parent}/.{leaf}.{fingerprint(*parties)}.incoming"
+
+
+class _Patience:
+    """How long a transfer that gets nowhere is tried again: a link that is cut for long, anything else EQUAL times."""
+
+    def __init__(self, source: Place, target: Place, name: str, artifact: bool):
+        self.source, self.target, self.name, self.artifact = source, target, name, artifact
+        self.stalled, self.equal, self.last = 0, 0, ""
+
+    def judge(self, failures: Sequence[Failure], missing: Sequence[FileRecord], forward: bool) -> None:
+        """Return for another try, after a pause where something failed; else raise what ends the transfer."""
+        if forward:
+            self.stalled = self.equal = 0
+            return
+        ends = f"{self.name} does not get from {self.source.machine.label} to {self.target.machine.label}"
+        said = failures[0].text.rstrip(".") if failures else f"{missing[0].path} arrives with other content"
+        if not any(failure.of_link for failure in failures):
+            self._blame_source(missing)
+            self.equal = self.equal + 1 if said == self.last else 1
+            if self.equal >= EQUAL or any(word in said for word in FINAL):
+                raise InputError(f"{ends} ({said}): check the disks and the rights on both, then run again.")
+        self.last = said
+        self.stalled += 1
+        if self.stalled >= ROUNDS:
+            raise LinkError(f"{ends}: {said}.")
+        if failures:
+            time.sleep(PAUSE_SECONDS)
+
+    def _blame_source(self, missing: Sequence[FileRecord]) -> None:
+        """Raise DamagedError when what is to be sent differs from the manifest already where it comes from."""
+        folder, label = self.source.path(self.name), self.source.machine.label
+        hashes = hash_files(self.source.machine, folder, missing)
+        for record in missing:
+            if hashes.get(record.path) == record.sha256:
+                continue
+            if self.artifact:
+                raise DamagedError(
+                    f"{label}: {folder}/{record.path} is not what its manifest says: rebuild {self.name} there."
+                )
+            raise ChangedError(
+                f"{label}: {folder}/{record.path} changes while it is sent: run again when nothing writes there."
+            )
 
 
 def _way(way: str, kept: Sequence[str]) -> str:
@@ -228,14 +301,14 @@ class _Road:
     def command(self, folder: str, incoming: str) -> list[str]:
         """One stream's command, which reads the names of files from its input."""
         if self.bridge is not None:
-            rsync = [*RSYNC, "-s", "-e", "{ssh}", f"{folder}/", f"{{target}}:{incoming}/"]
+            rsync = [*RSYNC, "-s", "-e", "{shell}", f"{folder}/", f"{{target}}:{incoming}/"]
             return self.bridge.command(rsync)
         remotes = [place.machine for place in (self.source, self.target) if isinstance(place.machine, Remote)]
         if not remotes:
             return [*RSYNC, "--", f"{folder}/", f"{incoming}/"]
         remote = remotes[0]
-        address = f"{remote.host.user}@{remote.host.address}:"
-        ssh = shlex.join(["ssh", *ssh_options(remote.host, remote.known), *FAST_SSH])
+        address = f"{remote.route.place}:"
+        ssh = rsync_shell(["ssh", *ssh_options(remote.route, remote.known), *FAST_SSH])
         far_source = isinstance(self.source.machine, Remote)
         ends = [f"{address}{folder}/", f"{incoming}/"] if far_source else [f"{folder}/", f"{address}{incoming}/"]
         return [*RSYNC, "-s", "-e", ssh, *ends]
@@ -253,9 +326,9 @@ def _road(source: Place, target: Place, stack: contextlib.ExitStack) -> _Road:
 
 def _send(
     road: _Road, folder: str, incoming: str, files: Sequence[FileRecord], streams: int, report: Callable[[int], None]
-) -> list[str]:
+) -> list[Failure]:
     groups = share_out(files, streams)
-    environment = road.bridge.environment if road.bridge else dict(os.environ)
+    environment = road.bridge.environment if road.bridge else ssh_environment()
     return run_streams([road.command(folder, incoming) for _ in groups], groups, environment, report)
 
 
@@ -266,16 +339,6 @@ def _check_disk(target: Place, folder: str, needed: int) -> None:
             f"{target.machine.label} has {free / 1e9:.1f} GB free for {folder} and {needed / 1e9:.1f} GB are to come: free some "
             "space there, or give a root on a larger disk."
         )
-
-
-def _blame_source(source: Place, name: str, missing: Sequence[FileRecord]) -> None:
-    """Raise DamagedError when what is sent again and again differs from the manifest already where it comes from."""
-    hashes = hash_files(source.machine, source.path(name), missing)
-    for record in missing:
-        if hashes.get(record.path) != record.sha256:
-            raise DamagedError(
-                f"{source.machine.label}: {source.path(name)}/{record.path} is not what its manifest says: rebuild {name} there."
-            )
 
 
 BULK = (

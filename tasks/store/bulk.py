@@ -5,6 +5,7 @@ signature of its own, for reading and listing one container and for some hours, 
 no key, azcopy logs in by itself (managed identity, `az login`), and a token from the environment is never passed on.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,15 +13,25 @@ import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from tasks.errors import ChangedError, InputError
 from tasks.store.access import azure_settings, open_blobs
-from tasks.store.artifact import safe_relative
+from tasks.store.artifact import safe_relative, write_atomic
 from tasks.store.blobs import Blob
 from tasks.store.urls import parse_url
 
 HOURS = 24
+ETAGS = ".etags.json"
+PARTIAL = ".azDownload-"
+"""What azcopy calls a file that is not whole."""
+PRINCIPAL = {
+    "AZURE_TENANT_ID": "AZCOPY_TENANT_ID",
+    "AZURE_CLIENT_ID": "AZCOPY_SPA_APPLICATION_ID",
+    "AZURE_CLIENT_SECRET": "AZCOPY_SPA_CLIENT_SECRET",
+}
+"""A service principal in the environment: azcopy has names of its own for it."""
 RESERVE = 512 << 20
 PACKAGE = "node_modules/@azure-tools"
 
@@ -67,24 +78,38 @@ def _fault(azcopy: Path) -> str | None:
 def copy_blobs(url: str, blobs: Sequence[Blob], folder: Path) -> list[Blob]:
     """Copy blobs of an az:// URL below `folder` and return them as `folder` lists them, in the same order.
 
-    What is there already with the right size is not copied again. Raises InputError when the disk is too small or azcopy
+    What is there already of the same ETag and size is not copied again. Raises InputError when the disk is too small or azcopy
     fails, ChangedError when a blob does not arrive as it was listed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [b for b in blobs if not _arrived(folder, b)]
+    etags = _etags(folder)
+    missing = [b for b in blobs if not (_arrived(folder, b) and etags.get(b.name) == b.etag)]
     if missing:
+        for blob in missing:
+            (folder / safe_relative(blob.name)).unlink(missing_ok=True)
+        for left in folder.rglob(f"{PARTIAL}*"):
+            left.unlink()
         size, free = sum(b.size for b in missing), shutil.disk_usage(folder).free
         if size + RESERVE > free:
             raise InputError(
                 f"Copying {url} needs {size / 1e9:.1f} GB under {folder} and {free / 1e9:.1f} GB are free: "
                 "make room, or read it with download=ranged."
             )
+        # Noted before: azcopy gives a file its name when it is whole, also in a run that is killed then.
+        write_atomic(folder / ETAGS, json.dumps(etags | {blob.name: blob.etag for blob in missing}))
         _run(url, missing, folder)
     for blob in blobs:
         if not _arrived(folder, blob):
             raise ChangedError(f"{url}/{blob.name} did not arrive as it was listed: run again.")
     local = {blob.name: blob for blob in open_blobs(folder.as_uri()).list()}
     return [local[blob.name] for blob in blobs]
+
+
+def _etags(folder: Path) -> dict[str, str]:
+    """The ETags that the files in `folder` were copied from."""
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads((folder / ETAGS).read_bytes()))
+    return {}
 
 
 def _arrived(folder: Path, blob: Blob) -> bool:
@@ -98,7 +123,9 @@ def _run(url: str, blobs: Sequence[Blob], folder: Path) -> None:
     endpoint = settings.get("endpoint") or f"https://{settings['account_name']}.blob.core.windows.net"
     parts = (endpoint, quote(place.container), quote(place.folder))
     source = "/".join(part.strip("/") for part in parts if part.strip("/"))
+    shutil.rmtree(folder / ".azcopy", ignore_errors=True)  # of a run that was killed
     environment = os.environ | {
+        "AZCOPY_DOWNLOAD_TO_TEMP_PATH": "true",
         "AZCOPY_LOG_LOCATION": str(folder / ".azcopy"),
         "AZCOPY_JOB_PLAN_LOCATION": str(folder / ".azcopy"),
     }
@@ -107,6 +134,8 @@ def _run(url: str, blobs: Sequence[Blob], folder: Path) -> None:
     if "account_key" in settings:
         source += "?" + _signature(settings, place.container)
     else:
+        principal = {ours: os.environ.get(name, "") for name, ours in PRINCIPAL.items()}
+        environment |= {"AZCOPY_AUTO_LOGIN_TYPE": "SPN", **principal} if all(principal.values()) else {}
         environment.setdefault("AZCOPY_AUTO_LOGIN_TYPE", "AZCLI")
     names = folder / ".azcopy.files"
     names.write_text("".join(f"{blob.name}\n" for blob in blobs))
@@ -135,6 +164,17 @@ def _signature(settings: dict[str, str], container: str) -> str:
     )
 
 
+def _end_of_job(job: dict[str, Any]) -> str:
+    """A job's summary in words: its error, or how many files failed and the first of them."""
+    if job.get("ErrorMsg"):
+        return str(job["ErrorMsg"])
+    failed = job.get("FailedTransfers") or []
+    if not failed:
+        return f"the job ended as {job['JobStatus']}"
+    name = str(failed[0]["Src"]).split("?", 1)[0].rpartition("/")[2]
+    return f"{job['TransfersFailed']} of {job['TotalTransfers']} files failed, the first, {name}, with status {failed[0]['ErrorCode']}"
+
+
 def _last_message(*outputs: str) -> str:
     """The last thing that azcopy, or the loader in its place, said, without signatures."""
     for line in (line for output in outputs for line in reversed(output.splitlines()) if line.strip()):
@@ -142,5 +182,7 @@ def _last_message(*outputs: str) -> str:
             content = json.loads(line).get("MessageContent", "")
         except (ValueError, AttributeError):
             content = line
+        with contextlib.suppress(ValueError, AttributeError, LookupError, TypeError):
+            content = _end_of_job(json.loads(content))
         return quote(content.split("?", 1)[0][:200], safe=" :/.,()'=-@")
     return "it gave no reason"

@@ -13,6 +13,7 @@ from tasks.hosts.service import environment_file
 from tasks.hosts.ssh import Local, Remote
 from tasks.hosts.transfer import move
 from tasks.store.artifact import Work
+from tasks.store.blobs import Blobs
 from tasks.store.root import Root
 from tests.hosts.lab import Host as Machine
 from tests.hosts.lab import Lab, parameters
@@ -57,6 +58,45 @@ def test_cut_fetch_goes_on_and_replaces_what_is_wrong(root: Root, store: str, tm
     (incoming / "deep").mkdir()
     (incoming / "deep" / "b c.parquet").write_bytes(b"x" * 16000)
     assert fetch(store, NAME, tmp_path / "theirs")["sent"] == 16000
+    Root(tmp_path / "theirs").open(NAME, checksums=True)
+
+
+def test_a_send_replaces_other_content_of_the_same_size(root: Root, store: str, tmp_path: Path) -> None:
+    send(store, NAME, root.folder)
+    other = Root(tmp_path / "remade")
+
+    def make(work: Work) -> None:
+        for name, text in {"a.parquet": b"A.parquet", "deep/b c.parquet": b"deep/b c.parquet"}.items():
+            work.temporary(name).write_bytes(text * 1000)
+            work.finish(name)
+
+    other.build(NAME, make, spec={})
+    assert send(store, NAME, other.folder)["sent"] == 9000
+    fetch(store, NAME, tmp_path / "theirs")
+    assert (tmp_path / "theirs" / NAME / "a.parquet").read_bytes() == b"A.parquet" * 1000
+
+
+def test_a_send_that_was_cut_goes_on_without_a_manifest_of_something_else(
+    root: Root, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "store" / NAME
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep/b c.parquet").write_bytes(b"x" * 16000)  # of the right size
+    (folder / "manifest.json").write_text("{}")
+    upload = Blobs.upload
+
+    def cut(blobs: Blobs, path: Path, name: str) -> str:
+        if path.name == "b c.parquet":
+            raise ConnectionError("cut")
+        return upload(blobs, path, name)
+
+    with monkeypatch.context() as broken, pytest.raises(ConnectionError):
+        broken.setattr(Blobs, "upload", cut)
+        send(store, NAME, root.folder)
+    assert not (folder / "manifest.json").exists()
+    assert send(store, NAME, root.folder)["sent"] == 16000
+    assert [path.name for path in root.path(NAME).parent.glob(".*.sent")] == []
+    fetch(store, NAME, tmp_path / "theirs")
     Root(tmp_path / "theirs").open(NAME, checksums=True)
 
 

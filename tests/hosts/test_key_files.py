@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tasks.errors import InputError
-from tasks.hosts.ssh import PASSPHRASE, load_key
+from tasks.hosts.route import PASSPHRASE, load_key
 
 PKCS8 = pytest.mark.xfail(
     strict=True, raises=InputError, reason="Data as people have it: an RSA key in PKCS#8 cannot be read"

@@ -6,13 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tasks.errors import InputError
+from tasks.errors import DamagedError, InputError
 from tasks.hosts.ssh import Local
 from tasks.hosts.transfer import move
 from tasks.store.artifact import Work
@@ -99,6 +100,103 @@ def test_transfers_from_two_hosts_at_once_leave_the_union(tmp_path: Path) -> Non
     assert [one.result().name for one in moves] == ["runs"] * 6
     for files in sources.values():
         assert found(tmp_path / "here", files) == files
+
+
+def test_what_else_lies_in_the_folder_of_an_artifact_or_beside_it_stays(tmp_path: Path) -> None:
+    artifact(tmp_path / "there", "verdicts/v1", "there")
+    artifact(tmp_path / "here", "verdicts/v1", "here")
+    own = {"verdicts/v1/my notes/a.txt": "mine", "verdicts/v1/.hidden": "mine", "verdicts/.v1.replaced/b": "mine"}
+    own |= {"verdicts/.v1.incoming/scores": "mine"}
+    write(tmp_path / "here", own)
+    fetch(tmp_path, "verdicts/v1")
+    assert found(tmp_path / "here", own) == own
+    assert (tmp_path / "here/verdicts/v1/scores").read_text() == "there"
+    write(tmp_path / "elsewhere", {"verdicts/v1/scores": "a person's"})
+    with pytest.raises(
+        InputError, match=r"has other content in .*/verdicts/v1 under the names scores: move those away"
+    ):
+        move(Local(), str(tmp_path / "there"), Local(), str(tmp_path / "elsewhere"), "verdicts/v1")
+
+
+def test_of_two_installations_that_bring_an_artifact_at_once_the_last_is_whole(tmp_path: Path) -> None:
+    for host in ("one", "two"):
+        artifact(tmp_path / host, "runs", host)
+    artifact(tmp_path / "here", "runs", "before")
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", MOVE, str(tmp_path / host), str(tmp_path / "here")],
+            env=os.environ | {"FABRATING_HOME": str(tmp_path / f"home of {host}")},
+        )
+        for host in ("one", "two")
+    ]
+    assert [process.wait() for process in started] == [0, 0]
+    text = (tmp_path / "here/runs/scores").read_text()
+    assert Root(tmp_path / "here").open("runs", checksums=True) and text in ("one", "two")
+    assert list((tmp_path / "here").glob(".runs*")) == []
+
+
+def test_a_folder_on_another_disk_is_joined_there(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as disk:
+        write(Path(disk), {"old.pt": "older"})
+        write(tmp_path / "there", THERE)
+        (tmp_path / "here/runs/top").mkdir(parents=True)
+        (tmp_path / "here/runs/top/checkpoints").symlink_to(disk)
+        fetch(tmp_path, "runs")
+        assert found(tmp_path / "here", THERE) == THERE
+        assert sorted(p.relative_to(disk).as_posix() for p in Path(disk).rglob("*.*")) == [
+            "old.pt",
+            "step_000250/model.pt",
+        ]
+
+
+def test_what_is_not_carried_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "there", THERE | {"runs/.cache/deep/a": "", "runs/.cache/b": ""})
+    (tmp_path / "there/runs/latest").symlink_to("top")
+    fetch(tmp_path, "runs")
+    assert "are not carried: latest (symbolic link), .cache (hidden)" in caplog.text
+    (tmp_path / "there/runs" / os.fsdecode(b"caf\xe9")).write_text("")
+    with pytest.raises(InputError, match="whose name is not UTF-8"):
+        fetch(tmp_path, "runs")
+    artifact(tmp_path / "there", "pool", "rows")
+    (tmp_path / "there/pool/scores").unlink()
+    with pytest.raises(DamagedError, match="lacks scores, which its manifest names"):
+        fetch(tmp_path, "pool")
+
+
+@pytest.mark.parametrize("says", ["exit 1", "echo 0000000000000000000000000000000000000000000000000000000000000000"])
+def test_an_openssl_that_does_not_work_is_not_used(says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_before(monkeypatch, tmp_path / "broken", openssl=says)
+    write(tmp_path / "there", THERE)
+    fetch(tmp_path, "runs")
+    assert found(tmp_path / "here", THERE) == THERE
+
+
+@pytest.mark.parametrize(
+    ("tool", "does", "says"),
+    [
+        ("rsync", "exit 11", r"\(rsync ended with 11\): check the disks"),
+        ("rsync", "echo 'rsync: write failed: No space left on device (28)' >&2; exit 11", "No space left on device"),
+        ("rsync", "exit 0", r"arrives with other content\): check the disks"),
+        ("find", "exit 1", "a transfer needs find-of-GNU there: install"),
+    ],
+)
+def test_what_fails_again_and_again_ends_in_a_sentence(
+    tool: str, does: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.hosts.transfer.PAUSE_SECONDS", 0)
+    put_before(monkeypatch, tmp_path / "broken", **{tool: does})
+    write(tmp_path / "there", THERE)
+    with pytest.raises(InputError, match=says):
+        fetch(tmp_path, "runs")
+    assert not (tmp_path / "here/runs").exists()
+
+
+def put_before(monkeypatch: pytest.MonkeyPatch, folder: Path, **tools: str) -> None:
+    """Tools that do something else than those of this machine."""
+    write(folder, {name: f"#!/bin/sh\n{does}\n" for name, does in tools.items()})
+    for name in tools:
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
 
 
 MOVE = "import sys; from tasks.hosts.ssh import Local; from tasks.hosts.transfer import move; print('go', flush=True); move(Local(), sys.argv[1], Local(), sys.argv[2], 'runs')"

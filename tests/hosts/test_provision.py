@@ -18,7 +18,7 @@ from tasks.hosts.provision import STEPS, Outcome, Setup, run_step
 from tasks.hosts.ssh import LinkError, Local, Remote, StrangerError
 from tasks.hosts.wheel import CHECKOUT, build_wheel
 from tests.hosts.lab import Host as Machine
-from tests.hosts.lab import Lab, parameters, within
+from tests.hosts.lab import Lab, call, parameters, within
 
 SECRET = {"WANDB_API_KEY": "it's $(no) `secret`\\", "AZURE_STORAGE_KEY": "a+/=="}
 RUN = "import os, signal; os.mkdir('runs'); signal.signal(signal.SIGTERM, lambda *_: exit(open('runs/saved', 'w').close())); signal.pause()"
@@ -91,12 +91,33 @@ def test_bare_account_to_worker_and_back(machine: Machine, known: KnownHosts, wh
     assert outcomes[0].text == "stopped the worker and ended its run"
     assert (
         machine.run('cd "$HOME" && find . -type f | sort')
-        == "./fab rating/root/arms/kept\n./fab rating/root/runs/saved"
+        == "./fab rating/.fabrating\n./fab rating/root/arms/kept\n./fab rating/root/runs/saved"
     )
     assert "worker.sh" not in machine.run("ps ax -o args")
     provision.remove(again.remote, again.host, artifacts=True)
     assert machine.run('ls -A "$HOME"') == ""
     assert not any(outcome.changed for outcome in provision.remove(again.remote, again.host)[:2])
+
+
+def test_server_of_another_account_at_the_tunnels_port_is_not_taken_for_ours(
+    machine: Machine, known: KnownHosts, wheel: Path, server: str
+) -> None:
+    answers = "import http.server as h; h.HTTPServer(('127.0.0.1', 4311), type('H', (h.BaseHTTPRequestHandler,), {'do_GET': lambda s: (s.send_response(200), s.end_headers())})).serve_forever()"
+    machine.run(f'setsid python3 -c "{answers}" >/dev/null 2>&1 &', user="nobody")
+    setup = prepare(machine, known, wheel, server=server, tunnel_port=4311)
+    try:
+        for step in ("environment", "fabrating"):
+            run_step(setup, step)
+        with pytest.raises(InputError, match=r"its port 4311 is taken by the account nobody: give another tunnel_port"):
+            run_step(setup, "way-back")
+        setup.host = parameters(machine, server=server, tunnel_port=4312)
+        assert run_step(setup, "way-back").changed
+        assert setup.remote.run(provision.OWN, setup.folder, 4312).status == 0
+        with pytest.raises(InputError, match="its port 4311 is taken by the account nobody"):
+            setup.remote.run(provision.OWN, setup.folder, 4311)
+    finally:
+        machine.run("pkill -u nobody python3 || true", user="root")
+        provision.remove(setup.remote, setup.host, artifacts=True, force=True)
 
 
 def test_host_that_is_gone_is_forgotten_by_force(lab: Lab, known: KnownHosts, server: str) -> None:
@@ -197,6 +218,88 @@ def test_misfits_are_refused_before_anything_is_changed(lab: Lab, machine: Machi
         Remote(host, known) as remote,
         pytest.raises(InputError, match=r"tiny has 0\.1 GB free .* needs about 0\.2 GB"),
     ):
+        provision.look(remote, host)
+
+
+def test_folder_with_things_of_others_is_refused_and_left_alone(machine: Machine, known: KnownHosts) -> None:
+    machine.run("mkdir -p 'fab rating/venv' 'fab rating/nanochat' && touch 'fab rating/venv/theirs' 'fab rating/state'")
+    host = parameters(machine)
+    try:
+        with Remote(host, known) as remote:
+            with pytest.raises(
+                InputError, match=r"has other things in .*fab rating \(nanochat, state, venv, \.\.\.\): give a folder"
+            ):
+                provision.look(remote, host)
+            files = provision.remove(remote, host, artifacts=True)[-1]
+        assert not files.changed
+        assert machine.run("ls 'fab rating'").split() == ["nanochat", "state", "venv"]
+    finally:
+        machine.run("rm -r 'fab rating'")
+
+
+def test_nanochat_that_is_not_ours_or_was_changed_is_not_reset(tmp_path: Path) -> None:
+    script = environment.script("nanochat.sh").partition('cd "$checkout" || exit\nif [ -n "$prepared"')[0]
+    upstream = tmp_path / "upstream"
+    upstream.mkdir()
+    Local().run(
+        'cd "$1" && git init -q && echo 1 >a && git add a && git -c user.name=n -c user.email=e commit -qm a',
+        str(upstream),
+    )
+    commit = Local().run('git -C "$1" rev-parse HEAD', str(upstream)).out.strip()
+
+    def check_out(folder: Path) -> None:
+        (folder / "state").mkdir(parents=True, exist_ok=True)
+        Local().run(script, str(folder), str(upstream), commit)
+
+    check_out(tmp_path / "ours")
+    check_out(tmp_path / "ours")
+    (tmp_path / "ours/nanochat/a").write_text("2")
+    with pytest.raises(InputError, match="nanochat has uncommitted changes"):
+        check_out(tmp_path / "ours")
+    (tmp_path / "theirs/nanochat").mkdir(parents=True)
+    with pytest.raises(InputError, match="nanochat is not ours to change: move it away"):
+        check_out(tmp_path / "theirs")
+
+
+def test_settings_of_the_person_do_not_steer_an_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {"PIP_INDEX_URL": "https://mirror/simple", "UV_DEFAULT_INDEX": "https://mirror", "PIP_CERT": "/ca.pem"}
+    dropped = (
+        "PIP_TARGET",
+        "PIP_PREFIX",
+        "UV_PYTHON",
+        "UV_SYSTEM_PYTHON",
+        "CONDA_PREFIX",
+        "PYTHONPATH",
+        "PYTHONHOME",
+        "VIRTUAL_ENV",
+    )
+    for name, value in (kept | dict.fromkeys(dropped, "/theirs") | {"PIP_USER": "1"}).items():
+        monkeypatch.setenv(name, value)
+    seen = dict(
+        line.split("=", 1)
+        for line in Local().run(environment.script("hold.sh") + "env", str(tmp_path)).out.splitlines()
+    )
+    assert {name: seen.get(name) for name in kept} == kept
+    assert [name for name in dropped if name in seen] == []
+    assert seen["PIP_USER"] == "0"
+
+
+def test_disk_that_runs_no_programs_is_refused(machine: Machine, known: KnownHosts) -> None:
+    place = f"{machine.home}/no programs"
+    machine.run(f"mkdir '{place}' && mount -t tmpfs -o noexec,mode=777,size=1g none '{place}'", user="root")
+    host = parameters(machine, folder=f"{place}/fabrating")
+    try:
+        with Remote(host, known) as remote, pytest.raises(InputError, match="mounted noexec: give a folder on another"):
+            provision.look(remote, host)
+    finally:
+        machine.run(f"umount '{place}' && rmdir '{place}'", user="root")
+
+
+def test_key_with_a_passphrase_is_refused_for_a_tunnel(machine: Machine, known: KnownHosts, tmp_path: Path) -> None:
+    key = tmp_path / "locked"
+    call("ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(key))
+    host = parameters(machine, key_file=str(key))
+    with Remote(host, known) as remote, pytest.raises(InputError, match="has a passphrase, and the tunnel's service"):
         provision.look(remote, host)
 
 

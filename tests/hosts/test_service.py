@@ -13,6 +13,7 @@ import pytest
 
 from tasks.hosts.facts import identify
 from tasks.hosts.hostkeys import KnownHosts
+from tasks.hosts.provision import OWN
 from tasks.hosts.service import Service, environment_file, install_tunnel, secrets, tunnel
 from tasks.hosts.ssh import Local, Remote
 from tests.hosts.lab import Host as Machine
@@ -89,6 +90,7 @@ def test_tunnel_comes_back_after_its_connection_was_lost(machine: Machine, known
         try:
             assert within(20, through)
             assert service.installed()
+            assert within(10, lambda: remote.run(OWN, facts.folder, 4301, check=False).status == 0)
             process, _ = mark = remote.read(f"{facts.folder}/tunnel").split()
             machine.run(f"kill -STOP {process}", user="root")  # what the far end looks like after the cable was pulled
             ours = subprocess.run(

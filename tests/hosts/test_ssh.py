@@ -1,6 +1,8 @@
 """One host by SSH: what runs there, whom we trust, and the sentences for what goes wrong."""
 
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +11,7 @@ from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.ssh import CommandError, LinkError, Local, Remote
 from tasks.spec import Host
 from tests.hosts.lab import Host as Machine
-from tests.hosts.lab import Lab, call, parameters
+from tests.hosts.lab import Lab, call, parameters, within
 
 
 def test_script_sees_its_arguments_and_input(remote: Remote) -> None:
@@ -24,6 +26,83 @@ def test_startup_noise_of_the_login_shell_is_left_out(remote: Remote) -> None:
         assert remote.run("echo done").out == "done\n"
     finally:
         remote.run('rm "$HOME/.bashrc"')
+
+
+@pytest.mark.parametrize(
+    ("start", "says"),
+    [
+        ("echo the terminal is taken; exit 0", "ended with status 0 and says: the terminal is taken"),
+        ("exec true", "status 0"),
+    ],
+)
+def test_a_script_that_never_ran_is_no_success(start: str, says: str, remote: Remote, machine: Machine) -> None:
+    machine.run(f"echo {start!r} >.bashrc")
+    try:
+        for attempt in (lambda: remote.put("secret", "/tmp/never"), lambda: remote.run("true", check=False)):
+            with pytest.raises(InputError, match=rf"ran no command of ours, its login shell .*{says}.*~/\.bashrc"):
+                attempt()
+    finally:
+        machine.run("rm .bashrc")
+
+
+def test_words_of_a_forced_command_are_shown(lab: Lab, known: KnownHosts) -> None:
+    machine = lab.host("forced")
+    machine.stop()
+    machine.write_config(ForceCommand="echo come back on Monday; false")
+    machine.start()
+    with (
+        Remote(parameters(machine), known) as remote,
+        pytest.raises(InputError, match="status 1 and says: come back on Monday"),
+    ):
+        remote.run("true")
+
+
+def test_a_server_that_allows_one_session_at_a_time(lab: Lab, known: KnownHosts) -> None:
+    machine = lab.host("single")
+    machine.stop()
+    machine.write_config(MaxSessions="1")
+    machine.start()
+    with Remote(parameters(machine), known) as remote:
+        assert [remote.run(f"echo {number}").out for number in range(5)] == [f"{number}\n" for number in range(5)]
+
+
+def test_an_agent_with_more_keys_than_the_server_tries(
+    machine: Machine, known: KnownHosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(tmp_path / "agent")], stdout=subprocess.DEVNULL)
+    try:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert within(10, (tmp_path / "agent").exists)
+        for number in range(9):
+            call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / f"key{number}"))
+            call("ssh-add", "-q", str(tmp_path / f"key{number}"))
+        with (
+            Remote(parameters(machine, key_file=None), known) as remote,
+            pytest.raises(
+                InputError, match=r"fewer tries than ssh-agent and ~/.ssh have keys: give the right one as key_file"
+            ),
+        ):
+            remote.run("true")
+        with Remote(parameters(machine), known) as remote:
+            remote.run("true")
+    finally:
+        agent.terminate()
+        agent.wait()
+
+
+def test_an_account_with_a_second_factor_is_named(lab: Lab, known: KnownHosts) -> None:
+    machine = lab.host("careful")
+    machine.stop()
+    machine.write_config(
+        AuthenticationMethods="publickey,keyboard-interactive", KbdInteractiveAuthentication="yes", UsePAM="yes"
+    )
+    machine.start()
+    with (
+        Remote(parameters(machine), known) as remote,
+        pytest.raises(InputError, match="asks for a second factor beside the key"),
+    ):
+        remote.run("true")
 
 
 def test_file_arrives_whole_with_its_mode(remote: Remote) -> None:

@@ -1,10 +1,13 @@
 """Shards from host to host: directly or relayed, through cuts and damage, complete in the end and no key left behind."""
 
+import contextlib
 import itertools
 import json
+import random
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,8 @@ from tests.hosts.lab import Lab, parameters
 
 NAME = "arms/top16-0a1b2c3d4e/text"
 SHARDS = 10
+ROUNDS = 20
+MANY = 100_000
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +92,7 @@ def test_shards_arrive_through_a_cut_link_and_damage(
     [places] = itertools.islice(layout := laid_out(pair, known, large), 1)
     source, target = pair
     half, trouble = threading.Event(), []
-    incoming = "their root/arms/top16-0a1b2c3d4e/.text.incoming"
+    incoming = "their root/arms/top16-0a1b2c3d4e"
 
     def harm() -> None:
         if not half.wait(60):
@@ -97,7 +102,7 @@ def test_shards_arrive_through_a_cut_link_and_damage(
         target.mend()
         # A byte of a file that is there as a whole: nothing that rsync looks at tells.
         damaged = target.run(
-            f'cd "{incoming}" && for f in shard*; do [ "$(stat -c %s $f)" = 20000000 ] && break; done; [ -n "$f" ] && '
+            f'cd "{incoming}"/.text.*.incoming && for f in shard*; do [ "$(stat -c %s $f)" = 20000000 ] && break; done; [ -n "$f" ] && '
             "date=$(stat -c %y $f) && printf X | dd of=$f bs=1 seek=12345678 conv=notrunc status=none && "
             'touch -d "$date" $f && stat -c "%s $f" $f'
         )
@@ -193,6 +198,98 @@ def test_what_cannot_work_is_said_in_one_sentence(lab: Lab, known: KnownHosts, p
             transfer(source, target, NAME)
     finally:
         source.machine.run('rm -rf "$1"', source.path(NAME))
+
+
+def test_a_folder_that_cannot_be_read_whole_is_an_error(places: tuple[Place, Place]) -> None:
+    source, target = places
+    source.machine.run(
+        'cd "$1" && mkdir -p runs/open runs/shut && touch runs/open/a runs/shut/b && chmod 0 runs/shut', source.root
+    )
+    with pytest.raises(InputError, match=r"cannot list all of .*runs .*Permission denied.*: change the owner"):
+        transfer(source, target, "runs")
+    source.machine.run('cd "$1" && chmod 700 runs/shut && chmod 0 runs/shut/b', source.root)
+    with pytest.raises(InputError, match=r"cannot read .*runs/shut/b: change its owner or mode"):
+        transfer(source, target, "runs")
+    assert target.machine.run('ls -A "$1"', target.root, check=False).out == ""
+
+
+def test_a_disk_that_fills_up_in_the_middle_ends_it_at_once(
+    lab: Lab, known: KnownHosts, places: tuple[Place, Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.hosts.transfer._check_disk", lambda *_: None)  # somebody else fills it afterwards
+    with Remote(parameters(lab.host("filled", disk="12m")), known) as narrow:
+        started = time.monotonic()
+        with pytest.raises(InputError, match=r"filled .*No space left"):
+            transfer(places[0], place(narrow, "root"), NAME)
+    assert time.monotonic() - started < 60
+
+
+def test_a_host_without_rsync_is_named_before_anything_is_sent(
+    lab: Lab, known: KnownHosts, places: tuple[Place, Place]
+) -> None:
+    machine = lab.host("bare")
+    machine.run("mount --bind /bin/false /usr/bin/find && mount --bind /dev/null $(command -v rsync)", user="root")
+    with (
+        Remote(parameters(machine), known) as bare,
+        pytest.raises(InputError, match=r"bare .*needs rsync find-of-GNU there: install"),
+    ):
+        transfer(places[0], place(bare, "root"), NAME)
+
+
+@pytest.mark.slow
+def test_two_hosts_into_one_root_at_once_and_cut_leave_the_union(
+    pair: tuple[Machine, Machine], known: KnownHosts, tmp_path: Path
+) -> None:
+    """Both hosts have a run of their own and shared ones; each is fetched twice at once while cables are pulled."""
+    seed = random.randrange(1 << 30)
+    print("seed", seed)
+    draw = random.Random(seed)
+    hosts = list(pair)
+    for number in range(ROUNDS):
+        folder, expected = tmp_path / str(number), {}
+        for host in hosts:
+            names = [f"runs/{host.name}/part {part}" for part in range(20)] + ["runs/shared/notes"]
+            expected |= {name: f"{name} {number}" for name in names}
+        for host in hosts:
+            own = [name for name in expected if f"/{host.name}/" in name or "/shared/" in name]
+            host.run("rm -rf union; mkdir -p union/runs/shared union/runs/" + host.name)
+            host.run(";".join(f"printf '%s' '{expected[name]}' >'union/{name}'" for name in own))
+        stop = threading.Event()
+
+        def pull(stop: threading.Event = stop) -> None:
+            while not stop.wait(draw.uniform(0.5, 3.0)):
+                victim = draw.choice(hosts)
+                victim.run("pkill -u rented -x sshd || pkill -u rented -x sshd-session || true", user="root")
+                time.sleep(0.5)
+
+        def fetch(host: Machine, folder: Path = folder) -> None:
+            for _ in range(20):  # as the task does that was cut
+                with contextlib.suppress(ConnectionError), Remote(parameters(host), known) as remote:
+                    transfer(place(remote, "union"), Place(Local(), str(folder)), "runs")
+                    return
+            pytest.fail(f"{host.name} did not get through")
+
+        puller = threading.Thread(target=pull)
+        puller.start()
+        try:
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(fetch, [*hosts, *hosts]))
+        finally:
+            stop.set()
+            puller.join()
+        found = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+        assert found == expected
+
+
+@pytest.mark.slow
+def test_many_small_files_arrive_in_one_round(places: tuple[Place, Place]) -> None:
+    """So many that rsync is slower than ssh for a while: whatever stands between them has to wait."""
+    source, target = places
+    make = "import os; [open(f'{os.makedirs(f, exist_ok=True) or f}/{i}', 'wb').write(os.urandom(1000)) for i in range(%d) for f in [f'd{i %% 100}']]"
+    source.machine.run(f'mkdir -p "$1/many" && cd "$1/many" && python3 -c "{make % MANY}"', source.root, timeout=300)
+    moved = transfer(source, target, "many")
+    assert (moved.files, moved.rounds, moved.again) == (MANY, 1, 0)
+    assert target.machine.run('find "$1" -type f | wc -l', target.path("many")).out.strip() == str(MANY)
 
 
 @given(st.lists(st.integers(0, 10**12), max_size=60), st.integers(1, 16))

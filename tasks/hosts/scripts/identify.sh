@@ -24,6 +24,13 @@ while [ ! -e "$place" ]; do place=$(dirname "$place"); done
 say disk_free_bytes "$(df -B1 --output=avail "$place" | tail -n 1 | tr -d ' ')"
 if [ -w "$place" ]; then say writable yes; else say writable no; fi
 
+# A folder is ours when we marked it, as older versions did by its lock, or when it holds nothing but artifacts.
+if [ ! -e "$folder/.fabrating" ] && [ ! -e "$folder/state/lock" ]; then
+    ls -A "$folder" 2>/dev/null | grep -vx -e root -e lost+found | head -n 3 | while IFS= read -r name; do say others "$name"; done
+fi
+at=$(stat -c %m "$place" 2>/dev/null | sed 's/ /\\040/g') awk '$2 == ENVIRON["at"] { options = $4 }
+    END { exit options !~ /(^|,)noexec(,|$)/ }' /proc/self/mounts && say noexec yes
+
 if [ "$(id -u)" = 0 ]; then
     say privilege root
 elif command -v sudo >/dev/null 2>&1 && sudo -n true >/dev/null 2>&1; then

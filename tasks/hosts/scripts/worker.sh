@@ -1,8 +1,11 @@
 #!/bin/sh
 # The Prefect worker of this host: one flow run at a time.
 cd "$(dirname "$0")" || exit
+unset PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONUSERBASE # a person's, for environments of their own
 set -a
 . ./worker.env
+# The password goes to our own server alone: wait until the port is the tunnel's.
+while [ -n "$FABRATING_TUNNEL" ] && ! sh ./tunnel-far.sh own "$FABRATING_TUNNEL"; do sleep 2; done
 . ./secrets.env
 set +a
 mkdir -p "$TMPDIR" && cd "$FABRATING_CODE" || exit

@@ -1,0 +1,44 @@
+"""The typed parameters of an experiment: what the UI's run form asks for and what an artifact's identity is made of.
+
+A field either determines the content of an artifact (then it is part of its fingerprint) or says how it is made (workers,
+host, device). The latter are declared with `how(...)` and left out of `identity()`: the same arm prepared with 2 or 64
+workers is the same arm.
+"""
+
+from tasks.spec.arm import Arm, Part, with_common_population
+from tasks.spec.base import Name, Spec, Url, how, if_set
+from tasks.spec.experiment import DRAWS, HELD_SEED, Draw, Experiment, Texts
+from tasks.spec.host import Host
+from tasks.spec.pool import ENGAGEMENT, FACTUAL, PEDAGOGICAL, SOURCE, Pool
+from tasks.spec.score import Formula, Score, Weights, columns_of, spelled_out
+from tasks.spec.training import Packing, Recipe, Training
+
+__all__ = [
+    "DRAWS",
+    "ENGAGEMENT",
+    "FACTUAL",
+    "HELD_SEED",
+    "PEDAGOGICAL",
+    "SOURCE",
+    "Arm",
+    "Draw",
+    "Experiment",
+    "Formula",
+    "Host",
+    "Name",
+    "Packing",
+    "Part",
+    "Pool",
+    "Recipe",
+    "Score",
+    "Spec",
+    "Texts",
+    "Training",
+    "Url",
+    "Weights",
+    "columns_of",
+    "how",
+    "if_set",
+    "spelled_out",
+    "with_common_population",
+]

@@ -1,0 +1,102 @@
+"""The pool: where the documents are, how they are rated, what is held out."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from tasks.spec.base import Name, Spec, Url, how, if_set
+from tasks.spec.score import Weights, columns_of
+
+PEDAGOGICAL = "pedagogical_structure_average"
+FACTUAL = "factual_accuracy_average"
+ENGAGEMENT = "lesson_engagement_average"
+
+SOURCE = "az://raw/fineweb-edu"
+"""Where the documents of a pool are if nothing else is said."""
+
+
+class Pool(Spec):
+    """The rated documents that every arm of an experiment draws from, with their holdout and tokenizer."""
+
+    name: Name = Field("pool", description="Readable part of the pool's name.")
+    source: Url = Field(
+        SOURCE,
+        description="Where the parquet files are: az://container/prefix, file:///folder, or hf://organisation/dataset. Not read if "
+        "sources are given.",
+    )
+    sources: dict[Name, Url] | None = if_set(
+        None,
+        min_length=1,
+        description="Several sources instead of one, each a name and a URL: {top16: az://..., rand16: az://...}. All their files make "
+        "one pool with one holdout and one tokenizer; arm.subset names one of them.",
+    )
+    holdout: Url | None = if_set(
+        None,
+        description="Take the holdout from here, any parquet files with the text column, instead of from the pool. Arms leave out "
+        "documents with the same text.",
+    )
+    format: Literal["rated", "unrated", "prebuilt"] = Field(
+        "rated",
+        description="rated: text with score columns. unrated: text alone, arms can only sample at random. "
+        "prebuilt: subsets that somebody chose already, taken as they are or at random; scores are read where they exist.",
+    )
+    text_column: str = Field("text", description="The column that holds a document's text.")
+    token_count_column: str | None = Field(
+        "token_count", description="The column with a document's length in tokens, if any: used for plans and budgets."
+    )
+    score: Weights = how(
+        {PEDAGOGICAL: 1.0, FACTUAL: 1.0, ENGAGEMENT: 1.0},
+        description="The score of arms that name none: columns and their weights, of which it is the weighted mean. A document that lacks "
+        "a column with a weight above 0 (null, NaN) has no score.",
+    )
+    holdout_documents: int = Field(
+        20_000, ge=1, description="Documents set aside for evaluation: the same ones for every arm, trained on by none."
+    )
+    holdout_fraction: float = Field(
+        0.02, gt=0, le=0.5, description="The holdout is never more than this part of the pool that it is taken from."
+    )
+    vocab_size: int = Field(32_768, ge=265, le=65_536, description="Tokens in the vocabulary, 9 special ones included.")
+    tokenizer_characters: int = Field(
+        2_000_000_000,
+        ge=1_000,
+        description="Characters of a random sample of the pool that the tokenizer is trained on.",
+    )
+    seed: int = Field(1337, ge=0, description="Seed of the holdout and of the tokenizer's sample.")
+    skip_bad_files: bool = Field(
+        False,
+        description="Leave out files that are corrupt, empty or lack a column (they are named) instead of stopping.",
+    )
+    download: Literal["ranged", "bulk"] = how(
+        "ranged", description="ranged: read only the needed columns. bulk: copy whole blobs first, with azcopy."
+    )
+
+    @model_validator(mode="after")
+    def _one_kind_of_source(self) -> "Pool":
+        if self.sources and self.source != SOURCE:
+            raise ValueError(
+                f"source and sources are both given ({self.source}; {', '.join(self.sources)}): give one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _scores(self) -> "Pool":
+        if self.format == "rated" and not columns_of(self.score):
+            raise ValueError("score: a rated pool needs at least one column with a weight above 0")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that determine content: of `source` and `sources` the one that is read."""
+        identity = super().identity()
+        if self.sources:
+            del identity["source"]
+        return identity
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Where the documents come from, {name of the source: URL} by name; a single source has the name ""."""
+        return dict(sorted(self.sources.items())) if self.sources else {"": self.source}
+
+    @property
+    def address(self) -> str:
+        """Its URLs, for messages."""
+        return ", ".join(self.urls.values())

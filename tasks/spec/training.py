@@ -1,0 +1,84 @@
+"""How an arm is trained."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tasks.spec.base import Spec, how, if_set
+
+Packing = Literal["split", "crop"]
+Recipe = Literal["upstream", "quiet"]
+
+
+class Training(Spec):
+    """How an arm is trained: the same for all arms of a comparison. Defaults are nanochat's for depth 20."""
+
+    engine: Literal["builtin", "nanochat"] = Field(
+        "builtin", description="builtin: FabRating's trainer. nanochat: upstream's, patched, in its own environment."
+    )
+    depth: int = Field(20, ge=1, le=64, description="Layers of the model; its width is 64 times as much.")
+    sequence_length: int = Field(2_048, ge=16, le=65_536, description="Tokens of one packed row that are trained on.")
+    packing: Packing = Field(
+        "split",
+        description="How documents fill rows. split: one that does not fit goes on in the next row, nothing is lost. crop: nanochat's "
+        "best fit, which loses the rest of a document at the end of a row.",
+    )
+    recipe: Recipe = if_set(
+        "upstream",
+        description="Constants of the optimizer. upstream: nanochat's. quiet: steps of the residual stream's factors in proportion to "
+        "their gradients, so that runs that differ in their seed alone differ less; the same model and checkpoints.",
+    )
+    window_pattern: str = Field(
+        "SSSL",
+        pattern=r"^[SL]+$",
+        description="Attention windows, tiled over the layers: S a quarter of the sequence, L all of it. The last is always L.",
+    )
+    batch_tokens: int | None = Field(
+        None, ge=1, description="Tokens of one optimizer step; empty: by the scaling rule, from the depth alone."
+    )
+    tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Budget in trained tokens; empty: every packed row of the arm, as often as its epochs say.",
+    )
+    tokens_per_parameter: float | None = if_set(
+        None,
+        gt=0,
+        le=10_000,
+        description="Budget as trained tokens for each scaling parameter (block matrices and lm_head) instead of a number of tokens: "
+        "10.5 is near compute-optimal, nanochat's default is 12.",
+    )
+    budget_from: Literal["random", "front"] = Field(
+        "random",
+        description="Which rows a budget below the arm takes. random: a sample drawn by the run's seed. front: the first ones, for a "
+        "best-first curriculum that stops early.",
+    )
+    precision: Literal["bf16", "fp8", "fp32"] = Field(
+        "bf16", description="fp8 needs a Hopper GPU or later; a CPU computes in fp32 only."
+    )
+    eval_every: int = Field(250, ge=1, description="Steps between evaluations on the holdout.")
+    micro_batch: int | None = how(None, ge=1, description="Rows of one forward pass on one GPU; empty: as many as fit.")
+    save_every: int = how(250, ge=1, description="Steps between checkpoints: the most that a killed run loses.")
+    keep_last: int = how(3, ge=1, description="Checkpoints kept.")
+    keep_every: int | None = how(None, ge=1, description="Keep a checkpoint of every so many steps for good.")
+    gpus: int = how(1, ge=1, le=8, description="GPUs of one host; on a CPU, processes.")
+    device: Literal["auto", "cpu", "cuda"] = how("auto", description="auto takes a GPU where there is one.")
+    compile: bool = how(True, description="Compile the model (GPU only); turn off to debug.")
+    deterministic: bool = how(
+        False,
+        description="The same bits from the same start on one GPU, and so after a kill: attention by FlexAttention, a little slower. "
+        "A CPU always is.",
+    )
+    wandb: Literal["auto", "online", "offline", "disabled"] = how(
+        "auto",
+        description="auto: online where there is a key, else offline. Offline runs can be sent later with `wandb sync`.",
+    )
+    dollars_per_gpu_hour: float = how(3.0, ge=0, description="For the estimate and the ledger.")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "Training":
+        if self.tokens is not None and self.tokens_per_parameter is not None:
+            raise ValueError(
+                f"tokens {self.tokens:,} and tokens_per_parameter {self.tokens_per_parameter:g} are both given: leave one empty"
+            )
+        return self

@@ -357,7 +357,9 @@ class Host(Spec):
     """A machine that is reached by SSH: where its account is, how it is trusted, and what it is to become."""
 
     name: Name = Field("gpu1", description="Readable name; the worker shows up under it in the work pool.")
-    address: str = Field(min_length=1, pattern=r"^[^\s@-][^\s@]*$", description="Host name, IP address, or alias of ~/.ssh/config.")
+    address: str = Field(
+        min_length=1, pattern=r"^[^\s@-][^\s@]*$", description="Host name, IP address, or alias of ~/.ssh/config."
+    )
     port: int = Field(22, ge=1, le=65_535, description="Port of its SSH server.")
     user: str = Field("root", pattern=r"^[^\s@:-][^\s@:]*$", description="The account that runs the worker.")
     key_file: str | None = Field(

@@ -68,6 +68,9 @@ def test_bare_account_to_worker_and_back(machine: Machine, known: KnownHosts, wh
         "worker": True,
     }
     assert setup.remote.run('. "$1/secrets.env"; printf %s "$WANDB_API_KEY"', folder).out == SECRET["WANDB_API_KEY"]
+    assert within(30, lambda: "prefect worker start" in machine.run("ps axww -o args")), (
+        "it waits for the tunnel for ever"
+    )
     assert setup.remote.run('stat -c %a "$1/secrets.env"', folder).out.strip() == "600"
     assert all(value not in setup.remote.run("cat /proc/[0-9]*/cmdline").out for value in SECRET.values())
 

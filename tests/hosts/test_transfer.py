@@ -236,6 +236,21 @@ def test_a_host_without_rsync_is_named_before_anything_is_sent(
         transfer(places[0], place(bare, "root"), NAME)
 
 
+def test_a_host_that_refuses_agent_forwarding_is_named(
+    lab: Lab, known: KnownHosts, places: tuple[Place, Place]
+) -> None:
+    machine = lab.host("closed")
+    machine.stop()
+    machine.write_config(AllowAgentForwarding="no")
+    machine.start()
+    machine.run("mkdir -p root/raw && touch root/raw/a")
+    with (
+        Remote(parameters(machine), known) as remote,
+        pytest.raises(InputError, match=r"closed reaches to neither .*AllowAgentForwarding"),
+    ):
+        transfer(place(remote, "root"), places[1], "raw")
+
+
 @pytest.mark.slow
 def test_two_hosts_into_one_root_at_once_and_cut_leave_the_union(
     pair: tuple[Machine, Machine], known: KnownHosts, tmp_path: Path

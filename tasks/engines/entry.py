@@ -33,9 +33,9 @@ def train(
     experiment: Experiment,
     pool_id: str,
     arm_id: str,
-    comparison: str | None = None,
     progress: Progress = silent,
     stop: Stop = never,
+    comparison: str | None = None,
 ) -> Artifact:
     """Train a packed arm by the engine that the experiment names, and score it: the artifact `runs/<run>/result`.
 

@@ -5,20 +5,24 @@ the first run of a comparison writes down what it computes with, and one that ha
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from tasks.errors import InputError
 from tasks.records.layout import VerdictFolder
-from tasks.records.result import TrainedFacts
 from tasks.spec import Training
 from tasks.store.root import Root
+
+PATHS = ("device", "torch", "cuda", "compute")
+"""As `allow` names them."""
 
 
 @dataclass(frozen=True)
 class Hardware:
     """What decides the numbers of a run beside its parameters; None where it is not known beforehand."""
 
-    device: str
+    device: str | None
     """The GPU's name, or cpu."""
     torch: str | None
     cuda: str | None
@@ -26,13 +30,9 @@ class Hardware:
     """Precision, kernels and attention path."""
 
     @classmethod
-    def of(cls, facts: TrainedFacts) -> "Hardware":
-        """What a finished run was trained on."""
-        return cls(facts.device, facts.torch, facts.cuda, facts.compute)
-
-
-PATHS = tuple(Hardware.__dataclass_fields__)
-"""As `allow` names them."""
+    def of(cls, facts: Mapping[str, Any]) -> "Hardware":
+        """What a finished run was trained on, by the facts of its result."""
+        return cls(**{path: facts.get(path) for path in PATHS})
 
 
 def settle(root: Root, comparison: str, training: Training, run: str, own: Hardware) -> None:

@@ -10,7 +10,6 @@ from tasks.records.hardware import PATHS, Hardware, settle
 from tasks.records.layout import ArmFolder, PoolFolder, RunFolder, arm_id, run_id
 from tasks.records.ledger import entries, spread_between_seeds
 from tasks.records.packed import PackedPlan
-from tasks.records.result import RunFacts
 from tasks.records.scaling import budget_tokens
 from tasks.records.stopping import StoppingRule
 from tasks.records.verdict import Control, Pairing, Target
@@ -249,8 +248,9 @@ class ComparisonPlan:
                 "it again."
             )
         if self.spec.alike and complete:
-            facts, run = RunFacts.of(complete[0]), RunFolder.of(complete[0].name).id
-            settle(root, self.spec.alike, self.spec.training, run, Hardware.of(facts))
+            first = complete[0]
+            run = RunFolder.of(first.name).id
+            settle(root, self.spec.alike, self.spec.training, run, Hardware.of(first.facts))
 
     def texts(self, root: Root) -> list[str]:
         """What each arm trains on, a sentence an arm; another seed takes other rows of the same arm."""

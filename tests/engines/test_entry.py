@@ -7,7 +7,7 @@ from tasks.engines.builtin import checkpoint
 from tasks.engines.inputs import open_inputs
 from tasks.errors import InputError
 from tasks.records.job import Job
-from tasks.records.layout import RunFolder
+from tasks.records.layout import PoolFolder, RunFolder
 from tasks.store.root import Root
 from tests.engines.builtin.conftest import ARM, LENGTH, POOL, make_experiment, write_artifacts
 
@@ -41,10 +41,9 @@ def test_a_finished_run_is_not_served_for_other_rows(root):
     experiment = make_experiment()
     job = Job.of(root, experiment, POOL, ARM)
     made = entry.train(root, experiment, POOL, ARM)
-    packed, evaluation, tokenizer = (
-        root.find(n) for n in (PACKED, f"pools/{POOL}/evaluation", f"pools/{POOL}/tokenizer")
-    )
-    assert made.manifest.made_from == {each.name: each.content for each in (packed, evaluation, tokenizer)}
+    strata = PoolFolder(POOL).strata(experiment.arm.of(experiment.pool).score)
+    read = [root.find(n) for n in (PACKED, strata, f"pools/{POOL}/evaluation", f"pools/{POOL}/tokenizer")]
+    assert made.manifest.made_from == {each.name: each.content for each in read}
     assert entry.train(root, experiment, POOL, ARM).reused
     scores = entry.score(root, job.run)
     final = root.find(RunFolder(job.run).checkpoint(made.facts["steps"]))

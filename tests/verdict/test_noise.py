@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
     return path
 
 
-SMALL = ["--depth", "2", "--device", "cpu", "--sequence-length", "16", "--batch-tokens", "64", "--tokens", "640"]
+SMALL = ["--depth", "1", "--device", "cpu", "--sequence-length", "16", "--batch-tokens", "64", "--tokens", "640"]
 
 
 def runs_of(folder, *words):

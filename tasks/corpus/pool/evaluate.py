@@ -84,6 +84,8 @@ def _compared(whole: Expression, left: ast.expr, operator: ast.cmpop, right: ast
         wanted = pa.array([each.value if isinstance(each.value, str) else float(each.value) for each in right.elts])
 
         def one_of(values: pa.Array) -> pa.Array:
+            if not pa.types.is_string(values.type):
+                values = pc.add(values, 0.0)  # -0.0 is 0, but to a set another value
             found = pc.is_in(values, wanted)
             return pc.if_else(pc.is_valid(values), pc.invert(found) if isinstance(operator, ast.NotIn) else found, None)
 

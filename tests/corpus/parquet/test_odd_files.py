@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as encryption
 import pytest
 
-from tasks.corpus.prepare import build_index
+from tasks.corpus.prepare import build_index, plan_arm
 from tasks.errors import InputError
-from tasks.spec import Pool
+from tasks.spec import Arm, Pool
 from tasks.store.root import Root
 from tests.corpus.corpora import SCORES, arm_and_holdout, pool_scores, rated_texts
 
@@ -47,9 +47,12 @@ def test_a_file_with_a_column_twice_is_refused_or_left_out(column: str, raw: Pat
     pq.write_table(good, raw / "good.parquet")
     pq.write_table(good.append_column(column, good[column]), raw / "twice.parquet")
     with pytest.raises(InputError, match=rf"twice\.parquet.*{column}"):
-        build_index(Root(tmp_path / "a"), Pool(source=raw.as_uri(), **SIZES), workers=1)
+        plan_arm(Root(tmp_path / "a"), Pool(source=raw.as_uri(), **SIZES), Arm(), workers=1)
     skipping = Pool(source=raw.as_uri(), skip_bad_files=True, **SIZES)
-    assert build_index(Root(tmp_path / "b"), skipping, workers=1).facts["documents"] == 100
+    plan = plan_arm(Root(tmp_path / "b"), skipping, Arm(), workers=1)
+    assert 0 < plan.population <= 100
+    if column == "token_count":  # a rating alone leaves documents unrated
+        assert (plan.pool_documents, plan.bad_files_count) == (100, 1)
 
 
 def before_text(table: pa.Table) -> pa.Table:

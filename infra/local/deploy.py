@@ -39,8 +39,9 @@ SAMPLE, NO_SAMPLE = "FABRATING_SAMPLE", "file:///sample"
 def version() -> str:
     """A hash of everything that `prefect deploy` reads, to skip a deployment that would change nothing."""
     digest = hashlib.sha256()
-    files = [*DEPLOYMENTS.rglob("*.yaml"), *DEPLOYMENTS.rglob("*.json"), *(PROJECT / "flows").glob("*.py")]
-    for path in sorted([*files, PROJECT / "tasks" / "spec.py", Path(__file__)]):
+    files = [*DEPLOYMENTS.rglob("*.yaml"), *DEPLOYMENTS.rglob("*.json")]
+    code = [path for folder in ("flows", "tasks/spec") for path in (PROJECT / folder).glob("*.py")]
+    for path in sorted([*files, *code, Path(__file__)]):
         digest.update(str(path.relative_to(PROJECT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -57,8 +57,7 @@ def write(folder: Path, documents: int) -> Path:
 
 def job(raw: str, root: Path, given: dict[str, Any]) -> dict[str, float]:
     """Seconds and peak MiB of each step, of whatever code is imported."""
-    from tasks.corpus.pool.handle import open_pool
-    from tasks.corpus.prepare import build_holdout, build_index, plan_arm
+    from tasks.corpus.prepare import build_holdout, build_index, open_pool, plan_arm
     from tasks.spec import Arm, Pool
     from tasks.store.root import Root
 

@@ -283,7 +283,6 @@ def _decode(todo: BlobToRead, fetched: _Fetched, pool: Pool) -> tuple[Entry, dic
 def _tokens(column: pa.ChunkedArray | None, rows: int) -> np.ndarray:
     tokens = np.full(rows, UNKNOWN, np.int32)
     if column is not None:
-        counts = column.to_numpy().astype(np.float64)
-        known = (counts >= 0) & (counts < 2**31)
-        tokens[known] = counts[known].astype(np.int32)
+        counts = column.to_numpy()
+        np.copyto(tokens, counts, where=(counts >= 0) & (counts < 2**31), casting="unsafe")
     return tokens

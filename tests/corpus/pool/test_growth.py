@@ -10,6 +10,7 @@ import pytest
 from tasks.corpus.pool import entries
 from tasks.corpus.pool.column import StoredColumn, Wanted
 from tasks.corpus.pool.handle import open_pool
+from tasks.corpus.pool.index import Index
 from tasks.corpus.prepare import build_holdout, build_index, plan_arm
 from tasks.errors import InputError
 from tasks.records.layout import PoolFolder
@@ -87,6 +88,23 @@ def test_an_interrupted_reading_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     column = root.open(PoolFolder(open_pool(root, pool).pool_id).column(SCORES[0], "values"))
     values = np.concatenate([pq.read_table(tmp_path / f"raw/{n}.parquet")[SCORES[0]].to_numpy() for n in range(FILES)])
     assert np.array_equal(StoredColumn.open(column).values, values)
+
+
+def test_what_is_no_token_count_is_unknown(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    columns = [
+        pa.array([1.0, 7.5, np.nan, np.inf, None, -5.0, 2.0**31], pa.float64()),
+        pa.array([1, 7, None, -5, 2**31, 2**40, 0], pa.int64()),
+        pa.array([1, 7, 2**63, 2**31, 2**31, 2**31, 2**31 - 1], pa.uint64()),
+    ]
+    for number, counts in enumerate(columns):
+        texts = [f"{number}/{row}" for row in range(len(counts))]
+        pq.write_table(pa.table({"text": texts, "token_count": counts}), tmp_path / f"raw/{number}.parquet")
+    pool = Pool(source=(tmp_path / "raw").as_uri(), format="unrated")
+    found = Index(build_index(Root(tmp_path / "root"), pool).path).tokens
+    expected = [[1, 7, -1, -1, -1, -1, -1], [1, 7, -1, -1, -1, -1, 0], [1, 7, -1, -1, -1, -1, 2**31 - 1]]
+    assert found is not None
+    assert found.reshape(3, 7).tolist() == expected
 
 
 def test_values_are_kept_exactly_and_a_column_widens_where_a_file_needs_it(tmp_path: Path) -> None:

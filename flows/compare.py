@@ -8,6 +8,7 @@ from pydantic import Field
 
 from flows.children import cancel_children, preparation, run_children, scoring, training
 from flows.deployed import as_deployed
+from tasks.corpus.arm.listed import require_same_list
 from tasks.corpus.steps import find_pool, strata
 from tasks.engines import entry as engine
 from tasks.errors import InputError
@@ -17,7 +18,7 @@ from tasks.records.verdict import Control, Pairing, Target, Verdict
 from tasks.reports.report import write_verdict
 from tasks.reports.steps import show_estimate, show_loss_curve, show_scores, show_verdict
 from tasks.reports.wandb_verdict import send_verdict
-from tasks.spec import Arm, Draw, Name, Pool, Score, Texts, Training, with_common_population
+from tasks.spec import Arm, Draw, Name, Pool, Score, Texts, Training, Url, with_common_population
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tokens.steps import outside
 from tasks.verdict import looks
@@ -43,7 +44,7 @@ def compare(
     seeds: Seeds | None = None,
     data: Pool = Pool(),
     train: Training = Training(recipe="quiet"),
-    root: str = DEFAULT_ROOT,
+    root: Url = DEFAULT_ROOT,
     name: Name = "top16-vs-rand16",
     target: Target = "all",
     pairing: Pairing = "auto",
@@ -92,7 +93,7 @@ def compare(
         name=name,
         pool=data,
         arms=with_common_population(data, arms),
-        seeds=_seeds(seeds, replicates, stop),
+        seeds=_seeds(seeds, replicates, stop, redraw),
         training=train,
         budget=budget,
         target=target,
@@ -115,12 +116,18 @@ def run_comparison(spec: ComparisonSpec, root: str) -> dict[str, Any]:
     return _show(store, plan, verdict)
 
 
-def _seeds(seeds: list[int] | None, replicates: int | None, stop: StoppingRule | None) -> Sequence[int]:
+def _seeds(
+    seeds: list[int] | None, replicates: int | None, stop: StoppingRule | None, redraw: Sequence[Draw]
+) -> Sequence[int]:
     """The seeds of an arm's runs; replicates are numbered from 1. Raises InputError when more than one thing says them."""
     given = {"seeds": seeds, "replicates": replicates, "stop": stop}
     if len(named := [name for name, value in given.items() if value is not None]) > 1:
         raise InputError(
             f"{' and '.join(named)} all say how many runs an arm gets: give one of them, and leave the others out (null)."
+        )
+    if seeds and list(redraw) != REDRAW:
+        raise InputError(
+            "seeds and redraw are both given, but seeds redraw all but an arm's documents: give replicates with redraw."
         )
     return seeds or range(1, 1 + (stop.first_look if stop else replicates or REPLICATES))
 
@@ -172,6 +179,8 @@ def _plan(store: Root, spec: ComparisonSpec, root: str) -> ComparisonPlan:
         preparation(arm_id(arm, spec.pool, pool_id), arm, spec.pool, spec.training, root)
         for arm in spec.missing_arms(store, pool_id)
     ]
+    for drawn in (each for arm in spec.arms for each in spec.draws_of(arm)):
+        require_same_list(store, drawn, arm_id(drawn, spec.pool, pool_id))
     run_children(children[:1])  # makes index, holdout and tokenizer, which the others find
     run_children(children[1:])
     plan = ComparisonPlan.make(store, spec, pool_id)

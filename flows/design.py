@@ -9,6 +9,7 @@ from pydantic import Field
 from flows.deployed import as_deployed
 from tasks.records.ledger import entries
 from tasks.reports.steps import show_estimate
+from tasks.spec import Url
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.verdict.design import propose, say
 
@@ -23,7 +24,7 @@ def design(
     arms: Annotated[int, Field(ge=2)] = 2,
     dollars_per_gpu_hour: Annotated[float, Field(ge=0)] = 3.0,
     device: str | None = None,
-    root: str = DEFAULT_ROOT,
+    root: Url = DEFAULT_ROOT,
 ) -> dict[str, Any]:
     """Propose depth, tokens and replicates that show an effect for the money, with the smallest difference that they show.
 

@@ -11,7 +11,7 @@ from tasks.records.cost import estimate_cost
 from tasks.records.ledger import entries, spread_between_seeds
 from tasks.records.scaling import ModelShape, tokens_at
 from tasks.reports.steps import show_estimate
-from tasks.spec import Pool, Training
+from tasks.spec import Pool, Training, Url
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.verdict.planning import what_seeds_show
 
@@ -26,7 +26,7 @@ def estimate(
     arms: Count = 2,
     seeds: Count = 3,
     device: str | None = None,
-    root: str = DEFAULT_ROOT,
+    root: Url = DEFAULT_ROOT,
 ) -> dict[str, Any]:
     """Estimate what training costs (hours, dollars and disk, per run and in total) and the smallest difference it can show.
 

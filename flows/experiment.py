@@ -4,6 +4,7 @@ from prefect import flow, get_run_logger
 
 from flows.children import cancel_children, preparation, run_child, training
 from flows.deployed import as_deployed, named
+from tasks.corpus.arm.listed import require_same_list
 from tasks.corpus.steps import find_pool
 from tasks.engines import entry as engine
 from tasks.records.cost import estimate_cost
@@ -11,7 +12,7 @@ from tasks.records.layout import ArmFolder, RunFolder, arm_id, run_id
 from tasks.records.ledger import entries
 from tasks.records.packed import PackedPlan
 from tasks.reports.steps import show_loss_curve, show_plan, show_scores
-from tasks.spec import Arm, Experiment, Pool, Training
+from tasks.spec import Arm, Experiment, Pool, Training, Url
 from tasks.store.root import DEFAULT_ROOT, Root
 
 
@@ -22,7 +23,7 @@ def experiment(
     data: Pool = Pool(),
     train: Training = Training(),
     seed: int = 1,
-    root: str = DEFAULT_ROOT,
+    root: Url = DEFAULT_ROOT,
 ) -> dict[str, object]:
     """Prepare an arm, train on it and score the model on the common holdout.
 
@@ -48,12 +49,14 @@ def run_experiment(whole: Experiment, root: str) -> dict[str, object]:
     store, log = Root(root), get_run_logger()
     pool = find_pool(store, data)
     chosen = arm_id(arm, data, pool)
+    require_same_list(store, arm, chosen)
     run = run_id(whole, chosen)
     if store.intact(ArmFolder(chosen).packed(train.sequence_length, train.packing)):
         log.info("Arm %s is complete: nothing to prepare", chosen)
     else:
         run_child(preparation(chosen, arm, data, train, root))
-    if store.find(RunFolder(run).result):
+    if finished := store.find(RunFolder(run).result):
+        store.require_current([finished])
         log.info("Run %s is complete: nothing to train", run)
     else:
         plan = PackedPlan.make(store, chosen, train, seed, data.vocab_size, arm.epochs)

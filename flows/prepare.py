@@ -15,7 +15,7 @@ from tasks.records.cost import estimate_cost
 from tasks.records.ledger import entries
 from tasks.records.scaling import budget_tokens
 from tasks.reports.steps import show_plan, show_prepared
-from tasks.spec import Arm, Experiment, Pool, Training
+from tasks.spec import Arm, Experiment, Pool, Training, Url
 from tasks.steps import progress, step
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tokens.forecast import forecast_tokens
@@ -40,7 +40,7 @@ def prepare(
     arm: Arm = Arm(),
     data: Pool = Pool(),
     train: Training = Training(),
-    root: str = DEFAULT_ROOT,
+    root: Url = DEFAULT_ROOT,
 ) -> dict[str, object]:
     """Index a pool, set its holdout aside, select an arm and pack it into rows of tokens.
 

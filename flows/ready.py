@@ -32,7 +32,7 @@ def train_on_subset(
     holdout: Url | None = None,
     depth: int = 20,
     seed: int = 1,
-    root: str = DEFAULT_ROOT,
+    root: Url = DEFAULT_ROOT,
     data: dict[str, Any] = AS_THEY_ARE,
     train: dict[str, Any] = AS_THEY_ARE,
 ) -> dict[str, object]:
@@ -63,7 +63,7 @@ def compare_subsets(
     seeds: Seeds = SEEDS,
     depth: int = 20,
     name: Name = "ready",
-    root: str = DEFAULT_ROOT,
+    root: Url = DEFAULT_ROOT,
     data: dict[str, Any] = AS_THEY_ARE,
     train: dict[str, Any] = AS_THEY_ARE,
 ) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from prefect import flow
 from tasks.engines import steps as engines
 from tasks.records.job import find_job
 from tasks.reports.steps import show_core, show_outside
-from tasks.spec import Texts
+from tasks.spec import Texts, Url
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tokens.steps import outside
 
@@ -20,7 +20,7 @@ def score(
     run: str,
     texts: list[Texts] = TEXTS,
     core: bool = False,
-    root: str = DEFAULT_ROOT,
+    root: Url = DEFAULT_ROOT,
 ) -> dict[str, Any]:
     """Score the final weights of a finished run on texts from elsewhere, and on nanochat's CORE tasks.
 

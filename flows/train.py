@@ -11,7 +11,7 @@ from tasks.errors import InterruptedRun
 from tasks.records.layout import run_id
 from tasks.records.recall import recall
 from tasks.reports.steps import show_loss_curve, show_scores
-from tasks.spec import Draw, Name, Training
+from tasks.spec import Draw, Name, Training, Url
 from tasks.steps import cancelled, handed_over
 from tasks.store.root import DEFAULT_ROOT, Root
 
@@ -25,7 +25,7 @@ def train(
     arm: str,
     train: Training = Training(),
     seed: int = 1,
-    root: str = DEFAULT_ROOT,
+    root: Url = DEFAULT_ROOT,
     held: list[Draw] = HELD,
     comparison: Name | None = None,
 ) -> dict[str, object] | State:

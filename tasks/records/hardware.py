@@ -35,12 +35,12 @@ class Hardware:
         return cls(**{path: facts.get(path) for path in PATHS})
 
 
-def settle(root: Root, comparison: str, training: Training, run: str, own: Hardware) -> None:
-    """Write down that the runs of a comparison are trained on `own`, unless another run has said so before.
+def settle(root: Root, comparison: str, training: Training, pool: str, run: str, own: Hardware) -> None:
+    """Write down that the runs of a comparison on a pool are trained on `own`, unless another run has said so before.
 
     Raises InputError naming what differs when that one had other hardware.
     """
-    name = VerdictFolder(comparison).hardware(training)
+    name = VerdictFolder(comparison).hardware(training, pool)
     settled = json.loads(root.settle(name, json.dumps({"run": run, **asdict(own)}).encode()))
     different = [
         f"{path} {mine} instead of {settled[path]}"
@@ -50,6 +50,6 @@ def settle(root: Root, comparison: str, training: Training, run: str, own: Hardw
     if different:
         raise InputError(
             f"{run} belongs to the comparison {comparison}, whose runs are trained on the hardware of {settled['run']}, but here it "
-            f"would have {'; '.join(different)}: keep hosts of one kind in the work pool and run it again there, or allow the "
+            f"would have {'; '.join(different)}: keep hosts of one kind in the work pool and run it again there, delete {name} if no run is complete, or allow the "
             f"difference by name (allow: {', '.join(path for path in PATHS if any(d.startswith(path + ' ') for d in different))})."
         )

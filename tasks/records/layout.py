@@ -184,10 +184,10 @@ class VerdictFolder:
         """What was said before the first run, and the looks since."""
         return f"{VERDICTS}/{self.id}/{REGISTERED}"
 
-    def hardware(self, training: Training) -> str:
-        """What the runs that are trained like this, on whatever budget, are trained on."""
+    def hardware(self, training: Training, pool: str) -> str:
+        """What the runs on this pool that are trained like this, on whatever budget, are trained on."""
         recipe = training.model_copy(update={"tokens": None, "tokens_per_parameter": None}).identity()
-        return f"{VERDICTS}/{self.id}/hardware-{fingerprint(recipe)}.json"
+        return f"{VERDICTS}/{self.id}/hardware-{fingerprint(recipe, pool)}.json"
 
     @classmethod
     def all(cls, root: Root) -> list[str]:

@@ -97,6 +97,8 @@ class TakenLook(Record):
     dollars: float
     """That the runs had cost by then."""
     pairs: tuple[PairLook, ...]
+    target: str = "all"
+    """Which documents decided."""
 
 
 class Registered(Record):
@@ -165,7 +167,7 @@ def say(root: Root, name: str, plan: Plan) -> Registered:
 
 
 def note(root: Root, name: str, look: TakenLook) -> Registered:
-    """Register a look, unless the same runs were looked at by the same rule and level. Returns all that is said of the question."""
+    """Register a look, unless the same runs were looked at by the same rule and level, on the same target. Returns all that is said of the question."""
 
     def noted(known: Registration) -> Registration:
         if any(_same(each, look) for each in known.looks):
@@ -181,7 +183,7 @@ def now() -> str:
 
 
 def _same(a: TakenLook, b: TakenLook) -> bool:
-    return (a.question, set(a.runs), a.rule, a.level) == (b.question, set(b.runs), b.rule, b.level)
+    return (a.question, a.target, set(a.runs), a.rule, a.level) == (b.question, b.target, set(b.runs), b.rule, b.level)
 
 
 def _about(registration: Registration, question: str) -> Registered:

@@ -15,12 +15,13 @@ import errno
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import DamagedError, FullDiskError, InputError
+from tasks.errors import DamagedError, FullDiskError, InputError, StoreError
 from tasks.store.access import local_path, open_blobs
 from tasks.store.artifact import (
     MANIFEST,
@@ -264,10 +265,16 @@ class Root:
     def settle(self, name: str, content: bytes) -> bytes:
         """Write a small file unless there is one of that name, and return what stands there: of several hosts, the first decides.
 
-        Raises StoreError when a remote root does not answer.
+        Raises StoreError when a remote root does not answer, or when the file is empty: its writer was killed.
         """
         store = self._blobs()
-        return content if store.create(name, content) else store.read_if_exists(name) or content
+        if store.create(name, content):
+            return content
+        for _ in range(20):
+            if found := store.read_if_exists(name):
+                return found
+            time.sleep(0.1)  # another host is writing it
+        raise StoreError(f"{store.address(name)} is empty: delete it, and run again.")
 
     def _blobs(self) -> Blobs:
         return self.remote or open_blobs(self.folder.as_uri())

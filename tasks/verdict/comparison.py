@@ -250,7 +250,7 @@ class ComparisonPlan:
         if self.spec.alike and complete:
             first = complete[0]
             run = RunFolder.of(first.name).id
-            settle(root, self.spec.alike, self.spec.training, run, Hardware.of(first.facts))
+            settle(root, self.spec.alike, self.spec.training, self.pool_id, run, Hardware.of(first.facts))
 
     def texts(self, root: Root) -> list[str]:
         """What each arm trains on, a sentence an arm; another seed takes other rows of the same arm."""

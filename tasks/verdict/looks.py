@@ -1,7 +1,9 @@
 """The plan that a comparison registers before its first run, the level of each look, and what all looks together conclude."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 from tasks.errors import InputError
@@ -104,7 +106,12 @@ def take(root: Root, plan: ComparisonPlan, verdict: Verdict, *, last: bool = Fal
     spec, question = plan.spec, plan.spec.question(plan.pool_id)
     before = registration.read(root, spec.name).about(question)
     concludes = level_of_look(root, plan) is not None
-    pairs = [_looked(pair, spec, before, concludes=concludes, last=last) for pair in verdict.comparisons]
+    earlier = [
+        look
+        for look in (before.looks if before else ())
+        if look.target == spec.target and set(look.runs) <= set(verdict.runs)
+    ]
+    pairs = [_looked(pair, spec, earlier, concludes=concludes, last=last) for pair in verdict.comparisons]
     look = TakenLook(
         taken=registration.now(),
         question=question,
@@ -114,6 +121,7 @@ def take(root: Root, plan: ComparisonPlan, verdict: Verdict, *, last: bool = Fal
         rule=spec.stop,
         dollars=_dollars(root, plan),
         pairs=tuple(pairs),
+        target=spec.target,
     )
     registered = registration.note(root, spec.name, look)
     scored = {arm.label: arm for arm in verdict.arms}
@@ -127,13 +135,18 @@ def take(root: Root, plan: ComparisonPlan, verdict: Verdict, *, last: bool = Fal
 
 
 def error_over_looks(registered: Registered) -> float:
-    """Probability at most that some look concludes something wrong of one pair: 1 - `LEVEL` where one rule planned all looks."""
+    """Probability at most that some look concludes something wrong of one pair: 1 - `LEVEL` where one rule planned all looks.
+
+    Looks on another target or at other runs, such as those on another budget, add their errors.
+    """
     looks = registered.looks
     counts = sorted({look.replicates for look in looks if look.replicates > 1})
     plans = {_most(look.rule) for look in looks}
-    if len(counts) < 2 or (len(plans) == 1 and None not in plans):
+    nested = all(set(a.runs) <= set(b.runs) or set(b.runs) <= set(a.runs) for a, b in combinations(looks, 2))
+    one_stream = nested and len({look.target for look in looks}) < 2
+    if one_stream and (len(counts) < 2 or (len(plans) == 1 and None not in plans)):
         return 1 - LEVEL
-    if plans == {None}:
+    if one_stream and plans == {None}:
         return false_alarms(tuple(counts), 1 - LEVEL)
     return min(1.0, sum(1 - look.level for look in looks))
 
@@ -151,14 +164,14 @@ def _error(spec: ComparisonSpec, counts: list[int]) -> float:
 
 
 def _looked(
-    pair: Comparison, spec: ComparisonSpec, before: Registered | None, *, concludes: bool, last: bool
+    pair: Comparison, spec: ComparisonSpec, before: Sequence[TakenLook], *, concludes: bool, last: bool
 ) -> PairLook:
-    """This look at a pair, after those by the same rule on fewer replicates."""
+    """This look at a pair, after those `before` by the same rule on fewer replicates."""
     low, high = (pair.low, pair.high) if concludes else (None, None)
     now = Look(replicates=pair.seeds, low=low, high=high)
     earlier = [
         each.look
-        for look in (before.looks if before else ())
+        for look in before
         for each in look.pairs
         if _most(look.rule) == _most(spec.stop)
         and (each.a, each.b) == (pair.a, pair.b)

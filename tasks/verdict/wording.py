@@ -98,9 +98,10 @@ def with_looks(pair: Comparison, registered: Registered, error: float) -> Compar
             f"{end} at look {sum(count <= pair.seeds for count in counts)} of at most {len(plan.stop.looks)}, with {pair.seeds} of at most {plan.stop.max_replicates} "
             "replicates an arm."
         )
+    taken = len({(look.target, frozenset(look.runs)) for look in registered.looks})
     if error > 1 - registered.plan.level:
         more.append(
-            f"Replicates or rules were added after a look: over all {len(counts)} looks, up to {100 * error:.2g} % of equal arms are "
+            f"Replicates, rules or targets were added after a look: over all {taken} looks, up to {100 * error:.2g} % of equal arms are "
             "told apart."
         )
     elif registered.changes and any(change.looks_before for change, _ in registered.changes):
@@ -130,6 +131,8 @@ def _amount(pair: Comparison) -> str:
     """The size of a difference whose interval excludes 0, in favour of the better arm."""
     if pair.low is None or pair.high is None:
         return with_interval(abs(pair.difference), None, None)
+    if pair.low <= 0 <= pair.high:  # decided by an earlier look
+        return _signed(pair)
     low, high = sorted((abs(pair.low), abs(pair.high)))
     return with_interval(abs(pair.difference), low, high)
 

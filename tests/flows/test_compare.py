@@ -22,7 +22,7 @@ COMPARISONS = [d["parameters"] for d in DEPLOYMENTS if d["entrypoint"] == "flows
 def test_deployed_comparisons_are_accepted_and_differ_in_what_they_say_alone(parameters):
     given = {name: parameters.get(name) for name in ("seeds", "replicates", "stop")}
     stop = StoppingRule(**given["stop"]) if given["stop"] else None
-    seeds = compare._seeds(given["seeds"], given["replicates"], stop)
+    seeds = compare._seeds(given["seeds"], given["replicates"], stop, compare.REDRAW)
     assert len(seeds) >= 2
     arms = [Arm(**arm) for arm in parameters["arms"]]
     spec = ComparisonSpec(
@@ -43,7 +43,9 @@ def test_deployed_comparisons_are_accepted_and_differ_in_what_they_say_alone(par
 
 @pytest.mark.parametrize("given", [{"seeds": [1, 2]}, {"replicates": 3}])
 def test_one_thing_alone_says_how_many_runs_an_arm_gets(given):
-    assert list(compare._seeds(None, None, None)) == [1, 2, 3, 4]
+    assert list(compare._seeds(None, None, None, compare.REDRAW)) == [1, 2, 3, 4]
+    with pytest.raises(InputError, match="seeds and redraw are both given"):
+        compare._seeds([1, 2], None, None, ["init"])
     rule = StoppingRule(max_replicates=8)
     with pytest.raises(InputError, match=f"{next(iter(given))} and stop all say how many runs an arm gets: give one"):
-        compare._seeds(given.get("seeds"), given.get("replicates"), rule)
+        compare._seeds(given.get("seeds"), given.get("replicates"), rule, compare.REDRAW)

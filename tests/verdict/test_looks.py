@@ -35,7 +35,11 @@ def test_a_later_change_stands_beside_what_was_said_first(bench):
     assert what == {"target": "all, now upper half"}
     assert (changed.runs_before, changed.looks_before) == (6, 1)
     assert verdict.registered.plan.target == "all"
-    assert "The plan was changed after a look." in verdict.sentences[0]
+    assert "targets were added after a look: over all 2 looks, up to 10 %" in verdict.sentences[0]
+    assert [each.target for each in verdict.registered.looks] == ["all", "upper half"]
+    assert looks.error_over_looks(verdict.registered) == pytest.approx(0.1), (
+        "two questions, not one stream of replicates"
+    )
     path = bench.root.path("verdicts/v/registered.json")
     assert len(Registration.parse(path.read_bytes(), path, "").plans) == 2
 
@@ -47,18 +51,18 @@ def test_the_same_runs_are_looked_at_once_and_added_replicates_are_another_look(
     more = look(bench, plan_of(bench, 5))
     assert [each.replicates for each in more.registered.looks] == [3, 5]
     assert 0.06 < looks.error_over_looks(more.registered) < 0.1
-    assert "Replicates or rules were added after a look: over all 2 looks, up to" in more.sentences[0]
+    assert "Replicates, rules or targets were added after a look: over all 2 looks, up to" in more.sentences[0]
 
 
 def test_more_replicates_than_the_rule_had_cost_error_and_another_margin_does_not(bench):
     rule = StoppingRule(max_replicates=4, first_look=3)
     in_rounds(bench, rule, spread=0.01)
     wider = look(bench, plan_of(bench, 4, stop=rule.model_copy(update={"margin": 0.001})), spread=0.01)
-    assert "The plan was changed after a look." in wider.sentences[0] and "rules were added" not in wider.sentences[0]
+    assert "The plan was changed after a look." in wider.sentences[0] and "were added after" not in wider.sentences[0]
     assert looks.error_over_looks(wider.registered) == pytest.approx(0.05)
     more = look(bench, plan_of(bench, 6, stop=rule.model_copy(update={"max_replicates": 6})), spread=0.01)
     assert looks.error_over_looks(more.registered) > 0.06
-    assert "Replicates or rules were added after a look: over all 3 looks, up to" in more.sentences[0]
+    assert "Replicates, rules or targets were added after a look: over all 3 looks, up to" in more.sentences[0]
 
 
 def test_another_question_under_the_same_name_is_counted_and_has_looks_of_its_own(bench):

@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 
 from tasks.corpus.pool.column import recognized
 from tasks.errors import InputError
+from tasks.records.layout import ArmFolder
 from tasks.spec import Arm
 from tasks.store.files import read_file
+from tasks.store.root import Root
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,16 @@ class IdList:
         """Which of the documents, `recognized` (n,), are on the list, bool (n,)."""
         place = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
         return self.ids[place] == ids
+
+
+def require_same_list(root: Root, arm: Arm, id: str) -> None:
+    """Raises InputError when the text of the arm with this id was made of another list than lies at its URL now."""
+    text = root.find(ArmFolder(id).text) if arm.ids else None
+    if text and text.inputs["ids"] != IdList.of(arm).sha256:
+        raise InputError(
+            f"The list {arm.ids} is another one than {text.name} was made of: name the arm differently, or delete the "
+            f"folder of {id} to make it again."
+        )
 
 
 def _column(arm: Arm, content: bytes) -> pa.ChunkedArray:

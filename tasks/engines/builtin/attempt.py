@@ -63,7 +63,7 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest) -> bool:
     evaluated = {line["step"] for line in kept if line["kind"] == "eval"}
     hardware = hardware_of(learner, world)
     if job.comparison and world.leads:
-        settle(root, job.comparison, training, run.id, hardware)
+        settle(root, job.comparison, training, job.pool_id, run.id, hardware)
     about = describe(run.id, shape, hardware, world)
     log.info("%s", ", ".join(f"{key} {value}" for key, value in about.items()))
     metrics = MetricsLog(metrics_file, enabled=world.leads)

@@ -60,7 +60,7 @@ def train(root: Root, job: Job, progress: Progress, stop: Stop) -> None:
     attempt = Attempt(root, job, inputs, environment, gpus, plan, progress, stop)
     with hold_attempt(root, job.run, {gpu.uuid: gpu.name for gpu in gpus}) as descriptors:
         if job.comparison:
-            settle(root, job.comparison, training, job.run, attempt.hardware)
+            settle(root, job.comparison, training, job.pool_id, job.run, attempt.hardware)
         attempt.prepare()
         attempt.follow(descriptors)
         attempt.finish()

@@ -8,6 +8,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from tasks.corpus.arm.listed import require_same_list
 from tasks.corpus.prepare import build_arms, plan_arm
 from tasks.errors import DamagedError, InputError
 from tasks.spec import Arm, Pool
@@ -57,6 +58,11 @@ def test_an_arm_takes_the_documents_of_a_list(name: str, pool: Pool, tmp_path: P
     held = {tuple(row.values()) for row in pq.read_table(root.path(f"pools/{made.manifest.inputs['pool']}/holdout") / "documents.parquet", columns=["blob", "row"]).to_pylist()}  # fmt: skip
     taken = pq.read_table(made.path / "documents.parquet", columns=["blob", "row"]).to_pylist()
     numbers = sorted(120 * int(row["blob"][5:8]) + row["row"] for row in taken)
+    id = made.name.split("/")[1]
+    require_same_list(root, arm(str(tmp_path / name)), id)
+    (tmp_path / "other.txt").write_text("\n".join(WANTED[1:]))
+    with pytest.raises(InputError, match=f"is another one than arms/{id}/text was made of"):
+        require_same_list(root, arm(str(tmp_path / "other.txt")), id)
     free = [n for n in range(0, 360, 3) if (f"part_{n // 120:03d}.parquet", n % 120) not in held]
     assert numbers == free and made.facts["documents"] == sum(map(len, shard_texts(made.path)[:-1]))
     assert made.facts["population"] == len(free) and made.facts["filtered_documents"] == 352 - len(free)

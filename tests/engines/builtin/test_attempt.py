@@ -61,7 +61,7 @@ def test_a_run_leaves_scores_samples_summary_and_metrics(root):
 def test_a_run_of_a_comparison_needs_the_hardware_of_its_first_run(root):
     job = make_job(root).model_copy(update={"comparison": "top-rand"})
     other = Hardware("NVIDIA H100 80GB HBM3", None, None, None)
-    settle(root, "top-rand", job.experiment.training, "top-s1", other)
+    settle(root, "top-rand", job.experiment.training, POOL, "top-s1", other)
     assert finish(root, job, start(root, job)) == [INPUT]
     assert "device cpu instead of NVIDIA H100 80GB HBM3" in failure(root, job)["message"]
     assert not root.find(job.result)

@@ -231,7 +231,9 @@ def handed_over() -> bool:
         return False
     with contextlib.suppress(Exception), get_client(sync_client=True) as client:
         state = client.read_flow_run(context.flow_run.id).state
-        return state is not None and not state.is_final() and state.id != context.flow_run.state.id
+        if state is None or state.is_final() or state.is_cancelling():
+            return False
+        return state.id != context.flow_run.state.id
     return False
 
 

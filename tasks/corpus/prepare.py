@@ -247,21 +247,24 @@ def _unreachable(work: Work) -> None:
 
 def _open_index(root: Root, handle: PoolHandle, indexed: Artifact, columns: Sequence[Wanted] = ()) -> Index:
     """The index with these columns. Raises InputError when files lack one, unless they may be skipped."""
-    stored = {}
+    stored, unrated = {}, {}
     for wanted in _there(handle, columns, indexed.facts["columns"]):
         column = root.open(PoolFolder(handle.pool_id).column(wanted.name, wanted.use))
         lacking = column.facts["bad_files"]
-        if lacking and wanted.may_lack == "none" and not handle.pool.skip_bad_files:
+        if lacking and wanted.may_lack == "none":
             count = column.facts["bad_files_count"]
             name, reason = next(iter(lacking.items()))
             more = f" (and {count - 1} more of {indexed.facts['files']} files)" if count > 1 else ""
-            raise InputError(
-                f"{address(handle.pool, name)} {reason}{more}: repair or remove it, or set skip_bad_files, which leaves its documents "
-                "unrated."
-            )
+            if not handle.pool.skip_bad_files:
+                raise InputError(
+                    f"{address(handle.pool, name)} {reason}{more}: repair or remove it, or set skip_bad_files, which leaves its "
+                    "documents unrated."
+                )
+            unrated |= {**lacking, name: f"{reason}{more}, so its documents are unrated"}
         if wanted.use == "values":
             stored[wanted.name] = StoredColumn.open(column)
     opened = Index(indexed.path, stored)
+    opened.unrated = unrated
     opened.blobs = list(handle.readable)
     return opened
 
@@ -314,10 +317,11 @@ def _scatter(
     taken = HeldOut(held, opened)
     with released(), ThreadPoolExecutor(1) as side:
         known = side.submit(taken.known_texts)
-        selections = {}
+        selections, unrated = {}, {}
         for id, arm in arms.items():
             with_columns = _open_index(root, handle, indexed, wanted_columns(arm, handle.pool))
             traits = _traits(root, handle, arm, with_columns, lists.get(id))
+            unrated[id] = with_columns.unrated
             selections[id] = _select(handle, arm, opened, traits, taken)
             check_disk(id, disk_bytes(opened, selections[id].documents), root.folder)
         spaces = {id: Scratch.open(root, ArmFolder(id).intermediate("runs"), shared=mapper.shared) for id in arms}
@@ -345,7 +349,16 @@ def _scatter(
 
     def maker(id: str) -> Callable[[Work], None]:
         return lambda work: write_arm(
-            work, arms[id], opened, selections[id], spaces[id], held, mapper, count.counters["retries"], progress
+            work,
+            arms[id],
+            opened,
+            selections[id],
+            unrated[id],
+            spaces[id],
+            held,
+            mapper,
+            count.counters["retries"],
+            progress,
         )
 
     return {id: maker(id) for id in arms}

@@ -30,7 +30,7 @@ class ArmPlan:
     `unrated_documents` those without the ratings, `filtered_documents` those that do not pass. The share is of the first. `documents` counts those whose texts turn out to be duplicates or in the holdout. Of a
     selection cut by score, `cut_off_documents` have the last score that is taken, and `cut_off_taken` of them are taken, drawn
     by seed. `tokens` sums the pool's own column (None without one). `bad_files` gives the reason for the first of the
-    `bad_files_count` files that are left out. `disk_bytes` is the peak of intermediate runs and shards together; `seconds` is
+    `bad_files_count` files that are left out, or whose documents lack a rating. `disk_bytes` is the peak of intermediate runs and shards together; `seconds` is
     expected on this machine's cores, without the time to read.
     """
 
@@ -113,7 +113,7 @@ def plan(
         score_quantiles=quantiles(selection.scores),
         pool_score_quantiles=quantiles(pool_scores[: index.documents]),
         files=len(index.blobs),
-        **left_out_facts(held["bad_files"] | index.left_out),
+        **left_out_facts(held["bad_files"] | index.unrated | index.left_out),
         blobs_to_read=len(np.unique(index.file[used])),
         bytes_to_read=int((index.end[used] - index.start[used]).sum()),
         requests=int(used.sum()),

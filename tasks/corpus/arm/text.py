@@ -1,5 +1,6 @@
 """From the runs of a text pass to an arm's artifact: its shards, the holdout as the last one, and the list of what it took."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -33,15 +34,19 @@ def write_arm(
     arm: Arm,
     opened: Index,
     selection: Selection,
+    unrated: Mapping[str, str],
     scratch: Scratch,
     held: Artifact,
     mapper: Workers,
     retries: int,
     progress: Progress,
 ) -> None:
-    """Write the shards of one arm from its runs, the holdout as the last shard, and the list of what the arm took."""
+    """Write the shards of one arm from its runs, the holdout as the last shard, and the list of what the arm took.
+
+    `unrated`: files whose documents lack a rating that the arm asks for, and why.
+    """
     with released():
-        kept, rows, buckets = _lay_out(work, arm, opened, held, scratch, mapper)
+        kept, rows, buckets = _lay_out(work, arm, opened, unrated, held, scratch, mapper)
     shards = len(rows)
     count = Count("shards", shards, progress, shards - sum(map(emit.shards_of, buckets)))
     target = None if scratch.url else work
@@ -68,7 +73,13 @@ def write_arm(
 
 
 def _lay_out(
-    work: Work, arm: Arm, opened: Index, held: Artifact, scratch: Scratch, mapper: Workers
+    work: Work,
+    arm: Arm,
+    opened: Index,
+    unrated: Mapping[str, str],
+    held: Artifact,
+    scratch: Scratch,
+    mapper: Workers,
 ) -> tuple[np.ndarray, dict[str, int], list[emit.Bucket]]:
     """The runs laid out as shards: the ranks that are kept, rows of each shard, and the buckets still to write."""
     runs = scatter.Runs.read(scratch)
@@ -86,7 +97,7 @@ def _lay_out(
     work.facts.update(
         bytes=int(runs.lengths[~dropped].sum(dtype=np.int64)),
         duplicates=int(dropped.sum()),
-        **left_out_facts(held.facts["bad_files"] | opened.left_out | damaged),
+        **left_out_facts(held.facts["bad_files"] | unrated | opened.left_out | damaged),
         **runs.counts,
         **_shared(arm, opened, held, runs.counts["holdout_texts_removed"]),
     )

@@ -252,6 +252,8 @@ class Index:
         problems = zip(table.column("blob").to_pylist(), table.column("problem").to_pylist(), strict=True)
         self.left_out = {name: problem for name, problem in problems if problem}
         """Why each file that cannot be used was left out, by its name."""
+        self.unrated: dict[str, str] = {}
+        """Why the documents of a file lack one of the columns that were asked for, by its name; the first files of each column."""
         self.first = np.concatenate([[0], np.cumsum(table.column("rows").to_numpy())])
         """Number of the first document of each file, (files + 1,) int64."""
         groups = pq.read_table(folder / "row_groups.parquet")

@@ -10,7 +10,7 @@ from flows.children import cancel_children
 from flows.compare import Seeds, run_comparison
 from flows.experiment import run_experiment
 from tasks.errors import InputError
-from tasks.spec import Arm, Experiment, Name, Pool, Training, Url
+from tasks.spec import Arm, Experiment, Fields, Name, Pool, Training, Url
 from tasks.store.root import DEFAULT_ROOT
 from tasks.verdict.comparison import ComparisonSpec
 
@@ -21,7 +21,7 @@ Shares = dict[Name, Annotated[float, Field(gt=0, le=1)]]
 SOURCES: dict[Name, Url] = {"top16": "az://raw/top16.5", "rand16": "az://raw/random16.5"}
 WHOLE: Shares = {}
 SEEDS = [1, 2, 3]
-AS_THEY_ARE: dict[str, Any] = {}
+AS_THEY_ARE: Fields = {}
 
 
 @flow(name="experiment", flow_run_name="{subset}-ready-s{seed}", on_cancellation=[cancel_children])
@@ -33,8 +33,8 @@ def train_on_subset(
     depth: int = 20,
     seed: int = 1,
     root: Url = DEFAULT_ROOT,
-    data: dict[str, Any] = AS_THEY_ARE,
-    train: dict[str, Any] = AS_THEY_ARE,
+    data: Fields = AS_THEY_ARE,
+    train: Fields = AS_THEY_ARE,
 ) -> dict[str, object]:
     """Train on one of several ready-made subsets and score the model on the holdout that they have in common.
 
@@ -64,8 +64,8 @@ def compare_subsets(
     depth: int = 20,
     name: Name = "ready",
     root: Url = DEFAULT_ROOT,
-    data: dict[str, Any] = AS_THEY_ARE,
-    train: dict[str, Any] = AS_THEY_ARE,
+    data: Fields = AS_THEY_ARE,
+    train: Fields = AS_THEY_ARE,
 ) -> dict[str, Any]:
     """Train on each of several ready-made subsets, with every seed and on the same budget, and judge which is better.
 

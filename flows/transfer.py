@@ -1,7 +1,7 @@
 """Artifacts from host to host, and to and from the blob store."""
 
 import contextlib
-from typing import Annotated
+from typing import Annotated, Literal
 
 from prefect import flow
 from pydantic import Field
@@ -9,7 +9,7 @@ from pydantic import Field
 from flows.deployed import as_deployed
 from tasks.hosts import report, steps
 from tasks.hosts.ssh import Local, Machine, Remote
-from tasks.spec import Host
+from tasks.spec import Host, Url
 from tasks.steps import Sealed
 from tasks.store.root import Root
 
@@ -20,8 +20,8 @@ def shards(
     names: Annotated[list[str], Field(min_length=1)],
     source: Host | None = None,
     target: Host | None = None,
-    source_root: str = "",
-    target_root: str = "",
+    source_root: Url | Literal[""] = "",
+    target_root: Url | Literal[""] = "",
     streams: Annotated[int, Field(ge=1, le=32)] = 4,
 ) -> list[dict[str, object]]:
     """Move artifacts (or folders of shards) between two machines, or between a machine and the blob store.

@@ -6,7 +6,7 @@ workers is the same arm.
 """
 
 from tasks.spec.arm import Arm, Part, with_common_population
-from tasks.spec.base import Name, Spec, Url, how, if_set
+from tasks.spec.base import Fields, Name, Spec, Url, how, if_set
 from tasks.spec.experiment import DRAWS, HELD_SEED, Draw, Experiment, Texts
 from tasks.spec.host import Host
 from tasks.spec.pool import ENGAGEMENT, FACTUAL, PEDAGOGICAL, SOURCE, Pool
@@ -23,6 +23,7 @@ __all__ = [
     "Arm",
     "Draw",
     "Experiment",
+    "Fields",
     "Formula",
     "Host",
     "Name",

@@ -11,6 +11,12 @@ Url = Annotated[
 ]
 """A URL or a path. One with a signature is refused by the server's schema, before it is stored, and here."""
 
+Fields = Annotated[
+    dict[str, Any],
+    Field(json_schema_extra={"additionalProperties": {"not": {"type": "string", "pattern": SIGNATURE}}}),
+]
+"""Fields of a model by name, in a form that asks for little; none with a signature."""
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
 """A readable part of an artifact's name: lower case, digits, - and _."""
 

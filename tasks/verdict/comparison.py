@@ -199,6 +199,13 @@ class ComparisonPlan:
         known = registration.read(root, spec.name).about(spec.question(pool_id))
         if tokens is None and spec.draws_arms and spec.budget == "tokens" and known and known.newest.by_size:
             tokens = min(known.newest.tokens.values())
+            held = {arm.name: smallest[arm.name]["tokens_per_epoch"] * arm.epochs for arm in spec.arms}
+            least = min(held, key=lambda name: held[name])
+            if held[least] < tokens:
+                raise InputError(
+                    f"The runs so far are trained on {tokens:,} tokens, what the smallest draw held, but a new draw of {least} holds "
+                    f"only {held[least]:,}: set train.tokens to that or less, and give the comparison another name."
+                )
         budgets = equal_budget(smallest, tokens, spec.budget, {arm.name: arm.epochs for arm in spec.arms})
         runs = []
         for arm in spec.arms:

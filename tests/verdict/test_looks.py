@@ -156,3 +156,27 @@ def test_a_registered_budget_stays_when_replicates_are_added(bench):
     assert {run.tokens for run in first.runs} == {4_864}
     sizes[44] = 5_376
     assert {run.id for run in first.runs} < {run.id for run in plan(3).runs}
+
+
+def test_a_later_draw_that_holds_less_than_was_registered_is_said_with_the_way_out(bench):
+    sizes = {42: 5_120, 43: 4_864, 44: 4_608}
+
+    def planned(replicates):
+        training = TRAINING.model_copy(update={"tokens": None})
+        spec = dataclasses.replace(plan_of(bench, replicates).spec, training=training)
+        for arm in (drawn for each in spec.arms for drawn in spec.draws_of(each)):
+            size = sizes[arm.seed] if arm.at_random else 10_240
+
+            def make(work: Work, label=f"{arm.name}{arm.seed}", size=size) -> None:
+                work.temporary("rows.bin").write_text(label)
+                work.finish("rows.bin")
+                work.facts.update(tokens=size, tokens_per_epoch=size, sequence_length=256, bytes=size)
+
+            bench.root.build(spec.packed(arm, POOL), make, spec={})
+        return ComparisonPlan.make(bench.root, spec, POOL)
+
+    first = planned(2)
+    looks.register(bench.root, first)
+    assert {run.tokens for run in first.runs} == {4_864}
+    with pytest.raises(InputError, match=r"on 4,864 tokens.*draw of rand16 holds only 4,608: set train\.tokens"):
+        planned(3)

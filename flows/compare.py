@@ -154,8 +154,6 @@ def _in_rounds(store: Root, spec: ComparisonSpec, root: str) -> tuple[Comparison
 def _judge(store: Root, plan: ComparisonPlan, root: str) -> Verdict:
     """Let children score what is missing, and judge all runs at the level of this look."""
     spec = plan.spec
-    if spec.score:
-        strata(store, spec.pool, spec.score)
     return judge(
         store,
         spec.name,
@@ -183,6 +181,8 @@ def _plan(store: Root, spec: ComparisonSpec, root: str) -> ComparisonPlan:
         require_same_list(store, drawn, arm_id(drawn, spec.pool, pool_id))
     run_children(children[:1])  # makes index, holdout and tokenizer, which the others find
     run_children(children[1:])
+    if spec.score:
+        strata(store, spec.pool, spec.score)
     plan = ComparisonPlan.make(store, spec, pool_id)
     for run in plan.runs:
         trained = run.experiment

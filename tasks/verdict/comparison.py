@@ -26,9 +26,10 @@ from tasks.verdict.matched import (
     require_other_rows,
     require_pairing,
     require_redrawn,
+    require_two_scores,
 )
 from tasks.verdict.planning import BESIDE_BYTES, Budget, equal_budget, what_is_read, what_seeds_show
-from tasks.verdict.target import find_target
+from tasks.verdict.target import HALVES, find_target
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,12 @@ class ComparisonPlan:
 
         An empty budget is what the smallest draw holds; once it is registered it stays, though later draws may hold less.
 
-        Raises InputError when it is more than an arm has, or when two arms hold the same rows and are no control.
+        Raises InputError when it is more than an arm has, when two arms hold the same rows and are no control, or when a half of
+        the holdout by score is to decide and its documents have no different scores.
         """
+        divided = root.find(PoolFolder(pool_id).strata(spec.score)) if spec.score and spec.target in HALVES else None
+        if divided:
+            require_two_scores(set(divided.facts["scores"].values()), spec.target)
         packed = {
             arm.name: [root.manifest(spec.packed(drawn, pool_id)) for drawn in spec.draws_of(arm)] for arm in spec.arms
         }

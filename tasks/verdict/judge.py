@@ -172,7 +172,7 @@ def judge(
     divided_by, strata = find_strata(root, results, spelled_out(strata_by) if strata_by else None)
     documents, holdout = sum_scores(results, strata=strata)
     if target in HALVES:
-        _require_halves(documents.score, target)
+        matched.require_two_scores(set(documents.score[np.isfinite(documents.score)].tolist()), target)
     case = Case(
         results=results,
         documents=documents,
@@ -257,15 +257,6 @@ def _require_comparable(
     fronts = [label for label, runs in results.items() if any(matched.reads_front(run.manifest) for run in runs)]
     found = matched.require_matched(matched.differences_of_runs(root, manifests), allow)
     return found | matched.require_fair_budgets(fronts, allow)
-
-
-def _require_halves(scores: np.ndarray, target: Target) -> None:
-    """Raises InputError when the holdout's scores do not divide it, as in an unrated pool."""
-    if len(np.unique(scores[np.isfinite(scores)])) < 2:
-        raise InputError(
-            f"The target is {target!r}, but the documents of the holdout are unrated or all rated alike and have no halves by "
-            "score: set it to all."
-        )
 
 
 def _arm(label: str, case: Case) -> ArmScores:

@@ -6,7 +6,7 @@ unless it is allowed.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import combinations
 from typing import Any
 
@@ -194,6 +194,15 @@ def require_halves(score: Score | None, target: str) -> None:
     if target in HALVES and not score:
         raise InputError(
             f"The target is {target!r}, but the pool is unrated and has no halves by score: set it to all."
+        )
+
+
+def require_two_scores(scores: Set[float], target: str) -> None:
+    """Raises InputError when the different `scores` of the holdout's documents do not divide it in halves, one of which is to decide."""
+    if len(scores) < 2:
+        raise InputError(
+            f"The target is {target!r}, but the documents of the holdout are unrated or all rated alike and have no halves by "
+            "score: set it to all."
         )
 
 

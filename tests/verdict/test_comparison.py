@@ -1,5 +1,6 @@
 """What a comparison refuses before anything is spent, and the runs that it plans."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from tasks.errors import InputError
 from tasks.records import code
-from tasks.records.layout import arm_id, pool_id, run_id
+from tasks.records.layout import PoolFolder, arm_id, pool_id, run_id
 from tasks.records.scaling import ModelShape, parameter_counts
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.store.artifact import Work, code_version
@@ -58,6 +59,24 @@ def test_halves_of_an_unrated_pool_are_refused_before_anything_is_trained():
     with pytest.raises(InputError, match="target is 'outside/wiki', but the texts from elsewhere are none"):
         ComparisonSpec("test", Pool(), arms, [1], TRAINING, target="outside/wiki").require_matched()
     ComparisonSpec("test", Pool(format="unrated"), arms, [1], TRAINING).require_matched()
+
+
+@pytest.mark.parametrize(
+    ("scores", "refused"), [({}, True), ({"0": 2.0, "1": 2.0}, True), ({"0": 1.0, "1": 2.0}, False)]
+)
+def test_a_holdout_without_different_scores_is_refused_before_anything_is_trained(tmp_path, scores, refused):
+    """A prebuilt pool may have a score, and its files then lack it."""
+    root, spec = Root(tmp_path), asked(target="upper half")
+    pack(root, spec, {"top": "a", "random": "b"})
+
+    def make(work: Work) -> None:
+        work.temporary("strata.parquet").touch()
+        work.finish("strata.parquet")
+        work.facts.update(scores=scores)
+
+    root.build(PoolFolder("pool").strata(spec.score), make, spec={})
+    with pytest.raises(InputError, match="all rated alike") if refused else contextlib.nullcontext():
+        ComparisonPlan.make(root, spec, "pool")
 
 
 def test_equal_arms_are_a_control_with_seeds_of_their_own():

@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 
 from tasks.errors import DamagedError, InputError
-from tasks.hosts.folders import beyond, replace
+from tasks.hosts.folders import replace
 from tasks.hosts.ssh import Local
 from tasks.progress import Progress, silent
 from tasks.store.access import open_blobs
@@ -77,9 +77,8 @@ def fetch(url: str, name: str, root: Path, progress: Progress = silent) -> dict[
     if missing:
         raise DamagedError(f"{url}/{name}/{missing[0].path} is not what its manifest says: prepare {name} again.")
     (incoming / ETAGS).unlink(missing_ok=True)
-    others = beyond(HERE, str(final), manifest.files)
     (incoming / MANIFEST).write_bytes(raw)
-    replace(HERE, str(incoming), str(final), others)
+    replace(HERE, str(incoming), str(final), manifest.files)
     return {"bytes": total, "sent": sent, "way": "azcopy" if bulk else "object store client"}
 
 

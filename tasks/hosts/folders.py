@@ -1,18 +1,22 @@
 """What lies in a folder of a machine, and how what was brought joins what is there: by file, nothing of others removed."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from tasks.errors import InputError
+from tasks.errors import ChangedError, InputError
 from tasks.hosts.facts import script
-from tasks.hosts.ssh import CommandError, Machine
+from tasks.hosts.ssh import CommandError, Machine, Result
 from tasks.store.artifact import MANIFEST, FileRecord, Manifest
 
+T = TypeVar("T")
 HASH_BYTES_PER_SECOND = 20_000_000
 """A slow disk, for time limits."""
 FILES_PER_SECOND = 100
 SMALL = 1_000_000
 """Bytes of a file below which starting a program takes longer than hashing."""
+TRIES = 20
+RESTLESS = "{}: {} is replaced by somebody else all the time: run again."
 NAMED = 3
 """How many files a message names."""
 HASH_LINE = 68
@@ -29,12 +33,17 @@ turn() { # one change at a time in a folder, whoever makes it
     exec 9<"$1" && flock -w 600 9
 }
 """
+CHANGED = 75
+"""Exit status of REPLACE when the folder is another one than was looked at."""
+STATE = 'stat -c "%i %z" -- "$1" 2>/dev/null || echo none'
+"""Which folder has this name, and when something came or went there: another one after each replacement."""
 REPLACE = f"""{TURN}
 sync -f "$1" 2>/dev/null
 turn "$(dirname "$2")" || exit
 if [ -d "$3" ]; then # an attempt was cut between its two renames, or after them
     if [ -e "$2" ]; then rm -rf "$3"; else mv -T "$3" "$2"; fi || exit
 fi
+[ "$(stat -c "%i %z" -- "$2" 2>/dev/null || echo none)" = "$4" ] || exit {CHANGED}
 [ ! -e "$2" ] || mv -T "$2" "$3" || exit
 mv -T "$1" "$2" || {{ status=$?; [ ! -d "$3" ] || mv -T "$3" "$2"; exit $status; }}
 rm -rf "$3"
@@ -194,6 +203,10 @@ def beyond(target: Machine, final: str, files: Sequence[FileRecord]) -> list[str
 
     Raises InputError when the folder is no artifact and has files of other content under the names that come.
     """
+    return _steady(target, final, lambda _: _beyond(target, final, files))
+
+
+def _beyond(target: Machine, final: str, files: Sequence[FileRecord]) -> list[str]:
     there = listing(target, final)
     if not there.everything:
         return []
@@ -216,11 +229,40 @@ def clear_others(machine: Machine, incoming: str, files: Sequence[FileRecord]) -
         machine.run('cd "$1" && xargs -0 rm -f --', incoming, stdin=names)
 
 
-def replace(machine: Machine, incoming: str, final: str, kept: Sequence[str]) -> None:
-    """Make `final` what lies in `incoming`, with the files `kept` of the old one. On an error the folder that was there stays."""
-    if kept:
-        machine.run(LINK, final, incoming, stdin="\0".join(kept).encode(), timeout=600)
-    machine.run(REPLACE, incoming, final, f"{incoming.removesuffix('.incoming')}.replaced", timeout=700)
+def replace(machine: Machine, incoming: str, final: str, files: Sequence[FileRecord]) -> None:
+    """Make `final` what lies in `incoming`, an artifact of these files, and keep what else is there (`beyond`).
+
+    Begun again when the folder changes in between. On an error the folder that was there stays. Raises as `beyond` does.
+    """
+    old = f"{incoming.removesuffix('.incoming')}.replaced"
+
+    def attempt(seen: str) -> Result:
+        if kept := _beyond(machine, final, files):
+            machine.run(LINK, final, incoming, stdin="\0".join(kept).encode(), timeout=600)
+        return machine.run(REPLACE, incoming, final, old, seen, timeout=700, check=False)
+
+    for _ in range(TRIES):
+        done = _steady(machine, final, attempt)
+        if done.status == 0:
+            return
+        if done.status != CHANGED:
+            raise CommandError(f"{machine.label}: {done.last.rstrip('.')} (exit status {done.status}).")
+    raise ChangedError(RESTLESS.format(machine.label, final))
+
+
+def _steady(machine: Machine, folder: str, look: Callable[[str], T]) -> T:
+    """What `look` says of a folder, which takes its state; what it raises because somebody replaced the folder meanwhile does not count.
+
+    Raises ChangedError when that goes on and on.
+    """
+    for _ in range(TRIES):
+        seen = machine.run(STATE, folder).out.strip()
+        try:
+            return look(seen)
+        except (InputError, CommandError):
+            if machine.run(STATE, folder).out.strip() == seen:
+                raise
+    raise ChangedError(RESTLESS.format(machine.label, folder))
 
 
 def join(machine: Machine, incoming: str, final: str, files: Sequence[FileRecord]) -> None:

@@ -157,7 +157,8 @@ def _transfer(source: Place, target: Place, name: str, final: str, streams: int,
             log.warning("%s has a newer %s/%s, which stays.", target.machine.label, final, path)
     if not files or (manifest is not None and target.machine.read(f"{final}/{MANIFEST}") == manifest):
         return Moved(name, count, total, 0, 0, 0, round(time.monotonic() - started, 2), _way("already there", kept))
-    others = beyond(target.machine, final, files) if manifest is not None else []
+    if manifest is not None:
+        beyond(target.machine, final, files)  # what stands in the way is said before anything is sent
     incoming = _incoming(source, name, final)
     target.machine.run('mkdir -p "$1"', incoming)
     clear_others(target.machine, incoming, files)
@@ -189,9 +190,10 @@ def _transfer(source: Place, target: Place, name: str, final: str, streams: int,
         target.machine.put(manifest, f"{incoming}/{MANIFEST}", 0o644)
     if manifest is None:
         join(target.machine, incoming, final, files)
+        lost = {record.path for record in files} - listing(target.machine, final, follow=True).everything
     else:
-        replace(target.machine, incoming, final, others)
-    lost = {record.path for record in files} - listing(target.machine, final, follow=True).everything
+        replace(target.machine, incoming, final, files)  # by one rename, after which another host may replace it
+        lost = set()
     if lost:
         raise ChangedError(f"{target.machine.label}: {final}/{min(lost)} went away after it had arrived: run again.")
     progress(f"transfer {name}", total, total, {})

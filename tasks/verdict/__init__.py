@@ -9,5 +9,6 @@
 `savings`     a difference in bits per byte as a share of trained tokens, by the measured loss curves
 `shortened`   runs that really stop there: do the savings hold?
 `design`      which depth, tokens and replicates can show an effect, before anything is trained
+`case`        what comparisons are computed from; `compared` one pair of arms
 `judge`       from runs on disk to a verdict; `wording` says it in a sentence
 """

@@ -35,7 +35,7 @@ from tasks.store.root import Root
 from tasks.tokens.outside import encode_outside
 from tasks.verdict.judge import judge
 from tasks.verdict.planning import equal_budget
-from tasks.verdict.shortened import compare_shortened
+from tasks.verdict.shortened import check_savings
 
 SEED = 20
 FILES = 4
@@ -122,10 +122,10 @@ def compare(root: Root, source: Path, elsewhere: Path, name: str, seeds: int, ta
             runs[label].append(train(label, seed, tokens[label]))
     verdict = judge(root, name, runs, target=target, outside=[outside])
     (pair,) = verdict.comparisons
-    checked = None
     if pair.better and (budget := pair.tokens_saved.budget):
         shorter = [train(pair.better, seed, budget) for seed in range(1, seeds + 1)]
-        checked = compare_shortened(root, verdict, pair, shorter)
+        verdict = check_savings(root, verdict, pair, shorter)
+        (pair,) = verdict.comparisons
     rows: dict[str, Difference] = {row.label: row for row in pair.strata if row.kind in ("all", "half", "decile")}
     rows["elsewhere"] = pair.outside[0]
     return {
@@ -134,7 +134,6 @@ def compare(root: Root, source: Path, elsewhere: Path, name: str, seeds: int, ta
         "better": pair.better,
         "tokens": verdict.tokens,
         "saved": pair.tokens_saved.model_dump(),
-        "shorter runs": checked.sentence if checked else None,
         "deviations": {arm.label: arm.deviation for arm in verdict.arms},
         **{label: [row.difference, row.low, row.high] for label, row in rows.items()},
         "report": str(write_verdict(root, verdict).path / REPORT),

@@ -133,13 +133,11 @@ class Root:
         if whole is not None and (there is None or damage):
             mirror.upload(self.path(name), whole, self.check_lease)
 
-    def names(self, prefix: str) -> list[str]:
-        """Names of the complete artifacts below `prefix`, sorted."""
-        found = {p.parent.relative_to(self.folder).as_posix() for p in (self.folder / prefix).rglob(MANIFEST)}
+    def names(self, prefix: str, file: str = MANIFEST) -> list[str]:
+        """Names of the complete artifacts below `prefix`, or of the folders that hold another small `file`, sorted."""
+        found = {p.parent.relative_to(self.folder).as_posix() for p in (self.folder / prefix).rglob(file)}
         if self.remote is not None:
-            found |= {
-                b.name.removesuffix(f"/{MANIFEST}") for b in self.remote.list(prefix) if b.name.endswith(f"/{MANIFEST}")
-            }
+            found |= {b.name.removesuffix(f"/{file}") for b in self.remote.list(prefix) if b.name.endswith(f"/{file}")}
         return sorted(name for name in found if not any(part.startswith(".") for part in Path(name).parts))
 
     def open(self, name: str, *, checksums: bool = False) -> Artifact:

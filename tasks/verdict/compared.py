@@ -197,4 +197,4 @@ def _savings(a: str, b: str, overall: Differences, paired: bool, case: Case) -> 
     if not saved.estimate or not (facts.get("tokens") and facts.get("batch_tokens")):
         return saved
     budget = shortened(saved.estimate, facts["tokens"], facts["batch_tokens"])
-    return saved.model_copy(update={"budget": budget})
+    return saved.model_copy(update={"budget": budget}) if budget < facts["tokens"] else saved

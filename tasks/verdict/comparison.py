@@ -1,7 +1,7 @@
 """A comparison before its verdict: what it asks, which runs answer it, and what those that are missing cost."""
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasks.errors import InputError
 from tasks.records import registration
@@ -12,7 +12,7 @@ from tasks.records.ledger import entries, spread_between_seeds
 from tasks.records.packed import PackedPlan
 from tasks.records.scaling import ModelShape, budget_tokens, choose_batch
 from tasks.records.stopping import StoppingRule
-from tasks.records.verdict import Control, Pairing, Target
+from tasks.records.verdict import Comparison, Control, Pairing, Target
 from tasks.spec import DRAWS, Arm, Draw, Experiment, Pool, Score, Texts, Training, spelled_out
 from tasks.store.artifact import code_version, fingerprint
 from tasks.store.root import Root
@@ -40,7 +40,7 @@ class ComparisonSpec:
     its own, and the rows of a budget. None: all but the documents of an arm. `stop`: add replicates in rounds by this rule.
     `budget`: what is equal between arms. `target`: which documents decide. `pairing`: whether runs are
     paired by seed. `allow`: differences besides selection that are meant, by their path. `texts`, `core`: what runs are
-    scored on besides the holdout. `strata_by`: the score of the holdout's halves and deciles, if not the pool's. `control`: "aa" if arms are meant to be equal; then each arm has seeds of its own, for
+    scored on besides the holdout. `check_savings`: train runs of a better arm that stop at the tokens it saved. `strata_by`: the score of the holdout's halves and deciles, if not the pool's. `control`: "aa" if arms are meant to be equal; then each arm has seeds of its own, for
     equal arms with equal seeds would be one run twice.
     """
 
@@ -67,6 +67,7 @@ class ComparisonSpec:
 
     redraw: Sequence[Draw] | None = None
     stop: StoppingRule | None = None
+    check_savings: bool = False
 
     @property
     def held(self) -> tuple[Draw, ...]:
@@ -110,6 +111,10 @@ class ComparisonSpec:
             raise InputError(
                 f"The budget is empty, but later rounds draw {', '.join(arm.name for arm in drawn)} anew and may find fewer tokens in a draw: set "
                 "train.tokens a little below what such an arm holds."
+            )
+        if self.check_savings and self.training.engine == "nanochat":
+            raise InputError(
+                "check_savings trains on a part of an arm, but nanochat trains on whole arms: set it to false, or engine to builtin."
             )
         require_halves(self.score, self.target)
         find_target(self.target, [texts.name for texts in self.texts])
@@ -240,6 +245,18 @@ class ComparisonPlan:
         return {
             arm.name: [run.id for run in self.runs if run.experiment.arm.name == arm.name] for arm in self.spec.arms
         }
+
+    def shortened(self, pair: Comparison) -> "ComparisonPlan":
+        """The runs of the pair's better arm that stop at the tokens it saved; none where it saved none."""
+        training = self.spec.training.model_copy(
+            update={"tokens": pair.tokens_saved.budget, "tokens_per_parameter": None}
+        )
+        runs = []
+        for run in self.runs if training.tokens else ():
+            if run.experiment.arm.name == pair.better:
+                experiment = run.experiment.model_copy(update={"training": training})
+                runs.append(PlannedRun(run_id(experiment, run.arm_id), run.arm_id, experiment))
+        return replace(self, runs=tuple(runs))
 
     def missing(self, root: Root) -> list[PlannedRun]:
         """The runs without a result."""

@@ -38,7 +38,7 @@ def worded(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
 def sentence(pair: Comparison) -> str:
     """The verdict on one pair of arms, what its interval covers, and what may be wrong with it."""
     warnings = (WARNINGS[weakness] for weakness in pair.warnings)
-    return " ".join([_finding(pair), _decides(pair.target), *_covers(pair), *warnings])
+    return " ".join([_finding(pair), *_checked(pair), _decides(pair.target), *_covers(pair), *warnings])
 
 
 def on(target: Target) -> str:
@@ -148,8 +148,23 @@ def _equivalent(pair: Comparison) -> str:
     low, high = ("?" if end is None else f"{100 * end:.0f}" for end in (saved.low, saved.high))
     return (
         f" (equivalent to at least {100 * saved.estimate:.0f} % fewer tokens by the measured loss curves, interval {low} to "
-        f"{high} %, not checked by shorter runs)"
+        f"{high} %, {'' if saved.checked else 'not '}checked by shorter runs)"
     )
+
+
+def _checked(pair: Comparison) -> list[str]:
+    """What runs of the better arm say that really stopped at the tokens it saved."""
+    found = pair.tokens_saved.checked
+    if found is None or pair.better is None:
+        return []
+    other = pair.b if pair.better == pair.a else pair.a
+    apart = with_interval(found.difference, found.low, found.high, "+")
+    ends = {
+        "confirmed": f"end below those of {other} ({apart} bits per byte): the savings are confirmed.",
+        "refuted": f"end above those of {other} ({apart} bits per byte): the savings are refuted.",
+        "open": f"are not told apart from those of {other} ({apart} bits per byte), which neither confirms nor refutes the savings.",
+    }
+    return [f"Runs of {pair.better} on {100 * found.saved:.3g} % fewer tokens {ends[found.conclusion]}"]
 
 
 def _one_seed(pair: Comparison) -> str:

@@ -14,7 +14,7 @@ from tasks.records.layout import RunFolder, VerdictFolder
 from tasks.records.registration import PairLook, Plan, Registered, TakenLook
 from tasks.records.stopping import Look
 from tasks.records.verdict import Verdict
-from tasks.spec import Arm, Pool
+from tasks.spec import DRAWS, Arm, Pool
 from tasks.store.artifact import code_version, fingerprint
 from tasks.store.root import Root
 from tasks.verdict.looks import said
@@ -73,6 +73,7 @@ def _plan(verdict: Verdict, runs: Mapping[str, Fields], known: Registered | None
     """How the judgement answers the question: as was registered, but for what it does otherwise."""
     arms = {label: dict(run["arm"]) for label, run in runs.items()}
     training = dict(next(iter(runs.values()))["training"])
+    redrawn = tuple(draw for draw in DRAWS if any(draw in (arm.redrawn or ()) for arm in verdict.arms))
     base = (
         known.newest
         if known
@@ -87,7 +88,7 @@ def _plan(verdict: Verdict, runs: Mapping[str, Fields], known: Registered | None
             training=training,
             tokens={},
             replicates=0,
-            redraw=None,
+            redraw=redrawn if any(arm.draws for arm in verdict.arms) else None,
             target=verdict.target,
             pairing=verdict.pairing,
             level=verdict.level,

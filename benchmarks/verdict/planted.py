@@ -15,7 +15,7 @@ import json
 import random
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,12 +54,18 @@ def shuffled(text: str, rng: random.Random) -> str:
     return "".join(parts)
 
 
-def write_pool(folder: Path, texts: Sequence[str], *, permuted: bool) -> Path:
+def write_pool(
+    folder: Path,
+    texts: Sequence[str],
+    *,
+    permuted: bool,
+    spoiled: Callable[[str, random.Random], str] = shuffled,
+) -> Path:
     """Raw files of a pool: a third junk, rated 0 to 1, the others 3 to 5; the same ratings on other documents if `permuted`."""
     rng, numbers = random.Random(SEED), np.random.default_rng(SEED)
     junk = numbers.random(len(texts)) < JUNK
     ratings = np.where(junk, numbers.uniform(0, 1, len(texts)), numbers.uniform(3, 5, len(texts)))
-    written = [shuffled(text, rng) if bad else text for text, bad in zip(texts, junk, strict=True)]
+    written = [spoiled(text, rng) if bad else text for text, bad in zip(texts, junk, strict=True)]
     ratings = numbers.permutation(ratings) if permuted else ratings
     folder.mkdir(parents=True, exist_ok=True)
     for number, part in enumerate(np.array_split(np.arange(len(texts)), FILES)):

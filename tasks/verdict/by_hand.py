@@ -71,48 +71,39 @@ def _registered(root: Root, verdict: Verdict, runs: Mapping[str, Fields]) -> tup
 
 def _plan(verdict: Verdict, runs: Mapping[str, Fields], known: Registered | None) -> Plan:
     """How the judgement answers the question: as was registered, but for what it does otherwise."""
-    arms = {label: dict(run["arm"]) for label, run in runs.items()}
-    training = dict(next(iter(runs.values()))["training"])
-    redrawn = tuple(draw for draw in DRAWS if any(draw in (arm.redrawn or ()) for arm in verdict.arms))
-    base = (
-        known.newest
-        if known
-        else Plan(
-            said="",
-            code="",
-            runs_before=0,
-            looks_before=0,
-            question=fingerprint(verdict.pool, arms, _without(training, *BUDGET), verdict.control),
-            pool=verdict.pool,
-            arms=arms,
-            training=training,
-            tokens={},
-            replicates=0,
-            redraw=redrawn if any(arm.draws for arm in verdict.arms) else None,
-            target=verdict.target,
-            pairing=verdict.pairing,
-            level=verdict.level,
-            texts=verdict.outside,
-            core=verdict.core,
-            control=verdict.control,
-            allow=tuple(verdict.matched.allowed),
-            stop=None,
-        )
-    )
     tokens = {label: run["training"]["tokens"] or verdict.tokens for label, run in runs.items()}
-    now = {
+    now: dict[str, Any] = {
         "said": registration.now(),
         "code": code_version(),
         "runs_before": len(verdict.runs),
         "looks_before": len(known.looks) if known else 0,
-        "tokens": base.tokens if set(tokens.values()) == set(base.tokens.values()) else tokens,
-        "replicates": max(base.replicates, *(len(arm.runs) for arm in verdict.arms)),
+        "tokens": tokens,
+        "replicates": max(len(arm.runs) for arm in verdict.arms),
         "target": verdict.target,
         "pairing": verdict.pairing,
         "level": verdict.level,
         "stop": None,
     }
-    return base.model_copy(update=now)
+    if known:
+        now["replicates"] = max(now["replicates"], known.newest.replicates)
+        if set(tokens.values()) == set(known.newest.tokens.values()):
+            del now["tokens"]  # the same under other names
+        return known.newest.model_copy(update=now)
+    arms = {label: dict(run["arm"]) for label, run in runs.items()}
+    training = dict(next(iter(runs.values()))["training"])
+    redrawn = tuple(draw for draw in DRAWS if any(draw in (arm.redrawn or ()) for arm in verdict.arms))
+    return Plan(
+        **now,
+        question=fingerprint(verdict.pool, arms, _without(training, *BUDGET), verdict.control),
+        pool=verdict.pool,
+        arms=arms,
+        training=training,
+        redraw=redrawn if any(arm.draws for arm in verdict.arms) else None,
+        texts=verdict.outside,
+        core=verdict.core,
+        control=verdict.control,
+        allow=tuple(verdict.matched.allowed),
+    )
 
 
 def _selections(arms: Iterable[Fields], pool: Fields) -> set[str]:

@@ -158,13 +158,17 @@ def _checked(pair: Comparison) -> list[str]:
     if found is None or pair.better is None:
         return []
     other = pair.b if pair.better == pair.a else pair.a
-    apart = with_interval(found.difference, found.low, found.high, "+")
-    ends = {
-        "confirmed": f"end below those of {other} ({apart} bits per byte): the savings are confirmed.",
-        "refuted": f"end above those of {other} ({apart} bits per byte): the savings are refuted.",
-        "open": f"are not told apart from those of {other} ({apart} bits per byte), which neither confirms nor refutes the savings.",
-    }
-    return [f"Runs of {pair.better} on {100 * found.saved:.3g} % fewer tokens {ends[found.conclusion]}"]
+    if found.conclusion == "open":
+        apart = with_interval(found.difference, found.low, found.high, "+")
+        ends = (
+            f"are not told apart from those of {other}: the difference is {apart} bits per byte, which settles nothing."
+        )
+    else:
+        low, high = sorted((abs(found.low or 0), abs(found.high or 0)))
+        side = {"confirmed": "below", "refuted": "above"}[found.conclusion]
+        by = with_interval(abs(found.difference), low, high)
+        ends = f"end {by} bits per byte {side} those of {other}: the savings are {found.conclusion}."
+    return [f"Runs of {pair.better} on {100 * found.saved:.3g} % fewer tokens {ends}"]
 
 
 def _one_seed(pair: Comparison) -> str:

@@ -96,9 +96,9 @@ def test_a_shortened_budget_is_whole_batches_and_saves_no_more_than_was_said(sha
 @pytest.mark.parametrize(
     ("offset", "conclusion", "words"),
     [
-        (-0.03, "confirmed", "end below those of rand16 (−0.0"),
-        (0.03, "refuted", "end above those of rand16 (+0.0"),
-        (0.0, "open", "are not told apart from those of rand16 ("),
+        (-0.03, "confirmed", "end 0.0"),
+        (0.03, "refuted", "end 0.0"),
+        (0.0, "open", "are not told apart from those of rand16: the difference is "),
     ],
 )
 def test_runs_that_stop_early_confirm_the_savings_or_refute_them(bench, offset, conclusion, words):
@@ -121,6 +121,8 @@ def test_runs_that_stop_early_confirm_the_savings_or_refute_them(bench, offset, 
     assert checked.tokens_saved.checked.conclusion == conclusion
     assert checked.tokens_saved.checked.saved == pytest.approx(0.075)
     assert f"%, checked by shorter runs). Runs of top16 on 7.5 % fewer tokens {words}" in checked.sentence
+    said = {"confirmed": "below those of rand16: the savings", "refuted": "above those of rand16: the savings"}
+    assert said.get(conclusion, "settles nothing") in checked.sentence
     with pytest.raises(InputError, match="trained on 1,000,000 tokens, but the savings are checked on 925,000"):
         check_savings(bench.root, verdict, pair, list(verdict.arms[0].runs))
 

@@ -3,7 +3,7 @@
 import math
 
 from tasks.records.registration import Registered
-from tasks.records.verdict import OUTSIDE, ArmScores, Comparison, Target, Weakness
+from tasks.records.verdict import OUTSIDE, ArmScores, Comparison, Target, TokensSaved, Weakness
 
 WARNINGS: dict[Weakness, str] = {
     "two seeds": "An arm has only two seeds: the interval is wide, and up to 7 % of such intervals miss if arms scatter very unlike.",
@@ -148,8 +148,15 @@ def _equivalent(pair: Comparison) -> str:
     low, high = ("?" if end is None else f"{100 * end:.0f}" for end in (saved.low, saved.high))
     return (
         f" (equivalent to at least {100 * saved.estimate:.0f} % fewer tokens by the measured loss curves, interval {low} to "
-        f"{high} %, {'' if saved.checked else 'not '}checked by shorter runs)"
+        f"{high} %, {_test(saved)} by shorter runs)"
     )
+
+
+def _test(saved: TokensSaved) -> str:
+    """What shorter runs did to the savings, in a word or three."""
+    if saved.checked is None:
+        return "not checked"
+    return {"open": "neither confirmed nor refuted"}.get(saved.checked.conclusion, saved.checked.conclusion)
 
 
 def _checked(pair: Comparison) -> list[str]:

@@ -230,12 +230,12 @@ def _label(pool: Pool, blob: Blob) -> str:
 
 def _dump_range(reading: Reading) -> Range | None:
     """Where the column `dump` of the first row group lies; None for a file without one."""
-    name, footer = reading.blob.name, reading.metadata()
+    footer = reading.parsed()
     if DUMP not in top_level(footer):
         return None
     try:
-        column = text_column(name, footer, DUMP)
-        return chunk_range(name, reading.blob.size, footer, reading.groups[0], column)
+        column = text_column(footer, DUMP)
+        return chunk_range(reading.blob.size, footer, reading.groups[0], column)
     except BadFile:
         return None
 

@@ -108,11 +108,6 @@ def test_a_dotted_name_comes_before_a_field_of_that_path(raw: Path, tmp_path: Pa
     assert build_index(Root(tmp_path / "root"), pool, workers=1).facts["tokens"] == 500
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=InputError,
-    reason="Data as people have it: a page with zeros behind its texts is called damaged",
-)
 def test_zeros_behind_the_texts_of_a_page_are_left_alone(raw: Path, tmp_path: Path) -> None:
     data = zlib.decompress(base64.b85decode(PADDED))
     texts = [f"document {row:02d} on water" for row in range(40)]
@@ -122,9 +117,6 @@ def test_zeros_behind_the_texts_of_a_page_are_left_alone(raw: Path, tmp_path: Pa
     assert sorted(trained + held) == texts
 
 
-@pytest.mark.xfail(
-    strict=True, raises=InputError, reason="Data as people have it: a row group of 0 rows makes a file a damaged one"
-)
 @pytest.mark.parametrize("cuts", [(0, 100), (100, 0), (50, 0, 50)], ids=["first", "last", "between"])
 def test_an_empty_row_group_changes_nothing(cuts: Sequence[int], raw: Path, tmp_path: Path) -> None:
     table, start = rated_texts(100), 0
@@ -146,11 +138,6 @@ class Keys(encryption.KmsClient):
         return base64.b64decode(wrapped)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="Data as people have it: an encrypted column aborts the process (SIGABRT)",
-)
 @pytest.mark.parametrize(("column", "documents"), [("text", 100), ("email", 200)])
 def test_a_file_with_an_encrypted_column_does_not_end_the_process(
     column: str, documents: int, raw: Path, tmp_path: Path

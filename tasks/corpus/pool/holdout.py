@@ -127,8 +127,14 @@ def build(work: Work, pool: Pool, source: Blobs, index: Index, threads: int, pro
     if pool.holdout:
         count = _enough(pool, documents.num_rows)
     elif documents.num_rows < count:
+        if not documents.num_rows:
+            raise InputError(
+                f"None of the {index.documents:,} documents of the pool {pool.name} has a text in {pool.text_column!r}: set text_column "
+                "to the column that has them."
+            )
         raise InputError(
-            f"The pool {pool.name} holds only {documents.num_rows:,} different documents with text: {count:,} wanted."
+            f"The {index.documents:,} documents of the pool {pool.name} have only {documents.num_rows:,} different texts, and the "
+            f"holdout alone takes {count:,}: take a pool with more of them, or lower holdout_documents."
         )
     warn(f"The holdout of {pool.name}", left_out.reasons)
     documents = _describe(documents, index)

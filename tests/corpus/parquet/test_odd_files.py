@@ -138,17 +138,40 @@ class Keys(encryption.KmsClient):
         return base64.b64decode(wrapped)
 
 
+def write_encrypted(path: Path, column: str, plaintext_footer: bool) -> None:
+    table = rated_texts(100, "locked").append_column("email", pa.array(["somebody@example.org"] * 100))
+    factory = encryption.CryptoFactory(lambda _: Keys())
+    chosen = encryption.EncryptionConfiguration(
+        footer_key="f", column_keys={"k": [column]}, plaintext_footer=plaintext_footer
+    )
+    properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), chosen)
+    with pq.ParquetWriter(path, table.schema, encryption_properties=properties) as writer:
+        writer.write_table(table)
+
+
+@pytest.mark.parametrize(
+    ("column", "plaintext_footer", "sentence"),
+    [
+        ("text", True, "has an encrypted column 'text'"),
+        ("token_count", True, "has an encrypted column 'token_count'"),
+        (SCORES[1], True, f"has an encrypted column '{SCORES[1]}'"),
+        ("email", False, "is encrypted as a whole"),
+    ],
+)
+def test_an_encrypted_column_that_is_needed_is_refused_by_file_and_name(
+    column: str, plaintext_footer: bool, sentence: str, raw: Path, tmp_path: Path
+) -> None:
+    write_encrypted(raw / "locked.parquet", column, plaintext_footer)
+    with pytest.raises(InputError, match=rf"locked\.parquet {sentence}"):
+        plan_arm(Root(tmp_path / "root"), Pool(source=raw.as_uri(), **SIZES), Arm(), workers=1)
+
+
 @pytest.mark.parametrize(("column", "documents"), [("text", 100), ("email", 200)])
 def test_a_file_with_an_encrypted_column_does_not_end_the_process(
     column: str, documents: int, raw: Path, tmp_path: Path
 ) -> None:
     pq.write_table(rated_texts(100), raw / "good.parquet")
-    table = rated_texts(100, "locked").append_column("email", pa.array(["somebody@example.org"] * 100))
-    factory = encryption.CryptoFactory(lambda _: Keys())
-    chosen = encryption.EncryptionConfiguration(footer_key="f", column_keys={"k": [column]}, plaintext_footer=True)
-    properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), chosen)
-    with pq.ParquetWriter(raw / "locked.parquet", table.schema, encryption_properties=properties) as writer:
-        writer.write_table(table)
+    write_encrypted(raw / "locked.parquet", column, plaintext_footer=True)
     program = textwrap.dedent("""
         import sys
         from tasks.corpus.pool.survey import survey

@@ -7,7 +7,7 @@
     file:///folder (percent-encoded), or a plain path
 
 Where no encoding is named, every character stands for itself: `#`, `?` and `%` are part of a name. The last part may be a
-pattern with `*` (`az://raw/web/part-0*.parquet`); `**` crosses folders.
+pattern with `*` (`az://raw/web/part-0*.parquet`; `**` crosses folders) or one data file (`az://raw/web/part-07.parquet`).
 """
 
 import re
@@ -20,6 +20,8 @@ from tasks.errors import InputError
 
 SIGNATURE = r"[?&;](?:[Xx]-[A-Za-z]+-)?[Ss][Ii][Gg](?:[Nn][Aa][Tt][Uu][Rr][Ee])?="
 """What only a signed URL has: whoever reads it can read the store. Without flags, so that a JSON schema can use it, too."""
+DATA_FILE = re.compile(r"\.(?:parquet|jsonl|jsonl\.gz|jsonl\.zst)$")
+"""Ends the name of a data file, or of a folder that a writer such as Spark called like one."""
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://(.*)$", re.DOTALL)
 ACCOUNT_HOST = re.compile(r"^([a-z0-9]{3,24})\.(?:blob|dfs)\.([a-z0-9.-]+)$")
 KNOWN = "az://container/prefix, https://ACCOUNT.blob.core.windows.net/container/prefix, file:///folder, a plain path or hf://organisation/dataset"
@@ -37,7 +39,7 @@ class Location:
     suffix: str = ""
     """Of the account's host name, such as core.windows.net."""
     pattern: str = ""
-    """Which names below `folder` are meant; empty: all."""
+    """Which names below `folder` are meant: with `*`, or one file, or all in a folder that is called like one; empty: all."""
     url: str = field(default="", compare=False)
     """As it was given, for messages."""
 
@@ -46,8 +48,20 @@ class Location:
         """The folder on this machine, or None for a remote store."""
         return Path(self.folder).expanduser() if self.kind == "file" else None
 
+    @property
+    def single(self) -> bool:
+        """Whether one name is meant: a file, or a folder that is called like one."""
+        return bool(self.pattern) and "*" not in self.pattern
+
+    @property
+    def base(self) -> str:
+        """The URL of `folder`."""
+        return self.url.rstrip("/").rsplit("/", self.pattern.count("/") + 1)[0] if self.pattern else self.url
+
     def takes(self, name: str) -> bool:
         """Whether a name below `folder` matches the pattern."""
+        if self.single:
+            return f"{name}/".startswith(f"{self.pattern}/")
         return not self.pattern or _regex(self.pattern).fullmatch(name) is not None
 
 
@@ -64,6 +78,8 @@ def require_unsigned(url: str) -> str:
 def require_folder(url: str) -> Location:
     """What a URL names that cannot be a pattern, such as a root. Raises InputError as `parse_url` does, and for a pattern."""
     place = parse_url(url)
+    if place.single:
+        return replace(place, folder=f"{place.folder}/{place.pattern}", pattern="")
     if place.pattern:
         raise InputError(f"The URL {url!r} has a `*`, but must name one folder: leave out the part with the `*`.")
     return place
@@ -139,9 +155,12 @@ def _azure(url: str, container: str, prefix: str, host: str | None = None) -> Lo
 
 
 def _split(found: Location) -> Location:
-    """Cut the folder before its first part with a `*`."""
+    """Cut the folder before its first part with a `*`, or before a data file."""
     parts = found.folder.split("/")
     first = next((number for number, part in enumerate(parts) if "*" in part), None)
+    is_folder = found.path is not None and found.path.is_dir()
+    if first is None and DATA_FILE.search(parts[-1]) and not is_folder and not (found.kind == "hf" and len(parts) < 3):
+        first = len(parts) - 1
     if first is None:
         return found
     folder = "/".join(parts[:first]) or ("/" if found.folder.startswith("/") else "." if found.kind == "file" else "")

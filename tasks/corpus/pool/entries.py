@@ -45,12 +45,14 @@ LINE = 4096
 
 @dataclass(frozen=True)
 class BlobToRead:
-    """A blob with its number in the pool; of an indexed one its packed footer, else None. `columns`: those to read."""
+    """A blob with its number in the pool; of an indexed one its packed footer, else None. `columns`: those to read; `keys`: those that
+    are its folders."""
 
     number: int
     blob: Blob
     footer: bytes | None
     columns: tuple[Wanted, ...]
+    keys: Mapping[str, pa.Scalar] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,8 @@ def _fetch(source: Blobs, todo: BlobToRead, pool: Pool) -> _Fetched:
     ranges = []
     for name in dict.fromkeys([*places, *(wanted.name for wanted in todo.columns)]):
         try:
+            if name in todo.keys and find_column(footer, name) is None:
+                continue
             place = value_column(footer, name)
             found = [chunk_range(blob.size, footer, group, place) for group, *_ in groups]
         except BadFile as error:
@@ -261,7 +265,7 @@ def _decode(todo: BlobToRead, fetched: _Fetched, pool: Pool) -> tuple[Entry, dic
             footer=fetched.footer.data,
             groups=np.array(fetched.groups, np.int64),
             tokens=_tokens(tables[counts].column(counts) if counts else None, fetched.footer.metadata.num_rows),
-            columns=single_values(fetched.footer),
+            columns=list(dict.fromkeys([*single_values(fetched.footer), *todo.keys])),
             bytes_read=sum(len(data) for _, data in fetched.parts),
             requests=fetched.requests,
         )
@@ -270,7 +274,10 @@ def _decode(todo: BlobToRead, fetched: _Fetched, pool: Pool) -> tuple[Entry, dic
         if wanted.name in problems:
             columns[wanted] = ColumnEntry(problems[wanted.name])
             continue
-        values = tables[wanted.name].column(wanted.name)
+        if wanted.name in tables:
+            values = tables[wanted.name].column(wanted.name)
+        else:
+            values = pa.chunked_array([pa.repeat(todo.keys[wanted.name], fetched.footer.metadata.num_rows)])
         if wanted.use == "ids":
             columns[wanted] = ColumnEntry(values=recognized(values))
         elif is_text(values.type):

@@ -36,6 +36,7 @@ from tasks.corpus.pool.entries import (
     entry_file,
     index_blobs,
 )
+from tasks.corpus.pool.partitions import partition_keys
 from tasks.corpus.pool.sources import address, is_held_out, places
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.workers import BATCH, Workers, of_batch
@@ -83,7 +84,8 @@ def read(
             counters[name] += counted[name]
         progress("index", finished, len(blobs), counters)
 
-    reads = [BlobToRead(number, blob, footers.get(number), missing) for number, blob, missing in todo]
+    keys = partition_keys(blobs)
+    reads = [BlobToRead(number, blob, footers.get(number), missing, keys[number]) for number, blob, missing in todo]
     soon = len(reads) <= BATCH and sum(each.blob.size for each in reads) < SOON_BYTES
     jobs = [
         IndexJob(pool, urls, tuple(batch), scratch, workers.threads)

@@ -14,6 +14,7 @@ from tasks.store.access import open_blobs
 from tasks.store.blobs import Blob
 from tasks.store.listing import data_files
 from tasks.store.named import named
+from tasks.store.urls import parse_url
 
 SUFFIX = ".parquet"
 HOLDOUT = ".holdout"
@@ -49,7 +50,8 @@ def is_held_out(blob: Blob) -> bool:
 def address(pool: Pool, name: str) -> str:
     """The URL of a blob, given its name in the pool, for messages."""
     urls, (first, _, rest) = places(pool), name.partition("/")
-    return f"{urls[first]}/{rest}" if first in urls else f"{urls['']}/{name}"
+    place, name = (first, rest) if first in urls else ("", name)
+    return f"{parse_url(urls[place]).base}/{name}"
 
 
 def folder_of(pool: Pool, blob: Blob) -> str:

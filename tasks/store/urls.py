@@ -56,7 +56,11 @@ class Location:
     @property
     def base(self) -> str:
         """The URL of `folder`."""
-        return self.url.rstrip("/").rsplit("/", self.pattern.count("/") + 1)[0] if self.pattern else self.url
+        if not self.pattern:
+            return self.url
+        cut = self.pattern.count("/") + 1
+        parts = self.url.rstrip("/").rsplit("/", cut)
+        return parts[0] if len(parts) > cut else "."
 
     def takes(self, name: str) -> bool:
         """Whether a name below `folder` matches the pattern."""
@@ -78,8 +82,6 @@ def require_unsigned(url: str) -> str:
 def require_folder(url: str) -> Location:
     """What a URL names that cannot be a pattern, such as a root. Raises InputError as `parse_url` does, and for a pattern."""
     place = parse_url(url)
-    if place.single:
-        return replace(place, folder=f"{place.folder}/{place.pattern}", pattern="")
     if place.pattern:
         raise InputError(f"The URL {url!r} has a `*`, but must name one folder: leave out the part with the `*`.")
     return place
@@ -89,6 +91,17 @@ def parse_url(url: str) -> Location:
     """Read a URL or a path. Raises InputError, naming the URL and what would do, for one that cannot be meant."""
     require_unsigned(url)
     return replace(_split(_meant(url)), url=url)
+
+
+def parse_source(url: str) -> Location:
+    """The same for a place of data files: the name of one file is its pattern. Raises InputError as `parse_url` does."""
+    place = parse_url(url)
+    folder, _, name = place.folder.rpartition("/")
+    is_folder = place.path is not None and place.path.is_dir()
+    if place.pattern or is_folder or not DATA_FILE.search(name) or (place.kind == "hf" and "/" not in folder):
+        return place
+    folder = folder or ("/" if place.folder.startswith("/") else "." if place.kind == "file" else "")
+    return replace(place, folder=folder, pattern=name)
 
 
 def _meant(url: str) -> Location:
@@ -155,12 +168,9 @@ def _azure(url: str, container: str, prefix: str, host: str | None = None) -> Lo
 
 
 def _split(found: Location) -> Location:
-    """Cut the folder before its first part with a `*`, or before a data file."""
+    """Cut the folder before its first part with a `*`."""
     parts = found.folder.split("/")
     first = next((number for number, part in enumerate(parts) if "*" in part), None)
-    is_folder = found.path is not None and found.path.is_dir()
-    if first is None and DATA_FILE.search(parts[-1]) and not is_folder and not (found.kind == "hf" and len(parts) < 3):
-        first = len(parts) - 1
     if first is None:
         return found
     folder = "/".join(parts[:first]) or ("/" if found.folder.startswith("/") else "." if found.kind == "file" else "")

@@ -46,13 +46,14 @@ LINE = 4096
 @dataclass(frozen=True)
 class BlobToRead:
     """A blob with its number in the pool; of an indexed one its packed footer, else None. `columns`: those to read; `keys`: those that
-    are its folders."""
+    are its folders; `problem`: why it is left out."""
 
     number: int
     blob: Blob
     footer: bytes | None
     columns: tuple[Wanted, ...]
     keys: Mapping[str, pa.Scalar] = field(default_factory=dict)
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,8 @@ class _Fetched:
 def _fetch(source: Blobs, todo: BlobToRead, pool: Pool) -> _Fetched:
     """The footer and the columns of one blob. Raises BadFile if it cannot be part of the pool."""
     blob, requests = todo.blob, 0
+    if todo.problem:
+        raise BadFile(blob.name, todo.problem)
 
     def fetch(ranges: Sequence[Range]) -> Parts:
         nonlocal requests

@@ -36,6 +36,7 @@ from tasks.corpus.pool.entries import (
     entry_file,
     index_blobs,
 )
+from tasks.corpus.pool.handle import PoolHandle
 from tasks.corpus.pool.partitions import partition_keys
 from tasks.corpus.pool.sources import address, is_held_out, places
 from tasks.corpus.scratch import Scratch
@@ -54,20 +55,18 @@ READ_AHEAD = 16
 
 
 def read(
-    pool: Pool,
+    handle: PoolHandle,
     opened: "Index | None",
     columns: Sequence[Wanted],
-    urls: Mapping[str, str],
-    blobs: Sequence[Blob],
     scratch: Scratch,
     workers: Workers,
     progress: Progress,
 ) -> int:
-    """Read the blobs under `urls` into the scratch space: of an index, `opened`, its `columns`; without one, its base too.
+    """Read the blobs of a pool into the scratch space: of an index, `opened`, its `columns`; without one, its base too.
 
     Returns the number of retries.
     """
-    there, todo = scratch.sizes(), []
+    there, todo, blobs = scratch.sizes(), [], handle.readable
     for number, blob in enumerate(blobs):
         if opened is not None and blob.name in opened.left_out:
             continue
@@ -85,10 +84,13 @@ def read(
         progress("index", finished, len(blobs), counters)
 
     keys = partition_keys(blobs)
-    reads = [BlobToRead(number, blob, footers.get(number), missing, keys[number]) for number, blob, missing in todo]
+    reads = [
+        BlobToRead(number, blob, footers.get(number), missing, keys[number], handle.problems.get(blob.name, ""))
+        for number, blob, missing in todo
+    ]
     soon = len(reads) <= BATCH and sum(each.blob.size for each in reads) < SOON_BYTES
     jobs = [
-        IndexJob(pool, urls, tuple(batch), scratch, workers.threads)
+        IndexJob(handle.pool, handle.urls, tuple(batch), scratch, workers.threads)
         for batch in workers.batches(reads, lambda each: of_batch(each.blob.size), soon)
     ]
     for _ in workers.run(index_blobs, jobs, tick):

@@ -6,20 +6,24 @@ Nothing else is read. A survey of 3,250 files of a rated web corpus takes second
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from tasks.corpus.lines import is_lines, write_columns
 from tasks.corpus.parquet.footer import NUMBERS, BadFile, Footer, chunk_range, column_index, read_footer, top_name
 from tasks.corpus.parquet.ranges import Range, coalesce, read_parts
 from tasks.corpus.parquet.reading import decode
 from tasks.corpus.pool.scores import composite, quantiles
+from tasks.corpus.pool.sources import list_place
 from tasks.errors import InputError
 from tasks.spec import Pool, columns_of
 from tasks.store.access import open_blobs
 from tasks.store.blobs import Blob, Blobs
-from tasks.store.listing import data_files
 
 IN_FLIGHT = 32
 ROW_GROUPS = 8
@@ -39,7 +43,9 @@ def survey(url: str, *, pool: Pool | None = None, samples: int = 3) -> dict[str,
     """
     pool = pool or Pool(source=url)
     source = open_blobs(url)
-    blobs = data_files(source, ".parquet")
+    blobs = list_place(url)
+    if is_lines(blobs[0].name):
+        return _survey_lines(url, source, blobs, pool, samples)
     with ThreadPoolExecutor(IN_FLIGHT) as threads:
         read = list(threads.map(lambda blob: _footer(source, blob), blobs))
     bad = [str(footer) for footer in read if isinstance(footer, BadFile)]
@@ -72,6 +78,33 @@ def survey(url: str, *, pool: Pool | None = None, samples: int = 3) -> dict[str,
             "part_of_all_bytes": round((footer_bytes + scores + text["bytes"]) / raw, 4),
             "text_bytes": int(text["bytes_decoded"] * SHARE),
         },
+        "read": dict(vars(source.counters)),
+    }
+
+
+def _survey_lines(url: str, source: Blobs, blobs: Sequence[Blob], pool: Pool, samples: int) -> dict[str, Any]:
+    """The same of JSON lines, by the beginnings of some files."""
+    chosen = [blobs[i] for i in np.unique(np.linspace(0, len(blobs) - 1, ROW_GROUPS).astype(int))]
+    bad = []
+    with TemporaryDirectory() as folder:
+        for number, blob in enumerate(chosen):
+            path = Path(folder) / f"{number}.parquet"
+            try:
+                write_columns(blob.name, blob.size, partial(source.read_range, blob), path, blocks=1)
+            except BadFile as error:
+                bad.append(str(error))
+                path.unlink(missing_ok=True)
+        if len(bad) == len(chosen):
+            raise InputError(f"None of {len(chosen)} files under {url} can be read; the first: {bad[0]}.")
+        found = survey(folder, pool=pool, samples=samples)
+    return found | {
+        "url": url,
+        "files": len(blobs),
+        "bytes": sum(blob.size for blob in blobs),
+        "bad_files": bad,
+        "schemas": [{**each, "example": chosen[int(each["example"].split(".")[0])].name} for each in found["schemas"]],
+        "note": f"JSON lines: documents, columns and ratings are those of the first lines of {len(chosen) - len(bad)} files.",
+        "arm": {"share": SHARE, "bytes_to_read": sum(blob.size for blob in blobs), "part_of_all_bytes": 1.0},
         "read": dict(vars(source.counters)),
     }
 

@@ -1,4 +1,4 @@
-"""Object stores behind one interface: a folder, a prefix of Azure Blob Storage, a data set on the Hub.
+"""Object stores behind one interface: a folder, a prefix of a container or bucket, a data set on the Hub, files of a web server.
 
 Reads are ranged and can be tied to an ETag (`If-Match`), so that a blob that changes in mid-run is noticed. Names are
 relative to the URL's prefix. `access.open_blobs` opens one.
@@ -9,6 +9,7 @@ import hashlib
 import os
 import random
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ class Blobs:
         self.counters = Counters()
         self._store = store
         self._lock = Lock()
+        self._proved = place.kind in ("file", "az")
 
     def address(self, name: str) -> str:
         """Where a blob lies, for messages."""
@@ -95,22 +97,22 @@ class Blobs:
         Raises InputError when there is no such container, DeniedError when it may not be listed, StoreError when the store
         does not answer.
         """
-        with self._listing():
+        with self._said("listed"):
             pages = [item for page in obstore.list(self._store, prefix or None) for item in page]
         blobs = [Blob(i["path"], i["size"], i["e_tag"] or "") for i in pages if i["path"].endswith(suffix)]
         return sorted((blob for blob in blobs if self.place.takes(blob.name)), key=lambda blob: blob.name)
 
     def peek(self) -> int:
         """How many blobs the first page of the listing has, at most `PAGE`: a look at the store. Raises as `list` does."""
-        with self._listing():
+        with self._said("listed"):
             return len(next(iter(obstore.list(self._store, chunk_size=PAGE)), ()))
 
     @contextlib.contextmanager
-    def _listing(self) -> Iterator[None]:
+    def _said(self, what: str) -> Iterator[None]:
         try:
             yield
         except (FileNotFoundError, PermissionError, obstore.exceptions.BaseError, OSError) as error:
-            what, status = f"{self.url} cannot be listed ({brief(error)})", _status(error)
+            what, status = f"{self.url} cannot be {what} ({brief(error)})", _status(error)
             if isinstance(error, DENIED) or status in (401, 403):
                 raise DeniedError(f"{what}: check or renew the credentials.") from error
             if isinstance(error, NotFoundError | FileNotFoundError) or (status and 400 <= status < 500):
@@ -224,6 +226,25 @@ class Blobs:
         self._count(requests=1, bytes_written=len(data))
         return True
 
+    def require_conditional(self) -> None:
+        """See, once, that of two that create an object only the first succeeds: leases and manifests depend on it.
+
+        Not all services with S3's protocol have that. Raises InputError where it is lacking, and as `list` does.
+        """
+        if self._proved:
+            return
+        name = f".fabrating-{secrets.token_hex(4)}"
+        with self._said("written"):
+            kept = self.create(name, b"first") and not self.create(name, b"second")
+        with contextlib.suppress(obstore.exceptions.BaseError, OSError):
+            self.delete(name)
+        if not kept:
+            raise InputError(
+                f"{self.url} cannot be a root: its service overwrites an object that it was asked to create (no If-None-Match), so that "
+                "two hosts would publish over each other; give another store."
+            )
+        self._proved = True
+
     def changed(self, name: str) -> datetime | None:
         """When an object was written last, by the store's clock, or None when there is none."""
         try:
@@ -237,10 +258,15 @@ class Blobs:
             obstore.delete(self._store, str(safe_relative(name)))
         self._count(requests=1)
 
-    def download(self, name: str, path: Path) -> str:
+    def copy(self, blob: Blob, path: Path) -> None:
+        """Copy a blob as it was listed to a local file, tried `ATTEMPTS` times. Raises as `read_range` does."""
+        options: GetOptions = {"if_match": blob.etag} if self._tied(blob) else {}
+        self._ask(blob, lambda: self.download(blob.name, path, options))
+
+    def download(self, name: str, path: Path, options: "GetOptions | None" = None) -> str:
         """Copy an object to a local file by way of a temporary sibling; returns its ETag."""
         temporary = path.with_name(f".{path.name}.download")
-        size, found = 0, obstore.get(self._store, name)
+        size, found = 0, obstore.get(self._store, name, options=options)
         with temporary.open("wb") as file:
             for chunk in found.stream(min_chunk_size=CHUNK):
                 size += file.write(chunk)

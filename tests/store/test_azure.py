@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,13 @@ echo '{{"accessToken": "token", "expiresOn": "2999-01-01 00:00:00.000000", "expi
 
 
 @pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     for name in ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "acme")
-    return monkeypatch
+    azure.identity.cache_clear()
+    yield monkeypatch
+    azure.identity.cache_clear()
 
 
 def test_an_account_that_is_not_there_is_said_within_ten_seconds(account: pytest.MonkeyPatch) -> None:
@@ -44,7 +47,6 @@ def test_az_is_asked_once_for_all_stores_and_logs_nothing(
     tool.chmod(0o755)
     account.setenv("PATH", str(tool.parent), prepend=":")
     account.setenv("AZURE_STORAGE_BLOB_ENDPOINT", f"http://127.0.0.1:{azurite_port}/acme")
-    azure.identity.cache_clear()
     with caplog.at_level(logging.INFO):
         for name in ("one", "two", "three"):
             with pytest.raises((DeniedError, InputError), match="cannot be listed"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from flows.recorded import recorded
+from tasks.cores import limited
 from tasks.corpus.arm.plan import ArmPlan
 from tasks.corpus.arm.traits import wanted_columns
 from tasks.corpus.pool.handle import PoolHandle, open_pool
@@ -78,7 +79,7 @@ def prepare_arm(
     Raises InputError when the plan cannot be carried out.
     """
     handle = steps.run(f"List {pool.address}", lambda _: open_pool(root, pool))
-    with handle.borrowed(root):
+    with limited(pool.workers), handle.borrowed(root):
         return _prepare(root, handle, arm, training, steps, planned)
 
 

@@ -28,6 +28,7 @@ from tasks.corpus.arm.traits import Traits, score_columns, score_there, traits_o
 from tasks.corpus.heap import drop_pages, released
 from tasks.corpus.parquet.shards import RANKS
 from tasks.corpus.pool import holdout, index, sample
+from tasks.corpus.pool.asked import require_asked
 from tasks.corpus.pool.column import StoredColumn, Wanted, open_ids
 from tasks.corpus.pool.handle import PoolHandle, open_pool
 from tasks.corpus.pool.holdout import HeldOut
@@ -82,6 +83,8 @@ def build_index(
         if found is None or lacking:
             mapper.get_ready()
             scratch = Scratch.open(root, folder.intermediate("index"), shared=mapper.shared)
+            if found is None:
+                require_asked(handle, columns)
             near, opened = handle.at_hand(root), Index(root.open(folder.index).path) if found else None
             with released():
                 retries = index.read(near.pool, opened, lacking, near.urls, near.readable, scratch, mapper, progress)

@@ -45,6 +45,7 @@ from tasks.store.blobs import Blobs
 from tasks.store.lease import Lease, leased
 from tasks.store.locks import locked
 from tasks.store.mirror import Mirror
+from tasks.store.settings import load_settings
 from tasks.store.urls import require_folder
 
 DEFAULT_ROOT = ".fabrating/root"
@@ -60,6 +61,7 @@ class Root:
 
     def __init__(self, url: str | Path = DEFAULT_ROOT, cache: Path | None = None):
         if str(url) == DEFAULT_ROOT:
+            load_settings()
             url = os.environ.get("FABRATING_ROOT") or DEFAULT_ROOT
         local = require_folder(str(url)).path
         self.remote: Blobs | None = None

@@ -1,0 +1,101 @@
+"""Columns that a pool is asked for and lacks: said all at once, with what to write instead."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+
+import pyarrow.parquet as pq
+
+from tasks.corpus.parquet.footer import NUMBERS, BadFile, read_footer, single_values
+from tasks.corpus.pool.column import Wanted
+from tasks.corpus.pool.handle import PoolHandle
+from tasks.corpus.pool.sources import is_held_out
+from tasks.errors import InputError
+from tasks.spec import Pool, columns_of
+
+SHOWN = 20
+RATING = re.compile(r"score|rating|quality|average|educ", re.IGNORECASE)
+NO_RATING = re.compile(r"(^|_)(id|idx|index|count|length|len|size|year|offset|tokens?|bytes)$", re.IGNORECASE)
+TEXT_NAMES = ("content", "body", "document", "raw_content", "page_content", "markdown", "passage", "article")
+
+
+def require_asked(handle: PoolHandle, wanted: Sequence[Wanted]) -> None:
+    """Look into the first, the middle and the last file. Raises InputError naming every column that none of them has; a file that
+    cannot be read, or that alone lacks one, is for the index to name.
+    """
+    blobs = [blob for blob in handle.readable if not is_held_out(blob)]
+    store, footers = handle.source(), []
+    for number in sorted({0, len(blobs) // 2, len(blobs) - 1}):
+        blob = blobs[number]
+        try:
+            footers.append(
+                read_footer(blob.name, blob.size, lambda r, blob=blob: store.read_range(blob, r.start, r.end))[0]
+            )
+        except BadFile:
+            return
+    if said := lacking(handle.pool, wanted, footers):
+        raise InputError(f"{handle.pool.address} has {said}.")
+
+
+def lacking(pool: Pool, wanted: Iterable[Wanted], footers: Sequence[pq.FileMetaData]) -> str:
+    """`no column 'text' (it has content, url): --set text_column=content`, of the columns that no footer has; else nothing."""
+    there = {name: leaf.physical_type for footer in footers for name, leaf in _leaves(footer)}
+    text = pool.text_column not in there
+    ids = [one.name for one in wanted if one.use == "ids" and one.name not in there]
+    values = [one.name for one in wanted if one.use == "values" and one.may_lack != "all" and one.name not in there]
+    missing = list(dict.fromkeys([*([pool.text_column] if text else []), *values, *ids]))
+    if not missing:
+        return ""
+    advice = [f"text_column={near}"] if text and (near := _text(there, footers)) else []
+    advice += [f"id_column={near}" for name in ids if (near := _near(name, there))]
+    if set(values) & set(columns_of(pool.score)):
+        found = ratings(pool, there)
+        advice += ["score=" + json.dumps(dict.fromkeys(found[:3], 1))] if found else ["format=unrated"]
+    elif values:
+        advice += [
+            f"another column instead of {name}, such as {near}" for name in values if (near := _near(name, there))
+        ]
+    names = [*list(there)[:SHOWN], *(["..."] if len(there) > SHOWN else [])]
+    named = f"no column{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))} (it has {', '.join(names)})"
+    return named + (": " + " ".join(_set(one) for one in advice) if advice else ": ask for others")
+
+
+def ratings(pool: Pool, kinds: Mapping[str, str]) -> list[str]:
+    """Columns of numbers that are the pool's ratings, or likely some: by their names, else all but counts and ids."""
+    numbers = [name for name, kind in kinds.items() if kind in NUMBERS and name != pool.token_count_column]
+    likely = [name for name in numbers if RATING.search(name)] or [
+        name for name in numbers if not NO_RATING.search(name)
+    ]
+    return [name for name in numbers if name in likely or name in columns_of(pool.score)]
+
+
+def _set(advice: str) -> str:
+    if " " in advice and not advice.startswith("score="):
+        return advice
+    return f"--set {advice}" if "{" not in advice else f"--set {advice.replace('=', '=' + chr(39), 1)}'"
+
+
+def _leaves(footer: pq.FileMetaData) -> Iterable[tuple[str, pq.ColumnSchema]]:
+    single = set(single_values(footer))
+    leaves = (footer.schema.column(i) for i in range(len(footer.schema)))
+    return [(leaf.path, leaf) for leaf in leaves if leaf.path in single]
+
+
+def _text(there: Mapping[str, str], footers: Sequence[pq.FileMetaData]) -> str | None:
+    """The column of text that holds the documents: by its name, else the one with the most bytes."""
+    texts = [name for name, kind in there.items() if kind == "BYTE_ARRAY"]
+    if named := [name for name in TEXT_NAMES if name in texts]:
+        return named[0]
+    sizes = dict.fromkeys(texts, 0)
+    for footer in footers:
+        for group in range(footer.num_row_groups):
+            for number in range(footer.num_columns):
+                chunk = footer.row_group(group).column(number)
+                if chunk.path_in_schema in sizes:
+                    sizes[chunk.path_in_schema] += chunk.total_uncompressed_size
+    return max(sizes, key=sizes.__getitem__, default=None)
+
+
+def _near(name: str, there: Iterable[str]) -> str | None:
+    return next(iter(get_close_matches(name, list(there), 1, 0.4)), None)

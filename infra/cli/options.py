@@ -1,6 +1,7 @@
 """Options that several commands share, and what `--set` makes of its pairs."""
 
 import json
+import os
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, get_type_hints
@@ -9,6 +10,7 @@ import typer
 
 from tasks.errors import InputError
 from tasks.spec import Pool, Spec, kind_of, no_field
+from tasks.spec.pool import SOURCE_VARIABLE
 
 RootOption = Annotated[
     str, typer.Option(help="Where artifacts lie: a folder, file:///folder or az://container/prefix.")
@@ -37,8 +39,8 @@ def wrong_option(name: str, command: Any, function: Callable[..., None]) -> str:
 
 
 def pool_of(source: str | None, fields: Mapping[str, Any]) -> Pool:
-    """The pool with these fields, read from `source` unless they name several. Raises InputError when neither is given."""
-    if source is None and "sources" not in fields:
+    """The pool with these fields, read from `source` unless they name several. Raises InputError when neither is given, nor FABRATING_SOURCE."""
+    if source is None and "sources" not in fields and not os.environ.get(SOURCE_VARIABLE):
         raise InputError("No raw data is named: give its URL or folder, or several with --set sources=...")
     return Pool(**fields) if source is None else Pool(**{"source": source, **fields})
 

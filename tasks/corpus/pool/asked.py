@@ -17,6 +17,7 @@ from tasks.spec import Pool, columns_of
 SHOWN = 20
 RATING = re.compile(r"score|rating|quality|average|educ", re.IGNORECASE)
 NO_RATING = re.compile(r"(^|_)(id|idx|index|count|length|len|size|year|offset|tokens?|bytes)$", re.IGNORECASE)
+ID_NAME = re.compile(r"(^|_)(id|uuid|guid|urn|key)$", re.IGNORECASE)
 TEXT_NAMES = ("content", "body", "document", "raw_content", "page_content", "markdown", "passage", "article")
 
 
@@ -47,18 +48,20 @@ def lacking(pool: Pool, wanted: Iterable[Wanted], footers: Sequence[pq.FileMetaD
     missing = list(dict.fromkeys([*([pool.text_column] if text else []), *values, *ids]))
     if not missing:
         return ""
-    advice = [f"text_column={near}"] if text and (near := _text(there, footers)) else []
-    advice += [f"id_column={near}" for name in ids if (near := _near(name, there))]
+    fields = {"text_column": _text(there, footers)} if text else {}
+    named_so = [name for name in there if ID_NAME.search(name)]
+    fields |= {"id_column": _near(ids[0], named_so or there)} if ids else {}
+    advice: list[str] = []
     if set(values) & set(columns_of(pool.score)):
         found = ratings(pool, there)
-        advice += ["score=" + json.dumps(dict.fromkeys(found[:3], 1))] if found else ["format=unrated"]
-    elif values:
-        advice += [
-            f"another column instead of {name}, such as {near}" for name in values if (near := _near(name, there))
-        ]
+        fields |= {"score": f"'{json.dumps(dict.fromkeys(found[:3], 1))}'"} if found else {"format": "unrated"}
+    else:
+        advice = [f"take {near} instead of {name}" for name in values if (near := _near(name, there))]
+    if given := " ".join(f"--set {name}={value}" for name, value in fields.items() if value):
+        advice.insert(0, given)
     names = [*list(there)[:SHOWN], *(["..."] if len(there) > SHOWN else [])]
     named = f"no column{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))} (it has {', '.join(names)})"
-    return named + (": " + " ".join(_set(one) for one in advice) if advice else ": ask for others")
+    return f"{named}: {', '.join(advice) or 'ask for others'}"
 
 
 def ratings(pool: Pool, kinds: Mapping[str, str]) -> list[str]:
@@ -68,12 +71,6 @@ def ratings(pool: Pool, kinds: Mapping[str, str]) -> list[str]:
         name for name in numbers if not NO_RATING.search(name)
     ]
     return [name for name in numbers if name in likely or name in columns_of(pool.score)]
-
-
-def _set(advice: str) -> str:
-    if " " in advice and not advice.startswith("score="):
-        return advice
-    return f"--set {advice}" if "{" not in advice else f"--set {advice.replace('=', '=' + chr(39), 1)}'"
 
 
 def _leaves(footer: pq.FileMetaData) -> Iterable[tuple[str, pq.ColumnSchema]]:
@@ -98,4 +95,4 @@ def _text(there: Mapping[str, str], footers: Sequence[pq.FileMetaData]) -> str |
 
 
 def _near(name: str, there: Iterable[str]) -> str | None:
-    return next(iter(get_close_matches(name, list(there), 1, 0.4)), None)
+    return next(iter(get_close_matches(name, list(there), 1, 0.0)), None)

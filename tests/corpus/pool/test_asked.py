@@ -52,7 +52,7 @@ def write(folder: Path, columns: dict[str, str]) -> Path:
         (
             {"text": "text", "dump_name": "text"},
             Arm(where="dump == 'a'", **EVERYTHING),
-            "no column 'dump' (it has text, dump_name): another column instead of dump, such as dump_name",
+            "no column 'dump' (it has text, dump_name): take dump_name instead of dump",
         ),
     ],
 )

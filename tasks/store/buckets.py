@@ -9,12 +9,14 @@ GOOGLE_SKIP_SIGNATURE=true for public buckets, STORAGE_EMULATOR_HOST for an emul
 """
 
 import os
+import socket
 from configparser import ConfigParser
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from obstore.store import GCSStore, ObjectStore, S3Store
 
+from tasks.errors import InputError
 from tasks.store.blobs import CLIENT
 from tasks.store.reach import require_host
 from tasks.store.urls import Location
@@ -30,6 +32,25 @@ KEYS = {
     "endpoint_url": "endpoint",
 }
 """Settings of a profile, and what obstore calls them."""
+AMAZON = (
+    "AWS_SKIP_SIGNATURE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)
+GOOGLE = (
+    *(
+        "GOOGLE_SKIP_SIGNATURE",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "GOOGLE_SERVICE_ACCOUNT",
+        "GOOGLE_SERVICE_ACCOUNT_PATH",
+    ),
+    *("GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_BEARER_TOKEN"),
+)
+"""Variables by which a store is signed in to, or is not asked to be."""
+GCLOUD = "~/.config/gcloud/application_default_credentials.json"
+METADATA, METADATA_SECONDS = ("169.254.169.254", 80), 2.0
+"""Where a machine in either cloud learns its role."""
 
 
 def s3_settings() -> dict[str, str]:
@@ -45,6 +66,10 @@ def s3_settings() -> dict[str, str]:
 def open_s3(place: Location, retries: "RetryConfig") -> ObjectStore:
     """The bucket that an s3:// URL names."""
     settings = s3_settings()
+    if "access_key_id" not in settings and not any(map(os.environ.get, AMAZON)):
+        _require_role(
+            place.url, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SKIP_SIGNATURE=true for a public bucket"
+        )
     client: ClientConfig = {**CLIENT}
     if endpoint := settings.get("endpoint"):
         require_host(place.url, endpoint)
@@ -67,6 +92,11 @@ def open_google(place: Location, retries: "RetryConfig") -> ObjectStore:
         require_host(place.url, address)
         client["allow_http"] = address.startswith("http://")
         settings = {"base_url": address.rstrip("/"), "bearer_token": "none"}  # without one, the client asks for one
+    elif not any(map(os.environ.get, GOOGLE)) and not Path(GCLOUD).expanduser().is_file():
+        _require_role(
+            place.url,
+            "run gcloud auth application-default login, or set GOOGLE_SKIP_SIGNATURE=true for a public bucket",
+        )
     return GCSStore(
         place.container,
         prefix=place.folder or None,
@@ -74,6 +104,14 @@ def open_google(place: Location, retries: "RetryConfig") -> ObjectStore:
         retry_config=retries,
         config=cast("GCSConfig", settings),
     )
+
+
+def _require_role(url: str, remedy: str) -> None:
+    """Raises InputError where there is neither a credential nor a machine of the cloud: the client would ask for one for minutes."""
+    try:
+        socket.create_connection(METADATA, METADATA_SECONDS).close()
+    except OSError as error:
+        raise InputError(f"{url} needs a credential: {remedy}.") from error
 
 
 def _profile() -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import ChangedError, InputError
+from tasks.store import buckets
 from tasks.store.access import open_blobs
 from tasks.store.buckets import s3_settings
 from tasks.store.bulk import copy_blobs
@@ -99,6 +100,18 @@ def test_amazons_own_files_name_the_credential(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "c")
     monkeypatch.setenv("AWS_REGION", "us-west-2")
     assert s3_settings() == {"access_key_id": "B", "secret_access_key": "c", "region": "us-west-2"}
+
+
+@pytest.mark.parametrize(("scheme", "remedy"), [("s3", "set AWS_ACCESS_KEY_ID"), ("gs", "run gcloud auth")])
+def test_a_missing_credential_is_said_at_once(
+    scheme: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*buckets.AMAZON, *buckets.GOOGLE, "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "STORAGE_EMULATOR_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(buckets, "METADATA", ("127.0.0.1", 1))
+    with pytest.raises(InputError, match=f"{scheme}://raw/web needs a credential: {remedy}"):
+        open_blobs(f"{scheme}://raw/web")
 
 
 class Ranges(SimpleHTTPRequestHandler):

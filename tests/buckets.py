@@ -1,7 +1,7 @@
 """A server with the protocol of S3 (moto), which also stands in for Google Cloud Storage.
 
 obstore speaks Google's XML interface, which is S3's with other names for conditions: `x-goog-if-generation-match: 0` is translated to
-`If-None-Match: *`. moto looks for an object and writes it in two steps, so requests take turns here. Of a bucket whose name begins with `old` conditions are forgotten, as some services do.
+`If-None-Match: *`, another generation to `If-Match` of the ETag that it was made of. moto looks for an object and writes it in two steps, so requests take turns here. Of a bucket whose name begins with `old` conditions are forgotten, as some services do.
 """
 
 import threading
@@ -22,12 +22,20 @@ def serving() -> Iterator[str]:
     inner = moto.server.DomainDispatcherApplication(moto.server.create_backend_app)
 
     def translated(environment: Environment, start: Callable[..., Any]) -> Any:
-        if environment.pop("HTTP_X_GOOG_IF_GENERATION_MATCH", None) == "0":
+        generation = environment.pop("HTTP_X_GOOG_IF_GENERATION_MATCH", None)
+        if generation == "0":
             environment["HTTP_IF_NONE_MATCH"] = "*"
+        elif generation:
+            environment["HTTP_IF_MATCH"] = f'"{generation}"'
         if environment["PATH_INFO"].startswith("/old"):
             environment.pop("HTTP_IF_NONE_MATCH", None)
+
+        def answered(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+            tags = [("x-goog-generation", value.strip('"')) for name, value in headers if name.lower() == "etag"]
+            return start(status, headers + tags, *rest)
+
         with turn:
-            return inner(environment, start)
+            return inner(environment, answered)
 
     server = make_server("127.0.0.1", 0, translated, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()

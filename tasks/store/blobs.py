@@ -33,7 +33,7 @@ from tasks.store.artifact import safe_relative
 from tasks.store.urls import Location
 
 if TYPE_CHECKING:
-    from obstore import GetOptions
+    from obstore import GetOptions, UpdateVersion
     from obstore.store import BackoffConfig, ClientConfig, RetryConfig
 
 CHUNK = 8 << 20
@@ -194,6 +194,21 @@ class Blobs:
         self._count(requests=1, bytes_read=len(data))
         return data
 
+    def read_tagged(self, name: str) -> "tuple[bytes, UpdateVersion] | None":
+        """A small object as a whole, and what tells it from others of that name (its ETag, of Google its generation), or None."""
+        try:
+            found = obstore.get(self._store, name)
+        except (NotFoundError, FileNotFoundError):
+            return None
+        data = bytes(found.bytes())
+        self._count(requests=1, bytes_read=len(data))
+        tag: UpdateVersion = {}
+        if found.meta["e_tag"]:
+            tag["e_tag"] = found.meta["e_tag"]
+        if found.meta["version"]:
+            tag["version"] = found.meta["version"]
+        return data, tag
+
     def upload(self, path: Path, name: str) -> str:
         """Copy a local file to `name`, in parallel blocks when large; returns its ETag. The object appears whole or not at all."""
         put = obstore.put(self._store, str(safe_relative(name)), path, chunk_size=CHUNK)
@@ -227,7 +242,7 @@ class Blobs:
         return True
 
     def require_conditional(self) -> None:
-        """See, once, that of two that create an object only the first succeeds: leases and manifests depend on it.
+        """See, once, that of two that create or replace an object only the first succeeds: leases, manifests and ledgers depend on it.
 
         Not all services with S3's protocol have that. Raises InputError where it is lacking, and as `list` does.
         """
@@ -236,14 +251,25 @@ class Blobs:
         name = f".fabrating-{secrets.token_hex(4)}"
         with self._said("written"):
             kept = self.create(name, b"first") and not self.create(name, b"second")
+            if kept and (found := self.read_tagged(name)):
+                kept = self.replace(name, b"third", found[1]) and not self.replace(name, b"fourth", found[1])
         with contextlib.suppress(obstore.exceptions.BaseError, OSError):
             self.delete(name)
         if not kept:
             raise InputError(
-                f"{self.url} cannot be a root: its service overwrites an object that it was asked to create (no If-None-Match), so that "
+                f"{self.url} cannot be a root: its service overwrites an object that it was asked to create (no If-None-Match or If-Match), so that "
                 "two hosts would publish over each other; give another store."
             )
         self._proved = True
+
+    def replace(self, name: str, data: bytes, tag: "UpdateVersion") -> bool:
+        """Write a small object over the one that `read_tagged` told. Returns False when another one is there by now, or none."""
+        try:
+            obstore.put(self._store, str(safe_relative(name)), data, mode=tag)
+        except (PreconditionError, NotFoundError):
+            return False
+        self._count(requests=1, bytes_written=len(data))
+        return True
 
     def changed(self, name: str) -> datetime | None:
         """When an object was written last, by the store's clock, or None when there is none."""

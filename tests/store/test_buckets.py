@@ -52,10 +52,17 @@ def test_a_root_in_a_bucket_holds_artifacts_and_what_hosts_agree_on(
     publish(first)
     assert (second.open(NAME).path / "a.txt").read_text() == "one"
     assert [root.settle("drawn.json", root.folder.parent.name.encode()) for root in (first, second)] == [b"first"] * 2
+    for root in (first, second):
+        root.edit("ledger.json", lambda there, root=root: (there or b"") + root.folder.parent.name.encode())
+    assert first.read("ledger.json") == b"firstsecond"
+    stale = open_blobs(url).read_tagged("ledger.json")
+    first.edit("ledger.json", lambda there: b"newer")
+    assert stale is not None and not open_blobs(url).replace("ledger.json", b"older", stale[1])
     assert sorted(blob.name for blob in open_blobs(url).list()) == [
         f"{NAME}/a.txt",
         f"{NAME}/manifest.json",
         "drawn.json",
+        "ledger.json",
     ]
 
 
@@ -64,7 +71,9 @@ def test_a_root_where_two_could_create_one_object_is_refused(
     scheme: str, bucket: Callable[..., str], tmp_path: Path
 ) -> None:
     root = Root(f"{bucket(scheme, 'old')}/root", cache=tmp_path)
-    with pytest.raises(InputError, match=r"cannot be a root: .* \(no If-None-Match\).*; give another store"):
+    with pytest.raises(
+        InputError, match=r"cannot be a root: .* \(no If-None-Match or If-Match\).*; give another store"
+    ):
         publish(root)
     assert root.find(NAME) is None
 

@@ -41,11 +41,11 @@ Replicates = Annotated[int, Field(ge=1, le=MOST_REPLICATES)]
 @flow(name="compare", flow_run_name="{name}", on_cancellation=[cancel_children])
 @as_deployed
 def compare(
+    data: Pool = Pool(),
+    root: Url = DEFAULT_ROOT,
     arms: Arms = ARMS,
     seeds: Seeds | None = None,
-    data: Pool = Pool(),
     train: Training = Training(recipe="quiet"),
-    root: Url = DEFAULT_ROOT,
     name: Name = "top16-vs-rand16",
     target: Target = "all",
     pairing: Pairing = "auto",
@@ -69,13 +69,13 @@ def compare(
     reused. All arms draw from the documents that have every rating which one of them uses.
 
     Args:
+        data: The pool that all arms draw from, with the holdout that all are scored on.
+        root: Where artifacts are kept: a folder, or az://container/prefix (s3://, gs://) that all workers reach. Left as it is: FABRATING_ROOT.
         arms: Two or more selections of the pool. Their order must be the same, unless allow names arm.order.
         seeds: Instead of replicates: seeds of runs that all train on one draw of each arm. They redraw initial weights, the rows of
             a budget and the order of a shuffled arm.
-        data: The pool that all arms draw from, with the holdout that all are scored on.
         train: How every arm is trained, by the quiet recipe unless another is given. Its tokens are the common budget; empty: as many as the smaller arm's packed rows hold. A
             larger arm trains on a random part of its rows.
-        root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
         name: Name of the verdict.
         target: Which documents decide: all of the holdout, as they come in the pool, one half of them by score, or outside/NAME, one of texts.
         pairing: Whether runs of two arms are paired by seed: auto (from 3 seeds on), seed (always) or none.

@@ -19,11 +19,11 @@ from tasks.store.root import DEFAULT_ROOT, Root
 @flow(name="experiment", flow_run_name=named("{arm.name}-d{train.depth}-s{seed}"), on_cancellation=[cancel_children])
 @as_deployed
 def experiment(
-    arm: Arm = Arm(),
     data: Pool = Pool(),
+    root: Url = DEFAULT_ROOT,
+    arm: Arm = Arm(),
     train: Training = Training(),
     seed: int = 1,
-    root: Url = DEFAULT_ROOT,
 ) -> dict[str, object]:
     """Prepare an arm, train on it and score the model on the common holdout.
 
@@ -33,11 +33,11 @@ def experiment(
     is found by its checksums and made again.
 
     Args:
-        arm: Which documents of the pool the model is trained on, and in which order.
         data: The pool: where the rated documents are, how they are scored, what is held out.
+        root: Where artifacts are kept: a folder, or az://container/prefix (s3://, gs://) that all workers reach. Left as it is: FABRATING_ROOT.
+        arm: Which documents of the pool the model is trained on, and in which order.
         train: How the model is trained: the same for all arms of a comparison.
         seed: Seed of the run: initial weights, rows of a budget, order of a shuffled arm. Repeat an arm with other seeds for an error bar.
-        root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
     """
     return run_experiment(Experiment(pool=data, arm=arm, training=train, seed=seed), root)
 

@@ -37,10 +37,10 @@ class TaskSteps(Steps):
 @flow(name="prepare", flow_run_name=named("{arm.name}-{data.name}"))
 @as_deployed
 def prepare(
-    arm: Arm = Arm(),
     data: Pool = Pool(),
-    train: Training = Training(),
     root: Url = DEFAULT_ROOT,
+    arm: Arm = Arm(),
+    train: Training = Training(),
 ) -> dict[str, object]:
     """Index a pool, set its holdout aside, select an arm and pack it into rows of tokens.
 
@@ -48,10 +48,10 @@ def prepare(
     range.
 
     Args:
-        arm: Which documents of the pool are taken, and in which order.
         data: The pool: where the rated documents are, how they are scored, what is held out.
+        root: Where artifacts are kept: a folder, or az://container/prefix (s3://, gs://) that all workers reach. Left as it is: FABRATING_ROOT.
+        arm: Which documents of the pool are taken, and in which order.
         train: How the arm will be trained: says the length of a row, and what the plan costs.
-        root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
     """
     store = Root(root)
     experiment = Experiment(pool=data, arm=arm, training=train)

@@ -10,12 +10,12 @@ from flows.children import cancel_children
 from flows.compare import Seeds, run_comparison
 from flows.experiment import run_experiment
 from tasks.errors import InputError
-from tasks.spec import Arm, Experiment, Fields, Name, Pool, Training, Url
+from tasks.spec import Arm, Experiment, Fields, Name, Pool, Share, Training, Url
 from tasks.store.root import DEFAULT_ROOT
 from tasks.verdict.comparison import ComparisonSpec
 
 Sources = Annotated[dict[Name, Url], Field(min_length=2)]
-Shares = dict[Name, Annotated[float, Field(gt=0, le=1)]]
+Shares = dict[Name, Annotated[Share, Field(gt=0, le=1)]]
 
 # The run form shows plain default values, not ones that a function makes.
 SOURCES: dict[Name, Url] = {"top16": "az://raw/top16.5", "rand16": "az://raw/random16.5"}

@@ -1,9 +1,11 @@
 """Score a finished run on texts from elsewhere and on nanochat's CORE tasks: what a comparison scores besides the holdout."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
+from pydantic import Field
 
+from tasks.cores import limited
 from tasks.engines import steps as engines
 from tasks.records.job import find_job
 from tasks.reports.steps import show_core, show_outside
@@ -21,6 +23,7 @@ def score(
     texts: list[Texts] = TEXTS,
     core: bool = False,
     root: Url = DEFAULT_ROOT,
+    workers: Annotated[int, Field(ge=1)] | None = None,
 ) -> dict[str, Any]:
     """Score the final weights of a finished run on texts from elsewhere, and on nanochat's CORE tasks.
 
@@ -31,13 +34,16 @@ def score(
         texts: Folders of texts that no arm has trained on: bits per byte of each, per document.
         core: Also nanochat's CORE tasks. Needs nanochat and its evaluation bundle on the worker's host.
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
+        workers: Cores that encoding and scoring on a CPU take; empty: FABRATING_WORKERS, else all.
     """
     store = Root(root)
-    names = [outside(store, find_job(store, run).pool_id, one) for one in texts]
-    found: dict[str, Any] = {name: engines.score_outside(root, run, name) for name in names}
-    if found:
-        show_outside(run, found)
+    with limited(workers):
+        names = [outside(store, find_job(store, run).pool_id, one) for one in texts]
+        found: dict[str, Any] = {name: engines.score_outside(root, run, name) for name in names}
+        if core:
+            found["core"] = engines.core(root, run)
+    if names:
+        show_outside(run, {name: found[name] for name in names})
     if core:
-        found["core"] = engines.core(root, run)
         show_core(run, found["core"])
     return {"run": run, **found}

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from flows.recorded import recorded
+from tasks.cores import limited
 from tasks.corpus.arm.plan import ArmPlan
 from tasks.corpus.arm.traits import wanted_columns
-from tasks.corpus.pool.handle import open_pool
+from tasks.corpus.pool.handle import PoolHandle, open_pool
 from tasks.corpus.prepare import (
     build_arms,
     build_holdout,
@@ -78,6 +79,14 @@ def prepare_arm(
     Raises InputError when the plan cannot be carried out.
     """
     handle = steps.run(f"List {pool.address}", lambda _: open_pool(root, pool))
+    with limited(pool.workers), handle.borrowed(root):
+        return _prepare(root, handle, arm, training, steps, planned)
+
+
+def _prepare(
+    root: Root, handle: PoolHandle, arm: Arm, training: Training, steps: Steps, planned: Callable[[ArmPlan], None]
+) -> Prepared:
+    pool = handle.pool
     steps.run(f"Checksums of {arm.name}", lambda _: set_damaged_aside(root, handle, arm))
     steps.spread(
         f"Index of {pool.name}",

@@ -1,6 +1,7 @@
 """Fixtures of all rooms: a sample of real rated documents, planted runs, an Azurite; and how tests spread over processes."""
 
 import os
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,6 +70,35 @@ def azure(azurite_port: int, monkeypatch: pytest.MonkeyPatch) -> str:
     container = f"c{uuid.uuid4().hex}"
     BlobServiceClient.from_connection_string(connection).create_container(container)
     return container
+
+
+@pytest.fixture(scope="session")
+def buckets() -> Iterator[str]:
+    """The address of a server with S3's protocol."""
+    pytest.importorskip("moto.server", reason="moto is not installed")
+    from tests.buckets import serving
+
+    with serving() as address:
+        yield address
+
+
+@pytest.fixture
+def bucket(buckets: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Makes an empty bucket of s3:// or gs://, with credentials in the environment, and returns its URL."""
+    for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", buckets)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", buckets.removeprefix("http://"))
+
+    def make(scheme: str, prefix: str = "b") -> str:
+        name = f"{prefix}{uuid.uuid4().hex}"
+        urllib.request.urlopen(urllib.request.Request(f"{buckets}/{name}", method="PUT"))
+        return f"{scheme}://{name}"
+
+    return make
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.cli import terminal
-from infra.cli.options import JsonOption, RootOption, SetOption, parse, pool_of
+from infra.cli.options import JsonOption, RootOption, SetOption, WorkersOption, parse, pool_of
+from tasks.cores import limited
 from tasks.engines import entry
 from tasks.errors import InputError
 from tasks.records.layout import ArmFolder
@@ -128,6 +129,7 @@ def prepare(
         str, typer.Option(help="split: documents go on in the next row; crop: nanochat's best fit.")
     ] = "split",
     settings: SetOption = None,
+    workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Turn rated documents into an arm: index, holdout, selection, text shards, tokenizer, packed rows.
@@ -136,9 +138,9 @@ def prepare(
 
     --select subset --set subset=top16 --set format=prebuilt --set sources='{"top16": "az://...", "rand16": "az://..."}'
     """
-    with terminal.plain_errors():
+    with terminal.plain_errors(), limited(workers):
         extra = parse(
-            settings, options=("source", "select", "share", "order", "seed", "name", "sequence_length", "packing")
+            settings, ("source", "select", "share", "order", "seed", "name", "sequence_length", "packing"), Pool, Arm
         )
         of_pool = Pool.model_fields.keys() - Arm.model_fields.keys()  # a score is the arm's
         pool_fields = {key: extra.pop(key) for key in list(extra) if key in of_pool}
@@ -166,14 +168,15 @@ def train(
     precision: Annotated[str | None, typer.Option(help="bf16, fp8 or fp32; default: bf16 on a GPU, else fp32.")] = None,
     sequence_length: Annotated[int | None, typer.Option(help="Default: what the arm is packed for.")] = None,
     settings: SetOption = None,
+    workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train on a prepared arm and score the model. Run it again after an interruption, and it resumes.
 
     With --set any other field of the training, such as batch_tokens=8192.
     """
-    with terminal.plain_errors():
-        extra = parse(settings, options=("depth", "seed", "precision", "sequence_length"))
+    with terminal.plain_errors(), limited(workers):
+        extra = parse(settings, ("depth", "seed", "precision", "sequence_length"), Training)
         Training(depth=depth, **extra)  # checks the bounds before torch is loaded
         from flows.sequence import train_arm
 
@@ -205,13 +208,14 @@ def score(
     ] = 5_000,
     core: Annotated[bool, typer.Option("--core", help="Evaluate on nanochat's CORE tasks instead.")] = False,
     max_per_task: Annotated[int | None, typer.Option(min=1, help="Questions of each task; default: all.")] = None,
+    workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score a run: bits per byte of its newest checkpoint on the pool's holdout, per document and per score decile.
 
     With --texts or --core its final weights on texts from elsewhere, or on questions; `fabrating judge` compares those too.
     """
-    with terminal.plain_errors():
+    with terminal.plain_errors(), limited(workers):
         store = Root(root)
         if texts and core:
             raise InputError("--texts and --core were given together: score one after the other.")

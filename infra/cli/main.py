@@ -4,9 +4,13 @@ Each subcommand is thin over the functions that the flows call. `--json` prints 
 on stderr and exit status 1.
 """
 
+import sys
+from collections.abc import Callable
+
 import typer
 
-from infra.cli import experiment, results, stack
+from infra.cli import experiment, results, stack, terminal
+from infra.cli.options import wrong_option
 from tasks.store.settings import load_settings
 
 app = typer.Typer(
@@ -15,8 +19,10 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (*stack.COMMANDS, *experiment.COMMANDS, *results.COMMANDS):
+COMMANDS: tuple[Callable[..., None], ...] = (*stack.COMMANDS, *experiment.COMMANDS, *results.COMMANDS)
+for command in COMMANDS:
     app.command()(command)
+FUNCTIONS = {command.__name__.replace("_", "-"): command for command in COMMANDS}
 
 
 @app.callback()
@@ -25,5 +31,17 @@ def settings() -> None:
 
 
 def main() -> None:
-    """The console script."""
-    app()
+    """The console script. An option that a command lacks is answered with the nearest one."""
+    try:
+        sys.exit(app(standalone_mode=False))
+    except typer.Abort:
+        sys.exit(1)
+    except Exception as error:
+        # Typer has its own Click, whose exceptions it does not export.
+        if not hasattr(error, "exit_code") or not hasattr(error, "show"):
+            raise
+        if (name := getattr(error, "option_name", None)) and type(error).__name__ == "NoSuchOption":
+            command = error.ctx.command  # type: ignore[attr-defined]
+            terminal.fail(wrong_option(name, command, FUNCTIONS[command.name]))
+        error.show()
+        sys.exit(error.exit_code)

@@ -1,13 +1,16 @@
 """Options that several commands share, and what `--set` makes of its pairs."""
 
 import json
-from collections.abc import Collection, Mapping
-from typing import Annotated, Any
+import os
+from collections.abc import Callable, Collection, Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from tasks.errors import InputError
-from tasks.spec import Pool
+from tasks.spec import Pool, Spec, kind_of, no_field
+from tasks.spec.pool import SOURCE_VARIABLE
 
 RootOption = Annotated[
     str, typer.Option(help="Where artifacts lie: a folder, file:///folder or az://container/prefix.")
@@ -16,19 +19,37 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Any other parameter; may be repeated.")
 ]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Cores to use. Default: FABRATING_WORKERS, else all that this process may use."),
+]
+
+
+def wrong_option(name: str, command: Any, function: Callable[..., None]) -> str:
+    """What to say of an option that a command, made of `function`, lacks: the nearest one, what it takes, and an example."""
+    known = {flag: param for param in command.params for flag in param.opts if flag.startswith("--")}
+    near = get_close_matches(name, known, 1, 0.5)
+    if not near:
+        return f"There is no option {name}: `fabrating {command.name} --help` lists those there are."
+    param, taken = known[near[0]], get_type_hints(function).get(known[near[0]].name)
+    if param.is_flag:
+        return f"There is no option {name}: {near[0]} is one, without a value."
+    such = f", such as {near[0]} {param.default}" if param.default not in (None, "") else ""
+    return f"There is no option {name}: {near[0]} takes {kind_of(taken)}{such}."
 
 
 def pool_of(source: str | None, fields: Mapping[str, Any]) -> Pool:
-    """The pool with these fields, read from `source` unless they name several. Raises InputError when neither is given."""
-    if source is None and "sources" not in fields:
+    """The pool with these fields, read from `source` unless they name several. Raises InputError when neither is given, nor FABRATING_SOURCE."""
+    if source is None and "sources" not in fields and not os.environ.get(SOURCE_VARIABLE):
         raise InputError("No raw data is named: give its URL or folder, or several with --set sources=...")
     return Pool(**fields) if source is None else Pool(**{"source": source, **fields})
 
 
-def parse(settings: list[str] | None, options: Collection[str]) -> dict[str, Any]:
+def parse(settings: list[str] | None, options: Collection[str], *models: type[Spec]) -> dict[str, Any]:
     """{field: value} of FIELD=VALUE pairs; a value is JSON where it can be.
 
-    Raises InputError for a pair without an equals sign, and for a field that is one of the command's own `options`.
+    Raises InputError for a pair without an equals sign, for a field that is one of the command's own `options`, and for one that
+    none of the `models` has.
     """
     parsed: dict[str, Any] = {}
     for setting in settings or ():
@@ -37,6 +58,8 @@ def parse(settings: list[str] | None, options: Collection[str]) -> dict[str, Any
             raise InputError(f"--set {setting} has no value: write --set {setting}=VALUE.")
         if field in options:
             raise InputError(f"--set {setting} sets what has an option of its own: see {field!r} in --help.")
+        if not any(field in model.model_fields for model in models):
+            raise InputError(f"--set {setting} cannot be used: {no_field(field, *models)}.")
         try:
             parsed[field] = json.loads(value)
         except ValueError:

@@ -18,13 +18,20 @@ def inspect(
     what: Annotated[
         str | None, typer.Argument(help="Raw data (a URL or folder), or an artifact such as arms/NAME/text.")
     ] = None,
+    text_column: Annotated[str | None, typer.Option(help="The column that holds a document's text.")] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns of ratings: one name, or columns and weights as JSON. Default: those that are found."
+        ),
+    ] = None,
     root: RootOption = DEFAULT_ROOT,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what raw data holds (files, columns, rows, scores), or what an artifact's manifest says.
 
-    With --set any field of the pool, such as text_column=body, or sources='{"top16": "az://...", "rand16": "az://..."}' instead of WHAT.
+    With --set any other field of the pool, such as format=unrated, or sources='{"top16": "az://...", "rand16": "az://..."}' instead of WHAT.
     """
     with terminal.plain_errors():
         if what and what.split("/")[0] in KINDS:
@@ -35,7 +42,10 @@ def inspect(
             return
         from tasks.corpus.pool.survey import survey
 
-        pool = pool_of(what, parse(settings, options=("source",)))
+        fields = parse(settings, ("source", "text_column", "score"), Pool)
+        fields |= {"text_column": text_column} if text_column else {}
+        fields |= {"score": json.loads(score) if score.startswith("{") else {score: 1.0}} if score else {}
+        pool = pool_of(what, fields)
         found = {name: survey(url, pool=pool) for name, url in pool.urls.items()}
         if as_json:
             terminal.show(found if pool.sources else found[""], True)

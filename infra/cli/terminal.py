@@ -107,30 +107,33 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except EXPECTED as error:
-        _fail(str(error))
+        fail(str(error))
     except ValidationError as error:
-        _fail(sentence(error))
+        fail(sentence(error))
     except InterruptedRun as error:
-        _fail(str(error), INTERRUPTED)
+        fail(str(error), INTERRUPTED)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         where = error.filename or "the disk of the root"
-        _fail(
+        fail(
             f"No space is left on {where}: free some, or give another --root, then run the same command again to resume."
         )
     except KeyboardInterrupt:
-        _fail("Stopped by Ctrl-C: run the same command again to resume.", 130)
+        fail("Stopped by Ctrl-C: run the same command again to resume.", 130)
 
 
 def sentence(error: ValidationError) -> str:
     """The first problem of a parameter: its name, its value, what it should be."""
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"]) or error.title
+    name = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
-    return f"{name} = {first['input']!r} cannot be used: {message[:1].lower()}{message[1:]}."
+    if not name:  # of the parameters as a whole, which would only hide the message
+        return f"{message}."
+    end = "" if message.endswith("?") else "."
+    return f"{name} = {first['input']!r} cannot be used: {message[:1].lower()}{message[1:]}{end}"
 
 
-def _fail(message: str, status: int = 1) -> None:
+def fail(message: str, status: int = 1) -> None:
     print(f"fabrating: {message}", file=sys.stderr)
     raise SystemExit(status)

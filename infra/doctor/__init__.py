@@ -12,11 +12,11 @@ __all__ = ["Finding", "examine"]
 
 
 def examine(home: Path, root: str = DEFAULT_ROOT, data: str | None = None) -> list[Finding]:
-    """Look at everything in turn; `data` defaults to the sample of a stack that this shell knows. Nothing is left behind.
+    """Look at everything in turn; `data` defaults to FABRATING_SOURCE, else the sample of a stack that this shell knows. Nothing is left behind.
 
     Of a remote root it is tried whether it can be written: one empty object is put there and removed.
     """
     findings = [*machine.look(home), store.credentials(), store.wandb(), store.look("root", root, write=True)]
-    if data := data or os.environ.get("FABRATING_SAMPLE"):
+    if data := data or os.environ.get("FABRATING_SOURCE") or os.environ.get("FABRATING_SAMPLE"):
         findings.append(store.look("data", data))
     return [*findings, *server.look(stack.load(home))]

@@ -13,7 +13,8 @@ from infra.doctor.finding import Finding
 from infra.local import azurite
 from tasks.errors import DeniedError, InputError, StoreError
 from tasks.reports.wandb_run import NEW_KEY, api_key, is_refused
-from tasks.store.access import azure_settings, local_path, open_blobs
+from tasks.store.access import local_path, open_blobs
+from tasks.store.azure import azure_settings
 from tasks.store.blobs import PAGE
 from tasks.store.urls import parse_url
 
@@ -22,6 +23,11 @@ RENEW = {
     "account_key": "copy the key again from the account's page (Access keys) into .env",
     "sas_token": "make a new SAS token (read and list; where results go also write and delete) and put it into .env",
     "": "az login; or give this machine's identity the role Storage Blob Data Contributor on the account",
+}
+
+BUCKETS = {
+    "s3": "put AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION into .env, or run aws configure",
+    "gs": "gcloud auth application-default login, or put GOOGLE_APPLICATION_CREDENTIALS (a key file) into .env",
 }
 
 
@@ -62,6 +68,7 @@ def look(what: str, url: str, write: bool = False) -> Finding:
         folder = local_path(url)
         if folder is not None and write:
             return _folder(what, folder)
+        remedy = BUCKETS.get(parse_url(url).kind, remedy)
         if parse_url(url).kind == "az":
             remedy = CONFIGURE
             remedy = RENEW[_kind(azure_settings(parse_url(url)))]

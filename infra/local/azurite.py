@@ -14,9 +14,9 @@ import urllib.request
 from pathlib import Path
 
 from infra.local.ports import HOST
+from tasks.store.azure import EMULATOR
 
-ACCOUNT = "devstoreaccount1"
-PUBLIC_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+ACCOUNT, PUBLIC_KEY = EMULATOR["accountname"], EMULATOR["accountkey"]
 PORT = 10_000
 MAIN = Path(__file__).parents[1] / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
 

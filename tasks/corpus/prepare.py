@@ -29,6 +29,7 @@ from tasks.corpus.arm.traits import Traits, score_columns, score_there, traits_o
 from tasks.corpus.heap import drop_pages, released
 from tasks.corpus.parquet.shards import RANKS
 from tasks.corpus.pool import holdout, index, sample
+from tasks.corpus.pool.asked import require_asked
 from tasks.corpus.pool.column import StoredColumn, Wanted, open_ids
 from tasks.corpus.pool.columnar import columnar, has_lines
 from tasks.corpus.pool.entries import find_parts
@@ -86,11 +87,11 @@ def build_index(
         if found is None or lacking or (read is None and has_lines(handle)):
             mapper.get_ready()
             scratch = Scratch.open(root, folder.intermediate("index"), shared=mapper.shared)
-            near, opened = (
-                _at_hand(root, handle, workers, progress, mapper.shared),
-                Index(root.open(folder.index).path) if found else None,
-            )
+            near = _at_hand(root, handle, workers, progress, mapper.shared)
             read = near.columnar
+            if found is None:
+                require_asked(near, columns)
+            opened = Index(root.open(folder.index).path) if found else None
             with released():
                 retries = index.read(near, opened, lacking, scratch, mapper, progress)
 

@@ -20,6 +20,7 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from tasks.cores import cores
 from tasks.corpus.heap import limit_arenas
 from tasks.progress import Progress
 
@@ -186,8 +187,8 @@ def counted(function: Callable[[Job, Tick], Result], job: Job) -> tuple[Result, 
 
 
 def local_workers(count: int | None = None) -> Workers:
-    """`count` workers, or one for each core that this process may use."""
-    return Workers(count or len(os.sched_getaffinity(0)))
+    """`count` workers, or one for each core that may be used."""
+    return Workers(count or cores())
 
 
 class Count:

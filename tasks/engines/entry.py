@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from tasks.cores import limited
 from tasks.engines.locks import hold_attempt
 from tasks.progress import Progress, Stop, never, silent
 from tasks.records.job import Job
@@ -59,7 +60,8 @@ def train(
         from tasks.engines.nanochat import engine
     else:
         from tasks.engines.builtin import engine
-    engine.train(root, job, progress, stop)
+    with limited(experiment.training.workers):
+        engine.train(root, job, progress, stop)
     return replace(root.open(job.result), reused=False)
 
 

@@ -10,15 +10,13 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import paramiko
-
 from tasks.errors import InputError
 from tasks.hosts.hostkeys import KnownHosts, installation_folder
+from tasks.hosts.keys import PASSPHRASE, encrypted, load_key, prepared_key
 from tasks.spec import Host
-from tasks.store.artifact import fingerprint, write_atomic
+from tasks.store.artifact import write_atomic
 
 CONNECT_SECONDS = 15
-PASSPHRASE = "FABRATING_SSH_PASSPHRASE"
 ASKED = "#!/bin/sh\nprintf '%s\\n' \"$FABRATING_SSH_PASSPHRASE\"\n"
 """What ssh starts to ask for a passphrase."""
 
@@ -101,56 +99,11 @@ def _jump(config: str, jump: str) -> str:
     return f"{shlex.join(['ssh', '-F', config, *options, *through])} -W [%h]:%p {shlex.quote(last)}"
 
 
-def load_key(path: str) -> paramiko.PKey:
-    """A private key file. Raises InputError when it is missing, encrypted without a passphrase, or no key."""
-    try:
-        prepared = prepared_key(path)
-        return paramiko.PKey.from_path(prepared, (os.environ.get(PASSPHRASE) or "").encode() or None)
-    except FileNotFoundError as error:
-        raise InputError(f"The key file {path} does not exist: give the private key as key_file.") from error
-    except (paramiko.PasswordRequiredException, TypeError) as error:
-        raise InputError(
-            f"The key file {path} is encrypted: load it into ssh-agent and leave key_file empty, or set {PASSPHRASE}."
-        ) from error
-    except (paramiko.SSHException, ValueError, OSError) as error:
-        raise InputError(f"The key file {path} cannot be read as a private key ({error}): give another one.") from error
-
-
 def _loads(path: str) -> bool:
     try:
         return bool(load_key(path))
     except InputError:
         return False  # one of several, or its passphrase is with ssh-agent
-
-
-def prepared_key(path: str) -> Path:
-    """The key file as OpenSSH takes it: itself, or a copy of ours with Unix line endings that only we can read."""
-    file = Path(path).expanduser().absolute()
-    if not file.is_file():
-        return file
-    data = file.read_bytes()
-    clean = data.replace(b"\r\n", b"\n").rstrip(b"\n") + b"\n"
-    if clean == data and not file.stat().st_mode & 0o077:
-        return file
-    copy = installation_folder() / "keys" / fingerprint(str(file))
-    if not copy.is_file() or copy.read_bytes() != clean:
-        copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        new = copy.with_suffix(".new")
-        new.touch(mode=0o600)
-        new.write_bytes(clean)
-        new.replace(copy)
-    return copy
-
-
-def encrypted(path: str) -> bool:
-    """Whether a private key file needs a passphrase."""
-    try:
-        paramiko.PKey.from_path(prepared_key(path))
-    except (paramiko.PasswordRequiredException, TypeError):
-        return True
-    except (paramiko.SSHException, ValueError, OSError):
-        return False
-    return False
 
 
 def ssh_options(route: Route, known: KnownHosts) -> list[str]:

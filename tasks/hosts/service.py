@@ -18,7 +18,8 @@ from urllib.parse import urlparse
 from tasks.errors import InputError
 from tasks.hosts.facts import Facts, identify, script
 from tasks.hosts.hostkeys import KnownHosts, installation_folder
-from tasks.hosts.route import Route, bracketed, encrypted, ssh_options
+from tasks.hosts.keys import encrypted
+from tasks.hosts.route import Route, bracketed, ssh_options
 from tasks.hosts.ssh import Local, Machine
 from tasks.spec import Host
 from tasks.store.artifact import fingerprint
@@ -32,6 +33,15 @@ SECRETS = (
     "AZURE_TENANT_ID",
     "AZURE_CLIENT_ID",
     "AZURE_CLIENT_SECRET",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "GOOGLE_SERVICE_ACCOUNT_KEY",
+    "FABRATING_SOURCE",
     "HF_TOKEN",
     "PREFECT_API_AUTH_STRING",
     "PREFECT_API_KEY",

@@ -21,7 +21,8 @@ import paramiko
 
 from tasks.errors import InputError
 from tasks.hosts.hostkeys import KEY_TYPES, KnownHosts, Pinning, fingerprint_of, installation_folder
-from tasks.hosts.route import CONNECT_SECONDS, Route, load_key
+from tasks.hosts.keys import load_key
+from tasks.hosts.route import CONNECT_SECONDS, Route
 from tasks.spec import Host
 
 LINK_SECONDS = 45

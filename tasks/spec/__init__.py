@@ -6,7 +6,7 @@ workers is the same arm.
 """
 
 from tasks.spec.arm import Arm, Part, with_common_population
-from tasks.spec.base import Fields, Name, Spec, Url, how, if_set
+from tasks.spec.base import Fields, Name, Share, Spec, Url, how, if_set, kind_of, no_field
 from tasks.spec.experiment import DRAWS, HELD_SEED, Draw, Experiment, Texts
 from tasks.spec.host import Host
 from tasks.spec.pool import ENGAGEMENT, FACTUAL, PEDAGOGICAL, SOURCE, Pool
@@ -32,6 +32,7 @@ __all__ = [
     "Pool",
     "Recipe",
     "Score",
+    "Share",
     "Spec",
     "Texts",
     "Training",
@@ -40,6 +41,8 @@ __all__ = [
     "columns_of",
     "how",
     "if_set",
+    "kind_of",
+    "no_field",
     "spelled_out",
     "with_common_population",
 ]

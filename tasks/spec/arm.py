@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tasks.spec.base import Name, Spec, Url, if_set
+from tasks.spec.base import Name, Share, Spec, Url, if_set
 from tasks.spec.pool import Pool
 from tasks.spec.score import Formula, Score, columns_of, spelled_out
 
@@ -52,7 +52,7 @@ class Arm(Spec):
         description="Only documents on this list: a parquet, csv or text file with an id a line, at any URL that fsspec reads. Empty: no list.",
     )
     id_column: str = if_set("id", min_length=1, description="The column that holds a document's id; only for ids.")
-    share: float = Field(
+    share: Share = Field(
         0.165, gt=0, le=1, description="Part of its population's documents that the arm takes, after where and ids."
     )
     share_of: Literal["documents", "tokens"] = if_set(

@@ -1,29 +1,34 @@
 """The pool: where the documents are, how they are rated, what is held out."""
 
+import os
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from tasks.spec.base import Name, Spec, Url, how, if_set
+from tasks.errors import InputError
+from tasks.spec.base import Name, Share, Spec, Url, how, if_set
 from tasks.spec.score import Weights, columns_of
+from tasks.store.settings import load_settings
+from tasks.store.urls import require_unsigned
 
 PEDAGOGICAL = "pedagogical_structure_average"
 FACTUAL = "factual_accuracy_average"
 ENGAGEMENT = "lesson_engagement_average"
 
-SOURCE = "az://raw/fineweb-edu"
-"""Where the documents of a pool are if nothing else is said."""
+SOURCE, SOURCE_VARIABLE = "$FABRATING_SOURCE", "FABRATING_SOURCE"
+"""A source that nobody named: what the environment, or `.env`, says once for all deployments."""
 
 
 class Pool(Spec):
     """The rated documents that every arm of an experiment draws from, with their holdout and tokenizer."""
 
-    name: Name = Field("pool", description="Readable part of the pool's name.")
     source: Url = Field(
         SOURCE,
-        description="Where the files are, .parquet or JSON lines (.jsonl, .jsonl.gz, .jsonl.zst): az://container/prefix, file:///folder, "
-        "or hf://organisation/dataset; a folder, one file, or a pattern with *. Not read if sources are given.",
+        description="Where the files are, .parquet or JSON lines (.jsonl, .jsonl.gz, .jsonl.zst): az://container/prefix, s3://bucket/prefix, "
+        "gs://bucket/prefix, hf://organisation/dataset, or file:///folder; a folder, one file, or a pattern with *. Left as it is: what "
+        "FABRATING_SOURCE says in .env. Not read if sources are given.",
     )
+    name: Name = Field("pool", description="Readable part of the pool's name.")
     sources: dict[Name, Url] | None = if_set(
         None,
         min_length=1,
@@ -52,7 +57,7 @@ class Pool(Spec):
     holdout_documents: int = Field(
         20_000, ge=1, description="Documents set aside for evaluation: the same ones for every arm, trained on by none."
     )
-    holdout_fraction: float = Field(
+    holdout_fraction: Share = Field(
         0.02, gt=0, le=0.5, description="The holdout is never more than this part of the pool that it is taken from."
     )
     vocab_size: int = Field(32_768, ge=265, le=65_536, description="Tokens in the vocabulary, 9 special ones included.")
@@ -68,6 +73,12 @@ class Pool(Spec):
     )
     download: Literal["ranged", "bulk"] = how(
         "ranged", description="ranged: read only the needed columns. bulk: copy whole blobs first, with azcopy."
+    )
+
+    workers: int | None = how(
+        None,
+        ge=1,
+        description="Cores that preparing takes (threads, and a process for every four). Empty: FABRATING_WORKERS, else all.",
     )
 
     @model_validator(mode="after")
@@ -86,15 +97,32 @@ class Pool(Spec):
 
     def identity(self) -> dict[str, Any]:
         """The fields that determine content: of `source` and `sources` the one that is read."""
-        identity = super().identity()
+        identity = super().identity() | {"source": self._located}
         if self.sources:
             del identity["source"]
         return identity
 
     @property
+    def _located(self) -> str:
+        if self.source != SOURCE:
+            return self.source
+        load_settings()
+        return require_unsigned(os.environ.get(SOURCE_VARIABLE) or SOURCE)
+
+    @property
     def urls(self) -> dict[str, str]:
-        """Where the documents come from, {name of the source: URL} by name; a single source has the name ""."""
-        return dict(sorted(self.sources.items())) if self.sources else {"": self.source}
+        """Where the documents come from, {name of the source: URL} by name; a single source has the name "".
+
+        Raises InputError when neither the parameters nor the environment name one.
+        """
+        if self.sources:
+            return dict(sorted(self.sources.items()))
+        if self._located == SOURCE:
+            raise InputError(
+                f"No source is given: fill in data.source, or set {SOURCE_VARIABLE} (and FABRATING_ROOT, where results go) in .env, once for "
+                "all deployments."
+            )
+        return {"": self._located}
 
     @property
     def address(self) -> str:

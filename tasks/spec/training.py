@@ -73,6 +73,11 @@ class Training(Spec):
         "auto",
         description="auto: online where there is a key, else offline. Offline runs can be sent later with `wandb sync`.",
     )
+    workers: int | None = how(
+        None,
+        ge=1,
+        description="Cores that a training on a CPU takes, all of its processes together. Empty: FABRATING_WORKERS, else all.",
+    )
     dollars_per_gpu_hour: float = how(3.0, ge=0, description="For the estimate and the ledger.")
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Object stores behind one interface: a folder, a prefix of Azure Blob Storage, a data set on the Hub.
+"""Object stores behind one interface: a folder, a prefix of a container or bucket, a data set on the Hub, files of a web server.
 
 Reads are ranged and can be tied to an ETag (`If-Match`), so that a blob that changes in mid-run is noticed. Names are
 relative to the URL's prefix. `access.open_blobs` opens one.
@@ -9,6 +9,7 @@ import hashlib
 import os
 import random
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from tasks.store.artifact import safe_relative
 from tasks.store.urls import Location
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, ObjectMeta
+    from obstore import GetOptions, ObjectMeta, UpdateVersion
     from obstore.store import BackoffConfig, ClientConfig, RetryConfig
 
 CHUNK = 8 << 20
@@ -80,6 +81,7 @@ class Blobs:
         self.counters = Counters()
         self._store = store
         self._lock = Lock()
+        self._proved = place.kind in ("file", "az")
 
     def address(self, name: str) -> str:
         """Where a blob lies, for messages."""
@@ -95,7 +97,7 @@ class Blobs:
         Raises InputError when there is no such container, DeniedError when it may not be listed, StoreError when the store
         does not answer.
         """
-        with self._listing():
+        with self._said("listed"):
             pages = self._single() or [item for page in obstore.list(self._store, prefix or None) for item in page]
         blobs = [Blob(i["path"], i["size"], i["e_tag"] or "") for i in pages if i["path"].endswith(suffix)]
         return sorted((blob for blob in blobs if self.place.takes(blob.name)), key=lambda blob: blob.name)
@@ -111,15 +113,15 @@ class Blobs:
 
     def peek(self) -> int:
         """How many blobs the first page of the listing has, at most `PAGE`: a look at the store. Raises as `list` does."""
-        with self._listing():
+        with self._said("listed"):
             return len(next(iter(obstore.list(self._store, chunk_size=PAGE)), ()))
 
     @contextlib.contextmanager
-    def _listing(self) -> Iterator[None]:
+    def _said(self, what: str) -> Iterator[None]:
         try:
             yield
         except (FileNotFoundError, PermissionError, obstore.exceptions.BaseError, OSError) as error:
-            what, status = f"{self.url} cannot be listed ({brief(error)})", _status(error)
+            what, status = f"{self.url} cannot be {what} ({brief(error)})", _status(error)
             if isinstance(error, DENIED) or status in (401, 403):
                 raise DeniedError(f"{what}: check or renew the credentials.") from error
             if isinstance(error, NotFoundError | FileNotFoundError) or (status and 400 <= status < 500):
@@ -201,15 +203,20 @@ class Blobs:
         self._count(requests=1, bytes_read=len(data))
         return data
 
-    def read_tagged(self, name: str) -> tuple[bytes, str] | None:
-        """A small object as a whole with its ETag, or None."""
+    def read_tagged(self, name: str) -> "tuple[bytes, UpdateVersion] | None":
+        """A small object as a whole, and what tells it from others of that name (its ETag, of Google its generation), or None."""
         try:
             found = obstore.get(self._store, name)
         except (NotFoundError, FileNotFoundError):
             return None
         data = bytes(found.bytes())
         self._count(requests=1, bytes_read=len(data))
-        return data, found.meta["e_tag"] or ""
+        tag: UpdateVersion = {}
+        if found.meta["e_tag"]:
+            tag["e_tag"] = found.meta["e_tag"]
+        if found.meta["version"]:
+            tag["version"] = found.meta["version"]
+        return data, tag
 
     def upload(self, path: Path, name: str) -> str:
         """Copy a local file to `name`, in parallel blocks when large; returns its ETag. The object appears whole or not at all."""
@@ -243,10 +250,31 @@ class Blobs:
         self._count(requests=1, bytes_written=len(data))
         return True
 
-    def replace(self, name: str, data: bytes, etag: str) -> bool:
-        """Write a small object over the one with this ETag. Returns False when another one is there by now, or none."""
+    def require_conditional(self) -> None:
+        """See, once, that of two that create or replace an object only the first succeeds: leases, manifests and ledgers depend on it.
+
+        Not all services with S3's protocol have that. Raises InputError where it is lacking, and as `list` does.
+        """
+        if self._proved:
+            return
+        name = f".fabrating-{secrets.token_hex(4)}"
+        with self._said("written"):
+            kept = self.create(name, b"first") and not self.create(name, b"second")
+            if kept and (found := self.read_tagged(name)):
+                kept = self.replace(name, b"third", found[1]) and not self.replace(name, b"fourth", found[1])
+        with contextlib.suppress(obstore.exceptions.BaseError, OSError):
+            self.delete(name)
+        if not kept:
+            raise InputError(
+                f"{self.url} cannot be a root: its service overwrites an object that it was asked to create (no If-None-Match or If-Match), so that "
+                "two hosts would publish over each other; give another store."
+            )
+        self._proved = True
+
+    def replace(self, name: str, data: bytes, tag: "UpdateVersion") -> bool:
+        """Write a small object over the one that `read_tagged` told. Returns False when another one is there by now, or none."""
         try:
-            obstore.put(self._store, str(safe_relative(name)), data, mode={"e_tag": etag})
+            obstore.put(self._store, str(safe_relative(name)), data, mode=tag)
         except (PreconditionError, NotFoundError):
             return False
         self._count(requests=1, bytes_written=len(data))
@@ -265,10 +293,15 @@ class Blobs:
             obstore.delete(self._store, str(safe_relative(name)))
         self._count(requests=1)
 
-    def download(self, name: str, path: Path) -> str:
+    def copy(self, blob: Blob, path: Path) -> None:
+        """Copy a blob as it was listed to a local file, tried `ATTEMPTS` times. Raises as `read_range` does."""
+        options: GetOptions = {"if_match": blob.etag} if self._tied(blob) else {}
+        self._ask(blob, lambda: self.download(blob.name, path, options))
+
+    def download(self, name: str, path: Path, options: "GetOptions | None" = None) -> str:
         """Copy an object to a local file by way of a temporary sibling; returns its ETag."""
         temporary = path.with_name(f".{path.name}.download")
-        size, found = 0, obstore.get(self._store, name)
+        size, found = 0, obstore.get(self._store, name, options=options)
         with temporary.open("wb") as file:
             for chunk in found.stream(min_chunk_size=CHUNK):
                 size += file.write(chunk)

@@ -1,24 +1,28 @@
-"""Whole blobs by azcopy: faster than ranges where most of their bytes are wanted, or for several passes over a slow link.
+"""Whole blobs on this machine: faster than ranges where most of their bytes are wanted, or for several passes over a slow link.
 
-azcopy takes its source with a signature in the argument list, which every user of the machine can read. So it is given a
-signature of its own, for reading and listing one container and for some hours, derived from the account's key; where there is
-no key, azcopy logs in by itself (managed identity, `az login`), and a token from the environment is never passed on.
+azcopy copies where it can, else the store's own client does. azcopy takes its source with a signature in the argument list, which
+every user of the machine can read. So it is given a signature of its own, for reading and listing one container and for some hours,
+derived from the account's key; where there is none, it logs in by itself (managed identity, `az login`). A SAS token from the
+environment is never passed on: the client copies then.
 """
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from tasks.errors import ChangedError, InputError
-from tasks.store.access import azure_settings, open_blobs
+from tasks.store.access import open_blobs
 from tasks.store.artifact import safe_relative, write_atomic
+from tasks.store.azure import azure_settings, endpoint_of
 from tasks.store.blobs import Blob
 from tasks.store.urls import parse_source
 
@@ -33,7 +37,10 @@ PRINCIPAL = {
 }
 """A service principal in the environment: azcopy has names of its own for it."""
 RESERVE = 512 << 20
+PARALLEL = 16
+"""Blobs that the client copies at a time."""
 PACKAGE = "node_modules/@azure-tools"
+log = logging.getLogger("fabrating")
 
 
 def find_azcopy() -> Path | None:
@@ -50,10 +57,10 @@ def find_azcopy() -> Path | None:
 
 
 def why_not(url: str) -> str | None:
-    """Why blobs of `url` cannot be copied in bulk here, as half a sentence; None when they can."""
+    """Why azcopy cannot copy blobs of `url` here, as half a sentence; None when it can."""
     place = parse_source(url)
     if place.kind != "az":
-        return "azcopy copies from az:// only"
+        return "azcopy copies from az:// alone"
     azcopy = find_azcopy()
     if azcopy is None:
         return "azcopy is not installed"
@@ -76,7 +83,7 @@ def _fault(azcopy: Path) -> str | None:
 
 
 def copy_blobs(url: str, blobs: Sequence[Blob], folder: Path) -> list[Blob]:
-    """Copy blobs of an az:// URL below `folder` and return them as `folder` lists them, in the same order.
+    """Copy blobs of a URL below `folder`, by azcopy or by the client, and return them as `folder` lists them, in the same order.
 
     What is there already of the same ETag and size is not copied again. Raises InputError when the disk is too small or azcopy
     fails, ChangedError when a blob does not arrive as it was listed.
@@ -97,7 +104,11 @@ def copy_blobs(url: str, blobs: Sequence[Blob], folder: Path) -> list[Blob]:
             )
         # Noted before: azcopy gives a file its name when it is whole, also in a run that is killed then.
         write_atomic(folder / ETAGS, json.dumps(etags | {blob.name: blob.etag for blob in missing}))
-        _run(url, missing, folder)
+        if (reason := why_not(url)) is None:
+            _run(url, missing, folder)
+        else:
+            log.info("%s is copied by the store's client: %s.", url, reason)
+            _fetch(url, missing, folder)
     for blob in blobs:
         if not _arrived(folder, blob):
             raise ChangedError(f"{url}/{blob.name} did not arrive as it was listed: run again.")
@@ -117,11 +128,22 @@ def _arrived(folder: Path, blob: Blob) -> bool:
     return path.is_file() and path.stat().st_size == blob.size
 
 
+def _fetch(url: str, blobs: Sequence[Blob], folder: Path) -> None:
+    store = open_blobs(url)
+
+    def one(blob: Blob) -> None:
+        path = folder / safe_relative(blob.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.copy(blob, path)
+
+    with ThreadPoolExecutor(PARALLEL) as threads:
+        list(threads.map(one, blobs))
+
+
 def _run(url: str, blobs: Sequence[Blob], folder: Path) -> None:
     place = parse_source(url)
     settings = azure_settings(place)
-    endpoint = settings.get("endpoint") or f"https://{settings['account_name']}.blob.core.windows.net"
-    parts = (endpoint, quote(place.container), quote(place.folder))
+    parts = (endpoint_of(settings), quote(place.container), quote(place.folder))
     source = "/".join(part.strip("/") for part in parts if part.strip("/"))
     shutil.rmtree(folder / ".azcopy", ignore_errors=True)  # of a run that was killed
     environment = os.environ | {

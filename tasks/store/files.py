@@ -1,24 +1,30 @@
-"""Small files at any URL that fsspec reads: lists that a person made. Azure's through adlfs, with the account of `access`."""
+"""Small files at any URL that fsspec reads: lists that a person made, results for a notebook. Azure's through adlfs, with the account
+of `azure`; buckets and the Hub through their own client. Never for ranges: for three columns adlfs's default cache reads three times
+the whole data.
+"""
+
+from typing import Any
 
 import fsspec
 
 from tasks.errors import InputError
-from tasks.store.access import azure_settings
-from tasks.store.urls import SCHEME, parse_url, require_unsigned
+from tasks.store.access import open_blobs
+from tasks.store.azure import azure_settings
+from tasks.store.urls import ALIASES, SCHEME, Location, parse_url, require_unsigned
 
 LARGEST = 4 << 30
+OURS = ("az", "wasb", "wasbs", "s3", "gs", "hf", "file")
+"""Schemes that name a place of `urls`; fsspec opens all others."""
 
 
 def read_file(url: str) -> bytes:
-    """The content of one file: a path, az:// in all its spellings, https://, s3:// and what else fsspec has a package for.
+    """The content of one file: a path, az:// in all its spellings, s3://, gs://, hf://, https:// and what else fsspec has a package for.
 
     Raises InputError when it cannot be read, or is larger than 4 GiB.
     """
     require_unsigned(url)
     try:
-        file = _open(url)
-        with file as opened:
-            content: bytes = opened.read(LARGEST + 1)
+        content = _read(url)
     except InputError:
         raise
     except Exception as error:  # each file system has exceptions of its own
@@ -29,30 +35,45 @@ def read_file(url: str) -> bytes:
     return content
 
 
-def _open(url: str) -> "fsspec.core.OpenFile":
+def storage_options(url: str) -> dict[str, Any]:
+    """What adlfs needs to open an az:// URL, for pandas, Polars and Dask: `pandas.read_parquet(url, storage_options=storage_options(url))`."""
+    return _adlfs(parse_url(url))
+
+
+def _read(url: str) -> bytes:
+    place = _place(url)
+    if place is None:
+        file = fsspec.open(url, "rb")
+    elif place.kind == "az":
+        file = fsspec.open(f"az://{place.container}/{place.folder}", "rb", expand=False, **_adlfs(place))
+    elif place.path is not None:
+        file = fsspec.open(str(place.path.absolute()), "rb", expand=False)
+    else:
+        folder, _, name = url.rpartition("/")
+        content = open_blobs(folder).read_if_exists(name)
+        if content is None:
+            raise FileNotFoundError("it is not there")
+        return content
+    with file as opened:
+        found: bytes = opened.read(LARGEST + 1)
+        return found
+
+
+def _place(url: str) -> Location | None:
     found = SCHEME.match(url)
     scheme = found[1].lower() if found else "file"
-    place = parse_url(url) if scheme in ("file", "az", "abfs", "abfss", "wasb", "wasbs") or ".blob." in url else None
-    if place is None:
-        return fsspec.open(url, "rb")
-    if place.path is not None:
-        return fsspec.open(str(place.path.absolute()), "rb", expand=False)
+    ours = ALIASES.get(scheme, scheme) in OURS or ".blob." in url
+    return parse_url(url) if ours else None
+
+
+def _adlfs(place: Location) -> dict[str, Any]:
     settings = azure_settings(place)
-    options: dict[str, str | bool | None] = {
-        "account_name": settings.get("account_name"),
-        "account_key": settings.get("account_key"),
-        "sas_token": settings.get("sas_token"),
-    }
+    options: dict[str, Any] = {name: settings.get(name) for name in ("account_name", "account_key", "sas_token")}
     if endpoint := settings.get("endpoint"):
         options["connection_string"] = _connection(settings, endpoint)
     elif not (settings.get("account_key") or settings.get("sas_token")):
         options["anon"] = False  # Azure's default credential chain
-    return fsspec.open(
-        f"az://{place.container}/{place.folder}",
-        "rb",
-        expand=False,
-        **{k: v for k, v in options.items() if v is not None},
-    )
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _connection(settings: dict[str, str], endpoint: str) -> str:

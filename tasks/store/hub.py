@@ -1,10 +1,15 @@
 """Data sets on the Hugging Face Hub as an object store: `hf://organisation/dataset[@revision][/folder]`, read only.
 
+A revision's slashes are written as %2F, but those of `refs/convert/parquet` (the branch that has every data set as Parquet) and of
+`refs/pr/1` may stay, as in the Hub's own client.
+
 The revision is resolved to a commit once, at the listing, so that what is read later is what was listed. Files are read by
 HTTP ranges; a token, if the data set needs one, comes from HF_TOKEN or `hf auth login`.
 """
 
+import re
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -13,11 +18,14 @@ from obstore.store import HTTPStore
 
 from tasks.errors import InputError
 from tasks.store.blobs import CLIENT, PAGE, RETRIES, Blob, Blobs
-from tasks.store.settings import load_settings
 from tasks.store.urls import Location
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig
+
+
+REVISION = re.compile(r"(refs/(?:convert/[^/]+|pr/[0-9]+)|[^/]*)/?(.*)")
+"""A revision and the folder behind it."""
 
 
 class HubBlobs(Blobs):
@@ -26,16 +34,14 @@ class HubBlobs(Blobs):
     conditional = False  # a commit does not change, and the servers behind the redirect have ETags of their own
 
     def __init__(self, place: Location):
-        repository, _, revision = place.folder.removeprefix("datasets/").partition("@")
+        repository, at, rest = place.folder.removeprefix("datasets/").partition("@")
         parts = [part for part in repository.split("/") if part]
-        if revision:
-            revision, *folder = revision.split("/")
-        else:
-            folder = parts[2:]
+        revision, folder = "", "/".join(parts[2:])
+        if at and (found := REVISION.fullmatch(rest)):
+            revision, folder = unquote(found[1]), found[2]
         if len(parts) < 2:
             raise InputError(f"The URL {place.url!r} names no data set: use hf://organisation/dataset.")
-        self._repository, self._folder = "/".join(parts[:2]), "/".join(folder)
-        load_settings()
+        self._repository, self._folder = "/".join(parts[:2]), folder.strip("/")
         api = HfApi(token=get_token())
         try:
             self._commit = api.dataset_info(self._repository, revision=revision or None).sha

@@ -42,6 +42,7 @@ class Lease:
         self._since = time.strftime("%F %T")
         self._superseded: str | None = None
         self._reached = True
+        self._renewed = 0
         self._ended = threading.Event()
 
     def take(self, patience: float, term: float) -> None:
@@ -146,12 +147,14 @@ class Lease:
 
     def _content(self, released: bool) -> bytes:
         held_by = {"host": os.environ.get("FABRATING_WORKER") or socket.gethostname(), "pid": os.getpid()}
-        return json.dumps({**held_by, "since": self._since, "place": self._place, "released": released}).encode()
+        claim = {**held_by, "since": self._since, "place": self._place, "released": released}
+        return json.dumps(claim | {"renewed": self._renewed}).encode()
 
     def _create(self, number: int) -> bool:
         return self._store.create(self._path(number), self._content(False))
 
     def _write(self, released: bool = False) -> None:
+        self._renewed += 1  # S3's ETag is that of the content: it tells a renewal if the content does
         self._store.write(self._path(self.number), self._content(released))
 
     def _age(self, number: int) -> float:

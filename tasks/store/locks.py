@@ -41,6 +41,18 @@ def locked(path: Path, say: Callable[[str], None] = log.info) -> Iterator[int]:
 
 
 @contextlib.contextmanager
+def shared(path: Path) -> Iterator[Callable[[], bool]]:
+    """Hold the lock file `path` together with others. Yields what tells whether nobody else holds it; from then on nobody can."""
+
+    def alone() -> bool:
+        return _taken(handle)
+
+    with _opened(path) as handle:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield alone
+
+
+@contextlib.contextmanager
 def hold(path: Path, what: str, run: str, patience: float = PATIENCE) -> Iterator[int]:
     """Hold the lock file `path`, which stands for `what` (words for a person), on behalf of a run.
 

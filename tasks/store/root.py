@@ -20,10 +20,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.errors import DamagedError, FullDiskError, InputError, StoreError
-from tasks.store.access import local_path, open_blobs
+from tasks.store.access import open_blobs, open_root
 from tasks.store.artifact import (
     MANIFEST,
     Artifact,
@@ -46,6 +46,11 @@ from tasks.store.blobs import Blobs
 from tasks.store.lease import Lease, leased
 from tasks.store.locks import locked
 from tasks.store.mirror import Mirror
+from tasks.store.settings import load_settings
+from tasks.store.urls import require_folder
+
+if TYPE_CHECKING:
+    from obstore import UpdateVersion
 
 DEFAULT_ROOT = ".fabrating/root"
 EDITS = 50  # attempts to write a small file that other hosts write, too
@@ -55,14 +60,15 @@ log = logging.getLogger(__name__)
 class Root:
     """Artifacts by name (`arms/top16-0a1b2c3d4e/text`), wherever the root URL points.
 
-    `url` is a folder, `file:///folder` or `az://container/prefix`; the default one is what FABRATING_ROOT names, if that is
+    `url` is a folder, `file:///folder`, or az://, s3:// or gs:// with container and prefix; the default one is what FABRATING_ROOT names, if that is
     set. `cache` is the local folder for a remote root (default: FABRATING_CACHE, else `.fabrating/cache`).
     """
 
     def __init__(self, url: str | Path = DEFAULT_ROOT, cache: Path | None = None):
         if str(url) == DEFAULT_ROOT:
+            load_settings()
             url = os.environ.get("FABRATING_ROOT") or DEFAULT_ROOT
-        local = local_path(str(url))
+        local = require_folder(str(url)).path
         self.remote: Blobs | None = None
         self._lease: Lease | None = None
         if local is not None:
@@ -72,7 +78,7 @@ class Root:
             self.url = str(url).rstrip("/")
             base = cache or Path(os.environ.get("FABRATING_CACHE", ".fabrating/cache"))
             self.folder = base.absolute() / fingerprint(self.url)
-            self.remote = open_blobs(self.url)
+            self.remote = open_root(self.url)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -215,6 +221,7 @@ class Root:
                 except DamagedError as error:
                     log.warning("%s It is made anew.", error)
                     self._mirror(name).discard()
+            self._require_conditional()
             work = Work(self._partial(name, fingerprint(spec, fingerprints(inputs), contents(inputs))))
             with self._told_when_full(name):
                 make(work)
@@ -267,6 +274,7 @@ class Root:
 
         Raises StoreError when a remote root does not answer, or when the file is empty: its writer was killed.
         """
+        self._require_conditional()
         store = self._blobs()
         if store.create(name, content):
             return content
@@ -275,6 +283,10 @@ class Root:
                 return found
             time.sleep(0.1)  # another host is writing it
         raise StoreError(f"{store.address(name)} is empty: delete it, and run again.")
+
+    def _require_conditional(self) -> None:
+        if self.remote is not None:
+            self.remote.require_conditional()
 
     def read(self, name: str) -> bytes | None:
         """A small file of the remote root, else of this machine, or None."""
@@ -288,6 +300,7 @@ class Root:
         Nothing that another host writes meanwhile is lost: then `change` is asked again, with what stands there by now. Raises
         StoreError when other hosts were quicker `EDITS` times.
         """
+        self._require_conditional()
         path = self.path(name)
         with locked(self._lock(name)):
             for _ in range(EDITS):
@@ -300,13 +313,13 @@ class Root:
                 time.sleep(random.uniform(0, 0.2))
         raise StoreError(f"{self.url}/{name} is being written by other hosts all the time: run again.")
 
-    def _put(self, name: str, content: bytes, etag: str | None) -> bool:
-        """Write a small file over the one with this ETag, or as the first; False: another host was quicker."""
+    def _put(self, name: str, content: bytes, tag: "UpdateVersion | None") -> bool:
+        """Write a small file over the one with this tag, or as the first; False: another host was quicker."""
         won = True
         try:
             if self.remote is not None:
                 self.check_lease()
-                won = self.remote.replace(name, content, etag) if etag else self.remote.create(name, content)
+                won = self.remote.replace(name, content, tag) if tag else self.remote.create(name, content)
         finally:
             if won:  # here even if the store does not answer
                 write_atomic(self.path(name), content)
@@ -322,6 +335,7 @@ class Root:
         `folder`: where the caller holds a lock that stands for the same thing on this host. Raises BusyError when another host
         holds the lease. From then on whatever this object publishes first asks whether the lease still stands.
         """
+        self._require_conditional()
         with leased(self._blobs(), name, what, folder) as self._lease:
             try:
                 yield

@@ -1,9 +1,11 @@
 """What a URL names: which store, which container, which folder. Every room that takes a URL reads it here.
 
-    az://container/prefix                              the account comes from the environment
+    az://container/prefix, abfs://container/prefix     the account comes from the environment
     https://ACCOUNT.blob.core.windows.net/container/prefix         as the portal shows it: percent-encoded
     abfss://container@ACCOUNT.dfs.core.windows.net/prefix, wasbs://container@ACCOUNT.blob.core.windows.net/prefix
-    hf://organisation/dataset[@revision][/folder]
+    s3://bucket/prefix, gs://bucket/prefix
+    hf://organisation/dataset[@revision][/folder]      the revision may have slashes: refs/convert/parquet
+    https://host/folder/files.txt or .json             a list of files: a web server has no listing (see `web`)
     file:///folder (percent-encoded), or a plain path
 
 Where no encoding is named, every character stands for itself: `#`, `?` and `%` are part of a name. The last part may be a
@@ -24,16 +26,24 @@ DATA_FILE = re.compile(r"\.(?:parquet|jsonl|jsonl\.gz|jsonl\.zst)$")
 """Ends the name of a data file, or of a folder that a writer such as Spark called like one."""
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://(.*)$", re.DOTALL)
 ACCOUNT_HOST = re.compile(r"^([a-z0-9]{3,24})\.(?:blob|dfs)\.([a-z0-9.-]+)$")
-KNOWN = "az://container/prefix, https://ACCOUNT.blob.core.windows.net/container/prefix, file:///folder, a plain path or hf://organisation/dataset"
+KNOWN = (
+    "az://container/prefix, https://ACCOUNT.blob.core.windows.net/container/prefix, s3://bucket/prefix, gs://bucket/prefix, "
+    "hf://organisation/dataset, file:///folder or a plain path"
+)
+LISTS = (".json", ".txt")
+"""Endings of what lists files on a web server."""
+ALIASES = {"azure": "az", "abfs": "az", "abfss": "az", "s3a": "s3", "s3n": "s3", "gcs": "gs"}
+"""Schemes of other tools for the same stores."""
 
 
 @dataclass(frozen=True)
 class Location:
     """What a URL names. `folder` is the prefix of an object store, or a path of this machine."""
 
-    kind: Literal["file", "az", "hf"]
+    kind: Literal["file", "az", "s3", "gs", "hf", "http"]
     folder: str
     container: str = ""
+    """The container, bucket, or scheme and host of a web server."""
     account: str = ""
     """The storage account that the URL itself names, if it does."""
     suffix: str = ""
@@ -117,21 +127,30 @@ def _meant(url: str) -> Location:
             )
         return Location("file", url)
     scheme, rest = found[1].lower(), found[2]
-    if scheme == "az":
-        container, _, prefix = rest.partition("/")
-        return _azure(url, container, prefix)
-    if scheme in ("abfs", "abfss", "wasb", "wasbs"):
-        authority, _, prefix = rest.partition("/")
+    scheme = ALIASES.get(scheme, scheme)
+    authority, _, path = rest.partition("/")
+    if scheme == "az" and "@" not in authority:
+        return _azure(url, authority, path)
+    if scheme in ("az", "wasb", "wasbs"):
         container, _, host = authority.partition("@")
-        return _azure(url, container, prefix, host)
-    if scheme == "https":
-        host, _, path = rest.partition("/")
-        if ACCOUNT_HOST.match(host.lower()):
-            path, query, _ = path.partition("?")
-            if query:  # a snapshot or a version would be another blob than the one that is read
-                raise InputError(f"The URL {url!r} has a query: leave out everything from the ? on.")
+        return _azure(url, container, path, host)
+    if scheme in ("s3", "gs"):
+        if not authority:
+            raise InputError(f"The URL {url!r} names no bucket: use {scheme}://bucket/prefix.")
+        return Location("s3" if scheme == "s3" else "gs", path.strip("/"), authority)
+    if scheme in ("http", "https"):
+        path, query, _ = path.partition("?")
+        if query:  # a snapshot or a version would be another blob than the one that is read
+            raise InputError(f"The URL {url!r} has a query: leave out everything from the ? on.")
+        if scheme == "https" and ACCOUNT_HOST.match(authority.lower()):
             container, _, prefix = _decoded(url, path).partition("/")
-            return _azure(url, container, prefix, host)
+            return _azure(url, container, prefix, authority)
+        if not path.endswith(LISTS):
+            raise InputError(
+                f"The URL {url!r} is on a web server, which lists no files: name a list of them there, a .txt with a name a line or "
+                f"a .json, or use {KNOWN}."
+            )
+        return Location("http", _decoded(url, path), f"{scheme}://{authority}")
     if scheme == "hf":
         return Location("hf", rest.strip("/"))
     raise InputError(f"The URL {url.partition('?')[0]!r} has the scheme {scheme!r} and is not supported: use {KNOWN}.")

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tasks.cores import cores
 from tasks.errors import InputError
 from tasks.progress import Progress, silent
 from tasks.records.layout import CONTENTS, DOCUMENTS, ROWS, TOKEN_BYTES, ArmFolder, PoolFolder
@@ -70,7 +71,7 @@ def pack_arm(
         token_bytes, scores = np.load(trained.path / TOKEN_BYTES, allow_pickle=False), _scores(text)
         packed = _Packing(work, PACKERS[packing](sequence_length, tokenizer.bos), token_bytes, scores)
         packed.resume()
-        packed.run(shards, encoder.encode, workers or os.cpu_count() or 1, progress)
+        packed.run(shards, encoder.encode, workers or cores(), progress)
         packer = packed.packer
         if not packer.rows:
             raise InputError(

@@ -12,7 +12,9 @@ import huggingface_hub.constants
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from azure.storage.blob import BlobServiceClient
 
+from infra.local.azurite import ACCOUNT
 from tasks.corpus.pool.handle import open_pool
 from tasks.corpus.pool.sample import sample_texts
 from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_sample, plan_arm
@@ -21,14 +23,15 @@ from tasks.spec import Arm, Pool
 from tasks.store import bulk
 from tasks.store.access import open_blobs
 from tasks.store.root import Root
+from tests.azure_signature import account_signature
 from tests.corpus.corpora import SCORES, shard_texts, write_corpus
 
 ALL = Arm(name="all", select="all", documents_per_shard=64, population=())
 SIZES = {"holdout_documents": 16, "holdout_fraction": 0.2}
 
 
-def upload(container: str, folder: Path, prefix: str = "fw/") -> None:
-    store = open_blobs(f"az://{container}")
+def upload(url: str, folder: Path, prefix: str = "fw/") -> None:
+    store = open_blobs(url)
     for path in sorted(folder.glob("*.parquet")):
         store.upload(path, prefix + path.name)
 
@@ -37,14 +40,48 @@ def shard_bytes(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(folder.glob("shard_*.parquet"))]
 
 
-def test_azure_gives_what_the_folder_gives(corpus: Path, azure: str, tmp_path: Path) -> None:
-    upload(azure, corpus)
+@pytest.mark.parametrize("kind", ["az", "abfs", "s3", "gs", "pattern", "web"])
+def test_every_source_gives_what_the_folder_gives(
+    kind: str, corpus: Path, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """A list on a web server is that of the files on an Azurite container that anybody may read."""
+    if kind in ("s3", "gs"):
+        url = request.getfixturevalue("bucket")(kind)
+        upload(url, corpus)
+    else:
+        container = request.getfixturevalue("azure")
+        upload(f"az://{container}", corpus)
+        url = f"{'abfs' if kind == 'abfs' else 'az'}://{container}"
+    if kind == "web":
+        client = BlobServiceClient.from_connection_string(os.environ["AZURE_STORAGE_CONNECTION_STRING"])
+        public = client.get_container_client(container)
+        public.set_container_access_policy({}, public_access="container")
+        public.upload_blob("fw/files.txt", "\n".join(path.name for path in corpus.glob("*.parquet")))
+        url = public.url
+    source = f"{url}/fw" + {"web": "/files.txt", "pattern": "/part_*.parquet"}.get(kind, "")
     made = []
-    for number, source in enumerate((corpus.as_uri(), f"az://{azure}/fw")):
-        (arm,) = build_arms(Root(tmp_path / f"root{number}"), Pool(source=source, **SIZES), [ALL], workers=2)
+    for number, each in enumerate((corpus.as_uri(), source)):
+        (arm,) = build_arms(Root(tmp_path / f"root{number}"), Pool(source=each, **SIZES), [ALL], workers=2)
         made.append(shard_bytes(arm.path))
     assert made[0] == made[1]
     assert len(made[0]) == 7
+
+
+def test_bulk_copies_with_a_signature_that_no_process_list_shows(
+    corpus: Path, azure: str, azurite_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(f"az://{azure}", corpus)
+    (ranged,) = build_arms(Root(tmp_path / "ranged"), Pool(source=f"az://{azure}/fw", **SIZES), [ALL])
+    monkeypatch.delenv("AZURE_STORAGE_CONNECTION_STRING")
+    monkeypatch.setenv("AZURE_STORAGE_BLOB_ENDPOINT", f"http://127.0.0.1:{azurite_port}/{ACCOUNT}")
+    monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", account_signature())
+    root, pool = Root(tmp_path / "copied"), Pool(source=f"az://{azure}/fw", download="bulk", **SIZES)
+    handle = open_pool(root, pool)
+    with handle.borrowed(root), handle.borrowed(root):
+        (copied,) = build_arms(root, handle, [ALL])
+        assert len(list(root.folder.glob("pools/*/.raw/*.parquet"))) == 3
+    assert shard_bytes(copied.path) == shard_bytes(ranged.path)
+    assert not list(root.folder.glob("pools/*/.raw"))
 
 
 def test_a_remote_root_holds_the_artifacts(corpus: Path, azure: str, tmp_path: Path) -> None:
@@ -57,7 +94,7 @@ def test_a_remote_root_holds_the_artifacts(corpus: Path, azure: str, tmp_path: P
 def test_azcopy_copies_first_and_the_arm_is_the_same(
     corpus: Path, azure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    upload(azure, corpus)
+    upload(f"az://{azure}", corpus)
     ranged = Pool(source=f"az://{azure}/fw", **SIZES)
     (arm,) = build_arms(Root(tmp_path / "ranged"), ranged, [ALL])
     copied = ranged.model_copy(update={"download": "bulk"})
@@ -69,21 +106,23 @@ def test_azcopy_copies_first_and_the_arm_is_the_same(
         whole = bulk.copy_blobs(f"az://{azure}", open_blobs(f"az://{azure}").list(), tmp_path / "container")
         assert [blob.name for blob in whole] == [f"fw/part_00{number}.parquet" for number in range(3)]
     monkeypatch.setattr(bulk, "find_azcopy", lambda: None)
-    (without,) = build_arms(Root(tmp_path / "without"), copied, [ALL])
-    assert "read by ranges: azcopy is not installed" in caplog.text
+    with caplog.at_level("INFO"):
+        (without,) = build_arms(Root(tmp_path / "without"), copied, [ALL])
+    assert "copied by the store's client: azcopy is not installed" in caplog.text
     assert shard_bytes(without.path) == shard_bytes(arm.path)
 
 
 def test_an_azcopy_that_does_not_start_is_done_without(
     corpus: Path, azure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    upload(azure, corpus)
+    upload(f"az://{azure}", corpus)
     broken = tmp_path / "azcopy"
     broken.write_text("#!/bin/sh\necho 'azcopy: libsecret-1.so.0: cannot open shared object file' >&2\nexit 127\n")
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    build_arms(Root(tmp_path / "root"), Pool(source=f"az://{azure}/fw", download="bulk", **SIZES), [ALL])
-    assert "read by ranges: azcopy does not start (azcopy: libsecret-1.so.0: cannot open" in caplog.text
+    with caplog.at_level("INFO"):
+        build_arms(Root(tmp_path / "root"), Pool(source=f"az://{azure}/fw", download="bulk", **SIZES), [ALL])
+    assert "copied by the store's client: azcopy does not start (azcopy: libsecret-1.so.0: cannot open" in caplog.text
     broken.write_bytes(b"\x7fELF of another architecture")
     assert "Exec format error" in bulk.why_not(f"az://{azure}/fw")
 
@@ -218,23 +257,7 @@ def test_a_data_set_of_the_hub_is_a_source_beside_a_folder(hub: str, tmp_path: P
     ]
 
 
-@pytest.mark.parametrize(
-    "revision",
-    [
-        "main",
-        *(
-            pytest.param(
-                spelling,
-                marks=pytest.mark.xfail(
-                    strict=True,
-                    raises=InputError,
-                    reason="Data as people have it: of a revision with slashes only the first part is taken",
-                ),
-            )
-            for spelling in ("refs/convert/parquet", "refs%2Fconvert%2Fparquet")
-        ),
-    ],
-)
+@pytest.mark.parametrize("revision", ["main", "refs/convert/parquet", "refs%2Fconvert%2Fparquet"])
 def test_a_revision_of_the_hub_may_hold_slashes(revision: str, hub: str, corpus: Path) -> None:
     assert len(open_blobs(f"hf://org/set@{revision}/data").list(suffix=".parquet")) == 3
 

@@ -9,7 +9,8 @@ import pytest
 
 from tasks.errors import InputError
 from tasks.hosts.hostkeys import KnownHosts
-from tasks.hosts.route import PASSPHRASE, Route, prepared_key, ssh_environment, ssh_options
+from tasks.hosts.keys import PASSPHRASE, prepared_key
+from tasks.hosts.route import Route, ssh_environment, ssh_options
 from tasks.hosts.ssh import LinkError, Local, Remote
 from tasks.hosts.transfer import Place, place, transfer
 from tasks.spec import Host

@@ -172,7 +172,7 @@ def test_wrong_key_file(machine: Machine, known: KnownHosts, tmp_path) -> None:
     cases = {
         str(stranger): public,
         str(tmp_path / "absent"): "does not exist",
-        str(stranger.with_suffix(".pub")): "cannot be read as a private key",
+        str(stranger.with_suffix(".pub")): "is a public key",
     }
     for path, expected in cases.items():
         connection = Remote(parameters(machine, key_file=path), known)

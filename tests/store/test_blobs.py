@@ -5,7 +5,8 @@ from azure.storage.blob import BlobServiceClient
 
 from infra.local import azurite
 from tasks.errors import ChangedError, InputError
-from tasks.store.access import azure_settings, open_blobs
+from tasks.store.access import open_blobs
+from tasks.store.azure import azure_settings
 from tasks.store.root import Root
 from tasks.store.urls import parse_url
 
@@ -56,7 +57,7 @@ def test_a_blob_that_changed_since_it_was_listed_is_named(folder):
     ("url", "sentence"),
     [
         ("file:///no/such/folder", "does not exist"),
-        ("s3://bucket/prefix", "scheme 's3'"),
+        ("ftp://host/prefix", "scheme 'ftp'"),
         ("az://", "names no container"),
     ],
 )

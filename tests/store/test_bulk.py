@@ -37,7 +37,9 @@ def test_leftovers_of_a_killed_azcopy_go_and_other_versions_are_copied_again(
     """The program in azcopy's place notes its environment and copies nothing."""
     tool = tmp_path / "bin/azcopy"
     tool.parent.mkdir()
-    tool.write_text(f"#!/bin/sh\nenv >{tmp_path}/env\necho '{json.dumps({'MessageContent': 'refused'})}'\nexit 1\n")
+    tool.write_text(
+        f"#!/bin/sh\n[ $1 = copy ] || exit 0\nenv >{tmp_path}/env\necho '{json.dumps({'MessageContent': 'refused'})}'\nexit 1\n"
+    )
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tool.parent), prepend=":")
     for name in ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN"):

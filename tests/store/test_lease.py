@@ -15,10 +15,12 @@ NAME, WHAT = "runs/r/.lease", "The run r"
 LONG = 60.0
 
 
-@pytest.fixture(params=["file", "azure"])
+@pytest.fixture(params=["file", "azure", "s3", "gs"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
     if request.param == "azure":
         return open_blobs(f"az://{request.getfixturevalue('azure')}/root")
+    if request.param != "file":
+        return open_blobs(f"{request.getfixturevalue('bucket')(request.param)}/root")
     (tmp_path / "root").mkdir()
     return open_blobs((tmp_path / "root").as_uri())
 

@@ -1,20 +1,23 @@
 """URLs are read as they are written: no character of a name is lost, no other data is read, no signature is kept."""
 
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from azure.storage.blob import AccountSasPermissions, BlobServiceClient, ResourceTypes, generate_account_sas
+from azure.storage.blob import BlobServiceClient
 from pydantic import ValidationError
 
 from infra.local import azurite
 from infra.local.azurite import ACCOUNT, PUBLIC_KEY
-from tasks.errors import InputError, StoreError
+from tasks.errors import InputError
 from tasks.spec import Pool, Texts
-from tasks.store.access import azure_settings, open_blobs
+from tasks.store import azure as access_azure
+from tasks.store.access import open_blobs
+from tasks.store.azure import azure_settings, endpoint_of
 from tasks.store.bulk import copy_blobs, find_azcopy
+from tasks.store.files import read_file
 from tasks.store.root import Root
 from tasks.store.urls import Location, parse_url
+from tests.azure_signature import account_signature
 
 ODD = ["web", "web#2", "web?3", "web%41", "web a", "wéb"]
 SIGNED = "https://acme.blob.core.windows.net/raw/web?sv=2022-11-02&sp=rl&sig=SECRETSIGNATURE"
@@ -34,6 +37,12 @@ SIGNED = "https://acme.blob.core.windows.net/raw/web?sv=2022-11-02&sp=rl&sig=SEC
         ("/data/web#2?x%41", Location("file", "/data/web#2?x%41")),
         ("az://raw/web/part-0*.parquet", Location("az", "web", "raw", pattern="part-0*.parquet")),
         ("hf://org/set@main/data", Location("hf", "org/set@main/data")),
+        ("abfs://raw/web", Location("az", "web", "raw")),
+        ("az://raw@acme.blob.core.windows.net/web", Location("az", "web", "raw", "acme", "core.windows.net")),
+        ("s3://raw/web#2/*.parquet", Location("s3", "web#2", "raw", pattern="*.parquet")),
+        ("s3a://raw/web", Location("s3", "web", "raw")),
+        ("gcs://raw", Location("gs", "", "raw")),
+        ("https://example.com/a%20b/files.txt", Location("http", "a b/files.txt", "https://example.com")),
     ],
 )
 def test_what_a_url_names(url, meant):
@@ -44,12 +53,13 @@ def test_what_a_url_names(url, meant):
     ("url", "said"),
     [
         ("file://data/raw", r"names a host, 'data'.*file:///data/raw"),
-        ("s3://bucket/x", "and is not supported"),
-        ("https://example.com/raw", "and is not supported"),
+        ("ftp://host/x", "and is not supported"),
+        ("s3:///x", "names no bucket"),
+        ("https://example.com/raw", "a web server, which lists no files: name a list"),
         ("az:///prefix", "names no container"),
         ("az:/raw/web", "a blank before it or one slash too few"),
         (" az://raw/web", "a blank before it or one slash too few"),
-        ("abfss://raw/web", "names no storage account"),
+        ("wasbs://raw/web", "names no storage account"),
         ("", "is empty"),
         ("https://acme.blob.core.windows.net/raw/web?snapshot=2026-01-01", "has a query"),
         ("https://acme.blob.core.windows.net/raw/part%2A", r"a name with a `\*`"),
@@ -160,25 +170,46 @@ def folder(tmp_path):
     return tmp_path
 
 
-def account_signature() -> str:
-    everything = ResourceTypes(service=True, container=True, object=True)
-    end = datetime.now(UTC) + timedelta(hours=1)
-    return generate_account_sas(ACCOUNT, PUBLIC_KEY, everything, AccountSasPermissions(read=True, list=True), end)
+FORMS = {
+    "an endpoint with a slash": "DefaultEndpointsProtocol=http;AccountName={account};AccountKey={key};BlobEndpoint={endpoint}/;",
+    "a signature and no account": "BlobEndpoint={endpoint}/;QueueEndpoint=http://127.0.0.1:1/;SharedAccessSignature={sas}",
+    "a signature that begins with ?": "SharedAccessSignature=?{sas};BlobEndpoint={endpoint};",
+    "keys in any case": "accountname={account};ACCOUNTKEY={key};blobEndpoint={endpoint}",
+    "in quotes, with blanks": '"AccountName={account}; AccountKey={key}; BlobEndpoint={endpoint}"',
+    "the emulator on another host": "UseDevelopmentStorage=true;DevelopmentStorageProxyUri={proxy}",
+}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=(InputError, StoreError),
-    reason="Data as people have it: connection strings of the portal end in a slash, or name no account",
-)
-@pytest.mark.parametrize("kind", ["an endpoint with a slash", "a signature and no account"])
-def test_connection_strings_work_as_the_portal_gives_them(
-    azure: str, azurite_port: int, kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("form", FORMS)
+def test_connection_strings_work_as_azure_prints_them(
+    azure: str, azurite_port: int, form: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The emulator's own form names port 10000, where another server may be: there its port stands in for it."""
     open_blobs(f"az://{azure}").upload(folder / "web/a.txt", "web/a.txt")
-    endpoint = f"BlobEndpoint=http://127.0.0.1:{azurite_port}/{ACCOUNT}/"
-    given = f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={PUBLIC_KEY};{endpoint};"
-    if kind == "a signature and no account":
-        given = f"{endpoint};QueueEndpoint=http://127.0.0.1:1/;SharedAccessSignature={account_signature()}"
+    parts = {"account": ACCOUNT, "key": PUBLIC_KEY, "endpoint": f"http://127.0.0.1:{azurite_port}/{ACCOUNT}"}
+    monkeypatch.setattr(access_azure, "EMULATOR_PORT", azurite_port)
+    given = FORMS[form].format(**parts, sas=account_signature(), proxy="http://127.0.0.1")
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", given)
     assert [blob.name for blob in open_blobs(f"az://{azure}/web").list()] == ["a.txt"]
+    assert read_file(f"az://{azure}/web/a.txt") == b"web"
+
+
+@pytest.mark.parametrize(
+    ("connection", "endpoint"),
+    [
+        ("UseDevelopmentStorage=true", f"http://127.0.0.1:10000/{ACCOUNT}"),
+        ("AccountName=acme;AccountKey=a2V5", "https://acme.blob.core.windows.net"),
+        (
+            "DefaultEndpointsProtocol=https;AccountName=acme;AccountKey=a2V5;EndpointSuffix=core.chinacloudapi.cn",
+            "https://acme.blob.core.chinacloudapi.cn",
+        ),
+        (
+            "AccountName=acme;AccountKey=a2V5;EndpointSuffix=core.usgovcloudapi.net",
+            "https://acme.blob.core.usgovcloudapi.net",
+        ),
+        ("BlobEndpoint=https://data.acme.org/;SharedAccessSignature=sv=1&sig=x", "https://data.acme.org"),
+    ],
+)
+def test_a_connection_string_names_an_endpoint(connection: str, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection)
+    assert endpoint_of(azure_settings(parse_url("az://raw"))) == endpoint

@@ -30,7 +30,7 @@ def test_selection_and_seed_are_no_differences():
         ({"training": Training(tokens=5_000_000)}, "training.tokens", "nothing (a) against 5,000,000 (b)"),
         ({"training": Training(precision="fp8")}, "training.precision", "bf16 (a) against fp8 (b)"),
         ({"training": Training(engine="nanochat")}, "training.engine", "builtin (a) against nanochat (b)"),
-        ({"pool": Pool(source="az://raw/other")}, "pool.source", "az://raw/fineweb-edu (a) against az://raw/other (b)"),
+        ({"pool": Pool(source="az://raw/other")}, "pool.source", "$FABRATING_SOURCE (a) against az://raw/other (b)"),
         ({"pool": Pool(score={"factual_accuracy_average": 1.0})}, "arm.population", "factual"),
         ({"pool": Pool(vocab_size=1_024)}, "pool.vocab_size", "32,768 (a) against 1,024 (b)"),
         ({"pool": Pool(holdout_documents=5)}, "pool.holdout_documents", "20,000 (a) against 5 (b)"),

@@ -1,8 +1,10 @@
 """A pool with its sources listed: what all that is made of it is named after and read from."""
 
-import logging
-from collections.abc import Mapping
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from tasks.corpus.pool.sources import list_blobs, place_of, places
 from tasks.records.layout import ArmFolder, PoolFolder, arm_id, pool_id
@@ -10,9 +12,10 @@ from tasks.spec import Arm, Pool
 from tasks.store import bulk
 from tasks.store.artifact import Manifest
 from tasks.store.blobs import Blob, Blobs
-from tasks.store.locks import locked
+from tasks.store.locks import locked, shared
 from tasks.store.named import named, open_named, unnamed
 from tasks.store.root import Root
+from tasks.store.urls import parse_url
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,14 @@ class PoolHandle:
         return open_named(self.urls)
 
     def at_hand(self, root: Root) -> "PoolHandle":
-        """With `download=bulk`, copied below the root first if azcopy can do it; if not, the log says why."""
+        """With `download=bulk`, what lies elsewhere is copied below the root first."""
         if self.pool.download == "ranged" or self.urls != places(self.pool):
             return self
         urls, readable = dict(self.urls), list(self.readable)
         for place, url in self.urls.items():
-            if (reason := bulk.why_not(url)) is not None:
-                logging.getLogger("fabrating").warning("%s is read by ranges: %s.", url, reason)
+            if parse_url(url).path is not None:
                 continue
-            folder = root.path(PoolFolder(self.pool_id).intermediate("raw")) / place
+            folder = self._copy(root) / place
             numbers = [number for number, blob in enumerate(self.blobs) if place_of(self.pool, blob) == place]
             with locked(root.path(f".locks/{self.pool_id}.raw.lock")):
                 copies = bulk.copy_blobs(url, [unnamed(place, self.blobs[number]) for number in numbers], folder)
@@ -55,6 +57,20 @@ class PoolHandle:
             for number, copy in zip(numbers, copies, strict=True):
                 readable[number] = named(place, copy)
         return replace(self, urls=urls, readable=tuple(readable))
+
+    @contextlib.contextmanager
+    def borrowed(self, root: Root) -> Iterator[None]:
+        """Keep the copy of `download=bulk` while the block lasts; who is done with it last removes it, unless the block fails."""
+        if self.pool.download == "ranged":
+            yield
+            return
+        with shared(root.path(f".locks/{self.pool_id}.copy.lock")) as alone:
+            yield
+            if alone():
+                shutil.rmtree(self._copy(root), ignore_errors=True)
+
+    def _copy(self, root: Root) -> Path:
+        return root.path(PoolFolder(self.pool_id).intermediate("raw"))
 
 
 def open_pool(root: Root, pool: Pool | PoolHandle) -> PoolHandle:

@@ -4,12 +4,12 @@ A value that is null, NaN or infinite is no rating. A document that lacks one of
 mean; one for which an expression has no value has no score: NaN.
 """
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from tasks.cores import cores
 from tasks.corpus.pool.column import StoredColumn
 from tasks.corpus.pool.evaluate import evaluate
 from tasks.errors import InputError
@@ -118,7 +118,7 @@ def _in_slices(
         where = slice(start, min(start + SLICE, documents))
         found[where] = part(where)
 
-    with ThreadPoolExecutor(min(4, len(os.sched_getaffinity(0)))) as threads:
+    with ThreadPoolExecutor(min(4, cores())) as threads:
         for start in range(0, documents, BLOCK):
             for _ in threads.map(one, range(start, min(start + BLOCK, documents), SLICE)):
                 pass

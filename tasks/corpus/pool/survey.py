@@ -15,9 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.corpus.lines import is_lines, write_columns
-from tasks.corpus.parquet.footer import NUMBERS, BadFile, Footer, chunk_range, column_index, read_footer, top_name
+from tasks.corpus.parquet.footer import BadFile, Footer, chunk_range, column_index, read_footer, top_name
 from tasks.corpus.parquet.ranges import Range, coalesce, read_parts
 from tasks.corpus.parquet.reading import decode
+from tasks.corpus.pool.asked import lacking, ratings
+from tasks.corpus.pool.column import Wanted
 from tasks.corpus.pool.scores import composite, quantiles
 from tasks.corpus.pool.sources import list_place
 from tasks.errors import InputError
@@ -59,8 +61,10 @@ def survey(url: str, *, pool: Pool | None = None, samples: int = 3) -> dict[str,
     text = columns.get(pool.text_column, {"bytes": 0, "bytes_decoded": 0})
     scores = sum(columns[name]["bytes"] for name in (*pool.score, pool.token_count_column) if name in columns)
     raw = sum(blob.size for blob in blobs)
+    asked = [Wanted(name) for name in columns_of(pool.score)] if pool.format == "rated" else []
     return {
         "url": url,
+        "lacks": lacking(pool, asked, [footer for _, footer in good]) or None,
         "files": len(blobs),
         "bytes": raw,
         "bad_files": bad,
@@ -170,7 +174,7 @@ def _look(source: Blobs, files: Sequence[tuple[Blob, Footer]], pool: Pool, sampl
     tables, wanted = [], []
     for number, group in chosen:
         blob, footer = files[number]
-        numeric = [name for name in _numeric(footer) if name in pool.score or "score" in name or "average" in name]
+        numeric = ratings(pool, _numeric(footer))
         wanted = [name for name in numeric if not wanted or name in wanted] or wanted
         tables.append(_rows(source, blob, footer, group, pool.text_column, numeric))
     shared = [name for name in wanted if all(name in table.column_names for table in tables)]
@@ -178,21 +182,24 @@ def _look(source: Blobs, files: Sequence[tuple[Blob, Footer]], pool: Pool, sampl
     names = [*shared, *([pool.text_column] if has_text else [])]
     table = pa.concat_tables([t.select(names).cast(pa.schema([(n, pa.large_string() if n == pool.text_column else pa.float64()) for n in names])) for t in tables])  # fmt: skip
     values = {name: table.column(name).to_numpy() for name in shared}
-    ratings = {}
+    found = {}
     for name, column in values.items():
         finite = column[np.isfinite(column)]
-        ratings[name] = {
+        found[name] = {
             "nulls": int(len(column) - len(finite)),
             "quantiles": quantiles(finite),
         }
     result: dict[str, Any] = {
         "looked_at": {"row_groups": len(chosen), "documents": table.num_rows},
-        "ratings": ratings,
+        "ratings": found,
         "correlations": _correlations(values),
         "examples": {},
     }
-    weights = {name: pool.score[name] for name in columns_of(pool.score)} if pool.format != "unrated" else {}
-    if has_text and weights and all(name in shared for name in weights):
+    weights = {name: pool.score[name] for name in columns_of(pool.score)}
+    if not all(name in shared for name in weights):
+        weights = dict.fromkeys(shared[:1], 1.0)
+    if has_text and weights:
+        result["ranked_by"] = weights
         rated = {name: np.where(np.isfinite(values[name]), values[name], np.nan) for name in weights}
         scores = composite(rated, weights, table.num_rows)
         result["composite"] = quantiles(scores)
@@ -210,8 +217,8 @@ def _look(source: Blobs, files: Sequence[tuple[Blob, Footer]], pool: Pool, sampl
     return result
 
 
-def _numeric(footer: Footer) -> list[str]:
-    return [leaf.path for leaf in footer.leaves if leaf.max_repetition_level == 0 and leaf.physical_type in NUMBERS]
+def _numeric(footer: Footer) -> dict[str, str]:
+    return {leaf.path: leaf.physical_type for leaf in footer.leaves if leaf.max_repetition_level == 0}
 
 
 def _rows(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from tasks.cores import cores
 from tasks.errors import InputError
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=15)
@@ -78,7 +79,7 @@ def join(device: str) -> World:
         own = torch.device("cuda", local)
     else:
         own = torch.device("cpu")
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", max(1, cpu_cores() // size))))
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", max(1, cores() // size))))
     if size == 1:
         return World(0, 1, own)
     dist.init_process_group("nccl" if found else "gloo", timeout=COLLECTIVE_TIMEOUT, device_id=own if found else None)
@@ -90,8 +91,3 @@ def leave() -> None:
     """Take the process groups down, if there are any."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def cpu_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

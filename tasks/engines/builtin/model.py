@@ -7,13 +7,13 @@ arXiv 2109.08668), value embeddings after ResFormer (arXiv 2410.17897), soft-cap
 """
 
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tasks.cores import cores
 from tasks.engines.builtin.attention import attend
 from tasks.records.scaling import SMEAR_CHANNELS, VE_GATE_CHANNELS, ModelShape
 
@@ -174,7 +174,7 @@ class GPT(nn.Module):
             values = torch.empty(parameter.shape, dtype=torch.float32)
             return getattr(values, distribution)(first, second, generator=generator)
 
-        with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
+        with ThreadPoolExecutor(min(cores(), 16)) as pool:
             for (parameter, *_), values in zip(draws, pool.map(draw, range(len(draws))), strict=True):
                 parameter.copy_(values)
         depth = torch.arange(self.config.n_layer, dtype=torch.float64) / max(self.config.n_layer - 1, 1)

@@ -85,7 +85,7 @@ def test_a_list_lies_in_a_container_too_and_numbers_are_ids(pool: Pool, azure: s
         ("a.txt", b"nobody\n", {}, r"None of the 1 ids of .*a\.txt is in the column 'id' of .*: check id_column"),
         ("a.csv", b"x,y\n1,2\n", {}, r"has the columns x, y: call the one with the ids id, or set id_column"),
         ("a.parquet", b"no parquet", {}, r"The list .*a\.parquet cannot be read .*: repair it"),
-        ("a.txt", b"1\n", {"id_column": "nr"}, r"asks for the column 'nr', but .* has none"),
+        ("a.txt", b"1\n", {"id_column": "nr"}, r"has no column 'nr' .*: --set id_column=id"),
     ],
 )
 def test_a_list_that_cannot_be_used_is_named(

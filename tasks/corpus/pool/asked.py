@@ -1,0 +1,91 @@
+"""Columns that a pool is asked for and lacks: said all at once, with what to write instead."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+
+from tasks.corpus.parquet.footer import NUMBERS, BadFile, Footer, read_footer
+from tasks.corpus.pool.column import Wanted
+from tasks.corpus.pool.handle import PoolHandle
+from tasks.corpus.pool.partitions import partition_keys
+from tasks.corpus.pool.sources import is_held_out
+from tasks.errors import InputError
+from tasks.spec import Pool, columns_of
+
+SHOWN = 20
+RATING = re.compile(r"score|rating|quality|average|educ", re.IGNORECASE)
+NO_RATING = re.compile(r"(^|_)(id|idx|index|count|length|len|size|year|offset|tokens?|bytes)$", re.IGNORECASE)
+ID_NAME = re.compile(r"(^|_)(id|uuid|guid|urn|key)$", re.IGNORECASE)
+TEXT_NAMES = ("content", "body", "document", "raw_content", "page_content", "markdown", "passage", "article")
+
+
+def require_asked(handle: PoolHandle, wanted: Sequence[Wanted]) -> None:
+    """Look into the first, the middle and the last file. Raises InputError naming every column that none of them has; a file that
+    cannot be read, or that alone lacks one, is for the index to name.
+    """
+    blobs = [blob for blob in handle.readable if not is_held_out(blob)]
+    store, footers = handle.source(), []
+    for number in sorted({0, len(blobs) // 2, len(blobs) - 1}):
+        blob = blobs[number]
+        try:
+            footers.append(
+                read_footer(blob.name, blob.size, lambda r, blob=blob: store.read_range(blob, r.start, r.end))[0]
+            )
+        except BadFile:
+            return
+    folders = {name for keys in partition_keys(handle.readable) for name in keys}
+    if said := lacking(handle.pool, [one for one in wanted if one.name not in folders], footers):
+        raise InputError(f"{handle.pool.address} has {said}.")
+
+
+def lacking(pool: Pool, wanted: Iterable[Wanted], footers: Sequence[Footer]) -> str:
+    """`no column 'text' (it has content, url): --set text_column=content`, of the columns that no footer has; else nothing."""
+    leaves = [leaf for footer in footers for leaf in footer.leaves]
+    there = {leaf.path: leaf.physical_type for leaf in leaves if not leaf.max_repetition_level}
+    text = pool.text_column not in there
+    ids = [one.name for one in wanted if one.use == "ids" and one.name not in there]
+    values = [one.name for one in wanted if one.use == "values" and one.may_lack != "all" and one.name not in there]
+    missing = list(dict.fromkeys([*([pool.text_column] if text else []), *values, *ids]))
+    if not missing:
+        return ""
+    fields = {"text_column": _text(there, footers)} if text else {}
+    named_so = [name for name in there if ID_NAME.search(name)]
+    fields |= {"id_column": _near(ids[0], named_so or there)} if ids else {}
+    advice: list[str] = []
+    if set(values) & set(columns_of(pool.score)):
+        found = ratings(pool, there)
+        fields |= {"score": f"'{json.dumps(dict.fromkeys(found[:3], 1))}'"} if found else {"format": "unrated"}
+    else:
+        advice = [f"take {near} instead of {name}" for name in values if (near := _near(name, there))]
+    if given := " ".join(f"--set {name}={value}" for name, value in fields.items() if value):
+        advice.insert(0, given)
+    names = [*list(there)[:SHOWN], *(["..."] if len(there) > SHOWN else [])]
+    named = f"no column{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))} (it has {', '.join(names)})"
+    return f"{named}: {', '.join(advice) or 'ask for others'}"
+
+
+def ratings(pool: Pool, kinds: Mapping[str, str]) -> list[str]:
+    """Columns of numbers that are the pool's ratings, or likely some: by their names, else all but counts and ids."""
+    numbers = [name for name, kind in kinds.items() if kind in NUMBERS and name != pool.token_count_column]
+    likely = [name for name in numbers if RATING.search(name)] or [
+        name for name in numbers if not NO_RATING.search(name)
+    ]
+    return [name for name in numbers if name in likely or name in columns_of(pool.score)]
+
+
+def _text(there: Mapping[str, str], footers: Sequence[Footer]) -> str | None:
+    """The column of text that holds the documents: by its name, else the one with the most bytes."""
+    texts = [name for name, kind in there.items() if kind == "BYTE_ARRAY"]
+    if named := [name for name in TEXT_NAMES if name in texts]:
+        return named[0]
+    sizes = dict.fromkeys(texts, 0)
+    for footer in footers:
+        for number, leaf in enumerate(footer.leaves):
+            if leaf.path in sizes and number not in footer.encrypted:
+                sizes[leaf.path] += sum(footer.chunk(group, number).decompressed for group in range(len(footer.rows)))
+    return max(sizes, key=sizes.__getitem__, default=None)
+
+
+def _near(name: str, there: Iterable[str]) -> str | None:
+    return next(iter(get_close_matches(name, list(there), 1, 0.0)), None)

@@ -60,7 +60,8 @@ def test_a_gpu_lock_never_writes_through_another_accounts_link(public: Path, loc
 
 def test_a_gpu_that_another_account_uses_is_in_use(public: Path, lock: Path) -> None:
     theirs = public / f"fabrating-locks-{NOBODY}"
-    other = as_nobody('mkdir "$1" && exec flock "$2" sh -c "echo locked; exec sleep 60"', theirs, theirs / lock.name)
+    script = 'mkdir "$1" && exec 9>"$2" && flock 9 && echo locked && exec sleep 60'
+    other = as_nobody(script, theirs, theirs / lock.name)
     try:
         assert other.stdout is not None and other.stdout.readline() == b"locked\n"
         with pytest.raises(BusyError, match="GPU 0 is in use by another process"), held(lock):

@@ -86,19 +86,14 @@ def soak(parts: Rig, runs: int, at_once: int) -> dict[str, Any]:
 
 def ask_for(parts: Rig, wanted: Sequence[tuple[str, dict[str, Any]]], at_once: int) -> list[str]:
     """Ask for the runs one after another, whenever fewer than `at_once` are under way; returns their ids when all have ended."""
-    ids = {
-        name: parts.server.ask("GET", f"/deployments/name/{name}", patience=60)["id"] for name in (DEPLOYMENT, TRAINING)
-    }
     asked: list[str] = []
     waiting: dict[str, float] = {}
     todo = list(reversed(wanted))
     while todo or waiting:
         while todo and len(waiting) < at_once:
             deployment, parameters = todo.pop()
-            body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-            made = parts.server.ask("POST", f"/deployments/{ids[deployment]}/create_flow_run", body, patience=60)
-            asked.append(made["id"])
-            waiting[made["id"]] = time.monotonic() + RUN_SECONDS
+            asked.append(parts.server.start(deployment, parameters))
+            waiting[asked[-1]] = time.monotonic() + RUN_SECONDS
         time.sleep(1)
         for run, deadline in list(waiting.items()):
             found = parts.server.ask("GET", f"/flow_runs/{run}")

@@ -2,8 +2,8 @@
 
 The parts are those of `tests.chaos.harness`: a Prefect server on PostgreSQL, a worker for each pool, the product's deployments and
 its reaper. One arm is prepared and trained. Runs of `experiment/top16` (cpu pool) and `train/train` (gpu pool, one at a time)
-with the same parameters follow: each starts its own process, finds everything complete and ends. Each such training leaves one
-attempt in the run ledger, which shows a run that ran twice. Exit status 1 if the count is wrong.
+with the same parameters follow: each starts its own process, finds everything complete and ends. None leaves an attempt in the
+run ledger, which would show that something was trained twice. Exit status 1 if the count is wrong.
 """
 
 import argparse
@@ -65,18 +65,17 @@ def soak(parts: Rig, runs: int, at_once: int) -> dict[str, Any]:
 
     found = {run: parts.server.ask("GET", f"/flow_runs/{run}", patience=30) for run in asked}
     attempts = Counter(attempt["flow_run"] for attempt in json.loads(ledger.read_text())["attempts"])
-    trained = {run for run, (deployment, _) in zip(asked, wanted, strict=True) if deployment == TRAINING}
     once = [
         run
         for run, seen in found.items()
-        if seen["state"]["type"] == "COMPLETED" and seen["run_count"] == 1 and attempts[run] == (run in trained)
+        if seen["state"]["type"] == "COMPLETED" and seen["run_count"] == 1 and not attempts[run]
     ]
     return {
         "runs": runs,
         "completed once": len(once),
         "states": Counter(seen["state"]["name"] for seen in found.values()),
         "started more than once": sum(seen["run_count"] > 1 for seen in found.values()),
-        "attempts in the ledger that are too many": sum(attempts[run] > 1 for run in asked),
+        "attempts in the ledger that are too many": sum(attempts[run] for run in asked),
         "minutes": round(seconds / 60, 2),
         "runs per minute": round(runs / seconds * 60, 2),
         "before": before,

@@ -15,7 +15,7 @@ from tasks.hosts.wheel import build_wheel
 from tasks.records.cost import estimate_cost
 from tasks.records.scaling import DEFAULT_RATIO, ModelShape, tokens_at
 from tasks.spec import Host, Training
-from tasks.steps import Sealed
+from tasks.steps import Sealed, key, show_markdown
 
 
 def cost_of_d20(host: Host, gpu: str | None) -> report.Cost:
@@ -51,7 +51,7 @@ def gpu_host(host: Host, wheel: str | None = None) -> dict[str, object]:
         setup.facts = steps.look(host.name, Sealed(remote), host)
         notes = list(remote.notes)
     cost = cost_of_d20(host, facts.gpus[0].name if facts.gpus else None)
-    steps.show_report(f"host-{host.name}", report.provisioned(setup, outcomes, notes, [cost]), "What is on the host")
+    show_markdown(key("host", host.name), report.provisioned(setup, outcomes, notes, [cost]), "What is on the host")
     return {"host": host.name, "changed": [outcome.step for outcome in outcomes if outcome.changed]}
 
 
@@ -68,5 +68,5 @@ def remove_host(host: Host, artifacts: bool = False, force: bool = False) -> dic
     with Remote(host) as remote:
         outcomes = steps.remove(host.name, Sealed(remote), host, artifacts, force)
     outcomes.append(steps.forget_worker(host.name, host.work_pool))
-    steps.show_report(f"host-{host.name}", report.removed(host, outcomes), "What was removed from the host")
+    show_markdown(key("host", host.name), report.removed(host, outcomes), "What was removed from the host")
     return {"host": host.name, "changed": [outcome.step for outcome in outcomes if outcome.changed]}

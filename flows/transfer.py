@@ -10,7 +10,7 @@ from flows.deployed import as_deployed
 from tasks.hosts import report, steps
 from tasks.hosts.ssh import Local, Machine, Remote
 from tasks.spec import Host, Url
-from tasks.steps import Sealed
+from tasks.steps import Sealed, key, show_markdown
 from tasks.store.root import Root
 
 
@@ -44,7 +44,7 @@ def shards(
         ]
         (there, from_root), (here, to_root) = ends
         moved = [steps.move(name, Sealed(there), from_root, Sealed(here), to_root, streams) for name in names]
-    steps.show_report(f"transfer-{names[0]}", report.moved(moved), "What was moved")
+    show_markdown(key("transfer", names[0]), report.moved(moved), "What was moved")
     return [
         {"name": one.name, "bytes": one.bytes, "sent": one.sent, "seconds": one.seconds, "way": one.way}
         for one in moved

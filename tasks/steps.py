@@ -10,12 +10,17 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from prefect import get_run_logger, runtime, task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext, get_run_context
@@ -23,6 +28,7 @@ from prefect.exceptions import MissingContextError
 from prefect.tasks import exponential_backoff
 
 from tasks.errors import ChangedError, DamagedError, InputError
+from tasks.escaping import markdown
 from tasks.progress import Progress, Stop, never
 
 SECONDS_BETWEEN_UPDATES = 2.0
@@ -89,6 +95,22 @@ def in_run() -> bool:
     except MissingContextError:
         return False
     return True
+
+
+def show_markdown(name: str, text: str, description: str) -> None:
+    """Show Markdown on the run's page under an artifact key. Nothing outside a run, where it would belong to nobody.
+
+    The text's parts are escaped by who puts it together; the description, which the UI takes for Markdown too, is escaped here.
+    """
+    if in_run():
+        create_markdown_artifact(text, key=name, description=markdown(description))
+
+
+def show_table(name: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
+    """Show rows likewise. The UI takes a cell that is text for Markdown: each is escaped here."""
+    if in_run():
+        shown = [{column: markdown(v) if isinstance(v, str) else v for column, v in row.items()} for row in rows]
+        create_table_artifact(shown, key=name, description=markdown(description))
 
 
 def log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
@@ -187,7 +209,7 @@ class _Shown:
             return None
         try:
             return create_progress_artifact(
-                progress=0.0, key=key(self._title, name), description=f"{self._title}: {name}"
+                progress=0.0, key=key(self._title, name), description=markdown(f"{self._title}: {name}")
             )
         except Exception as error:  # the server may be down; the work goes on
             log().warning("%s: progress cannot be shown (%s)", self._title, type(error).__name__)
@@ -201,7 +223,7 @@ class _Shown:
             update_progress_artifact(
                 artifact_id=stage.artifact,
                 progress=percent,
-                description=f"{self._title}: {name}, {stage.text()}",
+                description=markdown(f"{self._title}: {name}, {stage.text()}"),
             )
         except Exception as error:
             log().warning("%s: progress was not shown (%s)", self._title, type(error).__name__)

@@ -10,7 +10,7 @@ from infra.local.deploy import PROJECT
 from tasks.records import layout
 
 LAYERS = (
-    ("tasks.errors", "tasks.progress", "tasks.cores"),
+    ("tasks.errors", "tasks.escaping", "tasks.progress", "tasks.cores"),
     ("tasks.store", "tasks.expression"),
     ("tasks.spec",),
     ("tasks.records",),

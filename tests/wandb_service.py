@@ -1,5 +1,6 @@
 """A server that answers as W&B does when it is asked whose key it is."""
 
+import contextlib
 import threading
 from base64 import b64encode
 from collections.abc import Iterator
@@ -10,9 +11,9 @@ import pytest
 GOOD, REFUSED = "600d" * 10, "badbad" * 6 + "badb"
 
 
-@pytest.fixture
-def wandb_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Answers as W&B does when it is asked whose key it is; GOOD is somebody's."""
+@contextlib.contextmanager
+def service() -> Iterator[str]:
+    """The URL of a server that answers as W&B does when it is asked whose key it is; GOOD is somebody's."""
 
     class Viewer(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -27,7 +28,14 @@ def wandb_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Viewer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
-    yield
+    yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def wandb_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Such a service is W&B in this test."""
+    with service() as url:
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        yield

@@ -1,6 +1,7 @@
 """The part of the `fabrating` command for the local stack: up, down, demo, deploy, maintain, doctor."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -107,4 +108,4 @@ def _home(home: Path | None) -> Path:
 
 
 def _say(as_json: bool) -> stack.Say:
-    return (lambda message: terminal.err.print(message, highlight=False)) if as_json else terminal.out.print
+    return partial(terminal.say, on=terminal.err) if as_json else terminal.say

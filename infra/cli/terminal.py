@@ -15,6 +15,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from tasks.errors import BusyError, ChangedError, DamagedError, InputError, InterruptedRun, StoreError, TrainingError
+from tasks.escaping import plain, visible
 from tasks.progress import Progress, silent
 
 EXPECTED = (InputError, DamagedError, ChangedError, BusyError, TrainingError, StoreError)
@@ -37,10 +38,15 @@ def bars() -> Iterator[Progress]:
 
         def progress(stage: str, done: int, total: int, counters: Mapping[str, float]) -> None:
             if stage not in stages:
-                stages[stage] = shown.add_task(stage, total=total)
+                stages[stage] = shown.add_task(_cell(stage), total=total)
             shown.update(stages[stage], completed=done, total=total)
 
         yield progress
+
+
+def say(message: str, on: Console = out) -> None:
+    """Print a line for a person, as it is."""
+    on.print(plain(message), markup=False, highlight=False)
 
 
 def show(value: Mapping[str, Any] | Sequence[Any], as_json: bool) -> None:
@@ -54,10 +60,10 @@ def show(value: Mapping[str, Any] | Sequence[Any], as_json: bool) -> None:
         if rows := _rows(field):
             below[str(name)] = rows
         else:
-            table.add_row(str(name), escape(text(field)))
+            table.add_row(_cell(name), _cell(field))
     out.print(table)
     for name, rows in below.items():
-        out.print(f"\n[bold]{escape(name)}[/bold]")
+        out.print(f"\n[bold]{_cell(name)}[/bold]")
         show_rows(rows, False)
 
 
@@ -68,10 +74,15 @@ def show_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
         return
     names = dict.fromkeys(name for row in rows for name in row)
     columns = [name for name in names if any(row.get(name) is not None for row in rows)]
-    table = Table(*columns, box=None)
+    table = Table(*map(_cell, columns), box=None)
     for row in rows:
-        table.add_row(*(escape(text(row.get(name))) for name in columns))
+        table.add_row(*(_cell(row.get(name)) for name in columns))
     out.print(table)
+
+
+def _cell(value: Any) -> str:
+    """A value as Rich shows it on one line, without acting on it."""
+    return escape(plain(text(value)))
 
 
 def _rows(value: Any, name: str = "") -> list[dict[str, Any]]:
@@ -135,5 +146,5 @@ def sentence(error: ValidationError) -> str:
 
 
 def fail(message: str, status: int = 1) -> None:
-    print(f"fabrating: {message}", file=sys.stderr)
+    print(f"fabrating: {visible(message)}", file=sys.stderr)
     raise SystemExit(status)

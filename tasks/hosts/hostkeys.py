@@ -1,7 +1,7 @@
 """Whom we trust: host keys in a known-hosts file of our own, in OpenSSH's format, so that ssh and rsync use it too.
 
-A key gets into the file in two ways only: it matches the fingerprint that a person gave, or it is the first one seen
-and the caller is told so. A key that differs from the pinned one is refused.
+A key gets into the file in two ways only, and not before a login with it succeeded: it matches the fingerprint that a person
+gave, or it is the first one seen and the caller is told so. A key that differs from the pinned one is refused.
 """
 
 import base64
@@ -52,13 +52,15 @@ class KnownHosts:
             ) from error
         return next(iter(keys.values())) if keys else None
 
-    def pin(self, address: str, port: int, key: paramiko.PKey) -> None:
-        """Write the key of a host into the file, unless the host has one already."""
+    def pin(self, address: str, port: int, key: paramiko.PKey) -> paramiko.PKey:
+        """Write the key of a host into the file, unless the host has one already; returns the one that is there then."""
         with locked(self.path.with_name(f".{self.path.name}.lock")):
-            if self.pinned(address, port) is None:
-                lines = self.path.read_text() if self.path.is_file() else ""
-                line = f"{self.name(address, port)} {key.get_name()} {key.get_base64()}\n"
-                write_atomic(self.path, lines + line)
+            if there := self.pinned(address, port):
+                return there
+            lines = self.path.read_text() if self.path.is_file() else ""
+            line = f"{self.name(address, port)} {key.get_name()} {key.get_base64()}\n"
+            write_atomic(self.path, lines + line)
+            return key
 
     def forget(self, address: str, port: int) -> bool:
         """Remove a host from the file; whether it was there."""
@@ -70,22 +72,14 @@ class KnownHosts:
             return len(kept) < len(lines)
 
 
-class Pinning(paramiko.MissingHostKeyPolicy):
-    """What to do with the key of a host that is not pinned yet: compare it with `expected`, or trust it and say so.
+class FirstKey(paramiko.MissingHostKeyPolicy):
+    """Remembers the key of a host that is not pinned yet, as `key`, and goes no further with one that is not `expected`."""
 
-    `trusted` holds the fingerprint that was trusted on first use, `seen` the one that did not match.
-    """
-
-    def __init__(self, known: KnownHosts, address: str, port: int, expected: str | None):
-        self.known, self.address, self.port, self.expected = known, address, port, expected
-        self.trusted: str | None = None
-        self.seen: str | None = None
+    def __init__(self, expected: str | None):
+        self.expected = expected
+        self.key: paramiko.PKey | None = None
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        shown = fingerprint_of(key)
-        if self.expected not in (None, shown):
-            self.seen = shown
+        self.key = key
+        if self.expected not in (None, fingerprint_of(key)):
             raise paramiko.BadHostKeyException(hostname, key, key)
-        self.known.pin(self.address, self.port, key)
-        if self.expected is None:
-            self.trusted = shown

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tasks.escaping import markdown
 from tasks.hosts.facts import Facts
 from tasks.hosts.provision import Outcome, Setup
 from tasks.hosts.transfer import Moved
@@ -24,7 +25,7 @@ def outcomes_table(outcomes: Sequence[Outcome]) -> list[str]:
     lines = ["| step | | what | seconds |", "| --- | --- | --- | ---: |"]
     for outcome in outcomes:
         state = "changed" if outcome.changed else "as it was"
-        lines.append(f"| {outcome.step} | {state} | {_cell(outcome.text)} | {outcome.seconds:.1f} |")
+        lines.append(f"| {markdown(outcome.step)} | {state} | {markdown(outcome.text)} | {outcome.seconds:.1f} |")
     return lines
 
 
@@ -33,11 +34,11 @@ def provisioned(setup: Setup, outcomes: Sequence[Outcome], notes: Sequence[str],
     host, facts = setup.host, setup.facts
     changed = sum(outcome.changed for outcome in outcomes)
     lines = [
-        f"## {host.name} is a worker of the pool {host.work_pool}",
+        f"## {markdown(host.name)} is a worker of the pool {markdown(host.work_pool)}",
         "",
         f"{changed} of {len(outcomes)} steps changed something; {sum(o.seconds for o in outcomes):.1f} s.",
         "",
-        *(f"- {_cell(note)}" for note in notes),
+        *(f"- {markdown(note)}" for note in notes),
         "",
         *_found(host, facts),
         "",
@@ -45,22 +46,22 @@ def provisioned(setup: Setup, outcomes: Sequence[Outcome], notes: Sequence[str],
         "",
         "| installed | version |",
         "| --- | --- |",
-        *(f"| {name} | {version} |" for name, version in setup.probed.get("versions", {}).items()),
+        *(f"| {markdown(name)} | {markdown(version)} |" for name, version in setup.probed.get("versions", {}).items()),
         "",
         *_costs(costs),
     ]
     if facts.services == "supervised":
         lines += [
             "",
-            f"{host.name} has no systemd, or none that starts units of {facts.user} at boot (an administrator allows that by "
-            f"`loginctl enable-linger {facts.user}`): after a reboot the worker is away until this is run again.",
+            f"{markdown(host.name)} has no systemd, or none that starts units of {markdown(facts.user)} at boot (an administrator "
+            f"allows that by loginctl enable-linger {markdown(facts.user)}): after a reboot the worker is away until this is run again.",
         ]
     return "\n".join(lines) + "\n"
 
 
 def removed(host: Host, outcomes: Sequence[Outcome]) -> str:
     """The report of a host that was a worker."""
-    return "\n".join([f"## {host.name} is no worker any more", "", *outcomes_table(outcomes)]) + "\n"
+    return "\n".join([f"## {markdown(host.name)} is no worker any more", "", *outcomes_table(outcomes)]) + "\n"
 
 
 def _found(host: Host, facts: Facts) -> list[str]:
@@ -74,7 +75,7 @@ def _found(host: Host, facts: Facts) -> list[str]:
         "Clock": f"{facts.skew_seconds:+.0f} s against ours",
         "Rights": {"root": "root", "sudo": "sudo", "none": "no root: system packages are not touched"}[facts.privilege],
     }
-    return ["| found | |", "| --- | --- |", *(f"| {name} | {_cell(value)} |" for name, value in rows.items())]
+    return ["| found | |", "| --- | --- |", *(f"| {name} | {markdown(value)} |" for name, value in rows.items())]
 
 
 def _costs(costs: Sequence[Cost]) -> list[str]:
@@ -84,12 +85,8 @@ def _costs(costs: Sequence[Cost]) -> list[str]:
     for cost in costs:
         hours = f"{cost.hours:.2f}" if cost.hours is not None else "not known yet"
         dollars = f"{cost.dollars:.2f}" if cost.dollars is not None else "not known yet"
-        lines.append(f"| {_cell(cost.label)} | {hours} | {dollars} | {_cell(cost.source)} |")
+        lines.append(f"| {markdown(cost.label)} | {hours} | {dollars} | {markdown(cost.source)} |")
     return lines
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def moved(transfers: Sequence[Moved]) -> str:
@@ -108,5 +105,5 @@ def moved(transfers: Sequence[Moved]) -> str:
             one.again,
             one.way,
         )
-        lines.append(f"| {_cell(one.name)} | " + " | ".join(map(str, cells)) + " |")
+        lines.append(f"| {markdown(one.name)} | " + " | ".join(map(markdown, cells)) + " |")
     return "\n".join(lines) + "\n"

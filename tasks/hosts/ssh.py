@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import paramiko
 
 from tasks.errors import InputError
-from tasks.hosts.hostkeys import KEY_TYPES, KnownHosts, Pinning, fingerprint_of, installation_folder
+from tasks.hosts.hostkeys import KEY_TYPES, FirstKey, KnownHosts, fingerprint_of, installation_folder
 from tasks.hosts.keys import load_key
 from tasks.hosts.route import CONNECT_SECONDS, Route
 from tasks.spec import Host
@@ -183,23 +183,45 @@ class Remote(Machine):
             return self._client
         seen = []
         for kind in KEY_TYPES if self.host.host_key else (None,):
-            policy = Pinning(self.known, self.route.name, self.route.port, self.host.host_key)
+            first = FirstKey(self.host.host_key)
             try:
-                self._client = self._attempt(kind, policy)
+                client = self._attempt(kind, first)
             except paramiko.BadHostKeyException:
-                seen.append(policy.seen)
+                seen.append(fingerprint_of(first.key))
                 continue
             except paramiko.ssh_exception.IncompatiblePeer:
                 continue
-            if policy.trusted:
-                self.notes.append(
-                    f"Trusted on first use: the host key {policy.trusted} of {self.label} is now pinned in "
-                    f"{self.known.path}; compare it with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the host."
-                )
+            except InputError as error:
+                if first.key is None:
+                    raise
+                raise InputError(
+                    f"{str(error).rstrip('.')}; and check that {fingerprint_of(first.key)}, the host key that answers there, is "
+                    "the host's own: it is not pinned before a login succeeds."
+                ) from error
+            self._client = self._pinned(client, first.key)
             return self._client
         raise StrangerError(
             f"{self.label} shows the host key {' and '.join(seen) or 'of no known type'}, not {self.host.host_key}: check "
             "the address and the fingerprint, another machine may answer there."
+        )
+
+    def _pinned(self, client: paramiko.SSHClient, key: paramiko.PKey) -> paramiko.SSHClient:
+        """Pin the key by which a host let us in, aloud. Raises StrangerError when another login has pinned another one meanwhile."""
+        there = self.known.pin(self.route.name, self.route.port, key)
+        if there != key:
+            client.close()
+            raise StrangerError(self._another(key, there))
+        if self.host.host_key is None:
+            self.notes.append(
+                f"Trusted on first use: the host key {fingerprint_of(key)} of {self.label} is now pinned in "
+                f"{self.known.path}; compare it with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the host."
+            )
+        return client
+
+    def _another(self, key: paramiko.PKey, pinned: paramiko.PKey) -> str:
+        return (
+            f"{self.label} shows another host key ({fingerprint_of(key)}) than the pinned one ({fingerprint_of(pinned)}): it was "
+            f"set up anew or another machine answers; if that is right, remove its line from {self.known.path}."
         )
 
     def _match_given(self, pinned: str) -> None:
@@ -209,12 +231,12 @@ class Remote(Machine):
                 f"{self.host.host_key}: remove its line there if the host was set up anew."
             )
 
-    def _attempt(self, kind: str | None, policy: Pinning | None = None) -> paramiko.SSHClient:
+    def _attempt(self, kind: str | None, first: FirstKey | None = None) -> paramiko.SSHClient:
         """One connection that accepts host keys of one type only (None: any)."""
         route, client = self.route, paramiko.SSHClient()
-        if policy is None:
+        if first is None:
             client.load_host_keys(str(self.known.path))
-        client.set_missing_host_key_policy(policy or paramiko.RejectPolicy())
+        client.set_missing_host_key_policy(first or paramiko.RejectPolicy())
         refused = [t for t in KEY_TYPES if kind not in (None, t)]
         if "ssh-rsa" in refused:
             refused += ["rsa-sha2-512", "rsa-sha2-256"]
@@ -237,19 +259,15 @@ class Remote(Machine):
             )
         except paramiko.BadHostKeyException as error:
             client.close()
-            if policy is not None:
+            if first is not None:
                 raise
-            raise StrangerError(
-                f"{self.label} shows another host key ({fingerprint_of(error.key)}) than the pinned one "
-                f"({fingerprint_of(error.expected_key)}): it was set up anew or another machine answers; if that is right, "
-                f"remove its line from {self.known.path}."
-            ) from error
+            raise StrangerError(self._another(error.key, error.expected_key)) from error
         except paramiko.AuthenticationException as error:
             client.close()
             raise InputError(self._refused(key, str(error))) from error
         except paramiko.ssh_exception.IncompatiblePeer as error:
             client.close()
-            if policy is not None:
+            if first is not None:
                 raise
             raise StrangerError(
                 f"{self.label} no longer offers a host key of the pinned type {kind}: it was set up anew or another machine "

@@ -5,7 +5,6 @@ from typing import Any
 
 from httpx import HTTPStatusError
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import WorkerStatus
 from prefect.exceptions import ObjectNotFound
@@ -24,11 +23,6 @@ from tasks.spec import Host
 RETRIED = {**show.RETRIED, "retries": 4, "retry_delay_seconds": exponential_backoff(5), "retry_jitter_factor": 0.3}
 ONLINE_SECONDS = 90
 PATH_OF_WORKER: Any = "/work_pools/{work_pool_name}/workers/{name}"
-
-
-def show_report(key: str, text: str, description: str) -> None:
-    """Show a report in the UI; called inside a flow."""
-    create_markdown_artifact(text, key=show.key(key), description=description)
 
 
 @task(task_run_name="look at {name}", **RETRIED)

@@ -1,6 +1,6 @@
 """What the Prefect UI shows of an experiment: the contents of its artifacts, as plain markdown and rows.
 
-Markdown cells hold text from outside (file names, source names), so every such value passes through `_cell`.
+Whatever is not a number or a word of this module passes through `markdown`: names of files, columns, arms and devices are data.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tasks.escaping import markdown
 from tasks.records.cost import CostEstimate
 from tasks.records.verdict import ArmScores, Difference, Verdict
 from tasks.reports.charts import data_url, loss_curve_svg
@@ -65,6 +66,13 @@ PREPARED = (
 )
 
 
+def survey_markdown(name: str, found: Mapping[str, Any]) -> str:
+    """What a data set holds, and what a typical arm would read of it: the plain values of a survey and of its `arm`."""
+    overview = {**{k: v for k, v in found.items() if isinstance(v, str | int | float)}, **found["arm"]}
+    rows = [f"| {markdown(label)} | {markdown(value)} |" for label, value in overview.items()]
+    return "\n".join([f"## {markdown(name)}", "", "| | |", "| --- | ---: |", *rows])
+
+
 def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], costs: Sequence[CostEstimate] = ()) -> str:
     """What a run will do and cost. `plan` may have the keys of `PLAN` and `score_quantiles`.
 
@@ -73,16 +81,16 @@ def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], costs: Sequen
     arm, training = experiment.arm, experiment.training
     where = f"{arm.subset} in {experiment.pool.urls.get(arm.subset)}" if arm.subset else experiment.pool.address
     lines = [
-        f"## Plan of {arm.name}, seed {experiment.seed}",
+        f"## Plan of {markdown(arm.name)}, seed {experiment.seed}",
         "",
-        f"**{selection(arm.identity())}** of `{_cell(where)}`; depth {training.depth}, {training.engine}, "
+        f"**{markdown(selection(arm.identity()))}** of {markdown(where)}; depth {training.depth}, {training.engine}, "
         f"{training.precision}, {training.gpus} GPU(s) or process(es).",
         "",
         *_facts(PLAN, {"steps": tuple(cost.steps for cost in costs) or None, **plan}),
     ]
     lines += [*_parts(plan), *_left_out(plan)]
     if quantiles := plan.get("score_quantiles"):
-        shown = ", ".join(f"{_cell(at)}: {_number(value)}" for at, value in dict(quantiles).items())
+        shown = ", ".join(f"{markdown(at)}: {_number(value)}" for at, value in dict(quantiles).items())
         lines += ["", f"Score quantiles of what it takes: {shown}"]
     if costs:
         lines += ["", estimate_markdown(costs)]
@@ -92,7 +100,7 @@ def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], costs: Sequen
 def prepared_markdown(name: str, facts: Mapping[str, Any]) -> str:
     """What the preparation of an arm counted: the facts of its text and packed manifests."""
     return (
-        "\n".join([f"## {_cell(name)} is prepared", "", *_facts(PREPARED, facts), *_parts(facts), *_left_out(facts)])
+        "\n".join([f"## {markdown(name)} is prepared", "", *_facts(PREPARED, facts), *_parts(facts), *_left_out(facts)])
         + "\n"
     )
 
@@ -100,7 +108,7 @@ def prepared_markdown(name: str, facts: Mapping[str, Any]) -> str:
 def estimate_markdown(costs: Sequence[CostEstimate], notes: Sequence[str] = ()) -> str:
     """One column per cost, then where each speed comes from."""
     lines = [
-        f"| | {' | '.join(_cell(cost.label) or 'estimate' for cost in costs)} |",
+        f"| | {' | '.join(markdown(cost.label) or 'estimate' for cost in costs)} |",
         "| --- " + "| ---: " * len(costs) + "|",
     ]
     rows: dict[str, list[Any]] = {
@@ -117,13 +125,13 @@ def estimate_markdown(costs: Sequence[CostEstimate], notes: Sequence[str] = ()) 
     }
     lines += [f"| {name} | {' | '.join(map(str, cells))} |" for name, cells in rows.items()]
     sources = dict.fromkeys(cost.source for cost in costs)
-    lines += ["", *(f"Speed: {_cell(source)}." for source in sources)]
-    return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
+    lines += ["", *(f"Speed: {markdown(source)}." for source in sources)]
+    return "\n".join([*lines, *(["", *map(markdown, notes)] if notes else [])]) + "\n"
 
 
 def loss_curve_markdown(metrics: Sequence[Path], labels: Sequence[str], title: str) -> str:
     """The loss curve as an image inside markdown (the UI shows `data:` images, not inline SVG)."""
-    return f"## {_cell(title)}\n\n![Bits per byte and training loss]({data_url(loss_curve_svg(metrics, labels))})\n"
+    return f"## {markdown(title)}\n\n![Bits per byte and training loss]({data_url(loss_curve_svg(metrics, labels))})\n"
 
 
 def scores_table(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -147,21 +155,21 @@ def verdict_markdown(verdict: Verdict, report: str | None = None, fetch: str | N
 
     `report`: address of the HTML page; `fetch`: the command that brings it to another machine.
     """
-    lines = [f"## Verdict of {_cell(verdict.name)}", ""]
-    lines += [f"**{_cell(sentence)}**\n" for sentence in verdict.sentences]
+    lines = [f"## Verdict of {markdown(verdict.name)}", ""]
+    lines += [f"**{markdown(sentence)}**\n" for sentence in verdict.sentences]
     lines += ["| arm | bits per byte | by seed | documents read | of its text | mean score | of the arm |"]
     lines += ["| --- | ---: | --- | ---: | ---: | ---: | ---: |"]
     for arm in verdict.arms:
         read = f"{count(arm.trained_documents)} | {percent(arm.text_share)}"
         scores = f"{decimal(arm.mean_score, 2)} | {decimal(arm.arm_mean_score, 2)}"
-        lines.append(f"| {_cell(arm.label)} | {arm.bpb:.4f} | {by_seed(arm)} | {read} | {scores} |")
+        lines.append(f"| {markdown(arm.label)} | {arm.bpb:.4f} | {by_seed(arm)} | {read} | {scores} |")
     lines += ["", "| difference | bits per byte | from | to | p |", "| --- | ---: | ---: | ---: | ---: |"]
     for pair in verdict.comparisons:
-        name = f"{_cell(pair.a)} − {_cell(pair.b)}"
+        name = f"{markdown(pair.a)} − {markdown(pair.b)}"
         accuracy = "centered accuracy (above 0: the first is better), "
         rows: list[tuple[str, Difference]] = [(name, pair)]
-        rows += [(f"{name}: {_cell(row.label)}", row) for row in pair.outside]
-        rows += [(f"{name}: {accuracy}{_cell(row.label)}", row) for row in pair.tasks[:1]]
+        rows += [(f"{name}: {markdown(row.label)}", row) for row in pair.outside]
+        rows += [(f"{name}: {accuracy}{markdown(row.label)}", row) for row in pair.tasks[:1]]
         for title, row in rows:
             numbers = " | ".join(signed(value) for value in (row.difference, row.low, row.high))
             lines.append(f"| {title} | {numbers} | {probability(row.p)} |")
@@ -169,9 +177,9 @@ def verdict_markdown(verdict: Verdict, report: str | None = None, fetch: str | N
     over = f"{held.documents:,} documents in {held.clusters:,} {held.clusters_are}"
     lines += ["", f"Below 0: the first arm is better. {100 * verdict.level:g} % intervals over {over}."]
     if report:
-        lines += ["", f"Report: `{report}`"]
+        lines += ["", f"Report: {markdown(report)}"]
     if fetch:
-        lines += ["", f"On another machine: `{fetch}`"]
+        lines += ["", f"On another machine: {markdown(fetch)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -287,7 +295,7 @@ def _facts(names: Sequence[tuple[str, str, str]], facts: Mapping[str, Any]) -> l
 def _parts(facts: Mapping[str, Any]) -> list[str]:
     """What each part of a mixed arm added, as a list after a table; nothing of other arms."""
     lines = [
-        f"- {part['select']}{_source(part)}, {100 * part['weight']:.3g} %: {count(part['documents'])} documents, and "
+        f"- {markdown(part['select'] + _source(part))}, {100 * part['weight']:.3g} %: {count(part['documents'])} documents, and "
         f"{count(part['again'])} more that an earlier part has"
         for part in facts.get("parts") or ()
     ]
@@ -300,7 +308,7 @@ def _left_out(facts: Mapping[str, Any]) -> list[str]:
     if not named:
         return []
     more = facts["bad_files_count"] - len(named)
-    lines = [f"- {_cell(name)} {_cell(reason)}" for name, reason in named.items()]
+    lines = [f"- {markdown(name)} {markdown(reason)}" for name, reason in named.items()]
     return ["", "Files left out:", "", *lines, *([f"- and {more:,} more"] if more > 0 else [])]
 
 
@@ -310,9 +318,3 @@ def _number(value: float) -> str:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
-
-
-def _cell(text: Any) -> str:
-    """Text from outside inside markdown: one line, nothing that markdown or HTML would act on."""
-    flat = "".join(c if c.isprintable() else " " for c in str(text))
-    return "".join(f"&#{ord(c)};" if c in "&<>|`*_[]!#\\~" else c for c in flat)

@@ -17,7 +17,9 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from markupsafe import escape
 
+from tasks.escaping import plain
 from tasks.records.metrics import MetricsLine, read_metrics
 
 if TYPE_CHECKING:  # loaded only to draw: every flow's process imports this module, and few of them draw
@@ -309,7 +311,7 @@ def _legend(axes: Axes) -> None:
 
 def _clean(label: str, longest: int = 24) -> str:
     """A label from outside: no control characters (XML forbids them), not longer than fits."""
-    text = "".join(c if c.isprintable() else " " for c in str(label))
+    text = plain(label)
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
@@ -337,5 +339,4 @@ def _themed(svg: str, theme: Theme, title: str) -> str:
     svg = re.sub(r"(font(?:-family)?: ?[^;\"]*?)'DejaVu Sans'[^;\"]*", r"\1system-ui, sans-serif", svg)
     for stand_in, color in (PAGE if theme == "page" else NEUTRAL).items():
         svg = svg.replace(stand_in, color)
-    escaped = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{escaped}"', 1).strip()
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1).strip()

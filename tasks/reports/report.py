@@ -1,19 +1,19 @@
 """Reports: one HTML page for a run, one for a verdict, each readable with nothing but a browser.
 
 The pages are Jinja2 templates beside this module. `page.html` holds the styles and a content policy that forbids scripts,
-requests and frames. Every value is escaped except the pictures that `charts` makes.
+requests and frames. Every value is escaped, and `visible`, except the pictures that `charts` makes.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unicodedata import category
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from tasks.errors import InputError
+from tasks.escaping import visible
 from tasks.records.layout import REPORT, VERDICT, RunFolder, VerdictFolder
 from tasks.records.verdict import FEWEST_PAIRS, Comparison, Verdict
 from tasks.reports import artifacts, charts
@@ -22,7 +22,6 @@ from tasks.spec import Score
 from tasks.store.artifact import Artifact, Work, contents, fingerprint, write_atomic
 from tasks.store.root import Root
 
-DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 HOW = {
     "init": "initial weights",
     "order": "order of a shuffled arm",
@@ -101,18 +100,6 @@ def write_report(root: Root, name: str) -> Path:
     return path
 
 
-def visible(value: object) -> str:
-    """A value as text of a page, without characters that act instead of being seen.
-
-    Replaced are control codes (except line breaks and tabs), lone surrogates and changes of writing direction.
-    """
-    if isinstance(value, Markup):
-        return value
-    return "".join(
-        "\ufffd" if (category(c) in ("Cc", "Cs") and c not in "\n\t") or c in DIRECTIONS else c for c in str(value)
-    )
-
-
 def rough(value: float | None) -> str:
     """A standard error: 0.00024, or unknown."""
     return "unknown" if value is None else f"{value:.2g}"
@@ -124,7 +111,7 @@ def _templates() -> Environment:
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=visible,
+        finalize=lambda value: value if isinstance(value, Markup) else visible(value),
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -1,20 +1,15 @@
-"""What the Prefect UI shows of an experiment: plan, preparation, loss curve, scores, verdict. Called in a flow or task.
-
-Outside a run, artifacts would belong to nobody: nothing is shown then, so the same code works as a plain library.
-"""
+"""What the Prefect UI shows of an experiment: plan, preparation, loss curve, scores, verdict. Called in a flow or task."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from tasks.records.cost import CostEstimate
 from tasks.records.layout import METRICS, REPORT, RunFolder
 from tasks.records.verdict import Verdict
 from tasks.reports import artifacts
 from tasks.spec import Experiment
-from tasks.steps import in_run, key
+from tasks.steps import key, show_markdown, show_table
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 
@@ -24,27 +19,24 @@ def show_survey(name: str, found: Mapping[str, Any]) -> None:
     columns = [
         {"column": column, **{k: str(v) for k, v in facts.items()}} for column, facts in found["columns"].items()
     ]
-    _table(columns, key("columns", name), "Columns, their types and bytes")
-    overview = {**{k: v for k, v in found.items() if isinstance(v, str | int | float)}, **found["arm"]}
-    rows = [f"| {label} | {value} |" for label, value in overview.items()]
-    text = "\n".join([f"## {name}", "", "| | |", "| --- | ---: |", *rows])
-    _markdown(key("survey", name), text, "What lies there")
+    show_table(key("columns", name), columns, "Columns, their types and bytes")
+    show_markdown(key("survey", name), artifacts.survey_markdown(name, found), "What lies there")
 
 
 def show_plan(experiment: Experiment, plan: Mapping[str, Any], costs: Sequence[CostEstimate] = ()) -> None:
     """Before anything is spent: documents, tokens, steps, time and cost. Shown again when the arm is packed, it is exact."""
     text = artifacts.plan_markdown(experiment, plan, costs)
-    _markdown(key("plan", experiment.arm.name), text, "Plan and cost")
+    show_markdown(key("plan", experiment.arm.name), text, "Plan and cost")
 
 
 def show_estimate(name: str, costs: Sequence[CostEstimate], notes: Sequence[str] = ()) -> None:
     """What one or several runs would cost."""
-    _markdown(key("estimate", name), artifacts.estimate_markdown(costs, notes), "Estimated cost")
+    show_markdown(key("estimate", name), artifacts.estimate_markdown(costs, notes), "Estimated cost")
 
 
 def show_prepared(arm_id: str, facts: Mapping[str, Any]) -> None:
     """What preparing an arm counted."""
-    _markdown(key("prepared", arm_id), artifacts.prepared_markdown(arm_id, facts), "What was prepared")
+    show_markdown(key("prepared", arm_id), artifacts.prepared_markdown(arm_id, facts), "What was prepared")
 
 
 def show_loss_curve(
@@ -53,7 +45,7 @@ def show_loss_curve(
     """The loss curves of one or several runs, as far as they have come; equal labels are seeds of one arm."""
     files = [metrics_file(root, run) for run in run_ids]
     text = artifacts.loss_curve_markdown(files, labels or run_ids, name or ", ".join(run_ids))
-    _markdown(key("loss", name or run_ids[0]), text, "Bits per byte and training loss over trained tokens")
+    show_markdown(key("loss", name or run_ids[0]), text, "Bits per byte and training loss over trained tokens")
 
 
 def show_scores(root: Root, name: str, runs: Mapping[str, Experiment]) -> None:
@@ -62,40 +54,30 @@ def show_scores(root: Root, name: str, runs: Mapping[str, Experiment]) -> None:
         {"run": run, "arm": experiment.arm.name, "seed": experiment.seed, **root.manifest(RunFolder(run).result).facts}
         for run, experiment in runs.items()
     ]
-    _table(artifacts.scores_table(results), key("scores", name), "Bits per byte on the common holdout")
+    show_table(key("scores", name), artifacts.scores_table(results), "Bits per byte on the common holdout")
 
 
 def show_outside(run: str, scores: Mapping[str, Mapping[str, Any]]) -> None:
     """Bits per byte of one run on texts from elsewhere; `scores`: {name of the texts: facts}."""
     rows = [{"texts": name, "bits per byte": round(facts["bpb"], 4)} for name, facts in scores.items()]
-    _table(rows, key("outside", run), "Bits per byte on texts from elsewhere")
+    show_table(key("outside", run), rows, "Bits per byte on texts from elsewhere")
 
 
 def show_core(run: str, facts: Mapping[str, Any]) -> None:
     """CORE of one run, and accuracy of each of its tasks."""
     rows: list[dict[str, Any]] = [{"task": "CORE", "accuracy": None, "centered": round(facts["core"], 4)}]
     rows += [{"task": name} | {k: round(v, 4) for k, v in values.items()} for name, values in facts["tasks"].items()]
-    _table(rows, key("core", run), "Accuracy; centered: 0 is guessing")
+    show_table(key("core", run), rows, "Accuracy; centered: 0 is guessing")
 
 
 def show_verdict(root: Root, made: Artifact, verdict: Verdict) -> None:
     """Which arm is better, by how much, how sure; and where the report of the verdict's artifact `made` lies."""
     fetch = f"fabrating report {made.path.name} --root {root.url}" if root.remote else None
     text = artifacts.verdict_markdown(verdict, (made.path / REPORT).as_uri(), fetch)
-    _markdown(key("verdict", verdict.name), text, " ".join(verdict.sentences))
+    show_markdown(key("verdict", verdict.name), text, " ".join(verdict.sentences))
 
 
 def metrics_file(root: Root, run: str) -> Path:
     """A run's metrics: the live file where the run is on this machine, else the copy in its result."""
     live = root.path(RunFolder(run).file(METRICS))
     return live if live.is_file() else root.open(RunFolder(run).result).path / METRICS
-
-
-def _markdown(name: str, text: str, description: str) -> None:
-    if in_run():
-        create_markdown_artifact(text, key=name, description=description)
-
-
-def _table(rows: list[dict[str, Any]], name: str, description: str) -> None:
-    if in_run():
-        create_table_artifact(rows, key=name, description=description)

@@ -2,8 +2,8 @@
 
 The parts are those of `tests.chaos.harness`: a Prefect server on PostgreSQL, a worker for each pool, the product's deployments and
 its reaper. One arm is prepared and trained. Runs of `experiment/top16` (cpu pool) and `train/train` (gpu pool, one at a time)
-with the same parameters follow: each starts its own process, finds everything complete and ends. Each such training leaves one
-attempt in the run ledger, which shows a run that ran twice. Exit status 1 if the count is wrong.
+with the same parameters follow: each starts its own process, finds everything complete and ends. None leaves an attempt in the
+run ledger, which would show that something was trained twice. Exit status 1 if the count is wrong.
 """
 
 import argparse
@@ -65,18 +65,17 @@ def soak(parts: Rig, runs: int, at_once: int) -> dict[str, Any]:
 
     found = {run: parts.server.ask("GET", f"/flow_runs/{run}", patience=30) for run in asked}
     attempts = Counter(attempt["flow_run"] for attempt in json.loads(ledger.read_text())["attempts"])
-    trained = {run for run, (deployment, _) in zip(asked, wanted, strict=True) if deployment == TRAINING}
     once = [
         run
         for run, seen in found.items()
-        if seen["state"]["type"] == "COMPLETED" and seen["run_count"] == 1 and attempts[run] == (run in trained)
+        if seen["state"]["type"] == "COMPLETED" and seen["run_count"] == 1 and not attempts[run]
     ]
     return {
         "runs": runs,
         "completed once": len(once),
         "states": Counter(seen["state"]["name"] for seen in found.values()),
         "started more than once": sum(seen["run_count"] > 1 for seen in found.values()),
-        "attempts in the ledger that are too many": sum(attempts[run] > 1 for run in asked),
+        "attempts in the ledger that are too many": sum(attempts[run] for run in asked),
         "minutes": round(seconds / 60, 2),
         "runs per minute": round(runs / seconds * 60, 2),
         "before": before,
@@ -86,19 +85,14 @@ def soak(parts: Rig, runs: int, at_once: int) -> dict[str, Any]:
 
 def ask_for(parts: Rig, wanted: Sequence[tuple[str, dict[str, Any]]], at_once: int) -> list[str]:
     """Ask for the runs one after another, whenever fewer than `at_once` are under way; returns their ids when all have ended."""
-    ids = {
-        name: parts.server.ask("GET", f"/deployments/name/{name}", patience=60)["id"] for name in (DEPLOYMENT, TRAINING)
-    }
     asked: list[str] = []
     waiting: dict[str, float] = {}
     todo = list(reversed(wanted))
     while todo or waiting:
         while todo and len(waiting) < at_once:
             deployment, parameters = todo.pop()
-            body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-            made = parts.server.ask("POST", f"/deployments/{ids[deployment]}/create_flow_run", body, patience=60)
-            asked.append(made["id"])
-            waiting[made["id"]] = time.monotonic() + RUN_SECONDS
+            asked.append(parts.server.start(deployment, parameters))
+            waiting[asked[-1]] = time.monotonic() + RUN_SECONDS
         time.sleep(1)
         for run, deadline in list(waiting.items()):
             found = parts.server.ask("GET", f"/flow_runs/{run}")

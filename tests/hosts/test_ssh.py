@@ -1,5 +1,6 @@
 """One host by SSH: what runs there, whom we trust, and the sentences for what goes wrong."""
 
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -135,6 +136,28 @@ def test_first_key_is_pinned_aloud_and_then_kept(machine: Machine, known: KnownH
     assert known.path.read_text().startswith(f"[{machine.address}]:{machine.port} ssh-ed25519 ")
 
 
+def test_a_key_is_pinned_only_by_a_login_that_succeeds(machine: Machine, known: KnownHosts, tmp_path: Path) -> None:
+    stranger = tmp_path / "stranger"
+    call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(stranger))
+    for given in (None, machine.fingerprint):
+        with (
+            Remote(parameters(machine, key_file=str(stranger), host_key=given), known) as refused,
+            pytest.raises(
+                InputError, match=rf"refuses the key .* check that {re.escape(machine.fingerprint)}, .* not pinned"
+            ),
+        ):
+            refused.run("true")
+        assert known.pinned(machine.address, machine.port) is None
+    with Remote(parameters(machine), known) as right:
+        right.run("true")
+    with (
+        Remote(parameters(machine, key_file=str(stranger)), known) as refused,
+        pytest.raises(InputError, match="refuses the key") as caught,
+    ):
+        refused.run("true")
+    assert "not pinned" not in str(caught.value)
+
+
 def test_given_fingerprint_is_compared_before_anything_is_sent(machine: Machine, known: KnownHosts) -> None:
     with Remote(parameters(machine, host_key=machine.fingerprint), known) as right:
         right.run("true")
@@ -145,7 +168,7 @@ def test_given_fingerprint_is_compared_before_anything_is_sent(machine: Machine,
         other.run("true")
     assert machine.fingerprint in str(caught.value)
     assert wrong in str(caught.value)
-    assert not known.path.read_text()
+    assert known.pinned(machine.address, machine.port) is None
 
 
 def test_changed_host_key_is_refused_by_name(lab: Lab, known: KnownHosts) -> None:

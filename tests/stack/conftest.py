@@ -1,9 +1,11 @@
 """One real stack for all tests here: Prefect server, Azurite, a worker for each pool, the sample, in a folder of its own."""
 
+import contextlib
 import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +30,7 @@ from infra.local.access import connected
 from infra.local.demo import publish
 from infra.local.sample_data import build_sample
 from infra.local.stack import PROJECT, Stack, full_environment
+from tests import wandb_service
 
 DOCUMENTS = 1_000
 ARM = {"name": "top16", "select": "top", "share": 0.165, "order": "best-first"}
@@ -47,6 +50,17 @@ TRAIN = {
     "device": "cpu",
     "wandb": "disabled",
 }
+PLANTED = {
+    "WANDB_API_KEY": wandb_service.REFUSED,
+    "HF_TOKEN": "hf_plantedTokenOfTheHub",
+    "AZURE_STORAGE_KEY": "cGxhbnRlZCBrZXkgb2YgYW4gYWNjb3VudA==",
+    "AZURE_STORAGE_SAS_TOKEN": "sv=2022-11-02&sp=rl&sig=plantedSignatureOfTheShell%3D",
+    "AZURE_CLIENT_SECRET": "plantedSecretOfAPrincipal",
+    "FABRATING_SSH_PASSPHRASE": "plantedPassphraseOfAKey",
+}
+"""Secrets that the stack's parts and their runs inherit; what they use themselves are its own password and key."""
+COMMANDS: set[bytes] = set()
+"""Command lines that were seen while the stack ran."""
 
 
 @pytest.fixture(scope="session")
@@ -66,16 +80,38 @@ def taken() -> Iterator[int]:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, said: list[str], taken: int) -> Iterator[Stack]:
-    """The stack, started with a port that is taken."""
+    """The stack, started with a port that is taken, and with secrets in the environment of all its parts."""
     home = tmp_path_factory.mktemp("a home")
-    running = stacks.up(home, said.append, port=taken)
+    with wandb_service.service() as url, watched():
+        with pytest.MonkeyPatch.context() as shell:
+            for name, value in (PLANTED | {"WANDB_BASE_URL": url}).items():
+                shell.setenv(name, value)
+            running = stacks.up(home, said.append, port=taken)
+        try:
+            publish(running, build_sample(home, DOCUMENTS, packages=()), said.append)
+            yield running
+        finally:
+            mark = running.mark
+            stacks.down(home, said.append)
+            assert processes.members(mark) == []
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """Note the command lines of all processes of the machine in COMMANDS, as any account can, twice a second."""
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.5):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    COMMANDS.add(path.read_bytes().replace(b"\0", b" "))
+
+    threading.Thread(target=look, name="command lines", daemon=True).start()
     try:
-        publish(running, build_sample(home, DOCUMENTS, packages=()), said.append)
-        yield running
+        yield
     finally:
-        mark = running.mark
-        stacks.down(home, said.append)
-        assert processes.members(mark) == []
+        ended.set()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from tasks.spec import Arm, Pool, Training
 from tasks.store.root import Root
-from tests.stack.conftest import artifacts_of, children, parameters_with, run_deployment, runs_of
+from tests.stack.conftest import TRAIN, artifacts_of, children, parameters_with, run_deployment, runs_of
 
 pytestmark = pytest.mark.stack
 
@@ -40,6 +40,7 @@ class Finished:
 def finished(stack, client, tmp_path_factory):
     """The run that these tests look at and build on."""
     given = parameters_with(stack, tmp_path_factory.mktemp("experiment") / "root")
+    given["train"] = TRAIN | {"wandb": "auto"}  # with the key that the stack was given, which is refused
     run = run_top16(stack, client, given)
     assert run.state.is_completed()
     (scores,) = json.loads(artifacts(client, run)["scores table"].data)

@@ -2,11 +2,17 @@
 
 import asyncio
 import json
+import os
+import shutil
 import stat
+import subprocess
+import sys
+from base64 import b64encode
 
 import httpx
 import pytest
 import websockets
+from prefect.client.schemas.actions import ArtifactCreate
 
 from infra.local import access, azurite, processes
 from infra.local import stack as stacks
@@ -16,16 +22,37 @@ pytestmark = pytest.mark.stack
 OPEN = {("GET", "/api/health"), ("GET", "/api/ready")}
 
 
-def test_another_client_is_refused_on_every_route(stack):
-    with httpx.Client(base_url=stack.ui, timeout=30) as stranger:
-        routes = stranger.get("/openapi.json").json()["paths"]
-        asked = [(method.upper(), path) for path, ways in routes.items() for method in ways if path.startswith("/api/")]
-        asked += [("POST", "/api/flow_runs/filter"), ("GET", "/api/admin/settings"), *OPEN]
-        for auth in (None, ("fabrating", "wrong")):
-            answers = {one: stranger.request(*one, auth=auth).status_code for one in asked}
-            assert {one: code for one, code in answers.items() if code != 401} == dict.fromkeys(OPEN, 200)
-        name, _, word = stack.password.partition(":")
-        assert stranger.post("/api/flow_runs/filter", json={}, auth=(name, word)).status_code == 200
+STRANGER = """
+import json, sys, urllib.error, urllib.request
+def answer(method, path, headers):
+    try:
+        request = urllib.request.Request(sys.argv[1] + path, method=method, headers=headers)
+        return urllib.request.urlopen(request, timeout=30).status
+    except urllib.error.HTTPError as error:
+        return error.code
+routes, wrong = json.load(sys.stdin)
+print(json.dumps([[method, path, answer(method, path, way)] for method, path in routes for way in ({}, wrong)]))
+"""
+
+
+def test_another_account_is_refused_on_every_route_and_report(stack, client):
+    shown = client.create_artifact(ArtifactCreate(key="a-report", type="markdown", data="# A report"))
+    routes = httpx.get(f"{stack.ui}/openapi.json", timeout=30).json()["paths"]
+    asked = [(method.upper(), f"/api{path}") for path, ways in routes.items() for method in ways]
+    asked += [("GET", f"/api/artifacts/{shown.id}"), ("GET", "/api/artifacts/a-report/latest")]
+    asked += [("POST", "/api/flow_runs/filter"), ("GET", "/api/admin/settings"), *OPEN]
+    wrong = {"Authorization": f"Basic {b64encode(b'fabrating:wrong').decode()}"}
+    done = subprocess.run(
+        [shutil.which("python3", path=os.defpath) or sys.executable, "-c", STRANGER, stack.ui],
+        **({"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}),
+        **{"input": json.dumps([asked, wrong]), "capture_output": True, "text": True, "check": True, "cwd": "/"},
+    )
+    answers = json.loads(done.stdout)
+    assert len(answers) == 2 * len(asked) > 2 * 150
+    assert {(method, path): code for method, path, code in answers if code != 401} == dict.fromkeys(OPEN, 200)
+    name, _, word = stack.password.partition(":")
+    own = httpx.get(f"{stack.ui}/api/artifacts/{shown.id}", auth=(name, word), timeout=30)
+    assert own.json()["data"] == "# A report"
     assert not is_open(stack.api)
 
 

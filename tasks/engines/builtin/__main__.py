@@ -17,6 +17,7 @@ from tasks.engines.builtin.attempt import attempt
 from tasks.engines.builtin.distributed import join
 from tasks.engines.ranks import StopRequest, die_with_launcher, launch
 from tasks.errors import BusyError, DamagedError, InputError, SupersededError
+from tasks.escaping import plain
 from tasks.records.job import BUSY, DONE, FAILED, INPUT, RESUME, SUPERSEDED, Job
 from tasks.records.layout import FAILURE
 
@@ -41,7 +42,7 @@ def _report(job_file: Path, status: int, error: BaseException) -> int:
     if status == FAILED:
         traceback.print_exc()
     message = str(error) or type(error).__name__
-    print(message, file=sys.stderr, flush=True)
+    print(plain(message), file=sys.stderr, flush=True)
     with (
         contextlib.suppress(OSError),
         job_file.with_name(FAILURE).open("x") as file,

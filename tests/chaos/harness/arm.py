@@ -69,11 +69,8 @@ class ArmRun:
         return {"arm": ARM, "data": data, "train": TRAIN, "seed": self.seed, "root": self.url or str(self.root)}
 
     def start(self) -> None:
-        """Ask the server for the run, as the UI's form does."""
-        deployment = self.server.ask("GET", f"/deployments/name/{DEPLOYMENT}", patience=60)
-        body = {"parameters": self.parameters, "state": {"type": "SCHEDULED"}}
-        made = self.server.ask("POST", f"/deployments/{deployment['id']}/create_flow_run", body, patience=60)
-        self.id = made["id"]
+        """Ask the server for the run."""
+        self.id = self.server.start(DEPLOYMENT, self.parameters)
 
     @property
     def state(self) -> dict[str, Any] | None:

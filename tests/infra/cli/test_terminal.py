@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from infra.cli import terminal
+from tasks.errors import InputError
 
 
 @pytest.fixture
@@ -32,3 +33,13 @@ def test_lists_under_names_become_rows_too_and_their_text_is_no_markup(shown):
 def test_plain_values_and_empty_ones_stay_lines(shown):
     terminal.show({"spread": {"least": 1, "most": 2}, "bad": [], "none": {}}, False)
     assert lines(shown())[0] == ["spread", "least:", "1,", "most:", "2"]
+
+
+def test_words_of_a_stranger_move_no_cursor_and_open_no_markup(shown, capsys):
+    evil = "\x1b[2J[bold]a\x9b\r\nb"
+    terminal.show({"a\x1b[1m[red]": evil, "rows": [{evil: evil}]}, False)
+    printed = shown()
+    assert printed.count("[bold]a") == 3 and "[red]" in printed
+    with pytest.raises(SystemExit), terminal.plain_errors():
+        raise InputError(f"{evil} is no name.")
+    assert all(c.isprintable() or c == "\n" for c in printed + capsys.readouterr().err.replace("\ufffd", ""))

@@ -23,7 +23,7 @@ from prefect.exceptions import MissingContextError
 from prefect.tasks import exponential_backoff
 
 from tasks.errors import ChangedError, DamagedError, InputError
-from tasks.progress import Progress, Stop, never
+from tasks.progress import Evaluations, Progress, Stop, never
 
 SECONDS_BETWEEN_UPDATES = 2.0
 WINDOW = 60.0
@@ -138,6 +138,7 @@ class _Stage:
         self.started = self.updated = 0.0
         self.done, self.total = 0, 0
         self.counters: Mapping[str, float] = {}
+        self.evaluations = Evaluations()
         self._seen: list[tuple[float, int]] = []
 
     def see(self, now: float, done: int, total: int, counters: Mapping[str, float]) -> None:
@@ -171,6 +172,8 @@ class _Shown:
             log().info("%s: %s, %s to do", self._title, name, f"{total:,}")
             self._stages[name] = _Stage(self._create(name))
         stage = self._stages[name]
+        if evaluated := stage.evaluations.news(done, total, counters):
+            log().info("%s: %s", self._title, evaluated)
         stage.see(now, done, total, counters)
         if done >= total or now - stage.updated >= SECONDS_BETWEEN_UPDATES:
             stage.updated = now

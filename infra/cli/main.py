@@ -6,7 +6,7 @@ on stderr and exit status 1.
 
 import typer
 
-from infra.cli import experiment, results, stack
+from infra.cli import compare, experiment, results, stack
 from tasks.store.settings import load_settings
 
 app = typer.Typer(
@@ -15,7 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (*stack.COMMANDS, *experiment.COMMANDS, *results.COMMANDS):
+for command in (*stack.COMMANDS, *compare.COMMANDS, *experiment.COMMANDS, *results.COMMANDS):
     app.command()(command)
 
 

@@ -1,20 +1,26 @@
-"""What the Prefect UI shows of an experiment: plan, preparation, loss curve, scores, verdict. Called in a flow or task.
+"""What the Prefect UI shows of an experiment: plan, preparation, where runs stand, loss curve, scores, verdict. Called in a flow or task.
 
 Outside a run, artifacts would belong to nobody: nothing is shown then, so the same code works as a plain library.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
 
 from tasks.records.cost import CostEstimate
 from tasks.records.layout import METRICS, REPORT, RunFolder
 from tasks.records.verdict import Verdict
 from tasks.reports import artifacts
+from tasks.reports.live import Standing, followed
 from tasks.spec import Experiment
-from tasks.steps import in_run, key
+from tasks.steps import in_run, key, log
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 
@@ -45,6 +51,23 @@ def show_estimate(name: str, costs: Sequence[CostEstimate], notes: Sequence[str]
 def show_prepared(arm_id: str, facts: Mapping[str, Any]) -> None:
     """What preparing an arm counted."""
     _markdown(key("prepared", arm_id), artifacts.prepared_markdown(arm_id, facts), "What was prepared")
+
+
+@contextlib.contextmanager
+def show_standing(name: str, standing: Callable[[], Standing]) -> Iterator[None]:
+    """Keep one table of a comparison's runs up to date while the block runs."""
+    if not in_run():
+        yield
+        return
+    first = standing()
+    table = cast("UUID", create_table_artifact(first.rows, key=key("runs", name), description=first.summary))
+
+    def show(now: Standing) -> None:
+        with get_client(sync_client=True) as client:
+            client.update_artifact(table, ArtifactUpdate(data=json.dumps(now.rows), description=now.summary))
+
+    with followed(standing, show, log(), first):
+        yield
 
 
 def show_loss_curve(

@@ -5,7 +5,7 @@ WORKERS ?= 2
 DATA ?= peers
 CHAOS ?=
 SOAK ?=
-NEXT := setup: ready. Next: make demo (one small experiment), make test, or make help for the rest
+NEXT := setup: ready. Next: make demo (two arms and a verdict), make test, or make help for the rest
 TOGETHER := chaos compare integration production stack
 
 .DEFAULT_GOAL := help
@@ -18,7 +18,7 @@ setup: ## Make the virtual environment and install Azurite
 	@sh infra/setup.sh
 	@$(if $(filter $@,$(MAKECMDGOALS)),echo "$(NEXT)")
 
-demo: setup ## Start the local stack and run the demo experiment to its end
+demo: setup ## Start the local stack and run the demo, two arms to a verdict
 	@$(RUN) demo
 
 up: setup ## Start the local stack and leave it running

@@ -1,4 +1,4 @@
-"""A run is what its deployment says, with what was given on top of it, field by field.
+"""What a flow is asked for: the fields of a form, and what its deployment says of those that were not given, field by field.
 
 Prefect lets a given parameter replace the deployment's whole one: of `--params '{"arm": {"share": 0.3}}'` the other fields would
 be those of the model's defaults, another selection under the deployment's name. So a flow completes its parameters from its
@@ -8,7 +8,7 @@ deployment when it starts, and stores them: its page shows them, and a later dep
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, get_type_hints
 from uuid import UUID
 
 from prefect import runtime
@@ -19,6 +19,29 @@ from pydantic_core import to_jsonable_python
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+Form = TypeVar("Form", bound=BaseModel)
+
+
+def taking(form: type[Form]) -> Callable[[Callable[[Form], Result]], Callable[..., Result]]:
+    """Decorator below `@flow` for a function of one form: the flow's parameters are its fields, with their bounds and descriptions."""
+
+    def of_fields(function: Callable[[Form], Result]) -> Callable[..., Result]:
+        @functools.wraps(function)
+        def filled_in(**given: Any) -> Result:
+            return function(form(**given))
+
+        types = get_type_hints(form, include_extras=True)
+        filled_in.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=types[name])
+                for name, field in form.model_fields.items()
+            ]
+        )
+        described = [f"    {name}: {field.description}" for name, field in form.model_fields.items()]
+        filled_in.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", "Args:", *described])
+        return filled_in
+
+    return of_fields
 
 
 def as_deployed(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:

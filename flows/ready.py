@@ -7,12 +7,13 @@ from prefect import flow
 from pydantic import Field
 
 from flows.children import cancel_children
-from flows.compare import Seeds, run_comparison
+from flows.compare import compare_and_show
 from flows.experiment import run_experiment
 from tasks.errors import InputError
 from tasks.spec import Arm, Experiment, Fields, Name, Pool, Share, Training, Url
 from tasks.store.root import DEFAULT_ROOT
 from tasks.verdict.comparison import ComparisonSpec
+from tasks.verdict.form import Seeds
 
 Sources = Annotated[dict[Name, Url], Field(min_length=2)]
 Shares = dict[Name, Annotated[Share, Field(gt=0, le=1)]]
@@ -83,7 +84,7 @@ def compare_subsets(
     arms, pool = arms_of(list(sources), sources, random_share), pool_of(sources, holdout, data)
     training = training_of(depth, {"recipe": "quiet", **train})
     spec = ComparisonSpec(name=name, pool=pool, arms=arms, seeds=seeds, training=training)
-    return run_comparison(spec, root)
+    return compare_and_show(spec, root)
 
 
 def arms_of(names: Sequence[str], sources: Mapping[str, str], random_share: Mapping[str, float]) -> list[Arm]:

@@ -118,11 +118,20 @@ def _prepare(
 
 
 def train_arm(
-    root: Root, arm_id: str, training: Training, seed: int, progress: Progress = silent, held: Sequence[Draw] = ()
+    root: Root,
+    arm_id: str,
+    training: Training,
+    seed: int,
+    progress: Progress = silent,
+    held: Sequence[Draw] = (),
+    comparison: str | None = None,
 ) -> Artifact:
-    """Train on a prepared arm and score the model, with the attempt in the run ledger. Returns the run's result."""
+    """Train on a prepared arm and score the model, with the attempt in the run ledger. Returns the run's result.
+
+    `comparison`: the name of the one whose runs must all have the same hardware, if any.
+    """
     experiment, pool_id = recall(root, arm_id, training, seed, held)
     with recorded(root, experiment, pool_id, arm_id) as facts:
-        result = engine.train(root, experiment, pool_id, arm_id, progress=progress)
+        result = engine.train(root, experiment, pool_id, arm_id, progress=progress, comparison=comparison)
         facts |= result.facts
     return result

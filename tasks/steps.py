@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
 from prefect import get_run_logger, runtime, task
@@ -29,7 +29,7 @@ from prefect.tasks import exponential_backoff
 
 from tasks.errors import ChangedError, DamagedError, InputError
 from tasks.escaping import markdown
-from tasks.progress import Progress, Stop, never
+from tasks.progress import Evaluations, Progress, Stop, never
 
 SECONDS_BETWEEN_UPDATES = 2.0
 WINDOW = 60.0
@@ -106,11 +106,16 @@ def show_markdown(name: str, text: str, description: str) -> None:
         create_markdown_artifact(text, key=name, description=markdown(description))
 
 
-def show_table(name: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
-    """Show rows likewise. The UI takes a cell that is text for Markdown: each is escaped here."""
-    if in_run():
-        shown = [{column: markdown(v) if isinstance(v, str) else v for column, v in row.items()} for row in rows]
-        create_table_artifact(shown, key=name, description=markdown(description))
+def show_table(name: str, rows: Sequence[Mapping[str, Any]], description: str) -> UUID | None:
+    """Show rows likewise; the id of the artifact, if it was made."""
+    if not in_run():
+        return None
+    return cast("UUID", create_table_artifact(cells(rows), key=name, description=markdown(description)))
+
+
+def cells(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of an artifact. The UI takes a cell that is text for Markdown: each is escaped here."""
+    return [{column: markdown(v) if isinstance(v, str) else v for column, v in row.items()} for row in rows]
 
 
 def log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
@@ -160,6 +165,7 @@ class _Stage:
         self.started = self.updated = 0.0
         self.done, self.total = 0, 0
         self.counters: Mapping[str, float] = {}
+        self.evaluations = Evaluations()
         self._seen: list[tuple[float, int]] = []
 
     def see(self, now: float, done: int, total: int, counters: Mapping[str, float]) -> None:
@@ -193,6 +199,8 @@ class _Shown:
             log().info("%s: %s, %s to do", self._title, name, f"{total:,}")
             self._stages[name] = _Stage(self._create(name))
         stage = self._stages[name]
+        if evaluated := stage.evaluations.news(done, total, counters):
+            log().info("%s: %s", self._title, evaluated)
         stage.see(now, done, total, counters)
         if done >= total or now - stage.updated >= SECONDS_BETWEEN_UPDATES:
             stage.updated = now

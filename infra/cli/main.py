@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import typer
 
-from infra.cli import experiment, results, stack, terminal
+from infra.cli import compare, experiment, results, stack, terminal
 from infra.cli.options import wrong_option
 from tasks.store.settings import load_settings
 
@@ -19,7 +19,12 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-COMMANDS: tuple[Callable[..., None], ...] = (*stack.COMMANDS, *experiment.COMMANDS, *results.COMMANDS)
+COMMANDS: tuple[Callable[..., None], ...] = (
+    *stack.COMMANDS,
+    *compare.COMMANDS,
+    *experiment.COMMANDS,
+    *results.COMMANDS,
+)
 for command in COMMANDS:
     app.command()(command)
 FUNCTIONS = {command.__name__.replace("_", "-"): command for command in COMMANDS}

@@ -51,7 +51,7 @@ def down(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 
 def demo(home: HomeOption = None, port: PortOption = stack.SERVER_PORT, as_json: JsonOption = False) -> None:
-    """Start the stack, run `experiment/demo` to its end, and say where to look."""
+    """Start the stack, run `compare/demo` to its verdict, and say where to look."""
     with terminal.plain_errors():
         from infra.local.demo import run_demo
 

@@ -4,19 +4,33 @@ import contextlib
 import errno
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from tasks.errors import BusyError, ChangedError, DamagedError, InputError, InterruptedRun, StoreError, TrainingError
+from tasks.errors import (
+    BusyError,
+    ChangedError,
+    DamagedError,
+    InputError,
+    InterruptedRun,
+    LostProcessError,
+    StoreError,
+    TrainingError,
+)
 from tasks.escaping import plain, visible
-from tasks.progress import Progress, silent
+from tasks.progress import Evaluations, Progress
+from tasks.spec.faults import faults
+
+if TYPE_CHECKING:
+    from tasks.reports.live import Standing
 
 EXPECTED = (InputError, DamagedError, ChangedError, BusyError, TrainingError, StoreError)
 INTERRUPTED = 75  # EX_TEMPFAIL: run the same command again to resume
@@ -26,27 +40,57 @@ out = Console(soft_wrap=True) if sys.stdout.isatty() else Console(soft_wrap=True
 err = Console(stderr=True, soft_wrap=True)
 
 
+def say(message: str, on: Console = out) -> None:
+    """Print a line for a person, as it is, above what is drawn there."""
+    on.print(plain(message), markup=False, highlight=False)
+
+
+def evaluations(run: str = "") -> Progress:
+    """A `Progress` that prints a line at each evaluation of a training."""
+    found = Evaluations()
+
+    def progress(stage: str, done: int, total: int, counters: Mapping[str, float]) -> None:
+        if evaluated := found.news(done, total, counters):
+            say(f"{run}: {evaluated}" if run else evaluated, err)
+
+    return progress
+
+
+@contextlib.contextmanager
+def updating() -> Iterator[Callable[["Standing"], None]]:
+    """A table of runs that is drawn anew in its place on a terminal; elsewhere a line whenever the state of a run has changed."""
+    if not err.is_terminal:
+        states: list[Any] = []
+
+        def tell(now: "Standing") -> None:
+            if (found := [row["state"] for row in now.rows]) != states:
+                states[:] = found
+                say(now.summary, err)
+
+        yield tell
+        return
+    with Live(console=err, auto_refresh=False) as live:
+        yield lambda now: live.update(Group(grid(now.rows), now.summary), refresh=True)
+
+
 @contextlib.contextmanager
 def bars() -> Iterator[Progress]:
-    """A `Progress` that draws one bar per stage on a terminal, and nothing elsewhere."""
+    """A `Progress` that draws one bar per stage on a terminal, and prints a line at each evaluation there and elsewhere."""
+    lines = evaluations()
     if not err.is_terminal:
-        yield silent
+        yield lines
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bars(*columns, console=err) as shown:
         stages: dict[str, Any] = {}
 
         def progress(stage: str, done: int, total: int, counters: Mapping[str, float]) -> None:
+            lines(stage, done, total, counters)
             if stage not in stages:
                 stages[stage] = shown.add_task(_cell(stage), total=total)
             shown.update(stages[stage], completed=done, total=total)
 
         yield progress
-
-
-def say(message: str, on: Console = out) -> None:
-    """Print a line for a person, as it is."""
-    on.print(plain(message), markup=False, highlight=False)
 
 
 def show(value: Mapping[str, Any] | Sequence[Any], as_json: bool) -> None:
@@ -72,12 +116,17 @@ def show_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(list(rows), indent=1, default=str))
         return
+    out.print(grid(rows))
+
+
+def grid(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Rows as a table without lines; columns without any value are left out."""
     names = dict.fromkeys(name for row in rows for name in row)
     columns = [name for name in names if any(row.get(name) is not None for row in rows)]
     table = Table(*map(_cell, columns), box=None)
     for row in rows:
         table.add_row(*(_cell(row.get(name)) for name in columns))
-    out.print(table)
+    return table
 
 
 def _cell(value: Any) -> str:
@@ -120,8 +169,8 @@ def plain_errors() -> Iterator[None]:
     except EXPECTED as error:
         fail(str(error))
     except ValidationError as error:
-        fail(sentence(error))
-    except InterruptedRun as error:
+        fail("\n".join(fault for _, fault in faults(error)))
+    except (InterruptedRun, LostProcessError) as error:
         fail(str(error), INTERRUPTED)
     except OSError as error:
         if error.errno != errno.ENOSPC:
@@ -132,17 +181,6 @@ def plain_errors() -> Iterator[None]:
         )
     except KeyboardInterrupt:
         fail("Stopped by Ctrl-C: run the same command again to resume.", 130)
-
-
-def sentence(error: ValidationError) -> str:
-    """The first problem of a parameter: its name, its value, what it should be."""
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if not name:  # of the parameters as a whole, which would only hide the message
-        return f"{message}."
-    end = "" if message.endswith("?") else "."
-    return f"{name} = {first['input']!r} cannot be used: {message[:1].lower()}{message[1:]}{end}"
 
 
 def fail(message: str, status: int = 1) -> None:

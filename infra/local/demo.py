@@ -1,10 +1,9 @@
-"""`make demo`: the local stack, the sample, one `experiment/demo` to its end, and where to look.
+"""`make demo`: the local stack, the sample, one `compare/demo` to its verdict, and where to look.
 
 Ctrl-C cancels the run and ends every process of a stack that a demo started; a stack of `make up` stays.
 """
 
 import contextlib
-import json
 import signal
 import time
 from collections.abc import Iterator
@@ -19,7 +18,8 @@ from infra.local.deploy import PROJECT
 from infra.local.sample_data import build_sample
 from infra.local.stack import SAMPLE_CONTAINER, SAMPLE_NAME, Say, Stack
 from tasks.errors import InputError
-from tasks.records.layout import SCORES, ArmFolder, PoolFolder, RunFolder
+from tasks.records.layout import REPORT, VERDICT, ArmFolder, PoolFolder, VerdictFolder
+from tasks.records.verdict import Verdict
 from tasks.store.artifact import Artifact
 from tasks.store.root import DEFAULT_ROOT, Root
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas import FlowRun
 
-DEPLOYMENT = "experiment/demo"
+DEPLOYMENT = "compare/demo"
 POLL_SECONDS = 1.0
 
 
 def run_demo(home: Path, say: Say, port: int = stack.SERVER_PORT) -> dict[str, Any]:
-    """Run the demo. Returns where to look and the scores. Raises InputError when the run does not complete."""
+    """Run the demo. Returns its verdict and where to look. Raises InputError when the run does not complete."""
     started = time.monotonic()
     before = stack.load(home)
     keep = before is not None and before.owner == "up" and stack.running(before)
@@ -47,7 +47,7 @@ def run_demo(home: Path, say: Say, port: int = stack.SERVER_PORT) -> dict[str, A
 
 
 def publish(running: Stack, sample: Artifact, say: Say) -> None:
-    """Put the sample where the stack's `experiment/demo` reads it; blobs that are there already stay as they are."""
+    """Put the sample where the stack's `compare/demo` reads it; blobs that are there already stay as they are."""
     facts = sample.facts
     megabytes = sum(record.bytes for record in sample.manifest.files) / 1e6
     what = f"{facts['documents']:,} documents, {megabytes:.1f} MB"
@@ -60,7 +60,7 @@ def publish(running: Stack, sample: Artifact, say: Say) -> None:
 
 
 def _run(running: Stack, say: Say) -> dict[str, Any]:
-    """Start `experiment/demo`, say what it and its children do until it ends, and return where to look."""
+    """Start `compare/demo`, say what it and its children do until it ends, and return where to look."""
     from prefect.client.orchestration import get_client
 
     with connected(running.environment), get_client(sync_client=True) as client:
@@ -89,8 +89,8 @@ def _run(running: Stack, say: Say) -> dict[str, Any]:
                 f"{DEPLOYMENT} is {state.name} ({state.message}): see {running.ui}/runs/flow-run/{run.id}."
             )
         if len(shown) == 1:
-            say("It was complete already: arm, checkpoints and scores were reused, nothing was made again")
-        return _where_to_look(running, run, client)
+            say("It was complete already: arms, checkpoints and scores were reused, nothing was made again")
+        return _where_to_look(running, run)
 
 
 def _children(client: "SyncPrefectClient", run: UUID) -> "list[FlowRun]":
@@ -108,29 +108,25 @@ def _cancel(client: "SyncPrefectClient", run: UUID) -> None:
         client.set_flow_run_state(run, Cancelling(), force=True)
 
 
-def _where_to_look(running: Stack, run: "FlowRun", client: "SyncPrefectClient") -> dict[str, Any]:
-    """Addresses, files and numbers of a finished experiment; its scores table names the run."""
-    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
-
-    from tasks.reports.report import write_report
-
-    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]), type=ArtifactFilterType(any_=["table"]))
-    (scores,) = client.read_artifacts(artifact_filter=wanted)
-    name = json.loads(str(scores.data))[0]["run"]
+def _where_to_look(running: Stack, run: "FlowRun") -> dict[str, Any]:
+    """The verdict of a finished comparison, with addresses, files and numbers."""
     root = Root(PROJECT / run.parameters.get("root", DEFAULT_ROOT))
-    result = root.open(RunFolder(name).result)
-    inputs = result.manifest.inputs
-    made = {part: root.find(part) for part in (PoolFolder(inputs["pool"]).index, ArmFolder(inputs["arm"]).text)}
+    found = [root.open(VerdictFolder(id).name) for id in VerdictFolder.all(root) if id.rpartition("-")[0] == run.name]
+    made = max(found, key=lambda each: each.manifest.created)
+    verdict = Verdict.read(made.path / VERDICT)
+    read = {
+        part: root.manifest(part).facts["bytes_read"]
+        for part in (PoolFolder(verdict.pool).index, *(ArmFolder(arm.arm).text for arm in verdict.arms))
+    }
     return {
         "ui": running.ui,
         "password in": str(running.password_file),
         "run": f"{running.ui}/runs/flow-run/{run.id}",
-        "bits per byte": result.facts["bpb"],
-        "by score decile, lowest first": result.facts["bpb_by_decile"],
-        "bytes read": {part: manifest.facts["bytes_read"] for part, manifest in made.items() if manifest},
-        "scores": str(result.path / SCORES),
-        "report": str(write_report(root, name)),
+        "bits per byte": {arm.label: arm.bpb_by_seed for arm in verdict.arms},
+        "bytes read": read,
+        "report": (made.path / REPORT).as_uri(),
         "stop the stack": "make down",
+        "verdict": " ".join(verdict.sentences),
     }
 
 

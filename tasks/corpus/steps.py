@@ -14,9 +14,8 @@ from prefect import task
 from prefect.context import FlowRunContext
 
 from tasks.corpus.pool.handle import open_pool
-from tasks.corpus.prepare import build_strata
 from tasks.corpus.workers import BATCH, Tick, Workers, counted, cut, local_workers, processes
-from tasks.spec import Pool, Score
+from tasks.spec import Pool
 from tasks.steps import RETRIED, Sealed, step
 from tasks.store.root import Root
 
@@ -73,11 +72,6 @@ def workers() -> PrefectWorkers:
     if type(FlowRunContext.get().task_runner).__name__ == "DaskTaskRunner":
         return PrefectWorkers(count=1, shared=True)
     return PrefectWorkers(count=local_workers().count)
-
-
-def strata(root: Root, pool: Pool, score: Score) -> None:
-    """Divide the pool's holdout by a score, as a Prefect task, unless that is done."""
-    step(f"Strata of {pool.name}", lambda progress: build_strata(root, pool, score, progress=progress))
 
 
 def find_pool(root: Root, pool: Pool) -> str:

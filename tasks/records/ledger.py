@@ -18,7 +18,7 @@ import psutil
 from tasks.errors import InputError
 from tasks.records.code import Code
 from tasks.records.layout import ENTRY, METRICS, RUNS, RunFolder, run_id
-from tasks.records.metrics import last_metrics
+from tasks.records.metrics import last_metrics, mirrored_metrics
 from tasks.records.record import Record
 from tasks.spec import Experiment, Training
 from tasks.store.machine import machine
@@ -28,7 +28,7 @@ State = Literal["running", "completed", "interrupted", "failed", "cancelled", "l
 """lost: the process ended without reporting it. silent: no news for a while; found when an entry is read, never written."""
 SILENT_AFTER = 15 * 60  # seconds; compiling and a large evaluation each take a few minutes without a new line
 REMEDY = "move this ledger entry away, and the next attempt starts a new one"
-LIVE = ("step", "tokens", "bpb", "loss", "tokens_per_second", "mfu")
+LIVE = ("step", "steps", "tokens", "bpb", "loss", "tokens_per_second", "mfu")
 COLUMNS = (
     *(
         "run",
@@ -292,11 +292,15 @@ def _as_it_stands(root: Root, entry: LedgerEntry) -> LedgerEntry:
     """An entry that says "running", with its live numbers and the state that its process is really in."""
     if entry.state != "running":
         return entry
-    live = last_metrics(root.path(RunFolder(entry.run).file(METRICS)))
+    here = entry.last.machine == machine()
+    elsewhere = root.remote is not None and not here
+    live = (
+        mirrored_metrics(root, entry.run) if elsewhere else last_metrics(root.path(RunFolder(entry.run).file(METRICS)))
+    )
     measured = Measured.of({key: value for key, value in live.items() if key in LIVE}).model_dump(exclude_none=True)
     state: State = "running"
     # Hosts share names: an attempt is judged by its process only on the machine where it runs.
-    if entry.last.machine == machine() and not psutil.pid_exists(entry.last.pid):
+    if here and not psutil.pid_exists(entry.last.pid):
         state = "lost"
     elif time.time() - max(entry.last.started, live.get("time", 0)) > SILENT_AFTER:
         state = "silent"

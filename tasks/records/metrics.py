@@ -116,10 +116,14 @@ def last_metrics(path: Path) -> MetricsLine | dict[str, Any]:
             data = file.read()
     except FileNotFoundError:
         return {}
-    newest: dict[str, Any] = {}
-    for line in _parse(data.split(b"\n", 1)[-1] if size > TAIL_BYTES else data, path):
-        newest.update({key: value for key, value in line.items() if value is not None})
-    return newest
+    return _newest(_parse(data.split(b"\n", 1)[-1] if size > TAIL_BYTES else data, path))
+
+
+def mirrored_metrics(root: Root, run: str) -> MetricsLine | dict[str, Any]:
+    """The same by the copy in the remote root, where other hosts leave theirs with each checkpoint."""
+    name = RunFolder(run).file(METRICS)
+    content = root.remote.read_if_exists(name) if root.remote is not None else None
+    return _newest(_parse(content or b"", root.path(name)))
 
 
 def cut_back(root: Root, run: str, step: int, *, evaluated: bool = True) -> list[MetricsLine]:
@@ -176,6 +180,13 @@ def of_attempts(lines: Sequence[MetricsLine], name: str) -> str | None:
     starts = [line for line in lines if line["kind"] == "event" and line.get("event") in ("started", "resumed")]
     trained = [a for a, b in pairwise(starts) if b["step"] > a["step"]] + starts[-1:]
     return ", then ".join(dict.fromkeys(str(line.get(name)) for line in trained if name in line)) or None
+
+
+def _newest(lines: Sequence[MetricsLine]) -> dict[str, Any]:
+    newest: dict[str, Any] = {}
+    for line in lines:
+        newest.update({key: value for key, value in line.items() if value is not None})
+    return newest
 
 
 def _parse(data: bytes, path: Path) -> list[MetricsLine]:

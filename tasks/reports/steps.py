@@ -1,15 +1,22 @@
-"""What the Prefect UI shows of an experiment: plan, preparation, loss curve, scores, verdict. Called in a flow or task."""
+"""What the Prefect UI shows of an experiment: plan, preparation, where runs stand, loss curve, scores, verdict. Called in a flow or task."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
+
+from tasks.escaping import markdown
 from tasks.records.cost import CostEstimate
 from tasks.records.layout import METRICS, REPORT, RunFolder
 from tasks.records.verdict import Verdict
 from tasks.reports import artifacts
+from tasks.reports.live import Standing, followed
 from tasks.spec import Experiment
-from tasks.steps import key, show_markdown, show_table
+from tasks.steps import cells, key, log, show_markdown, show_table
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 
@@ -37,6 +44,24 @@ def show_estimate(name: str, costs: Sequence[CostEstimate], notes: Sequence[str]
 def show_prepared(arm_id: str, facts: Mapping[str, Any]) -> None:
     """What preparing an arm counted."""
     show_markdown(key("prepared", arm_id), artifacts.prepared_markdown(arm_id, facts), "What was prepared")
+
+
+@contextlib.contextmanager
+def show_standing(name: str, standing: Callable[[], Standing]) -> Iterator[None]:
+    """Keep one table of a comparison's runs up to date while the block runs."""
+    first = standing()
+    table = show_table(key("runs", name), first.rows, first.summary)
+    if table is None:
+        yield
+        return
+
+    def show(now: Standing) -> None:
+        update = ArtifactUpdate(data=json.dumps(cells(now.rows)), description=markdown(now.summary))
+        with get_client(sync_client=True) as client:
+            client.update_artifact(table, update)
+
+    with followed(standing, show, log(), first):
+        yield
 
 
 def show_loss_curve(

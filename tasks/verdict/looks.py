@@ -15,7 +15,7 @@ from tasks.store.artifact import code_version
 from tasks.store.root import Root
 from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec
 from tasks.verdict.sequential import decide, false_alarms, look_alpha
-from tasks.verdict.wording import with_looks, worded
+from tasks.verdict.wording import with_interval, with_looks, worded
 
 LEVEL = 0.95
 """Of all intervals of a comparison together, over all its looks."""
@@ -139,6 +139,22 @@ def said(verdict: Verdict) -> Verdict:
         error = error_over_looks(registered)
         pairs = [with_looks(pair, registered, error) for pair in pairs]
     return verdict.model_copy(update={"comparisons": tuple(pairs)})
+
+
+def so_far(root: Root, plan: ComparisonPlan) -> str:
+    """What may be said of the answer while runs are trained: the newest look's interval of each pair, where the plan has looks."""
+    rule = plan.spec.stop
+    if rule is None:
+        return "One look is taken, when all runs are completed."
+    known = registration.read(root, plan.spec.name).about(plan.spec.question(plan.pool_id))
+    taken = [look for look in (known.looks if known else ()) if _most(look.rule) == _most(rule)]
+    if not taken:
+        return f"The first look is taken at {plan.replicates} replicates an arm."
+    return " ".join(
+        f"{pair.a} less {pair.b} at {pair.look.replicates} replicates: "
+        f"{with_interval(pair.difference, pair.look.low, pair.look.high, '+')}, {pair.decision}."
+        for pair in taken[-1].pairs
+    )
 
 
 def error_over_looks(registered: Registered) -> float:

@@ -53,6 +53,12 @@ def test_two_arms_with_two_replicates_end_in_a_verdict_and_a_report(stack, clien
     assert pair["sentence"].split(" bits per byte")[0] in shown["verdict-test"]
     assert "2 seeds an arm" in shown["estimate-test"] or "not known yet" in shown["estimate-test"]
     assert len(json.loads(shown["scores-test"])) == 4
+    rows = json.loads(shown["runs-test"])
+    assert [(row["state"], row["step"]) for row in rows] == [("completed", "16 of 16")] * 4
+    assert all(row["bits per byte"] > 0 for row in rows)
+    (table,) = [artifact for artifact in artifacts_of(client, run) if artifact.key == "runs-test"]
+    assert table.description == "4 of 4 runs completed. One look is taken, when all runs are completed."
+    assert table.updated > table.created, "one artifact, brought up to date"
 
 
 def test_again_it_finds_all_complete_and_says_the_same(stack, client, parameters, root):

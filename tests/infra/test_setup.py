@@ -85,7 +85,7 @@ def make(checkout: Path, python3: Path, *goals: str) -> str:
 
 def test_setup_says_what_comes_next(finished):
     assert make(*finished, "setup") == (
-        "setup: ready. Next: make demo (one small experiment), make test, or make help for the rest\n"
+        "setup: ready. Next: make demo (two arms and a verdict), make test, or make help for the rest\n"
     )
 
 

@@ -1,0 +1,199 @@
+"""The order of work of a comparison as plain functions: arms -> runs -> looks -> verdict.
+
+Which runs there are, what is registered before the first of them, when a look is taken and when the comparison ends is decided
+here alone. The command line calls it as it is; the flow passes `Hands` of its own, which let children do the work.
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+from flows.sequence import Steps, prepare_arm, train_arm
+from tasks.corpus.arm.listed import require_same_list
+from tasks.corpus.pool.handle import open_pool
+from tasks.corpus.prepare import build_strata
+from tasks.engines import entry as engine
+from tasks.errors import LostProcessError, TrainingError
+from tasks.progress import Progress, silent
+from tasks.records.cost import CostEstimate
+from tasks.records.layout import arm_id
+from tasks.records.verdict import Verdict
+from tasks.reports.live import RunsTable, Standing
+from tasks.reports.report import write_verdict
+from tasks.reports.wandb_verdict import send_verdict
+from tasks.spec import Arm
+from tasks.store.artifact import Artifact
+from tasks.store.root import Root
+from tasks.tokens.outside import encode_outside
+from tasks.verdict import looks, shortened
+from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec, PlannedRun
+from tasks.verdict.judge import judge
+
+
+class Hands:
+    """Who does the work of a comparison, and shows it: here this process, one arm and one run after another, in silence."""
+
+    def __init__(self, root: Root, steps: Steps):
+        self.root, self.steps = root, steps
+
+    def say(self, message: str) -> None:
+        """Log what a person may want to know."""
+
+    def show_cost(self, plan: ComparisonPlan, costs: Sequence[CostEstimate], notes: Sequence[str]) -> None:
+        """Show what the missing runs cost, before they are trained."""
+
+    def progress(self, run: PlannedRun) -> Progress:
+        """Who is told how far the training of a run is."""
+        return silent
+
+    def following(self, plan: ComparisonPlan, standing: Callable[[], Standing]) -> AbstractContextManager[None]:
+        """Show where the runs stand, again and again while the block runs."""
+        return contextlib.nullcontext()
+
+    def prepare(self, spec: ComparisonSpec, arms: Mapping[str, Arm]) -> None:
+        """Prepare arms, {id: arm}."""
+        for arm in arms.values():
+            prepare_arm(self.root, spec.pool, arm, spec.training, self.steps)
+
+    def train(self, plan: ComparisonPlan, runs: Sequence[PlannedRun]) -> None:
+        """Train runs of a plan. One that fails keeps none of the others from its turn; the first error is raised at the end."""
+        failed: list[Exception] = []
+        for run in runs:
+            whole = run.experiment
+            try:
+                train_arm(
+                    self.root,
+                    run.arm_id,
+                    whole.training,
+                    whole.seed,
+                    self.progress(run),
+                    whole.held,
+                    comparison=plan.spec.alike,
+                )
+            except (TrainingError, LostProcessError) as error:
+                self.say(str(error))
+                failed.append(error)
+        if failed:
+            raise failed[0]
+
+    def score(self, plan: ComparisonPlan, runs: Sequence[PlannedRun], texts: Sequence[str]) -> None:
+        """Score finished runs on the encoded `texts`, and on CORE if the plan asks for it."""
+        for run in runs:
+            for name in texts:
+                engine.score_outside(self.root, run.id, name)
+            if plan.spec.core:
+                engine.evaluate_core(self.root, run.id)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A comparison that has come to its end; `made` is the artifact of the verdict and its report."""
+
+    plan: ComparisonPlan
+    verdict: Verdict
+    made: Artifact
+
+
+def run_comparison(root: Root, spec: ComparisonSpec, hands: Hands) -> Judged:
+    """Make what is missing of a comparison, in one round or by its stopping rule until the answer is clear, and judge it.
+
+    What is complete under the root is found again. Raises InputError when the arms are not matched or cannot be trained as asked.
+    """
+    spec.require_matched()
+    judged: tuple[ComparisonPlan, Verdict] | None = None
+    for each in looks.rounds(spec):
+        plan = _plan(root, each, hands)
+        if looks.over_budget(root, plan, first=judged is None) and judged:
+            judged = judged[0], looks.take(root, *judged, last=True)
+            break
+        looks.register(root, plan)
+        _train(root, plan, hands)
+        judged = plan, looks.take(root, plan, _judge(root, plan, hands))
+        if looks.is_decided(judged[1]):
+            break
+        if spec.stop:
+            hands.say(f"Look at {plan.replicates} replicates an arm: going on. {judged[1].sentences[0]}")
+    assert judged, "a comparison has a round"
+    plan, verdict = judged
+    if spec.check_savings:
+        verdict = _check_savings(root, plan, verdict, hands)
+    made = write_verdict(root, verdict)
+    send_verdict(root, made, verdict, spec.training.wandb)
+    return Judged(plan, verdict, made)
+
+
+def _check_savings(root: Root, plan: ComparisonPlan, verdict: Verdict, hands: Hands) -> Verdict:
+    """Train the better arms' runs that stop at the tokens they saved; the verdict with what those say."""
+    for number, pair in enumerate(verdict.comparisons):
+        shorter = plan.shortened(pair)
+        if looks.over_budget(root, replace(plan, runs=(*plan.runs, *shorter.runs)), first=False):
+            hands.say(f"max_dollars leaves no room for the runs that would check the savings of {pair.better}")
+        elif shorter.runs:
+            _train(root, shorter, hands)
+            runs = [run.id for run in shorter.runs]
+            verdict = shortened.check_savings(root, verdict, verdict.comparisons[number], runs, plan.spec.score)
+        else:
+            hands.say(f"{pair.a} and {pair.b}: no arm saves tokens that runs could check")
+    return verdict
+
+
+def _plan(root: Root, spec: ComparisonSpec, hands: Hands) -> ComparisonPlan:
+    """Check that arms are matched, prepare those that are missing, and give each run its budget."""
+    engine.check(spec.training, spec.arms)
+    pool_id = hands.steps.run(f"List {spec.pool.address}", lambda _: open_pool(root, spec.pool)).pool_id
+    missing = {arm_id(arm, spec.pool, pool_id): arm for arm in spec.missing_arms(root, pool_id)}
+    for drawn in (each for arm in spec.arms for each in spec.draws_of(arm)):
+        require_same_list(root, drawn, arm_id(drawn, spec.pool, pool_id))
+    hands.prepare(spec, missing)
+    if (score := spec.score) is not None:
+        hands.steps.run(
+            f"Strata of {spec.pool.name}",
+            lambda progress: build_strata(root, spec.pool, score, progress=progress),
+        )
+    plan = ComparisonPlan.make(root, spec, pool_id)
+    for run in plan.runs:
+        trained = run.experiment
+        engine.check(trained.training, [trained.arm], root.manifest(spec.packed(trained.arm, pool_id)).facts)
+    return plan
+
+
+def _train(root: Root, plan: ComparisonPlan, hands: Hands) -> None:
+    """Show what the missing runs cost, then train them, and show how far they are."""
+    missing = plan.missing(root)
+    complete = len(plan.runs) - len(missing)
+    hands.say(f"{complete} of {len(plan.runs)} runs are complete, {len(missing)} to train")
+    if not missing:
+        return
+    plan.require_alike(root)
+    costs, shows = plan.cost(root, missing)
+    hands.show_cost(plan, costs, [shows, *plan.texts(root)])
+    runs = RunsTable(root, {run.id: run.experiment for run in plan.runs})
+    with hands.following(plan, lambda: Standing(runs.rows(), looks.so_far(root, plan))):
+        hands.train(plan, missing)
+
+
+def _judge(root: Root, plan: ComparisonPlan, hands: Hands) -> Verdict:
+    """Score what is missing, and judge all runs at the level of this look."""
+    spec = plan.spec
+    texts = [
+        hands.steps.run(
+            f"Texts {each.name} for {plan.pool_id}",
+            lambda progress, each=each: encode_outside(root, plan.pool_id, each, progress=progress),  # type: ignore[misc]
+        ).path.name
+        for each in spec.texts
+    ]
+    hands.score(plan, plan.unscored(root, texts), texts)
+    return judge(
+        root,
+        spec.name,
+        plan.runs_by_arm,
+        target=spec.target,
+        pairing=spec.pairing,
+        allow=spec.allowed,
+        outside=texts,
+        core=spec.core,
+        control=spec.control,
+        strata_by=spec.score,
+        level=looks.level_of_look(root, plan) or looks.LEVEL,
+    )

@@ -1,0 +1,149 @@
+"""The part of the `fabrating` command that answers a question from one file: init writes it, compare runs it here, launch sends it."""
+
+import contextlib
+import logging
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from infra.cli import terminal
+from infra.cli.options import JsonOption
+from tasks.errors import InputError, InterruptedRun
+from tasks.records.layout import REPORT
+from tasks.spec.written import example, read
+from tasks.store.root import Root
+
+if TYPE_CHECKING:
+    from flows.comparison import Hands
+    from tasks.progress import Progress
+    from tasks.records.cost import CostEstimate
+    from tasks.reports.live import Standing
+    from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec, PlannedRun
+    from tasks.verdict.form import ComparisonForm
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+FileArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", help="The experiment: a YAML file as `fabrating init` writes.")
+]
+TITLE = """An experiment: which of these arms is better to train on?
+
+fabrating compare {file}    prepares, trains and judges on this machine; run it again after an interruption, and it resumes
+fabrating launch {file}     runs the same on a Prefect server and its workers
+
+A field behind a # has this value already: take the # away to change it."""
+
+
+def init(file: Annotated[Path, typer.Argument(metavar="FILE")] = Path("experiment.yaml")) -> None:
+    """Write an example experiment with every field and what it means, to be run by `compare` or `launch`."""
+    with terminal.plain_errors():
+        from tasks.verdict.form import EXAMPLE
+
+        try:
+            with file.open("x") as out:
+                out.write(example(EXAMPLE, TITLE.format(file=file)))
+        except FileExistsError:
+            raise InputError(f"{file} is there already: name another file, or remove it.") from None
+        terminal.show(
+            {"experiment": str(file), "next": f"set data and arms in it, then fabrating compare {file}"}, False
+        )
+
+
+def compare(file: FileArgument, as_json: JsonOption = False) -> None:
+    """Prepare, train and judge an experiment on this machine, without a server. Run it again after an interruption, and it resumes.
+
+    Exit status: 0 when there is a verdict, 1 for what has to be changed, 75 when it was stopped by SIGTERM or a training was killed,
+    130 after Ctrl-C.
+    """
+    with terminal.plain_errors(), _resumable():
+        form, spec = _checked(file)
+        from flows.comparison import run_comparison
+
+        store = Root(form.root)
+        judged = run_comparison(store, spec, _hands(store))
+        report = (judged.made.path / REPORT).as_uri()
+        if as_json:
+            terminal.show(
+                {"artifact": judged.made.name, "report": report, **judged.verdict.model_dump(mode="json")}, True
+            )
+            return
+        for sentence in judged.verdict.sentences:
+            terminal.out.print(sentence, highlight=False, markup=False)
+        terminal.show({"verdict": judged.made.name, "report": report}, False)
+
+
+def launch(file: FileArgument, as_json: JsonOption = False) -> None:
+    """Run an experiment on the Prefect server that PREFECT_API_URL names, or that of `fabrating up`; says where it can be watched."""
+    with terminal.plain_errors():
+        form, _ = _checked(file)
+        from infra.local.launch import launch_comparison
+
+        terminal.show(launch_comparison(form.model_dump(mode="json")), as_json)
+
+
+COMMANDS = (init, compare, launch)
+
+
+def _checked(file: Path) -> "tuple[ComparisonForm, ComparisonSpec]":
+    from tasks.verdict.form import ComparisonForm
+
+    form = read(file, ComparisonForm)
+    spec = form.spec()
+    spec.require_matched()
+    return form, spec
+
+
+def _hands(root: Root) -> "Hands":
+    """The hands of this process, which show what they do: bars and a table on a terminal, lines elsewhere."""
+    from flows.comparison import Hands
+    from flows.sequence import Steps
+    from tasks.corpus.workers import Workers, local_workers
+    from tasks.reports.artifacts import dollars, hours
+    from tasks.reports.live import followed
+
+    class Barred(Steps):
+        def run(self, title: str, work: Callable[["Progress"], T]) -> T:
+            with terminal.bars() as progress:
+                return work(progress)
+
+        def spread(self, title: str, work: Callable[["Progress", Workers], T]) -> T:
+            with terminal.bars() as progress:
+                return work(progress, local_workers())
+
+    class Shown(Hands):
+        def say(self, message: str) -> None:
+            terminal.say(message, terminal.err)
+
+        def show_cost(self, plan: "ComparisonPlan", costs: Sequence["CostEstimate"], notes: Sequence[str]) -> None:
+            all_runs = costs[-1]
+            price = f"{hours(all_runs.gpu_hours)}, {dollars(all_runs.dollars)} by {all_runs.source}"
+            for line in (f"{all_runs.runs} runs of {all_runs.tokens:,} tokens: {price}", *notes):
+                terminal.say(line, terminal.err)
+
+        def progress(self, run: "PlannedRun") -> "Progress":
+            return terminal.evaluations(run.id)
+
+        @contextlib.contextmanager
+        def following(self, plan: "ComparisonPlan", standing: Callable[[], "Standing"]) -> Iterator[None]:
+            with terminal.updating() as show, followed(standing, show, log):
+                yield
+
+    return Shown(root, Barred())
+
+
+@contextlib.contextmanager
+def _resumable() -> Iterator[None]:
+    """SIGTERM, as of a scheduler, ends the work like Ctrl-C: a training saves a checkpoint first."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise InterruptedRun("Stopped by SIGTERM: run the same command again to resume.")
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

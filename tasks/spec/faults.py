@@ -1,0 +1,80 @@
+"""What is wrong with parameters, a sentence a fault: the field, its value, what it should be, and the nearest name of an unknown one."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from inspect import isclass
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from tasks.errors import InputError
+
+Place = tuple[int | str, ...]
+"""Where a value stands: ("arms", 0, "share")."""
+
+
+def faults(error: ValidationError, given: Any = None, form: type[BaseModel] | None = None) -> list[tuple[Place, str]]:
+    """What is wrong, in words, with its place in `given`. `form`: what was asked for; it names the field nearest to an unknown one.
+
+    Where one of several types would do, what each of them wants is one fault.
+    """
+    found: dict[Place, list[Any]] = {}
+    for problem in error.errors():
+        found.setdefault(_place(problem["loc"], given), []).append(problem)
+    return [(place, _sentence(dotted(place), place, problems, form)) for place, problems in found.items()]
+
+
+def _place(location: Place, given: Any) -> Place:
+    """pydantic's location without the names of types, which stand in it where one of several would do."""
+    if given is None:
+        return location
+    place: list[int | str] = []
+    for at, part in enumerate(location):
+        try:
+            given = given[part]
+        except (LookupError, TypeError):
+            if at < len(location) - 1 or not isinstance(given, Mapping) or "[" in str(part):
+                continue  # the last one of a mapping is a field that is missing
+        place.append(part)
+    return tuple(place)
+
+
+def _sentence(name: str, place: Place, problems: Sequence[Mapping[str, Any]], form: type[BaseModel] | None) -> str:
+    problem = problems[0]
+    if not place:  # of the parameters as a whole, which would only hide the message
+        return f"{problem['msg'].removeprefix('Value error, ')}."
+    if problem["type"] == "extra_forbidden":
+        known = list(model_at(form, place[:-1]).model_fields) if form else []
+        near = get_close_matches(str(place[-1]), known, 1)
+        instead = f": did you mean {near[0]}?" if near else f": it can be {', '.join(known)}." if known else "."
+        return f"{name} is no field{instead}"
+    if problem["type"] == "missing":
+        return f"{name} is missing: give it."
+    if isinstance(
+        problem.get("ctx", {}).get("error"), InputError
+    ):  # it shows what it may: the value can hold a signature
+        return f"{name}: {problem['msg'].removeprefix('Value error, ')}"
+    messages = [each["msg"].removeprefix("Value error, ") for each in problems]
+    wanted = ", or ".join(dict.fromkeys(message[:1].lower() + message[1:] for message in messages))
+    value = "" if isinstance(problem["input"], Mapping | list) else f" = {problem['input']!r}"
+    return f"{name}{value} cannot be used: {wanted}{'' if wanted.endswith('?') else '.'}"
+
+
+def dotted(place: Place) -> str:
+    """A place as people write it: arms.0.share."""
+    return ".".join(map(str, place))
+
+
+def model_at(form: type[BaseModel], place: Sequence[int | str]) -> type[BaseModel]:
+    """The model of the value at a place, or that of the innermost one around it."""
+    for part in place:
+        field = form.model_fields.get(str(part))
+        form = (model_in(field.annotation) if field else None) or form
+    return form
+
+
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    """The first model in a type such as `list[Arm]` or `StoppingRule | None`."""
+    if isclass(annotation) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := model_in(part))), None)

@@ -1,0 +1,88 @@
+"""`fabrating compare` on this machine: killed and stopped in the middle, run again, and one verdict by the stopping rule."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from infra.cli.main import app
+from tasks.records import ledger
+from tasks.store.root import Root
+
+STOP = {"first_look": 2, "max_replicates": 3, "margin": 1e-6}
+
+
+@pytest.fixture
+def file(sample, tmp_path):
+    arm = {"share": 0.3, "order": "shuffled"}
+    pool = {"vocab_size": 512, "holdout_documents": 40, "holdout_fraction": 0.1, "tokenizer_characters": 200_000}
+    train = {"depth": 1, "sequence_length": 64, "window_pattern": "L", "batch_tokens": 2048, "precision": "fp32"}
+    train |= {"device": "cpu", "wandb": "disabled", "tokens": 65_536, "eval_every": 8, "save_every": 8}
+    experiment = {
+        "name": "here",
+        "arms": [{"name": "top", **arm}, {"name": "rand", "select": "random", **arm}],
+        "data": {"source": str(sample), **pool},
+        "train": train,
+        "root": str(tmp_path / "root"),
+        "stop": STOP,
+    }
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(experiment))
+    return tmp_path / "experiment.yaml"
+
+
+def test_init_writes_no_file_over_another(tmp_path):
+    place = tmp_path / "mine.yaml"
+    assert CliRunner().invoke(app, ["init", str(place)]).exit_code == 0
+    first = place.read_text()
+    assert f"fabrating compare {place}" in first
+    refused = CliRunner().invoke(app, ["init", str(place)])
+    assert refused.exit_code == 1 and "is there already: name another file" in refused.stderr
+    assert place.read_text() == first
+
+
+def until(process, words):
+    """Read the command's lines until one has these words; returns the lines."""
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if words in line:
+            return seen
+    pytest.fail(f"{words!r} was not said: {seen}")
+
+
+@pytest.mark.slow
+def test_killed_stopped_and_run_again_it_ends_in_one_verdict(file, tmp_path):
+    def start():
+        command = [sys.executable, "-m", "infra.cli", "compare", str(file), "--json"]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    killed = start()
+    until(killed, "top-d1-s1-")
+    until(killed, "step 16 of 32")
+    killed.kill()
+    assert killed.wait(30) == -signal.SIGKILL
+    stopped = start()
+    lines = until(
+        stopped, "1 of 4 runs completed, 1 running, 2 waiting. The first look is taken at 2 replicates an arm."
+    )
+    assert any("1 lost" in line for line in lines)
+    assert not any("step 8 of 32" in line for line in lines if "top-d1-s1-" in line), "trained from the checkpoint on"
+    stopped.send_signal(signal.SIGTERM)
+    assert "run the same command again to resume" in stopped.communicate(timeout=90)[1]
+    assert stopped.returncode == 75
+    ended = start()
+    out, err = ended.communicate(timeout=300)
+    assert ended.returncode == 0, err
+    assert "top less rand at 2 replicates: " in err and "go on." in err
+    verdict = json.loads(out)
+    assert verdict["comparisons"][0]["seeds"] == 3 and verdict["report"].endswith("report.html")
+    assert [look["replicates"] for look in verdict["registered"]["looks"]] == [2, 3]
+    found = {entry.seed: entry for entry in ledger.entries(Root(tmp_path / "root")) if entry.arm == "top"}
+    assert [attempt.state for attempt in found[1].attempts] == ["lost", "completed"]
+    assert {entry.state for entry in found.values()} == {"completed"}
+    again = start()
+    assert json.loads(again.communicate(timeout=60)[0])["comparisons"] == verdict["comparisons"]

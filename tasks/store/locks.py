@@ -29,12 +29,17 @@ def gpu_lock(uuid: str) -> Path:
     return GPU_LOCKS / f"gpu-{uuid}.lock"
 
 
+def turn_lock(place: str) -> Path:
+    """The lock file of whoever is next to train at a place of this host."""
+    return GPU_LOCKS / f"turn-{place}.lock"
+
+
 @contextlib.contextmanager
 def locked(path: Path, say: Callable[[str], None] = log.info) -> Iterator[int]:
     """Hold the lock file `path`; yields its descriptor. Waits for another holder, however long, and says so once."""
     with _opened(path) as handle:
         if not _taken(handle):
-            say(f"Waiting for {path.name}, in use by {_holder(path)}")
+            say(f"Waiting for {path.name}, in use by {holder(path)}")
             fcntl.flock(handle, fcntl.LOCK_EX)
         _sign(handle)
         yield handle
@@ -50,7 +55,7 @@ def hold(path: Path, what: str, run: str, patience: float = PATIENCE) -> Iterato
         deadline = time.monotonic() + patience
         while not _taken(handle):
             if time.monotonic() >= deadline:
-                raise BusyError(f"{what} is in use by {_holder(path)}: wait for it or stop it, then run again.")
+                raise BusyError(f"{what} is in use by {holder(path)}: wait for it or stop it, then run again.")
             time.sleep(0.5)
         _sign(handle, run=run)
         yield handle
@@ -90,7 +95,7 @@ def _sign(handle: int, **on_behalf_of: str) -> None:
         os.pwrite(handle, json.dumps(content).encode(), 0)
 
 
-def _holder(path: Path) -> str:
+def holder(path: Path) -> str:
     """Who holds a lock file, in words: run r (process 17 on gpu1 since 2026-01-31 12:00:00)."""
     try:
         holder = json.loads(path.read_text())

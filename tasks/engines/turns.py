@@ -37,14 +37,15 @@ class Turn:
 
 
 @contextlib.contextmanager
-def turn(root: Root, run: str, device: str, count: int = 1, stop: Stop = never) -> Iterator[Turn]:
+def turn(root: Root, run: str, device: str, count: int = 1, stop: Stop = never, choose: bool = True) -> Iterator[Turn]:
     """Hold `count` GPUs, the first that are free, or the CPU; waits as long as it takes and says so once.
 
-    `device`: auto, cpu or cuda. GPUs that nvidia-smi does not show are not chosen between: whatever PyTorch finds is one place.
+    `device`: auto, cpu or cuda. `choose` False: the first of all, as a process takes that is told nothing. GPUs that nvidia-smi
+    does not show are not chosen between: whatever PyTorch finds is one place.
     The kernel ends the turn of a process that dies. Raises InterruptedRun when asked to stop meanwhile.
     """
     gpus = visible_gpus() if device != "cpu" else []
-    places = gpus or [fingerprint(str(root.folder))]
+    places = (gpus if choose else gpus[:count]) or [fingerprint(str(root.folder))]
     with contextlib.ExitStack() as held:
         told = False
         while not (mine := _take(held, places, min(count, len(places)), run)):

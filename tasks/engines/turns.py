@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from tasks.errors import BusyError, InterruptedRun
 from tasks.progress import Stop, never
+from tasks.records import ledger
 from tasks.store.artifact import fingerprint
 from tasks.store.locks import hold, holder, turn_lock
 from tasks.store.root import Root
@@ -42,7 +43,7 @@ def turn(root: Root, run: str, device: str, count: int = 1, stop: Stop = never, 
 
     `device`: auto, cpu or cuda. `choose` False: the first of all, as a process takes that is told nothing. GPUs that nvidia-smi
     does not show are not chosen between: whatever PyTorch finds is one place.
-    The kernel ends the turn of a process that dies. Raises InterruptedRun when asked to stop meanwhile.
+    The hours of the run's ledger entry count from there. The kernel ends the turn of a process that dies. Raises InterruptedRun when asked to stop meanwhile.
     """
     gpus = visible_gpus() if device != "cpu" else []
     places = (gpus if choose else gpus[:count]) or [fingerprint(str(root.folder))]
@@ -55,6 +56,8 @@ def turn(root: Root, run: str, device: str, count: int = 1, stop: Stop = never, 
             if stop():
                 raise InterruptedRun(f"The run {run} was asked to stop before its turn came: start it again.")
             time.sleep(POLL_SECONDS)
+        if told:
+            ledger.start_clock(root, run)
         yield Turn(mine, bool(gpus))
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
@@ -17,6 +18,7 @@ from tasks.engines.builtin import checkpoint
 from tasks.engines.entry import train
 from tasks.engines.inputs import open_inputs
 from tasks.errors import InputError, InterruptedRun, LostProcessError, TrainingError
+from tasks.records import ledger
 from tasks.records.job import Job
 from tasks.records.layout import RunFolder
 from tasks.records.metrics import read_metrics
@@ -212,3 +214,16 @@ def test_runs_take_the_gpus_that_are_free_and_wait_for_the_others(shared, tmp_pa
             turns.turn(shared, "d", "cuda", stop=lambda: asked.append(1) or len(asked) > 2).__enter__()
     with turns.turn(shared, "e", "cuda", count=2) as both:
         assert both.places == ("GPU-cc-3", "GPU-aa-1")
+
+
+def test_what_a_run_waited_for_its_turn_costs_nothing(shared, monkeypatch, tmp_path):
+    monkeypatch.setattr("tasks.store.locks.GPU_LOCKS", tmp_path / "locks")
+    opened = ledger.open_entry(shared, make_experiment(21), POOL, ARM)
+    first = turns.turn(shared, "before", "cpu")
+    first.__enter__()
+    threading.Timer(0.3, first.__exit__, (None, None, None)).start()
+    with turns.turn(shared, opened.run, "cpu"):
+        began = ledger.find(shared, opened.run).last.started
+    assert began >= opened.last.started + 0.3
+    with turns.turn(shared, opened.run, "cpu"):
+        assert ledger.find(shared, opened.run).last.started == began

@@ -54,7 +54,7 @@ def train(
         except BaseException:
             line.hang_up()
             raise
-        return _status(line.hang_up() if answer is None else answer)
+        return (line.hang_up() if answer is None else answer).get("status")
 
 
 def dismiss(turn: Turn) -> None:
@@ -81,6 +81,9 @@ class Line:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._socket.close()
 
     def say(self, **words: Any) -> None:
@@ -130,10 +133,6 @@ class Line:
         return answer
 
 
-def _status(answer: Mapping[str, Any]) -> int | None:
-    return answer.get("status")
-
-
 def _line_to(root: Path, turn: Turn, log: Path, stop: Stop) -> Line | None:
     """A connection to a trainer that this process may use, which is started if need be. None when it died, or on `stop`."""
     address, environment = _address(turn.places[0]), _environment(turn)
@@ -150,10 +149,10 @@ def _line_to(root: Path, turn: Turn, log: Path, stop: Stop) -> Line | None:
             continue
         while (hello := line.hear(POLL_SECONDS)) is None:
             if stop():
-                line.__exit__()
+                line.close()
                 return None
             if not started and time.monotonic() > deadline:
-                line.__exit__()
+                line.close()
                 raise BusyError(
                     f"The trainer of this host is still at an earlier run after {PATIENCE:.0f} s: run again."
                 )

@@ -18,7 +18,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from tasks.records.layout import METRICS, RunFolder
@@ -41,12 +42,12 @@ ARMS = [{"name": "top25", "share": 0.25}, {"name": "rand25", "select": "random",
 
 @dataclass(frozen=True)
 class Spent:
-    """Seconds of one run: in all, in steps, until its first step was done, and from its last step to its result."""
+    """Seconds of one run: in all, in steps, in evaluations (each from the line before), and before its first step."""
 
     whole: float
     steps: float
-    first: float
-    last: float
+    evaluations: float
+    start: float
 
     @classmethod
     def of(cls, root: Root, run: str, since: float) -> "Spent":
@@ -55,8 +56,8 @@ class Spent:
         timed = [line["step_seconds"] for line in trained if line.get("step_seconds")]
         step = sum(timed) / len(timed)
         first = next(line["seconds"] for line in lines if line.get("event") == "first_step")
-        ended = ended_at(root, run)
-        return cls(ended - since, step * len(trained), first - step, ended - trained[-1]["time"])
+        evaluations = sum(two["time"] - one["time"] for one, two in pairwise(lines) if two["kind"] == "eval")
+        return cls(ended_at(root, run) - since, step * len(trained), evaluations, first - step)
 
     @property
     def besides(self) -> float:
@@ -65,7 +66,7 @@ class Spent:
     def __str__(self) -> str:
         return (
             f"{self.whole:7.2f} s, steps {self.steps:7.2f}, not steps {self.besides:6.2f} "
-            f"(start {self.first:5.2f}, after the last step {self.last:5.2f})"
+            f"(of them start {self.start:5.2f}, evaluations {self.evaluations:5.2f})"
         )
 
 
@@ -114,7 +115,7 @@ def plain(given: argparse.Namespace) -> None:
                     facts |= result.facts
                 run = RunFolder.of(result.name).id
                 each = Spent.of(root, run, began)
-                spent[way].append(Spent(time.time() - began, each.steps, each.first, each.last))
+                spent[way].append(replace(each, whole=time.time() - began))
             if way == "warm":
                 holder = json.loads(root.path(RunFolder(run).file(".lock")).read_text())
                 os.kill(holder["pid"], signal.SIGTERM)
@@ -180,10 +181,9 @@ def under_prefect(given: argparse.Namespace) -> None:
 def alike(spent: dict[str, list[Spent]]) -> None:
     """Print what a run costs from the second on."""
     for way in WAYS:
-        later = sorted(each.besides for each in spent[way][1:])
-        print(
-            f"  {way}, from the second run on: {later[len(later) // 2]:.2f} s that are not steps (median)", flush=True
-        )
+        later = sorted((each.besides, each.besides - each.evaluations) for each in spent[way][1:])
+        besides, rest = later[len(later) // 2]
+        print(f"  {way}, from the second run on: {besides:.2f} s not steps, {rest:.2f} without evaluations (median)")
 
 
 def main() -> None:

@@ -15,25 +15,33 @@ from datetime import timedelta
 from pathlib import Path
 
 from infra.local.access import connected
+from tasks.engines.turns import visible_gpus
 from tasks.errors import InputError
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEPLOYMENTS = PROJECT / "deployments"
-POOLS: dict[str, int | None] = {"cpu": None, "gpu": 1}
-"""Work pools and how many runs each takes at a time. The cpu pool takes any number: an `experiment` waits in it for its
-children, so that a limit could be used up by runs which all wait. Preparation is limited by its queue instead."""
+POOLS = ("cpu", "gpu")
+"""Work pools. They take any number of runs: an `experiment` waits in the cpu pool for its children, so that a limit could be used up
+by runs which all wait; preparation is limited by its queue instead, training by each worker of the gpu pool."""
 DESCRIPTIONS = {
     "cpu": "Preparation, experiments and comparisons that wait for their children, hosts: what needs no GPU.",
-    "gpu": "Training and scoring. Several hosts may serve it: raise its concurrency limit to their number.",
+    "gpu": "Training and scoring. Several hosts may serve it: each takes a run for each of its GPUs, and one that waits.",
 }
 QUEUES = {"cpu": {"prepare": 1}}
 """Work queues besides `default`, with their concurrency limits: one preparation at a time, as it takes all cores."""
 
 REAPER, OLD_INTERVAL = "maintenance/reaper", timedelta(seconds=60)
-"""Earlier versions ran this deployment by a schedule; now `fabrating maintain` looks without a flow run."""
+OLD_LIMIT = 1
+"""Earlier versions ran this deployment by a schedule; now `fabrating maintain` looks without a flow run. They let the gpu pool take
+one run at a time."""
 
 SAMPLE, NO_SAMPLE = "FABRATING_SAMPLE", "file:///sample"
 """Where the sample of a local stack lies, and what a server without one is told: a folder that is not there."""
+
+
+def worker_options(pool: str) -> list[str]:
+    """How many runs the worker of a pool takes here: on the gpu pool one more than there are GPUs, which loads while they train."""
+    return ["--limit", str(max(1, len(visible_gpus())) + 1)] if pool == "gpu" else []
 
 
 def version() -> str:
@@ -53,16 +61,17 @@ def create_pools(environment: Mapping[str, str]) -> None:
     from prefect.exceptions import ObjectNotFound
 
     with connected(environment), get_client(sync_client=True) as client:
-        for name, limit in POOLS.items():
+        for name in POOLS:
             template = json.loads((DEPLOYMENTS / "pools" / f"{name}.json").read_text())
+            limit = None
             with contextlib.suppress(ObjectNotFound):
-                limit = client.read_work_pool(name).concurrency_limit  # raised by hand where several hosts serve it
+                limit = client.read_work_pool(name).concurrency_limit
             pool = WorkPoolCreate(
                 name=name,
                 description=DESCRIPTIONS[name],
                 type="process",
                 base_job_template=template,
-                concurrency_limit=limit,
+                concurrency_limit=None if limit == OLD_LIMIT else limit,  # a person's, if any
             )
             client.create_work_pool(pool, overwrite=True)
             existing = {queue.name for queue in client.read_work_queues(work_pool_name=name)}

@@ -356,7 +356,7 @@ def _deploy(stack: Stack, say: Say) -> None:
 
 
 def _start_workers(stack: Stack, say: Say) -> None:
-    for pool, limit in deploy.POOLS.items():
+    for pool in deploy.POOLS:
         name = f"worker-{pool}"
         if pool not in stack.pools:
             if stack.alive(name):
@@ -368,7 +368,7 @@ def _start_workers(stack: Stack, say: Say) -> None:
             continue
         say(f"Starting a worker for the work pool {pool}")
         command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool", pool]
-        command += ["--name", f"local-{pool}", *(["--limit", str(limit)] if limit else [])]
+        command += ["--name", f"local-{pool}", *deploy.worker_options(pool)]
         stack.pids[name] = _start(stack, name, command)
 
 

@@ -3,12 +3,15 @@
 Only the engine that is asked for is imported; torch only where it computes.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from tasks.cores import limited
+from tasks.engines import warm
 from tasks.engines.locks import hold_attempt
+from tasks.engines.turns import turn
 from tasks.progress import Progress, Stop, never, silent
 from tasks.records.job import Job
 from tasks.records.layout import JOB, RunFolder
@@ -43,7 +46,7 @@ def train(
     A finished run is returned as it is; an unfinished one resumes from its newest complete checkpoint. `comparison`: the
     name of the one whose runs must all have the same hardware, if any. `progress`: stage "train", in steps.
 
-    Raises InputError for a parameter that cannot work, or when the finished run was trained on other content than lies there
+    Waits until a GPU is free, or on a CPU until the root's other trainings on this host have ended. Raises InputError for a parameter that cannot work, or when the finished run was trained on other content than lies there
     now, BusyError when the run or a GPU is in use, SupersededError when another host has taken the run over while this one could
     not reach the root, InterruptedRun when the training was asked to stop and saved a checkpoint, LostProcessError when one
     of its processes was killed, TrainingError when it failed or hangs.
@@ -57,11 +60,16 @@ def train(
         return root.open(job.result)
     job.write(root.path(RunFolder(job.run).file(JOB)))
     if experiment.training.engine == "nanochat":
-        from tasks.engines.nanochat import engine
+        from tasks.engines.nanochat.engine import train as train_upstream
+
+        training = experiment.training
+        with limited(training.workers), _alone(root, job.run, training.device, training.gpus, stop):
+            train_upstream(root, job, progress, stop)
     else:
         from tasks.engines.builtin import engine
-    with limited(experiment.training.workers):
-        engine.train(root, job, progress, stop)
+
+        with limited(experiment.training.workers):
+            engine.train(root, job, progress, stop)
     return replace(root.open(job.result), reused=False)
 
 
@@ -72,7 +80,8 @@ def score(root: Root, run: str, checkpoint: int | None = None) -> Artifact:
     """
     from tasks.engines.builtin.score import score_checkpoint
 
-    return score_checkpoint(root, run, checkpoint)
+    with _alone(root, run):
+        return score_checkpoint(root, run, checkpoint)
 
 
 def score_outside(root: Root, run: str, texts: str) -> Artifact:
@@ -82,7 +91,8 @@ def score_outside(root: Root, run: str, texts: str) -> Artifact:
     """
     from tasks.engines.builtin.score import score_outside
 
-    return score_outside(root, run, texts)
+    with _alone(root, run):
+        return score_outside(root, run, texts)
 
 
 def evaluate_core(root: Root, run: str, max_per_task: int | None = None) -> Artifact:
@@ -92,4 +102,13 @@ def evaluate_core(root: Root, run: str, max_per_task: int | None = None) -> Arti
     """
     from tasks.engines.nanochat.core import evaluate
 
-    return evaluate(root, run, max_per_task)
+    with _alone(root, run):
+        return evaluate(root, run, max_per_task)
+
+
+@contextlib.contextmanager
+def _alone(root: Root, run: str, device: str = "auto", gpus: int = 1, stop: Stop = never) -> Iterator[None]:
+    """The turn at the first GPUs, where no trainer idles meanwhile."""
+    with turn(root, run, device, gpus, stop, choose=False) as mine:
+        warm.dismiss(mine)
+        yield

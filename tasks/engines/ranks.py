@@ -51,12 +51,8 @@ class Ranks:
         Several ranks are told who they are as torchrun does it (RANK, WORLD_SIZE, MASTER_PORT, ...); a single one is not.
         """
         count = len(logs)
-        shared = {
-            name: value for name, value in environment.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")
-        }
+        shared = of_a_trainer(environment)
         shared |= {LAUNCHER: str(os.getpid()), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-        # Threads that spin while they wait halve the speed of a training on cores that it shares with a server and a worker.
-        shared.setdefault("OMP_WAIT_POLICY", "passive")
         ranks = cls([], logs, logs[0].stat().st_size if logs[0] and logs[0].exists() else 0)
         try:
             for rank, log in enumerate(logs):
@@ -119,10 +115,19 @@ class Ranks:
         return lines[-1][:300] if lines else "no output"
 
 
+def of_a_trainer(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a training's process gets of an environment, who it is among its ranks left out."""
+    kept = {name: value for name, value in environment.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    # Threads that spin while they wait halve the speed of a training on cores that it shares with a server and a worker.
+    kept.setdefault("OMP_WAIT_POLICY", "passive")
+    return kept
+
+
 def launch(
     command: Sequence[str],
     processes: int,
     *,
+    environment: Mapping[str, str] = os.environ,
     log: Path | None = None,
     poll: Callable[[], None] = lambda: None,
     stop: Stop = never,
@@ -132,7 +137,7 @@ def launch(
     When one fails the others are ended. `poll` is called a few times a second. `stop`, and any exception here (a cancelled
     flow, Ctrl-C), send SIGTERM to the ranks, so that they write a checkpoint, and SIGKILL after 45 s.
     """
-    ranks = Ranks.start(command, [log] * processes)
+    ranks = Ranks.start(command, [log] * processes, environment=environment)
     grace = GRACE
     try:
         while ranks.status() is None and not stop():

@@ -105,6 +105,7 @@ def worker_environment(host: Host, facts: Facts, code: str) -> dict[str, str]:
         "FABRATING_HOME": facts.folder,
         "FABRATING_CODE": code,
         "FABRATING_POOL": host.work_pool,
+        "FABRATING_RUNS": str(host.gpus + 1 if host.gpus else 1),  # one loads while the others train
         "FABRATING_TUNNEL": str(host.tunnel_port) if host.way_back == "tunnel" else "",
         "FABRATING_WORKER": host.name,
         "FABRATING_ROOT": host.root or f"{facts.folder}/root",
@@ -112,6 +113,7 @@ def worker_environment(host: Host, facts: Facts, code: str) -> dict[str, str]:
         "PREFECT_API_URL": server_seen_from_host(host),
         "PREFECT_HOME": f"{facts.folder}/prefect",
         "TMPDIR": f"{facts.folder}/tmp",  # Prefect's folder in /tmp belongs to the first account that used it
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "PREFECT_CLIENT_MAX_RETRIES": "20",
         "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500,504",  # what the server says while its database is away

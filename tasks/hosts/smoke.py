@@ -62,13 +62,17 @@ def byte_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def build_inputs(root: Root, rows: int, sequence: int) -> None:
-    """The artifacts that the trainer reads: tokenizer, encoded holdout, packed arm."""
+def build_inputs(root: Root, rows: int, sequence: int, held_tokens: int = HELD, vocabulary: int = VOCABULARY) -> None:
+    """The artifacts that the trainer reads: tokenizer, encoded holdout of `held_tokens`, packed arm.
+
+    `vocabulary`: what the model is made for; more than the text uses costs what a real one does.
+    """
     tokenizer = byte_tokenizer()
     text = "".join(path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parents[1].rglob("*.py")))
     ids = np.array(tokenizer.encode(text).ids, "<u2")
-    held, ids = ids[:HELD], ids[HELD:]
-    spec = {"smoke": len(ids), "rows": rows}
+    cut = min(held_tokens, len(ids) // 2)
+    held, ids = np.resize(ids[:cut], held_tokens), ids[cut:]
+    spec = {"smoke": len(ids), "rows": rows, "held": held_tokens, "vocabulary": vocabulary}
 
     def make_tokenizer(work: Work) -> None:
         tokenizer.save(str(work.temporary(TOKENIZER)))
@@ -93,8 +97,9 @@ def build_inputs(root: Root, rows: int, sequence: int) -> None:
     tokens = {"tokenizer": made.manifest}
 
     def make_evaluation(work: Work) -> None:
+        half = held_tokens // 2
         documents = {"document": [0, 1], "cluster": [0, 1]}
-        documents |= {"bytes": [HELD // 2] * 2, "source": [""] * 2, "offset": [0, HELD // 2], "tokens": [HELD // 2] * 2}
+        documents |= {"bytes": [half] * 2, "source": [""] * 2, "offset": [0, half], "tokens": [half] * 2}
         types = {"document": pa.int64(), "cluster": pa.int32()}
         types |= {"bytes": pa.int64(), "source": pa.string(), "offset": pa.int64(), "tokens": pa.int64()}
         table = pa.table({name: pa.array(values, types[name]) for name, values in documents.items()})
@@ -102,7 +107,7 @@ def build_inputs(root: Root, rows: int, sequence: int) -> None:
         work.finish(DOCUMENTS, rows=2)
         held.tofile(work.temporary(TOKENS))
         work.finish(TOKENS)
-        work.facts.update(bos=BYTES, vocab_size=VOCABULARY)
+        work.facts.update(bos=BYTES, vocab_size=vocabulary)
 
     def make_rows(work: Work) -> None:
         packed = np.resize(ids, (rows, sequence + 1)).astype("<u2")
@@ -111,7 +116,7 @@ def build_inputs(root: Root, rows: int, sequence: int) -> None:
         work.finish(ROWS, rows=rows)
         np.array([(1, sequence, np.nan)] * rows, ROW_CONTENTS).tofile(work.temporary(CONTENTS))
         work.finish(CONTENTS, rows=rows)
-        work.facts.update(rows=rows, sequence_length=sequence, vocab_size=VOCABULARY, bos=BYTES)
+        work.facts.update(rows=rows, sequence_length=sequence, vocab_size=vocabulary, bos=BYTES)
         work.facts.update(tokens_per_epoch=rows * sequence, bytes=rows * sequence)  # a token is a byte
 
     held_inputs = {"holdout": held_out.manifest}

@@ -166,6 +166,21 @@ def open_entry(
     return _edit(root, run, opened)
 
 
+def start_clock(root: Root, run: str) -> None:
+    """Note that this process's attempt has its GPU from now on: what it waited costs nothing. Without an attempt, nothing is noted."""
+
+    def own(entry: LedgerEntry | None) -> bool:
+        return entry is not None and (entry.last.machine, entry.last.pid) == (machine(), os.getpid())
+
+    def started(known: LedgerEntry | None) -> LedgerEntry:
+        entry = _known(root, run, known)
+        last = entry.last.model_copy(update={"started": time.time()}) if own(entry) else entry.last
+        return entry.model_copy(update={"attempts": (*entry.attempts[:-1], last)})
+
+    if own(_read(root, run)):
+        _edit(root, run, started)
+
+
 def note_wandb(root: Root, run: str, where: str) -> LedgerEntry:
     """Say where W&B shows the run. Raises InputError when there is no such run."""
     return _edit(root, run, lambda entry: _known(root, run, entry).model_copy(update={"wandb": where}))

@@ -36,12 +36,17 @@ def gpu_lock(uuid: str) -> Path:
     return _gpu_locks(os.getuid()) / f"gpu-{uuid}.lock"
 
 
+def turn_lock(place: str) -> Path:
+    """The lock file of whoever is next to train at a place of this host."""
+    return _gpu_locks(os.getuid()) / f"turn-{place}.lock"
+
+
 @contextlib.contextmanager
 def locked(path: Path, say: Callable[[str], None] = log.info) -> Iterator[int]:
     """Hold the lock file `path`; yields its descriptor. Waits for another holder, however long, and says so once."""
     with _opened(path) as handle:
         if not _taken(handle):
-            say(f"Waiting for {path.name}, in use by {_holder(path)}")
+            say(f"Waiting for {path.name}, in use by {holder(path)}")
             fcntl.flock(handle, fcntl.LOCK_EX)
         _sign(handle)
         yield handle
@@ -67,9 +72,9 @@ def hold(path: Path, what: str, run: str, patience: float = PATIENCE) -> Iterato
     """
     with _opened(path) as handle:
         deadline = time.monotonic() + patience
-        while (holder := _other_holder(handle, path)) is not None:
+        while (other := _other_holder(handle, path)) is not None:
             if time.monotonic() >= deadline:
-                raise BusyError(f"{what} is in use by {_holder(holder)}: wait for it or stop it, then run again.")
+                raise BusyError(f"{what} is in use by {holder(other)}: wait for it or stop it, then run again.")
             time.sleep(random.uniform(0.3, 0.7))  # two accounts that found each other waiting do not do so again
         _sign(handle, run=run)
         yield handle
@@ -153,7 +158,7 @@ def _sign(handle: int, **on_behalf_of: str) -> None:
         os.pwrite(handle, json.dumps(content).encode(), 0)
 
 
-def _holder(path: Path) -> str:
+def holder(path: Path) -> str:
     """Who holds a lock file, in words: run r (process 17 on gpu1 since 2026-01-31 12:00:00)."""
     try:
         handle = os.open(path, os.O_RDONLY | LINKS)

@@ -38,6 +38,8 @@ def test_two_arms_with_two_replicates_end_in_a_verdict_and_a_report(stack, clien
     run, children = compare(stack, client, parameters, root)
     assert run.state.is_completed()
     assert children == {"prepare": 3, "train": 4}, "a draw of the random arm for each replicate"
+    trainers = {json.loads(lock.read_text())["pid"] for lock in root.glob("runs/*/.lock")}
+    assert len(trainers) == 1, "one process trained all"
     store = Root(root)
     (name,) = store.names("verdicts")
     verdict = json.loads((store.open(name).path / "verdict.json").read_text())

@@ -5,21 +5,18 @@ changed, 69 the GPU or the run is in use, 70 another host has taken the run over
 person is the last line of the error output and, for status 65, 69, 70 and 1, in `failure.json` beside the job.
 """
 
-import contextlib
-import json
 import logging
 import os
 import sys
-import traceback
 from pathlib import Path
+
+import psutil
 
 from tasks.engines.builtin.attempt import attempt
 from tasks.engines.builtin.distributed import join
+from tasks.engines.builtin.outcome import outcome
 from tasks.engines.ranks import StopRequest, die_with_launcher, launch
-from tasks.errors import BusyError, DamagedError, InputError, SupersededError
-from tasks.escaping import plain
-from tasks.records.job import BUSY, DONE, FAILED, INPUT, RESUME, SUPERSEDED, Job
-from tasks.records.layout import FAILURE
+from tasks.records.job import DONE, INPUT, RESUME, Job
 
 
 def main(job_file: Path) -> int:
@@ -34,21 +31,7 @@ def main(job_file: Path) -> int:
         return launch([sys.executable, "-m", "tasks.engines.builtin", str(job_file)], ranks, stop=stop.asked)
     world = join(job.experiment.training.device)
     logging.getLogger().setLevel(logging.INFO if world.leads else logging.WARNING)
-    return DONE if attempt(job, world, stop) else RESUME
-
-
-def _report(job_file: Path, status: int, error: BaseException) -> int:
-    """Say what went wrong: one sentence for people, and a traceback where it may be our fault."""
-    if status == FAILED:
-        traceback.print_exc()
-    message = str(error) or type(error).__name__
-    print(plain(message), file=sys.stderr, flush=True)
-    with (
-        contextlib.suppress(OSError),
-        job_file.with_name(FAILURE).open("x") as file,
-    ):  # the first rank to fail knows why
-        json.dump({"status": status, "message": message}, file)
-    return status
+    return DONE if attempt(job, world, stop, psutil.Process().create_time()) else RESUME
 
 
 def entry() -> int:
@@ -58,16 +41,7 @@ def entry() -> int:
         return INPUT
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)
     job_file = Path(sys.argv[1])
-    try:
-        return main(job_file)
-    except (InputError, DamagedError) as error:
-        return _report(job_file, INPUT, error)
-    except SupersededError as error:
-        return _report(job_file, SUPERSEDED, error)
-    except BusyError as error:
-        return _report(job_file, BUSY, error)
-    except Exception as error:  # every end has a status and a sentence
-        return _report(job_file, FAILED, error)
+    return outcome(job_file, lambda: main(job_file))
 
 
 if __name__ == "__main__":

@@ -34,9 +34,10 @@ MIRROR_GRACE = 15.0
 """Seconds that an interrupted run gives to copying its last checkpoint to a remote root."""
 
 
-def attempt(job: Job, world: World, stop: StopRequest) -> bool:
+def attempt(job: Job, world: World, stop: StopRequest, began: float, verified: bool = False) -> bool:
     """Train until the end or until `stop`. Returns whether the run is finished; its result is then complete.
 
+    `began`: when the attempt was started, as `time.time` has it. `verified`: whoever did has compared the checksums of the rows.
     Raises InputError or DamagedError before anything expensive, BusyError when the GPU or the run is in use, SupersededError
     when another host took the run over while this one was cut off, TrainingError when training cannot go on.
     """
@@ -46,16 +47,16 @@ def attempt(job: Job, world: World, stop: StopRequest) -> bool:
         found = torch.cuda.get_device_properties(world.device)
         gpus[str(found.uuid)] = f"{world.device.index} ({found.name})"
     with hold_attempt(root, job.run, gpus, world.leads):
-        return _train(root, job, world, stop)
+        return _train(root, job, world, stop, began, verified)
 
 
-def _train(root: Root, job: Job, world: World, stop: StopRequest) -> bool:
+def _train(root: Root, job: Job, world: World, stop: StopRequest, began: float, verified: bool) -> bool:
     training, run = job.experiment.training, RunFolder(job.run)
     metrics_file = root.path(run.file(METRICS))
     for variable, kind in COMPILED.items():
         os.environ.setdefault(variable, str(root.folder / ".compiled" / kind))
     inputs = open_inputs(root, job)
-    if world.leads:  # a flipped byte is no error to a trainer: it would learn it
+    if world.leads and not verified:  # a flipped byte is no error to a trainer: it would learn it
         verify(inputs.packed.path, inputs.packed.manifest)
     shape = shape_run(job.experiment, inputs.packed, world)
     learner, start = build_learner(root, job, inputs.by_role, shape, world)
@@ -83,7 +84,7 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest) -> bool:
     holdout = EncodedHoldout.of(inputs.evaluation, inputs.strata)
     scores = None
     try:
-        scores = Loop(training, shape, learner, holdout, world, checkpoints, metrics, stop, evaluated).run(start)
+        scores = Loop(training, shape, learner, holdout, world, checkpoints, metrics, stop, evaluated, began).run(start)
     finally:
         checkpoints.close(None if scores is not None else MIRROR_GRACE)
     if scores is None:

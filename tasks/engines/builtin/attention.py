@@ -130,17 +130,18 @@ def _agrees(function: Attend, length: int, window: int, heads: int, head_dim: in
     return all(((got.float() - wanted).norm() <= TOLERANCE * wanted.norm()).item() for got, wanted in pairs)
 
 
+@functools.cache
 def choose_backend(
-    windows: list[int], length: int, head_dim: int, device: torch.device, deterministic: bool = False
+    windows: frozenset[int], length: int, head_dim: int, device: torch.device, deterministic: bool = False
 ) -> tuple[Attend, str]:
-    """The first backend that is there and right for all windows of a model, and its name with those passed over."""
+    """The first backend that is there and right for all windows of a model, and its name with those passed over; tried once."""
     passed = []
     for name, make in _candidates(deterministic):
         try:
             function = make()
             with torch.enable_grad():
                 wrong = [
-                    window for window in set(windows) if not _agrees(function, length, window, 1, head_dim, device)
+                    window for window in sorted(windows) if not _agrees(function, length, window, 1, head_dim, device)
                 ]
         except (ImportError, AttributeError, RuntimeError, OSError, TypeError, ValueError) as error:
             passed.append(f"{name} is not available ({type(error).__name__})")

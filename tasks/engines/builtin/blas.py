@@ -6,6 +6,7 @@ more power, and a GPU in training is at its limit of that: whole steps with othe
 """
 
 import ctypes
+import functools
 
 import torch
 from torch import Tensor
@@ -153,3 +154,9 @@ class Blas:
         status = getattr(self.library, name)(*arguments)
         if status:
             raise RuntimeError(f"{name} of cuBLAS ended with status {status}")
+
+
+@functools.cache
+def blas_of(device: torch.device) -> Blas:
+    """The one of this process: its handle and its plans serve every run."""
+    return Blas(device)

@@ -2,19 +2,31 @@
 
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tasks.engines import warm
 from tasks.engines.inputs import open_inputs
 from tasks.engines.ranks import launch
-from tasks.errors import BusyError, InputError, InterruptedRun, LostProcessError, SupersededError, TrainingError
+from tasks.engines.turns import turn
+from tasks.errors import (
+    BusyError,
+    DamagedError,
+    InputError,
+    InterruptedRun,
+    LostProcessError,
+    SupersededError,
+    TrainingError,
+)
 from tasks.progress import Progress, Stop
 from tasks.records.job import BUSY, DONE, INPUT, RESUME, SUPERSEDED, Job
 from tasks.records.layout import FAILURE, JOB, LOG, METRICS, RunFolder
 from tasks.records.metrics import read_metrics
+from tasks.store.artifact import verify
 from tasks.store.root import Root
 
 log = logging.getLogger(__name__)
@@ -23,15 +35,33 @@ log = logging.getLogger(__name__)
 def train(root: Root, job: Job, progress: Progress, stop: Stop) -> None:
     """Run the trainer to its end, one process per GPU. Its output is appended to `runs/<run>/log.txt`.
 
-    Raises what `entry.train` says.
+    The runs of a comparison that take one GPU are trained in one process after another (`warm`), others in processes of their
+    own. Raises what `entry.train` says.
     """
-    open_inputs(root, job)  # what is missing is said before a process starts
+    inputs = open_inputs(root, job)  # what is missing is said before a process starts
     folder = root.path(RunFolder(job.run).folder)
-    (folder / FAILURE).unlink(missing_ok=True)
+    training, log_file = job.experiment.training, folder / LOG
+    stays = job.comparison is not None and training.gpus == 1
+    if stays:
+        try:
+            verify(inputs.packed.path, inputs.packed.manifest)
+        except DamagedError as error:
+            raise InputError(str(error)) from error
     follower = Follower(folder / METRICS, progress)
-    log.info("training %s; its log is %s", job.run, folder / LOG)
-    command = [sys.executable, "-m", "tasks.engines.builtin", str(folder / JOB)]
-    status = launch(command, job.experiment.training.gpus, log=folder / LOG, poll=follower.update, stop=stop)
+    with turn(root, job.run, training.device, training.gpus, stop) as mine:
+        (folder / FAILURE).unlink(missing_ok=True)
+        log.info("training %s; its log is %s", job.run, log_file)
+        if stays:
+            status = warm.train(
+                folder / JOB, log_file, root.folder, mine, verified=True, poll=follower.update, stop=stop
+            )
+        else:
+            warm.dismiss(mine)
+            command = [sys.executable, "-m", "tasks.engines.builtin", str(folder / JOB)]
+            environment = {**os.environ, **mine.environment}
+            status = launch(
+                command, training.gpus, environment=environment, log=log_file, poll=follower.update, stop=stop
+            )
     follower.update()
     if status != DONE:
         raise _error(job.run, folder, status)
@@ -64,8 +94,8 @@ class Follower:
             self._progress("train", step, self._total, dict(self._counters))
 
 
-def _error(run: str, folder: Path, status: int) -> Exception:
-    """What an exit status other than 0 means."""
+def _error(run: str, folder: Path, status: int | None) -> Exception:
+    """What an exit status other than 0 means; None: the process is gone."""
     if status in (RESUME, -signal.SIGTERM):
         return InterruptedRun(f"The run {run} was asked to stop and saved a checkpoint: start it again to resume.")
     failure = _failure(folder / FAILURE)
@@ -74,7 +104,7 @@ def _error(run: str, folder: Path, status: int) -> Exception:
         return kinds[failure["status"]](failure["message"])
     if failure:
         return TrainingError(failure["message"])
-    how = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    how = "lost" if status is None else f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
     return LostProcessError(
         f"The trainer of {run} was {how} (out of memory, or by hand?): read {folder / LOG} and start it again to resume "
         f"from the newest checkpoint."

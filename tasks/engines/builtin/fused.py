@@ -68,7 +68,7 @@ class Fused:
         if self.training is self.evaluation:
             self.evaluation.compile_ahead(config.sequence_len)
         self.attend, attention = choose_backend(
-            config.windows, config.sequence_len, config.head_dim, device, deterministic
+            frozenset(config.windows), config.sequence_len, config.head_dim, device, deterministic
         )
         self.one = torch.ones((), device=device)
         self.versions: dict[str, int] = {}

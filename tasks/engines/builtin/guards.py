@@ -1,5 +1,6 @@
 """What is checked before the first step, while a wrong number costs nothing yet."""
 
+import functools
 from collections.abc import Callable
 
 import psutil
@@ -50,8 +51,14 @@ def choose_micro_batch(
 def available_memory(device: torch.device) -> int:
     """Bytes that this process may plan with on its device."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * HEADROOM)
+        return _free_at_first(device)
     return int(psutil.virtual_memory().available * HEADROOM)
+
+
+@functools.cache
+def _free_at_first(device: torch.device) -> int:
+    """Of a GPU. Kernels and libraries that an earlier run of this process loaded must not change how the next is cut into batches."""
+    return int(torch.cuda.mem_get_info(device)[0] * HEADROOM)
 
 
 def _gib(size: int) -> str:

@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import pyarrow as pa
 import torch
 
@@ -79,6 +78,8 @@ class Loop:
     stop: StopRequest
     evaluated: set[int]
     """Steps whose evaluation is in the metrics already."""
+    began: float
+    """When the attempt was started, as `time.time` has it."""
 
     def __post_init__(self) -> None:
         self._saved: int | None = None
@@ -168,9 +169,9 @@ class Loop:
             log.info("step %d of %d, loss %.4f%s", done, self.shape.plan.iterations, losses[-1], rest)
 
     def _tell_first_step(self, done: int) -> None:
-        waited = time.time() - psutil.Process().create_time()
+        waited = time.time() - self.began
         self.metrics.write("event", done, event="first_step", seconds=round(waited, 2))
-        log.info("first step %.1f s after the start of the process", waited)
+        log.info("first step %.1f s after the start", waited)
 
     def _bad_loss(self, step: int, loss: float) -> str:
         rows = self.shape.batch.rows

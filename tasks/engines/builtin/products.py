@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tasks.engines.builtin.blas import Blas
+from tasks.engines.builtin.blas import blas_of
 from tasks.engines.builtin.kernels import hopper
 from tasks.engines.builtin.kernels.low import Slot
 from tasks.engines.builtin.kernels.relu2 import product_relu2, product_relu2_backward
@@ -93,7 +93,7 @@ class Bf16Products:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         device = storage.stacks[0].data.device
-        self.blas = Blas(device)
+        self.blas = blas_of(device)
         self.hopper = torch.cuda.get_device_capability(device)[0] == 9
         self.relu2_backward = hopper.product_relu2_backward if self.hopper else product_relu2_backward
         self.layers = max(int(name.split(".")[2]) for stack in storage.stacks for name in stack.names) + 1

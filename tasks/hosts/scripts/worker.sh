@@ -1,5 +1,5 @@
 #!/bin/sh
-# The Prefect worker of this host: one flow run at a time.
+# The Prefect worker of this host.
 cd "$(dirname "$0")" || exit
 unset PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONUSERBASE # a person's, for environments of their own
 set -a
@@ -9,5 +9,5 @@ while [ -n "$FABRATING_TUNNEL" ] && ! sh ./tunnel-far.sh own "$FABRATING_TUNNEL"
 . ./secrets.env
 set +a
 mkdir -p "$TMPDIR" && cd "$FABRATING_CODE" || exit
-exec "$FABRATING_HOME/venv/bin/python" -m prefect worker start --type process --pool "$FABRATING_POOL" --limit 1 \
+exec "$FABRATING_HOME/venv/bin/python" -m prefect worker start --type process --pool "$FABRATING_POOL" --limit "$FABRATING_RUNS" \
     --name "$FABRATING_WORKER" --install-policy never

@@ -121,10 +121,9 @@ class Rig:
 
     def start_worker(self, pool: str, host: str = "") -> None:
         """Start a worker of a pool. `host`: of another host, with a cache of its own, that reaches the store directly."""
-        limit = deploy.POOLS[pool]
         name = f"{pool}-{host}" if host else pool
         command = ["prefect", "worker", "start", "--type", "process", "--pool", pool, "--name", f"chaos-{name}"]
-        command += ["--limit", str(limit)] if limit else []
+        command += deploy.worker_options(pool)
         direct = {"AZURE_STORAGE_CONNECTION_STRING": self.direct}
         other = direct | {"FABRATING_CACHE": str(self.cache(host)), "FABRATING_WORKER": host} if host else {}
         self._start(f"worker-{name}", [sys.executable, "-m", *command], other)

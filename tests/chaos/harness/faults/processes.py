@@ -1,8 +1,13 @@
 """Processes that are killed, and services that go away and come back."""
 
+import json
+import shutil
 import signal
 import time
 
+import psutil
+
+from flows.maintenance import TAG
 from tests.chaos.harness.faults.kind import Harm, kind, send
 from tests.chaos.harness.rig import RESTART_SECONDS, Rig
 
@@ -20,6 +25,38 @@ def trainer_killed(harm: Harm) -> None:
 @kind("SIGTERM of the trainer")
 def trainer_stopped(harm: Harm) -> None:
     send(harm.server.trainer(harm.in_training()), signal.SIGTERM)
+
+
+@kind("kill -9 of the process that trains runs of a comparison one after another, in the middle of one")
+def warm_trainer_killed(harm: Harm) -> None:
+    harm.run.wait("the end", lambda: (harm.run.state or {}).get("type") == "COMPLETED", 240)
+    (folder,) = (path.parent for path in harm.run.made("runs/*/metrics.jsonl"))
+    shutil.rmtree(folder)  # trained again, with another run next in line
+    alone = harm.server.ask("GET", f"/flow_runs/{harm.run.child('train')}", patience=30)["parameters"]
+    deployment = harm.server.ask("GET", "/deployments/name/train/train", patience=30)["id"]
+    runs = []
+    for seed in (alone["seed"], alone["seed"] + 1):
+        body = {
+            "parameters": alone | {"seed": seed, "comparison": "chaos"},
+            "state": {"type": "SCHEDULED"},
+            "tags": [TAG],
+        }
+        runs.append(harm.server.ask("POST", f"/deployments/{deployment}/create_flow_run", body, patience=60)["id"])
+        if len(runs) == 1:
+            harm.run.wait("its first step", lambda: (folder / "metrics.jsonl").is_file())
+    wanted = harm.random.randint(1, harm.steps // 2)
+    harm.run.steps_reached(wanted)
+    harm.strike(f"step {wanted}")
+    trainer = psutil.Process(json.loads((folder / ".lock").read_text())["pid"])
+    if "tasks.engines.builtin.trainer" not in " ".join(trainer.cmdline()):
+        raise AssertionError(f"the run has a process of its own: {trainer.cmdline()}")
+    send([trainer], signal.SIGKILL)
+    harm.run.wait("both ends", lambda: all(harm.ended(run) == "COMPLETED" for run in runs), 400)
+    (other,) = (path.parent for path in harm.run.made("runs/*/result") if path.parent != folder)
+    pids = {json.loads((each / ".lock").read_text())["pid"] for each in (folder, other)}
+    if trainer.pid in pids or len(pids) != 1:
+        raise AssertionError(f"after the trainer {trainer.pid} was killed, {pids} trained")
+    shutil.rmtree(other)  # the experiment's own run is compared
 
 
 @kind("kill -9 of the flow process of train, which leaves the trainer behind")

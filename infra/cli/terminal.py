@@ -1,7 +1,6 @@
 """What the `fabrating` command prints: bars and tables for people, JSON for programs, one sentence for what went wrong."""
 
 import contextlib
-import errno
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +13,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from tasks.errors import BusyError, ChangedError, DamagedError, InputError, InterruptedRun, StoreError, TrainingError
+from tasks.errors import (
+    BusyError,
+    ChangedError,
+    DamagedError,
+    DiskError,
+    InputError,
+    InterruptedRun,
+    LostProcessError,
+    StoreError,
+    TrainingError,
+    disk_fault,
+)
 from tasks.progress import Progress, silent
 
-EXPECTED = (InputError, DamagedError, ChangedError, BusyError, TrainingError, StoreError)
+EXPECTED = (InputError, DamagedError, ChangedError, BusyError, TrainingError, LostProcessError, StoreError, DiskError)
 INTERRUPTED = 75  # EX_TEMPFAIL: run the same command again to resume
 
 # A pipe has no width: nothing is cut there.
@@ -113,12 +123,11 @@ def plain_errors() -> Iterator[None]:
     except InterruptedRun as error:
         _fail(str(error), INTERRUPTED)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if (fault := disk_fault(error)) is None:
             raise
-        where = error.filename or "the disk of the root"
-        _fail(
-            f"No space is left on {where}: free some, or give another --root, then run the same command again to resume."
-        )
+        what, remedy = fault
+        where = error.filename or "the root"
+        _fail(f"{what} at {where}: {remedy}, or give another --root, then run the same command again to resume.")
     except KeyboardInterrupt:
         _fail("Stopped by Ctrl-C: run the same command again to resume.", 130)
 

@@ -28,6 +28,7 @@ from infra.local.access import connected
 from infra.local.demo import publish
 from infra.local.sample_data import build_sample
 from infra.local.stack import PROJECT, Stack, full_environment
+from tasks.store.settings import load_settings
 
 DOCUMENTS = 1_000
 ARM = {"name": "top16", "select": "top", "share": 0.165, "order": "best-first"}
@@ -38,6 +39,15 @@ DATA = {
     "vocab_size": 512,
     "tokenizer_characters": 200_000,
 }
+PROXY = "http://127.0.0.1:9"
+"""Nobody listens there."""
+SHELL = {
+    **dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"), PROXY),
+    **dict.fromkeys(("NO_PROXY", "no_proxy"), ""),
+    **{"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "1"},
+    **{"OMP_NUM_THREADS": "2,1", "WANDB_MODE": "disabled", "WANDB_RUN_ID": "mine", "WANDB_SWEEP_ID": "sweep"},
+}
+"""What the shell of a person exports who works on a cluster."""
 TRAIN = {
     "depth": 1,
     "sequence_length": 64,
@@ -66,9 +76,13 @@ def taken() -> Iterator[int]:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, said: list[str], taken: int) -> Iterator[Stack]:
-    """The stack, started with a port that is taken."""
-    home = tmp_path_factory.mktemp("a home")
-    running = stacks.up(home, said.append, port=taken)
+    """The stack, started with a port that is taken, from a shell that knows a proxy and a job of somebody's own."""
+    home = tmp_path_factory.mktemp("someone's home")
+    with pytest.MonkeyPatch.context() as shell:
+        for name, value in SHELL.items():
+            shell.setenv(name, value)
+        load_settings()  # as each command does
+        running = stacks.up(home, said.append, port=taken)
     try:
         publish(running, build_sample(home, DOCUMENTS, packages=()), said.append)
         yield running

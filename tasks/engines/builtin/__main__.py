@@ -15,10 +15,10 @@ from pathlib import Path
 
 from tasks.engines.builtin.attempt import attempt
 from tasks.engines.builtin.distributed import join
-from tasks.engines.ranks import StopRequest, die_with_launcher, launch
-from tasks.errors import BusyError, DamagedError, InputError, SupersededError
+from tasks.engines.ranks import StopRequest, die_with_launcher, is_rank, launch
+from tasks.errors import BusyError, DamagedError, DiskError, InputError, SupersededError, TrainingError
 from tasks.records.job import BUSY, DONE, FAILED, INPUT, RESUME, SUPERSEDED, Job
-from tasks.records.layout import FAILURE
+from tasks.records.layout import FAILURE, FAILURE_BYTES
 
 
 def main(job_file: Path) -> int:
@@ -29,7 +29,7 @@ def main(job_file: Path) -> int:
     if not die_with_launcher():
         return RESUME
     ranks = job.experiment.training.gpus
-    if ranks > 1 and "RANK" not in os.environ:
+    if ranks > 1 and not is_rank():
         return launch([sys.executable, "-m", "tasks.engines.builtin", str(job_file)], ranks, stop=stop.asked)
     world = join(job.experiment.training.device)
     logging.getLogger().setLevel(logging.INFO if world.leads else logging.WARNING)
@@ -38,15 +38,15 @@ def main(job_file: Path) -> int:
 
 def _report(job_file: Path, status: int, error: BaseException) -> int:
     """Say what went wrong: one sentence for people, and a traceback where it may be our fault."""
-    if status == FAILED:
+    if status == FAILED and not isinstance(error, DiskError | TrainingError):
         traceback.print_exc()
     message = str(error) or type(error).__name__
     print(message, file=sys.stderr, flush=True)
-    with (
-        contextlib.suppress(OSError),
-        job_file.with_name(FAILURE).open("x") as file,
-    ):  # the first rank to fail knows why
-        json.dump({"status": status, "message": message}, file)
+    path = job_file.with_name(FAILURE)
+    with contextlib.suppress(OSError), os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
+        if not file.read().strip():  # the first rank to fail knows why
+            file.seek(0)
+            file.write(json.dumps({"status": status, "message": message[:2_000]}).encode().ljust(FAILURE_BYTES))
     return status
 
 

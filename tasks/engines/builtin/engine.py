@@ -13,7 +13,7 @@ from tasks.engines.ranks import launch
 from tasks.errors import BusyError, InputError, InterruptedRun, LostProcessError, SupersededError, TrainingError
 from tasks.progress import Progress, Stop
 from tasks.records.job import BUSY, DONE, INPUT, RESUME, SUPERSEDED, Job
-from tasks.records.layout import FAILURE, JOB, LOG, METRICS, RunFolder
+from tasks.records.layout import FAILURE, FAILURE_BYTES, JOB, LOG, METRICS, RunFolder
 from tasks.records.metrics import read_metrics
 from tasks.store.root import Root
 
@@ -27,7 +27,7 @@ def train(root: Root, job: Job, progress: Progress, stop: Stop) -> None:
     """
     open_inputs(root, job)  # what is missing is said before a process starts
     folder = root.path(RunFolder(job.run).folder)
-    (folder / FAILURE).unlink(missing_ok=True)
+    (folder / FAILURE).write_bytes(b" " * FAILURE_BYTES)  # room for the reason on a disk that gets full
     follower = Follower(folder / METRICS, progress)
     log.info("training %s; its log is %s", job.run, folder / LOG)
     command = [sys.executable, "-m", "tasks.engines.builtin", str(folder / JOB)]
@@ -74,10 +74,9 @@ def _error(run: str, folder: Path, status: int) -> Exception:
         return kinds[failure["status"]](failure["message"])
     if failure:
         return TrainingError(failure["message"])
-    how = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    how = f"was killed by signal {-status} (out of memory, or by hand?)" if status < 0 else f"ended with status {status}"
     return LostProcessError(
-        f"The trainer of {run} was {how} (out of memory, or by hand?): read {folder / LOG} and start it again to resume "
-        f"from the newest checkpoint."
+        f"The trainer of {run} {how}: read {folder / LOG} and start it again to resume from the newest checkpoint."
     )
 
 

@@ -1,5 +1,7 @@
 """The errors that people meet. Each message is one sentence: the input, its value, the remedy."""
 
+import errno
+
 
 class InputError(ValueError):
     """A parameter, a file or a URL that a person must change: never retried, exit status 1."""
@@ -13,8 +15,8 @@ class StoreError(OSError):
     """An object store does not answer, or not as it should, however often it was asked: later it may."""
 
 
-class FullDiskError(OSError):
-    """No space is left where an artifact is made: somebody makes room, the next attempt goes on with what is complete."""
+class DiskError(OSError):
+    """Nothing can be written where an artifact is made: somebody makes room, the next attempt goes on with what is complete."""
 
 
 class DamagedError(RuntimeError):
@@ -43,3 +45,15 @@ class TrainingError(RuntimeError):
 
 class LostProcessError(RuntimeError):
     """A training's process was killed (memory, by hand): another attempt goes on from the newest checkpoint."""
+
+
+def disk_fault(error: OSError) -> tuple[str, str] | None:
+    """What is wrong with the disk that could not be written, and the remedy, as parts of a sentence; None for another error."""
+    faults = {
+        errno.ENOSPC: ("No space is left", "free some"),
+        errno.EDQUOT: ("The quota is used up", "free some space"),
+        errno.EROFS: ("The file system is read-only", "mount it writable"),
+        errno.EACCES: ("Permission is denied", "give this account the right"),
+        errno.EIO: ("The disk cannot be read or written", "have it looked at"),
+    }
+    return faults.get(error.errno or 0)

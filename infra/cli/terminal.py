@@ -1,7 +1,6 @@
 """What the `fabrating` command prints: bars and tables for people, JSON for programs, one sentence for what went wrong."""
 
 import contextlib
-import errno
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,11 +18,13 @@ from tasks.errors import (
     BusyError,
     ChangedError,
     DamagedError,
+    DiskError,
     InputError,
     InterruptedRun,
     LostProcessError,
     StoreError,
     TrainingError,
+    disk_fault,
 )
 from tasks.escaping import plain, visible
 from tasks.progress import Evaluations, Progress
@@ -32,7 +33,7 @@ from tasks.spec.faults import faults
 if TYPE_CHECKING:
     from tasks.reports.live import Standing
 
-EXPECTED = (InputError, DamagedError, ChangedError, BusyError, TrainingError, StoreError)
+EXPECTED = (InputError, DamagedError, ChangedError, BusyError, TrainingError, StoreError, DiskError)
 INTERRUPTED = 75  # EX_TEMPFAIL: run the same command again to resume
 
 # A pipe has no width: nothing is cut there.
@@ -173,12 +174,11 @@ def plain_errors() -> Iterator[None]:
     except (InterruptedRun, LostProcessError) as error:
         fail(str(error), INTERRUPTED)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if (fault := disk_fault(error)) is None:
             raise
-        where = error.filename or "the disk of the root"
-        fail(
-            f"No space is left on {where}: free some, or give another --root, then run the same command again to resume."
-        )
+        what, remedy = fault
+        where = error.filename or "the root"
+        fail(f"{what} at {where}: {remedy}, or give another --root, then run the same command again to resume.")
     except KeyboardInterrupt:
         fail("Stopped by Ctrl-C: run the same command again to resume.", 130)
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import ssl
 from typing import Any
 
@@ -23,7 +24,7 @@ def look(stack: Stack | None) -> list[Finding]:
     if not environment:
         return [*findings, Finding("Prefect", "note", "no server runs here and none is named", "make up")]
     if stack and any(os.environ.get(name) != value for name, value in environment.items()):
-        remedy = f". {stack.home / 'env'}"
+        remedy = f". {shlex.quote(str(stack.home / 'env'))}"
         findings.append(Finding("this shell", "note", "`prefect` does not know of the local stack", remedy))
     if access.is_open(environment[access.URL]):
         findings.append(

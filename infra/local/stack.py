@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import sys
 import urllib.request
 from collections.abc import Callable
@@ -134,8 +135,8 @@ class Stack:
     def save(self) -> None:
         write_atomic(self.home / "stack.json", json.dumps({**asdict(self), "home": str(self.home)}, indent=1) + "\n")
         variables = {k: v for k, v in self.environment.items() if k != "PATH"}
-        lines = [f"export {name}='{value}'" for name, value in variables.items()]
-        lines.append(f"export PATH='{Path(sys.executable).parent}':\"$PATH\"")
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+        lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
         write_atomic(
             self.home / "env",
             "# Source this to use `prefect` and `fabrating` with the stack.\n" + "\n".join(lines) + "\n",

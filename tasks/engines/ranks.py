@@ -23,6 +23,9 @@ GRACE = 45.0
 ORPHAN_GRACE = 20.0
 """The same for ranks that lost one of their number and cannot go on."""
 POLL_SECONDS = 0.25
+OF_A_RANK = ("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "ROLE_WORLD_SIZE", "MASTER_ADDR",
+             "MASTER_PORT")  # fmt: skip
+"""Environment variables by which a rank knows who it is, as torchrun sets them (and TORCHELASTIC_...)."""
 LAUNCHER = "FABRATING_LAUNCHER"
 """Environment variable with the process id of the launcher, for its ranks."""
 
@@ -51,12 +54,13 @@ class Ranks:
         Several ranks are told who they are as torchrun does it (RANK, WORLD_SIZE, MASTER_PORT, ...); a single one is not.
         """
         count = len(logs)
-        shared = of_a_trainer(environment)
-        shared |= {LAUNCHER: str(os.getpid()), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        shared = of_a_trainer(environment) | {LAUNCHER: str(os.getpid())}
+        if count > 1:
+            shared |= {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
         ranks = cls([], logs, logs[0].stat().st_size if logs[0] and logs[0].exists() else 0)
         try:
             for rank, log in enumerate(logs):
-                own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)} if count > 1 else {}
+                own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {}
                 output = log.open("ab") if log else None
                 try:
                     process = subprocess.Popen(
@@ -117,7 +121,7 @@ class Ranks:
 
 def of_a_trainer(environment: Mapping[str, str]) -> dict[str, str]:
     """What a training's process gets of an environment, who it is among its ranks left out."""
-    kept = {name: value for name, value in environment.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    kept = alone(environment)
     # Threads that spin while they wait halve the speed of a training on cores that it shares with a server and a worker.
     kept.setdefault("OMP_WAIT_POLICY", "passive")
     return kept
@@ -152,6 +156,16 @@ def launch(
     finally:
         ranks.end(grace)
     return failure or ranks.status() or 0
+
+
+def alone(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment for a process that is no rank, whatever a job of somebody's own exports in the shell."""
+    return {n: v for n, v in environment.items() if n not in OF_A_RANK and not n.startswith("TORCHELASTIC_")}
+
+
+def is_rank() -> bool:
+    """Whether this process was started as one of several, by `Ranks` or by torchrun. RANK alone may be left from elsewhere."""
+    return "RANK" in os.environ and (LAUNCHER in os.environ or "TORCHELASTIC_RUN_ID" in os.environ)
 
 
 def read_from(log: Path, place: int = 0) -> bytes:

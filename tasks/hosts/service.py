@@ -46,6 +46,9 @@ SECRETS = (
     "PREFECT_API_AUTH_STRING",
     "PREFECT_API_KEY",
     "WANDB_API_KEY",
+    "WANDB_BASE_URL",
+    "WANDB_ENTITY",
+    "WANDB_MODE",
 )
 """Variables of the environment here that a worker gets when they are set."""
 

@@ -36,6 +36,24 @@ PROJECT = "fabrating"
 SENT = "wandb.json"
 POLL_SECONDS = 2.0
 ASK_SECONDS = 10.0
+ANSWERS: dict[str, Mode] = {
+    "online": "online",
+    "run": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
+"""What WANDB_MODE may say, with its older names."""
+OF_OTHERS = (
+    "WANDB_RUN_ID",
+    "WANDB_NAME",
+    "WANDB_RUN_GROUP",
+    "WANDB_RESUME",
+    "WANDB_SWEEP_ID",
+    "WANDB_SWEEP_PARAM_PATH",
+    "WANDB_LAUNCH",
+)
+"""Variables that make each run of a process one and the same run of W&B, or one of a sweep."""
 NEW_KEY = "run `wandb login --relogin`, or put a new WANDB_API_KEY into .env"
 FINISH_SECONDS = 60.0
 """How long the end of a training waits for W&B to take the last lines."""
@@ -61,6 +79,8 @@ def forwarded(root: Root, experiment: Experiment, pool_id: str, arm_id: str) -> 
 
 def start(name: str, group: str, mode: Mode, folder: Path, **more: Any) -> Any:
     """A W&B run that keeps its id, so that all attempts land in one. Offline files lie in `folder`; `more` goes to W&B."""
+    if given := [name for name in OF_OTHERS if os.environ.pop(name, None)]:
+        log.warning("%s in the environment: not used, each run has its own name in W&B.", ", ".join(given))
     import wandb  # slow to import, and broken installations must not matter
 
     return wandb.init(
@@ -79,9 +99,15 @@ def start(name: str, group: str, mode: Mode, folder: Path, **more: Any) -> Any:
 def available_mode(wanted: Wanted) -> Mode:
     """`wanted`, but offline where W&B would not let us in: said in a warning, unless it is auto and there is no key.
 
-    W&B itself could not change to offline after it was refused: the run's id would be in use.
+    Auto is what WANDB_MODE and WANDB_DISABLED say, if they do. W&B itself could not change to offline after it was refused: the
+    run's id would be in use.
     """
-    if wanted != "auto" and wanted != "online":
+    asked = _asked()
+    if wanted == "auto":
+        wanted = asked or "auto"
+    elif asked not in (None, wanted):
+        log.warning("The environment says that W&B is %s, the run that it is %s: the run's word counts.", asked, wanted)
+    if wanted not in ("auto", "online"):
         return wanted
     key = api_key()
     if key is None:
@@ -174,13 +200,21 @@ def as_logged(line: Mapping[str, Any]) -> dict[str, Any]:
     return logged | {f"eval/decile_{i}": value for i, value in enumerate(deciles) if value is not None}
 
 
+def _asked() -> Mode | None:
+    """What the environment says of W&B, if anything."""
+    load_settings()
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on"):
+        return "disabled"
+    return ANSWERS.get(os.environ.get("WANDB_MODE", "").lower())
+
+
 def api_key() -> str | None:
-    """The key that W&B would find: WANDB_API_KEY, or that in the netrc file which `wandb login` writes."""
+    """The key that W&B would find: WANDB_API_KEY, or that in the netrc file ($NETRC) which `wandb login` writes."""
     load_settings()
     if key := os.environ.get("WANDB_API_KEY"):
         return key
     try:
-        found = netrc.netrc().authenticators(urlsplit(_service()).hostname or "")
+        found = netrc.netrc(os.environ.get("NETRC")).authenticators(urlsplit(_service()).hostname or "")
     except (OSError, netrc.NetrcParseError):
         return None
     return found[2] if found else None

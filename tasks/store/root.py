@@ -11,7 +11,6 @@ file by file with the manifest last, downloaded and verified on another machine.
 """
 
 import contextlib
-import errno
 import logging
 import os
 import random
@@ -22,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import DamagedError, FullDiskError, InputError, StoreError
+from tasks.errors import DamagedError, DiskError, InputError, StoreError, disk_fault
 from tasks.store.access import open_blobs, open_root
 from tasks.store.artifact import (
     MANIFEST,
@@ -200,7 +199,7 @@ class Root:
         puts what it counted into `work.facts`. A work directory whose spec or inputs were different is started anew.
 
         Raises DamagedError when a complete one has another spec or other inputs, InputError when it was made from other
-        content than its inputs hold now, FullDiskError when no space is left; what was finished stays for the next attempt.
+        content than its inputs hold now, DiskError when the disk is full or read-only; what was finished stays for the next attempt.
         """
         inputs = dict(inputs or {})
         with locked(self._lock(name)):
@@ -223,7 +222,7 @@ class Root:
                     self._mirror(name).discard()
             self._require_conditional()
             work = Work(self._partial(name, fingerprint(spec, fingerprints(inputs), contents(inputs))))
-            with self._told_when_full(name):
+            with self._disk_faults_told(name):
                 make(work)
                 self.check_lease()
                 artifact = work.publish(self.path(name), name, spec, inputs)
@@ -363,15 +362,15 @@ class Root:
         return self.folder / ".locks" / f"{name.replace('/', '.')}.lock"
 
     @contextlib.contextmanager
-    def _told_when_full(self, name: str) -> Iterator[None]:
+    def _disk_faults_told(self, name: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if (fault := disk_fault(error)) is None:
                 raise
-            raise FullDiskError(
-                f"No space is left below {self.folder} to make {name}: free some there and run again, which goes on with "
-                "what is complete."
+            what, remedy = fault
+            raise DiskError(
+                f"{what} below {self.folder} to make {name}: {remedy} there and run again, which goes on with what is complete."
             ) from error
 
     def _partial(self, name: str, recipe: str) -> Path:

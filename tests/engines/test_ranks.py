@@ -14,11 +14,24 @@ from tasks.engines.ranks import Ranks, StopRequest, launch
 PYTHON = [sys.executable, "-c"]
 
 
+OF_A_CLUSTER = {
+    "RANK": "3",
+    "LOCAL_RANK": "3",
+    "WORLD_SIZE": "4",
+    "LOCAL_WORLD_SIZE": "4",
+    "MASTER_ADDR": "192.0.2.1",
+    "MASTER_PORT": "1",
+    "TORCHELASTIC_RUN_ID": "none",
+}
+
+
 def test_a_single_rank_is_not_told_that_it_is_one(tmp_path, monkeypatch):
-    monkeypatch.setenv("RANK", "3")
+    for name, value in OF_A_CLUSTER.items():
+        monkeypatch.setenv(name, value)
     log = tmp_path / "log.txt"
-    assert launch([*PYTHON, "import os; print(os.environ.get('RANK'), os.environ.get('WORLD_SIZE'))"], 1, log=log) == 0
-    assert log.read_text() == "None None\n"
+    code = "import os; print([name for name in os.environ if 'RANK' in name or 'WORLD' in name or 'MASTER' in name or 'ELASTIC' in name])"
+    assert launch([*PYTHON, code], 1, log=log) == 0
+    assert log.read_text() == "[]\n"
 
 
 def test_lines_come_once_and_whole(tmp_path):

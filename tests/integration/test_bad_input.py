@@ -105,4 +105,4 @@ def test_a_full_disk_is_a_sentence(capsys):
     with pytest.raises(SystemExit) as ended, terminal.plain_errors():
         raise OSError(errno.ENOSPC, "No space left on device", "/data/arms/x")
     assert ended.value.code == 1
-    assert capsys.readouterr().err.startswith("fabrating: No space is left on /data/arms/x: ")
+    assert capsys.readouterr().err.startswith("fabrating: No space is left at /data/arms/x: ")

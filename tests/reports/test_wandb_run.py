@@ -74,8 +74,10 @@ def records(path):
         time.sleep(0.1)
 
 
-def test_two_attempts_are_one_run_and_nothing_is_sent_twice(tmp_path, monkeypatch):
+def test_two_attempts_are_one_run_and_nothing_is_sent_twice(tmp_path, monkeypatch, caplog):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    for name in ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_RUN_GROUP"):
+        monkeypatch.setenv(name, "of-another-job")
     root, experiment = Root(tmp_path), make_experiment()
     run = run_id(experiment, ARM)
     ledger.open_entry(root, experiment, POOL, ARM)
@@ -95,6 +97,7 @@ def test_two_attempts_are_one_run_and_nothing_is_sent_twice(tmp_path, monkeypatc
     assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4]
     assert [row["step"] for row in rows if "eval/bpb" in row] == [3, 4]
     assert "wandb/offline-run-" in ledger.find(root, run).wandb
+    assert caplog.text.count("WANDB_RUN_ID, WANDB_RUN_GROUP, WANDB_SWEEP_ID in the environment: not used") == 1
 
 
 def test_a_broken_installation_is_a_warning(tmp_path, monkeypatch, caplog):
@@ -111,6 +114,23 @@ def test_an_error_of_the_training_passes_through(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(RuntimeError, match="diverged"), forwarded(Root(tmp_path), make_experiment(), POOL, ARM):
         raise RuntimeError("diverged")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "mode"),
+    [
+        ("WANDB_MODE", "dryrun", "offline"),
+        ("WANDB_MODE", "disabled", "disabled"),
+        ("WANDB_DISABLED", "true", "disabled"),
+    ],
+)
+def test_the_environment_decides_for_auto_and_is_contradicted_aloud(monkeypatch, caplog, name, value, mode):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv(name, value)
+    assert available_mode("auto") == mode and caplog.text == ""
+    other = "disabled" if mode == "offline" else "offline"
+    assert available_mode(other) == other
+    assert f"W&B is {mode}, the run that it is {other}: the run's word counts" in caplog.text
 
 
 def test_disabled_leaves_nothing(tmp_path):
@@ -132,8 +152,9 @@ def test_online_without_a_key_is_kept_offline(monkeypatch, tmp_path, caplog):
 def test_auto_is_online_with_a_key_that_is_somebodys_or_that_nobody_can_ask_about(wandb_service, monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / ".netrc").write_text(f"machine 127.0.0.1 login user password {GOOD}\n")
-    (tmp_path / ".netrc").chmod(0o600)
+    (tmp_path / "keys").write_text(f"machine 127.0.0.1 login user password {GOOD}\n")
+    assert available_mode("auto") == "offline"
+    monkeypatch.setenv("NETRC", str(tmp_path / "keys"))
     assert available_mode("auto") == available_mode("online") == "online"
     monkeypatch.setenv("WANDB_API_KEY", REFUSED)
     assert available_mode("auto") == "offline"

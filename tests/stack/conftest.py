@@ -30,6 +30,7 @@ from infra.local.access import connected
 from infra.local.demo import publish
 from infra.local.sample_data import build_sample
 from infra.local.stack import PROJECT, Stack, full_environment
+from tasks.store.settings import load_settings
 from tests import wandb_service
 
 DOCUMENTS = 1_000
@@ -41,6 +42,15 @@ DATA = {
     "vocab_size": 512,
     "tokenizer_characters": 200_000,
 }
+PROXY = "http://127.0.0.1:9"
+"""Nobody listens there."""
+SHELL = {
+    **dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"), PROXY),
+    **dict.fromkeys(("NO_PROXY", "no_proxy"), ""),
+    **{"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "1"},
+    **{"OMP_NUM_THREADS": "2,1", "WANDB_RUN_ID": "mine", "WANDB_SWEEP_ID": "sweep"},
+}
+"""What the shell of a person exports who works on a cluster."""
 TRAIN = {
     "depth": 1,
     "sequence_length": 64,
@@ -80,12 +90,13 @@ def taken() -> Iterator[int]:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, said: list[str], taken: int) -> Iterator[Stack]:
-    """The stack, started with a port that is taken, and with secrets in the environment of all its parts."""
-    home = tmp_path_factory.mktemp("a home")
+    """The stack, started with a port that is taken, from a shell with secrets, a proxy and a cluster job of somebody's own."""
+    home = tmp_path_factory.mktemp("someone's home")
     with wandb_service.service() as url, watched():
         with pytest.MonkeyPatch.context() as shell:
-            for name, value in (PLANTED | {"WANDB_BASE_URL": url}).items():
+            for name, value in (SHELL | PLANTED | {"WANDB_BASE_URL": url}).items():
                 shell.setenv(name, value)
+            load_settings()  # as each command does
             running = stacks.up(home, said.append, port=taken)
         try:
             publish(running, build_sample(home, DOCUMENTS, packages=()), said.append)

@@ -1,6 +1,7 @@
 """The local stack itself: idempotent, says a taken port, and nothing is left of a demo that was stopped."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from prefect.client.schemas.actions import WorkPoolUpdate
 
 from infra.doctor import examine
-from infra.local import processes
+from infra.local import access, processes
 from infra.local import stack as stacks
 from infra.local.deploy import PROJECT
 
@@ -49,7 +50,12 @@ def test_the_server_listens_on_loopback_only(stack):
 def test_doctor_finds_the_stack_well(stack, monkeypatch, tmp_path):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     unaware = {finding.what: finding for finding in examine(stack.home, str(tmp_path))}
-    assert unaware["this shell"].remedy == f". {stack.home / 'env'}"
+    assert unaware["this shell"].remedy == f". {shlex.quote(str(stack.home / 'env'))}"
+    sourced = subprocess.run(["sh", "-c", '. "$0" && env', str(stack.home / "env")], capture_output=True, text=True)
+    assert (
+        f"FABRATING_HOME={stack.home}" in sourced.stdout.splitlines()
+        and stack.environment[access.URL] in sourced.stdout
+    )
     for name, value in stack.environment.items():
         monkeypatch.setenv(name, value)
     findings = {finding.what: finding for finding in examine(stack.home, str(tmp_path))}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import DamagedError, FullDiskError, InputError
+from tasks.errors import DamagedError, DiskError, InputError
 from tasks.store.artifact import MANIFEST, Manifest, fingerprint, safe_relative
 from tasks.store.root import Root
 
@@ -85,7 +85,7 @@ def test_a_full_disk_is_named_with_what_was_being_made_and_the_next_attempt_goes
         with Path("/dev/full").open("w") as full:  # it answers as a disk without space does
             full.write("two\n")
 
-    with pytest.raises(FullDiskError, match=r"No space is left below .* to make arms/x-1/text: free some"):
+    with pytest.raises(DiskError, match=r"No space is left below .* to make arms/x-1/text: free some"):
         root.build("arms/x-1/text", fill, spec={})
     seen = []
     root.build("arms/x-1/text", lambda work: seen.append(work.done("a.txt")), spec={})

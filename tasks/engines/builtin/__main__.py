@@ -15,7 +15,7 @@ import psutil
 from tasks.engines.builtin.attempt import attempt
 from tasks.engines.builtin.distributed import join
 from tasks.engines.builtin.outcome import outcome
-from tasks.engines.ranks import StopRequest, die_with_launcher, launch
+from tasks.engines.ranks import StopRequest, die_with_launcher, is_rank, launch
 from tasks.records.job import DONE, INPUT, RESUME, Job
 
 
@@ -27,7 +27,7 @@ def main(job_file: Path) -> int:
     if not die_with_launcher():
         return RESUME
     ranks = job.experiment.training.gpus
-    if ranks > 1 and "RANK" not in os.environ:
+    if ranks > 1 and not is_rank():
         return launch([sys.executable, "-m", "tasks.engines.builtin", str(job_file)], ranks, stop=stop.asked)
     world = join(job.experiment.training.device)
     logging.getLogger().setLevel(logging.INFO if world.leads else logging.WARNING)

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from tasks.cores import cores
+from tasks.engines.ranks import is_rank
 from tasks.errors import InputError
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=15)
@@ -61,12 +62,14 @@ class World:
 
 
 def join(device: str) -> World:
-    """Become the rank that the environment names. `device`: auto, cpu or cuda.
+    """Become the rank that the launcher's environment names, or else a world of one. `device`: auto, cpu or cuda.
 
     Raises InputError when a GPU is asked for that is not there.
     """
-    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    local = int(os.environ.get("LOCAL_RANK", rank))
+    rank, size, local = 0, 1, 0
+    if is_rank():
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        local = int(os.environ.get("LOCAL_RANK", rank))
     found = torch.cuda.device_count() if device != "cpu" else 0
     if device == "cuda" and found == 0:
         raise InputError(
@@ -79,7 +82,7 @@ def join(device: str) -> World:
         own = torch.device("cuda", local)
     else:
         own = torch.device("cpu")
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", max(1, cores() // size))))
+        torch.set_num_threads(asked_threads() or max(1, cores() // size))
     if size == 1:
         return World(0, 1, own)
     dist.init_process_group("nccl" if found else "gloo", timeout=COLLECTIVE_TIMEOUT, device_id=own if found else None)
@@ -91,3 +94,12 @@ def leave() -> None:
     """Take the process groups down, if there are any."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def asked_threads() -> int:
+    """Threads that OMP_NUM_THREADS asks for; 0 if it asks for none: unset, empty, or nothing that OpenMP takes.
+
+    A list is one number a level of nesting (OpenMP 5.2, 21.1.2): the first one counts.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() else 0

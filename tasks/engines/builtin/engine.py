@@ -24,7 +24,7 @@ from tasks.errors import (
 )
 from tasks.progress import Progress, Stop
 from tasks.records.job import BUSY, DONE, INPUT, RESUME, SUPERSEDED, Job
-from tasks.records.layout import FAILURE, JOB, LOG, METRICS, RunFolder
+from tasks.records.layout import FAILURE, FAILURE_BYTES, JOB, LOG, METRICS, RunFolder
 from tasks.records.metrics import read_metrics
 from tasks.store.artifact import verify
 from tasks.store.root import Root
@@ -49,7 +49,7 @@ def train(root: Root, job: Job, progress: Progress, stop: Stop) -> None:
             raise InputError(str(error)) from error
     follower = Follower(folder / METRICS, progress)
     with turn(root, job.run, training.device, training.gpus, stop) as mine:
-        (folder / FAILURE).unlink(missing_ok=True)
+        (folder / FAILURE).write_bytes(b" " * FAILURE_BYTES)  # room for the reason on a disk that gets full
         log.info("training %s; its log is %s", job.run, log_file)
         if stays:
             status = warm.train(
@@ -104,10 +104,11 @@ def _error(run: str, folder: Path, status: int | None) -> Exception:
         return kinds[failure["status"]](failure["message"])
     if failure:
         return TrainingError(failure["message"])
-    how = "lost" if status is None else f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    how = "was lost" if status is None else f"ended with status {status}"
+    if status is not None and status < 0:
+        how = f"was killed by signal {-status} (out of memory, or by hand?)"
     return LostProcessError(
-        f"The trainer of {run} was {how} (out of memory, or by hand?): read {folder / LOG} and start it again to resume "
-        f"from the newest checkpoint."
+        f"The trainer of {run} {how}: read {folder / LOG} and start it again to resume from the newest checkpoint."
     )
 
 

@@ -2,15 +2,16 @@
 
 import contextlib
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from tasks.errors import BusyError, DamagedError, InputError, SupersededError
+from tasks.errors import BusyError, DamagedError, DiskError, InputError, SupersededError, TrainingError
 from tasks.escaping import plain
 from tasks.records.job import BUSY, FAILED, INPUT, SUPERSEDED
-from tasks.records.layout import FAILURE
+from tasks.records.layout import FAILURE, FAILURE_BYTES
 
 
 def outcome(job_file: Path, work: Callable[[], int]) -> int:
@@ -29,13 +30,13 @@ def outcome(job_file: Path, work: Callable[[], int]) -> int:
 
 def _report(job_file: Path, status: int, error: BaseException) -> int:
     """Say what went wrong: one sentence for people, and a traceback where it may be our fault."""
-    if status == FAILED:
+    if status == FAILED and not isinstance(error, DiskError | TrainingError):
         traceback.print_exc()
     message = str(error) or type(error).__name__
     print(plain(message), file=sys.stderr, flush=True)
-    with (
-        contextlib.suppress(OSError),
-        job_file.with_name(FAILURE).open("x") as file,
-    ):  # the first rank to fail knows why
-        json.dump({"status": status, "message": message}, file)
+    path = job_file.with_name(FAILURE)
+    with contextlib.suppress(OSError), os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
+        if not file.read().strip():  # the first rank to fail knows why
+            file.seek(0)
+            file.write(json.dumps({"status": status, "message": message[:2_000]}).encode().ljust(FAILURE_BYTES))
     return status

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tasks.engines.nanochat import contract
 from tasks.engines.nanochat.check import Identity, require
+from tasks.engines.ranks import alone
 from tasks.errors import InputError
 
 SECONDS_TO_IMPORT = 300
@@ -100,8 +101,8 @@ def find_environment(base: Path, environment: Mapping[str, str] = os.environ) ->
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Our environment without what is private to FabRating."""
-    return {name: value for name, value in environment.items() if not name.startswith(PRIVATE)}
+    """Our environment without what is private to FabRating, and as for a process that is no rank."""
+    return {name: value for name, value in alone(environment).items() if not name.startswith(PRIVATE)}
 
 
 def _probe(python: Path, source: Path, environment: Mapping[str, str]) -> dict:

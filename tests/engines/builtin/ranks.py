@@ -50,7 +50,7 @@ def start(root, job, seen=None):
     processes = []
     for rank in range(world):
         environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none"}
         record = seen / f"{world}-{rank}-{time.monotonic_ns()}" if seen else None
         process = CONTEXT.Process(target=rank_main, args=(folder / JOB, environment, record), daemon=True)
         process.start()

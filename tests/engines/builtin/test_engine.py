@@ -4,15 +4,18 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
 
 import pytest
 
+from tasks.engines.builtin.distributed import asked_threads
 from tasks.engines.entry import score, train
-from tasks.errors import InputError, InterruptedRun, LostProcessError
+from tasks.errors import DiskError, InputError, InterruptedRun, LostProcessError, TrainingError
 from tasks.records.job import Job
 from tasks.records.metrics import read_metrics
+from tasks.store.root import Root
 from tests.engines.builtin.conftest import ARM, LENGTH, POOL, make_experiment
 
 
@@ -36,6 +39,39 @@ def test_train_reports_progress_and_reuses_a_result_and_scores_again(root):
     assert set(evaluated) == {5, 10, 15}
     with pytest.raises(InputError, match="no checkpoint of step 99"):
         score(root, run, checkpoint=99)
+
+
+def test_ranks_and_threads_of_somebodys_own_job_are_not_ours(root, monkeypatch):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "192.0.2.1", "OMP_NUM_THREADS": "2,1"}.items():
+        monkeypatch.setenv(name, value)
+    result = train(root, make_experiment(), POOL, ARM)
+    run = Job.of(root, make_experiment(), POOL, ARM).run
+    assert score(root, run).facts["bpb"] == pytest.approx(result.facts["bpb"], rel=1e-6)
+
+
+@pytest.mark.parametrize(("given", "threads"), [("2,1", 2), ("3", 3), ("", 0), ("0", 0), ("all", 0), ("-1", 0)])
+def test_threads_that_are_asked_for(monkeypatch, given, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert asked_threads() == threads
+
+
+def test_a_full_disk_at_a_checkpoint_is_one_sentence(root, tmp_path):
+    """A file system of its own, too small for the second checkpoint."""
+    small = tmp_path / "small"
+    small.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1400k", "tmpfs", str(small)]).returncode:
+        pytest.skip("only root may mount a file system")
+    try:
+        for name in ("pools", "arms"):
+            (small / name).symlink_to(root.folder / name)
+        with pytest.raises((TrainingError, DiskError), match=r"^[^\n]*: free (space|some) there and[^\n]*$"):
+            train(Root(small), make_experiment(save_every=2), POOL, ARM)
+        (log,) = small.glob("runs/*/log.txt")
+        assert "Traceback" not in log.read_text()
+        subprocess.run(["mount", "-o", "remount,size=20m", str(small)], check=True)
+        assert train(Root(small), make_experiment(save_every=2), POOL, ARM).facts["steps"] == 15
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
 
 
 def test_scoring_a_run_that_is_not_there(root):

@@ -103,12 +103,11 @@ def available_mode(wanted: Wanted) -> Mode:
     run's id would be in use.
     """
     asked = _asked()
-    if wanted == "auto":
-        wanted = asked or "auto"
-    elif asked not in (None, wanted):
+    if wanted != "auto" and asked not in (None, wanted):
         log.warning("The environment says that W&B is %s, the run that it is %s: the run's word counts.", asked, wanted)
-    if wanted not in ("auto", "online"):
-        return wanted
+    mode = (asked or "auto") if wanted == "auto" else wanted
+    if mode == "offline" or mode == "disabled":
+        return mode
     key = api_key()
     if key is None:
         if wanted == "online":

@@ -18,7 +18,7 @@ from tasks.records.verdict import Control, Pairing, Target, Verdict
 from tasks.reports.report import write_verdict
 from tasks.reports.steps import show_estimate, show_loss_curve, show_scores, show_verdict
 from tasks.reports.wandb_verdict import send_verdict
-from tasks.spec import Arm, Draw, Name, Pool, Score, Texts, Training, Url, with_common_population
+from tasks.spec import Arm, Draw, Line, Name, Pool, Score, Seed, Texts, Training, Url, with_common_population
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tokens.steps import outside
 from tasks.verdict import looks
@@ -32,8 +32,8 @@ REDRAW: list[Draw] = ["init", "order", "sample"]
 REPLICATES = 4
 ALLOW: list[str] = []
 TEXTS: list[Texts] = []
-Arms = Annotated[list[Arm], Field(min_length=2)]
-Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Arms = Annotated[list[Arm], Field(min_length=2, max_length=64)]
+Seeds = Annotated[list[Seed], Field(min_length=1, max_length=MOST_REPLICATES)]
 Replicates = Annotated[int, Field(ge=1, le=MOST_REPLICATES)]
 
 
@@ -49,13 +49,13 @@ def compare(
     target: Target = "all",
     pairing: Pairing = "auto",
     budget: Budget = "tokens",
-    allow: list[str] = ALLOW,
-    texts: list[Texts] = TEXTS,
+    allow: Annotated[list[Line], Field(max_length=64)] = ALLOW,
+    texts: Annotated[list[Texts], Field(max_length=64)] = TEXTS,
     core: bool = False,
     control: Control | None = None,
     strata_by: Score | None = None,
     replicates: Replicates | None = None,
-    redraw: list[Draw] = REDRAW,
+    redraw: Annotated[list[Draw], Field(max_length=3)] = REDRAW,
     stop: StoppingRule | None = None,
 ) -> dict[str, Any]:
     """Train replicates of every arm on the same budget, and judge which is better with an error bar.

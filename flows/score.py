@@ -1,13 +1,14 @@
 """Score a finished run on texts from elsewhere and on nanochat's CORE tasks: what a comparison scores besides the holdout."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
+from pydantic import Field
 
 from tasks.engines import steps as engines
 from tasks.records.job import find_job
 from tasks.reports.steps import show_core, show_outside
-from tasks.spec import Texts, Url
+from tasks.spec import Id, Texts, Url
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tokens.steps import outside
 
@@ -17,8 +18,8 @@ TEXTS: list[Texts] = []
 
 @flow(name="score", flow_run_name="{run}")
 def score(
-    run: str,
-    texts: list[Texts] = TEXTS,
+    run: Id,
+    texts: Annotated[list[Texts], Field(max_length=64)] = TEXTS,
     core: bool = False,
     root: Url = DEFAULT_ROOT,
 ) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import psutil
 
-from infra.local import azurite
+from infra.local import azurite, processes
 from tasks.store.access import open_blobs
 from tests.chaos.harness.arm import ArmRun
 from tests.chaos.harness.rig import RESTART_SECONDS, Rig
@@ -377,6 +377,53 @@ def host_frozen(harm: Harm) -> None:
     finally:
         _signal(frozen, signal.SIGKILL)
         harm.rig.kill("worker-gpu-second")
+
+
+@kind("everything is stopped for 150 s, as on a laptop that sleeps: server, workers, runs")
+def asleep(harm: Harm) -> None:
+    run = harm.in_training(until=0.3)
+    workers = {name: pid for name, pid in harm.rig.pids.items() if name.startswith("worker")}
+    trainer = harm.server.trainer(run)
+    everything = processes.members(harm.rig.mark)
+    _signal(everything, signal.SIGSTOP)
+    time.sleep(150)
+    _signal(everything, signal.SIGCONT)
+    harm.run.wait("the end", lambda: harm.ended(harm.run.id) in ("COMPLETED", "FAILED", "CRASHED"), 400)
+    if told := [change for change in harm.run.changes() if change.type in ("CRASHED", "FAILED")]:
+        raise AssertionError(f"what lived was given up: {told[0]}")
+    if gone := [name for name, pid in workers.items() if not processes.belongs(pid, harm.rig.mark)]:
+        raise AssertionError(f"{', '.join(gone)} did not outlive the sleep")
+    harm.moment += f", {len(everything)} processes, trainer {trainer[0].pid}"
+
+
+@kind("the machine is off for three hours in mid-training: nothing is left but the database, three hours older")
+def hours_off(harm: Harm) -> None:
+    harm.in_training()
+    harm.rig.power_off()
+    harm.rig.database.age(3)
+    began = time.monotonic()
+    harm.rig.power_on()
+    harm.moment += f", up again in {time.monotonic() - began:.0f} s"
+    late = harm.server.ask("POST", "/flow_runs/filter", {"flows": {"name": {"any_": ["maintenance"]}}}, 60)
+    if waiting := [run for run in late if run["state"]["type"] in ("SCHEDULED", "PENDING")]:
+        raise AssertionError(f"{len(waiting)} runs of the reaper catch up")
+
+
+@kind("the experiment's process is killed, then a person cancels it, and later starts it again")
+def dead_parent_cancelled(harm: Harm) -> None:
+    run = harm.in_training(until=0.1)
+    _signal(harm.server.processes_of(harm.run.id), signal.SIGKILL)
+    harm.run.wait("the end of the experiment", lambda: harm.ended(harm.run.id) in ("CRASHED", "SCHEDULED"), 60)
+    state = {"type": "CANCELLING", "name": "Cancelling"}
+    harm.server.ask("POST", f"/flow_runs/{harm.run.id}/set_state", {"state": state, "force": True}, 30)
+    cancelled = time.time()
+    harm.run.wait("the trainer's end", lambda: not harm.server.trainer(run), 90)
+    harm.moment += f", trainer gone {time.time() - cancelled:.0f} s after it was cancelled"
+    harm.run.wait("the state Cancelled", lambda: harm.ended(harm.run.id) == harm.ended(run) == "CANCELLED", 150)
+    time.sleep(45 if harm.rig.quick else 150)  # the reaper looks twice and leaves them alone
+    if (harm.ended(harm.run.id), harm.ended(run)) != ("CANCELLED", "CANCELLED"):
+        raise AssertionError("a run that a person cancelled was set going again")
+    harm.run.start()
 
 
 def _lives(process: psutil.Process) -> bool:

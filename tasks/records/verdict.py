@@ -18,7 +18,7 @@ from tasks.store.artifact import write_atomic
 OUTSIDE = "outside/"
 Target = (
     Literal["all", "lower half", "upper half"]
-    | Annotated[str, Shape(f"{OUTSIDE}[a-z0-9_-]{{1,60}}", "target: outside/ and the name of texts")]
+    | Annotated[str, Shape(f"{OUTSIDE}[a-z0-9_-]{{1,60}}", "a target: outside/ and the name of texts")]
 )
 """Which documents decide: all of the holdout, one half of it by score, or `outside/<name>`: texts from elsewhere."""
 Control = Literal["aa"]

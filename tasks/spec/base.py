@@ -26,7 +26,7 @@ from tasks.store.urls import SIGNATURE, require_unsigned
 
 @dataclass(frozen=True)
 class Shape:
-    """The regular expression that a string matches as a whole. `what`: the same in words, as "is no ..." would end."""
+    """The regular expression that a string matches as a whole. `what`: the same in words that follow "is not"."""
 
     pattern: str
     what: str
@@ -34,7 +34,7 @@ class Shape:
     def check(self, value: str) -> str:
         """The value itself. Raises ValueError, which does not repeat it."""
         if not re.fullmatch(self.pattern, value):
-            raise ValueError(f"is no {self.what}")
+            raise ValueError(f"is not {self.what}")
         return value
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -81,24 +81,27 @@ ANY = r"[^\x00-\x1f\x7f\ud800-\udfff]"
 
 Url = Annotated[
     str,
-    Shape(rf"(?!\s)(?!.*{SIGNATURE}){ANY}{{1,2000}}", "URL or path: one line of at most 2,000 characters, not blank"),
+    Shape(rf"(?!\s)(?!.*{SIGNATURE}){ANY}{{1,2000}}", "a URL or path: one line of at most 2,000 characters, not blank"),
     AfterValidator(require_unsigned),
 ]
 """A URL or a path. One with a signature is refused by the server's schema, before it is stored, and here."""
 
 Name = Annotated[
     str,
-    Shape(r"[a-z0-9][a-z0-9_-]{0,40}", "name: lower-case letters, digits, - and _, at most 41, the first no - or _"),
+    Shape(
+        r"[a-z0-9][a-z0-9_-]{0,40}",
+        "a name: at most 41 lower-case letters, digits, - and _, beginning with a letter or digit",
+    ),
 ]
 """A readable part of an artifact's name."""
 
 Id = Annotated[
-    str, Shape(r"[a-z0-9][a-z0-9_-]{0,99}", "name of an artifact: lower-case letters, digits, - and _, at most 100")
+    str, Shape(r"[a-z0-9][a-z0-9_-]{0,99}", "the name of an artifact: at most 100 lower-case letters, digits, - and _")
 ]
 """The whole name of a pool, an arm or a run, with its fingerprint."""
 
-Line = Annotated[str, Shape(rf"{ANY}{{1,2000}}", "line of 1 to 2,000 characters")]
-Column = Annotated[str, Shape(rf"{ANY}{{1,255}}", "name of a column: a line of 1 to 255 characters")]
+Line = Annotated[str, Shape(rf"{ANY}{{1,2000}}", "a line of 1 to 2,000 characters")]
+Column = Annotated[str, Shape(rf"{ANY}{{1,255}}", "the name of a column: a line of 1 to 255 characters")]
 
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """What draws are a hash of."""

@@ -12,24 +12,24 @@ class Host(Spec):
     """A machine that is reached by SSH: where its account is, how it is trusted, and what it is to become."""
 
     name: Name = Field("gpu1", description="Readable name; the worker shows up under it in the work pool.")
-    address: Annotated[str, Shape(rf"(?!-)(?:(?![\s@]){ANY}){{1,255}}", "address of a host")] = Field(
+    address: Annotated[str, Shape(rf"(?!-)(?:(?![\s@]){ANY}){{1,255}}", "the address of a host")] = Field(
         description="Host name, IP address, or alias of ~/.ssh/config."
     )
     port: int = Field(22, ge=1, le=65_535, description="Port of its SSH server.")
-    user: Annotated[str, Shape(rf"(?!-)(?:(?![\s@:]){ANY}){{1,255}}", "name of an account")] = Field(
+    user: Annotated[str, Shape(rf"(?!-)(?:(?![\s@:]){ANY}){{1,255}}", "the name of an account")] = Field(
         "root", description="The account that runs the worker."
     )
     key_file: Line | None = Field(
         None,
         description="Private key file on this machine; it stays here. Empty: ssh-agent, then the usual files in ~/.ssh.",
     )
-    host_key: Annotated[str, Shape(r"SHA256:[A-Za-z0-9+/]{43}", "fingerprint: SHA256: and 43 characters")] | None = (
+    host_key: Annotated[str, Shape(r"SHA256:[A-Za-z0-9+/]{43}", "a fingerprint: SHA256: and 43 characters")] | None = (
         Field(
             None,
             description="Fingerprint of the host's key, as `ssh-keygen -lf` shows it. Empty: trust and pin the key seen first.",
         )
     )
-    folder: Annotated[str, Shape(rf"(?=.*[^/.~ ]){ANY}{{1,1000}}", "folder: a path with a name in it")] = Field(
+    folder: Annotated[str, Shape(rf"(?=.*[^/.~ ]){ANY}{{1,1000}}", "a folder: a path with a name in it")] = Field(
         "fabrating",
         description="Everything is installed here: below the home directory, or an absolute path.",
     )
@@ -59,7 +59,7 @@ class Host(Spec):
         "https://github.com/karpathy/nanochat.git",
         description="Git URL as the host sees it, or a tar archive on this machine that is uploaded.",
     )
-    nanochat_commit: Annotated[str, Shape(r"[0-9a-f]{7,40}", "commit: 7 to 40 hexadecimal digits")] = Field(
+    nanochat_commit: Annotated[str, Shape(r"[0-9a-f]{7,40}", "a commit: 7 to 40 hexadecimal digits")] = Field(
         "92d63d4", description="Commit of nanochat that is checked out on the host."
     )
     way_back: Literal["direct", "tunnel"] = Field(
@@ -68,7 +68,7 @@ class Host(Spec):
         "that this machine keeps open.",
     )
     server: Annotated[
-        str, Shape(rf"https?://(?:(?![\s/]){ANY}){{1,255}}(/(?:(?!\s){ANY}){{0,1000}})?", "URL of a Prefect API")
+        str, Shape(rf"https?://(?:(?![\s/]){ANY}){{1,255}}(/(?:(?!\s){ANY}){{0,1000}})?", "the URL of a Prefect API")
     ] = Field(
         default_factory=lambda: os.environ.get("PREFECT_API_URL", "http://127.0.0.1:4200/api"),
         description="Prefect API, as the host sees it (direct) or as this machine does (tunnel). Empty: the one that "

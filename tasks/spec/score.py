@@ -17,7 +17,7 @@ Weights = Annotated[dict[Column, Annotated[float, Field(ge=0, le=1e9)]], Field(m
 """Columns and their weights: the score is the weighted mean, and a weight of 0 counts for nothing."""
 Formula = Annotated[
     str,
-    Shape(r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]{1,10000}", "expression of 1 to 10,000 characters"),
+    Shape(r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]{1,10000}", "an expression of 1 to 10,000 characters"),
     AfterValidator(_formula),
 ]
 """An expression over columns, in the language of `tasks.expression`."""

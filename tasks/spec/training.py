@@ -29,7 +29,7 @@ class Training(Spec):
         description="Constants of the optimizer. upstream: nanochat's. quiet: steps of the residual stream's factors in proportion to "
         "their gradients, so that runs that differ in their seed alone differ less; the same model and checkpoints.",
     )
-    window_pattern: Annotated[str, Shape(r"[SL]{1,64}", "pattern of at most 64 letters S and L")] = Field(
+    window_pattern: Annotated[str, Shape(r"[SL]{1,64}", "a pattern of at most 64 letters S and L")] = Field(
         "SSSL",
         description="Attention windows, tiled over the layers: S a quarter of the sequence, L all of it. The last is always L.",
     )

@@ -102,13 +102,14 @@ def test_a_worker_that_died_is_started_again_by_the_stack_itself(stack, monkeypa
     assert stack.pids["worker-gpu"] != pid and stack.alive("worker-gpu")
 
 
+@pytest.mark.slow  # it deploys
 def test_a_pool_that_was_deleted_or_paused_is_said_and_mended(stack, client, monkeypatch):
     for name, value in stack.environment.items():
         monkeypatch.setenv(name, value)
     pool = lambda: next(one for one in examine(stack.home) if one.what == "pool gpu")  # noqa: E731
     train = client.read_deployment_by_name("train/train")
-    far = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(days=1))
-    run = client.create_flow_run_from_deployment(train.id, parameters={"arm": "top16-1"}, state=far)
+    arm, far = f"top16-{time.time_ns()}", Scheduled(scheduled_time=datetime.now(UTC) + timedelta(days=1))
+    run = client.create_flow_run_from_deployment(train.id, parameters={"arm": arm}, state=far)
 
     client.update_work_pool("gpu", WorkPoolUpdate(is_paused=True))
     assert (pool().state, pool().remedy) == ("bad", "prefect work-pool resume gpu")
@@ -124,7 +125,7 @@ def test_a_pool_that_was_deleted_or_paused_is_said_and_mended(stack, client, mon
     assert said[0].startswith("The work pool gpu is ") and said[0].endswith(": mending it")
     assert deploy.wrong_pools(stack.environment) == {}
     assert client.read_deployment_by_name("train/train").work_pool_name == "gpu"
-    (again,) = [one for one in client.read_flow_runs(limit=200) if one.parameters.get("arm") == "top16-1"]
+    (again,) = [one for one in client.read_flow_runs(limit=200) if one.parameters.get("arm") == arm]
     assert again.id != run.id and again.work_pool_name == "gpu" and again.state.is_scheduled()
     client.delete_flow_run(again.id)
     said.clear()

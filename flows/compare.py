@@ -1,6 +1,7 @@
 """Matched arms, each trained in several replicates, and the verdict on them: which is better, by how much, how sure."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
@@ -21,7 +22,7 @@ from tasks.reports.wandb_verdict import send_verdict
 from tasks.spec import Arm, Draw, Line, Name, Pool, Score, Seed, Texts, Training, Url, with_common_population
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tokens.steps import outside
-from tasks.verdict import looks
+from tasks.verdict import looks, shortened
 from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec
 from tasks.verdict.judge import judge
 from tasks.verdict.planning import Budget
@@ -57,6 +58,7 @@ def compare(
     replicates: Replicates | None = None,
     redraw: Annotated[list[Draw], Field(max_length=3)] = REDRAW,
     stop: StoppingRule | None = None,
+    check_savings: bool = False,
 ) -> dict[str, Any]:
     """Train replicates of every arm on the same budget, and judge which is better with an error bar.
 
@@ -88,6 +90,8 @@ def compare(
         redraw: What a replicate draws anew: init (initial weights), order (of a shuffled arm), sample (documents of a random or
             temperature arm, rows of a budget). What is not named is the same in all runs.
         stop: Instead of replicates: add them in rounds, look after each round, and stop when the answer is clear.
+        check_savings: If an arm is better, train its replicates again on as many fewer tokens as its curves say that it saved, and say
+            whether they still reach the other arm. Only for all or a half of the holdout as target.
     """
     spec = ComparisonSpec(
         name=name,
@@ -105,6 +109,7 @@ def compare(
         strata_by=strata_by,
         redraw=None if seeds else redraw,
         stop=stop,
+        check_savings=check_savings,
     )
     return run_comparison(spec, root)
 
@@ -113,6 +118,8 @@ def run_comparison(spec: ComparisonSpec, root: str) -> dict[str, Any]:
     """Let children make what is missing of a comparison, judge it and show the verdict. Called in a flow."""
     store = Root(root)
     plan, verdict = _in_rounds(store, spec, root)
+    if spec.check_savings:
+        verdict = _check_savings(store, plan, verdict, root)
     return _show(store, plan, verdict)
 
 
@@ -149,6 +156,23 @@ def _in_rounds(store: Root, spec: ComparisonSpec, root: str) -> tuple[Comparison
             get_run_logger().info("Look at %d replicates an arm: going on. %s", plan.replicates, judged[1].sentences[0])
     assert judged, "a comparison has a round"
     return judged
+
+
+def _check_savings(store: Root, plan: ComparisonPlan, verdict: Verdict, root: str) -> Verdict:
+    """Let children train the better arms' runs that stop at the tokens they saved; the verdict with what those say."""
+    for number, pair in enumerate(verdict.comparisons):
+        shorter = plan.shortened(pair)
+        if looks.over_budget(store, replace(plan, runs=(*plan.runs, *shorter.runs)), first=False):
+            get_run_logger().warning(
+                "max_dollars leaves no room for the runs that would check the savings of %s", pair.better
+            )
+        elif shorter.runs:
+            _train(store, shorter, root)
+            runs = [run.id for run in shorter.runs]
+            verdict = shortened.check_savings(store, verdict, verdict.comparisons[number], runs, plan.spec.score)
+        else:
+            get_run_logger().info("%s and %s: no arm saves tokens that runs could check", pair.a, pair.b)
+    return verdict
 
 
 def _judge(store: Root, plan: ComparisonPlan, root: str) -> Verdict:

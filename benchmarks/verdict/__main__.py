@@ -1,4 +1,4 @@
-"""python -m benchmarks.verdict planted FOLDER | coverage | sequential | savings | noise: what a verdict finds, whether its error bars are true, what seeds do."""
+"""python -m benchmarks.verdict planted FOLDER | real FOLDER | coverage | sequential | savings | noise: what a verdict finds, whether its error bars are true, what seeds do."""
 
 import sys
 
@@ -11,10 +11,11 @@ def main() -> None:
         return
     import typer
 
-    from benchmarks.verdict import coverage, planted, savings, sequential
+    from benchmarks.verdict import coverage, planted, real, savings, sequential
 
     app = typer.Typer(add_completion=False, help=__doc__)
     app.command("planted")(planted.main)
+    app.command("real")(real.main)
     app.command("coverage")(coverage.main)
     app.command("sequential")(sequential.main)
     app.command("savings")(savings.main)

@@ -1,15 +1,18 @@
-"""How much do replicates of a small run differ, and why? `python -m benchmarks.verdict noise pack|train|gradients ...`
+"""How much do replicates of a small run differ, and why? `python -m benchmarks.verdict noise pack|train|table|gradients ...`
 
 pack: encodes the texts of parquet files: a holdout, and arms of the rest.
-train: trains each of some arms from several seeds under each of several recipes, all in one process. Prints the mean and standard
-    deviation (sd) of the training loss and of the holdout's bits per byte, and how far two recipes, and two arms, agree seed by seed.
+train: trains each of some arms from several seeds under each of several recipes, all in one process, and appends a line of JSON for
+    each run to `--out`. A process each GPU, with seeds of its own (quiet:1-6, quiet:7-12), shares the work.
+table: prints of such files the mean and standard deviation (sd) of the training loss and of the holdout's bits per byte, and how far
+    two recipes, and two arms, agree seed by seed. `train` ends with it, too.
 gradients: follows one training in fp32 and prints how far the scalars' gradients are off in bf16.
 
 A recipe is "upstream" or "quiet" (`tasks.spec.Recipe`), or upstream's with changes joined by "+":
     factor=0.1      the rates of all scalars (`SCALARS`) times 0.1; 0 freezes them
-    NAME=0.1        the same for one of them, such as backout_lambda=0.1
+    NAME=0.1        the same for one of them, such as backout_lambda=0.1, or for wte, lm_head or value_embeds
     epsilon=1e-2    Adam's epsilon for the scalars; quiet is 0.1
     muon=0.5        the rate of the matrices times 0.5; adam=0.5 those of embeddings and output matrix
+    rise=80         all rates rise over 80 steps instead of 40
     zero=lm_head    initial weights of 0, for the parameters whose name holds this word
     fp32, fp8       the precision of products, instead of bf16
     autograd        PyTorch's autograd instead of the fused kernels
@@ -40,12 +43,14 @@ from tasks.engines.builtin.adamw import AdamW
 from tasks.engines.builtin.compute import Compute, build_compute, embedding_dtype
 from tasks.engines.builtin.model import GPT
 from tasks.engines.builtin.optimizer import SCALARS, Optimizer, build_optimizer
-from tasks.engines.builtin.schedule import schedule
+from tasks.engines.builtin.schedule import WARMUP_STEPS, schedule
 from tasks.records.scaling import ModelShape, plan_training
 
 LAST_STEPS = 25
 """The training loss is the mean of so many last steps."""
 MICRO_BATCH_TOKENS = 131_072
+TABLES = ("wte", "lm_head", "value_embeds")
+"""Embeddings and output matrix, by a word of their parameters' names."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,10 @@ class Recipe:
     base: spec.Recipe = "upstream"
     epsilon: float | None = None
     factors: dict[str, float] = field(default_factory=dict)
-    """Of the rates, by the parameter's name."""
+    """Of the rates, by the parameter's name or a word of it."""
     muon: float = 1.0
     adam: float = 1.0
+    rise: int = WARMUP_STEPS
     zero: str | None = None
     precision: str = "bf16"
     kernels: bool = True
@@ -79,9 +85,11 @@ class Recipe:
                 changes[key] = float(value)
             elif key == "zero":
                 changes[key] = value
+            elif key == "rise":
+                changes[key] = int(value)
             elif key == "factor":
                 changes["factors"] |= dict.fromkeys(SCALARS, float(value))
-            elif key in SCALARS:
+            elif key in (*SCALARS, *TABLES):
                 changes["factors"][key] = float(value)
             else:
                 raise ValueError(f"there is no recipe {part}")
@@ -89,7 +97,7 @@ class Recipe:
 
     def group(self, name: str, upstream: AdamW) -> AdamW:
         """The constants of a parameter, by those of `base`."""
-        factor = self.factors.get(name, 1.0) if name in SCALARS else self.adam
+        factor = math.prod(f for key, f in self.factors.items() if key in name) * (1 if name in SCALARS else self.adam)
         epsilon = self.epsilon if name in SCALARS and self.epsilon is not None else upstream.epsilon
         return upstream._replace(lr=upstream.lr * factor, epsilon=epsilon)
 
@@ -138,7 +146,9 @@ def train_one(arguments: argparse.Namespace, text: Text, recipe: Recipe, seed: i
     ):
         optimizer.zero_grad()
         losses.append(accumulate(compute, *batch))
-        optimizer.step(*schedule(step, plan))
+        rates = schedule(step, plan)
+        risen = (step + 1) / recipe.rise if step < max(recipe.rise, WARMUP_STEPS) else rates.lr_scale
+        optimizer.step(*rates._replace(lr_scale=min(risen, rates.lr_scale if step >= WARMUP_STEPS else 1.0)))
     curve = torch.stack(losses).tolist()
     stepped = time.monotonic() - began
     return {
@@ -167,8 +177,8 @@ def deviation_interval(deviation: float, count: int) -> tuple[float, float]:
 
 
 def summarize(results: Sequence[dict]) -> str:
-    """A row of the table: recipe, arm, n, mean and sd of the training loss and of the bits per byte, median seconds of a run."""
-    cells = [results[0]["recipe"], results[0]["arm"], str(len(results))]
+    """A row of the table: run, recipe, arm, n, mean and sd of the training loss and of the bits per byte, median seconds of a run."""
+    cells = [*kind(results[0]), str(len(results))]
     for key in ("loss", "bpb"):
         values = [result[key] for result in results]
         cells.append(f"{statistics.fmean(values):.4f}")
@@ -181,7 +191,16 @@ def summarize(results: Sequence[dict]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def compare_seeds(scores: dict[tuple[str, str], dict[int, float]]) -> Iterator[str]:
+def kind(result: dict) -> tuple[str, str, str]:
+    """What a seed repeats: depth, tokens and what is drawn; recipe; arm."""
+    of = result["settings"]
+    run = (
+        f"d{of['depth']}, T {of['sequence_length']:,}, {of['batch_tokens']:,} a step, {of['tokens'] / 1e6:.1f} M tokens"
+    )
+    return f"{run}, {of['vary']}", result["recipe"], result["arm"]
+
+
+def compare_seeds(scores: dict[tuple[str, str, str], dict[int, float]]) -> Iterator[str]:
     """For each two rows that differ in recipe or in arm alone and share three seeds: how their bits per byte agree seed by seed.
 
     The mean of the difference and its sd, of the pairs and as of independent runs. A high correlation says that the noise is the
@@ -189,49 +208,56 @@ def compare_seeds(scores: dict[tuple[str, str], dict[int, float]]) -> Iterator[s
     """
     for (one, a), (other, b) in itertools.combinations(scores.items(), 2):
         seeds = sorted(a.keys() & b.keys())
-        if len(seeds) > 2 and (one[0] == other[0]) != (one[1] == other[1]):
+        if len(seeds) > 2 and one[0] == other[0] and (one[1] == other[1]) != (one[2] == other[2]):
             x, y = np.array([a[seed] for seed in seeds]), np.array([b[seed] for seed in seeds])
             independent = math.hypot(x.std(ddof=1), y.std(ddof=1))
             yield (
-                f"| {' '.join(one)} | {' '.join(other)} | {len(seeds)} | {np.corrcoef(x, y)[0, 1]:.3f} | {(x - y).mean():+.4f} "
-                f"| {(x - y).std(ddof=1):.5f} | {independent:.5f} |"
+                f"| {' '.join(one[1:])} | {' '.join(other[1:])} | {len(seeds)} | {np.corrcoef(x, y)[0, 1]:.3f} "
+                f"| {(x - y).mean():+.4f} | {(x - y).std(ddof=1):.5f} | {independent:.5f} | {one[0]} |"
             )
+
+
+def table(files: Sequence[Path]) -> None:
+    """Print the tables of what `train` wrote into some files."""
+    rows: dict[tuple[str, str, str], list[dict]] = {}
+    for line in (line for file in files for line in file.read_text().splitlines()):
+        rows.setdefault(kind(result := json.loads(line)), []).append(result)
+    print(f"| run | recipe | arm | n | loss | sd | bits per byte | sd | s |\n|{' --- |' * 9}")
+    print(*(summarize(rows[key]) for key in rows), sep="\n")
+    print(f"\n| one | other | seeds | correlation | difference | sd in pairs | sd unpaired | run |\n|{' --- |' * 8}")
+    scores = {key: {result["seed"]: result["bpb"] for result in rows[key]} for key in rows}
+    print(*compare_seeds(scores), sep="\n", flush=True)
 
 
 def train(arguments: argparse.Namespace) -> None:
     """Train every arm under every recipe from every seed, write a line of JSON for each run, print the tables."""
     began = time.monotonic()
     name = torch.cuda.get_device_name() if arguments.device == "cuda" else arguments.device
-    print(f"{name}, torch {torch.__version__}, d{arguments.depth}, T {arguments.sequence_length}, batch "
-          f"{arguments.batch_tokens:,}, {arguments.tokens:,} tokens, vary {arguments.vary}", flush=True)  # fmt: skip
+    print(f"{name}, torch {torch.__version__}", flush=True)
     texts = {
         arm: Text.load(arguments.folder, arm, arguments.sequence_length, arguments.device) for arm in arguments.arms
     }
     for arm, text in texts.items():
         print(f"{arm}: {arguments.tokens / (len(text.rows) * arguments.sequence_length):.2f} epochs", flush=True)
-    print(f"| recipe | arm | n | loss | sd | bits per byte | sd | s |\n|{' --- |' * 8}", flush=True)
     left_out = ("folder", "out", "command", "recipes", "texts", "arms")
     settings = {key: value for key, value in vars(arguments).items() if key not in left_out}
-    scores: dict[tuple[str, str], dict[int, float]] = {}
     with arguments.out.open("a") as out:
         for recipe_name, arm in itertools.product(arguments.recipes, texts):
             recipe_name, _, seeds = recipe_name.partition(":")
-            recipe, results = Recipe.parse(recipe_name), []
+            first, _, last = (seeds or str(arguments.seeds)).rpartition("-")
+            recipe = Recipe.parse(recipe_name)
             try:
-                for seed in range(1, int(seeds or arguments.seeds) + 1):
+                for seed in range(int(first or 1), int(last) + 1):
                     if time.monotonic() - began > arguments.seconds:
                         break
-                    results.append(train_one(arguments, texts[arm], recipe, seed) | {"arm": arm})
-                    out.write(json.dumps(results[-1] | {"settings": settings, "device": name}) + "\n")
+                    result = train_one(arguments, texts[arm], recipe, seed) | {"arm": arm}
+                    out.write(json.dumps(result | {"settings": settings, "device": name}) + "\n")
                     out.flush()
                     gc.collect()  # a model and its hooks hold each other
             except (RuntimeError, ValueError) as error:  # the others still have their turn
                 print(f"{recipe_name}: {type(error).__name__}: {error}", flush=True)
-            if results:
-                print(summarize(results), flush=True)
-                scores[recipe_name, arm] = {result["seed"]: result["bpb"] for result in results}
-    print("\n| one | other | seeds | correlation | difference | sd in pairs | sd unpaired |\n|" + " --- |" * 7)
-    print(*compare_seeds(scores), f"{time.monotonic() - began:.0f} s", sep="\n", flush=True)
+    table([arguments.out])
+    print(f"{time.monotonic() - began:.0f} s")
 
 
 def gradients(arguments: argparse.Namespace) -> None:
@@ -274,16 +300,19 @@ def gradients(arguments: argparse.Namespace) -> None:
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.verdict noise", description=__doc__.split("\n")[0])
-    parser.add_argument("command", choices=("pack", "train", "gradients"))
-    parser.add_argument("folder", type=Path, help="where the packed text is, or goes (pack)")
+    parser.add_argument("command", choices=("pack", "train", "table", "gradients"))
+    parser.add_argument("folder", type=Path, help="where the packed text is, or goes (pack); the first file (table)")
     parser.add_argument(
-        "texts", type=Path, nargs="*", help="parquet files with a column `text`, such as an arm's shards (pack)"
+        "texts",
+        type=Path,
+        nargs="*",
+        help="parquet files with a column `text`, such as an arm's shards (pack); more files of `train` (table)",
     )
     parser.add_argument("--vocab-size", type=int, default=8_192, help="of the tokenizer (pack)")
     parser.add_argument("--most-tokens", type=int, default=14_000_000, help="of an arm (pack)")
     parser.add_argument("--arms", nargs="+", default=["all"], help="each NAME:SHARE (pack), NAME or NAME/crop (train)")
     parser.add_argument(
-        "--recipes", nargs="+", default=["upstream"], help="each with :N for another number of seeds (train)"
+        "--recipes", nargs="+", default=["upstream"], help="each with :N or :FIRST-LAST for other seeds (train)"
     )
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--vary", default="weights", help="weights, order, both, or a part of a parameter's name")
@@ -300,6 +329,7 @@ def main(words: Sequence[str] | None = None) -> None:
     commands = {
         "pack": lambda a: pack(a.texts, a.folder, a.vocab_size, a.arms, a.most_tokens),
         "train": train,
+        "table": lambda a: table([a.folder, *a.texts]),
         "gradients": gradients,
     }
     commands[arguments.command](arguments)

@@ -15,7 +15,7 @@ import json
 import random
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,7 +35,7 @@ from tasks.store.root import Root
 from tasks.tokens.outside import encode_outside
 from tasks.verdict.judge import judge
 from tasks.verdict.planning import equal_budget
-from tasks.verdict.shortened import compare_shortened
+from tasks.verdict.shortened import check_savings
 
 SEED = 20
 FILES = 4
@@ -54,12 +54,18 @@ def shuffled(text: str, rng: random.Random) -> str:
     return "".join(parts)
 
 
-def write_pool(folder: Path, texts: Sequence[str], *, permuted: bool) -> Path:
+def write_pool(
+    folder: Path,
+    texts: Sequence[str],
+    *,
+    permuted: bool,
+    spoiled: Callable[[str, random.Random], str] = shuffled,
+) -> Path:
     """Raw files of a pool: a third junk, rated 0 to 1, the others 3 to 5; the same ratings on other documents if `permuted`."""
     rng, numbers = random.Random(SEED), np.random.default_rng(SEED)
     junk = numbers.random(len(texts)) < JUNK
     ratings = np.where(junk, numbers.uniform(0, 1, len(texts)), numbers.uniform(3, 5, len(texts)))
-    written = [shuffled(text, rng) if bad else text for text, bad in zip(texts, junk, strict=True)]
+    written = [spoiled(text, rng) if bad else text for text, bad in zip(texts, junk, strict=True)]
     ratings = numbers.permutation(ratings) if permuted else ratings
     folder.mkdir(parents=True, exist_ok=True)
     for number, part in enumerate(np.array_split(np.arange(len(texts)), FILES)):
@@ -122,10 +128,10 @@ def compare(root: Root, source: Path, elsewhere: Path, name: str, seeds: int, ta
             runs[label].append(train(label, seed, tokens[label]))
     verdict = judge(root, name, runs, target=target, outside=[outside])
     (pair,) = verdict.comparisons
-    checked = None
     if pair.better and (budget := pair.tokens_saved.budget):
         shorter = [train(pair.better, seed, budget) for seed in range(1, seeds + 1)]
-        checked = compare_shortened(root, verdict, pair, shorter)
+        verdict = check_savings(root, verdict, pair, shorter)
+        (pair,) = verdict.comparisons
     rows: dict[str, Difference] = {row.label: row for row in pair.strata if row.kind in ("all", "half", "decile")}
     rows["elsewhere"] = pair.outside[0]
     return {
@@ -134,7 +140,6 @@ def compare(root: Root, source: Path, elsewhere: Path, name: str, seeds: int, ta
         "better": pair.better,
         "tokens": verdict.tokens,
         "saved": pair.tokens_saved.model_dump(),
-        "shorter runs": checked.sentence if checked else None,
         "deviations": {arm.label: arm.deviation for arm in verdict.arms},
         **{label: [row.difference, row.low, row.high] for label, row in rows.items()},
         "report": str(write_verdict(root, verdict).path / REPORT),

@@ -87,12 +87,23 @@ def judge(
             help="The score of halves and deciles, if not that of the arms: an expression, or columns and weights as JSON."
         ),
     ] = None,
+    shorter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN,RUN...",
+            help="Runs of the better arm on as many fewer tokens as it saved: do the savings hold?",
+        ),
+    ] = None,
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge finished runs: which arm is better, by how much, how sure. Writes the verdict and its report."""
+    """Judge finished runs: which arm is better, by how much, how sure. Writes the verdict and its report.
+
+    It counts as a look at these runs, with those of comparisons, and says what it does otherwise than was registered.
+    """
     with terminal.plain_errors():
         from tasks.reports.report import write_verdict
+        from tasks.verdict import by_hand, shortened
         from tasks.verdict.judge import judge as decide
 
         store, runs = Root(root), _arms(arms)
@@ -109,6 +120,11 @@ def judge(
             pairing=pairing,
             strata_by=score,
         )
+        verdict = by_hand.take(store, verdict)
+        if shorter:
+            if len(verdict.comparisons) > 1:
+                raise InputError("--shorter checks the savings between two arms: judge these two alone.")
+            verdict = shortened.check_savings(store, verdict, verdict.comparisons[0], shorter.split(","), score)
         made = write_verdict(store, verdict)
         if as_json:
             terminal.show({"artifact": made.name, **verdict.model_dump(mode="json")}, True)

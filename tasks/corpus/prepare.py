@@ -29,6 +29,7 @@ from tasks.corpus.heap import drop_pages, released
 from tasks.corpus.parquet.shards import RANKS
 from tasks.corpus.pool import holdout, index, sample
 from tasks.corpus.pool.column import StoredColumn, Wanted, open_ids
+from tasks.corpus.pool.entries import find_parts
 from tasks.corpus.pool.handle import PoolHandle, open_pool
 from tasks.corpus.pool.holdout import HeldOut
 from tasks.corpus.pool.index import Index
@@ -96,12 +97,13 @@ def build_index(
         def build_column(wanted: Wanted) -> None:
             root.build(
                 folder.column(wanted.name, wanted.use),
-                lambda work: index.join_column(work, handle.pool, opened, wanted, scratch),
+                lambda work: index.join_column(work, handle.pool, opened, wanted, scratch, places),
                 spec={"name": wanted.name, "use": wanted.use},
                 inputs={"index": indexed.manifest},
             )
 
         with released(), ThreadPoolExecutor(local_workers(workers).threads) as threads:
+            places = find_parts(scratch) if scratch is not None else {}
             list(threads.map(build_column, _there(handle, lacking, indexed.facts["columns"])))
         if scratch is not None:
             scratch.clear()

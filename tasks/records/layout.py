@@ -194,6 +194,11 @@ class VerdictFolder:
         """The ids of the verdicts."""
         return [name.split("/")[1] for name in root.names(VERDICTS)]
 
+    @classmethod
+    def all_registered(cls, root: Root) -> list[str]:
+        """The names of comparisons under which something is registered."""
+        return [name.split("/")[1] for name in root.names(VERDICTS, REGISTERED)]
+
 
 def pool_id(pool: Pool, blobs: Iterable[Blob]) -> str:
     """Name of a pool: its parameters, the blobs it is read from, ETags included, and the version of the preparation."""

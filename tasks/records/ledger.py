@@ -21,14 +21,13 @@ from tasks.records.layout import ENTRY, METRICS, RUNS, RunFolder, run_id
 from tasks.records.metrics import last_metrics
 from tasks.records.record import Record
 from tasks.spec import Experiment, Training
-from tasks.store.artifact import write_atomic
-from tasks.store.locks import locked
 from tasks.store.machine import machine
 from tasks.store.root import Root
 
 State = Literal["running", "completed", "interrupted", "failed", "cancelled", "lost", "silent"]
 """lost: the process ended without reporting it. silent: no news for a while; found when an entry is read, never written."""
 SILENT_AFTER = 15 * 60  # seconds; compiling and a large evaluation each take a few minutes without a new line
+REMEDY = "move this ledger entry away, and the next attempt starts a new one"
 LIVE = ("step", "tokens", "bpb", "loss", "tokens_per_second", "mfu")
 COLUMNS = (
     *(
@@ -283,24 +282,27 @@ def _known(root: Root, run: str, entry: LedgerEntry | None) -> LedgerEntry:
 
 
 def _edit(root: Root, run: str, change: Callable[[LedgerEntry | None], LedgerEntry]) -> LedgerEntry:
-    """Write and mirror the entry that `change` makes of the present one, under a lock."""
-    path = root.path(RunFolder(run).file(ENTRY))
-    with locked(root.folder / ".locks" / f"runs.{run}.{ENTRY}.lock"):
-        entry = _priced(change(_read(root, run))).model_copy(update={"updated": time.time()})
-        write_atomic(path, entry.to_json())
-        root.upload_file(path)
-    return entry
+    """Write the entry that `change` makes of the present one, whichever hosts write to it."""
+
+    def edited(there: bytes | None) -> bytes:
+        entry = _priced(change(_newest(root, run, there))).model_copy(update={"updated": time.time()})
+        return entry.to_json().encode()
+
+    path = RunFolder(run).file(ENTRY)
+    return LedgerEntry.parse(root.edit(path, edited), root.path(path), REMEDY)
 
 
 def _read(root: Root, run: str) -> LedgerEntry | None:
     """The newer of the local and the mirrored copy."""
+    return _newest(root, run, root.read(RunFolder(run).file(ENTRY)))
+
+
+def _newest(root: Root, run: str, there: bytes | None) -> LedgerEntry | None:
+    """The newer of the local copy and of what a remote root has."""
     path = root.path(RunFolder(run).file(ENTRY))
-    copies = [path.read_bytes()] if path.is_file() else []
-    if root.remote is not None and (mirrored := root.remote.read_if_exists(RunFolder(run).file(ENTRY))) is not None:
-        copies.append(mirrored)
-    remedy = "move this ledger entry away, and the next attempt starts a new one"
+    copies = [copy for copy in (path.read_bytes() if path.is_file() else None, there) if copy is not None]
     return max(
-        (LedgerEntry.parse(copy, path, remedy) for copy in copies), key=lambda entry: entry.updated, default=None
+        (LedgerEntry.parse(copy, path, REMEDY) for copy in copies), key=lambda entry: entry.updated, default=None
     )
 
 

@@ -10,15 +10,12 @@ replicates, budget) can change without making it another question, so looks at i
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal
 
 from tasks.records.layout import VerdictFolder
 from tasks.records.record import Record
 from tasks.records.stopping import Decision, Look, StoppingRule
 from tasks.spec import Draw
-from tasks.store.artifact import write_atomic
-from tasks.store.locks import locked
 from tasks.store.root import Root
 
 MOMENT = ("said", "code", "runs_before", "looks_before", "training")
@@ -144,14 +141,7 @@ class Registration(Record):
 
 def read(root: Root, name: str) -> Registration:
     """What is registered under the name of a comparison, here or in the remote root. Raises DamagedError when it cannot be read."""
-    file = VerdictFolder(name).registered
-    path = root.path(file)
-    content = root.remote.read_if_exists(file) if root.remote is not None else None
-    if content is None and path.is_file():
-        content = path.read_bytes()
-    if content is None:
-        return Registration(name=name)
-    return Registration.parse(content, path, "move it away, and the comparison registers anew")
+    return _parsed(root, name, root.read(VerdictFolder(name).registered))
 
 
 def say(root: Root, name: str, plan: Plan) -> Registered:
@@ -193,16 +183,21 @@ def _about(registration: Registration, question: str) -> Registered:
 
 
 def _edit(root: Root, name: str, change: Callable[[Registration], Registration]) -> Registration:
-    """Write and mirror what `change` makes of the present registration, under a lock."""
-    path: Path = root.path(VerdictFolder(name).registered)
-    with locked(root.folder / ".locks" / f"verdicts.{name}.registered.lock"):
-        known = read(root, name)
+    """Write what `change` makes of the present registration, whichever hosts add to it."""
+
+    def edited(content: bytes | None) -> bytes:
+        known = _parsed(root, name, content)
         changed = change(known)
-        if changed != known:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, changed.to_json())
-            root.upload_file(path)
-    return changed
+        return content if content is not None and changed == known else changed.to_json().encode()
+
+    return _parsed(root, name, root.edit(VerdictFolder(name).registered, edited))
+
+
+def _parsed(root: Root, name: str, content: bytes | None) -> Registration:
+    if content is None:
+        return Registration(name=name)
+    path = root.path(VerdictFolder(name).registered)
+    return Registration.parse(content, path, "move it away, and the comparison registers anew")
 
 
 def _shown(value: object) -> str:

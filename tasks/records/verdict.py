@@ -114,6 +114,22 @@ class SeedPairing(Record):
     """The interval that does not decide: unpaired, or paired. None unless both arms have the same two seeds or more."""
 
 
+class ShorterRuns(Difference):
+    """Runs of the better arm that really stopped early, minus the other arm's whole runs, on the target: do the savings hold?"""
+
+    saved: float
+    """Share (0 to 1) of its tokens that they did without."""
+    runs: tuple[str, ...]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def conclusion(self) -> Literal["confirmed", "refuted", "open"]:
+        """confirmed: they end below the other arm's runs; refuted: above; open: not told apart."""
+        if not self.excludes_zero:
+            return "open"
+        return "confirmed" if self.difference < 0 else "refuted"
+
+
 class TokensSaved(Record):
     """The share (0 to 1) of its tokens that the better arm could have done without, at least, by its curves, with an interval of its own."""
 
@@ -122,6 +138,8 @@ class TokensSaved(Record):
     high: float | None
     budget: int | None = None
     """Tokens that the estimate leaves: runs of the better arm that stop there put it to the test (`tasks.verdict.shortened`)."""
+    checked: ShorterRuns | None = None
+    """What such runs found."""
 
 
 class Comparison(Difference):

@@ -192,6 +192,16 @@ class Blobs:
         self._count(requests=1, bytes_read=len(data))
         return data
 
+    def read_tagged(self, name: str) -> tuple[bytes, str] | None:
+        """A small object as a whole with its ETag, or None."""
+        try:
+            found = obstore.get(self._store, name)
+        except (NotFoundError, FileNotFoundError):
+            return None
+        data = bytes(found.bytes())
+        self._count(requests=1, bytes_read=len(data))
+        return data, found.meta["e_tag"] or ""
+
     def upload(self, path: Path, name: str) -> str:
         """Copy a local file to `name`, in parallel blocks when large; returns its ETag. The object appears whole or not at all."""
         put = obstore.put(self._store, str(safe_relative(name)), path, chunk_size=CHUNK)
@@ -221,6 +231,15 @@ class Blobs:
                 obstore.put(self._store, name, data, mode="create")
         except (AlreadyExistsError, FileExistsError):
             return self.read_if_exists(name) == data
+        self._count(requests=1, bytes_written=len(data))
+        return True
+
+    def replace(self, name: str, data: bytes, etag: str) -> bool:
+        """Write a small object over the one with this ETag. Returns False when another one is there by now, or none."""
+        try:
+            obstore.put(self._store, str(safe_relative(name)), data, mode={"e_tag": etag})
+        except (PreconditionError, NotFoundError):
+            return False
         self._count(requests=1, bytes_written=len(data))
         return True
 

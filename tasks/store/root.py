@@ -14,6 +14,7 @@ import contextlib
 import errno
 import logging
 import os
+import random
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -47,6 +48,7 @@ from tasks.store.locks import locked
 from tasks.store.mirror import Mirror
 
 DEFAULT_ROOT = ".fabrating/root"
+EDITS = 50  # attempts to write a small file that other hosts write, too
 log = logging.getLogger(__name__)
 
 
@@ -131,13 +133,11 @@ class Root:
         if whole is not None and (there is None or damage):
             mirror.upload(self.path(name), whole, self.check_lease)
 
-    def names(self, prefix: str) -> list[str]:
-        """Names of the complete artifacts below `prefix`, sorted."""
-        found = {p.parent.relative_to(self.folder).as_posix() for p in (self.folder / prefix).rglob(MANIFEST)}
+    def names(self, prefix: str, file: str = MANIFEST) -> list[str]:
+        """Names of the complete artifacts below `prefix`, or of the folders that hold another small `file`, sorted."""
+        found = {p.parent.relative_to(self.folder).as_posix() for p in (self.folder / prefix).rglob(file)}
         if self.remote is not None:
-            found |= {
-                b.name.removesuffix(f"/{MANIFEST}") for b in self.remote.list(prefix) if b.name.endswith(f"/{MANIFEST}")
-            }
+            found |= {b.name.removesuffix(f"/{file}") for b in self.remote.list(prefix) if b.name.endswith(f"/{file}")}
         return sorted(name for name in found if not any(part.startswith(".") for part in Path(name).parts))
 
     def open(self, name: str, *, checksums: bool = False) -> Artifact:
@@ -275,6 +275,42 @@ class Root:
                 return found
             time.sleep(0.1)  # another host is writing it
         raise StoreError(f"{store.address(name)} is empty: delete it, and run again.")
+
+    def read(self, name: str) -> bytes | None:
+        """A small file of the remote root, else of this machine, or None."""
+        path = self.path(name)
+        found = self.remote.read_if_exists(name) if self.remote is not None else None
+        return path.read_bytes() if found is None and path.is_file() else found
+
+    def edit(self, name: str, change: Callable[[bytes | None], bytes]) -> bytes:
+        """Replace a small file by what `change` makes of it (None: there is none), and return that.
+
+        Nothing that another host writes meanwhile is lost: then `change` is asked again, with what stands there by now. Raises
+        StoreError when other hosts were quicker `EDITS` times.
+        """
+        path = self.path(name)
+        with locked(self._lock(name)):
+            for _ in range(EDITS):
+                there = self.remote.read_tagged(name) if self.remote is not None else None
+                known = there[0] if there else path.read_bytes() if path.is_file() else None
+                changed = change(known)
+                same = changed == known and (there or self.remote is None)
+                if same or self._put(name, changed, there[1] if there else None):
+                    return changed
+                time.sleep(random.uniform(0, 0.2))
+        raise StoreError(f"{self.url}/{name} is being written by other hosts all the time: run again.")
+
+    def _put(self, name: str, content: bytes, etag: str | None) -> bool:
+        """Write a small file over the one with this ETag, or as the first; False: another host was quicker."""
+        won = True
+        try:
+            if self.remote is not None:
+                self.check_lease()
+                won = self.remote.replace(name, content, etag) if etag else self.remote.create(name, content)
+        finally:
+            if won:  # here even if the store does not answer
+                write_atomic(self.path(name), content)
+        return won
 
     def _blobs(self) -> Blobs:
         return self.remote or open_blobs(self.folder.as_uri())

@@ -7,7 +7,9 @@
 `target`      which documents decide
 `strata`      the scores of all runs, summed by stratum and cluster
 `savings`     a difference in bits per byte as a share of trained tokens, by the measured loss curves
+`looks`       the plan that is registered, the looks that are counted; `by_hand` a look without a comparison
 `shortened`   runs that really stop there: do the savings hold?
 `design`      which depth, tokens and replicates can show an effect, before anything is trained
+`case`        what comparisons are computed from; `compared` one pair of arms
 `judge`       from runs on disk to a verdict; `wording` says it in a sentence
 """

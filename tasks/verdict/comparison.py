@@ -1,7 +1,7 @@
 """A comparison before its verdict: what it asks, which runs answer it, and what those that are missing cost."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
 
 from tasks.errors import InputError
 from tasks.records import registration
@@ -10,9 +10,9 @@ from tasks.records.hardware import PATHS, Hardware, settle
 from tasks.records.layout import ArmFolder, PoolFolder, RunFolder, arm_id, run_id
 from tasks.records.ledger import entries, spread_between_seeds
 from tasks.records.packed import PackedPlan
-from tasks.records.scaling import budget_tokens
+from tasks.records.scaling import ModelShape, budget_tokens, choose_batch
 from tasks.records.stopping import StoppingRule
-from tasks.records.verdict import Control, Pairing, Target
+from tasks.records.verdict import Comparison, Control, Pairing, Target
 from tasks.spec import DRAWS, Arm, Draw, Experiment, Pool, Score, Texts, Training, spelled_out
 from tasks.store.artifact import code_version, fingerprint
 from tasks.store.root import Root
@@ -40,7 +40,7 @@ class ComparisonSpec:
     its own, and the rows of a budget. None: all but the documents of an arm. `stop`: add replicates in rounds by this rule.
     `budget`: what is equal between arms. `target`: which documents decide. `pairing`: whether runs are
     paired by seed. `allow`: differences besides selection that are meant, by their path. `texts`, `core`: what runs are
-    scored on besides the holdout. `strata_by`: the score of the holdout's halves and deciles, if not the pool's. `control`: "aa" if arms are meant to be equal; then each arm has seeds of its own, for
+    scored on besides the holdout. `check_savings`: train runs of a better arm that stop at the tokens it saved. `strata_by`: the score of the holdout's halves and deciles, if not the pool's. `control`: "aa" if arms are meant to be equal; then each arm has seeds of its own, for
     equal arms with equal seeds would be one run twice.
     """
 
@@ -67,6 +67,7 @@ class ComparisonSpec:
 
     redraw: Sequence[Draw] | None = None
     stop: StoppingRule | None = None
+    check_savings: bool = False
 
     @property
     def held(self) -> tuple[Draw, ...]:
@@ -105,20 +106,27 @@ class ComparisonSpec:
         # The seed of an arm that is drawn anew says no more than which draw is the first.
         alike = [arm.model_copy(update={"seed": 0}) if arm in drawn else arm for arm in self.arms]
         require_other_arms(alike, self.control)
-        if self.redraw is not None:
-            require_redrawn(
-                self.arms, self.redraw, nanochat=self.training.engine == "nanochat", budget=budget is not None
-            )
+        self.require_redrawn(set() if budget is None else set(names))
         if self.stop and drawn and budget is None:
             raise InputError(
                 f"The budget is empty, but later rounds draw {', '.join(arm.name for arm in drawn)} anew and may find fewer tokens in a draw: set "
                 "train.tokens a little below what such an arm holds."
+            )
+        if self.check_savings and self.training.engine == "nanochat":
+            raise InputError(
+                "check_savings trains on a part of an arm, but nanochat trains on whole arms: set it to false, or engine to builtin."
             )
         require_halves(self.score, self.target)
         find_target(self.target, [texts.name for texts in self.texts])
         experiments = {arm.name: Experiment(pool=self.pool, arm=arm, training=self.training) for arm in self.arms}
         require_matched(differences(experiments), self.allow)
         require_fair_budgets(names if self.training.budget_from == "front" else [], self.allow)
+
+    def require_redrawn(self, sampled: Set[str]) -> None:
+        """Raises InputError when replicates of an arm would be one training. `sampled`: arms that a budget may leave rows of."""
+        if self.redraw is not None:
+            random = sampled if self.training.budget_from == "random" else set()
+            require_redrawn(self.arms, self.redraw, nanochat=self.training.engine == "nanochat", sampled=random)
 
     def seeds_of(self, arm: Arm) -> list[int]:
         """The seeds that an arm is trained with. In a control no two arms share one, however many replicates are added."""
@@ -184,10 +192,12 @@ class ComparisonPlan:
     def make(cls, root: Root, spec: ComparisonSpec, pool_id: str) -> "ComparisonPlan":
         """Divide the budget between arms, all of which are packed: every draw of an arm gets the same.
 
-        An empty budget is what the smallest draw holds; once it is registered it stays, though later draws may hold less.
+        An empty budget is what the smallest draw holds, of all replicates of the plan; once it is registered it stays. What draws of replicates
+        that are added later hold is known when they are packed.
 
-        Raises InputError when it is more than an arm has, when two arms hold the same rows and are no control, or when a half of
-        the holdout by score is to decide and its documents have no different scores.
+        Raises InputError when it is more than an arm has, when it takes all rows of an arm whose replicates redraw nothing else, when
+        two arms hold the same rows and are no control, or when a half of the holdout by score is to decide and its documents have no
+        different scores.
         """
         divided = root.find(PoolFolder(pool_id).strata(spec.score)) if spec.score and spec.target in HALVES else None
         if divided:
@@ -201,10 +211,10 @@ class ComparisonPlan:
             for name, draws in packed.items()
         }
         tokens = budget_tokens(spec.training, spec.pool.vocab_size)
+        held = {arm.name: smallest[arm.name]["tokens_per_epoch"] * arm.epochs for arm in spec.arms}
         known = registration.read(root, spec.name).about(spec.question(pool_id))
         if tokens is None and spec.draws_arms and spec.budget == "tokens" and known and known.newest.by_size:
             tokens = min(known.newest.tokens.values())
-            held = {arm.name: smallest[arm.name]["tokens_per_epoch"] * arm.epochs for arm in spec.arms}
             least = min(held, key=lambda name: held[name])
             if held[least] < tokens:
                 raise InputError(
@@ -212,6 +222,8 @@ class ComparisonPlan:
                     f"only {held[least]:,}: set train.tokens to that or less, and give the comparison another name."
                 )
         budgets = equal_budget(smallest, tokens, spec.budget, {arm.name: arm.epochs for arm in spec.arms})
+        batch = choose_batch(ModelShape.of(spec.training, spec.pool.vocab_size), spec.training.batch_tokens)
+        spec.require_redrawn({name for name in held if held[name] - budgets[name] >= batch})
         runs = []
         for arm in spec.arms:
             training = spec.training.model_copy(update={"tokens": budgets[arm.name], "tokens_per_parameter": None})
@@ -233,6 +245,18 @@ class ComparisonPlan:
         return {
             arm.name: [run.id for run in self.runs if run.experiment.arm.name == arm.name] for arm in self.spec.arms
         }
+
+    def shortened(self, pair: Comparison) -> "ComparisonPlan":
+        """The runs of the pair's better arm that stop at the tokens it saved; none where it saved none."""
+        training = self.spec.training.model_copy(
+            update={"tokens": pair.tokens_saved.budget, "tokens_per_parameter": None}
+        )
+        runs = []
+        for run in self.runs if training.tokens else ():
+            if run.experiment.arm.name == pair.better:
+                experiment = run.experiment.model_copy(update={"training": training})
+                runs.append(PlannedRun(run_id(experiment, run.arm_id), run.arm_id, experiment))
+        return replace(self, runs=tuple(runs))
 
     def missing(self, root: Root) -> list[PlannedRun]:
         """The runs without a result."""

@@ -124,14 +124,21 @@ def take(root: Root, plan: ComparisonPlan, verdict: Verdict, *, last: bool = Fal
         target=spec.target,
     )
     registered = registration.note(root, spec.name, look)
-    scored = {arm.label: arm for arm in verdict.arms}
     decided = (
         pair.model_copy(update={"decision": looked.decision, "margin": spec.stop.margin}) if spec.stop else pair
         for pair, looked in zip(verdict.comparisons, pairs, strict=True)
     )
-    error = error_over_looks(registered)
-    comparisons = tuple(with_looks(worded(pair, scored[pair.a], scored[pair.b]), registered, error) for pair in decided)
-    return verdict.model_copy(update={"comparisons": comparisons, "registered": registered})
+    return said(verdict.model_copy(update={"comparisons": tuple(decided), "registered": registered}))
+
+
+def said(verdict: Verdict) -> Verdict:
+    """The verdict with the sentences of its pairs, with what was registered and looked at if anything was."""
+    scored, registered = {arm.label: arm for arm in verdict.arms}, verdict.registered
+    pairs = [worded(pair, scored[pair.a], scored[pair.b]) for pair in verdict.comparisons]
+    if registered is not None:
+        error = error_over_looks(registered)
+        pairs = [with_looks(pair, registered, error) for pair in pairs]
+    return verdict.model_copy(update={"comparisons": tuple(pairs)})
 
 
 def error_over_looks(registered: Registered) -> float:

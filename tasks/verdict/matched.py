@@ -103,18 +103,19 @@ def require_pairing(pairing: Pairing, control: Control | None) -> None:
         )
 
 
-def require_redrawn(arms: Sequence[Arm], redraw: Sequence[Draw], *, nanochat: bool, budget: bool) -> None:
+def require_redrawn(arms: Sequence[Arm], redraw: Sequence[Draw], *, nanochat: bool, sampled: Set[str]) -> None:
     """Raises InputError when replicates of an arm would be one training, or when nanochat cannot redraw what is asked for.
 
-    `budget`: whether a budget may leave rows of an arm.
+    `sampled`: names of the arms of which a budget takes a random part.
     """
     for arm in arms:
         order = "order" in redraw and arm.order == "shuffled"
-        sample = "sample" in redraw and (arm.at_random or budget)
+        sample = "sample" in redraw and (arm.at_random or arm.name in sampled)
         if not ("init" in redraw or order or sample):
+            lower = ", or train.tokens below what it holds" if "sample" in redraw else ""
             raise InputError(
                 f"redraw is {', '.join(redraw) or 'empty'}, by which all replicates of {arm.name} ({arm.select}, {arm.order}) "
-                "are one training: add init."
+                f"are one training: add init{lower}."
             )
         if nanochat and arm.at_random and order and "sample" not in redraw:
             raise InputError(

@@ -1,45 +1,23 @@
 """Runs of the better arm that really stop where its curves say that it had got as far as the other arm: do they?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from tasks.errors import InputError
-from tasks.records.verdict import Comparison, Verdict
+from tasks.records.layout import RunFolder
+from tasks.records.verdict import Comparison, ShorterRuns, Verdict
+from tasks.spec import Score
 from tasks.store.root import Root
 from tasks.verdict.judge import judge
+from tasks.verdict.looks import said
 from tasks.verdict.planning import BESIDE_BYTES
 
 
-@dataclass(frozen=True)
-class ShortenedRuns:
-    """The better arm on fewer tokens, compared with the other arm on all of them."""
+def check_savings(
+    root: Root, verdict: Verdict, pair: Comparison, runs: Sequence[str], strata_by: Score | None = None
+) -> Verdict:
+    """The verdict with what `runs`, the better arm's on `pair.tokens_saved.budget` tokens, say against those of the other arm.
 
-    saved: float
-    """Share of tokens (0 to 1) that the shorter runs did without."""
-    comparison: Comparison
-    """The shorter runs are its first arm."""
-
-    @property
-    def conclusion(self) -> Literal["confirmed", "refuted", "open"]:
-        """confirmed: they end below the other arm's runs; refuted: above; open: not told apart."""
-        if not self.comparison.excludes_zero:
-            return "open"
-        return "confirmed" if self.comparison.difference < 0 else "refuted"
-
-    @property
-    def sentence(self) -> str:
-        pair = self.comparison
-        found = {
-            "confirmed": f"end below those of {pair.b}: the savings are confirmed",
-            "refuted": f"end above those of {pair.b}: the savings are refuted",
-            "open": f"are not told apart from those of {pair.b}, which neither confirms nor refutes the savings",
-        }[self.conclusion]
-        return f"Runs of {pair.a} on {100 * self.saved:.3g} % fewer tokens {found} ({pair.sentence})"
-
-
-def compare_shortened(root: Root, verdict: Verdict, pair: Comparison, runs: Sequence[str]) -> ShortenedRuns:
-    """Compare `runs`, the better arm's on `pair.tokens_saved.budget` tokens, with those of the other arm in the verdict.
+    `strata_by`: as the verdict was judged by.
 
     Raises InputError when the pair saves no tokens or the runs have another budget, and as `judge` does.
     """
@@ -48,19 +26,27 @@ def compare_shortened(root: Root, verdict: Verdict, pair: Comparison, runs: Sequ
         raise InputError(
             f"The verdict {verdict.name} saves no tokens between {pair.a} and {pair.b}: there is nothing to check."
         )
-    arms = {arm.label: arm for arm in verdict.arms}
+    arms = {arm.label: arm.runs for arm in verdict.arms}
+    other = pair.b if pair.better == pair.a else pair.a
     found = judge(
         root,
         verdict.name,
-        {pair.lower: runs, pair.higher: arms[pair.higher].runs},
+        {pair.better: runs, other: arms[other]},
         allow=[*verdict.matched.allowed, *BESIDE_BYTES],
-        outside=verdict.outside,
         target=verdict.target,
         pairing=verdict.pairing,
-        level=verdict.level,
+        control=verdict.control,
+        strata_by=strata_by,
+        level=pair.level,
     )
-    if found.tokens != budget or verdict.tokens is None:
+    if found.tokens != budget:
         raise InputError(
             f"The runs trained on {found.tokens:,} tokens, but the savings are checked on {budget:,}: train runs on these."
         )
-    return ShortenedRuns(1 - budget / verdict.tokens, found.comparisons[0])
+    (against,) = found.comparisons
+    whole = root.manifest(RunFolder(arms[pair.better][0]).result).facts["tokens"]
+    interval = against.model_dump(include={"difference", "low", "high", "p"})
+    checked = ShorterRuns(saved=1 - budget / whole, runs=tuple(runs), **interval)
+    saved = pair.tokens_saved.model_copy(update={"checked": checked})
+    pairs = (each.model_copy(update={"tokens_saved": saved}) if each == pair else each for each in verdict.comparisons)
+    return said(verdict.model_copy(update={"comparisons": tuple(pairs)}))

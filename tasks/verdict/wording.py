@@ -3,7 +3,7 @@
 import math
 
 from tasks.records.registration import Registered
-from tasks.records.verdict import OUTSIDE, ArmScores, Comparison, Target, Weakness
+from tasks.records.verdict import OUTSIDE, ArmScores, Comparison, Target, TokensSaved, Weakness
 
 WARNINGS: dict[Weakness, str] = {
     "two seeds": "An arm has only two seeds: the interval is wide, and up to 7 % of such intervals miss if arms scatter very unlike.",
@@ -38,7 +38,7 @@ def worded(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
 def sentence(pair: Comparison) -> str:
     """The verdict on one pair of arms, what its interval covers, and what may be wrong with it."""
     warnings = (WARNINGS[weakness] for weakness in pair.warnings)
-    return " ".join([_finding(pair), _decides(pair.target), *_covers(pair), *warnings])
+    return " ".join([_finding(pair), *_checked(pair), _decides(pair.target), *_covers(pair), *warnings])
 
 
 def on(target: Target) -> str:
@@ -148,8 +148,34 @@ def _equivalent(pair: Comparison) -> str:
     low, high = ("?" if end is None else f"{100 * end:.0f}" for end in (saved.low, saved.high))
     return (
         f" (equivalent to at least {100 * saved.estimate:.0f} % fewer tokens by the measured loss curves, interval {low} to "
-        f"{high} %, not checked by shorter runs)"
+        f"{high} %, {_test(saved)} by shorter runs)"
     )
+
+
+def _test(saved: TokensSaved) -> str:
+    """What shorter runs did to the savings, in a word or three."""
+    if saved.checked is None:
+        return "not checked"
+    return {"open": "neither confirmed nor refuted"}.get(saved.checked.conclusion, saved.checked.conclusion)
+
+
+def _checked(pair: Comparison) -> list[str]:
+    """What runs of the better arm say that really stopped at the tokens it saved."""
+    found = pair.tokens_saved.checked
+    if found is None or pair.better is None:
+        return []
+    other = pair.b if pair.better == pair.a else pair.a
+    if found.conclusion == "open":
+        apart = with_interval(found.difference, found.low, found.high, "+")
+        ends = (
+            f"are not told apart from those of {other}: the difference is {apart} bits per byte, which settles nothing."
+        )
+    else:
+        low, high = sorted((abs(found.low or 0), abs(found.high or 0)))
+        side = {"confirmed": "below", "refuted": "above"}[found.conclusion]
+        by = with_interval(abs(found.difference), low, high)
+        ends = f"end {by} bits per byte {side} those of {other}: the savings are {found.conclusion}."
+    return [f"Runs of {pair.better} on {100 * found.saved:.3g} % fewer tokens {ends}"]
 
 
 def _one_seed(pair: Comparison) -> str:

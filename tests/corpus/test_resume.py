@@ -78,7 +78,7 @@ def test_killed_ten_times_it_reads_no_finished_file_again(tmp_path: Path, range_
     root, kills, rng = tmp_path / "root", 0, random.Random(5)
     done: dict[str, tuple[int, int]] = {}
     for attempt in range(40):
-        indexed = {path.stem for path in root.glob("pools/*/.index/*.entry")}
+        indexed = {path.stem for path in root.glob("pools/*/.index/[0-9]*")}
         runs = Counter(path.name.split("-")[0] for path in root.glob("arms/*/.runs/*.run"))
         range_server.write_text("")
         process = subprocess.Popen(program(root, pool, workers=2), env=environment)

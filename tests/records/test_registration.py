@@ -1,11 +1,12 @@
 """What is registered is added to, never overwritten, wherever the root is."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from tasks.errors import DamagedError
 from tasks.records import registration
 from tasks.records.registration import Plan
-from tasks.store.access import open_blobs
 from tasks.store.root import Root
 
 PLAN = Plan(
@@ -43,14 +44,16 @@ def test_a_plan_is_said_once_and_a_changed_one_is_added(tmp_path):
     assert registration.say(root, "v", PLAN).later == (changed, PLAN), "back to the first is a change, too"
 
 
-def test_another_machine_sees_and_adds_to_what_was_said_on_the_first(tmp_path):
-    (tmp_path / "remote").mkdir()
-    first, second = Root(tmp_path / "first"), Root(tmp_path / "second")
-    for root in (first, second):
-        root.remote = open_blobs((tmp_path / "remote").as_uri())
-    registration.say(first, "v", PLAN)
-    registration.say(second, "v", PLAN.model_copy(update={"target": "upper half"}))
-    assert [plan.target for plan in registration.read(first, "v").plans] == ["all", "upper half"]
+def test_what_two_hosts_say_at_once_is_all_kept(azure, tmp_path):
+    hosts = [Root(f"az://{azure}/root", tmp_path / name) for name in ("here", "there")]
+
+    def say(number: int) -> None:
+        registration.say(hosts[number % 2], "v", PLAN.model_copy(update={"replicates": 2 + number}))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(say, range(8)))
+    for host in hosts:
+        assert sorted(plan.replicates for plan in registration.read(host, "v").plans) == list(range(2, 10))
 
 
 def test_a_damaged_registration_is_named(tmp_path):

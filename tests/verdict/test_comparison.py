@@ -167,7 +167,8 @@ def test_replicates_that_would_be_one_training_are_refused(changes, message):
 def test_each_replicate_is_planned_on_its_own_draw_with_one_budget(tmp_path):
     root, spec = Root(tmp_path), asked(redraw=("init", "sample"))
     pool = "pool"
-    for arm, rows in ((TOP, 30), *zip(spec.draws_of(RANDOM), (20, 10), strict=True)):
+    bottom = Arm(name="bottom", select="bottom")
+    for arm, rows in ((TOP, 30), (bottom, 11), *zip(spec.draws_of(RANDOM), (20, 10), strict=True)):
 
         def make(work: Work, arm: Arm = arm, rows: int = rows) -> None:
             work.temporary("rows.bin").write_text(f"{arm.name}{arm.seed}")
@@ -181,6 +182,14 @@ def test_each_replicate_is_planned_on_its_own_draw_with_one_budget(tmp_path):
     assert len(set(plan.runs_by_arm["random"])) == 2
     assert [len({run.arm_id for run in plan.runs if run.experiment.arm.name == name}) for name in ("top", "random")] == [1, 2]  # fmt: skip
     assert {run.experiment.held for run in plan.runs} == {("order",)}
+    training = TRAINING.model_copy(update={"tokens": 640, "batch_tokens": 128})
+    assert ComparisonPlan.make(root, asked(redraw=("sample",), training=training), pool).replicates == 2
+    all_rows = asked([bottom, RANDOM], redraw=("sample",), training=training)
+    all_rows.require_matched()
+    with pytest.raises(
+        InputError, match=r"replicates of bottom .* one training: add init, or train\.tokens below what"
+    ):
+        ComparisonPlan.make(root, all_rows, pool)
 
 
 def test_a_factor_that_is_meant_is_allowed():

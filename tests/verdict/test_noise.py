@@ -12,12 +12,13 @@ from tasks.engines.builtin.adamw import AdamW
 
 def test_a_recipe_is_read_from_its_name():
     assert noise.Recipe.parse("upstream") == noise.Recipe("upstream")
-    recipe = noise.Recipe.parse("quiet+factor=0.1+backout_lambda=0+epsilon=1e-2+muon=0.5+adam=2+fp32")
+    recipe = noise.Recipe.parse("quiet+factor=0.1+backout_lambda=0+epsilon=1e-2+muon=0.5+adam=2+wte=3+rise=80+fp32")
     upstream = AdamW(1.0, 0.8, 0.95, 0.0)
-    assert (recipe.base, recipe.muon, recipe.precision) == ("quiet", 0.5, "fp32")
+    assert (recipe.base, recipe.muon, recipe.rise, recipe.precision) == ("quiet", 0.5, 80, "fp32")
     assert recipe.group("smear_lambda", upstream) == upstream._replace(lr=0.1, epsilon=0.01)
     assert recipe.group("backout_lambda", upstream) == upstream._replace(lr=0.0, epsilon=0.01)
     assert recipe.group("lm_head.weight", upstream) == upstream._replace(lr=2.0)
+    assert recipe.group("transformer.wte.weight", upstream) == upstream._replace(lr=6.0)
     with pytest.raises(ValueError, match="no recipe louder"):
         noise.Recipe.parse("quiet+louder")
 
@@ -53,7 +54,7 @@ def runs_of(folder, *words):
 
 
 def test_replicates_are_trained_scored_and_compared(folder, capsys):
-    words = ["--recipes", "fp32:3", "fp32+factor=0", "--arms", "top", "all/crop", "--seeds", "3", "--vary", "both"]
+    words = ["--recipes", "fp32:1-3", "fp32+factor=0", "--arms", "top", "all/crop", "--seeds", "3", "--vary", "both"]
     runs = runs_of(folder, *words)
     assert [(run["recipe"], run["arm"], run["seed"]) for run in runs] == [
         (r, a, s) for r in ("fp32", "fp32+factor=0") for a in ("top", "all/crop") for s in (1, 2, 3)
@@ -61,7 +62,7 @@ def test_replicates_are_trained_scored_and_compared(folder, capsys):
     assert all(math.isfinite(run["bpb"]) and len(run["curve"]) == 10 for run in runs)
     assert runs[6]["scalars"]["backout_lambda"] == [0.2] != runs[0]["scalars"]["backout_lambda"]
     printed = capsys.readouterr().out
-    assert "| fp32 | top | 3 |" in printed and "| fp32 top | fp32 all/crop | 3 |" in printed
+    assert ", both | fp32 | top | 3 |" in printed and "| fp32 top | fp32 all/crop | 3 |" in printed
     assert "fp32 top | fp32+factor=0 all/crop" not in printed
 
 

@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 
 from tasks.errors import InputError
-from tasks.verdict.judge import judge
 from tasks.verdict.savings import curve_of, shortened, tokens_saved
-from tasks.verdict.shortened import compare_shortened
-from tests.planted import TRAINING
+from tasks.verdict.shortened import check_savings
+from tests.planted import look, plan_of
 
 TOKENS = np.array([0.0, 1e6, 2e6, 4e6, 8e6])
 RUNS = np.array([-0.002, 0.0, 0.002])
@@ -94,25 +93,46 @@ def test_a_shortened_budget_is_whole_batches_and_saves_no_more_than_was_said(sha
     assert shortened(share, 1_000, 100) == tokens
 
 
-@pytest.mark.parametrize(("offset", "conclusion"), [(-0.03, "confirmed"), (0.03, "refuted"), (0.0, "open")])
-def test_runs_that_stop_early_confirm_the_savings_or_refute_them(bench, offset, conclusion):
-    verdict = judge(bench.root, "full", bench.arms(seeds=3, top16=-0.05, rand16=0.0))
+@pytest.mark.parametrize(
+    ("offset", "conclusion", "words"),
+    [
+        (-0.03, "confirmed", "end 0.0"),
+        (0.03, "refuted", "end 0.0"),
+        (0.0, "open", "are not told apart from those of rand16: the difference is "),
+    ],
+)
+def test_runs_that_stop_early_confirm_the_savings_or_refute_them(bench, offset, conclusion, words):
+    plan = plan_of(bench, 3)
+    verdict = look(bench, plan, -0.05)
     (pair,) = verdict.comparisons
-    less = TRAINING.model_copy(update={"tokens": pair.tokens_saved.budget})
-    facts = {"tokens": pair.tokens_saved.budget, "steps": 37}
+    assert "not checked by shorter runs" in pair.sentence and pair.tokens_saved.checked is None
+    shorter = plan.shortened(pair)
+    assert [(run.experiment.arm.name, run.tokens) for run in shorter.runs] == [("top16", 925_000)] * 3
+    assert {run.experiment.seed for run in shorter.runs} == {1, 2, 3} and shorter.missing(bench.root) == [*shorter.runs]
     level = float(np.mean(verdict.arms[1].bpb - bench.base @ bench.bytes / bench.bytes.sum()))
     noise = 0.003 * np.random.default_rng([*b"top16"]).normal(size=600)  # the arm's own, as planted
+    found = offset + level - float(noise @ bench.bytes / bench.bytes.sum())
+    facts = {"tokens": 925_000, "steps": 37}
     short = [
-        bench.run(
-            "top16", seed, offset + level - float(noise @ bench.bytes / bench.bytes.sum()), training=less, facts=facts
-        )
-        for seed in (1, 2, 3)
+        bench.run("top16", seed, found, training=shorter.runs[0].experiment.training, facts=facts) for seed in (1, 2, 3)
     ]
-    found = compare_shortened(bench.root, verdict, pair, short)
-    assert found.conclusion == conclusion and found.saved == pytest.approx(0.075)
-    assert found.sentence.startswith("Runs of top16 on 7.5 % fewer tokens ") and found.comparison.a == "top16"
+    assert short == [run.id for run in shorter.runs]
+    (checked,) = check_savings(bench.root, verdict, pair, short).comparisons
+    assert checked.tokens_saved.checked.conclusion == conclusion
+    assert checked.tokens_saved.checked.saved == pytest.approx(0.075)
+    assert (
+        f"{conclusion if conclusion != 'open' else 'nor refuted'} by shorter runs). Runs of top16 on 7.5 % fewer tokens {words}"
+        in checked.sentence
+    )
+    said = {"confirmed": "below those of rand16: the savings", "refuted": "above those of rand16: the savings"}
+    assert said.get(conclusion, "settles nothing") in checked.sentence
     with pytest.raises(InputError, match="trained on 1,000,000 tokens, but the savings are checked on 925,000"):
-        compare_shortened(bench.root, verdict, pair, list(verdict.arms[0].runs))
-    equal = judge(bench.root, "equal", bench.arms(seeds=2, top8=0.0, rand8=0.0))
-    with pytest.raises(InputError, match="saves no tokens between top8 and rand8"):
-        compare_shortened(bench.root, equal, equal.comparisons[0], short)
+        check_savings(bench.root, verdict, pair, list(verdict.arms[0].runs))
+
+
+def test_where_nothing_is_saved_there_is_nothing_to_check(bench):
+    plan = plan_of(bench, 2)
+    verdict = look(bench, plan, spread=0.01)
+    assert plan.shortened(verdict.comparisons[0]).runs == ()
+    with pytest.raises(InputError, match="saves no tokens between top16 and rand16"):
+        check_savings(bench.root, verdict, verdict.comparisons[0], [])

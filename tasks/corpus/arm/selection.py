@@ -193,7 +193,7 @@ def select(
     wanted = _tokens_wanted(arm, pool, tokens[allowed]) if tokens is not None and arm.sized_by_tokens else None
     if arm.by_score:
         allowed &= ~np.isnan(scores)
-    documents = np.arange(len(scores), dtype=np.uint32)[allowed]
+    documents = np.flatnonzero(allowed).astype(np.uint32)
     if arm.min_score is not None:
         chosen = _reaching(arm, scores[allowed])
     else:
@@ -208,7 +208,7 @@ def select(
                 chosen = _matched(arm, traits, keys, documents, quotas(proportions, count))
         del keys
     taken = documents[chosen]
-    cut_off = None if arm.match else _cut_off(arm, scores, documents, taken)
+    cut_off = None if arm.match else _cut_off(arm, scores, allowed, taken)
     ordered = in_order(arm, pool, scores, taken)
     return Selection(ordered, scores[ordered], population, free - rated, rated - population, cut_off)
 
@@ -291,13 +291,14 @@ def in_order(arm: Arm, pool: Pool, scores: np.ndarray, taken: np.ndarray) -> np.
     return taken[ranked(keys, taken, arm.seed)]
 
 
-def _cut_off(arm: Arm, scores: np.ndarray, documents: np.ndarray, taken: np.ndarray) -> CutOff | None:
-    """Where a top or bottom selection of `documents` was cut."""
+def _cut_off(arm: Arm, scores: np.ndarray, allowed: np.ndarray, taken: np.ndarray) -> CutOff | None:
+    """Where a top or bottom selection of the documents `allowed`, bool (n,), was cut."""
     if arm.select not in ("top", "bottom") or not len(taken):
         return None
     among = _lowest_if_unrated(scores[taken])
     cut = float(among.min() if arm.select == "top" else among.max())
-    shared = int((_lowest_if_unrated(scores[documents]) == cut).sum())
+    equal = scores == cut if np.isfinite(cut) else np.isnan(scores)
+    shared = int((equal & allowed).sum())
     return CutOff(cut if np.isfinite(cut) else None, shared, int((among == cut).sum()))
 
 

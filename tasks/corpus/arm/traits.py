@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tasks.corpus.pool.column import NO_TEXT, Wanted
+from tasks.corpus.pool.column import NOTHING, Wanted
 from tasks.corpus.pool.index import Index
 from tasks.corpus.pool.scores import passing, rated, scores_of
 from tasks.errors import InputError
@@ -80,9 +80,9 @@ def _groups(name: str, index: Index) -> tuple[np.ndarray, list[str]]:
     column = index.columns[name]
     if column.texts is not None:
         labels = [*column.texts.to_pylist(), "(none)"]
-        groups = np.where(column.values == NO_TEXT, np.int32(len(labels) - 1), column.values)
+        groups = np.where(column.values == NOTHING, np.int32(len(labels) - 1), column.values)
     else:
-        values, groups = np.unique(column.values, return_inverse=True)  # NaN is one value, the last
+        values, groups = np.unique(column.numbers(), return_inverse=True)  # NaN is one value, the last
         labels, groups = [f"{value:g}" for value in values], groups.astype(np.int32)
     column.drop()
     if len(labels) > MOST_GROUPS:

@@ -1,6 +1,7 @@
 """A column of the index: one value per document, in files that are memory-mapped.
 
-    number  values.npy  float32 where the source has it, else float64; NaN for a value that is null, NaN or infinite
+    number  values.npy  int32 multiples of 1/UNITS if every value is one exactly, -1 for none; otherwise float32 where the source has
+                        it, else float64; NaN for none. A value that is null, NaN or infinite is none.
     text    codes.npy   int32, -1 for null; texts.parquet: the text of each code
     ids     ids.npy     uint64, the first 8 bytes of the BLAKE2b digest of a value's text; 0 for null
 
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.corpus.disk import write_all
 from tasks.corpus.heap import drop_pages
 from tasks.expression import Kind
 from tasks.store.artifact import Artifact, fingerprint
@@ -23,9 +25,11 @@ from tasks.store.artifact import Artifact, fingerprint
 VALUES, CODES, TEXTS, IDS = "values.npy", "codes.npy", "texts.parquet", "ids.npy"
 MOST_TEXTS = 1_000_000
 """Distinct texts of a column; what has more is an id or a text, no property to filter by."""
-NO_TEXT = -1
-WIDENED = 1 << 20
-"""Values that are changed at a time."""
+NOTHING = -1
+UNITS = 10_000 * 63
+"""Numbers of up to four decimals and means of up to ten whole numbers are multiples of 1/UNITS: half the bytes of a float64."""
+PART = 1 << 15
+"""Values that are changed at a time: they stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +61,17 @@ class Column:
         """Append `values` (n,). Raises TypeError if they are not of the type of the column."""
         if values.dtype != self.kind:
             raise TypeError(f"{values.dtype} for a column of {self.kind}")
-        self._file.write(np.ascontiguousarray(values).data)
+        write_all(self._file, np.ascontiguousarray(values))
         self._length += len(values)
 
-    def widen(self, kind: type[np.number]) -> None:
-        """Change the type of the values, those that are there included."""
+    def widen(self) -> None:
+        """Change numbers that are there to float64."""
         self.close()
         before = np.load(self._path, mmap_mode="r")
         self._path.unlink()  # what is mapped stays readable
-        self._begin(kind)
-        for start in range(0, len(before), WIDENED):
-            self.append(before[start : start + WIDENED].astype(self.kind))
+        self._begin(np.float64)
+        for start in range(0, len(before), PART):
+            self.append(widened(before[start : start + PART]))
 
     def close(self) -> int:
         """Finish the file; returns the number of values."""
@@ -77,7 +81,7 @@ class Column:
         return self._length
 
     def _begin(self, kind: type[np.number]) -> None:
-        self._file = self._path.open("wb")
+        self._file = self._path.open("wb", buffering=0)
         self.kind = np.dtype(kind)
         self._length = 0
         self._write_header()
@@ -90,7 +94,7 @@ class Column:
 
 @dataclass(frozen=True)
 class StoredColumn:
-    """A finished column of values, mapped: numbers, or codes with their texts."""
+    """A finished column of values as they are kept, mapped: numbers, or codes with their texts."""
 
     values: np.ndarray
     texts: pa.StringArray | None
@@ -109,14 +113,20 @@ class StoredColumn:
 
     def known(self, part: slice) -> np.ndarray:
         """Which documents of a slice have a value, bool."""
-        return ~np.isnan(self.values[part]) if self.texts is None else self.values[part] != NO_TEXT
+        values = self.values[part]
+        return ~np.isnan(values) if values.dtype.kind == "f" else values != NOTHING
+
+    def numbers(self, part: slice = slice(None)) -> np.ndarray:
+        """The numbers of a slice, float32 or float64, NaN where there is none."""
+        values = self.values[part]
+        return values if values.dtype.kind == "f" else widened(values)
 
     def read(self, part: slice) -> pa.Array:
         """The values of a slice: float64 or dictionary-encoded strings, null where there is none."""
         values = self.values[part]
         if self.texts is None:
-            return pa.array(values.astype(np.float64), from_pandas=True)
-        return pa.DictionaryArray.from_arrays(pa.array(values, mask=values == NO_TEXT), self.texts)
+            return pa.array(widened(values), from_pandas=True)
+        return pa.DictionaryArray.from_arrays(pa.array(values, mask=values == NOTHING), self.texts)
 
     def drop(self) -> None:
         """Give back the pages, if it is mapped."""
@@ -137,13 +147,39 @@ def numbers(values: pa.ChunkedArray) -> np.ndarray:
     found: np.ndarray = values.cast(kind, safe=False).to_numpy()
     if not (finite := np.isfinite(found)).all():
         found = np.where(finite, found, np.array(np.nan, found.dtype))
+    return narrowed(found) if found.dtype == np.float64 else found
+
+
+def narrowed(values: np.ndarray) -> np.ndarray:
+    """Multiples of 1/UNITS, int32 with NOTHING for NaN, if that is what all `values` are (float64); otherwise the values."""
+    found = np.empty(len(values), np.int32)
+    for start in range(0, len(values), PART):
+        part, units = values[start : start + PART], found[start : start + PART]
+        missing = np.isnan(part)
+        with np.errstate(invalid="ignore"):  # what int32 cannot hold is not the same afterwards
+            np.rint(part * UNITS, out=units, casting="unsafe")
+        units[missing] = NOTHING
+        same = units / UNITS == part
+        same &= units != NOTHING
+        same |= missing
+        if not same.all():
+            return values
+    return found
+
+
+def widened(values: np.ndarray) -> np.ndarray:
+    """Numbers in any form that a column keeps as float64, NaN for none."""
+    if values.dtype.kind == "f":
+        return values.astype(np.float64)
+    found: np.ndarray = values / UNITS
+    found[values == NOTHING] = np.nan
     return found
 
 
 def encoded(values: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     """Texts as codes, int32, and the text of each code."""
     plain = values.cast(pa.string()).combine_chunks().dictionary_encode()
-    return plain.indices.fill_null(NO_TEXT).to_numpy().astype(np.int32), plain.dictionary.to_pylist()
+    return plain.indices.fill_null(NOTHING).to_numpy().astype(np.int32), plain.dictionary.to_pylist()
 
 
 def recognized(values: pa.ChunkedArray | pa.Array) -> np.ndarray:

@@ -1,11 +1,13 @@
 """What the index keeps of one blob, read from its footer and some of its columns by coalesced ranges, and put down as
-intermediate files: `<number>.entry` for the footer, row groups and token counts, `<number>.<column key>` for each column.
+one intermediate file: `<number>.<what is in it>`, a line of JSON that says where each part lies, and the parts.
 
-What is there is not read again, so an index grows by the columns that it lacks and an interrupted reading goes on.
+ENTRY is the footer, row groups and token counts; the others are columns, by their keys. What is there is not read again, so an
+index grows by the columns that it lacks and an interrupted reading goes on.
 """
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +33,7 @@ from tasks.corpus.pool.column import Wanted, encoded, is_text, numbers, recogniz
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.workers import Tick
 from tasks.spec import Pool
+from tasks.store.artifact import fingerprint
 from tasks.store.blobs import Blob, Blobs
 from tasks.store.named import open_named
 
@@ -40,7 +43,11 @@ FILES_IN_FLIGHT = 32
 ROW_GROUPS = ("file", "row_group", "rows", "start", "end", "text_bytes")
 UNKNOWN = -1
 LINE = 4096
-"""Bytes in which the end of a file's first line is looked for at first."""
+"""Bytes in which the end of a first line is looked for at first."""
+ENTRY = "entry"
+
+Places = Mapping[tuple[int, str], tuple[str, int, int]]
+"""{(number of a blob, ENTRY or the key of a column): intermediate file, first byte, end}."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class IndexJob:
 
 
 def index_blobs(job: IndexJob, tick: Tick) -> None:
-    """Write the files of each blob to the scratch space. One that cannot be used is recorded with its problem."""
+    """Write a file for each blob to the scratch space. One that cannot be used is recorded with its problem."""
     source = open_named(job.urls)
     with (
         ThreadPoolExecutor(FILES_IN_FLIGHT) as files,
@@ -78,11 +85,10 @@ def index_blobs(job: IndexJob, tick: Tick) -> None:
                 entry, columns = decoders.submit(_decode, todo, fetched, job.pool).result()
             except BadFile as error:
                 entry, columns = Entry(error.reason), {}
-            for wanted in todo.columns:
-                column = columns.get(wanted) or ColumnEntry(entry.problem)
-                job.scratch.write(column_file(todo.number, wanted), column.to_parts())
-            if todo.footer is None:  # last: a blob with an entry has its columns
-                job.scratch.write(entry_file(todo.number), entry.to_parts())
+            parts = {w.key: (columns.get(w) or ColumnEntry(entry.problem)).to_parts() for w in todo.columns}
+            if todo.footer is None:
+                parts[ENTRY] = entry.to_parts()
+            _write(job.scratch, todo.number, parts)
             return len(entry.tokens)
 
         before = dict(vars(source.counters))
@@ -98,14 +104,26 @@ def index_blobs(job: IndexJob, tick: Tick) -> None:
             raise
 
 
-def entry_file(number: int) -> str:
-    """Name of the intermediate file with a blob's footer."""
-    return f"{number:08d}.entry"
+def _write(scratch: Scratch, number: int, parts: Mapping[str, Sequence[bytes | memoryview]]) -> None:
+    sizes = {key: sum(map(len, part)) for key, part in parts.items()}
+    head = json.dumps(sizes).encode() + b"\n"
+    name = f"{number:08d}.{fingerprint(sorted(parts))}"
+    scratch.write(name, [head, *(piece for part in parts.values() for piece in part)])
 
 
-def column_file(number: int, wanted: Wanted) -> str:
-    """Name of the intermediate file with a blob's values of a column."""
-    return f"{number:08d}.{wanted.key}"
+def find_parts(scratch: Scratch) -> Places:
+    """Where everything lies that the intermediate files hold."""
+    files = scratch.sizes()
+
+    def of_file(name: str) -> Places:
+        sizes, at = _head(lambda end: scratch.read(name, 0, min(end, files[name])))
+        ends = itertools.accumulate(sizes.values(), initial=at)
+        return {
+            (int(name[:8]), key): (name, *place) for key, place in zip(sizes, itertools.pairwise(ends), strict=True)
+        }
+
+    with ThreadPoolExecutor(FILES_IN_FLIGHT) as threads:  # they may lie in a remote store
+        return {what: place for found in threads.map(of_file, files) for what, place in found.items()}
 
 
 @dataclass
@@ -129,7 +147,7 @@ class Entry:
 
     @classmethod
     def from_bytes(cls, data: memoryview) -> "Entry":
-        (head, sizes), at = _head(data)
+        (head, sizes), at = _head(lambda end: data[:end])
         footer, at = bytes(data[at : at + sizes["footer"]]), at + sizes["footer"]
         width = len(ROW_GROUPS) - 1
         groups = np.frombuffer(data, np.int64, sizes["row_groups"] * width, at).reshape(-1, width)
@@ -153,7 +171,7 @@ class ColumnEntry:
 
     @classmethod
     def from_bytes(cls, data: memoryview) -> "ColumnEntry":
-        head, at = _head(data)
+        head, at = _head(lambda end: data[:end])
         return cls(head["reason"], np.frombuffer(data, head["type"], offset=at), head["texts"])
 
 
@@ -161,12 +179,12 @@ def _bytes(values: np.ndarray) -> bytes | memoryview:
     return memoryview(np.ascontiguousarray(values)).cast("B") if values.size else b""
 
 
-def _head(data: memoryview) -> tuple[Any, int]:
-    """The line of JSON that a file begins with, and where it ends."""
+def _head(first: Callable[[int], memoryview]) -> tuple[Any, int]:
+    """The line of JSON that begins what `first` gives the first bytes of, and where it ends."""
     size = LINE
-    while (end := bytes(data[:size]).find(b"\n")) < 0:
+    while (end := (data := bytes(first(size))).find(b"\n")) < 0:
         size *= 16
-    return json.loads(bytes(data[:end])), end + 1
+    return json.loads(data[:end]), end + 1
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def _value(whole: Expression, node: ast.expr, read: Read) -> pa.Array | pa.Scala
             return operand
         return pc.invert(operand) if isinstance(node.op, ast.Not) else pc.negate(operand)
     if isinstance(node, ast.BinOp):
-        return _finite(ARITHMETIC[type(node.op)](_value(whole, node.left, read), _value(whole, node.right, read)))
+        return _finite(_unchecked(whole, node, read))
     if isinstance(node, ast.Call):
         arguments = [_value(whole, each, read) for each in node.args]
         if (function := called(node)) in NUMERIC:
@@ -74,6 +74,14 @@ def _value(whole: Expression, node: ast.expr, read: Read) -> pa.Array | pa.Scala
         one = _compared(whole, left, operator, right, read)
         found = one if found is None else pc.and_kleene(found, one)
     return found
+
+
+def _unchecked(whole: Expression, node: ast.expr, read: Read) -> pa.Array | pa.Scalar:
+    """A result that may not be finite. Of what is not, sums and products are not either: they are checked once, as a whole."""
+    if not isinstance(node, ast.BinOp):
+        return _value(whole, node, read)
+    below = _unchecked if isinstance(node.op, ast.Add | ast.Sub | ast.Mult) else _value
+    return ARITHMETIC[type(node.op)](below(whole, node.left, read), below(whole, node.right, read))
 
 
 def _compared(whole: Expression, left: ast.expr, operator: ast.cmpop, right: ast.expr, read: Read) -> pa.Array:

@@ -3,7 +3,7 @@ never the text.
 
 It is read from footers and columns of numbers and short texts alone, by coalesced ranges of many files at once. A document's number
 is its place in the pool: files in the order of `sources.list_blobs`, then rows. Documents of the holdout's own place come last. A
-document costs 4 bytes of tokens and 8 of each rating, all memory-mapped.
+document costs 4 bytes of tokens and 4 or 8 of each rating (see `column`), all memory-mapped.
 
     index/              files.parquet       blob, size, etag, rows, row_groups, problem ("" or why it was left out), footer
                         row_groups.parquet  file, row_group, rows, start, end (compressed text in the file), text_bytes (decoded)
@@ -12,8 +12,8 @@ document costs 4 bytes of tokens and 8 of each rating, all memory-mapped.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,30 @@ from tasks.corpus.left_out import left_out_facts, warn
 from tasks.corpus.parquet.footer import pack_footer
 from tasks.corpus.parquet.ranges import Range
 from tasks.corpus.parquet.reading import Reading
-from tasks.corpus.pool.column import CODES, IDS, MOST_TEXTS, NO_TEXT, TEXTS, VALUES, Column, StoredColumn, Wanted
+from tasks.corpus.pool.column import (
+    CODES,
+    IDS,
+    MOST_TEXTS,
+    NOTHING,
+    TEXTS,
+    VALUES,
+    Column,
+    StoredColumn,
+    Wanted,
+    widened,
+)
 from tasks.corpus.pool.entries import (
+    ENTRY,
     ROW_GROUPS,
     BlobToRead,
     ColumnEntry,
     Entry,
     IndexJob,
-    column_file,
-    entry_file,
+    Places,
+    find_parts,
     index_blobs,
 )
-from tasks.corpus.pool.sources import address, is_held_out, places
+from tasks.corpus.pool.sources import address, is_held_out
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.workers import BATCH, Workers, of_batch
 from tasks.errors import InputError
@@ -49,7 +61,7 @@ SOON_BYTES = 8 << 30
 """Total size of blobs whose columns (a hundredth of it) this process reads before other processes would have started."""
 
 READ_AHEAD = 16
-"""Intermediate files that are read before they are joined: they may lie in a remote store."""
+"""Parts of intermediate files that are read before they are joined: they may lie in a remote store."""
 
 
 def read(
@@ -66,12 +78,12 @@ def read(
 
     Returns the number of retries.
     """
-    there, todo = scratch.sizes(), []
+    there, todo = find_parts(scratch), []
     for number, blob in enumerate(blobs):
         if opened is not None and blob.name in opened.left_out:
             continue
-        missing = tuple(wanted for wanted in columns if column_file(number, wanted) not in there)
-        if missing or (opened is None and entry_file(number) not in there):
+        missing = tuple(wanted for wanted in columns if (number, wanted.key) not in there)
+        if missing or (opened is None and (number, ENTRY) not in there):
             todo.append((number, blob, missing))
     footers = opened.footers([number for number, *_ in todo]) if opened is not None else {}
     finished, counters = len(blobs) - len(todo), {"bytes_read": 0, "requests": 0, "retries": 0, "rows": 0}
@@ -94,12 +106,12 @@ def read(
     return counters["retries"]
 
 
-def _in_order(scratch: Scratch, names: Sequence[str]) -> Iterator[memoryview]:
-    """The contents of intermediate files."""
-    sizes, waiting = scratch.sizes(), deque()
+def _in_order(scratch: Scratch, places: Places, numbers: Iterable[int], key: str) -> Iterator[memoryview]:
+    """A part of some blobs from their intermediate files."""
+    waiting: deque[Future[memoryview]] = deque()
     with ThreadPoolExecutor(4) as pool:
-        for name in names:
-            waiting.append(pool.submit(scratch.read, name, 0, sizes[name]))
+        for number in numbers:
+            waiting.append(pool.submit(scratch.read, *places[number, key]))
             if len(waiting) > READ_AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -112,7 +124,8 @@ def join(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, retrie
     groups, footers, names = [], [], set()
     tokens = Column(work.temporary("tokens.npy"), np.int32)
     known = total = 0
-    entries = _in_order(scratch, [entry_file(number) for number in range(len(blobs))])
+    places = find_parts(scratch)
+    entries = _in_order(scratch, places, range(len(blobs)), ENTRY)
     for number, (blob, data) in enumerate(zip(blobs, entries, strict=True)):
         entry = Entry.from_bytes(data)
         files.append(
@@ -136,10 +149,8 @@ def join(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, retrie
     documents = tokens.close()
     bad = [file for file in files if file["problem"]]
     if bad and not pool.skip_bad_files:
-        again = tuple(entry_file(number)[:9] for number, file in enumerate(files) if file["problem"])
-        for name in scratch.sizes():
-            if name.startswith(again):
-                scratch.remove(name)  # a rerun looks again
+        for name in {name for (number, _), (name, *_) in places.items() if files[number]["problem"]}:
+            scratch.remove(name)  # a rerun looks again
         more = f" (and {len(bad) - 1} more of {len(blobs)} files)" if len(bad) > 1 else ""
         raise InputError(
             f"{address(pool, bad[0]['blob'])} {bad[0]['problem']}{more}: repair or remove it, or set skip_bad_files."
@@ -175,17 +186,17 @@ def join(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, retrie
     )
 
 
-def join_column(work: Work, pool: Pool, opened: "Index", wanted: Wanted, scratch: Scratch) -> None:
+def join_column(work: Work, pool: Pool, opened: "Index", wanted: Wanted, scratch: Scratch, places: Places) -> None:
     """Join what was read of a column into its files. Documents of a file without it, or with a
     text where others have a number, have no value, and the file is named. Raises InputError when no file has it or it has too many texts.
     """
     used = [number for number, blob in enumerate(opened.blobs) if blob.name not in opened.left_out]
     rows, reasons = np.diff(opened.first), {}
-    path, column, codes = work.temporary("values"), None, {}
+    path, column, codes, is_text = work.temporary("values"), None, {}, False
     pending = 0  # documents before the first file with the column: until then its type is not known
-    for number, data in zip(used, _in_order(scratch, [column_file(n, wanted) for n in used]), strict=True):
+    for number, data in zip(used, _in_order(scratch, places, used, wanted.key), strict=True):
         entry, count = ColumnEntry.from_bytes(data), int(rows[number])
-        if not entry.reason and column is not None and (entry.texts is None) != (column.kind != np.int32):
+        if not entry.reason and column is not None and (entry.texts is not None) != is_text:
             entry.reason = (
                 f"has {wanted.name!r} as {'a number' if entry.texts is None else 'text'}, unlike files before it"
             )
@@ -193,7 +204,7 @@ def join_column(work: Work, pool: Pool, opened: "Index", wanted: Wanted, scratch
         if values is None and not is_held_out(opened.blobs[number]):  # the holdout's own texts need no ratings
             reasons[opened.blobs[number].name] = entry.reason
         if column is None and values is not None:
-            column = Column(path, values.dtype.type)
+            column, is_text = Column(path, values.dtype.type), entry.texts is not None
             _append_nothing(column, pending)
         if column is None:
             pending += count
@@ -201,16 +212,18 @@ def join_column(work: Work, pool: Pool, opened: "Index", wanted: Wanted, scratch
         if values is None:
             _append_nothing(column, count)
             continue
-        if values.dtype.itemsize > column.kind.itemsize:
-            column.widen(values.dtype.type)
-        column.append(values.astype(column.kind, copy=False))
+        if values.dtype != column.kind:
+            if column.kind != np.float64:
+                column.widen()
+            values = widened(values)
+        column.append(values)
     if column is None:
         first, reason = next(iter(reasons.items()))
         raise InputError(
             f"None of the {len(used)} files of {pool.address} has a usable column {wanted.name!r} ({first} {reason}): ask for another."
         )
     documents = column.close()
-    name = IDS if wanted.use == "ids" else CODES if column.kind == np.int32 else VALUES
+    name = IDS if wanted.use == "ids" else CODES if is_text else VALUES
     path.rename(work.temporary(name))
     work.finish(name, documents)
     if name == CODES:
@@ -231,11 +244,11 @@ def _recoded(pool: Pool, wanted: Wanted, entry: ColumnEntry, codes: dict[str, in
             f"The column {wanted.name!r} of {pool.address} has more than {MOST_TEXTS:,} different texts: filter by a property, or give a "
             "list of ids."
         )
-    return np.array([*(codes[text] for text in entry.texts), NO_TEXT], np.int32)[entry.values]  # -1 is the last
+    return np.array([*(codes[text] for text in entry.texts), NOTHING], np.int32)[entry.values]  # -1 is the last
 
 
 def _append_nothing(column: Column, count: int) -> None:
-    nothing = np.nan if column.kind.kind == "f" else NO_TEXT if column.kind == np.int32 else 0
+    nothing = np.nan if column.kind.kind == "f" else NOTHING if column.kind == np.int32 else 0
     column.append(np.full(count, nothing, column.kind))
 
 

@@ -51,7 +51,7 @@ def scores_of(columns: Mapping[str, StoredColumn], score: Score, documents: int)
         _require_numbers(used, "The score")
 
         def part(where: slice) -> np.ndarray:
-            values = {name: column.values[where] for name, column in used.items()}
+            values = {name: column.numbers(where) for name, column in used.items()}
             return composite(values, score, where.stop - where.start)
 
     return _in_slices(part, documents, np.float64, used)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.corpus.pool.column import NO_TEXT, StoredColumn
+from tasks.corpus.pool.column import NOTHING, StoredColumn, narrowed
 from tasks.corpus.pool.scores import passing, scores_of
 from tasks.errors import InputError
 from tasks.expression import parse
@@ -46,9 +46,9 @@ FILTERS = {
 
 def stored(rows: list[tuple[float | None, float | None, str | None]]) -> dict[str, StoredColumn]:
     first, second, third = zip(*rows, strict=True)
-    codes = np.array([NO_TEXT if text is None else TEXTS.index(text) for text in third], np.int32)
+    codes = np.array([NOTHING if text is None else TEXTS.index(text) for text in third], np.int32)
     numbers = (np.array([math.nan if x is None else x for x in column]) for column in (first, second))
-    columns = dict(zip(("a", "b c"), (StoredColumn(column, None) for column in numbers), strict=True))
+    columns = dict(zip(("a", "b c"), (StoredColumn(narrowed(column), None) for column in numbers), strict=True))
     return columns | {"meta.source": StoredColumn(codes, pa.array(TEXTS, pa.string()))}
 
 

@@ -1,14 +1,16 @@
 """An index that grows: columns are read when the first arm asks for them, and nothing else is."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from tasks.corpus.pool import entries
-from tasks.corpus.pool.column import StoredColumn, Wanted
+from tasks.corpus.pool.column import PART, UNITS, StoredColumn, Wanted, narrowed, widened
 from tasks.corpus.pool.handle import open_pool
 from tasks.corpus.pool.index import Index
 from tasks.corpus.prepare import build_holdout, build_index, plan_arm
@@ -87,7 +89,7 @@ def test_an_interrupted_reading_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     assert (done, ["dump"]) in read[2:] or not any(number == done and SCORES[0] in names for number, names in read[2:])
     column = root.open(PoolFolder(open_pool(root, pool).pool_id).column(SCORES[0], "values"))
     values = np.concatenate([pq.read_table(tmp_path / f"raw/{n}.parquet")[SCORES[0]].to_numpy() for n in range(FILES)])
-    assert np.array_equal(StoredColumn.open(column).values, values)
+    assert np.array_equal(StoredColumn.open(column).numbers(), values)
 
 
 def test_what_is_no_token_count_is_unknown(tmp_path: Path) -> None:
@@ -109,9 +111,11 @@ def test_what_is_no_token_count_is_unknown(tmp_path: Path) -> None:
 
 def test_values_are_kept_exactly_and_a_column_widens_where_a_file_needs_it(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
-    kinds = [pa.float32(), pa.float64(), pa.int32(), pa.bool_()]
+    kinds = [pa.int32(), pa.float32(), pa.float64(), pa.bool_()]
     for number, kind in enumerate(kinds):
         values = pa.array([0.1, 1.5, None] * 20).cast(kind, safe=False)
+        if kind == pa.float64():
+            values = pc.add(values, math.pi)
         table = pa.table({"text": [f"{number}/{row}" for row in range(60)], "x": values})
         pq.write_table(table if number else table.drop_columns(["x"]), tmp_path / f"raw/{number}.parquet")
         pq.write_table(table, tmp_path / f"raw/{number}b.parquet")
@@ -119,14 +123,34 @@ def test_values_are_kept_exactly_and_a_column_widens_where_a_file_needs_it(tmp_p
     pool = Pool(source=(tmp_path / "raw").as_uri(), format="unrated", skip_bad_files=True)
     build_index(root, pool, [Wanted("x")])
     column = root.open(PoolFolder(open_pool(root, pool).pool_id).column("x", "values"))
-    found = StoredColumn.open(column).values
-    single, double, whole, truth = np.float32(0.1), 0.1, 0.0, 1.0
-    expected = [[np.nan] * 3, [single, 1.5, np.nan]]
-    for first, second in ((double, 1.5), (whole, 1.0), (truth, 1.0)):
+    found = StoredColumn.open(column).numbers()
+    single, double = np.float32(0.1), (0.1 + math.pi, 1.5 + math.pi)
+    expected = [[np.nan] * 3, [0.0, 1.0, np.nan]]
+    for first, second in ((single, 1.5), double, (1.0, 1.0)):
         expected += [[first, second, np.nan]] * 2
     assert found.dtype == np.float64
     np.testing.assert_array_equal(found.reshape(-1, 20, 3)[:, 0], expected)
     assert column.facts["bad_files"] == {"0.parquet": "has no column 'x' (it has: text)"}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "width"),
+    [
+        (np.random.default_rng(0).normal(size=PART + 5).round(4), 4),
+        (np.arange(-30, 90) / 7, 4),
+        (np.full(3, np.nan), 4),
+        (np.random.default_rng(0).normal(size=5), 8),
+        (np.array([0.5, 0.00005]), 8),
+        (np.array([0.5, 1e300]), 8),
+        (np.array([0.5, -1 / UNITS]), 8),
+        (np.append(np.zeros(PART), math.pi), 8),
+    ],
+)
+def test_decimals_and_means_are_kept_exactly_in_half_the_bytes(numbers: np.ndarray, width: int) -> None:
+    numbers[0] = np.nan
+    kept = narrowed(numbers)
+    assert kept.itemsize == width
+    np.testing.assert_array_equal(widened(kept), numbers)
 
 
 @pytest.mark.parametrize(

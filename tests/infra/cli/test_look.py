@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 from infra.cli.main import app
 from tests.corpus.corpora import rated_texts
+from tests.planted import TRAINING
 
 
 def run(*arguments):
@@ -24,6 +25,18 @@ def test_judge_writes_a_verdict_and_report_finds_it(bench):
     assert report == (bench.root.path(verdict["artifact"]) / "report.html").as_uri()
     shown = run("judge", *given, "--name", "demo", "--root", bench.root.folder)
     assert "top16 is better" in " ".join(shown.stdout.split())
+
+
+def test_judge_checks_savings_by_shorter_runs(bench):
+    arms = bench.arms(seeds=2, top16=-0.05, rand16=0.0)
+    less = TRAINING.model_copy(update={"tokens": 925_000})
+    shorter = [bench.run("top16", seed, -0.03, training=less, facts={"tokens": 925_000}) for seed in (1, 2)]
+    given = [*(f"{label}={','.join(runs)}" for label, runs in arms.items()), "--shorter", ",".join(shorter)]
+    found = run("judge", *given, "--root", bench.root.folder, "--json")
+    assert found.exit_code == 0, found.output
+    (pair,) = json.loads(found.stdout)["comparisons"]
+    assert pair["tokens_saved"]["checked"]["runs"] == shorter
+    assert "Runs of top16 on 7.5 % fewer tokens" in pair["sentence"]
 
 
 def test_inspect_looks_at_each_of_several_sources(tmp_path):

@@ -1,0 +1,183 @@
+"""Do real runs end as they should? `python -m benchmarks.verdict real FOLDER`
+
+Three comparisons of two-layer models on small pools like those of `planted`, in this process, by the code that plans, registers, looks and judges:
+
+junk         the worst rated documents, all junk (their letters are shuffled), against random ones, on the better-rated half: must lose, early; runs of the better
+             arm that stop at the tokens it saved then check these
+equivalent   the best rated documents against random ones where ratings say nothing, within a margin
+aa           one random selection under two names, 8 draws each: must not be told apart
+"""
+
+import json
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow.parquet as pq
+import typer
+
+from benchmarks.verdict.planted import SEED, write_pool
+from flows.recorded import recorded
+from flows.sequence import Steps, prepare_arm
+from infra.local.sample_data import build_sample
+from tasks.engines.builtin.attempt import attempt
+from tasks.engines.builtin.distributed import join
+from tasks.engines.ranks import StopRequest
+from tasks.records.job import Job
+from tasks.records.layout import JOB, REPORT, RunFolder
+from tasks.records.stopping import StoppingRule
+from tasks.records.verdict import Verdict
+from tasks.reports.report import write_verdict
+from tasks.spec import DRAWS, Arm, Pool, Training
+from tasks.store.root import Root
+from tasks.verdict import looks
+from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec
+from tasks.verdict.judge import judge
+from tasks.verdict.shortened import check_savings
+
+TRAINING = Training(
+    depth=2,
+    sequence_length=128,
+    window_pattern="L",
+    batch_tokens=512,
+    tokens=32_768,
+    recipe="quiet",
+    precision="fp32",
+    device="cpu",
+    eval_every=16,
+    wandb="disabled",
+)
+SHARE, MARGIN = 0.3, 0.03
+CHARACTERS = 400  # of each document
+EXPECTED = {"aa": "not distinguishable", "junk": "better", "equivalent": "equivalent"}
+
+
+def questions(junk: Path, permuted: Path) -> Sequence[ComparisonSpec]:
+    """The three comparisons, on raw files of both pools."""
+    pools = {
+        name: Pool(
+            name=name,
+            source=folder.as_uri(),
+            holdout_documents=80,
+            holdout_fraction=0.1,
+            vocab_size=1_024,
+            tokenizer_characters=2_000_000,
+        )
+        for name, folder in (("junk", junk), ("permuted", permuted))
+    }
+
+    def arm(name: str, select: str) -> Arm:
+        return Arm(name=name, select=select, share=SHARE, order="shuffled", documents_per_shard=400)
+
+    def asked(name: str, pool: str, arms: Sequence[Arm], replicates: int, **how: Any) -> ComparisonSpec:
+        return ComparisonSpec(name, pools[pool], arms, range(1, 1 + replicates), TRAINING, redraw=DRAWS, **how)
+
+    rule = StoppingRule(max_replicates=8)
+    return [
+        asked(
+            "junk",
+            "junk",
+            [arm("worst", "bottom"), arm("random", "random")],
+            3,
+            stop=rule,
+            target="upper half",
+            check_savings=True,
+        ),
+        asked(
+            "equivalent",
+            "permuted",
+            [arm("top", "top"), arm("random", "random")],
+            3,
+            stop=rule.model_copy(update={"margin": MARGIN}),
+        ),
+        asked("aa", "junk", [arm("first", "random"), arm("second", "random")], 8, control="aa"),
+    ]
+
+
+def letters_shuffled(text: str, rng: random.Random) -> str:
+    """Junk that even a model of so few steps tells from text."""
+    return "".join(rng.sample(text, len(text)))
+
+
+def compare(root: Root, spec: ComparisonSpec) -> Verdict:
+    """What the flow `compare` does, without children."""
+    spec.require_matched()
+    for each in looks.rounds(spec):
+        drawn = [draw for arm in each.arms for draw in each.draws_of(arm)]
+        prepared = [prepare_arm(root, each.pool, arm, each.training, Steps()) for arm in drawn]
+        plan = ComparisonPlan.make(root, each, prepared[0].pool_id)
+        looks.register(root, plan)
+        train(root, plan)
+        level = looks.level_of_look(root, plan) or looks.LEVEL
+        verdict = looks.take(
+            root,
+            plan,
+            judge(
+                root,
+                spec.name,
+                plan.runs_by_arm,
+                target=spec.target,
+                control=spec.control,
+                strata_by=spec.score,
+                level=level,
+            ),
+        )
+        if looks.is_decided(verdict):
+            break
+    for pair in verdict.comparisons if spec.check_savings else ():
+        if (shorter := plan.shortened(pair)).runs:
+            train(root, shorter)
+            verdict = check_savings(root, verdict, pair, [run.id for run in shorter.runs], spec.score)
+    return verdict
+
+
+def train(root: Root, plan: ComparisonPlan) -> None:
+    """The missing runs of a plan, one after another in this process: starting one takes longer than so small a training."""
+    for run in plan.missing(root):
+        with recorded(root, run.experiment, plan.pool_id, run.arm_id) as facts:
+            job = Job.of(root, run.experiment, plan.pool_id, run.arm_id, None)
+            job.write(root.path(RunFolder(run.id).file(JOB)))
+            attempt(job, join("cpu"), StopRequest())
+            facts |= root.manifest(job.result).facts
+        print(f"{run.id}: {facts['tokens']:,} tokens, {facts['bpb']:.4f} bits per byte", flush=True)
+
+
+def pool_of(folder: Path, texts: Sequence[str]) -> Path:
+    """Raw files of the pool that the folder is named after; those of an earlier call, if they are there."""
+    if folder.exists():
+        return folder
+    return write_pool(folder, texts, permuted=folder.name == "permuted", spoiled=letters_shuffled)
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="Where to work; a second call goes on there.")],
+    only: Annotated[list[str] | None, typer.Option(help="One of the comparisons.")] = None,
+) -> None:
+    """Run the three comparisons and say how each ended (exit status 1 if one did not end as it should)."""
+    started = time.monotonic()
+    sample = build_sample(folder)
+    texts = [
+        text[:CHARACTERS]
+        for file in sorted(sample.path.glob("*.parquet"))
+        for text in pq.read_table(file, columns=["text"])["text"].to_pylist()
+    ]
+    random.Random(SEED).shuffle(texts)
+    root, found = Root(folder / "root"), {}
+    for spec in questions(*(pool_of(folder / name, texts) for name in ("junk", "permuted"))):
+        if only and spec.name not in only:
+            continue
+        verdict = compare(root, spec)
+        (pair,) = verdict.comparisons
+        found[spec.name] = {
+            "sentence": pair.sentence,
+            "as expected": pair.conclusion == EXPECTED[spec.name],
+            "runs": len(verdict.runs),
+            "of at most": 2 * (spec.stop.max_replicates if spec.stop else len(spec.seeds)),
+            "shorter runs": len(pair.tokens_saved.checked.runs) if pair.tokens_saved.checked else 0,
+            "report": str(write_verdict(root, verdict).path / REPORT),
+        }
+        print(json.dumps({spec.name: found[spec.name]}, indent=1), flush=True)
+    print(f"{time.monotonic() - started:,.0f} seconds")
+    raise SystemExit(0 if all(each["as expected"] for each in found.values()) else 1)

@@ -1,0 +1,116 @@
+"""A judgement by hand of runs that are there: a look, counted with those at what was registered about the same runs.
+
+A plan is about the runs if it has their pool, their training on whatever budget, and their arms' selections, whatever the arms are called
+and whichever draws of a random one they are. It may lie under another name than the verdict's: looks under a new name count all the
+same. What the judgement does otherwise than was registered is added as a change.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tasks.records import ledger, registration
+from tasks.records.layout import RunFolder, VerdictFolder
+from tasks.records.registration import PairLook, Plan, Registered, TakenLook
+from tasks.records.stopping import Look
+from tasks.records.verdict import Verdict
+from tasks.spec import DRAWS, Arm, Pool
+from tasks.store.artifact import code_version, fingerprint
+from tasks.store.root import Root
+from tasks.verdict.looks import said
+
+BUDGET = ("tokens", "tokens_per_parameter")
+Fields = Mapping[str, Any]
+"""An arm, a pool or a training as it lies in a file."""
+
+
+def take(root: Root, verdict: Verdict) -> Verdict:
+    """Register a look at the runs of a verdict, and what it changes; the verdict with what was said and with all looks."""
+    runs = {arm.label: root.manifest(RunFolder(arm.runs[0]).result).spec for arm in verdict.arms}
+    name, known = _registered(root, verdict, runs)
+    plan = _plan(verdict, runs, known)
+    registration.say(root, name, plan)
+    entries = (ledger.find(root, run) for run in verdict.runs)
+    pairs = (
+        PairLook(
+            a=pair.a,
+            b=pair.b,
+            difference=pair.difference,
+            look=Look(replicates=pair.seeds, low=pair.low, high=pair.high),
+            decision="go on",
+        )
+        for pair in verdict.comparisons
+    )
+    look = TakenLook(
+        taken=registration.now(),
+        question=plan.question,
+        runs=tuple(verdict.runs),
+        replicates=min(len(arm.runs) for arm in verdict.arms),
+        level=verdict.level,
+        rule=None,
+        dollars=sum(entry.dollars for entry in entries if entry),
+        pairs=tuple(pairs),
+        target=verdict.target,
+    )
+    return said(verdict.model_copy(update={"registered": registration.note(root, name, look)}))
+
+
+def _registered(root: Root, verdict: Verdict, runs: Mapping[str, Fields]) -> tuple[str, Registered | None]:
+    """The name under which a plan about the runs, {label: what one of them is}, lies, and all that was said; or the verdict's own."""
+    first = next(iter(runs.values()))
+    asked = _selections((run["arm"] for run in runs.values()), first["pool"])
+    for name in sorted(VerdictFolder.all_registered(root), key=lambda name: name != verdict.name):
+        registered = registration.read(root, name)
+        for plan in registered.plans:
+            alike = (plan.pool, plan.control) == (verdict.pool, verdict.control)
+            alike &= _without(plan.training, *BUDGET) == _without(first["training"], *BUDGET)
+            if alike and asked <= _selections(plan.arms.values(), first["pool"]):
+                return name, registered.about(plan.question)
+    return verdict.name, None
+
+
+def _plan(verdict: Verdict, runs: Mapping[str, Fields], known: Registered | None) -> Plan:
+    """How the judgement answers the question: as was registered, but for what it does otherwise."""
+    tokens = {label: run["training"]["tokens"] or verdict.tokens for label, run in runs.items()}
+    now: dict[str, Any] = {
+        "said": registration.now(),
+        "code": code_version(),
+        "runs_before": len(verdict.runs),
+        "looks_before": len(known.looks) if known else 0,
+        "tokens": tokens,
+        "replicates": max(len(arm.runs) for arm in verdict.arms),
+        "target": verdict.target,
+        "pairing": verdict.pairing,
+        "level": verdict.level,
+        "stop": None,
+    }
+    if known:
+        now["replicates"] = max(now["replicates"], known.newest.replicates)
+        if set(tokens.values()) == set(known.newest.tokens.values()):
+            del now["tokens"]  # the same under other names
+        return known.newest.model_copy(update=now)
+    arms = {label: dict(run["arm"]) for label, run in runs.items()}
+    training = dict(next(iter(runs.values()))["training"])
+    redrawn = tuple(draw for draw in DRAWS if any(draw in (arm.redrawn or ()) for arm in verdict.arms))
+    return Plan(
+        **now,
+        question=fingerprint(verdict.pool, arms, _without(training, *BUDGET), verdict.control),
+        pool=verdict.pool,
+        arms=arms,
+        training=training,
+        redraw=redrawn if any(arm.draws for arm in verdict.arms) else None,
+        texts=verdict.outside,
+        core=verdict.core,
+        control=verdict.control,
+        allow=tuple(verdict.matched.allowed),
+    )
+
+
+def _selections(arms: Iterable[Fields], pool: Fields) -> set[str]:
+    """What arms take of a pool, but for their names and the draws of random ones."""
+    taken = (Arm.model_validate(arm).of(Pool.model_validate(pool)).identity() for arm in arms)
+    return {json.dumps(_without(arm, "name", "seed"), sort_keys=True) for arm in taken}
+
+
+def _without(fields: Fields, *names: str) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in names}

@@ -1,0 +1,200 @@
+"""One pair of arms: its differences with their intervals, what seeds do to them, what more seeds would show, and the tokens saved."""
+
+from typing import TypeVar
+
+import numpy as np
+from scipy.special import stdtrit
+
+from tasks.records.layout import METRICS
+from tasks.records.metrics import read_metrics
+from tasks.records.verdict import (
+    OUTSIDE,
+    Comparison,
+    Detectable,
+    Difference,
+    SeedPairing,
+    StandardErrors,
+    StratumDifference,
+    TaskDifference,
+    TextsDifference,
+    TokensSaved,
+    Weakness,
+)
+from tasks.verdict import answers, draws
+from tasks.verdict.case import Case, known
+from tasks.verdict.paired import Differences, detectable_difference, paired_differences
+from tasks.verdict.replicates import correlation, paired_by_seed
+from tasks.verdict.savings import UNKNOWN, curve_of, shortened, tokens_saved
+from tasks.verdict.strata import StratumSums
+from tasks.verdict.target import TARGETS
+from tasks.verdict.wording import on
+
+PLANNED = 3  # further numbers of seeds, each twice the last, of which the power is said
+MOST_SEEDS = 64
+ENOUGH_CLUSTERS = 20  # below, the interval of documents with long tails misses a little more often than it says
+Row = TypeVar("Row", bound=Difference)
+
+
+def comparison(a: str, b: str, case: Case) -> Comparison:
+    """The difference between two arms, without its sentence."""
+    holdout, decides = case.holdout, case.decides
+    paired = case.paired(a, b)
+    explored = _paired(a, b, case, holdout, case.level, paired)
+    texts = {name: _paired(a, b, case, sums, case.level, paired) for name, (_, sums) in case.texts.items()}
+    deciding = explored if case.target in TARGETS else texts[case.target.removeprefix(OUTSIDE)]
+    overall = deciding.at(case.level_of_a_pair).adjusted(case.pairs)
+    bands = explored.together(case.level_of_a_pair)
+    seeds = min(case.count(label) for label in (a, b))
+    difference = float(overall.estimate[decides])
+    detectable, needed = _power(abs(difference), overall, seeds, case)
+    pairing = _pairing(a, b, case, paired)
+    return _row(
+        Comparison,
+        overall,
+        decides,
+        a=a,
+        b=b,
+        level=case.level_of_a_pair,
+        seeds=seeds,
+        covers_seeds=overall.covers_seeds,
+        target=case.target,
+        on=on(case.target),
+        errors=_errors(overall, decides, case.level_of_a_pair),
+        degrees_of_freedom=known(overall.degrees_of_freedom[decides]),
+        pairing=pairing,
+        warnings=_weaknesses(seeds, int(overall.clusters[decides]), case.deciding[0].blocks, pairing),
+        detectable=detectable,
+        seeds_needed=needed,
+        tokens_saved=_savings(a, b, overall, paired, case),
+        strata=[
+            _row(
+                StratumDifference,
+                explored,
+                i,
+                kind=s.kind,
+                label=s.label,
+                documents=s.documents,
+                bytes=s.bytes,
+                band_low=known(bands.low[i]),
+                band_high=known(bands.high[i]),
+            )
+            for i, s in enumerate(holdout.strata)
+            if s.bytes
+        ],
+        outside=[_row(TextsDifference, differences, 0, label=name) for name, differences in texts.items()],
+        tasks=_answers(a, b, case, case.answers, paired) if case.answers else [],
+    )
+
+
+def _paired(a: str, b: str, case: Case, sums: StratumSums, level: float, paired: bool) -> Differences:
+    ours, theirs = (case.replicates(label, sums.nats[label]) for label in (a, b))
+    return paired_differences(ours, theirs, sums.sizes, paired=paired, level=level)
+
+
+def _errors(overall: Differences, i: int, level: float) -> StandardErrors:
+    documents, seeds = float(overall.error_documents[i]), float(overall.spread.error[i])
+    with np.errstate(invalid="ignore"):
+        return StandardErrors(
+            documents=known(documents),
+            seeds=known(seeds),
+            reach_documents=known(documents * stdtrit(overall.clusters[i] - 1, (1 + level) / 2)),
+            reach_seeds=known(seeds * stdtrit(overall.degrees_of_freedom[i], (1 + level) / 2)),
+        )
+
+
+def _answers(a: str, b: str, case: Case, read: answers.Answers, paired: bool) -> list[TaskDifference]:
+    names, values = read
+    replicates = {label: case.replicates(label, values[label]) for label in (a, b)}
+    return answers.compare(a, b, (names, replicates), case.level, paired=paired)
+
+
+def _pairing(a: str, b: str, case: Case, paired: bool) -> SeedPairing:
+    """What the seeds of both arms have in common, on the target, and the interval that does not decide."""
+    seeds = {label: case.seeds(label) for label in (a, b)}
+    shared = sorted(set(seeds[a]) & set(seeds[b]))
+    found = dict.fromkeys(("correlation", "low", "high"))
+    if len(shared) >= 3:
+        measured = correlation(*(case.scores(label)[np.isin(seeds[label], shared)] for label in (a, b)))
+        found = {"correlation": known(measured.estimate), "low": known(measured.low), "high": known(measured.high)}
+    other = None
+    nested = any(draws.nested(case.draws(label)) for label in (a, b))
+    if len(shared) >= 2 and seeds[a] == seeds[b] and not nested:
+        other = Difference.model_validate(
+            _chance(
+                _paired(a, b, case, case.deciding[1], case.level_of_a_pair, not paired).adjusted(case.pairs),
+                case.decides,
+            )
+        )
+    return SeedPairing(asked=case.pairing, paired=paired, shared=len(shared), other=other, **found)
+
+
+def _weaknesses(seeds: int, clusters: int, blocks: bool, pairing: SeedPairing) -> list[Weakness]:
+    found: dict[Weakness, bool] = {
+        "two seeds": seeds == 2 and not pairing.paired,
+        "opposed seeds": not pairing.paired and pairing.high is not None and pairing.high < 0,
+        "few clusters": clusters < ENOUGH_CLUSTERS,
+        "single documents": not blocks,
+    }
+    return [weakness for weakness, there in found.items() if there]
+
+
+def _row(record: type[Row], found: Differences, i: int, /, **fields: object) -> Row:
+    """Stratum `i` of the differences as a record with these other fields."""
+    return record.model_validate({**_chance(found, i), "clusters": int(found.clusters[i]), **fields})
+
+
+def _chance(found: Differences, i: int) -> dict[str, float | None]:
+    """The fields of a `Difference`."""
+    values = {"difference": found.estimate[i], "low": found.low[i], "high": found.high[i], "p": found.p[i]}
+    return {name: known(value) for name, value in values.items()}
+
+
+def _power(
+    difference: float, overall: Differences, seeds: int, case: Case
+) -> tuple[list[Detectable], Detectable | None]:
+    """What this many seeds could have shown and what more would; and how many would show a difference as large as this one."""
+    if not overall.covers_seeds:
+        return [], None
+    variances = overall.spread.variances[:, case.decides]
+    error_documents = known(overall.error_documents[case.decides]) or 0.0
+    clusters = int(overall.clusters[case.decides])
+
+    def smallest(planned: int) -> float:
+        paired = paired_by_seed(case.pairing, range(planned), range(planned))
+        parts = [float(variances.sum())] if paired else variances.tolist()
+        return detectable_difference(error_documents, parts, planned, case.level_of_a_pair, clusters=clusters)
+
+    planned = [seeds * 2**i for i in range(PLANNED + 1)]
+    needed = next((n for n in range(seeds + 1, MOST_SEEDS + 1) if smallest(n) <= difference), None)
+    detectable = [Detectable(seeds=n, difference=smallest(n)) for n in planned if n > 1]
+    return detectable, Detectable(seeds=needed, difference=difference) if needed else None
+
+
+def _savings(a: str, b: str, overall: Differences, paired: bool, case: Case) -> TokensSaved:
+    """The difference as a share of trained tokens, by the better arm's curves on the target.
+
+    Runs are scored on texts from elsewhere at their end alone, so there are no curves on those; nor on a half of the holdout by
+    another score than the arm's own, which its curves are by.
+    """
+    if case.target not in TARGETS:
+        return UNKNOWN
+    better, worse = (a, b) if overall.estimate[case.decides] < 0 else (b, a)
+    if case.target != "all" and case.results[better][0].manifest.spec.get("arm", {}).get("score") != case.divided_by:
+        return UNKNOWN
+    sizes = np.array([s.bytes for s in case.holdout.strata if s.kind == "decile"])
+    deciles = TARGETS[case.target]
+    lines = [read_metrics(run.path / METRICS) for run in case.results[better]]
+    saved = tokens_saved(
+        [curve_of(run) if case.target == "all" else curve_of(run, sizes, deciles) for run in lines],
+        case.scores(better),
+        case.scores(worse),
+        paired=paired,
+        level=case.level_of_a_pair,
+        documents=known(overall.error_documents[case.decides]) or 0.0,
+        clusters=int(overall.clusters[case.decides]),
+    )
+    facts = case.results[better][0].facts
+    if not saved.estimate or not (facts.get("tokens") and facts.get("batch_tokens")):
+        return saved
+    budget = shortened(saved.estimate, facts["tokens"], facts["batch_tokens"])
+    return saved.model_copy(update={"budget": budget}) if budget < facts["tokens"] else saved

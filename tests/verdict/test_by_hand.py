@@ -1,0 +1,43 @@
+"""A judgement by hand counts as a look, under whatever name, and says what it does otherwise than was registered."""
+
+from tasks.records import registration
+from tasks.records.stopping import StoppingRule
+from tasks.verdict import by_hand, looks
+from tasks.verdict.judge import judge
+from tests.planted import look, plan_of
+
+
+def by_hand_of(bench, name="v", seeds=3, target="all", labels=("top16", "rand16")):
+    arms = bench.arms(seeds=seeds, top16=0.0, rand16=0.0)
+    given = {label: arms[arm] for label, arm in zip(labels, arms, strict=True)}
+    return by_hand.take(bench.root, judge(bench.root, name, given, target=target))
+
+
+def test_replicates_added_by_hand_after_a_look_are_counted_whatever_the_verdict_is_called(bench):
+    look(bench, plan_of(bench, 3))
+    assert len(by_hand_of(bench).registered.looks) == 1, "the same look"
+    verdict = by_hand_of(bench, "other", seeds=5, labels=("best", "random"))
+    assert [each.replicates for each in verdict.registered.looks] == [3, 5]
+    ((_, what),) = verdict.registered.changes
+    assert what == {"replicates": "3, now 5"}
+    assert 0.06 < looks.error_over_looks(verdict.registered) < 0.1
+    assert "Replicates, rules or targets were added after a look: over all 2 looks" in verdict.sentences[0]
+    assert not registration.read(bench.root, "other").plans
+
+
+def test_another_target_or_no_margin_is_shown_as_a_change(bench):
+    rule = StoppingRule(margin=0.02, max_replicates=4, first_look=3)
+    look(bench, plan_of(bench, 3, stop=rule))
+    verdict = by_hand_of(bench, target="upper half")
+    ((changed, what),) = verdict.registered.changes
+    assert changed.looks_before == 1 and what["target"] == "all, now upper half"
+    assert what["stop"].startswith("margin 0.02, ") and what["stop"].endswith(", now nothing")
+    assert "targets were added after a look" in verdict.sentences[0]
+
+
+def test_runs_that_nobody_registered_are_registered_when_they_are_judged(bench):
+    first = by_hand_of(bench)
+    assert first.registered.plan.runs_before == 6 and "after a look" not in first.sentences[0]
+    more = by_hand_of(bench, seeds=5)
+    assert [each.replicates for each in more.registered.looks] == [3, 5]
+    assert looks.error_over_looks(more.registered) > 0.06

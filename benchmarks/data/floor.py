@@ -24,7 +24,7 @@ from benchmarks.data.measure import measure, serving
 from benchmarks.data.peers import COLUMNS
 from tasks.corpus.arm.writer import write_texts
 from tasks.corpus.disk import write_all
-from tasks.corpus.parquet.footer import chunk_range
+from tasks.corpus.parquet.footer import chunk_range, column_index, read_footer
 from tasks.corpus.parquet.pages import Chunk, Memory, read_chunk
 from tasks.corpus.parquet.ranges import coalesce, read_parts
 from tasks.corpus.parquet.shards import ordered_groups
@@ -85,10 +85,10 @@ def read(url: str, paths: list[Path], columns: Sequence[str]) -> float:
     source = open_blobs(url)
 
     def one(blob: Blob, path: Path) -> int:
-        footer = pq.read_metadata(path)
+        footer, _ = read_footer(blob.name, blob.size, lambda r: source.read_range(blob, r.start, r.end))
         places = [
-            chunk_range(blob.name, blob.size, footer, group, footer.schema.names.index(name))
-            for group in range(footer.num_row_groups)
+            chunk_range(blob.size, footer, group, column_index(footer, name))
+            for group in range(len(footer.rows))
             for name in columns
         ]
         return sum(len(data) for _, data in read_parts(source, blob, coalesce(places)))

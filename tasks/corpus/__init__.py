@@ -6,6 +6,7 @@ Layers, each of which knows only those below it:
 `arm`               which documents an arm takes, what that costs, its text as shards
 `pool`              the index of all documents, the holdout, the tokenizer's sample, the survey of a store
 `parquet`           what is read of a Parquet file by byte ranges
+`lines`             JSON lines as Parquet
 `workers`, `scratch`, `disk`, `heap`, `left_out`  processes, intermediate files, writes, memory, files that cannot be used
 
 Several machines: run the flow with prefect-dask's DaskTaskRunner and a root that all machines reach, for example

@@ -2,6 +2,7 @@
 
 pool.handle       list the sources; the name of the pool follows from its parameters and the ETags of its blobs
 set_damaged_aside compare what earlier attempts completed with its checksums
+columnar          pools/<pool>/columnar    JSON lines as Parquet, if the pool has such
 build_index       pools/<pool>/index       footers; and columns/<column>, those that are asked for and lacking
 build_holdout     pools/<pool>/holdout     documents for evaluation
 build_strata      pools/<pool>/strata      their scores and deciles, by one score
@@ -29,6 +30,7 @@ from tasks.corpus.heap import drop_pages, released
 from tasks.corpus.parquet.shards import RANKS
 from tasks.corpus.pool import holdout, index, sample
 from tasks.corpus.pool.column import StoredColumn, Wanted, open_ids
+from tasks.corpus.pool.columnar import columnar, has_lines
 from tasks.corpus.pool.entries import find_parts
 from tasks.corpus.pool.handle import PoolHandle, open_pool
 from tasks.corpus.pool.holdout import HeldOut
@@ -54,7 +56,7 @@ def set_damaged_aside(root: Root, pool: Pool | PoolHandle, arm: Arm) -> None:
     folder = PoolFolder(handle.pool_id)
     columns = [folder.column(wanted.name, wanted.use) for wanted in wanted_columns(arm, handle.pool)]
     strata = folder.strata(arm.of(handle.pool).score or {})
-    for name in [*folder.parts, *columns, strata, handle.arm(arm).text]:
+    for name in [folder.columnar, *folder.parts, *columns, strata, handle.arm(arm).text]:
         root.intact(name)
 
 
@@ -80,18 +82,24 @@ def build_index(
         columns = _there(handle, columns, found.facts["columns"]) if found else columns
         lacking = [wanted for wanted in columns if root.find(folder.column(wanted.name, wanted.use)) is None]
         scratch, retries = None, 0
-        if found is None or lacking:
+        read = root.find(folder.columnar) if has_lines(handle) else None
+        if found is None or lacking or (read is None and has_lines(handle)):
             mapper.get_ready()
             scratch = Scratch.open(root, folder.intermediate("index"), shared=mapper.shared)
-            near, opened = handle.at_hand(root), Index(root.open(folder.index).path) if found else None
+            near, opened = (
+                _at_hand(root, handle, workers, progress, mapper.shared),
+                Index(root.open(folder.index).path) if found else None,
+            )
+            read = near.columnar
             with released():
-                retries = index.read(near.pool, opened, lacking, near.urls, near.readable, scratch, mapper, progress)
+                retries = index.read(near, opened, lacking, scratch, mapper, progress)
 
         def make(work: Work) -> None:
             with released():
                 index.join(work, handle.pool, handle.blobs, scratch, retries)
 
-        indexed = root.build(folder.index, make, spec=handle.pool.identity(), inputs={"pool": handle.pool_id})
+        inputs = {"pool": handle.pool_id} | ({"columnar": read} if read else {})
+        indexed = root.build(folder.index, make, spec=handle.pool.identity(), inputs=inputs)
         opened = Index(indexed.path)
 
         def build_column(wanted: Wanted) -> None:
@@ -110,6 +118,13 @@ def build_index(
     return indexed
 
 
+def _at_hand(
+    root: Root, handle: PoolHandle, workers: int | None, progress: Progress, shared: bool = False
+) -> PoolHandle:
+    """The pool as it is read: from where its blobs lie, or from what was copied or made of them."""
+    return columnar(root, handle.at_hand(root), local_workers(workers).count, shared=shared, progress=progress)
+
+
 def _there(handle: PoolHandle, columns: Sequence[Wanted], known: Sequence[str]) -> list[Wanted]:
     """Those of the `columns` that are among the `known` ones, which others must be."""
     needed = [wanted.name for wanted in columns if wanted.may_lack != "all"]
@@ -125,7 +140,7 @@ def build_holdout(
     indexed = build_index(root, handle, workers=workers, progress=progress)
 
     def make(work: Work) -> None:
-        near = handle.at_hand(root)
+        near = _at_hand(root, handle, workers, progress)
         opened = _open_index(root, near, indexed)
         with released():
             holdout.build(work, near.pool, near.source(), opened, local_workers(workers).threads, progress)
@@ -142,7 +157,7 @@ def build_sample(
     held = build_holdout(root, handle, workers=workers, progress=progress)
 
     def make(work: Work) -> None:
-        near = handle.at_hand(root)
+        near = _at_hand(root, handle, workers, progress)
         opened = _open_index(root, near, build_index(root, handle))
         threads = local_workers(workers).threads
         sample.build(work, near.pool, near.source(), opened, HeldOut(held, opened), threads, progress)
@@ -313,7 +328,7 @@ def _scatter(
 ) -> dict[str, Callable[[Work], None]]:
     """Read the text once for all `arms`, {id: arm}. Returns what remains to be done for each."""
     mapper.get_ready()
-    handle = handle.at_hand(root)
+    handle = _at_hand(root, handle, mapper.count, progress, mapper.shared)
     indexed = build_index(root, handle)
     opened = _open_index(root, handle, indexed)
     taken = HeldOut(held, opened)

@@ -1,6 +1,6 @@
 """What lies under the root: the names of artifacts and of the files in them that more than one room knows.
 
-    pools/<pool>/       index, columns/<column>, holdout, strata/<score>, sample, tokenizer, evaluation, outside/<texts>
+    pools/<pool>/       columnar, index, columns/<column>, holdout, strata/<score>, sample, tokenizer, evaluation, outside/<texts>
     arms/<arm>/         text, packed/<sequence length>-<packing>
     runs/<run>/         .lease, run.json, job.json, metrics.jsonl, log.txt, checkpoints/step_<step>, result, scores/, outside/, core
     verdicts/<verdict>/ verdict.json, report.html
@@ -44,6 +44,11 @@ class PoolFolder:
     """Names of a pool's artifacts."""
 
     id: str
+
+    @property
+    def columnar(self) -> str:
+        """The sources that are JSON lines, as Parquet; only of a pool that has such."""
+        return f"{POOLS}/{self.id}/columnar"
 
     @property
     def index(self) -> str:

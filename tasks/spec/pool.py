@@ -24,8 +24,8 @@ class Pool(Spec):
     name: Name = Field("pool", description="Readable part of the pool's name.")
     source: Url = Field(
         SOURCE,
-        description="Where the parquet files are: az://container/prefix, file:///folder, or hf://organisation/dataset. Not read if "
-        "sources are given.",
+        description="Where the files are, .parquet or JSON lines (.jsonl, .jsonl.gz, .jsonl.zst): az://container/prefix, file:///folder, "
+        "or hf://organisation/dataset; a folder, one file, or a pattern with *. Not read if sources are given.",
     )
     sources: Sources | None = if_set(
         None,

@@ -16,7 +16,7 @@ from obstore.store import AzureStore, LocalStore, ObjectStore
 from tasks.errors import InputError
 from tasks.store.blobs import CLIENT, HURRIED, RETRIES, Blobs, brief
 from tasks.store.settings import load_settings
-from tasks.store.urls import ACCOUNT_HOST, Location, parse_url, require_folder
+from tasks.store.urls import ACCOUNT_HOST, Location, parse_source, require_folder
 
 if TYPE_CHECKING:
     from obstore.store import AzureConfig, ClientConfig, RetryConfig
@@ -32,7 +32,7 @@ def open_blobs(url: str, hurried: bool = False) -> Blobs:
 
     Raises InputError when the URL or the credentials cannot be right.
     """
-    place = parse_url(url)
+    place = parse_source(url)
     if place.path is not None:
         if not place.path.is_dir():
             raise InputError(f"The folder {place.path} does not exist: check the URL {url}.")

@@ -32,7 +32,7 @@ from tasks.store.artifact import safe_relative
 from tasks.store.urls import Location
 
 if TYPE_CHECKING:
-    from obstore import GetOptions
+    from obstore import GetOptions, ObjectMeta
     from obstore.store import BackoffConfig, ClientConfig, RetryConfig
 
 CHUNK = 8 << 20
@@ -76,7 +76,7 @@ class Blobs:
     """Whether a read asks for the ETag that was listed."""
 
     def __init__(self, place: Location, store: ObjectStore):
-        self.place, self.url = place, place.url
+        self.place, self.url = place, place.base
         self.counters = Counters()
         self._store = store
         self._lock = Lock()
@@ -96,9 +96,18 @@ class Blobs:
         does not answer.
         """
         with self._listing():
-            pages = [item for page in obstore.list(self._store, prefix or None) for item in page]
+            pages = self._single() or [item for page in obstore.list(self._store, prefix or None) for item in page]
         blobs = [Blob(i["path"], i["size"], i["e_tag"] or "") for i in pages if i["path"].endswith(suffix)]
         return sorted((blob for blob in blobs if self.place.takes(blob.name)), key=lambda blob: blob.name)
+
+    def _single(self) -> "Sequence[ObjectMeta]":
+        """What lies at the one name that the URL means: a file, or the files of a folder that is called like one."""
+        if not self.place.single:
+            return []
+        with contextlib.suppress(NotFoundError, FileNotFoundError):
+            if (found := obstore.head(self._store, self.place.pattern))["size"]:  # else perhaps the marker of a folder
+                return [found]
+        return [item for page in obstore.list(self._store, self.place.pattern) for item in page]
 
     def peek(self) -> int:
         """How many blobs the first page of the listing has, at most `PAGE`: a look at the store. Raises as `list` does."""

@@ -20,7 +20,7 @@ from tasks.errors import ChangedError, InputError
 from tasks.store.access import azure_settings, open_blobs
 from tasks.store.artifact import safe_relative, write_atomic
 from tasks.store.blobs import Blob
-from tasks.store.urls import parse_url
+from tasks.store.urls import parse_source
 
 HOURS = 24
 ETAGS = ".etags.json"
@@ -51,7 +51,7 @@ def find_azcopy() -> Path | None:
 
 def why_not(url: str) -> str | None:
     """Why blobs of `url` cannot be copied in bulk here, as half a sentence; None when they can."""
-    place = parse_url(url)
+    place = parse_source(url)
     if place.kind != "az":
         return "azcopy copies from az:// only"
     azcopy = find_azcopy()
@@ -118,7 +118,7 @@ def _arrived(folder: Path, blob: Blob) -> bool:
 
 
 def _run(url: str, blobs: Sequence[Blob], folder: Path) -> None:
-    place = parse_url(url)
+    place = parse_source(url)
     settings = azure_settings(place)
     endpoint = settings.get("endpoint") or f"https://{settings['account_name']}.blob.core.windows.net"
     parts = (endpoint, quote(place.container), quote(place.folder))

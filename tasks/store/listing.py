@@ -30,18 +30,19 @@ def data_files(store: Blobs, suffixes: str | tuple[str, ...]) -> list[Blob]:
     or when a data set on the Hub holds several splits and the URL names none; and as `Blobs.list` does.
     """
     listed = store.list()
-    _require_no_table(store.url, listed)
+    url = store.place.url
+    _require_no_table(url, listed)
     folders = {name[:end] for name in (blob.name for blob in listed) for end in _slashes(name)}
     found = [blob for blob in listed if blob.name.endswith(suffixes)]
     hidden = [blob for blob in found if is_hidden(blob.name)]
     files = [blob for blob in found if not is_hidden(blob.name) and not (blob.size == 0 and blob.name in folders)]
     if hidden:
-        log.warning("%s: left out %d hidden or uncommitted files, such as %s", store.url, len(hidden), hidden[0].name)
+        log.warning("%s: left out %d hidden or uncommitted files, such as %s", url, len(hidden), hidden[0].name)
     if not files:
         endings = suffixes if isinstance(suffixes, str) else ", ".join(suffixes)
-        raise InputError(f"{store.url} holds no files ending in {endings}: check the URL.")
-    if store.url.startswith("hf://"):
-        _require_one_split(store.url, files)
+        raise InputError(f"{url} holds no files ending in {endings}: check the URL.")
+    if url.startswith("hf://"):
+        _require_one_split(url, files)
     return files
 
 

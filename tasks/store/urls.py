@@ -7,7 +7,7 @@
     file:///folder (percent-encoded), or a plain path
 
 Where no encoding is named, every character stands for itself: `#`, `?` and `%` are part of a name. The last part may be a
-pattern with `*` (`az://raw/web/part-0*.parquet`); `**` crosses folders.
+pattern with `*` (`az://raw/web/part-0*.parquet`; `**` crosses folders) or one data file (`az://raw/web/part-07.parquet`).
 """
 
 import re
@@ -20,6 +20,8 @@ from tasks.errors import InputError
 
 SIGNATURE = r"[?&;](?:[Xx]-[A-Za-z]+-)?[Ss][Ii][Gg](?:[Nn][Aa][Tt][Uu][Rr][Ee])?="
 """What only a signed URL has: whoever reads it can read the store. Without flags, so that a JSON schema can use it, too."""
+DATA_FILE = re.compile(r"\.(?:parquet|jsonl|jsonl\.gz|jsonl\.zst)$")
+"""Ends the name of a data file, or of a folder that a writer such as Spark called like one."""
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://(.*)$", re.DOTALL)
 ACCOUNT_HOST = re.compile(r"^([a-z0-9]{3,24})\.(?:blob|dfs)\.([a-z0-9.-]+)$")
 KNOWN = "az://container/prefix, https://ACCOUNT.blob.core.windows.net/container/prefix, file:///folder, a plain path or hf://organisation/dataset"
@@ -37,7 +39,7 @@ class Location:
     suffix: str = ""
     """Of the account's host name, such as core.windows.net."""
     pattern: str = ""
-    """Which names below `folder` are meant; empty: all."""
+    """Which names below `folder` are meant: with `*`, or one file, or all in a folder that is called like one; empty: all."""
     url: str = field(default="", compare=False)
     """As it was given, for messages."""
 
@@ -46,8 +48,24 @@ class Location:
         """The folder on this machine, or None for a remote store."""
         return Path(self.folder).expanduser() if self.kind == "file" else None
 
+    @property
+    def single(self) -> bool:
+        """Whether one name is meant: a file, or a folder that is called like one."""
+        return bool(self.pattern) and "*" not in self.pattern
+
+    @property
+    def base(self) -> str:
+        """The URL of `folder`."""
+        if not self.pattern:
+            return self.url
+        cut = self.pattern.count("/") + 1
+        parts = self.url.rstrip("/").rsplit("/", cut)
+        return parts[0] if len(parts) > cut else "."
+
     def takes(self, name: str) -> bool:
         """Whether a name below `folder` matches the pattern."""
+        if self.single:
+            return f"{name}/".startswith(f"{self.pattern}/")
         return not self.pattern or _regex(self.pattern).fullmatch(name) is not None
 
 
@@ -73,6 +91,17 @@ def parse_url(url: str) -> Location:
     """Read a URL or a path. Raises InputError, naming the URL and what would do, for one that cannot be meant."""
     require_unsigned(url)
     return replace(_split(_meant(url)), url=url)
+
+
+def parse_source(url: str) -> Location:
+    """The same for a place of data files: the name of one file is its pattern. Raises InputError as `parse_url` does."""
+    place = parse_url(url)
+    folder, _, name = place.folder.rpartition("/")
+    is_folder = place.path is not None and place.path.is_dir()
+    if place.pattern or is_folder or not DATA_FILE.search(name) or (place.kind == "hf" and "/" not in folder):
+        return place
+    folder = folder or ("/" if place.folder.startswith("/") else "." if place.kind == "file" else "")
+    return replace(place, folder=folder, pattern=name)
 
 
 def _meant(url: str) -> Location:

@@ -15,6 +15,8 @@ import numpy as np
 
 BUFFER = 1_000
 BATCH = 128
+STEP = 4 << 20
+"""Tokens that are split at a time: some arrays have 8 bytes for each."""
 
 _AGE_BITS = 40
 _AGES = (1 << _AGE_BITS) - 1
@@ -76,7 +78,7 @@ class CropPacker:
         documents = [*self._buffered, *self._open]
         return {
             "counters": np.array([getattr(self, name) for name in _COUNTERS], np.int64),
-            "keys": np.array(self._keys, np.int64),
+            "buffered": np.array([divmod(key, _AGES + 1) for key in self._keys], np.int64).reshape(-1, 2),
             "opened": np.array(self._opened, np.int64),
             "lengths": np.array([len(document) for document in documents], np.int64),
             "ids": np.concatenate([*documents, np.empty(0, np.uint16)]),
@@ -86,7 +88,8 @@ class CropPacker:
         """Become the packer that gave `state`, which was made with the same parameters."""
         for name, value in zip(_COUNTERS, state["counters"].tolist(), strict=True):
             setattr(self, name, value)
-        self._keys, self._opened = state["keys"].tolist(), state["opened"].tolist()
+        self._keys = [length << _AGE_BITS | age for length, age in state["buffered"].tolist()]
+        self._opened = state["opened"].tolist()
         ends = np.cumsum(state["lengths"])
         documents = [state["ids"][end - length : end] for end, length in zip(ends, state["lengths"], strict=True)]
         self._buffered, self._open = documents[: len(self._keys)], documents[len(self._keys) :]
@@ -151,14 +154,19 @@ class SplitPacker:
 
     def push(self, ids: np.ndarray, offsets: np.ndarray) -> Packed:
         """Add documents, without BOS, as an `Encode` gives them; returns the rows that got full."""
-        starts, count = offsets[:-1], len(offsets) - 1
-        stream = np.insert(ids[offsets[0] : offsets[-1]].astype(np.uint16), starts - offsets[0], self.bos)
-        numbers = np.repeat(np.arange(self.documents, self.documents + count), np.diff(offsets) + 1)
-        self.documents += count
+        bounds = offsets - offsets[0]
+        stream = np.insert(ids[offsets[0] : offsets[-1]].astype(np.uint16), bounds[:-1], self.bos)
+        numbers = np.arange(self.documents, self.documents + len(bounds) - 1)
+        bounds = bounds + np.arange(len(bounds))
+        parts = []
+        for start in range(0, len(stream), STEP):  # a few documents, or a part of a long one
+            self._waiting = np.concatenate([self._waiting, stream[start : start + STEP]])
+            lengths = np.diff(np.clip(bounds, start, start + STEP))
+            self._numbers = np.concatenate([self._numbers, np.repeat(numbers, lengths)])
+            parts.append(self._cut())
+        self.documents += len(numbers)
         self.tokens += len(stream)
-        self._waiting = np.concatenate([self._waiting, stream])
-        self._numbers = np.concatenate([self._numbers, numbers])
-        return self._cut()
+        return parts[0] if len(parts) == 1 else _joined(parts, self.width)
 
     def flush(self) -> Packed:
         """No rows: what waits is less than one, and counted as dropped."""
@@ -203,6 +211,16 @@ class SplitPacker:
         if self.rows == 0:
             fresh[0] = True
         return np.stack([row[begins], predicted[begins], lengths, fresh.astype(np.int64)], axis=1)
+
+
+def _joined(parts: Sequence[Packed], width: int) -> Packed:
+    """One after another."""
+    first, pieces = 0, [np.empty((0, 4), np.int64)]
+    for part in parts:
+        pieces.append(part.pieces + np.array([first, 0, 0, 0]))
+        first += len(part.rows)
+    rows = np.concatenate([np.empty((0, width), np.uint16), *(part.rows for part in parts)])
+    return Packed(rows, np.concatenate(pieces))
 
 
 _COUNTERS = ("documents", "tokens", "rows", "cropped_tokens", "dropped_tokens", "dropped_documents")

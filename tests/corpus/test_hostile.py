@@ -69,9 +69,7 @@ def folder() -> Iterator[Path]:
         yield Path(made)
 
 
-@settings(
-    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(damage=DAMAGE)
 def test_any_bytes_give_an_arm_or_one_sentence(folder: Path, damage: Damage):
     shutil.rmtree(folder / "root", ignore_errors=True)

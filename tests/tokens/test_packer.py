@@ -1,9 +1,11 @@
 """Best-fit packing: against a plain reference, and what must hold whatever is packed."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.tokens import packer as packing
 from tasks.tokens.packer import CropPacker, SplitPacker
 
 BOS = 9_999
@@ -102,11 +104,14 @@ def plain_splitting(documents: list[list[int]], length: int) -> list[list[int]]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(lengths_of_documents, st.integers(1, 40), st.integers(1, 200))
-def test_splitting_loses_nothing_and_predicts_each_token_once(lengths, sequence_length, batch):
+@given(lengths_of_documents, st.integers(1, 40), st.integers(1, 200), st.sampled_from([1, 7, packing.STEP]))
+def test_splitting_loses_nothing_and_predicts_each_token_once(lengths, sequence_length, batch, step):
     documents = numbered(lengths)
     packer = SplitPacker(sequence_length, BOS)
-    parts = [packer.push(*flat(documents[i : i + batch])) for i in range(0, len(documents), batch)] + [packer.flush()]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(packing, "STEP", step)
+        parts = [packer.push(*flat(documents[i : i + batch])) for i in range(0, len(documents), batch)]
+    parts.append(packer.flush())
     rows = np.concatenate([part.rows for part in parts])
     assert rows.dtype == np.uint16
     assert rows.tolist() == plain_splitting(documents, sequence_length)
@@ -167,3 +172,17 @@ def test_a_document_longer_than_a_row_loses_its_rest_or_goes_on():
     packed = SplitPacker(3, BOS).push(*flat(document))
     assert packed.rows.tolist() == [[BOS, 1, 2, 3], [3, 4, 5, 6]]
     assert packed.pieces.tolist() == [[0, 0, 3, 1], [1, 0, 3, 0]]
+
+
+@pytest.mark.parametrize("make", PACKERS)
+def test_a_document_may_have_any_length_and_the_packer_be_saved_with_it(make):
+    lengths = [3, 9_000_000, 5]
+    ids, offsets = np.zeros(sum(lengths), np.uint16), np.cumsum([0, *lengths])
+    straight, restored = make(2_048), make(2_048)
+    expected = [*straight.push(ids, offsets).rows, *straight.flush().rows]
+    found = [*restored.push(ids, offsets).rows]
+    state, restored = restored.state(), make(2_048)
+    restored.restore(state)
+    found += [*restored.flush().rows]
+    assert np.array_equal(found, expected)
+    assert restored.tokens == sum(lengths) + 3 == straight.tokens

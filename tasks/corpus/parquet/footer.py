@@ -4,13 +4,16 @@ Format: https://parquet.apache.org/docs/file-format/ (a file ends with the foote
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import cramjam
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.corpus.parquet.ranges import Range
+from tasks.corpus.parquet.thrift import I16, I32, I64, LIST, STRUCT, read_list, read_number, skip
 
 TAIL = 128 << 10
 """Bytes read first, from the end of a file: enough for a footer of some hundred column chunks."""
@@ -20,6 +23,8 @@ SMALL_FILE = 1 << 20
 
 SLACK = 100
 """Readers of the format may look this many bytes past a column chunk (dictionary header of old writers, PARQUET-816)."""
+
+CODECS = dict(enumerate(("UNCOMPRESSED", "SNAPPY", "GZIP", "LZO", "BROTLI", "LZ4", "ZSTD", "LZ4_RAW")))
 
 NUMBERS = ("INT32", "INT64", "FLOAT", "DOUBLE")
 
@@ -35,10 +40,133 @@ class BadFile(Exception):
         return f"{self.name} {self.reason}"
 
 
-def read_footer(
-    name: str, size: int, read: Callable[[Range], memoryview]
-) -> tuple[pq.FileMetaData, bytes, tuple[int, memoryview]]:
-    """The metadata of a file, the bytes of its footer, and the end of the file that was read for it (offset, bytes).
+class ColumnChunk(NamedTuple):
+    """What a footer says of a column chunk: its codec, where its first page begins, and its bytes, compressed and not."""
+
+    codec: str
+    start: int
+    compressed: int
+    decompressed: int
+
+
+@dataclass(frozen=True)
+class Footer:
+    """The metadata of the file `name` as pyarrow parsed it from `data`, which ends with the file."""
+
+    name: str
+    metadata: pq.FileMetaData
+    data: bytes
+
+    @property
+    def leaves(self) -> list[pq.ColumnSchema]:
+        """The columns of single values or of lists of them: what column chunks hold."""
+        schema = self.metadata.schema
+        return [schema.column(i) for i in range(len(schema))]
+
+    @cached_property
+    def rows(self) -> list[int]:
+        """Rows of each row group."""
+        return [self.metadata.row_group(group).num_rows for group in range(self.metadata.num_row_groups)]
+
+    def chunk(self, row_group: int, column: int) -> ColumnChunk:
+        """What the footer says of a column chunk. Raises BadFile if that is encrypted or damaged."""
+        try:
+            at = self._described[row_group][column]
+            if at is None:
+                path = self.leaves[column].path
+                raise BadFile(self.name, f"has an encrypted column {path!r}: it cannot be read without its key")
+            said = _numbers(self.data, at, 11)  # of ColumnMetaData
+            codec, start = said[4], min(said[9], said.get(11) or said[9])  # of its data pages and of its dictionary
+            return ColumnChunk(CODECS.get(codec, f"codec {codec}"), start, compressed=said[7], decompressed=said[6])
+        except (LookupError, ValueError) as error:
+            raise self._damaged(error) from error
+
+    @cached_property
+    def encrypted(self) -> frozenset[int]:
+        """Positions of the columns whose chunks are described in cipher, at least in one row group. Raises BadFile."""
+        return frozenset(i for group in self._described for i, at in enumerate(group) if at is None)
+
+    @cached_property
+    def _described(self) -> list[list[int | None]]:
+        """Where in `data` the description of each column chunk lies, None for one in cipher. Raises BadFile.
+
+        Not from pyarrow, which ends the process when it is asked for a chunk that it cannot make sense of.
+        """
+        try:
+            found = _descriptions(self.data)
+        except (IndexError, ValueError) as error:
+            raise self._damaged(error) from error
+        if any(len(group) != self.metadata.num_columns for group in found) or len(found) != len(self.rows):
+            raise self._damaged(ValueError("row groups that lack columns"))
+        return found
+
+    def _damaged(self, error: Exception) -> BadFile:
+        return BadFile(self.name, f"is damaged (footer: {first_line(error)})")
+
+
+def _descriptions(data: bytes) -> list[list[int | None]]:
+    """For each column chunk of each row group where its ColumnMetaData begins; None without one, or with a key beside it.
+
+    Row groups are field 4 of FileMetaData, column chunks field 1 of a RowGroup; a ColumnChunk has its ColumnMetaData in field 3 and
+    what belongs to a key in field 8. Raises IndexError or ValueError for bytes that are no footer.
+    """
+    groups: list[list[int | None]] = []
+
+    def column_chunk(at: int) -> int:
+        described, locked, number = None, False, 0
+        while head := data[at]:
+            number, at = _field(data, at, number)
+            if number == 3 and head & 0x0F == STRUCT:
+                described = at
+            locked |= number == 8
+            at = skip(data, at, head & 0x0F)
+        groups[-1].append(None if locked else described)
+        return at + 1
+
+    def row_group(at: int) -> int:
+        groups.append([])
+        return _structs_in(data, at, 1, column_chunk)
+
+    _structs_in(data, 0, 4, row_group)
+    return groups
+
+
+def _structs_in(data: bytes, at: int, wanted: int, one: Callable[[int], int]) -> int:
+    """Go over the struct at `at`, with `one` over each struct of the list that is its field `wanted`; returns where it ends."""
+    number = 0
+    while head := data[at]:
+        number, at = _field(data, at, number)
+        if number != wanted or head & 0x0F != LIST:
+            at = skip(data, at, head & 0x0F)
+            continue
+        count, kind, at = read_list(data, at)
+        if count and kind != STRUCT:
+            raise ValueError("a list of something else than structs")
+        for _ in range(count):
+            at = one(at)
+    return at + 1
+
+
+def _numbers(data: bytes, at: int, last: int) -> dict[int, int]:
+    """The whole numbers of the struct at `at`, by field, up to field `last`."""
+    found: dict[int, int] = {}
+    number = 0
+    while (head := data[at]) and number < last:
+        number, at = _field(data, at, number)
+        if head & 0x0F in (I16, I32, I64):
+            found[number], at = read_number(data, at)
+        else:
+            at = skip(data, at, head & 0x0F)
+    return found
+
+
+def _field(data: bytes, at: int, before: int) -> tuple[int, int]:
+    """The number of the field whose head is at `at`, behind field `before`, and where its value begins."""
+    return (before + (data[at] >> 4), at + 1) if data[at] > 0x0F else read_number(data, at + 1)
+
+
+def read_footer(name: str, size: int, read: Callable[[Range], memoryview]) -> tuple[Footer, tuple[int, memoryview]]:
+    """The footer of a file, and the end of the file that was read for it (offset, bytes).
 
     A small file is read whole, columns included. Raises BadFile.
     """
@@ -46,6 +174,8 @@ def read_footer(
         raise BadFile(name, f"is not a Parquet file ({size} bytes)")
     start = 0 if size <= SMALL_FILE else size - TAIL
     tail = read(Range(start, size))
+    if bytes(tail[-4:]) == b"PARE":
+        raise BadFile(name, "is encrypted as a whole and cannot be read without its keys")
     if bytes(tail[-4:]) != b"PAR1":
         raise BadFile(name, "is not a Parquet file (it does not end with PAR1)")
     length = int.from_bytes(tail[-8:-4], "little") + 8
@@ -54,8 +184,7 @@ def read_footer(
     if length > len(tail):
         tail = memoryview(bytes(read(Range(size - length, start))) + bytes(tail))
         start = size - length
-    footer = bytes(tail[-length:])
-    return parse_footer(name, footer), footer, (start, tail)
+    return parse_footer(name, bytes(tail[-length:])), (start, tail)
 
 
 def pack_footer(tail: bytes) -> bytes:
@@ -64,26 +193,26 @@ def pack_footer(tail: bytes) -> bytes:
 
 
 @lru_cache(maxsize=16)  # pieces of one file are read in succession
-def parse_packed(name: str, packed: bytes) -> pq.FileMetaData:
-    """The metadata of a file from the result of `pack_footer`. Raises BadFile."""
+def parse_packed(name: str, packed: bytes) -> Footer:
+    """A footer from the result of `pack_footer`. Raises BadFile."""
     return parse_footer(name, bytes(cramjam.zstd.decompress(packed)))
 
 
-def parse_footer(name: str, tail: bytes) -> pq.FileMetaData:
-    """The metadata of a file from its last bytes, which contain the whole footer. Raises BadFile."""
+def parse_footer(name: str, tail: bytes) -> Footer:
+    """A footer from the last bytes of a file, which begin with it. Raises BadFile."""
     try:
-        return pq.read_metadata(pa.BufferReader(pa.py_buffer(tail)))
+        return Footer(name, pq.read_metadata(pa.BufferReader(pa.py_buffer(tail))), tail)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadFile(name, f"is damaged (footer: {first_line(error)})") from error
 
 
-def find_column(name: str, footer: pq.FileMetaData, column: str) -> int | None:
+def find_column(footer: Footer, column: str) -> int | None:
     """Position among the leaves of the schema of the column called exactly that; None if there is none.
 
     A name with dots is that of a top-level column, or else the path of a field in a struct. Raises BadFile for a column that
     is a list or a struct as a whole, and for two columns of one name.
     """
-    leaves = [footer.schema.column(i) for i in range(len(footer.schema))]
+    name, leaves = footer.name, footer.leaves
     found = [i for i, leaf in enumerate(leaves) if leaf.name == column and leaf.path == column]
     found = found or [i for i, leaf in enumerate(leaves) if leaf.path == column]
     if len(found) > 1:
@@ -93,11 +222,11 @@ def find_column(name: str, footer: pq.FileMetaData, column: str) -> int | None:
     return found[0] if found else None
 
 
-def column_index(name: str, footer: pq.FileMetaData, column: str) -> int:
+def column_index(footer: Footer, column: str) -> int:
     """The same for a column that must be there. Raises BadFile if it is missing."""
-    index = find_column(name, footer, column)
+    index = find_column(footer, column)
     if index is None:
-        raise BadFile(name, f"has no column {column!r} (it has: {', '.join(top_level(footer))})")
+        raise BadFile(footer.name, f"has no column {column!r} (it has: {', '.join(top_level(footer))})")
     return index
 
 
@@ -106,57 +235,55 @@ def top_name(leaf: pq.ColumnSchema) -> str:
     return leaf.path if leaf.name == leaf.path else leaf.path.split(".", 1)[0]
 
 
-def top_level(footer: pq.FileMetaData) -> list[str]:
+def top_level(footer: Footer) -> list[str]:
     """Names of the top-level columns."""
-    return list(dict.fromkeys(top_name(footer.schema.column(i)) for i in range(len(footer.schema))))
+    return list(dict.fromkeys(map(top_name, footer.leaves)))
 
 
-def number_column(name: str, footer: pq.FileMetaData, column: str) -> int:
+def number_column(footer: Footer, column: str) -> int:
     """Position of a column of numbers. Raises BadFile if it is missing, ambiguous, nested or of another type."""
-    index = column_index(name, footer, column)
-    leaf = footer.schema.column(index)
+    index = column_index(footer, column)
+    leaf = footer.leaves[index]
     if leaf.physical_type not in NUMBERS or leaf.logical_type.type not in ("NONE", "INT"):
-        raise BadFile(name, f"has {column!r} as {leaf.physical_type} {leaf.logical_type.type}: a number is needed")
-    return index
-
-
-def text_column(name: str, footer: pq.FileMetaData, column: str) -> int:
-    """Position of a column of text. Raises BadFile if it is missing, ambiguous, nested or of another type."""
-    index = column_index(name, footer, column)
-    leaf = footer.schema.column(index)
-    if leaf.physical_type != "BYTE_ARRAY" or leaf.logical_type.type not in ("NONE", "STRING"):
-        raise BadFile(name, f"has {column!r} as {leaf.physical_type} {leaf.logical_type.type}: text is needed")
-    return index
-
-
-def value_column(name: str, footer: pq.FileMetaData, column: str) -> int:
-    """Position of a column of numbers, truth values or text. Raises BadFile if it is missing, ambiguous, nested or of another type."""
-    index = column_index(name, footer, column)
-    leaf = footer.schema.column(index)
-    kinds = {"BYTE_ARRAY": ("NONE", "STRING"), "BOOLEAN": ("NONE",)} | dict.fromkeys(NUMBERS, ("NONE", "INT"))
-    if leaf.logical_type.type not in kinds.get(leaf.physical_type, ()):
         raise BadFile(
-            name, f"has {column!r} as {leaf.physical_type} {leaf.logical_type.type}: a number or text is needed"
+            footer.name, f"has {column!r} as {leaf.physical_type} {leaf.logical_type.type}: a number is needed"
         )
     return index
 
 
-def single_values(footer: pq.FileMetaData) -> list[str]:
+def text_column(footer: Footer, column: str) -> int:
+    """Position of a column of text. Raises BadFile if it is missing, ambiguous, nested or of another type."""
+    index = column_index(footer, column)
+    leaf = footer.leaves[index]
+    if leaf.physical_type != "BYTE_ARRAY" or leaf.logical_type.type not in ("NONE", "STRING"):
+        raise BadFile(footer.name, f"has {column!r} as {leaf.physical_type} {leaf.logical_type.type}: text is needed")
+    return index
+
+
+def value_column(footer: Footer, column: str) -> int:
+    """Position of a column of numbers, truth values or text. Raises BadFile if it is missing, ambiguous, nested or of another type."""
+    index = column_index(footer, column)
+    leaf = footer.leaves[index]
+    kinds = {"BYTE_ARRAY": ("NONE", "STRING"), "BOOLEAN": ("NONE",)} | dict.fromkeys(NUMBERS, ("NONE", "INT"))
+    if leaf.logical_type.type not in kinds.get(leaf.physical_type, ()):
+        raise BadFile(
+            footer.name, f"has {column!r} as {leaf.physical_type} {leaf.logical_type.type}: a number or text is needed"
+        )
+    return index
+
+
+def single_values(footer: Footer) -> list[str]:
     """Names of the columns of single values, fields of structs by their path."""
-    leaves = [footer.schema.column(i) for i in range(len(footer.schema))]
-    return list(dict.fromkeys(leaf.path for leaf in leaves if not leaf.max_repetition_level))
+    return list(dict.fromkeys(leaf.path for leaf in footer.leaves if not leaf.max_repetition_level))
 
 
-def chunk_range(name: str, size: int, footer: pq.FileMetaData, row_group: int, column: int) -> Range:
-    """Where a column chunk lies. Raises BadFile if the footer points outside the file."""
-    chunk = footer.row_group(row_group).column(column)
-    start = chunk.data_page_offset
-    if chunk.has_dictionary_page and chunk.dictionary_page_offset:
-        start = min(start, chunk.dictionary_page_offset)
-    end = start + chunk.total_compressed_size
-    if start < 4 or end < start or end > size - 8:
-        raise BadFile(name, f"is damaged (column chunk at bytes {start:,}-{end:,} of a file of {size:,})")
-    return Range(start, min(end + SLACK, size))
+def chunk_range(size: int, footer: Footer, row_group: int, column: int) -> Range:
+    """Where a column chunk of a file of `size` bytes lies. Raises BadFile if it is encrypted or the footer points outside the file."""
+    chunk = footer.chunk(row_group, column)
+    end = chunk.start + chunk.compressed
+    if chunk.start < 4 or end < chunk.start or end > size - 8:
+        raise BadFile(footer.name, f"is damaged (column chunk at bytes {chunk.start:,}-{end:,} of a file of {size:,})")
+    return Range(chunk.start, min(end + SLACK, size))
 
 
 def first_line(error: Exception) -> str:

@@ -127,11 +127,12 @@ def _data_page(
             defined = _levels(memoryview(page).cast("B")[4:at], rows)
     else:
         rows, encoding, levels, repeated = (header[8][i] for i in (1, 4, 5, 6))
-        if repeated or levels < 0 or levels > len(body):
-            raise DamagedPage("levels that a flat column has not")
+        if min(repeated, levels) < 0 or repeated + levels > len(body):
+            raise DamagedPage("levels larger than their page")
         if chunk.optional:
-            defined = _levels(body[:levels], rows)
+            defined = _levels(body[repeated : repeated + levels], rows)
         packed = chunk.codec if header[8].get(7, True) else "UNCOMPRESSED"
+        levels += repeated  # which a flat column needs not, and some writers write
         page, at = _decompress(packed, body[levels:], size - levels, memory), 0
     count = rows if defined is None else int(defined.sum())
     if encoding == PLAIN:
@@ -179,7 +180,7 @@ def _decompress(codec: str, body: memoryview, size: int, memory: Memory) -> pa.B
 
 
 def _plain(page: pa.Buffer, at: int, count: int) -> Views:
-    """`count` byte arrays, each behind its length, from `at` to the end of a page."""
+    """`count` byte arrays, each behind its length, from `at` on. Some writers leave zeros behind the last one."""
     end, data, length = page.size, memoryview(page), LENGTH.unpack_from
     if count < 0 or 4 * count > end - at:
         raise DamagedPage("more texts than fit into a page")
@@ -187,10 +188,10 @@ def _plain(page: pa.Buffer, at: int, count: int) -> Views:
     for _ in range(count):
         starts.append(at)
         at += 4 + length(data, at)[0]
-    if at != end:
-        raise DamagedPage("texts that do not end with their page")
+    if at > end:
+        raise DamagedPage("texts that go on behind their page")
     first = np.array(starts, np.int64) + 4
-    return Views.over(page, first, np.diff(first, append=end + 4) - 4)
+    return Views.over(page, first, np.diff(first, append=at + 4) - 4)
 
 
 def _hybrid(data: memoryview, width: int, count: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.corpus.parquet.footer import BadFile, column_index, first_line, parse_packed, text_column
+from tasks.corpus.parquet.footer import BadFile, Footer, column_index, first_line, parse_packed, text_column
 from tasks.corpus.parquet.pages import Chunk, DamagedPage, Memory, UnknownPage, read_chunk
 from tasks.corpus.parquet.ranges import Parts, Range, coalesce
 from tasks.corpus.parquet.views import Views
@@ -54,21 +54,19 @@ class RangeFile(io.RawIOBase):
         return data
 
 
-def decode(
-    name: str, size: int, footer: pq.FileMetaData, parts: Parts, groups: Sequence[int], columns: Sequence[str]
-) -> pa.Table:
+def decode(size: int, footer: Footer, parts: Parts, groups: Sequence[int], columns: Sequence[str]) -> pa.Table:
     """Columns of some row groups, by their exact names, from the parts that were fetched. Raises BadFile."""
-    leaves = {column_index(name, footer, column): column for column in columns}
+    name, leaves = footer.name, {column_index(footer, column): column for column in columns}
     try:
         # Given a RawIOBase, pyarrow would buffer it, and without the footer it would ask for the end of the file again.
         file = pa.PythonFile(RangeFile(name, size, parts), mode="r")
-        reader = pq.ParquetFile(file, metadata=footer, pre_buffer=False)
+        reader = pq.ParquetFile(file, metadata=footer.metadata, pre_buffer=False)
         # By position: pyarrow takes a name with dots for a path only, and a name that occurs twice for both columns.
         table = reader.reader.read_row_groups(list(groups), column_indices=sorted(leaves), use_threads=False)
         while any(pa.types.is_struct(field.type) for field in table.schema):
             table = table.flatten()
         table = table.rename_columns([leaves[leaf] for leaf in sorted(leaves)])
-        expected = sum(footer.row_group(group).num_rows for group in groups)
+        expected = sum(footer.metadata.row_group(group).num_rows for group in groups)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(name, groups, first_line(error)) from error
     if table.num_rows != expected:
@@ -106,29 +104,29 @@ class Reading:
         """The ranges to fetch: one for neighbouring row groups of a file without other large columns."""
         return coalesce((*self.ranges, *self.beside))
 
-    def metadata(self) -> pq.FileMetaData:
-        """The metadata of the file. Raises BadFile."""
+    def parsed(self) -> Footer:
+        """The footer of the file. Raises BadFile."""
         return parse_packed(self.blob.name, self.footer)
 
     def table(self, parts: Parts, columns: Sequence[str]) -> pa.Table:
         """Some columns of all rows. Raises BadFile."""
-        return decode(self.blob.name, self.blob.size, self.metadata(), parts, self.groups, columns)
+        return decode(self.blob.size, self.parsed(), parts, self.groups, columns)
 
     def texts(self, parts: Parts, column: str, memory: Memory) -> Views:
         """The texts of all rows, left in their pages; a null is an empty text. Valid until this thread reuses `memory`.
 
         Raises BadFile.
         """
-        name, footer = self.blob.name, self.metadata()
-        position = text_column(name, footer, column)
-        if (levels := footer.schema.column(position).max_definition_level) > 1:  # a field of an optional struct
+        name, footer = self.blob.name, self.parsed()
+        position = text_column(footer, column)
+        if (levels := footer.leaves[position].max_definition_level) > 1:  # a field of an optional struct
             return self._general_texts(parts, column)
-        columns = [footer.row_group(group).column(position) for group in self.groups]
-        memory.reset(sum(stored.total_uncompressed_size for stored in columns))
+        columns = [footer.chunk(group, position) for group in self.groups]
+        memory.reset(sum(stored.decompressed for stored in columns))
         found = []
         for group, rows, place, stored in zip(self.groups, self.rows, self.ranges, columns, strict=True):
             data = fetched(name, parts, place.start, place.end)
-            chunk = Chunk(data, stored.compression, rows, levels > 0, stored.total_uncompressed_size)
+            chunk = Chunk(data, stored.codec, rows, levels > 0, stored.decompressed)
             try:
                 found.append(read_chunk(chunk, memory))
             except DamagedPage as error:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tasks.corpus.parquet.footer import (
     BadFile,
+    Footer,
     chunk_range,
     find_column,
     number_column,
@@ -52,12 +52,15 @@ Places = Mapping[tuple[int, str], tuple[str, int, int]]
 
 @dataclass(frozen=True)
 class BlobToRead:
-    """A blob with its number in the pool; of an indexed one its packed footer, else None. `columns`: those to read."""
+    """A blob with its number in the pool; of an indexed one its packed footer, else None. `columns`: those to read; `keys`: those that
+    are its folders; `problem`: why it is left out."""
 
     number: int
     blob: Blob
     footer: bytes | None
     columns: tuple[Wanted, ...]
+    keys: Mapping[str, pa.Scalar] = field(default_factory=dict)
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -189,11 +192,10 @@ def _head(first: Callable[[int], memoryview]) -> tuple[Any, int]:
 
 @dataclass(frozen=True)
 class _Fetched:
-    """What was read of one blob: its footer, parsed and as bytes; its row groups; the columns to decode, and the ranges that
+    """What was read of one blob: its footer; its row groups; the columns to decode, and the ranges that
     hold them; and why others cannot be read."""
 
-    footer: pq.FileMetaData
-    footer_bytes: bytes
+    footer: Footer
     groups: list[tuple[int, ...]]
     columns: Sequence[str]
     problems: Mapping[str, str]
@@ -204,6 +206,8 @@ class _Fetched:
 def _fetch(source: Blobs, todo: BlobToRead, pool: Pool) -> _Fetched:
     """The footer and the columns of one blob. Raises BadFile if it cannot be part of the pool."""
     blob, requests = todo.blob, 0
+    if todo.problem:
+        raise BadFile(blob.name, todo.problem)
 
     def fetch(ranges: Sequence[Range]) -> Parts:
         nonlocal requests
@@ -212,19 +216,21 @@ def _fetch(source: Blobs, todo: BlobToRead, pool: Pool) -> _Fetched:
 
     places: dict[str, int] = {}
     if todo.footer is None:
-        footer, footer_bytes, end = read_footer(blob.name, blob.size, lambda r: fetch([r])[0][1])
-        groups = _row_groups(blob, footer, pool)
-        if (tokens := _token_column(blob, footer, pool)) is not None:
-            places[tokens] = number_column(blob.name, footer, tokens)
+        footer, end = read_footer(blob.name, blob.size, lambda r: fetch([r])[0][1])
+        groups = _row_groups(blob.size, footer, pool)
+        if (tokens := _token_column(footer, pool)) is not None:
+            places[tokens] = number_column(footer, tokens)
     else:
-        footer, footer_bytes, end = parse_packed(blob.name, todo.footer), b"", (blob.size, memoryview(b""))
-        groups = [(group, footer.row_group(group).num_rows) for group in range(footer.num_row_groups)]
+        footer, end = parse_packed(blob.name, todo.footer), (blob.size, memoryview(b""))
+        groups = [(group, rows) for group, rows in enumerate(footer.rows) if rows]
     problems = {}
     ranges = []
     for name in dict.fromkeys([*places, *(wanted.name for wanted in todo.columns)]):
         try:
-            place = value_column(blob.name, footer, name)
-            found = [chunk_range(blob.name, blob.size, footer, group, place) for group, rows, *_ in groups if rows]
+            if name in todo.keys and find_column(footer, name) is None:
+                continue
+            place = value_column(footer, name)
+            found = [chunk_range(blob.size, footer, group, place) for group, *_ in groups]
         except BadFile as error:
             if name in places:
                 raise
@@ -233,34 +239,35 @@ def _fetch(source: Blobs, todo: BlobToRead, pool: Pool) -> _Fetched:
         places[name] = place
         ranges += found
     parts = [end, *fetch(coalesce(r for r in ranges if r.start < end[0]))]
-    return _Fetched(footer, footer_bytes, groups, list(places), problems, parts, requests)
+    return _Fetched(footer, groups, list(places), problems, parts, requests)
 
 
-def _row_groups(blob: Blob, footer: pq.FileMetaData, pool: Pool) -> list[tuple[int, ...]]:
-    text = text_column(blob.name, footer, pool.text_column)
-    if footer.num_rows == 0:
-        raise BadFile(blob.name, "is empty (0 rows)")
+def _row_groups(size: int, footer: Footer, pool: Pool) -> list[tuple[int, ...]]:
+    """Those that have rows: some writers leave empty ones, of which nothing lies in the file."""
+    text, total = text_column(footer, pool.text_column), footer.metadata.num_rows
+    if total == 0:
+        raise BadFile(footer.name, "is empty (0 rows)")
+    if sum(footer.rows) != total or min(footer.rows) < 0:
+        raise BadFile(footer.name, f"is damaged (its row groups do not add up to {total:,} rows)")
     groups = []
-    for group in range(footer.num_row_groups):
-        stored = footer.row_group(group)
-        place = chunk_range(blob.name, blob.size, footer, group, text)
-        groups.append((group, stored.num_rows, place.start, place.end, stored.column(text).total_uncompressed_size))
-    if sum(rows for _, rows, *_ in groups) != footer.num_rows:
-        raise BadFile(blob.name, f"is damaged (its row groups do not add up to {footer.num_rows:,} rows)")
+    for group, rows in enumerate(footer.rows):
+        if rows:
+            place = chunk_range(size, footer, group, text)
+            groups.append((group, rows, place.start, place.end, footer.chunk(group, text).decompressed))
     return groups
 
 
-def _token_column(blob: Blob, footer: pq.FileMetaData, pool: Pool) -> str | None:
+def _token_column(footer: Footer, pool: Pool) -> str | None:
     name = pool.token_count_column
-    return name if name and find_column(blob.name, footer, name) is not None else None
+    return name if name and find_column(footer, name) is not None else None
 
 
 def _decode(todo: BlobToRead, fetched: _Fetched, pool: Pool) -> tuple[Entry, dict[Wanted, ColumnEntry]]:
     """What is kept of one blob. Raises BadFile if its token counts are damaged; another column that is has a reason instead."""
-    blob, present = todo.blob, [group for group, count, *_ in fetched.groups if count]
+    blob, present = todo.blob, [group for group, *_ in fetched.groups]
 
     def read(columns: Sequence[str]) -> pa.Table:
-        return decode(blob.name, blob.size, fetched.footer, fetched.parts, present, columns)
+        return decode(blob.size, fetched.footer, fetched.parts, present, columns)
 
     tables, problems = {}, dict(fetched.problems)
     try:
@@ -273,13 +280,13 @@ def _decode(todo: BlobToRead, fetched: _Fetched, pool: Pool) -> tuple[Entry, dic
                 problems[name] = error.reason
     entry = Entry()
     if todo.footer is None:
-        if (counts := _token_column(blob, fetched.footer, pool)) in problems:
+        if (counts := _token_column(fetched.footer, pool)) in problems:
             raise BadFile(blob.name, problems[counts])
         entry = Entry(
-            footer=fetched.footer_bytes,
+            footer=fetched.footer.data,
             groups=np.array(fetched.groups, np.int64),
-            tokens=_tokens(tables[counts].column(counts) if counts else None, fetched.footer.num_rows),
-            columns=single_values(fetched.footer),
+            tokens=_tokens(tables[counts].column(counts) if counts else None, fetched.footer.metadata.num_rows),
+            columns=list(dict.fromkeys([*single_values(fetched.footer), *todo.keys])),
             bytes_read=sum(len(data) for _, data in fetched.parts),
             requests=fetched.requests,
         )
@@ -288,7 +295,10 @@ def _decode(todo: BlobToRead, fetched: _Fetched, pool: Pool) -> tuple[Entry, dic
         if wanted.name in problems:
             columns[wanted] = ColumnEntry(problems[wanted.name])
             continue
-        values = tables[wanted.name].column(wanted.name)
+        if wanted.name in tables:
+            values = tables[wanted.name].column(wanted.name)
+        else:
+            values = pa.chunked_array([pa.repeat(todo.keys[wanted.name], fetched.footer.metadata.num_rows)])
         if wanted.use == "ids":
             columns[wanted] = ColumnEntry(values=recognized(values))
         elif is_text(values.type):

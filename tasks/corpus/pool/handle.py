@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tasks.corpus.pool.sources import list_blobs, place_of, places
 from tasks.records.layout import ArmFolder, PoolFolder, arm_id, pool_id
 from tasks.spec import Arm, Pool
 from tasks.store import bulk
+from tasks.store.artifact import Manifest
 from tasks.store.blobs import Blob, Blobs
 from tasks.store.locks import locked
 from tasks.store.named import named, open_named, unnamed
@@ -24,6 +25,10 @@ class PoolHandle:
     urls: Mapping[str, str]
     readable: tuple[Blob, ...]
     """The same blobs as they lie under `urls`: with other ETags once they are copied to this machine."""
+    columnar: Manifest | None = None
+    """Of the JSON lines among them, once they were made columnar."""
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Why some of those are left out, by the name of the blob."""
 
     def arm(self, arm: Arm) -> ArmFolder:
         """Where an arm of the pool lies."""

@@ -127,8 +127,14 @@ def build(work: Work, pool: Pool, source: Blobs, index: Index, threads: int, pro
     if pool.holdout:
         count = _enough(pool, documents.num_rows)
     elif documents.num_rows < count:
+        if not documents.num_rows:
+            raise InputError(
+                f"None of the {index.documents:,} documents of the pool {pool.name} has a text in {pool.text_column!r}: set text_column "
+                "to the column that has them."
+            )
         raise InputError(
-            f"The pool {pool.name} holds only {documents.num_rows:,} different documents with text: {count:,} wanted."
+            f"The {index.documents:,} documents of the pool {pool.name} have only {documents.num_rows:,} different texts, and the "
+            f"holdout alone takes {count:,}: take a pool with more of them, or lower holdout_documents."
         )
     warn(f"The holdout of {pool.name}", left_out.reasons)
     documents = _describe(documents, index)
@@ -230,12 +236,12 @@ def _label(pool: Pool, blob: Blob) -> str:
 
 def _dump_range(reading: Reading) -> Range | None:
     """Where the column `dump` of the first row group lies; None for a file without one."""
-    name, footer = reading.blob.name, reading.metadata()
+    footer = reading.parsed()
     if DUMP not in top_level(footer):
         return None
     try:
-        column = text_column(name, footer, DUMP)
-        return chunk_range(name, reading.blob.size, footer, reading.groups[0], column)
+        column = text_column(footer, DUMP)
+        return chunk_range(reading.blob.size, footer, reading.groups[0], column)
     except BadFile:
         return None
 

@@ -48,7 +48,9 @@ from tasks.corpus.pool.entries import (
     find_parts,
     index_blobs,
 )
-from tasks.corpus.pool.sources import address, is_held_out
+from tasks.corpus.pool.handle import PoolHandle
+from tasks.corpus.pool.partitions import partition_keys
+from tasks.corpus.pool.sources import address, is_held_out, places
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.workers import BATCH, Workers, of_batch
 from tasks.errors import InputError
@@ -65,20 +67,18 @@ READ_AHEAD = 16
 
 
 def read(
-    pool: Pool,
+    handle: PoolHandle,
     opened: "Index | None",
     columns: Sequence[Wanted],
-    urls: Mapping[str, str],
-    blobs: Sequence[Blob],
     scratch: Scratch,
     workers: Workers,
     progress: Progress,
 ) -> int:
-    """Read the blobs under `urls` into the scratch space: of an index, `opened`, its `columns`; without one, its base too.
+    """Read the blobs of a pool into the scratch space: of an index, `opened`, its `columns`; without one, its base too.
 
     Returns the number of retries.
     """
-    there, todo = find_parts(scratch), []
+    there, todo, blobs = find_parts(scratch), [], handle.readable
     for number, blob in enumerate(blobs):
         if opened is not None and blob.name in opened.left_out:
             continue
@@ -95,10 +95,14 @@ def read(
             counters[name] += counted[name]
         progress("index", finished, len(blobs), counters)
 
-    reads = [BlobToRead(number, blob, footers.get(number), missing) for number, blob, missing in todo]
+    keys = partition_keys(blobs)
+    reads = [
+        BlobToRead(number, blob, footers.get(number), missing, keys[number], handle.problems.get(blob.name, ""))
+        for number, blob, missing in todo
+    ]
     soon = len(reads) <= BATCH and sum(each.blob.size for each in reads) < SOON_BYTES
     jobs = [
-        IndexJob(pool, urls, tuple(batch), scratch, workers.threads)
+        IndexJob(handle.pool, handle.urls, tuple(batch), scratch, workers.threads)
         for batch in workers.batches(reads, lambda each: of_batch(each.blob.size), soon)
     ]
     for _ in workers.run(index_blobs, jobs, tick):
@@ -106,12 +110,12 @@ def read(
     return counters["retries"]
 
 
-def _in_order(scratch: Scratch, places: Places, numbers: Iterable[int], key: str) -> Iterator[memoryview]:
+def _in_order(scratch: Scratch, parts: Places, numbers: Iterable[int], key: str) -> Iterator[memoryview]:
     """A part of some blobs from their intermediate files."""
     waiting: deque[Future[memoryview]] = deque()
     with ThreadPoolExecutor(4) as pool:
         for number in numbers:
-            waiting.append(pool.submit(scratch.read, *places[number, key]))
+            waiting.append(pool.submit(scratch.read, *parts[number, key]))
             if len(waiting) > READ_AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -124,8 +128,8 @@ def join(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, retrie
     groups, footers, names = [], [], set()
     tokens = Column(work.temporary("tokens.npy"), np.int32)
     known = total = 0
-    places = find_parts(scratch)
-    entries = _in_order(scratch, places, range(len(blobs)), ENTRY)
+    parts = find_parts(scratch)
+    entries = _in_order(scratch, parts, range(len(blobs)), ENTRY)
     for number, (blob, data) in enumerate(zip(blobs, entries, strict=True)):
         entry = Entry.from_bytes(data)
         files.append(
@@ -149,7 +153,7 @@ def join(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, retrie
     documents = tokens.close()
     bad = [file for file in files if file["problem"]]
     if bad and not pool.skip_bad_files:
-        for name in {name for (number, _), (name, *_) in places.items() if files[number]["problem"]}:
+        for name in {name for (number, _), (name, *_) in parts.items() if files[number]["problem"]}:
             scratch.remove(name)  # a rerun looks again
         more = f" (and {len(bad) - 1} more of {len(blobs)} files)" if len(bad) > 1 else ""
         raise InputError(
@@ -186,7 +190,7 @@ def join(work: Work, pool: Pool, blobs: Sequence[Blob], scratch: Scratch, retrie
     )
 
 
-def join_column(work: Work, pool: Pool, opened: "Index", wanted: Wanted, scratch: Scratch, places: Places) -> None:
+def join_column(work: Work, pool: Pool, opened: "Index", wanted: Wanted, scratch: Scratch, parts: Places) -> None:
     """Join what was read of a column into its files. Documents of a file without it, or with a
     text where others have a number, have no value, and the file is named. Raises InputError when no file has it or it has too many texts.
     """
@@ -194,7 +198,7 @@ def join_column(work: Work, pool: Pool, opened: "Index", wanted: Wanted, scratch
     rows, reasons = np.diff(opened.first), {}
     path, column, codes, is_text = work.temporary("values"), None, {}, False
     pending = 0  # documents before the first file with the column: until then its type is not known
-    for number, data in zip(used, _in_order(scratch, places, used, wanted.key), strict=True):
+    for number, data in zip(used, _in_order(scratch, parts, used, wanted.key), strict=True):
         entry, count = ColumnEntry.from_bytes(data), int(rows[number])
         if not entry.reason and column is not None and (entry.texts is not None) != is_text:
             entry.reason = (

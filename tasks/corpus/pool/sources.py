@@ -9,13 +9,16 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from tasks.corpus.lines import ENDINGS, is_lines
+from tasks.errors import InputError
 from tasks.spec import Pool
 from tasks.store.access import open_blobs
 from tasks.store.blobs import Blob
 from tasks.store.listing import data_files
 from tasks.store.named import named
+from tasks.store.urls import parse_source
 
-SUFFIX = ".parquet"
+SUFFIXES = (".parquet", *ENDINGS)
 HOLDOUT = ".holdout"
 
 
@@ -25,8 +28,20 @@ def places(pool: Pool) -> dict[str, str]:
 
 
 def list_blobs(pool: Pool) -> list[Blob]:
-    """All blobs of the pool. Raises as `data_files` does."""
-    return [named(name, blob) for name, url in places(pool).items() for blob in data_files(open_blobs(url), SUFFIX)]
+    """All blobs of the pool. Raises as `list_place` does."""
+    return [named(name, blob) for name, url in places(pool).items() for blob in list_place(url)]
+
+
+def list_place(url: str) -> list[Blob]:
+    """All data files below a URL. Raises InputError for files of several kinds, and as `data_files` does."""
+    blobs = data_files(open_blobs(url), SUFFIXES)
+    first = next((blob for blob in blobs if is_lines(blob.name) != is_lines(blobs[0].name)), blobs[0])
+    if first is not blobs[0]:
+        raise InputError(
+            f"{url} holds both {blobs[0].name} and {first.name}, perhaps the same documents twice: name those of one kind, such as "
+            f"{url.rstrip('/')}/**/*.parquet."
+        )
+    return blobs
 
 
 def place_of(pool: Pool, blob: Blob) -> str:
@@ -49,7 +64,8 @@ def is_held_out(blob: Blob) -> bool:
 def address(pool: Pool, name: str) -> str:
     """The URL of a blob, given its name in the pool, for messages."""
     urls, (first, _, rest) = places(pool), name.partition("/")
-    return f"{urls[first]}/{rest}" if first in urls else f"{urls['']}/{name}"
+    place, name = (first, rest) if first in urls else ("", name)
+    return f"{parse_source(urls[place]).base}/{name}"
 
 
 def folder_of(pool: Pool, blob: Blob) -> str:

@@ -6,21 +6,24 @@ Nothing else is read. A survey of 3,250 files of a rated web corpus takes second
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tasks.corpus.parquet.footer import NUMBERS, BadFile, chunk_range, column_index, read_footer, top_name
+from tasks.corpus.lines import is_lines, write_columns
+from tasks.corpus.parquet.footer import NUMBERS, BadFile, Footer, chunk_range, column_index, read_footer, top_name
 from tasks.corpus.parquet.ranges import Range, coalesce, read_parts
 from tasks.corpus.parquet.reading import decode
 from tasks.corpus.pool.scores import composite, quantiles
+from tasks.corpus.pool.sources import list_place
 from tasks.errors import InputError
 from tasks.spec import Pool, columns_of
 from tasks.store.access import open_blobs
 from tasks.store.blobs import Blob, Blobs
-from tasks.store.listing import data_files
 
 IN_FLIGHT = 32
 ROW_GROUPS = 8
@@ -40,14 +43,16 @@ def survey(url: str, *, pool: Pool | None = None, samples: int = 3) -> dict[str,
     """
     pool = pool or Pool(source=url)
     source = open_blobs(url)
-    blobs = data_files(source, ".parquet")
+    blobs = list_place(url)
+    if is_lines(blobs[0].name):
+        return _survey_lines(url, source, blobs, pool, samples)
     with ThreadPoolExecutor(IN_FLIGHT) as threads:
         read = list(threads.map(lambda blob: _footer(source, blob), blobs))
     bad = [str(footer) for footer in read if isinstance(footer, BadFile)]
     good = [(blob, footer) for blob, footer in zip(blobs, read, strict=True) if not isinstance(footer, BadFile)]
     if not good:
         raise InputError(f"None of the {len(blobs)} files under {url} can be read; the first: {bad[0]}.")
-    rows = [footer.num_rows for _, footer in good]
+    rows = [footer.metadata.num_rows for _, footer in good]
     columns = _columns([footer for _, footer in good])
     footer_bytes = source.counters.bytes_read
     looked = _look(source, good, pool, samples)
@@ -61,8 +66,8 @@ def survey(url: str, *, pool: Pool | None = None, samples: int = 3) -> dict[str,
         "bad_files": bad,
         "documents": sum(rows),
         "documents_per_file": _spread(rows),
-        "row_groups": sum(footer.num_row_groups for _, footer in good),
-        "rows_per_row_group": _spread([f.row_group(g).num_rows for _, f in good for g in range(f.num_row_groups)]),
+        "row_groups": sum(len(footer.rows) for _, footer in good),
+        "rows_per_row_group": _spread([rows for _, footer in good for rows in footer.rows]),
         "columns": columns,
         "schemas": _schemas(good),
         **looked,
@@ -77,27 +82,58 @@ def survey(url: str, *, pool: Pool | None = None, samples: int = 3) -> dict[str,
     }
 
 
-def _footer(source: Blobs, blob: Blob) -> pq.FileMetaData | BadFile:
+def _survey_lines(url: str, source: Blobs, blobs: Sequence[Blob], pool: Pool, samples: int) -> dict[str, Any]:
+    """The same of JSON lines, by the beginnings of some files."""
+    chosen = [blobs[i] for i in np.unique(np.linspace(0, len(blobs) - 1, ROW_GROUPS).astype(int))]
+    bad = []
+    with TemporaryDirectory() as folder:
+        for number, blob in enumerate(chosen):
+            path = Path(folder) / f"{number}.parquet"
+            try:
+                write_columns(blob.name, blob.size, partial(source.read_range, blob), path, blocks=1)
+            except BadFile as error:
+                bad.append(str(error))
+                path.unlink(missing_ok=True)
+        if len(bad) == len(chosen):
+            raise InputError(f"None of {len(chosen)} files under {url} can be read; the first: {bad[0]}.")
+        found = survey(folder, pool=pool, samples=samples)
+    return found | {
+        "url": url,
+        "files": len(blobs),
+        "bytes": sum(blob.size for blob in blobs),
+        "bad_files": bad,
+        "schemas": [{**each, "example": chosen[int(each["example"].split(".")[0])].name} for each in found["schemas"]],
+        "note": f"JSON lines: documents, columns and ratings are those of the first lines of {len(chosen) - len(bad)} files.",
+        "arm": {"share": SHARE, "bytes_to_read": sum(blob.size for blob in blobs), "part_of_all_bytes": 1.0},
+        "read": dict(vars(source.counters)),
+    }
+
+
+def _footer(source: Blobs, blob: Blob) -> Footer | BadFile:
     try:
-        return read_footer(blob.name, blob.size, lambda r: source.read_range(blob, r.start, r.end))[0]
+        footer, _ = read_footer(blob.name, blob.size, lambda r: source.read_range(blob, r.start, r.end))
+        _ = footer.encrypted  # found damaged here or not at all
+        return footer
     except BadFile as error:
         return error
 
 
-def _columns(footers: Sequence[pq.FileMetaData]) -> dict[str, dict[str, Any]]:
+def _columns(footers: Sequence[Footer]) -> dict[str, dict[str, Any]]:
     """Per top-level column: its types and how often each occurs, and its bytes in all files."""
     types: dict[str, Counter[str]] = defaultdict(Counter)
     sizes: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for footer in footers:
-        schema = footer.schema.to_arrow_schema()
-        for field in schema:
-            types[field.name][str(field.type)] += 1
-        names = [top_name(footer.schema.column(i)) for i in range(len(footer.schema))]
-        for group in range(footer.num_row_groups):
+        names = list(map(top_name, footer.leaves))
+        locked = {names[i] for i in footer.encrypted}
+        for field in footer.metadata.schema.to_arrow_schema():
+            types[field.name][f"{field.type} (encrypted)" if field.name in locked else str(field.type)] += 1
+        for group in range(len(footer.rows)):
             for i, name in enumerate(names):
-                chunk = footer.row_group(group).column(i)
-                sizes[name][0] += chunk.total_compressed_size
-                sizes[name][1] += chunk.total_uncompressed_size
+                if i in footer.encrypted:
+                    continue
+                chunk = footer.chunk(group, i)
+                sizes[name][0] += chunk.compressed
+                sizes[name][1] += chunk.decompressed
     return {
         name: {
             "types": dict(kinds),
@@ -109,11 +145,11 @@ def _columns(footers: Sequence[pq.FileMetaData]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _schemas(files: Sequence[tuple[Blob, pq.FileMetaData]]) -> list[dict[str, Any]]:
+def _schemas(files: Sequence[tuple[Blob, Footer]]) -> list[dict[str, Any]]:
     """The distinct schemas, most common first, each with its number of files and an example."""
     found: dict[str, list[str]] = defaultdict(list)
     for blob, footer in files:
-        schema = footer.schema.to_arrow_schema()
+        schema = footer.metadata.schema.to_arrow_schema()
         found[", ".join(f"{field.name}: {field.type}" for field in schema)].append(blob.name)
     ordered = sorted(found.items(), key=lambda item: -len(item[1]))
     return [{"schema": schema, "files": len(names), "example": names[0]} for schema, names in ordered]
@@ -125,10 +161,9 @@ def _spread(values: Sequence[int]) -> dict[str, float]:
     return {"least": int(min(values)), "median": float(np.median(values)), "most": int(max(values))}
 
 
-def _look(source: Blobs, files: Sequence[tuple[Blob, pq.FileMetaData]], pool: Pool, samples: int) -> dict[str, Any]:
+def _look(source: Blobs, files: Sequence[tuple[Blob, Footer]], pool: Pool, samples: int) -> dict[str, Any]:
     """Ratings and documents of a few row groups: quantiles per score column, correlations, examples by composite score."""
-    places = [(i, group) for i, (_, footer) in enumerate(files) for group in range(footer.num_row_groups)]
-    places = [place for place in places if files[place[0]][1].row_group(place[1]).num_rows]
+    places = [(i, group) for i, (_, footer) in enumerate(files) for group, rows in enumerate(footer.rows) if rows]
     if not places:
         return {"ratings": {}, "correlations": {}, "examples": {}}
     chosen = [places[i] for i in np.unique(np.linspace(0, len(places) - 1, ROW_GROUPS).astype(int))]
@@ -175,37 +210,36 @@ def _look(source: Blobs, files: Sequence[tuple[Blob, pq.FileMetaData]], pool: Po
     return result
 
 
-def _numeric(footer: pq.FileMetaData) -> list[str]:
-    leaves = [footer.schema.column(i) for i in range(len(footer.schema))]
-    return [leaf.path for leaf in leaves if leaf.max_repetition_level == 0 and leaf.physical_type in NUMBERS]
+def _numeric(footer: Footer) -> list[str]:
+    return [leaf.path for leaf in footer.leaves if leaf.max_repetition_level == 0 and leaf.physical_type in NUMBERS]
 
 
 def _rows(
     source: Blobs,
     blob: Blob,
-    footer: pq.FileMetaData,
+    footer: Footer,
     group: int,
     text: str,
     numeric: Sequence[str],
 ) -> pa.Table:
-    columns = _usable(blob.name, footer, [*numeric, text])
+    columns = _usable(footer, [*numeric, text])
     try:
-        ranges: list[Range] = [chunk_range(blob.name, blob.size, footer, group, leaf) for leaf in columns.values()]
+        ranges: list[Range] = [chunk_range(blob.size, footer, group, leaf) for leaf in columns.values()]
         parts = read_parts(source, blob, coalesce(ranges))
-        return decode(blob.name, blob.size, footer, parts, [group], list(columns))
+        return decode(blob.size, footer, parts, [group], list(columns))
     except BadFile as error:
         raise InputError(f"{source.url}/{error}: repair or remove the file.") from error
 
 
-def _usable(name: str, footer: pq.FileMetaData, columns: Sequence[str]) -> dict[str, int]:
-    """Positions of those columns that are there, once, and not nested."""
+def _usable(footer: Footer, columns: Sequence[str]) -> dict[str, int]:
+    """Positions of those columns that are there, once, not nested and not encrypted."""
     found = {}
     for column in columns:
         try:
-            found[column] = column_index(name, footer, column)
+            found[column] = column_index(footer, column)
         except BadFile:
             continue
-    return found
+    return {column: place for column, place in found.items() if place not in footer.encrypted}
 
 
 def _correlations(values: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.corpus.arm.writer import PAGE_BYTES, write_texts
-from tasks.corpus.parquet.pages import DATA, PLAIN, RLE, Chunk, DamagedPage, UnknownPage, read_chunk
+from tasks.corpus.parquet.pages import DATA, DATA_V2, PLAIN, RLE, Chunk, DamagedPage, UnknownPage, read_chunk
 from tasks.corpus.parquet.thrift import I32, STRUCT, write_struct, write_varint
 from tasks.corpus.parquet.views import INLINE, WINDOW, Views
 from tasks.store.artifact import sha256_file
@@ -148,6 +148,16 @@ def test_damaged_pages_are_texts_or_damaged(which: int, changes: list[tuple[int,
         return
     assert len(read) == sound.rows
     assert sum(map(len, read.bytes())) == read.sizes.sum()
+
+
+def test_repetition_levels_of_a_flat_column_are_left_alone():
+    repeated, levels = write_varint(3 << 1) + b"\0", write_varint(3 << 1) + b"\1"
+    packed = pa.Codec("zstd").compress(b"".join(b"\1\0\0\0" + text for text in (b"a", b"b", b"c")), asbytes=True)
+    body = repeated + levels + packed
+    page = [(1, I32, 3), (2, I32, 0), (3, I32, 3), (4, I32, PLAIN), (5, I32, len(levels)), (6, I32, len(repeated))]
+    size = len(repeated + levels) + 15
+    header = write_struct([(1, I32, DATA_V2), (2, I32, size), (3, I32, len(body)), (8, STRUCT, page)])
+    assert read_chunk(Chunk(memoryview(header + body), "ZSTD", 3, True, size)).bytes() == [b"a", b"b", b"c"]
 
 
 @pytest.mark.parametrize("more", [0, 4])

@@ -17,7 +17,7 @@ from tasks.store.root import Root
 from tasks.tokens.evaluation import encode_holdout
 from tasks.tokens.pack import pack_arm
 from tasks.tokens.train import train_tokenizer
-from tests.corpus.corpora import rated_texts, shard_texts
+from tests.corpus.corpora import rated_table, rated_texts, shard_texts
 
 ARM = Arm(name="all", select="all", documents_per_shard=64)
 TRAINING = Training(depth=1, sequence_length=64)
@@ -78,3 +78,17 @@ def test_what_is_made_again_from_the_same_blobs_has_the_same_content(tmp_path: P
         second.remove(name)
         prepare(second, pool)
     assert [second.find(name).content for name in names] == [first.find(name).content for name in names]
+
+
+@pytest.mark.parametrize(
+    ("texts", "sentence"),
+    [
+        ([None, ""] * 300, r"None of the 600 documents of the pool pool has a text in 'text': set text_column"),
+        (["the same"] * 600, r"The 600 documents of the pool pool have only 1 different texts, and the holdout alone"),
+    ],
+)
+def test_a_pool_without_enough_texts_is_refused_with_what_it_has(texts, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    pq.write_table(rated_table(texts, [[1.0] * 3] * 600), tmp_path / "raw/a.parquet")
+    with pytest.raises(InputError, match=sentence):
+        build_arms(Root(tmp_path / "root"), Pool(source=(tmp_path / "raw").as_uri()), [ARM], workers=1)

@@ -1,5 +1,6 @@
 """Looking at a store without reading it."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -53,5 +54,20 @@ def test_a_survey_reads_footers_and_a_few_row_groups(tmp_path: Path) -> None:
     assert found["read"]["bytes_read"] < 0.25 * found["bytes"]
     assert found["looked_at"] == {"row_groups": 8, "documents": 4000}
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"holds no files ending in \.parquet"):
+    with pytest.raises(InputError, match=r"holds no files ending in \.parquet, \.jsonl, "):
         survey((tmp_path / "empty").as_uri())
+
+
+def test_a_survey_of_json_lines_looks_at_their_beginnings(tmp_path: Path) -> None:
+    for number in range(3):
+        rows = rated_table([f"scored {i}" for i in range(50)], [[float(i % 6)] * 3 for i in range(50)]).to_pylist()
+        (tmp_path / f"{number}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "4.jsonl").write_text("nothing of the kind")
+    found = survey(str(tmp_path))
+    assert (found["files"], found["documents"], found["bad_files"][0][:34]) == (
+        4,
+        150,
+        "4.jsonl has no JSON object in line",
+    )
+    assert found["ratings"][SCORES[0]]["quantiles"]["1"] == 5.0 and found["schemas"][0]["example"] == "0.jsonl"
+    assert found["examples"]["top"][0]["score"] == 5.0 and "first lines of 3 files" in found["note"]

@@ -14,11 +14,15 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelling
 
+from flows.alive import lives, why_waiting
 from tasks.spec import Arm, Draw, Pool, Texts, Training
 
 POLL_SECONDS = 2.0
+SECONDS_IN_LINE = 30.0
+"""A run that has waited for its start for so long, and longer, is asked why."""
 
 
 class ChildFailed(RuntimeError):
@@ -88,7 +92,10 @@ def run_child(child: Child) -> FlowRun:
     run = cast("FlowRun", started)  # a coroutine only where the caller is one
     with get_client(sync_client=True) as client:
         if run.state is not None and run.state.is_final():
-            get_run_logger().info("%s was %s: starting it again", child.name, run.state.name)
+            while lives(client, run):  # it was declared crashed by mistake: two at once would be in each other's way
+                time.sleep(POLL_SECONDS)
+                run = client.read_flow_run(run.id)
+            get_run_logger().info("%s was %s: starting it again", child.name, run.state.name if run.state else "new")
             client.set_flow_run_state(run.id, AwaitingRetry(), force=True)
         run = _wait(client, run.id)
     if run.state is None or not run.state.is_completed():
@@ -108,10 +115,16 @@ def cancel_children(flow: Any, flow_run: FlowRun, state: State) -> None:
 
 def _wait(client: SyncPrefectClient, run: UUID) -> FlowRun:
     """Poll until the run has ended, and wait out a server (or its database) that is down for a while."""
-    away = False
+    away, reason, asked = False, "", time.monotonic()
     while True:
         try:
             found = client.read_flow_run(run)
+            if found.state is not None and found.state.is_scheduled() and time.monotonic() - asked > SECONDS_IN_LINE:
+                asked, before, reason = time.monotonic(), reason, why_waiting(client, found)
+                if reason not in ("", before):
+                    get_run_logger().warning("%s waits: %s", found.name, reason)
+        except ObjectNotFound as error:
+            raise ChildFailed(f"The run {run} was deleted: run it again") from error
         except (httpx.TransportError, httpx.HTTPStatusError) as error:
             if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
                 raise

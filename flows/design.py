@@ -9,21 +9,19 @@ from pydantic import Field
 from flows.deployed import as_deployed
 from tasks.records.ledger import entries
 from tasks.reports.steps import show_estimate
-from tasks.spec import Url
+from tasks.spec import Dollars, Line, Url
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.verdict.design import propose, say
-
-Positive = Annotated[float, Field(gt=0)]
 
 
 @flow(name="design")
 @as_deployed
 def design(
-    effect: Positive = 0.01,
-    dollars: Positive = 100.0,
-    arms: Annotated[int, Field(ge=2)] = 2,
-    dollars_per_gpu_hour: Annotated[float, Field(ge=0)] = 3.0,
-    device: str | None = None,
+    effect: Annotated[float, Field(ge=1e-6, le=10)] = 0.01,
+    dollars: Annotated[float, Field(gt=0, le=1e9)] = 100.0,
+    arms: Annotated[int, Field(ge=2, le=64)] = 2,
+    dollars_per_gpu_hour: Dollars = 3.0,
+    device: Line | None = None,
     root: Url = DEFAULT_ROOT,
 ) -> dict[str, Any]:
     """Propose depth, tokens and replicates that show an effect for the money, with the smallest difference that they show.

@@ -11,11 +11,11 @@ from tasks.records.cost import estimate_cost
 from tasks.records.ledger import entries, spread_between_seeds
 from tasks.records.scaling import ModelShape, tokens_at
 from tasks.reports.steps import show_estimate
-from tasks.spec import Pool, Training, Url
+from tasks.spec import Count, Line, Pool, Training, Url
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.verdict.planning import what_seeds_show
 
-Count = Annotated[int, Field(ge=1)]
+Few = Annotated[int, Field(ge=1, le=1_000)]
 
 
 @flow(name="estimate")
@@ -23,9 +23,9 @@ Count = Annotated[int, Field(ge=1)]
 def estimate(
     tokens: Count = 5_000_000_000,
     train: Training = Training(),
-    arms: Count = 2,
-    seeds: Count = 3,
-    device: str | None = None,
+    arms: Few = 2,
+    seeds: Few = 3,
+    device: Line | None = None,
     root: Url = DEFAULT_ROOT,
 ) -> dict[str, Any]:
     """Estimate what training costs (hours, dollars and disk, per run and in total) and the smallest difference it can show.

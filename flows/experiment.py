@@ -12,7 +12,7 @@ from tasks.records.layout import ArmFolder, RunFolder, arm_id, run_id
 from tasks.records.ledger import entries
 from tasks.records.packed import PackedPlan
 from tasks.reports.steps import show_loss_curve, show_plan, show_scores
-from tasks.spec import Arm, Experiment, Pool, Training, Url
+from tasks.spec import Arm, Experiment, Pool, Seed, Training, Url
 from tasks.store.root import DEFAULT_ROOT, Root
 
 
@@ -23,7 +23,7 @@ def experiment(
     root: Url = DEFAULT_ROOT,
     arm: Arm = Arm(),
     train: Training = Training(),
-    seed: int = 1,
+    seed: Seed = 1,
 ) -> dict[str, object]:
     """Prepare an arm, train on it and score the model on the common holdout.
 

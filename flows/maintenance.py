@@ -1,11 +1,12 @@
 """Restarts runs that ended badly: the same run with the same parameters, from the last complete artifact.
 
 Not an automation, because Prefect's cannot limit attempts and may fire more than once an event. `fabrating maintain` looks every
-minute and runs this flow when there is something to restart.
+half minute and runs this flow when there is something to restart.
 """
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
 
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -21,7 +22,10 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.states import AwaitingRetry
+from prefect.states import AwaitingRetry, Cancelling
+from pydantic import Field
+
+from flows.alive import lives
 
 TAG = "fabrating"
 ENDS = (StateType.FAILED, StateType.CRASHED)
@@ -30,11 +34,16 @@ FORGOTTEN = timedelta(days=1)
 """A run that failed longer ago than this stays as it is: nobody expects it to start again."""
 FIRST_DELAY = timedelta(minutes=1)
 LONGEST_DELAY = timedelta(minutes=15)
-PERMANENT = ("InputError", "DamagedError", "ChangedError", "Validation of flow parameters failed")
+PERMANENT = (
+    *("InputError", "DamagedError", "ChangedError"),
+    *("ValidationError", "Validation of flow parameters failed", "Validation failed"),
+)
 """Marks in the state's message of a run that would only fail again until a person changes something. Not DeniedError: a
 credential is renewed outside the run, whose next attempt reads it again. But ChangedError: on other data the arms would no
 longer be matched, so a person decides."""
 
+OURS = "Set going again by the reaper"
+"""Message of the state that starts a run again."""
 BUSY = ("BusyError", "SupersededError")
 """Marks of an attempt that found what it needs in use: it did nothing, and is no failed attempt."""
 ALIVE = "BusyError: The run "
@@ -42,7 +51,10 @@ ALIVE = "BusyError: The run "
 
 
 @flow(name="maintenance", flow_run_name="reaper")
-def reaper(attempts: int = 3, delay_seconds: float = FIRST_DELAY.total_seconds()) -> dict[str, list[str]]:
+def reaper(
+    attempts: Annotated[int, Field(ge=0, le=1_000)] = 3,
+    delay_seconds: Annotated[float, Field(ge=0, le=86_400)] = FIRST_DELAY.total_seconds(),
+) -> dict[str, list[str]]:
     """Restart failed and crashed runs, each at most `attempts` times, with a delay that doubles.
 
     Only our runs (by tag) that no other run waits for: a parent restarts its children itself. Left alone is a run that a
@@ -56,7 +68,7 @@ def reaper(attempts: int = 3, delay_seconds: float = FIRST_DELAY.total_seconds()
     with get_client(sync_client=True) as client:
         restarts, given_up = ended_badly(client, attempts, timedelta(seconds=delay_seconds))
         for run, start in restarts:
-            client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=start), force=True)
+            client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=start, message=OURS), force=True)
             log.info("%s was %s: it starts again at %s", run.name, run.state_name, f"{start:%H:%M:%S}")
     names = [run.name for run in given_up]
     if names:
@@ -70,10 +82,10 @@ def ended_badly(
     """(runs to restart, each with the time to start at; runs that failed more than `attempts` times)."""
     restarts, given_up = [], []
     for run in failed_runs(client, datetime.now(UTC)):
-        if is_permanent(run):
+        if is_permanent(run) or lives(client, run):
             continue
         states = sorted(client.read_flow_run_states(run.id), key=lambda state: state.timestamp)
-        ends = [state for state in states if state.type in ENDS]
+        ends = [state for state in since_started(states) if state.type in ENDS]
         if failures(ends) > attempts:
             given_up.append(run)
         elif not cancelled(client, run, states):
@@ -97,6 +109,16 @@ def is_permanent(run: FlowRun) -> bool:
     """Whether the run would fail again for the same reason."""
     message = (run.state.message if run.state else None) or ""
     return run.state_type == StateType.FAILED and any(mark in message for mark in PERMANENT)
+
+
+def since_started(states: Sequence[State]) -> Sequence[State]:
+    """A run's states, given in order, since a person started it, again or for the first time: the limit is one of our restarts."""
+    by_hand = [
+        at
+        for at, state in enumerate(states)
+        if state.type == StateType.SCHEDULED and state.name != "Late" and state.message != OURS
+    ]
+    return states[by_hand[-1] :] if by_hand else states
 
 
 def failures(ends: Sequence[State]) -> int:
@@ -128,6 +150,25 @@ def cancelled(client: SyncPrefectClient, run: FlowRun, states: Sequence[State]) 
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[*CANCELS])),
     )
     return bool(client.read_flow_runs(flow_run_filter=below, limit=1))
+
+
+def cancel_left_behind(client: SyncPrefectClient) -> list[FlowRun]:
+    """Cancel what goes on below our runs that a person cancelled, and return it: a parent without a process cannot do so."""
+    stopped = FlowRunFilter(
+        tags=FlowRunFilterTags(all_=[TAG]), state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[*CANCELS]))
+    )
+    above = client.read_flow_runs(flow_run_filter=stopped, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=200)
+    if not above:
+        return []
+    active = FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING])
+    below = FlowRunFilter(
+        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id for run in above]),
+        state=FlowRunFilterState(type=active),
+    )
+    found = client.read_flow_runs(flow_run_filter=below, limit=200)
+    for run in found:
+        client.set_flow_run_state(run.id, Cancelling(message="What waits for it was cancelled"))
+    return found
 
 
 def due(run: FlowRun, ended: int, now: datetime, delay: timedelta = FIRST_DELAY) -> datetime:

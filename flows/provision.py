@@ -14,7 +14,7 @@ from tasks.hosts.ssh import Remote
 from tasks.hosts.wheel import build_wheel
 from tasks.records.cost import estimate_cost
 from tasks.records.scaling import DEFAULT_RATIO, ModelShape, tokens_at
-from tasks.spec import Host, Training
+from tasks.spec import Host, Line, Training
 from tasks.steps import Sealed, key, show_markdown
 
 
@@ -30,7 +30,7 @@ def cost_of_d20(host: Host, gpu: str | None) -> report.Cost:
 
 @flow(name="provision", flow_run_name=named("{host.name}"))
 @as_deployed
-def gpu_host(host: Host, wheel: str | None = None) -> dict[str, object]:
+def gpu_host(host: Host, wheel: Line | None = None) -> dict[str, object]:
     """Turn a host with an SSH server into a worker. Running it again changes only what is not as it should be.
 
     Secrets (storage credentials, WANDB_API_KEY, PREFECT_API_AUTH_STRING, ...) are taken from the environment of the machine

@@ -10,32 +10,34 @@ from flows.children import cancel_children
 from flows.compare import compare_and_show
 from flows.experiment import run_experiment
 from tasks.errors import InputError
-from tasks.spec import Arm, Experiment, Fields, Name, Pool, Share, Training, Url
+from tasks.spec import CLOSED, Arm, Depth, Experiment, FieldsOf, Name, Pool, Seed, Share, Sources, Training, Url
 from tasks.store.root import DEFAULT_ROOT
 from tasks.verdict.comparison import ComparisonSpec
 from tasks.verdict.form import Seeds
 
-Sources = Annotated[dict[Name, Url], Field(min_length=2)]
-Shares = dict[Name, Annotated[Share, Field(gt=0, le=1)]]
+Subsets = Annotated[Sources, Field(min_length=2)]
+Shares = Annotated[dict[Name, Share], Field(max_length=64, json_schema_extra=CLOSED)]
+PoolFields = Annotated[dict[str, Any], FieldsOf(Pool)]
+TrainingFields = Annotated[dict[str, Any], FieldsOf(Training)]
 
 # The run form shows plain default values, not ones that a function makes.
 SOURCES: dict[Name, Url] = {"top16": "az://raw/top16.5", "rand16": "az://raw/random16.5"}
 WHOLE: Shares = {}
 SEEDS = [1, 2, 3]
-AS_THEY_ARE: Fields = {}
+AS_THEY_ARE: dict[str, Any] = {}
 
 
 @flow(name="experiment", flow_run_name="{subset}-ready-s{seed}", on_cancellation=[cancel_children])
 def train_on_subset(
     subset: Name = "top16",
-    sources: Sources = SOURCES,
+    sources: Subsets = SOURCES,
     random_share: Shares = WHOLE,
     holdout: Url | None = None,
-    depth: int = 20,
-    seed: int = 1,
+    depth: Depth = 20,
+    seed: Seed = 1,
     root: Url = DEFAULT_ROOT,
-    data: Fields = AS_THEY_ARE,
-    train: Fields = AS_THEY_ARE,
+    data: PoolFields = AS_THEY_ARE,
+    train: TrainingFields = AS_THEY_ARE,
 ) -> dict[str, object]:
     """Train on one of several ready-made subsets and score the model on the holdout that they have in common.
 
@@ -58,15 +60,15 @@ def train_on_subset(
 
 @flow(name="compare", flow_run_name="{name}", on_cancellation=[cancel_children])
 def compare_subsets(
-    sources: Sources = SOURCES,
+    sources: Subsets = SOURCES,
     random_share: Shares = WHOLE,
     holdout: Url | None = None,
     seeds: Seeds = SEEDS,
-    depth: int = 20,
+    depth: Depth = 20,
     name: Name = "ready",
     root: Url = DEFAULT_ROOT,
-    data: Fields = AS_THEY_ARE,
-    train: Fields = AS_THEY_ARE,
+    data: PoolFields = AS_THEY_ARE,
+    train: TrainingFields = AS_THEY_ARE,
 ) -> dict[str, Any]:
     """Train on each of several ready-made subsets, with every seed and on the same budget, and judge which is better.
 

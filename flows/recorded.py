@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from tasks.errors import InterruptedRun
+from tasks.errors import BusyError, InterruptedRun
 from tasks.records import ledger
 from tasks.records.layout import RunFolder, run_id
 from tasks.reports.wandb_run import forwarded
@@ -34,6 +34,9 @@ def recorded(
         ledger.finish(root, run, "interrupted", error=str(error))
         raise
     except Exception as error:
+        if type(error) is BusyError and known:  # another attempt lives
+            ledger.withdraw(root, known)
+            raise
         ledger.finish(root, run, "failed", error=str(error))
         raise
     except BaseException as error:  # cancelled by the worker, or Ctrl-C

@@ -9,7 +9,7 @@ from tasks.cores import limited
 from tasks.engines import steps as engines
 from tasks.records.job import find_job
 from tasks.reports.steps import show_core, show_outside
-from tasks.spec import Texts, Url
+from tasks.spec import Cores, Id, Texts, Url
 from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tokens.steps import outside
 
@@ -19,11 +19,11 @@ TEXTS: list[Texts] = []
 
 @flow(name="score", flow_run_name="{run}")
 def score(
-    run: str,
-    texts: list[Texts] = TEXTS,
+    run: Id,
+    texts: Annotated[list[Texts], Field(max_length=64)] = TEXTS,
     core: bool = False,
     root: Url = DEFAULT_ROOT,
-    workers: Annotated[int, Field(ge=1)] | None = None,
+    workers: Cores | None = None,
 ) -> dict[str, Any]:
     """Score the final weights of a finished run on texts from elsewhere, and on nanochat's CORE tasks.
 

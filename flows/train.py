@@ -1,8 +1,11 @@
 """Arm -> checkpoints and scores: the part of an experiment that takes a GPU."""
 
+from typing import Annotated
+
 from prefect import State, flow, get_run_logger, runtime
 from prefect.exceptions import Abort
 from prefect.states import Cancelled
+from pydantic import Field
 
 from flows.deployed import as_deployed, named
 from flows.recorded import recorded
@@ -11,7 +14,7 @@ from tasks.errors import InterruptedRun
 from tasks.records.layout import run_id
 from tasks.records.recall import recall
 from tasks.reports.steps import show_loss_curve, show_scores
-from tasks.spec import Draw, Name, Training, Url
+from tasks.spec import Draw, Id, Name, Seed, Training, Url
 from tasks.steps import cancelled, handed_over
 from tasks.store.root import DEFAULT_ROOT, Root
 
@@ -22,11 +25,11 @@ HELD: list[Draw] = []
 @flow(name="train", flow_run_name=named("{arm}-d{train.depth}-s{seed}"))
 @as_deployed
 def train(
-    arm: str,
+    arm: Id,
     train: Training = Training(),
-    seed: int = 1,
+    seed: Seed = 1,
     root: Url = DEFAULT_ROOT,
-    held: list[Draw] = HELD,
+    held: Annotated[list[Draw], Field(max_length=3)] = HELD,
     comparison: Name | None = None,
 ) -> dict[str, object] | State:
     """Train a model on a prepared arm and score it on the pool's holdout.

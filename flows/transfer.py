@@ -9,7 +9,7 @@ from pydantic import Field
 from flows.deployed import as_deployed
 from tasks.hosts import report, steps
 from tasks.hosts.ssh import Local, Machine, Remote
-from tasks.spec import Host, Url
+from tasks.spec import Host, Line, Url
 from tasks.steps import Sealed, key, show_markdown
 from tasks.store.root import Root
 
@@ -17,7 +17,7 @@ from tasks.store.root import Root
 @flow(name="transfer", flow_run_name="{names[0]}")
 @as_deployed
 def shards(
-    names: Annotated[list[str], Field(min_length=1)],
+    names: Annotated[list[Line], Field(min_length=1, max_length=10_000)],
     source: Host | None = None,
     target: Host | None = None,
     source_root: Url | Literal[""] = "",

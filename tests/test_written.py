@@ -32,7 +32,7 @@ def test_the_example_reads_as_it_stands_and_with_every_default_spelled_out(writt
 
 
 FAULTS = {
-    "name: a\ntrain:\n  dept: 6\n": "line 3: train.dept is no field: did you mean depth?",
+    "name: a\ntrain:\n  dept: 6\n": "line 3: train.dept cannot be used: there is no field 'dept': depth is a whole number, such as 20.",
     "name: a\n\nname: b\n": "line 3: name is given in line 1, too: leave one out.",
     "train: {depth: six}": "line 1: train.depth = 'six' cannot be used: input should be a valid integer, unable to parse",
     "train:\n  tokens: 3\n  tokens_per_parameter: 2\n": "line 1: train cannot be used: tokens 3 and tokens_per_parameter 2",

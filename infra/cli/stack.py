@@ -69,7 +69,7 @@ def deploy() -> None:
 
 
 def maintain(
-    every: Annotated[float, typer.Option(min=1, help="Seconds between two looks.")] = 60,
+    every: Annotated[float, typer.Option(min=1, max=60, help="Seconds between two looks.")] = 30,
     attempts: Annotated[int, typer.Option(min=0, help="How often a run is restarted.")] = 3,
     delay: Annotated[float, typer.Option(min=0, help="Seconds before the first restart; doubles each time.")] = 60,
 ) -> None:
@@ -80,7 +80,10 @@ def maintain(
         environment = stack.server_environment(stack.load(stack.default_home()))
         if not environment:
             raise InputError(NO_SERVER)
-        maintenance.maintain({**os.environ, **environment}, every, attempts, delay)
+        home = stack.default_home()
+        maintenance.maintain(
+            {**os.environ, **environment}, every, attempts, delay, lambda: stack.keep_workers(home, print)
+        )
 
 
 def doctor(

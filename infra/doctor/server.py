@@ -93,6 +93,8 @@ def _pool(client: Any, name: str) -> Finding:
     online = sorted(worker.name for worker in workers if worker.status == "ONLINE")
     if pool.is_paused:
         return Finding(f"pool {name}", "bad", "is paused: nothing starts", f"prefect work-pool resume {name}")
+    if wrong := deploy.wrong_with(client, name):
+        return Finding(f"pool {name}", "bad", wrong, "fabrating deploy; of this machine's stack, make up")
     if not online:
         return Finding(f"pool {name}", "bad" if name == "cpu" else "note", "no worker is online", HOSTS[name])
     return Finding(f"pool {name}", "good", f"online: {', '.join(online)}")

@@ -2,7 +2,7 @@
 
 PREFECT_API_URL and PREFECT_API_AUTH_STRING of an `environment` say which server, and let us in.
 
-What they are is said by the files of `deployments/`: `prefect.yaml`, one base job template per pool, and the automations.
+What they are is said by the files of `deployments/`: `prefect.yaml` and one base job template per pool.
 """
 
 import contextlib
@@ -13,10 +13,14 @@ import sys
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from infra.local.access import connected
 from tasks.engines.turns import visible_gpus
 from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEPLOYMENTS = PROJECT / "deployments"
@@ -30,10 +34,9 @@ DESCRIPTIONS = {
 QUEUES = {"cpu": {"prepare": 1}}
 """Work queues besides `default`, with their concurrency limits: one preparation at a time, as it takes all cores."""
 
-REAPER, OLD_INTERVAL = "maintenance/reaper", timedelta(seconds=60)
-OLD_LIMIT = 1
-"""Earlier versions ran this deployment by a schedule; now `fabrating maintain` looks without a flow run. They let the gpu pool take
-one run at a time."""
+REAPER, OLD_INTERVAL, OLD_AUTOMATION, OLD_LIMIT = "maintenance/reaper", timedelta(seconds=60), "fabrating-zombies", 1
+"""Earlier versions ran this deployment by a schedule, and found dead runs by this automation, which took those of a server that
+slept for dead, too. Now `fabrating maintain` looks, without a flow run. They let the gpu pool take one run at a time."""
 
 SAMPLE, NO_SAMPLE = "FABRATING_SAMPLE", "file:///sample"
 """Where the sample of a local stack lies, and what a server without one is told: a folder that is not there."""
@@ -54,6 +57,32 @@ def version() -> str:
     return digest.hexdigest()
 
 
+def _template(pool: str) -> dict[str, Any]:
+    return cast("dict[str, Any]", json.loads((DEPLOYMENTS / "pools" / f"{pool}.json").read_text()))
+
+
+def wrong_pools(environment: Mapping[str, str]) -> dict[str, str]:
+    """Work pools that keep runs from being started as they should be, each with what is wrong with it."""
+    from prefect.client.orchestration import get_client
+
+    with connected(environment), get_client(sync_client=True) as client:
+        found = {name: wrong_with(client, name) for name in POOLS}
+    return {name: what for name, what in found.items() if what}
+
+
+def wrong_with(client: "SyncPrefectClient", pool: str) -> str:
+    """What is wrong with a work pool, in words that follow its name; "" if nothing is."""
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        found = client.read_work_pool(pool)
+    except ObjectNotFound:
+        return "is not on the server"
+    if found.is_paused:
+        return "is paused"
+    return "" if found.base_job_template == _template(pool) else "is another than ours, which was deleted"
+
+
 def create_pools(environment: Mapping[str, str]) -> None:
     """Make or update the work pools and queues. Each worker loads flows from the folder it was started in."""
     from prefect.client.orchestration import get_client
@@ -62,7 +91,6 @@ def create_pools(environment: Mapping[str, str]) -> None:
 
     with connected(environment), get_client(sync_client=True) as client:
         for name in POOLS:
-            template = json.loads((DEPLOYMENTS / "pools" / f"{name}.json").read_text())
             limit = None
             with contextlib.suppress(ObjectNotFound):
                 limit = client.read_work_pool(name).concurrency_limit
@@ -70,7 +98,7 @@ def create_pools(environment: Mapping[str, str]) -> None:
                 name=name,
                 description=DESCRIPTIONS[name],
                 type="process",
-                base_job_template=template,
+                base_job_template=_template(name),
                 concurrency_limit=None if limit == OLD_LIMIT else limit,  # a person's, if any
             )
             client.create_work_pool(pool, overwrite=True)
@@ -80,8 +108,44 @@ def create_pools(environment: Mapping[str, str]) -> None:
                     client.create_work_queue(queue, concurrency_limit=queue_limit, work_pool_name=name)
 
 
+def _queue_again(client: "SyncPrefectClient") -> None:
+    """Ask anew for our runs that wait in a work pool which was deleted: no worker would ever find them.
+
+    One that another run waits for is deleted; that one then asks for it again.
+    """
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterDeploymentId,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+        FlowRunFilterTags,
+    )
+    from prefect.client.schemas.objects import StateType
+    from prefect.states import Scheduled
+
+    from flows.maintenance import TAG
+
+    waiting = FlowRunFilter(
+        tags=FlowRunFilterTags(all_=[TAG]),
+        deployment_id=FlowRunFilterDeploymentId(is_null_=False),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+    )
+    for run in client.read_flow_runs(flow_run_filter=waiting, limit=200):
+        if run.work_pool_name or run.deployment_id is None:
+            continue
+        if run.parent_task_run_id is None:
+            client.create_flow_run_from_deployment(
+                run.deployment_id,
+                parameters=run.parameters,
+                name=run.name,
+                tags=run.tags,
+                state=Scheduled(scheduled_time=run.next_scheduled_start_time),
+            )
+        client.delete_flow_run(run.id)
+
+
 def deploy(environment: Mapping[str, str]) -> None:
-    """Run `prefect deploy --all` on `deployments/prefect.yaml`, then put the automations there.
+    """Run `prefect deploy --all` on `deployments/prefect.yaml`, and end what earlier versions left there.
 
     The demo's deployments read the sample that FABRATING_SAMPLE names; a server without one has them all the same.
     Raises InputError with Prefect's message when that fails.
@@ -93,17 +157,53 @@ def deploy(environment: Mapping[str, str]) -> None:
     if result.returncode:
         lines = [line.strip() for line in (result.stdout + result.stderr).splitlines() if line.strip()]
         raise InputError(f"The deployments could not be put onto the server: {lines[-1] if lines else 'no message'}")
-    from infra.local.automations import ensure_automations
-
-    _end_old_schedule(environment)
-    ensure_automations(environment, DEPLOYMENTS / "automations.yaml")
-
-
-def _end_old_schedule(environment: Mapping[str, str]) -> None:
     from prefect.client.orchestration import get_client
 
     with connected(environment), get_client(sync_client=True) as client:
-        deployment = client.read_deployment_by_name(REAPER)
-        for one in deployment.schedules:
+        _close_forms(client)
+        _queue_again(client)
+        _end_old_automation(client)
+
+
+def _close_forms(client: "SyncPrefectClient") -> None:
+    """Parameters that a flow does not have are refused like values beyond a bound: Prefect would store them."""
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+
+    from flows.maintenance import TAG
+
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    for deployment in client.read_deployments(deployment_filter=ours):
+        schema = {**(deployment.parameter_openapi_schema or {}), "additionalProperties": False}
+        changed = {"parameter_openapi_schema": schema}
+        client.request("PATCH", "/deployments/{id}", path_params={"id": deployment.id}, json=changed)
+
+
+def _end_old_automation(client: "SyncPrefectClient") -> None:
+    for one in client.request("POST", "/automations/filter", json={}).json():
+        if one["name"] == OLD_AUTOMATION:
+            client.request("DELETE", "/automations/{id}", path_params={"id": one["id"]})
+
+
+def end_old_schedule(environment: Mapping[str, str]) -> None:
+    """End the schedule of an earlier version, and delete what it has asked for since the server was last up: nothing catches up."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        DeploymentFilter,
+        DeploymentFilterId,
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+    from prefect.exceptions import ObjectNotFound
+
+    with connected(environment), get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
+        reaper = client.read_deployment_by_name(REAPER)
+        for one in reaper.schedules:
             if getattr(one.schedule, "interval", None) == OLD_INTERVAL:
-                client.delete_deployment_schedule(deployment.id, one.id)
+                client.delete_deployment_schedule(reaper.id, one.id)
+        waiting = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])))
+        ours = DeploymentFilter(id=DeploymentFilterId(any_=[reaper.id]))
+        while late := client.read_flow_runs(flow_run_filter=waiting, deployment_filter=ours, limit=200):
+            for run in late:
+                client.delete_flow_run(run.id)

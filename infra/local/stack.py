@@ -128,6 +128,8 @@ class Stack:
                 "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(days * 86_400),
                 "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"P{days}D",
                 "PREFECT_SERVER_API_AUTH_STRING": self.password,
+                # a run whose process is gone says nothing more: the others have this long to save a checkpoint
+                "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "90",
                 "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins),
             }
         return {}
@@ -202,6 +204,8 @@ def up(home: Path, say: Say, owner: str = "up", port: int = SERVER_PORT, gpu: bo
             if not known:
                 say(f"The UI asks for a password: {stack.password} (kept in {stack.password_file})")
             stack.save()
+            if fresh:
+                deploy.end_old_schedule(stack.environment)
             _deploy(stack, say)
             _start_workers(stack, say)
             _start_maintenance(stack, say)
@@ -226,6 +230,19 @@ def stop(stack: Stack) -> int:
     """End every process of the stack: workers first, then their runs, then the server."""
     workers = [pid for name, pid in stack.pids.items() if name.startswith("worker")]
     return processes.stop(stack.mark, first=workers)
+
+
+def keep_workers(home: Path, say: Say) -> None:
+    """Start again what has died of the stack's workers. Called by a process of the stack, again and again."""
+    stack = load(home)
+    mark = os.environ.get(processes.MARK)
+    if stack is None or stack.mark != mark or all(stack.alive(f"worker-{pool}") for pool in stack.pools):
+        return
+    with locked(home / LOCK, say):
+        stack = load(home)
+        if stack is not None and stack.mark == mark and stack.alive("server"):
+            _start_workers(stack, say)
+            stack.save()
 
 
 def running(stack: Stack | None) -> bool:
@@ -347,10 +364,13 @@ def _comes_up(stack: Stack, name: str, port: int, answers: Callable[[int], bool]
 
 def _deploy(stack: Stack, say: Say) -> None:
     version = f"{deploy.version()} {stack.sample}"
+    if stack.deployed:
+        for pool, what in deploy.wrong_pools(stack.environment).items():
+            say(f"The work pool {pool} {what}: mending it")
+            stack.deployed = ""
     if stack.deployed == version:
         return
     deploy.create_pools(stack.environment)
-    _start_workers(stack, say)  # they load while the deployments are read
     say("Deploying the flows of deployments/prefect.yaml")
     deploy.deploy(full_environment(stack))
     stack.deployed = version
@@ -375,7 +395,7 @@ def _start_workers(stack: Stack, say: Say) -> None:
 
 def _start_maintenance(stack: Stack, say: Say) -> None:
     if not stack.alive("maintenance"):
-        say("Starting the service that restarts runs which ended badly")
+        say("Starting the service that restarts workers that died and runs that ended badly")
         stack.pids["maintenance"] = _start(stack, "maintenance", [sys.executable, "-m", "infra.cli", "maintain"])
 
 

@@ -219,6 +219,24 @@ def finish(
     return _edit(root, run, finished)
 
 
+def withdraw(root: Root, before: LedgerEntry) -> LedgerEntry:
+    """Take back what this process opened, because the attempt that it found in `before` lives: nothing was attempted here."""
+
+    def withdrawn(known: LedgerEntry | None) -> LedgerEntry:
+        entry = _known(root, before.run, known)
+        went_on = {each.started for each in before.attempts if each.state == "running"}
+        attempts = tuple(
+            each.model_copy(update={"state": "running", "finished": None})
+            if each.state == "lost" and each.started in went_on
+            else each
+            for each in entry.attempts
+            if each.state != "running" or (each.machine, each.pid) != (machine(), os.getpid())
+        )
+        return entry.model_copy(update={"attempts": attempts, "state": attempts[-1].state, "error": attempts[-1].error})
+
+    return _edit(root, before.run, withdrawn)
+
+
 def find(root: Root, run: str) -> LedgerEntry | None:
     """The entry of one run as it stands, live numbers included, or None. Raises DamagedError when it cannot be read."""
     entry = _read(root, run)

@@ -18,11 +18,15 @@ class StoppingRule(Spec):
     margin: float | None = Field(
         None,
         gt=0,
+        le=100,
         description="Bits per byte: arms that differ by less are equivalent. Empty: a comparison never ends as equivalent.",
     )
     max_replicates: int = Field(8, ge=2, le=MOST_REPLICATES, description="Replicates of an arm at most.")
     max_dollars: float | None = Field(
-        None, gt=0, description="No round is started that would bring the comparison above this cost. Empty: no limit."
+        None,
+        gt=0,
+        le=1e9,
+        description="No round is started that would bring the comparison above this cost. Empty: no limit.",
     )
     first_look: int = Field(3, ge=2, le=MOST_REPLICATES, description="Replicates of an arm in the first round.")
     round: int = Field(1, ge=1, le=MOST_REPLICATES, description="Replicates that each later round adds to an arm.")

@@ -7,17 +7,18 @@ None stands for what cannot be known, such as an interval from too few clusters.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, computed_field
+from pydantic import Field, computed_field
 
 from tasks.records.record import Record
 from tasks.records.registration import Registered
 from tasks.records.stopping import Decision
-from tasks.spec import Draw, Score
+from tasks.spec import Draw, Score, Shape
 from tasks.store.artifact import write_atomic
 
 OUTSIDE = "outside/"
 Target = (
-    Literal["all", "lower half", "upper half"] | Annotated[str, StringConstraints(pattern=f"^{OUTSIDE}[a-z0-9_-]+$")]
+    Literal["all", "lower half", "upper half"]
+    | Annotated[str, Shape(f"{OUTSIDE}[a-z0-9_-]{{1,60}}", "a target: outside/ and the name of texts")]
 )
 """Which documents decide: all of the holdout, one half of it by score, or `outside/<name>`: texts from elsewhere."""
 Control = Literal["aa"]

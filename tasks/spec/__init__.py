@@ -6,14 +6,34 @@ workers is the same arm.
 """
 
 from tasks.spec.arm import Arm, Part, with_common_population
-from tasks.spec.base import Fields, Name, Share, Spec, Url, how, if_set, kind_of, no_field
+from tasks.spec.base import (
+    CLOSED,
+    Column,
+    Cores,
+    Count,
+    Dollars,
+    FieldsOf,
+    Id,
+    Line,
+    Name,
+    Seed,
+    Shape,
+    Share,
+    Spec,
+    Url,
+    how,
+    if_set,
+    kind_of,
+    no_field,
+)
 from tasks.spec.experiment import DRAWS, HELD_SEED, Draw, Experiment, Texts
 from tasks.spec.host import Host
-from tasks.spec.pool import ENGAGEMENT, FACTUAL, PEDAGOGICAL, SOURCE, Pool
+from tasks.spec.pool import ENGAGEMENT, FACTUAL, PEDAGOGICAL, SOURCE, Pool, Sources
 from tasks.spec.score import Formula, Score, Weights, columns_of, spelled_out
-from tasks.spec.training import Packing, Recipe, Training
+from tasks.spec.training import Depth, Packing, Recipe, Training
 
 __all__ = [
+    "CLOSED",
     "DRAWS",
     "ENGAGEMENT",
     "FACTUAL",
@@ -21,18 +41,28 @@ __all__ = [
     "PEDAGOGICAL",
     "SOURCE",
     "Arm",
+    "Column",
+    "Cores",
+    "Count",
+    "Depth",
+    "Dollars",
     "Draw",
     "Experiment",
-    "Fields",
+    "FieldsOf",
     "Formula",
     "Host",
+    "Id",
+    "Line",
     "Name",
     "Packing",
     "Part",
     "Pool",
     "Recipe",
     "Score",
+    "Seed",
+    "Shape",
     "Share",
+    "Sources",
     "Spec",
     "Texts",
     "Training",

@@ -1,13 +1,15 @@
 """An arm: which documents of the pool are trained on, and in which order."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tasks.spec.base import Name, Share, Spec, Url, if_set
+from tasks.spec.base import Column, Count, Name, Seed, Share, Spec, Url, if_set
 from tasks.spec.pool import Pool
 from tasks.spec.score import Formula, Score, columns_of, spelled_out
+
+Temperature = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class Part(Spec):
@@ -19,9 +21,12 @@ class Part(Spec):
     subset: Name | None = Field(
         None, description="Take documents of this source alone, one of the pool's sources. Empty: as the arm says."
     )
-    temperature: float = Field(2.0, gt=0, description="Only for select=temperature: higher is closer to random.")
+    temperature: Temperature = Field(2.0, description="Only for select=temperature: higher is closer to random.")
     weight: float = Field(
-        1.0, gt=0, description="Its share of the arm's documents, or tokens, against the weights of the other parts."
+        1.0,
+        gt=0,
+        le=1e6,
+        description="Its share of the arm's documents, or tokens, against the weights of the other parts.",
     )
 
 
@@ -51,9 +56,9 @@ class Arm(Spec):
         None,
         description="Only documents on this list: a parquet, csv or text file with an id a line, at any URL that fsspec reads. Empty: no list.",
     )
-    id_column: str = if_set("id", min_length=1, description="The column that holds a document's id; only for ids.")
+    id_column: Column = if_set("id", description="The column that holds a document's id; only for ids.")
     share: Share = Field(
-        0.165, gt=0, le=1, description="Part of its population's documents that the arm takes, after where and ids."
+        0.165, description="Part of its population's documents that the arm takes, after where and ids."
     )
     share_of: Literal["documents", "tokens"] = if_set(
         "documents",
@@ -61,15 +66,18 @@ class Arm(Spec):
         "population's tokens, by the pool's token counts.",
     )
     min_score: float | None = if_set(
-        None, description="Take every document with at least this score, instead of a share. Only for select=top."
-    )
-    match: str | None = if_set(
         None,
-        min_length=1,
+        ge=-1e9,
+        le=1e9,
+        description="Take every document with at least this score, instead of a share. Only for select=top.",
+    )
+    match: Column | None = if_set(
+        None,
         description="A column, such as source, whose values have the same proportions in the arm as in its population before where and ids.",
     )
-    population: tuple[str, ...] | None = Field(
+    population: tuple[Column, ...] | None = Field(
         None,
+        max_length=64,
         description="Columns in which a document must have a rating to be taken, by whatever selection: arms and their controls "
         "draw from the same documents. Not given: those of its score. An empty list: every document.",
     )
@@ -77,10 +85,10 @@ class Arm(Spec):
         "exclude",
         description="Documents without a composite score. exclude: taken by no selection by score. lowest: ranked below all others.",
     )
-    tokens: int | None = Field(
-        None, ge=1, description="Take documents until they hold this many tokens, instead of a share of the documents."
+    tokens: Count | None = Field(
+        None, description="Take documents until they hold this many tokens, instead of a share of the documents."
     )
-    documents: int | None = if_set(None, ge=1, description="Take this many documents, instead of a share.")
+    documents: Count | None = if_set(None, description="Take this many documents, instead of a share.")
     parts: tuple[Part, ...] = if_set(
         (),
         max_length=16,
@@ -88,7 +96,7 @@ class Arm(Spec):
         "that by its own selection. A document that several parts select counts for the first of them, and the others take their next "
         "ones.",
     )
-    temperature: float = Field(2.0, gt=0, description="Only for select=temperature: higher is closer to random.")
+    temperature: Temperature = Field(2.0, description="Only for select=temperature: higher is closer to random.")
     order: Literal["best-first", "shuffled", "worst-first"] = Field(
         "best-first", description="The order in which the trainer meets the documents."
     )
@@ -101,9 +109,7 @@ class Arm(Spec):
     )
     deduplicate: bool = Field(False, description="Keep one of several documents with exactly the same text.")
     documents_per_shard: int = Field(14_000, ge=16, le=1_000_000, description="Documents of one text shard.")
-    seed: int = Field(
-        42, ge=0, description="Seed of a random or temperature selection, of a shuffled order and of ties."
-    )
+    seed: Seed = Field(42, description="Seed of a random or temperature selection, of a shuffled order and of ties.")
 
     @model_validator(mode="after")
     def _subset_is_named(self) -> "Arm":

@@ -1,29 +1,124 @@
-"""What all parameters have in common: immutable, unknown fields refused, and an identity."""
+"""What all parameters have in common: immutable, unknown fields refused, an identity, and the kinds of values that fields take.
+
+Every number has both bounds and every string a shape, the same in a form's schema, by which the server refuses a value before it
+stores it, as in the model: a number beyond 64 bits, once stored, is one that the server cannot give out again.
+"""
 
 import json
-from collections.abc import Mapping
+import re
+from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
-from pydantic_core import PydanticUndefined, to_jsonable_python
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    create_model,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticUndefined, core_schema, to_jsonable_python
 
 from tasks.store.urls import SIGNATURE, require_unsigned
 
+
+@dataclass(frozen=True)
+class Shape:
+    """The regular expression that a string matches as a whole. `what`: the same in words that follow "is not"."""
+
+    pattern: str
+    what: str
+
+    def check(self, value: str) -> str:
+        """The value itself. Raises ValueError, which does not repeat it."""
+        if not re.fullmatch(self.pattern, value):
+            raise ValueError(f"is not {self.what}")
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        # the server's `$` also matches before a line feed at the end
+        return handler(core) | {"pattern": rf"^(?:{self.pattern})$(?!\n)"}
+
+
+@dataclass(frozen=True)
+class FieldsOf:
+    """Of a dictionary: it holds fields of `model`, whichever. The form shows one box for it, not one a field."""
+
+    model: type[BaseModel]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        fields = _by_field(self.model).model_json_schema()["properties"]
+        for field in fields.values():
+            del field["default"]
+        return {"type": "object", "patternProperties": {rf"^{name}$(?!\n)": fields[name] for name in fields}, **CLOSED}
+
+    def _check(self, given: dict[str, Any]) -> dict[str, Any]:
+        _by_field(self.model).model_validate(given)
+        return given
+
+
+@cache
+def _by_field(model: type[BaseModel]) -> type[BaseModel]:
+    """The model without its rules for several fields together, which others that are not given here may meet."""
+    fields: Any = {name: (field.annotation, field) for name, field in model.model_fields.items()}
+    return create_model(model.__name__, __config__=model.model_config, **fields)
+
+
+CLOSED: dict[str, Any] = {"additionalProperties": False}
+"""In the schema of a dictionary whose keys have a shape: it has no others."""
+
+
+ANY = r"[^\x00-\x1f\x7f\ud800-\udfff]"
+"""A character, but for those that move a terminal's cursor or that a database does not store."""
+
 Url = Annotated[
-    str, AfterValidator(require_unsigned), Field(min_length=1, json_schema_extra={"pattern": f"^(?!.*{SIGNATURE})"})
+    str,
+    Shape(rf"(?!\s)(?!.*{SIGNATURE}){ANY}{{1,2000}}", "a URL or path: one line of at most 2,000 characters, not blank"),
+    AfterValidator(require_unsigned),
 ]
 """A URL or a path. One with a signature is refused by the server's schema, before it is stored, and here."""
 
-Fields = Annotated[
-    dict[str, Any],
-    Field(json_schema_extra={"additionalProperties": {"not": {"type": "string", "pattern": SIGNATURE}}}),
+Name = Annotated[
+    str,
+    Shape(
+        r"[a-z0-9][a-z0-9_-]{0,40}",
+        "a name: at most 41 lower-case letters, digits, - and _, beginning with a letter or digit",
+    ),
 ]
-"""Fields of a model by name, in a form that asks for little; none with a signature."""
+"""A readable part of an artifact's name."""
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
-"""A readable part of an artifact's name: lower case, digits, - and _."""
+Id = Annotated[
+    str, Shape(r"[a-z0-9][a-z0-9_-]{0,99}", "the name of an artifact: at most 100 lower-case letters, digits, - and _")
+]
+"""The whole name of a pool, an arm or a run, with its fingerprint."""
+
+Line = Annotated[str, Shape(rf"{ANY}{{1,2000}}", "a line of 1 to 2,000 characters")]
+Column = Annotated[str, Shape(rf"{ANY}{{1,255}}", "the name of a column: a line of 1 to 255 characters")]
+
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""What draws are a hash of."""
+
+Count = Annotated[int, Field(ge=1, le=10**15)]
+"""Documents, tokens, characters: more than there are."""
+
+Steps = Annotated[int, Field(ge=1, le=10**9)]
+
+Cores = Annotated[int, Field(ge=1, le=10_000)]
+"""Of one machine."""
+
+Dollars = Annotated[float, Field(ge=0, le=1e9)]
 
 
 def _part(value: Any) -> Any:
@@ -32,8 +127,12 @@ def _part(value: Any) -> Any:
     return value
 
 
-Share = Annotated[float, BeforeValidator(_part)]
+Share = Annotated[float, Field(gt=0, le=1), BeforeValidator(_part)]
 """A part of something, above 0 and at most 1. What looks like percent is asked back."""
+
+Half = Annotated[float, Field(gt=0, le=0.5), BeforeValidator(_part)]
+"""The same, at most a half."""
+
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -51,14 +150,6 @@ class Spec(BaseModel):
     """Base of all parameters: immutable, unknown fields refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, given: Any) -> Any:
-        for name in given if isinstance(given, Mapping) else ():
-            if name not in cls.model_fields:
-                raise ValueError(no_field(name, cls))
-        return given
 
     def identity(self) -> dict[str, Any]:
         """The fields that determine content, as JSON-ready values, in declaration order."""
@@ -79,7 +170,7 @@ def _identity(value: Any) -> Any:
     return value.identity() if isinstance(value, Spec) else value
 
 
-def no_field(name: str, *models: type[Spec]) -> str:
+def no_field(name: str, *models: type[BaseModel]) -> str:
     """What to say of a field that none of the models has: the nearest one, what it takes, and an example."""
     fields = {known: field for model in models for known, field in model.model_fields.items()}
     near = get_close_matches(name, fields, 1, 0.5)

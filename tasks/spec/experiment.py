@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from tasks.spec.arm import Arm
-from tasks.spec.base import Name, Spec, Url, if_set
+from tasks.spec.base import Column, Name, Seed, Spec, Url, if_set
 from tasks.spec.pool import Pool
 from tasks.spec.training import Training
 
@@ -18,7 +18,9 @@ class Texts(Spec):
         description="A folder of .parquet, .jsonl or .txt files: az://container/prefix, file:///folder, or "
         "hf://organisation/dataset. A .txt file is one document. No arm should have trained on them.",
     )
-    column: str = Field("text", description="The column of parquet, or the field of JSON lines, that holds a document.")
+    column: Column = Field(
+        "text", description="The column of parquet, or the field of JSON lines, that holds a document."
+    )
     documents: int = Field(
         5_000, ge=1, le=1_000_000, description="So many are taken, the first by file name and place."
     )
@@ -37,9 +39,8 @@ class Experiment(Spec):
     pool: Pool = Pool()
     arm: Arm = Arm()
     training: Training = Training()
-    seed: int = Field(
+    seed: Seed = Field(
         1,
-        ge=0,
         description="Seed of a run: its initial weights, the rows of a budget below the arm, the order of a shuffled arm's rows.",
     )
 
@@ -48,7 +49,7 @@ class Experiment(Spec):
         return super().identity() | {"arm": self.arm.of(self.pool).identity()}
 
     held: tuple[Draw, ...] = if_set(
-        (), description="What the seed does not redraw: it is the same in all runs, drawn by seed 1."
+        (), max_length=3, description="What the seed does not redraw: it is the same in all runs, drawn by seed 1."
     )
 
     def seed_of(self, draw: Draw) -> int:

@@ -1,23 +1,24 @@
 """What is wrong with parameters, a sentence a fault: the field, its value, what it should be, and the nearest name of an unknown one."""
 
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping, Sequence
 from inspect import isclass
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from tasks.errors import InputError
+from tasks.spec.base import Spec, no_field
 
 Place = tuple[int | str, ...]
 """Where a value stands: ("arms", 0, "share")."""
 
 
 def faults(error: ValidationError, given: Any = None, form: type[BaseModel] | None = None) -> list[tuple[Place, str]]:
-    """What is wrong, in words, with its place in `given`. `form`: what was asked for; it names the field nearest to an unknown one.
+    """What is wrong, in words, with its place in `given`. `form`: what was asked for, if not the parameters that the error names.
 
     Where one of several types would do, what each of them wants is one fault.
     """
+    form = form or next((each for each in _all(Spec) if each.__name__ == error.title), None)
     found: dict[Place, list[Any]] = {}
     for problem in error.errors():
         found.setdefault(_place(problem["loc"], given), []).append(problem)
@@ -43,11 +44,8 @@ def _sentence(name: str, place: Place, problems: Sequence[Mapping[str, Any]], fo
     problem = problems[0]
     if not place:  # of the parameters as a whole, which would only hide the message
         return f"{problem['msg'].removeprefix('Value error, ')}."
-    if problem["type"] == "extra_forbidden":
-        known = list(model_at(form, place[:-1]).model_fields) if form else []
-        near = get_close_matches(str(place[-1]), known, 1)
-        instead = f": did you mean {near[0]}?" if near else f": it can be {', '.join(known)}." if known else "."
-        return f"{name} is no field{instead}"
+    if problem["type"] == "extra_forbidden" and form is not None:
+        return f"{name} cannot be used: {no_field(str(place[-1]), model_at(form, place[:-1]))}."
     if problem["type"] == "missing":
         return f"{name} is missing: give it."
     if isinstance(
@@ -58,6 +56,11 @@ def _sentence(name: str, place: Place, problems: Sequence[Mapping[str, Any]], fo
     wanted = ", or ".join(dict.fromkeys(message[:1].lower() + message[1:] for message in messages))
     value = "" if isinstance(problem["input"], Mapping | list) else f" = {problem['input']!r}"
     return f"{name}{value} cannot be used: {wanted}{'' if wanted.endswith('?') else '.'}"
+
+
+def _all(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for each in model.__subclasses__():
+        yield from (each, *_all(each))
 
 
 def dotted(place: Place) -> str:

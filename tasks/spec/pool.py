@@ -1,12 +1,12 @@
 """The pool: where the documents are, how they are rated, what is held out."""
 
 import os
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from tasks.errors import InputError
-from tasks.spec.base import Name, Share, Spec, Url, how, if_set
+from tasks.spec.base import CLOSED, Column, Cores, Count, Half, Name, Seed, Spec, Url, how, if_set
 from tasks.spec.score import Weights, columns_of
 from tasks.store.settings import load_settings
 from tasks.store.urls import require_unsigned
@@ -17,6 +17,9 @@ ENGAGEMENT = "lesson_engagement_average"
 
 SOURCE, SOURCE_VARIABLE = "$FABRATING_SOURCE", "FABRATING_SOURCE"
 """A source that nobody named: what the environment, or `.env`, says once for all deployments."""
+
+Sources = Annotated[dict[Name, Url], Field(min_length=1, max_length=64, json_schema_extra=CLOSED)]
+"""A name and a URL each."""
 
 
 class Pool(Spec):
@@ -29,9 +32,8 @@ class Pool(Spec):
         "FABRATING_SOURCE says in .env. Not read if sources are given.",
     )
     name: Name = Field("pool", description="Readable part of the pool's name.")
-    sources: dict[Name, Url] | None = if_set(
+    sources: Sources | None = if_set(
         None,
-        min_length=1,
         description="Several sources instead of one, each a name and a URL: {top16: az://..., rand16: az://...}. All their files make "
         "one pool with one holdout and one tokenizer; arm.subset names one of them.",
     )
@@ -45,8 +47,8 @@ class Pool(Spec):
         description="rated: text with score columns. unrated: text alone, arms can only sample at random. "
         "prebuilt: subsets that somebody chose already, taken as they are or at random; scores are read where they exist.",
     )
-    text_column: str = Field("text", description="The column that holds a document's text.")
-    token_count_column: str | None = Field(
+    text_column: Column = Field("text", description="The column that holds a document's text.")
+    token_count_column: Column | None = Field(
         "token_count", description="The column with a document's length in tokens, if any: used for plans and budgets."
     )
     score: Weights = how(
@@ -54,19 +56,20 @@ class Pool(Spec):
         description="The score of arms that name none: columns and their weights, of which it is the weighted mean. A document that lacks "
         "a column with a weight above 0 (null, NaN) has no score.",
     )
-    holdout_documents: int = Field(
-        20_000, ge=1, description="Documents set aside for evaluation: the same ones for every arm, trained on by none."
+    holdout_documents: Count = Field(
+        20_000, description="Documents set aside for evaluation: the same ones for every arm, trained on by none."
     )
-    holdout_fraction: Share = Field(
-        0.02, gt=0, le=0.5, description="The holdout is never more than this part of the pool that it is taken from."
+    holdout_fraction: Half = Field(
+        0.02, description="The holdout is never more than this part of the pool that it is taken from."
     )
     vocab_size: int = Field(32_768, ge=265, le=65_536, description="Tokens in the vocabulary, 9 special ones included.")
     tokenizer_characters: int = Field(
         2_000_000_000,
         ge=1_000,
+        le=10**15,
         description="Characters of a random sample of the pool that the tokenizer is trained on.",
     )
-    seed: int = Field(1337, ge=0, description="Seed of the holdout and of the tokenizer's sample.")
+    seed: Seed = Field(1337, description="Seed of the holdout and of the tokenizer's sample.")
     skip_bad_files: bool = Field(
         False,
         description="Leave out files that are corrupt, empty or lack a column (they are named) instead of stopping.",
@@ -75,9 +78,8 @@ class Pool(Spec):
         "ranged", description="ranged: read only the needed columns. bulk: copy whole blobs first, with azcopy."
     )
 
-    workers: int | None = how(
+    workers: Cores | None = how(
         None,
-        ge=1,
         description="Cores that preparing takes (threads, and a process for every four). Empty: FABRATING_WORKERS, else all.",
     )
 

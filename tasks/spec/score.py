@@ -4,14 +4,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from tasks.errors import InputError
 from tasks.expression import parse
-
-
-def _weights(score: dict[str, float]) -> dict[str, float]:
-    if any(weight < 0 for weight in score.values()):
-        raise InputError("A weight is below 0: give weights of 0 or more, or write an expression.")
-    return score
+from tasks.spec.base import CLOSED, Column, Shape
 
 
 def _formula(text: str) -> str:
@@ -19,9 +13,13 @@ def _formula(text: str) -> str:
     return text
 
 
-Weights = Annotated[dict[str, float], Field(max_length=64), AfterValidator(_weights)]
+Weights = Annotated[dict[Column, Annotated[float, Field(ge=0, le=1e9)]], Field(max_length=64, json_schema_extra=CLOSED)]
 """Columns and their weights: the score is the weighted mean, and a weight of 0 counts for nothing."""
-Formula = Annotated[str, Field(min_length=1), AfterValidator(_formula)]
+Formula = Annotated[
+    str,
+    Shape(r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]{1,10000}", "an expression of 1 to 10,000 characters"),
+    AfterValidator(_formula),
+]
 """An expression over columns, in the language of `tasks.expression`."""
 Score = Weights | Formula
 

@@ -1,13 +1,14 @@
 """How an arm is trained."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tasks.spec.base import Spec, how, if_set
+from tasks.spec.base import Cores, Count, Dollars, Shape, Spec, Steps, how, if_set
 
 Packing = Literal["split", "crop"]
 Recipe = Literal["upstream", "quiet"]
+Depth = Annotated[int, Field(ge=1, le=64)]
 
 
 class Training(Spec):
@@ -16,7 +17,7 @@ class Training(Spec):
     engine: Literal["builtin", "nanochat"] = Field(
         "builtin", description="builtin: FabRating's trainer. nanochat: upstream's, patched, in its own environment."
     )
-    depth: int = Field(20, ge=1, le=64, description="Layers of the model; its width is 64 times as much.")
+    depth: Depth = Field(20, description="Layers of the model; its width is 64 times as much.")
     sequence_length: int = Field(2_048, ge=16, le=65_536, description="Tokens of one packed row that are trained on.")
     packing: Packing = Field(
         "split",
@@ -28,17 +29,18 @@ class Training(Spec):
         description="Constants of the optimizer. upstream: nanochat's. quiet: steps of the residual stream's factors in proportion to "
         "their gradients, so that runs that differ in their seed alone differ less; the same model and checkpoints.",
     )
-    window_pattern: str = Field(
+    window_pattern: Annotated[str, Shape(r"[SL]{1,64}", "a pattern of at most 64 letters S and L")] = Field(
         "SSSL",
-        pattern=r"^[SL]+$",
         description="Attention windows, tiled over the layers: S a quarter of the sequence, L all of it. The last is always L.",
     )
     batch_tokens: int | None = Field(
-        None, ge=1, description="Tokens of one optimizer step; empty: by the scaling rule, from the depth alone."
-    )
-    tokens: int | None = Field(
         None,
         ge=1,
+        le=2**30,
+        description="Tokens of one optimizer step; empty: by the scaling rule, from the depth alone.",
+    )
+    tokens: Count | None = Field(
+        None,
         description="Budget in trained tokens; empty: every packed row of the arm, as often as its epochs say.",
     )
     tokens_per_parameter: float | None = if_set(
@@ -56,11 +58,13 @@ class Training(Spec):
     precision: Literal["bf16", "fp8", "fp32"] = Field(
         "bf16", description="fp8 needs a Hopper GPU or later; a CPU computes in fp32 only."
     )
-    eval_every: int = Field(250, ge=1, description="Steps between evaluations on the holdout.")
-    micro_batch: int | None = how(None, ge=1, description="Rows of one forward pass on one GPU; empty: as many as fit.")
-    save_every: int = how(250, ge=1, description="Steps between checkpoints: the most that a killed run loses.")
-    keep_last: int = how(3, ge=1, description="Checkpoints kept.")
-    keep_every: int | None = how(None, ge=1, description="Keep a checkpoint of every so many steps for good.")
+    eval_every: Steps = Field(250, description="Steps between evaluations on the holdout.")
+    micro_batch: int | None = how(
+        None, ge=1, le=2**20, description="Rows of one forward pass on one GPU; empty: as many as fit."
+    )
+    save_every: Steps = how(250, description="Steps between checkpoints: the most that a killed run loses.")
+    keep_last: Steps = how(3, description="Checkpoints kept.")
+    keep_every: Steps | None = how(None, description="Keep a checkpoint of every so many steps for good.")
     gpus: int = how(1, ge=1, le=8, description="GPUs of one host; on a CPU, processes.")
     device: Literal["auto", "cpu", "cuda"] = how("auto", description="auto takes a GPU where there is one.")
     compile: bool = how(True, description="Compile the model (GPU only); turn off to debug.")
@@ -73,12 +77,11 @@ class Training(Spec):
         "auto",
         description="auto: online where there is a key, else offline. Offline runs can be sent later with `wandb sync`.",
     )
-    workers: int | None = how(
+    workers: Cores | None = how(
         None,
-        ge=1,
         description="Cores that a training on a CPU takes, all of its processes together. Empty: FABRATING_WORKERS, else all.",
     )
-    dollars_per_gpu_hour: float = how(3.0, ge=0, description="For the estimate and the ledger.")
+    dollars_per_gpu_hour: Dollars = how(3.0, description="For the estimate and the ledger.")
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Training":

@@ -8,13 +8,12 @@ from pydantic import Field, field_validator
 from tasks.errors import InputError
 from tasks.records.stopping import MOST_REPLICATES, StoppingRule
 from tasks.records.verdict import Control, Pairing, Target
-from tasks.spec import Arm, Draw, Name, Pool, Score, Spec, Texts, Training, Url, with_common_population
+from tasks.spec import Arm, Draw, Line, Name, Pool, Score, Seed, Spec, Texts, Training, Url, with_common_population
 from tasks.store.root import DEFAULT_ROOT
 from tasks.verdict.comparison import ComparisonSpec
 from tasks.verdict.planning import Budget
 
-Seed = Annotated[int, Field(ge=0)]
-Seeds = Annotated[list[Seed], Field(min_length=1)]
+Seeds = Annotated[list[Seed], Field(min_length=1, max_length=MOST_REPLICATES)]
 Replicates = Annotated[int, Field(ge=1, le=MOST_REPLICATES)]
 REDRAW: list[Draw] = ["init", "order", "sample"]
 REPLICATES = 4
@@ -23,7 +22,12 @@ REPLICATES = 4
 class ComparisonForm(Spec):
     """Two or more arms of one pool, how they are trained, how often, and what decides which is better."""
 
-    arms: Annotated[list[Arm], Field(min_length=2)] = Field(
+    data: Pool = Field(Pool(), description="The pool that all arms draw from, with the holdout that all are scored on.")
+    root: Url = Field(
+        DEFAULT_ROOT,
+        description="Where artifacts are kept: a folder, or az://container/prefix (s3://, gs://) that all workers reach. Left as it is: FABRATING_ROOT.",
+    )
+    arms: Annotated[list[Arm], Field(min_length=2, max_length=64)] = Field(
         [Arm(order="shuffled"), Arm(name="rand16", select="random", order="shuffled")],
         description="Two or more selections of the pool. Their order must be the same, unless allow names arm.order.",
     )
@@ -32,15 +36,10 @@ class ComparisonForm(Spec):
         description="Instead of replicates: seeds of runs that all train on one draw of each arm. They redraw initial weights, the rows "
         "of a budget and the order of a shuffled arm.",
     )
-    data: Pool = Field(Pool(), description="The pool that all arms draw from, with the holdout that all are scored on.")
     train: Training = Field(
         Training(recipe="quiet"),
         description="How every arm is trained, by the quiet recipe unless another is given. Its tokens are the common budget; empty: as "
         "many as the smaller arm's packed rows hold. A larger arm trains on a random part of its rows.",
-    )
-    root: Url = Field(
-        DEFAULT_ROOT,
-        description="Where artifacts are kept: a folder, or az://container/prefix (s3://, gs://) that all workers reach. Left as it is: FABRATING_ROOT.",
     )
     name: Name = Field("top16-vs-rand16", description="Name of the verdict.")
     target: Target = Field(
@@ -55,10 +54,10 @@ class ComparisonForm(Spec):
     budget: Budget = Field(
         "tokens", description="What is equal between arms: tokens (those of the smaller arm), or bytes of text."
     )
-    allow: list[str] = Field(
+    allow: Annotated[list[Line], Field(max_length=64)] = Field(
         [], description="Differences besides selection that are meant, by their path, such as arm.order."
     )
-    texts: list[Texts] = Field(
+    texts: Annotated[list[Texts], Field(max_length=64)] = Field(
         [], description="Folders of texts that no arm has trained on, to score every run on besides the holdout."
     )
     core: bool = Field(
@@ -79,7 +78,7 @@ class ComparisonForm(Spec):
         description="Runs of each arm, each redrawn as redraw says. Two are the fewest that make a verdict, three or more a good one. "
         f"With neither replicates, seeds nor stop: {REPLICATES}.",
     )
-    redraw: list[Draw] = Field(
+    redraw: Annotated[list[Draw], Field(max_length=3)] = Field(
         REDRAW,
         description="What a replicate draws anew: init (initial weights), order (of a shuffled arm), sample (documents of a random or "
         "temperature arm, rows of a budget). What is not named is the same in all runs.",

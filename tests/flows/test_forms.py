@@ -1,36 +1,59 @@
-"""A form asks for source and root first, and nobody's source is said to be lacking before anything is spent."""
+"""What a form's schema takes, by which the server decides, its flow takes too, and the other way round."""
 
 import pytest
-import yaml
-from prefect.utilities.callables import parameter_schema
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prefect.exceptions import ParameterTypeError
+from prefect.utilities.schema_tools import is_valid_schema, validate
 
-from flows.compare import compare
-from flows.experiment import experiment
-from flows.prepare import prepare
-from infra.local.deploy import PROJECT
-from tasks.errors import InputError
-from tasks.spec import Pool
+from tests.forms import FORMS, values
 
-
-@pytest.mark.parametrize("flow", [experiment, prepare, compare], ids=lambda flow: flow.name)
-def test_source_and_root_come_first(flow) -> None:
-    assert list(parameter_schema(flow).properties)[:2] == ["data", "root"]
-    assert next(iter(Pool.model_json_schema()["properties"])) == "source"
+MEANT = {"where", "score", "strata_by", "first_look", "max_replicates"}
+"""Expressions, and numbers that depend on one another: a schema sees their shape, the flow their meaning."""
+TYPES = {"integer": int, "number": int | float, "string": str, "array": list, "object": dict, "null": type(None)}
+QUICK = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+each_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.flow.fn.__name__)
 
 
-def test_a_source_is_set_once_for_all_deployments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FABRATING_SOURCE", raising=False)
-    deployed = yaml.safe_load((PROJECT / "deployments/prefect.yaml").read_text())["deployments"]
-    (top16,) = (each["parameters"]["data"] for each in deployed if each["name"] == "top16")
-    with pytest.raises(
-        InputError, match=r"No source is given: fill in data\.source, or set FABRATING_SOURCE \(and FABRATING_ROOT,"
-    ):
-        _ = Pool(**top16).address
-    monkeypatch.setenv("FABRATING_SOURCE", "az://raw/web")
-    pool = Pool(**top16)
-    assert (pool.urls, pool.identity()["source"]) == ({"": "az://raw/web"}, "az://raw/web")
-    assert Pool(**top16 | {"source": "az://raw/other"}).urls == {"": "az://raw/other"}
-    assert Pool(**top16 | {"sources": {"a": "az://raw/a"}}).urls == {"a": "az://raw/a"}
-    monkeypatch.setenv("FABRATING_SOURCE", "https://a.blob.core.windows.net/raw?sig=SECRET")
-    with pytest.raises(InputError, match="carries a signature"):
-        _ = Pool(**top16).address
+def taken(form, parameters):
+    """Whether the flow takes them; what it says else must be meant for a person."""
+    try:
+        form.flow.validate_parameters(parameters)
+    except ParameterTypeError:
+        return False
+    return True
+
+
+@each_form
+def test_every_number_has_both_bounds_and_every_text_a_shape(form):
+    is_valid_schema(form.schema)
+    for path, schema in form.places():
+        if schema.get("type") in ("integer", "number"):
+            assert {"minimum", "exclusiveMinimum"} & set(schema) and {"maximum", "exclusiveMaximum"} & set(schema), path
+        if schema.get("type") == "string":
+            assert {"enum", "const", "pattern"} & set(schema), path
+        if schema.get("type") == "array":
+            assert "maxItems" in schema, path
+
+
+@each_form
+def test_schema_and_flow_agree_at_the_bounds_and_beyond(form):
+    places = form.places()
+
+    @QUICK
+    @given(st.data())
+    def agree(data):
+        path, schema = data.draw(st.sampled_from(places))
+        value = data.draw(values(schema))
+        parameters = form.filled(path, value)
+        if path == ("no_such_field",):
+            assert validate(parameters, form.schema)
+            return
+        errors = validate(parameters, form.schema)
+        if not errors and not MEANT & set(path):
+            assert taken(form, parameters), (path, value)
+        of_its_type = isinstance(value, TYPES.get(schema.get("type"), ())) and not isinstance(value, bool)
+        if errors and of_its_type:
+            assert not taken(form, parameters), (path, value, errors)
+
+    agree()

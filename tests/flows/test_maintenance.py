@@ -1,9 +1,12 @@
-"""Which ends of a run count as failed attempts."""
+"""Which ends of a run count as failed attempts, and against which start."""
+
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from prefect.states import Crashed, Failed
+from prefect.states import AwaitingRetry, Crashed, Failed, Scheduled
 
-from flows.maintenance import failures
+from flows.alive import Watch
+from flows.maintenance import OURS, failures, since_started
 
 GONE = Crashed(message="No heartbeat for two minutes; its worker, host or process is gone.")
 NEVER_STARTED = Crashed(message="Flow run could not be started: no such interpreter")
@@ -26,3 +29,19 @@ TAKEN = Failed(message="Flow run encountered an exception: SupersededError: The 
 )
 def test_what_counts_as_a_failed_attempt(ends: list, count: int) -> None:
     assert failures(ends) == count
+
+
+def test_the_limit_counts_our_own_restarts_since_a_person_started_the_run() -> None:
+    ours = AwaitingRetry(message=OURS)
+    late = Scheduled(name="Late")
+    states = [Scheduled(), GONE, ours, late, GONE, ours, GONE]
+    assert failures([state for state in since_started(states) if state.is_final()]) == 3
+    states += [AwaitingRetry(message="Retry from the UI"), late, RAISED]
+    assert failures([state for state in since_started(states) if state.is_final()]) == 1
+
+
+def test_a_watch_begins_anew_after_a_sleep() -> None:
+    began, step, watch = datetime(2026, 1, 1, tzinfo=UTC), timedelta(seconds=31), Watch()
+    assert [watch.answered(began + at * step) for at in range(5)] == [began] * 5
+    woke = began + 4 * step + timedelta(seconds=150)
+    assert watch.answered(woke) == watch.answered(woke + step) == woke

@@ -1,10 +1,13 @@
 """The ledger's entry around a training."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from flows.recorded import recorded
+from tasks.errors import BusyError
 from tasks.records import ledger
 from tasks.records.layout import run_id
 from tasks.spec import Arm, Experiment, Training
@@ -39,3 +42,22 @@ def test_a_complete_run_is_not_attempted_again(tmp_path: Path) -> None:
     (root.path(f"runs/{RUN}/result") / "manifest.json").unlink()
     train()
     assert attempts(root) == ["failed", "completed", "completed"]
+
+
+def test_a_second_start_that_is_refused_leaves_the_living_attempt_as_it_was(tmp_path: Path) -> None:
+    root, child = Root(tmp_path), os.fork()
+    if child == 0:  # the attempt that lives
+        ledger.open_entry(root, EXPERIMENT, POOL, ARM)
+        time.sleep(60)
+    try:
+        while ledger.find(root, RUN) is None:
+            time.sleep(0.05)
+        before = ledger.find(root, RUN)
+        with pytest.raises(BusyError), recorded(root, EXPERIMENT, POOL, ARM):
+            raise BusyError("The run is in use by process 7 on gpu1")
+        after = ledger.find(root, RUN)
+        assert (after.state, after.error, after.attempts) == ("running", None, before.attempts)
+        assert after.hours >= before.hours
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)

@@ -1,4 +1,4 @@
-"""The reaper on the running stack: what it sets going again, what it leaves alone; and the server's automations."""
+"""The maintenance service on the running stack: what it sets going again, cancels or declares dead, and what it leaves alone."""
 
 import json
 import sqlite3
@@ -10,14 +10,27 @@ import pytest
 from prefect import task
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.events import emit_event
 from prefect.states import Cancelled, Cancelling, Crashed, Failed, Running, Scheduled
 
-from flows.maintenance import FIRST_DELAY, LONGEST_DELAY, due, failed_runs, is_permanent, reaper
+from flows import alive
+from flows.alive import Watch
+from flows.maintenance import (
+    FIRST_DELAY,
+    LONGEST_DELAY,
+    TAG,
+    cancel_left_behind,
+    due,
+    failed_runs,
+    is_permanent,
+    reaper,
+)
 from infra.local import access, deploy, ports, processes
 from infra.local import stack as stacks
 from infra.local.access import connected
 from infra.local.maintenance import look
 from tasks.errors import InputError
+from tests.stack.conftest import wait
 from tests.stack.month import RUNS_A_DAY
 
 pytestmark = pytest.mark.stack
@@ -52,18 +65,18 @@ def test_no_flow_run_appears_unless_there_is_one_to_restart(stack, client, ended
     count = lambda: len([run for run in client.read_flow_runs(limit=200) if run.name == "reaper"])  # noqa: E731
     before = count()
     ended(Failed(message="Flow run encountered an exception: InputError: share is 2: give less."))
-    assert not look(stack.environment, attempts=3, delay=60)
+    assert not look(stack.environment, attempts=3, delay=60, watch=Watch())
     assert count() == before
     crashed = ended(Crashed(message="gone"))
-    assert look(stack.environment, attempts=3, delay=60)
+    assert look(stack.environment, attempts=3, delay=60, watch=Watch())
     assert client.read_flow_run(crashed).state.name == "AwaitingRetry"
-    assert not look(stack.environment, attempts=3, delay=60)
+    assert not look(stack.environment, attempts=3, delay=60, watch=Watch())
     assert count() == before + 1
 
 
 def test_the_service_outlives_its_server_and_is_a_part_of_the_stack(stack, capsys):
     stack.pids.update(stacks.up(stack.home, print).pids)
-    assert "the service that restarts runs" in capsys.readouterr().out
+    assert "the service that restarts workers" in capsys.readouterr().out
     assert stack.alive("maintenance")
     processes.end(stack.pids["maintenance"])
     nobody = {access.URL: f"http://127.0.0.1:{ports.choose(0)}/api"}
@@ -80,7 +93,10 @@ def test_the_schedule_of_an_older_version_is_ended_and_any_other_kept(stack, cli
     assert reaper_of().schedules == []
     every = [(IntervalSchedule(interval=timedelta(seconds=seconds)), True) for seconds in (60, 300)]
     client.create_deployment_schedules(reaper_of().id, every)
-    deploy.deploy(stacks.full_environment(stack))
+    soon = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(minutes=10))
+    asked = {client.create_flow_run_from_deployment(reaper_of().id, state=soon).id for _ in range(3)}
+    deploy.end_old_schedule(stack.environment)
+    assert not asked & {run.id for run in client.read_flow_runs(limit=200)}
     (left,) = reaper_of().schedules
     assert left.schedule.interval == timedelta(seconds=300)
     client.delete_deployment_schedule(reaper_of().id, left.id)
@@ -105,7 +121,7 @@ def test_it_sets_going_what_failed_and_nothing_else(stack, client, ended):
 def test_a_run_is_given_up_after_its_attempts(stack, client, ended):
     crashed = ended(Crashed(message="gone"))
     with connected(stack.environment):
-        outcome = reaper(attempts=-1)
+        outcome = reaper(attempts=0)
     name = client.read_flow_run(crashed).name
     assert name in outcome["given up"]
     assert client.read_flow_run(crashed).state.type == StateType.CRASHED
@@ -157,13 +173,46 @@ def test_each_attempt_waits_longer_than_the_one_before(client, ended):
     assert run.id not in {found.id for found in failed_runs(client, later)}
 
 
-def test_deploying_again_leaves_one_automation_of_each_name(stack, client):
-    from infra.local.automations import ensure_automations
+@pytest.mark.parametrize("state", [Cancelling(), Cancelled()], ids=["Cancelling", "Cancelled"])
+def test_what_a_dead_parent_left_behind_is_cancelled_with_it(stack, client, ended, state):
+    parent = ended(Crashed(message="gone"))
+    waiting = client.create_task_run(deployed, parent, "waits")
+    deployment = client.read_deployment_by_name("train/train")
+    far = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(days=1))
+    child = client.create_flow_run_from_deployment(
+        deployment.id, parameters={"arm": "x"}, state=far, parent_task_run_id=waiting.id
+    )
+    client.set_flow_run_state(child.id, Running(), force=True)
+    try:
+        assert child.id not in {run.id for run in cancel_left_behind(client)}
+        client.set_flow_run_state(parent, state, force=True)
+        assert child.id in {run.id for run in cancel_left_behind(client)}
+        assert client.read_flow_run(child.id).state.type == StateType.CANCELLING
+    finally:
+        client.delete_flow_run(child.id)
 
-    for _ in range(2):
-        ensure_automations(stack.environment, deploy.DEPLOYMENTS / "automations.yaml")
-    names = [one["name"] for one in client.request("POST", "/automations/filter", json={}).json()]
-    assert names.count("fabrating-zombies") == 1
+
+def test_a_silent_run_is_dead_only_if_the_server_listened(client, ended, monkeypatch):
+    run, unheard = ended(Running()), ended(Running())
+
+    def beat():
+        emit_event("prefect.flow-run.heartbeat", {"prefect.resource.id": f"prefect.flow-run.{run}"})
+
+    beat()
+    wait(lambda: alive.last_heartbeat(client, run), 30)
+    found, long_ago = client.read_flow_run(run), datetime.now(UTC) - timedelta(hours=1)
+    found.state.timestamp = long_ago
+    assert not alive.is_silent(client, found, long_ago)
+    monkeypatch.setattr(alive, "SILENCE", timedelta(milliseconds=1))
+    assert alive.is_silent(client, found, long_ago)
+    assert not alive.is_silent(client, found, datetime.now(UTC) + timedelta(seconds=9))  # the server woke just now
+    dead = {one.id for one in alive.declare_dead(client, Watch(since=long_ago, last=datetime.now(UTC)), TAG)}
+    assert run in dead and unheard not in dead
+    assert client.read_flow_run(run).state.type == StateType.CRASHED
+
+    assert not alive.lives(client, client.read_flow_run(run))
+    beat()
+    wait(lambda: alive.lives(client, client.read_flow_run(run)), 30)
 
 
 def test_what_the_server_keeps_is_bounded(stack, client, tmp_path):

@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.states import Scheduled
 
+from flows.alive import why_waiting
 from infra.doctor import examine
-from infra.local import access, processes
+from infra.local import access, deploy, processes
 from infra.local import stack as stacks
 from infra.local.deploy import PROJECT
 
@@ -93,16 +96,49 @@ def test_what_dotenv_says_reaches_the_workers(stack, tmp_path, monkeypatch):
     assert found["PREFECT_API_URL"] == stack.api
 
 
-def test_a_worker_that_died_is_started_again(stack):
+def test_a_worker_that_died_is_started_again_by_the_stack_itself(stack, monkeypatch):
     pid = stack.pids["worker-gpu"]
+    monkeypatch.setenv(processes.MARK, "another stack's")
     os.kill(pid, signal.SIGKILL)
     while processes.belongs(pid, stack.mark):
         time.sleep(0.1)
+    stacks.keep_workers(stack.home, print)  # not by a process of another one
+    assert stacks.load(stack.home).pids["worker-gpu"] == pid
+    monkeypatch.setenv(processes.MARK, stack.mark)
+    stacks.keep_workers(stack.home, print)
+    stack.pids.update(stacks.load(stack.home).pids)
+    assert stack.pids["worker-gpu"] != pid and stack.alive("worker-gpu")
+
+
+@pytest.mark.slow  # it deploys
+def test_a_pool_that_was_deleted_or_paused_is_said_and_mended(stack, client, monkeypatch):
+    for name, value in stack.environment.items():
+        monkeypatch.setenv(name, value)
+    pool = lambda: next(one for one in examine(stack.home) if one.what == "pool gpu")  # noqa: E731
+    train = client.read_deployment_by_name("train/train")
+    arm, far = f"top16-{time.time_ns()}", Scheduled(scheduled_time=datetime.now(UTC) + timedelta(days=1))
+    run = client.create_flow_run_from_deployment(train.id, parameters={"arm": arm}, state=far)
+
+    client.update_work_pool("gpu", WorkPoolUpdate(is_paused=True))
+    assert (pool().state, pool().remedy) == ("bad", "prefect work-pool resume gpu")
+    assert (
+        why_waiting(client, client.read_flow_run(run.id)) == "the work pool gpu is paused: prefect work-pool resume gpu"
+    )
+
+    client.delete_work_pool("gpu")  # its worker makes one anew that has nothing of ours
+    assert pool().state == "bad"
+    assert "was deleted: `fabrating up`" in why_waiting(client, client.read_flow_run(run.id))
     said = []
-    again = stacks.up(stack.home, said.append)
-    assert said == ["Starting a worker for the work pool gpu"]
-    assert again.pids["worker-gpu"] != pid
-    stack.pids.update(again.pids)
+    stack.pids.update(stacks.up(stack.home, said.append).pids)
+    assert said[0].startswith("The work pool gpu is ") and said[0].endswith(": mending it")
+    assert deploy.wrong_pools(stack.environment) == {}
+    assert client.read_deployment_by_name("train/train").work_pool_name == "gpu"
+    (again,) = [one for one in client.read_flow_runs(limit=200) if one.parameters.get("arm") == arm]
+    assert again.id != run.id and again.work_pool_name == "gpu" and again.state.is_scheduled()
+    client.delete_flow_run(again.id)
+    said.clear()
+    stacks.up(stack.home, said.append)
+    assert said == []
 
 
 @pytest.mark.slow

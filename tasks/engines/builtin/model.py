@@ -170,7 +170,7 @@ class GPT(nn.Module):
 
         def draw(place: int) -> Tensor:
             parameter, distribution, first, second = draws[place]
-            generator = torch.Generator().manual_seed(seed * 1_000_003 + place)
+            generator = torch.Generator().manual_seed((seed * 1_000_003 + place) % 2**63)
             values = torch.empty(parameter.shape, dtype=torch.float32)
             return getattr(values, distribution)(first, second, generator=generator)
 

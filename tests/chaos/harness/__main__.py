@@ -90,9 +90,7 @@ def chaos(names: Sequence[str], seed: int, repeats: int, home: Path | None, quic
     """Start the parts, inject each fault `repeats` times, and stop the parts."""
     say(f"seed {seed}")
     if quick:
-        say(
-            "the reaper looks every 30 s and waits 5 s before a first rerun (installed: 60 s and 60 s); all else as installed"
-        )
+        say("the reaper waits 5 s before a first rerun (installed: 60 s); all else as installed")
     with contextlib.ExitStack() as stack:
         # PostgreSQL's account must reach its folder, which it cannot below a private one.
         folder = home or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))

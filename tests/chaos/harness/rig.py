@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Rig:
-    """All parts below one folder; `quick`: the service looks for ended runs every 30 s and waits 5, 10, 20 s instead of 1, 2, 4 minutes."""
+    """All parts below one folder; `quick`: the service waits 5, 10, 20 s before it restarts a run, instead of 1, 2, 4 minutes."""
 
     home: Path
     say: Say
@@ -95,7 +95,28 @@ class Rig:
         self.start_server()
         deploy.create_pools(self.environment)
         deploy.deploy(self.environment)
-        hurried = ["--every", "30", "--delay", "5"] if self.quick else []
+        self._start_services()
+
+    def power_off(self) -> None:
+        """SIGKILL to everything but the database."""
+        for process in processes.members(self.mark):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        while processes.members(self.mark):
+            time.sleep(0.1)
+
+    def power_on(self) -> None:
+        """Start everything again, in the order of the product's `up`, and wait until the workers are online."""
+        self.start_azurite()
+        self.start_server()
+        deploy.end_old_schedule(self.environment)
+        self._start_services()
+        for pool in deploy.POOLS:
+            path = f"/work_pools/{pool}/workers/filter"
+            self._await(f"worker-{pool}", lambda path=path: any(_online(self.server.ask("POST", path, {}))))
+
+    def _start_services(self) -> None:
+        hurried = ["--delay", "5"] if self.quick else []
         self._start("maintenance", [sys.executable, "-m", "infra.cli", "maintain", *hurried])
         for pool in deploy.POOLS:
             self.start_worker(pool)
@@ -153,6 +174,10 @@ class Rig:
     def _await(self, name: str, ready: Callable[[], bool]) -> None:
         if not ports.wait(ready, lambda: processes.belongs(self.pids[name], self.mark), START_SECONDS):
             raise InputError(f"{name} did not come up: see {self.home / 'logs' / (name + '.log')}.")
+
+
+def _online(workers: list[dict[str, Any]] | None) -> Iterator[bool]:
+    return (worker["status"] == "ONLINE" for worker in workers or [])
 
 
 @contextlib.contextmanager

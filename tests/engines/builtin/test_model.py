@@ -84,5 +84,7 @@ def test_names_shapes_and_initial_values():
     again = GPT(config)
     again.init_weights(7)
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in state.items())
+    again.init_weights(2**63 - 1)  # the largest seed of a form
+    assert not torch.equal(state["lm_head.weight"], again.lm_head.weight)
     again.init_weights(8)
     assert not torch.equal(state["lm_head.weight"], again.lm_head.weight)

@@ -6,6 +6,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
+from infra.cli import terminal
 from infra.cli.options import parse
 from tasks.errors import InputError
 from tasks.spec import Arm, Experiment, Pool, Training
@@ -39,8 +40,10 @@ def test_a_field_that_no_model_has(models: tuple[type, ...], given: str, said: s
         parse([given], (), *models)
 
 
-def test_a_form_and_a_program_are_told_the_same() -> None:
-    with pytest.raises(ValidationError, match=r"there is no field 'shar': share is a number, such as 0\.165"):
+def test_a_field_that_is_not_there_is_told_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), terminal.plain_errors():
         Experiment(arm={"shar": 1})
+    said = "arm.shar cannot be used: there is no field 'shar': share is a number, such as 0.165."
+    assert capsys.readouterr().err == f"fabrating: {said}\n"
     with pytest.raises(ValidationError, match=r"did you mean 0\.02\?"):
         Pool(holdout_fraction=2)

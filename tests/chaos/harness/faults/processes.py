@@ -8,6 +8,7 @@ import time
 import psutil
 
 from flows.maintenance import TAG
+from infra.local import processes
 from tests.chaos.harness.faults.kind import Harm, kind, send
 from tests.chaos.harness.rig import RESTART_SECONDS, Rig
 
@@ -110,3 +111,33 @@ def _restart(rig: Rig, pool: str) -> None:
     rig.kill(f"worker-{pool}")
     time.sleep(RESTART_SECONDS)
     rig.start_worker(pool)
+
+
+@kind("everything is stopped for 150 s, as on a laptop that sleeps: server, workers, runs")
+def asleep(harm: Harm) -> None:
+    run = harm.in_training(until=0.3)
+    workers = {name: pid for name, pid in harm.rig.pids.items() if name.startswith("worker")}
+    trainer = harm.server.trainer(run)
+    everything = processes.members(harm.rig.mark)
+    send(everything, signal.SIGSTOP)
+    time.sleep(150)
+    send(everything, signal.SIGCONT)
+    harm.run.wait("the end", lambda: harm.ended(harm.run.id) in ("COMPLETED", "FAILED", "CRASHED"), 400)
+    if told := [change for change in harm.run.changes() if change.type in ("CRASHED", "FAILED")]:
+        raise AssertionError(f"what lived was given up: {told[0]}")
+    if gone := [name for name, pid in workers.items() if not processes.belongs(pid, harm.rig.mark)]:
+        raise AssertionError(f"{', '.join(gone)} did not outlive the sleep")
+    harm.moment += f", {len(everything)} processes, trainer {trainer[0].pid}"
+
+
+@kind("the machine is off for three hours in mid-training: nothing is left but the database, three hours older")
+def hours_off(harm: Harm) -> None:
+    harm.in_training()
+    harm.rig.power_off()
+    harm.rig.database.age(3)
+    began = time.monotonic()
+    harm.rig.power_on()
+    harm.moment += f", up again in {time.monotonic() - began:.0f} s"
+    late = harm.server.ask("POST", "/flow_runs/filter", {"flows": {"name": {"any_": ["maintenance"]}}}, 60)
+    if waiting := [run for run in late if run["state"]["type"] in ("SCHEDULED", "PENDING")]:
+        raise AssertionError(f"{len(waiting)} runs of the reaper catch up")

@@ -36,7 +36,7 @@ FAULTS = {
     "name: a\n\nname: b\n": "line 3: name is given in line 1, too: leave one out.",
     "train: {depth: six}": "line 1: train.depth = 'six' cannot be used: input should be a valid integer, unable to parse",
     "train:\n  tokens: 3\n  tokens_per_parameter: 2\n": "line 1: train cannot be used: tokens 3 and tokens_per_parameter 2",
-    "\ntarget: most": "line 2: target = 'most' cannot be used: input should be 'all', 'lower half' or 'upper half', or string",
+    "\ntarget: most": "line 2: target = 'most' cannot be used: input should be 'all', 'lower half' or 'upper half', or is not a target: outside/ and the name of texts.",
     "texts:\n  - name: wiki\n": "line 2: texts.0.url is missing: give it.",
     "data: {source: 'https://a.blob.core.windows.net/raw?sv=1&sig=SECRET'}": "line 1: data.source: The URL .* carries a signature",
     "arms: [1\n": "line 2 is no YAML: expected ',' or ']'",

@@ -85,8 +85,8 @@ ANY = r"[^\x00-\x1f\x7f\ud800-\udfff]"
 
 Url = Annotated[
     str,
+    AfterValidator(require_unsigned),  # first: what it says does not repeat the value
     Shape(rf"(?!\s)(?!.*{SIGNATURE}){ANY}{{1,2000}}", "a URL or path: one line of at most 2,000 characters, not blank"),
-    AfterValidator(require_unsigned),
 ]
 """A URL or a path. One with a signature is refused by the server's schema, before it is stored, and here."""
 

@@ -121,7 +121,7 @@ class Blobs:
         try:
             yield
         except (FileNotFoundError, PermissionError, obstore.exceptions.BaseError, OSError) as error:
-            what, status = f"{self.url} cannot be {what} ({brief(error)})", _status(error)
+            what, status = f"{self.place.url} cannot be {what} ({brief(error)})", _status(error)
             if isinstance(error, DENIED) or status in (401, 403):
                 raise DeniedError(f"{what}: check or renew the credentials.") from error
             if isinstance(error, NotFoundError | FileNotFoundError) or (status and 400 <= status < 500):

@@ -16,7 +16,7 @@ def require_host(url: str, endpoint: str) -> None:
     Where a proxy is set, that one resolves names.
     """
     host = urlsplit(endpoint).hostname or ""
-    if getproxies():
+    if {"http", "https", "all"} & getproxies().keys():
         return
     found: list[socket.gaierror | None] = []
     asking = Thread(target=lambda: found.append(_fault(host)), daemon=True)  # a resolver may take half a minute

@@ -10,6 +10,7 @@ from tasks.errors import InputError
 from tasks.store.access import open_blobs
 from tasks.store.blobs import Blob
 from tasks.store.listing import data_files, is_hidden
+from tasks.store.urls import parse_source
 
 
 def write(folder, *names, data=b"PAR1"):
@@ -63,7 +64,7 @@ def test_a_table_with_removed_files_is_refused(tmp_path, log, kind):
 class Hub:
     """What a data set on the Hub lists."""
 
-    url = "hf://org/set"
+    place = parse_source("hf://org/set")
 
     def __init__(self, *names):
         self.names = names

@@ -185,16 +185,8 @@ def _end_old_automation(client: "SyncPrefectClient") -> None:
 
 
 def end_old_schedule(environment: Mapping[str, str]) -> None:
-    """End the schedule of an earlier version, and delete what it has asked for since the server was last up: nothing catches up."""
+    """End the schedule of an earlier version; the server deletes what it has asked for, so that nothing catches up."""
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import (
-        DeploymentFilter,
-        DeploymentFilterId,
-        FlowRunFilter,
-        FlowRunFilterState,
-        FlowRunFilterStateType,
-    )
-    from prefect.client.schemas.objects import StateType
     from prefect.exceptions import ObjectNotFound
 
     with connected(environment), get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
@@ -202,8 +194,3 @@ def end_old_schedule(environment: Mapping[str, str]) -> None:
         for one in reaper.schedules:
             if getattr(one.schedule, "interval", None) == OLD_INTERVAL:
                 client.delete_deployment_schedule(reaper.id, one.id)
-        waiting = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])))
-        ours = DeploymentFilter(id=DeploymentFilterId(any_=[reaper.id]))
-        while late := client.read_flow_runs(flow_run_filter=waiting, deployment_filter=ours, limit=200):
-            for run in late:
-                client.delete_flow_run(run.id)

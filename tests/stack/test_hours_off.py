@@ -3,18 +3,18 @@
 import os
 import sqlite3
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.schedules import IntervalSchedule
-from prefect.states import Scheduled
 
 from infra.local import deploy, processes
 from infra.local import stack as stacks
 from infra.local.access import connected
+from tests.stack.conftest import wait
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -40,9 +40,8 @@ def test_a_stack_that_was_off_for_three_hours_is_up_within_a_minute(tmp_path: Pa
         with connected(stack.environment), get_client(sync_client=True) as client:
             reaper = client.read_deployment_by_name(deploy.REAPER)
             client.create_deployment_schedules(reaper.id, [(IntervalSchedule(interval=timedelta(minutes=1)), True)])
-            for minutes in range(5, 175):  # as an earlier version's schedule asked for
-                soon = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(minutes=minutes))
-                client.create_flow_run_from_deployment(reaper.id, state=soon)
+            of_it = lambda: [run for run in client.read_flow_runs(limit=200) if run.deployment_id == reaper.id]  # noqa: E731
+            wait(lambda: len(of_it()) > 30, 120)  # the next hour, as the server's scheduler plans it
         stacks.down(home, said.append)
         before = (home / "logs" / "server.log").stat().st_size
         age(home / "prefect" / "prefect.db", 3)
@@ -52,7 +51,8 @@ def test_a_stack_that_was_off_for_three_hours_is_up_within_a_minute(tmp_path: Pa
         took = time.monotonic() - began
         time.sleep(20)  # a worker looks every two seconds
         with connected(stack.environment), get_client(sync_client=True) as client:
-            assert [run for run in client.read_flow_runs(limit=200) if run.deployment_id == reaper.id] == []
+            left = [run for run in client.read_flow_runs(limit=200) if run.deployment_id == reaper.id]
+        assert len(left) <= 3  # what was due before it was off, or as its schedule was ended
         found = {" ".join(process.cmdline()[:6]) for process in processes.members(stack.mark) if process.is_running()}
         assert not [command for command in found if "prefect.engine" in command or "flow_run" in command]
         assert stacks.running(stack)

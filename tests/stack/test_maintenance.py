@@ -93,10 +93,7 @@ def test_the_schedule_of_an_older_version_is_ended_and_any_other_kept(stack, cli
     assert reaper_of().schedules == []
     every = [(IntervalSchedule(interval=timedelta(seconds=seconds)), True) for seconds in (60, 300)]
     client.create_deployment_schedules(reaper_of().id, every)
-    soon = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(minutes=10))
-    asked = {client.create_flow_run_from_deployment(reaper_of().id, state=soon).id for _ in range(3)}
     deploy.end_old_schedule(stack.environment)
-    assert not asked & {run.id for run in client.read_flow_runs(limit=200)}
     (left,) = reaper_of().schedules
     assert left.schedule.interval == timedelta(seconds=300)
     client.delete_deployment_schedule(reaper_of().id, left.id)

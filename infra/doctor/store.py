@@ -73,7 +73,7 @@ def look(what: str, url: str, write: bool = False) -> Finding:
             remedy = CONFIGURE
             remedy = RENEW[_kind(azure_settings(parse_url(url)))]
         blobs = open_blobs(url, hurried=True)
-    except InputError as error:
+    except (InputError, StoreError) as error:
         return Finding(what, "bad", str(error), remedy)
     try:
         count = blobs.peek()

@@ -21,6 +21,7 @@ from dotenv import dotenv_values
 from infra.local import access, azurite, deploy, ports, processes
 from infra.local.deploy import PROJECT
 from tasks.errors import InputError
+from tasks.store import azure
 from tasks.store.artifact import write_atomic
 from tasks.store.locks import locked
 
@@ -28,7 +29,6 @@ SERVER_PORT = 4200
 LOCK = "stack.lock"
 """In the folder: one `up` or `down` at a time."""
 START_SECONDS = 240  # a cold machine under load takes minutes to import Prefect
-OWN_AZURE = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT")
 SAMPLE_CONTAINER, SAMPLE_NAME = "sample", "python-docs"
 
 Say = Callable[[str], None]
@@ -265,7 +265,7 @@ def server_environment(stack: Stack | None) -> dict[str, str]:
 def own_azure() -> bool:
     """Whether a real storage account is configured: then Azurite is not started and the sample goes to a folder."""
     settings = {**dotenv_values(PROJECT / ".env"), **os.environ}
-    return any((value := settings.get(name)) and azurite.ACCOUNT not in value for name in OWN_AZURE)
+    return any((value := settings.get(name)) and azurite.ACCOUNT not in value for name in azure.OWN)
 
 
 def _start_stores(stack: Stack, say: Say) -> None:

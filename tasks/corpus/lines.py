@@ -6,7 +6,7 @@ group is a block of lines. A field is a number, a truth value or text by all its
 """
 
 import json
-import re
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from io import RawIOBase
@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.corpus.parquet.footer import BadFile, first_line
+from tasks.errors import StoreError
 
 ENDINGS = {".jsonl": None, ".jsonl.gz": "gzip", ".jsonl.zst": "zstd"}
 """Endings of such files, with the codec of each as pyarrow names it."""
@@ -49,6 +50,8 @@ def write_columns(
 
     `blocks`: of its beginning alone. Raises BadFile, naming the line.
     """
+    if not size:
+        raise BadFile(name, "is empty (0 bytes)")
     number, growing = 1, _Growing(path)
     try:
         for lines in islice(_blocks(name, _stream(name, size, read)), blocks):
@@ -56,7 +59,9 @@ def write_columns(
             number += len(lines)
         rows = growing.close()
     except (OSError, pa.ArrowException) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the disk
+        if isinstance(error, StoreError) or (
+            isinstance(error, OSError) and error.errno is not None
+        ):  # of store or disk
             raise
         raise BadFile(name, f"is damaged (behind line {number - 1:,}: {first_line(error)})") from error
     if not rows:
@@ -99,7 +104,7 @@ class _Ahead(RawIOBase):
 
 def _stream(name: str, size: int, read: Callable[[int, int], memoryview]) -> Iterator[bytes]:
     """The bytes of a file, decompressed, some at a time."""
-    codec = ENDINGS[re.search(r"\.jsonl(?:\.\w+)?$", name)[0]]
+    codec = next(codec for ending, codec in ENDINGS.items() if name.endswith(ending))
     with _Ahead(size, read) as blob:
         file = pa.PythonFile(blob, mode="r")
         stream = pa.CompressedInputStream(file, codec) if codec else file
@@ -176,7 +181,7 @@ def _record(name: str, line: bytes, number: int) -> dict[str, Any]:
 def _array(values: list[Any]) -> pa.Array:
     kinds = {OF_TYPE[kind] for kind in set(map(type, values)) - {type(None)}}
     if kinds == {1, 2} or kinds == {0, 2}:
-        values = [None if value is None else float(value) for value in values]
+        values = [None if value is None else _float(value) for value in values]
     elif kinds == {0, 1}:
         values = [None if value is None else int(value) for value in values]
     elif 3 in kinds and len(kinds) > 1:
@@ -186,6 +191,13 @@ def _array(values: list[Any]) -> pa.Array:
         return pa.array(values, kind)
     except OverflowError:  # whole numbers beyond 64 bits are ids
         return pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return math.inf if value > 0 else -math.inf
 
 
 class _Growing:

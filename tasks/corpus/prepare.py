@@ -57,7 +57,11 @@ def set_damaged_aside(root: Root, pool: Pool | PoolHandle, arm: Arm) -> None:
     folder = PoolFolder(handle.pool_id)
     columns = [folder.column(wanted.name, wanted.use) for wanted in wanted_columns(arm, handle.pool)]
     strata = folder.strata(arm.of(handle.pool).score or {})
-    for name in [folder.columnar, *folder.parts, *columns, strata, handle.arm(arm).text]:
+    text = handle.arm(arm).text
+    whole = (
+        [] if root.find(text) else [folder.columnar]
+    )  # as large as the corpus, and not needed once the text is there
+    for name in [*whole, *folder.parts, *columns, strata, text]:
         root.intact(name)
 
 

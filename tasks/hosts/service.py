@@ -22,17 +22,13 @@ from tasks.hosts.keys import encrypted
 from tasks.hosts.route import Route, bracketed, ssh_options
 from tasks.hosts.ssh import Local, Machine
 from tasks.spec import Host
+from tasks.store import azure
 from tasks.store.artifact import fingerprint
 
 SECRETS = (
-    "AZURE_STORAGE_CONNECTION_STRING",
-    "AZURE_STORAGE_ACCOUNT",
-    "AZURE_STORAGE_KEY",
-    "AZURE_STORAGE_SAS_TOKEN",
-    "AZURE_STORAGE_BLOB_ENDPOINT",
-    "AZURE_TENANT_ID",
-    "AZURE_CLIENT_ID",
-    "AZURE_CLIENT_SECRET",
+    *azure.VARIABLES,
+    "AWS_SKIP_SIGNATURE",
+    "GOOGLE_SKIP_SIGNATURE",
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -49,6 +45,7 @@ SECRETS = (
     "WANDB_BASE_URL",
     "WANDB_ENTITY",
     "WANDB_MODE",
+    "WANDB_DISABLED",
 )
 """Variables of the environment here that a worker gets when they are set."""
 

@@ -28,7 +28,7 @@ def faults(error: ValidationError, given: Any = None, form: type[BaseModel] | No
 def _place(location: Place, given: Any) -> Place:
     """pydantic's location without the names of types, which stand in it where one of several would do."""
     if given is None:
-        return location
+        return tuple(part for part in location if "[" not in str(part))
     place: list[int | str] = []
     for at, part in enumerate(location):
         try:

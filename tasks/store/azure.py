@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from obstore.store import AzureBearerToken, AzureConfig, ClientConfig, RetryConfig
 
 CONNECTION, ACCOUNT = "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT"
+OWN = (CONNECTION, ACCOUNT, "AZURE_STORAGE_ACCOUNT_NAME")
+"""What names an account."""
+KEYS = ("AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN")
+VARIABLES = (*OWN, *KEYS, "AZURE_STORAGE_BLOB_ENDPOINT", "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
+"""All that says how to reach Azure."""
 PUBLIC = "core.windows.net"
 EARLY = timedelta(minutes=5)
 EMULATOR_PORT = 10_000

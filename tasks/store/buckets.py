@@ -8,9 +8,9 @@ Google: GOOGLE_APPLICATION_CREDENTIALS, else `gcloud auth application-default lo
 GOOGLE_SKIP_SIGNATURE=true for public buckets, STORAGE_EMULATOR_HOST for an emulator.
 """
 
+import configparser
 import os
 import socket
-from configparser import ConfigParser
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -119,8 +119,12 @@ def _profile() -> dict[str, str]:
     name = os.environ.get("AWS_PROFILE") or "default"
     found: dict[str, str] = {}
     for variable, file in (("AWS_CONFIG_FILE", "config"), ("AWS_SHARED_CREDENTIALS_FILE", "credentials")):
-        parser = ConfigParser(interpolation=None)
-        parser.read(Path(os.environ.get(variable) or f"~/.aws/{file}").expanduser())
+        parser = configparser.ConfigParser(interpolation=None)
+        path = Path(os.environ.get(variable) or f"~/.aws/{file}").expanduser()
+        try:
+            parser.read(path)
+        except (configparser.Error, UnicodeDecodeError):  # whose words repeat the line
+            raise InputError(f"{path} is no profile file of Amazon's: run `aws configure` again.") from None
         for section in (name, f"profile {name}"):
             if parser.has_section(section):
                 found |= parser[section]

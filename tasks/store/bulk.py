@@ -22,7 +22,7 @@ from urllib.parse import quote
 from tasks.errors import ChangedError, InputError
 from tasks.store.access import open_blobs
 from tasks.store.artifact import safe_relative, write_atomic
-from tasks.store.azure import azure_settings, endpoint_of
+from tasks.store.azure import CONNECTION, KEYS, azure_settings, endpoint_of
 from tasks.store.blobs import Blob
 from tasks.store.urls import parse_source
 
@@ -151,7 +151,7 @@ def _run(url: str, blobs: Sequence[Blob], folder: Path) -> None:
         "AZCOPY_LOG_LOCATION": str(folder / ".azcopy"),
         "AZCOPY_JOB_PLAN_LOCATION": str(folder / ".azcopy"),
     }
-    for name in ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN"):
+    for name in (CONNECTION, *KEYS):
         environment.pop(name, None)
     if "account_key" in settings:
         source += "?" + _signature(settings, place.container)

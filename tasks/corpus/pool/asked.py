@@ -24,9 +24,9 @@ def require_asked(handle: PoolHandle, wanted: Sequence[Wanted]) -> None:
     """Look into the first, the middle and the last file. Raises InputError naming every column that none of them has; a file that
     cannot be read, or that alone lacks one, is for the index to name.
     """
-    blobs = [blob for blob in handle.readable if not is_held_out(blob)]
+    blobs = [blob for blob in handle.readable if not is_held_out(blob) and blob.name not in handle.problems]
     store, footers = handle.source(), []
-    for number in sorted({0, len(blobs) // 2, len(blobs) - 1}):
+    for number in sorted({0, len(blobs) // 2, len(blobs) - 1}) if blobs else ():
         blob = blobs[number]
         try:
             footers.append(
@@ -34,6 +34,8 @@ def require_asked(handle: PoolHandle, wanted: Sequence[Wanted]) -> None:
             )
         except BadFile:
             return
+    if not footers:
+        return
     folders = {name for keys in partition_keys(handle.readable) for name in keys}
     if said := lacking(handle.pool, [one for one in wanted if one.name not in folders], footers):
         raise InputError(f"{handle.pool.address} has {said}.")

@@ -29,7 +29,7 @@ from tasks.corpus.parquet.footer import (
 )
 from tasks.corpus.parquet.ranges import Parts, Range, coalesce, read_parts
 from tasks.corpus.parquet.reading import decode
-from tasks.corpus.pool.column import Wanted, encoded, is_text, numbers, recognized
+from tasks.corpus.pool.column import NOTHING, Wanted, encoded, is_text, numbers, recognized
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.workers import Tick
 from tasks.spec import Pool
@@ -171,6 +171,12 @@ class ColumnEntry:
         """A line of JSON, then the values."""
         head = {"reason": self.reason, "texts": self.texts, "type": self.values.dtype.str}
         return [json.dumps(head).encode() + b"\n", _bytes(self.values)]
+
+    @property
+    def holds_nothing(self) -> bool:
+        """Whether it is one of numbers and none is there: JSON lines whose field is null throughout look so, too."""
+        empty = np.isnan(self.values) if self.values.dtype.kind == "f" else self.values == NOTHING
+        return self.texts is None and self.values.dtype.kind != "u" and bool(empty.all())
 
     @classmethod
     def from_bytes(cls, data: memoryview) -> "ColumnEntry":

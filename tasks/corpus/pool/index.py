@@ -197,9 +197,15 @@ def join_column(work: Work, pool: Pool, opened: "Index", wanted: Wanted, scratch
     used = [number for number, blob in enumerate(opened.blobs) if blob.name not in opened.left_out]
     rows, reasons = np.diff(opened.first), {}
     path, column, codes, is_text = work.temporary("values"), None, {}, False
-    pending = 0  # documents before the first file with the column: until then its type is not known
+    pending, blank = 0, False  # documents before the first file with a value: until then the column's type is not known
     for number, data in zip(used, _in_order(scratch, parts, used, wanted.key), strict=True):
         entry, count = ColumnEntry.from_bytes(data), int(rows[number])
+        if not entry.reason and entry.holds_nothing and (column is None or is_text):  # of whichever type the others are
+            if column is None:
+                pending, blank = pending + count, True
+            else:
+                _append_nothing(column, count)
+            continue
         if not entry.reason and column is not None and (entry.texts is not None) != is_text:
             entry.reason = (
                 f"has {wanted.name!r} as {'a number' if entry.texts is None else 'text'}, unlike files before it"
@@ -221,6 +227,9 @@ def join_column(work: Work, pool: Pool, opened: "Index", wanted: Wanted, scratch
                 column.widen()
             values = widened(values)
         column.append(values)
+    if column is None and blank and wanted.use == "values":
+        column = Column(path, np.float64)
+        _append_nothing(column, pending)
     if column is None:
         first, reason = next(iter(reasons.items()))
         raise InputError(

@@ -23,7 +23,10 @@ def _of_name(name: str) -> dict[str, str | None]:
 
 
 def _is_number(value: str) -> bool:
-    return value.removeprefix("-").replace(".", "", 1).isdecimal()
+    """Whether it is one of at most 64 bits: hashes are longer."""
+    if not value.removeprefix("-").replace(".", "", 1).isdecimal():
+        return False
+    return "." in value or -(2**63) <= int(value) < 2**63
 
 
 def _scalar(value: str | None, is_text: bool) -> pa.Scalar:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tasks.corpus import lines
 from tasks.corpus.parquet.footer import BadFile
 from tasks.corpus.prepare import build_arms, plan_arm
-from tasks.errors import InputError
+from tasks.errors import InputError, StoreError
 from tasks.records.layout import DOCUMENTS
 from tasks.spec import Arm, Pool
 from tasks.store.access import open_blobs
@@ -103,6 +103,31 @@ def test_a_file_that_cannot_be_read_is_left_out_with_its_reason(tmp_path: Path) 
     pool = Pool(source=str(tmp_path / "raw"), skip_bad_files=True, **SIZES)
     plan = plan_arm(Root(tmp_path / "root"), pool, Arm(), workers=1)
     assert plan.pool_documents == 100 and "is damaged" in plan.bad_files["cut.jsonl.gz"]
+
+
+def test_bad_files_at_the_ends_of_a_pool_are_left_out_and_nulls_have_any_type(tmp_path: Path) -> None:
+    """The first file is empty, the last is damaged, and a field without any value goes with texts before and after it."""
+    source = tmp_path / "lines"
+    source.mkdir()
+    (source / "a.jsonl").write_bytes(b"")
+    for name, lang in (("b", None), ("c", "en"), ("d", None)):
+        table = rated_texts(60, name)
+        (source / f"{name}.jsonl").write_bytes(
+            as_lines(table.append_column("lang", pa.array([lang] * 60, pa.string())))
+        )
+    (source / "e.jsonl").write_bytes(b'{"text": "x"}\n{"text": "and then nothing\n')
+    pool = Pool(source=str(source), skip_bad_files=True, **SIZES)
+    (made,) = build_arms(Root(tmp_path), pool, [Arm(where='lang == "en"', share=1.0)], workers=1)
+    texts = [t for shard in sorted(made.path.glob("shard_*"))[:-1] for t in pq.read_table(shard)["text"].to_pylist()]
+    assert texts and set(texts) <= set(rated_texts(60, "c")["text"].to_pylist())
+
+
+def test_a_store_that_is_away_is_no_damaged_file(tmp_path: Path) -> None:
+    def away(start: int, end: int) -> memoryview:
+        raise StoreError("the store does not answer")
+
+    with pytest.raises(StoreError):
+        lines.write_columns("a.jsonl", 100, away, tmp_path / "out.parquet")
 
 
 def test_a_place_of_several_kinds_is_refused(tmp_path: Path) -> None:

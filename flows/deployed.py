@@ -28,7 +28,12 @@ def taking(form: type[Form]) -> Callable[[Callable[[Form], Result]], Callable[..
     def of_fields(function: Callable[[Form], Result]) -> Callable[..., Result]:
         @functools.wraps(function)
         def filled_in(**given: Any) -> Result:
-            return function(form(**given))
+            # Prefect has made models of them: the form is given what was given, and completes it
+            fields = {
+                name: value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
+                for name, value in given.items()
+            }
+            return function(form(**fields))
 
         types = get_type_hints(form, include_extras=True)
         filled_in.__signature__ = inspect.Signature(  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from tasks.spec import Pool, Spec, kind_of, no_field
 from tasks.spec.pool import SOURCE_VARIABLE
 
 RootOption = Annotated[
-    str, typer.Option(help="Where artifacts lie: a folder, file:///folder or az://container/prefix.")
+    str, typer.Option(help="Where artifacts lie: a folder, file:///folder, az://container/prefix, s3:// or gs://.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SetOption = Annotated[

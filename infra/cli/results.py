@@ -1,7 +1,7 @@
 """The part of the `fabrating` command that looks at what is there: inspect, runs, report, judge."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,7 +44,7 @@ def inspect(
 
         fields = parse(settings, ("source", "text_column", "score"), Pool)
         fields |= {"text_column": text_column} if text_column else {}
-        fields |= {"score": json.loads(score) if score.startswith("{") else {score: 1.0}} if score else {}
+        fields |= {"score": _weights(score) if score.startswith("{") else {score: 1.0}} if score else {}
         pool = pool_of(what, fields)
         found = {name: survey(url, pool=pool) for name, url in pool.urls.items()}
         if as_json:
@@ -150,9 +150,7 @@ def _strata(store: Root, run: str, given: str) -> Score:
     """The score that is meant; the holdout of the run's pool is divided by it. Raises InputError."""
     from tasks.corpus.prepare import build_strata
 
-    score = spelled_out(
-        Arm.model_validate({"score": json.loads(given) if given.startswith("{") else given}).score or {}
-    )
+    score = spelled_out(Arm.model_validate({"score": _weights(given) if given.startswith("{") else given}).score or {})
     pool = PoolFolder(store.manifest(RunFolder(run).result).inputs["pool"])
     if store.find(pool.strata(score)) is None:
         build_strata(store, Pool.model_validate(store.manifest(pool.index).spec), score)
@@ -170,3 +168,13 @@ def _arms(given: list[str]) -> dict[str, list[str]]:
             raise InputError(f"The arm {label} is given twice: list all its runs at once, {label}=RUN,RUN.")
         arms[label] = runs.split(",")
     return arms
+
+
+def _weights(given: str) -> Any:
+    """Columns and their weights as JSON. Raises InputError for what is none."""
+    try:
+        return json.loads(given)
+    except ValueError as error:
+        raise InputError(
+            f"The score {given} is no JSON ({error}): write '{{\"column\": 1.0}}', or a column's name."
+        ) from error

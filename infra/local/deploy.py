@@ -51,7 +51,9 @@ def version() -> str:
     """A hash of everything that `prefect deploy` reads, to skip a deployment that would change nothing."""
     digest = hashlib.sha256()
     files = [*DEPLOYMENTS.rglob("*.yaml"), *DEPLOYMENTS.rglob("*.json")]
-    code = [path for folder in ("flows", "tasks/spec") for path in (PROJECT / folder).glob("*.py")]
+    code = [
+        path for folder in ("flows", "tasks") for path in (PROJECT / folder).rglob("*.py")
+    ]  # forms are made of both
     for path in sorted([*files, *code, Path(__file__)]):
         digest.update(str(path.relative_to(PROJECT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
@@ -153,6 +155,7 @@ def deploy(environment: Mapping[str, str]) -> None:
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     command += ["--prefect-file", "deployments/prefect.yaml"]
     environment = {SAMPLE: NO_SAMPLE, **environment}
+    end_old_schedule(environment)
     result = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
     if result.returncode:
         lines = [line.strip() for line in (result.stdout + result.stderr).splitlines() if line.strip()]

@@ -20,6 +20,7 @@ from dotenv import dotenv_values
 
 from infra.local import access, azurite, deploy, ports, processes
 from infra.local.deploy import PROJECT
+from tasks.cores import cores
 from tasks.errors import InputError
 from tasks.store import azure
 from tasks.store.artifact import write_atomic
@@ -107,7 +108,8 @@ class Stack:
             "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500,504",  # what the server says while its database is away
             "DO_NOT_TRACK": "1",
             # One core is left to server and workers: OpenMP threads that wait for one without a core slow all others down.
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 2) - 1)),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")
+            or str(min(cores(), max(1, (os.cpu_count() or 2) - 1))),
             "FABRATING_HOME": str(self.home),
             "FABRATING_SAMPLE": self.sample,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
@@ -204,8 +206,6 @@ def up(home: Path, say: Say, owner: str = "up", port: int = SERVER_PORT, gpu: bo
             if not known:
                 say(f"The UI asks for a password: {stack.password} (kept in {stack.password_file})")
             stack.save()
-            if fresh:
-                deploy.end_old_schedule(stack.environment)
             _deploy(stack, say)
             _start_workers(stack, say)
             _start_maintenance(stack, say)

@@ -27,6 +27,7 @@ from tasks.corpus.arm.selection import Selection, check_subset, select
 from tasks.corpus.arm.text import write_arm
 from tasks.corpus.arm.traits import Traits, score_columns, score_there, traits_of, wanted_columns
 from tasks.corpus.heap import drop_pages, released
+from tasks.corpus.lines import is_lines
 from tasks.corpus.parquet.shards import RANKS
 from tasks.corpus.pool import holdout, index, sample
 from tasks.corpus.pool.asked import require_asked
@@ -127,7 +128,9 @@ def _at_hand(
     root: Root, handle: PoolHandle, workers: int | None, progress: Progress, shared: bool = False
 ) -> PoolHandle:
     """The pool as it is read: from where its blobs lie, or from what was copied or made of them."""
-    return columnar(root, handle.at_hand(root), local_workers(workers).count, shared=shared, progress=progress)
+    made = root.find(PoolFolder(handle.pool_id).columnar) and all(is_lines(blob.name) for blob in handle.blobs)
+    near = handle if made else handle.at_hand(root)  # nothing is left to read of the blobs
+    return columnar(root, near, local_workers(workers).count, shared=shared, progress=progress)
 
 
 def _there(handle: PoolHandle, columns: Sequence[Wanted], known: Sequence[str]) -> list[Wanted]:

@@ -14,9 +14,10 @@ from tasks.engines.locks import hold_attempt
 from tasks.engines.turns import turn
 from tasks.progress import Progress, Stop, never, silent
 from tasks.records.job import Job
-from tasks.records.layout import JOB, RunFolder
+from tasks.records.layout import JOB, WAITING, RunFolder
 from tasks.spec import Arm, Experiment, Training
 from tasks.store.artifact import Artifact
+from tasks.store.locks import hold
 from tasks.store.root import Root
 
 
@@ -58,19 +59,27 @@ def train(
             with hold_attempt(root, job.run, {}):
                 root.mirror(job.result)
         return root.open(job.result)
+    folder = root.path(RunFolder(job.run).folder)
+    with hold(folder / WAITING, f"The run {job.run}", job.run):  # who waits for a GPU has the run already
+        if root.find(job.result) is None:
+            _train(root, job, progress, stop)
+    return replace(root.open(job.result), reused=False)
+
+
+def _train(root: Root, job: Job, progress: Progress, stop: Stop) -> None:
+    """Train a run that is not finished, which this process alone holds on this host."""
+    training = job.experiment.training
     job.write(root.path(RunFolder(job.run).file(JOB)))
-    if experiment.training.engine == "nanochat":
+    if training.engine == "nanochat":
         from tasks.engines.nanochat.engine import train as train_upstream
 
-        training = experiment.training
         with limited(training.workers), _alone(root, job.run, training.device, training.gpus, stop):
             train_upstream(root, job, progress, stop)
     else:
         from tasks.engines.builtin import engine
 
-        with limited(experiment.training.workers):
+        with limited(training.workers):
             engine.train(root, job, progress, stop)
-    return replace(root.open(job.result), reused=False)
 
 
 def score(root: Root, run: str, checkpoint: int | None = None) -> Artifact:

@@ -21,6 +21,8 @@ from tasks.store.root import Root
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.1
+NEWS_SECONDS = 60.0
+"""How often the ledger hears of a run that waits, whose hours have not begun."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -48,11 +50,13 @@ def turn(root: Root, run: str, device: str, count: int = 1, stop: Stop = never, 
     gpus = visible_gpus() if device != "cpu" else []
     places = (gpus if choose else gpus[:count]) or [fingerprint(str(root.folder))]
     with contextlib.ExitStack() as held:
-        told = False
+        told = 0.0
         while not (mine := _take(held, places, min(count, len(places)), run)):
             if not told:
                 log.info("%s waits for its turn: %s", run, holder(turn_lock(places[0])))
-                told = True
+            if time.monotonic() > told + NEWS_SECONDS or stop():
+                ledger.start_clock(root, run)
+                told = time.monotonic()
             if stop():
                 raise InterruptedRun(f"The run {run} was asked to stop before its turn came: start it again.")
             time.sleep(POLL_SECONDS)

@@ -105,7 +105,7 @@ def worker_environment(host: Host, facts: Facts, code: str) -> dict[str, str]:
         "FABRATING_HOME": facts.folder,
         "FABRATING_CODE": code,
         "FABRATING_POOL": host.work_pool,
-        "FABRATING_RUNS": str(host.gpus + 1 if host.gpus else 1),  # one loads while the others train
+        "FABRATING_RUNS": str(max(1, len(facts.gpus)) + 1),  # one loads while the others train
         "FABRATING_TUNNEL": str(host.tunnel_port) if host.way_back == "tunnel" else "",
         "FABRATING_WORKER": host.name,
         "FABRATING_ROOT": host.root or f"{facts.folder}/root",

@@ -36,6 +36,8 @@ ROWS, CONTENTS = "rows.bin", "contents.bin"
 """In a packed arm: rows of sequence length + 1 tokens, and what each holds (see `packed`)."""
 SCORES, SUMMARY, SAMPLES = "scores.parquet", "summary.json", "samples.json"
 METRICS, JOB, FAILURE, LOG, ENTRY = "metrics.jsonl", "job.json", "failure.json", "log.txt", "run.json"
+WAITING = ".turn"
+"""The lock file of the process that trains a run, or waits for a GPU to."""
 FAILURE_BYTES = 16_384
 """Of `failure.json`, blank until there is one: a full disk has room for the reason."""
 VERDICT, REPORT, REGISTERED = "verdict.json", "report.html", "registered.json"

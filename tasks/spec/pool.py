@@ -39,7 +39,7 @@ class Pool(Spec):
     )
     holdout: Url | None = if_set(
         None,
-        description="Take the holdout from here, any parquet files with the text column, instead of from the pool. Arms leave out "
+        description="Take the holdout from here, any data files with the text column, instead of from the pool. Arms leave out "
         "documents with the same text.",
     )
     format: Literal["rated", "unrated", "prebuilt"] = Field(

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tasks.errors import DamagedError
 from tasks.records import ledger, registration
 from tasks.records.layout import RunFolder, VerdictFolder
 from tasks.records.registration import PairLook, Plan, Registered, TakenLook
@@ -60,7 +61,12 @@ def _registered(root: Root, verdict: Verdict, runs: Mapping[str, Fields]) -> tup
     first = next(iter(runs.values()))
     asked = _selections((run["arm"] for run in runs.values()), first["pool"])
     for name in sorted(VerdictFolder.all_registered(root), key=lambda name: name != verdict.name):
-        registered = registration.read(root, name)
+        try:
+            registered = registration.read(root, name)
+        except DamagedError:
+            if name == verdict.name:
+                raise
+            continue  # of another verdict
         for plan in registered.plans:
             alike = (plan.pool, plan.control) == (verdict.pool, verdict.control)
             alike &= _without(plan.training, *BUDGET) == _without(first["training"], *BUDGET)

@@ -213,8 +213,8 @@ class ComparisonPlan:
         tokens = budget_tokens(spec.training, spec.pool.vocab_size)
         held = {arm.name: smallest[arm.name]["tokens_per_epoch"] * arm.epochs for arm in spec.arms}
         known = registration.read(root, spec.name).about(spec.question(pool_id))
-        if tokens is None and spec.draws_arms and spec.budget == "tokens" and known and known.newest.by_size:
-            tokens = min(known.newest.tokens.values())
+        if tokens is None and spec.draws_arms and spec.budget == "tokens" and known and known.plan.by_size:
+            tokens = min(known.plan.tokens.values())  # not those of a judgement by hand on other runs
             least = min(held, key=lambda name: held[name])
             if held[least] < tokens:
                 raise InputError(

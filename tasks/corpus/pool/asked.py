@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
@@ -57,10 +58,10 @@ def lacking(pool: Pool, wanted: Iterable[Wanted], footers: Sequence[Footer]) -> 
     advice: list[str] = []
     if set(values) & set(columns_of(pool.score)):
         found = ratings(pool, there)
-        fields |= {"score": f"'{json.dumps(dict.fromkeys(found[:3], 1))}'"} if found else {"format": "unrated"}
+        fields |= {"score": json.dumps(dict.fromkeys(found[:3], 1))} if found else {"format": "unrated"}
     else:
         advice = [f"take {near} instead of {name}" for name in values if (near := _near(name, there))]
-    if given := " ".join(f"--set {name}={value}" for name, value in fields.items() if value):
+    if given := " ".join(f"--set {name}={shlex.quote(value)}" for name, value in fields.items() if value):
         advice.insert(0, given)
     names = [*list(there)[:SHOWN], *(["..."] if len(there) > SHOWN else [])]
     named = f"no column{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))} (it has {', '.join(names)})"

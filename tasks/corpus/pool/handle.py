@@ -74,7 +74,7 @@ class PoolHandle:
 
 
 def open_pool(root: Root, pool: Pool | PoolHandle) -> PoolHandle:
-    """List the pool's sources. Raises InputError when one cannot be listed or has no Parquet files."""
+    """List the pool's sources. Raises InputError when one cannot be listed or has no data files."""
     if isinstance(pool, PoolHandle):
         return pool
     blobs = tuple(list_blobs(pool))

@@ -45,6 +45,7 @@ class Trainer:
         self._stop: StopRequest | None = None
         self._leaving = False
         self._random = torch.get_rng_state()
+        self._shape: tuple[int, int, str] | None = None
         self._random_cuda: Any = None
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._asked)
@@ -91,7 +92,7 @@ class Trainer:
             try:
                 job = Job.read(job_file)
                 world = join(job.experiment.training.device)
-                self._put_back(world.device)
+                self._put_back(world.device, job.experiment.training)
                 return DONE if attempt(job, world, stop, began, verified) else RESUME
             except (InputError, DamagedError, BusyError, TrainingError):
                 raise
@@ -101,10 +102,14 @@ class Trainer:
 
         return outcome(job_file, work)
 
-    def _put_back(self, device: Any) -> None:
+    def _put_back(self, device: Any, training: Any) -> None:
         """Let a run find what it would find in a process of its own."""
         import torch
 
+        shape = (training.depth, training.sequence_length, training.window_pattern)
+        if self._shape not in (None, shape):
+            torch._dynamo.reset()  # type: ignore[no-untyped-call]  # what it compiles for one process is limited
+        self._shape = shape
         torch.set_rng_state(self._random)
         if device.type == "cuda":
             if self._random_cuda is None:

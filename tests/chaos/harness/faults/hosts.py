@@ -70,7 +70,6 @@ def host_frozen(harm: Harm) -> None:
 def two_hosts(harm: Harm) -> None:
     run = harm.in_training(until=0.2)
     parameters = harm.server.ask("GET", f"/flow_runs/{run}", patience=30)["parameters"]
-    harm.server.ask("PATCH", "/work_pools/gpu", {"concurrency_limit": 2}, 30)
     harm.rig.start_worker("gpu", "second")
     load = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 2)]
     try:
@@ -84,7 +83,6 @@ def two_hosts(harm: Harm) -> None:
         for process in load:
             process.kill()
         harm.rig.kill("worker-gpu-second")
-        harm.server.ask("PATCH", "/work_pools/gpu", {"concurrency_limit": 1}, 30)
 
 
 def _lives(process: psutil.Process) -> bool:

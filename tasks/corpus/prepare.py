@@ -94,10 +94,10 @@ def build_index(
             scratch = Scratch.open(root, folder.intermediate("index"), shared=mapper.shared)
             near = _at_hand(root, handle, workers, progress, mapper.shared)
             read = near.columnar
-            if found is None:
-                require_asked(near, columns)
             opened = Index(root.open(folder.index).path) if found else None
             with released():
+                if found is None:
+                    require_asked(near, columns)
                 retries = index.read(near, opened, lacking, scratch, mapper, progress)
 
         def make(work: Work) -> None:

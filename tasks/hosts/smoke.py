@@ -132,7 +132,7 @@ def main(folder: Path, gpus: int) -> int:
     """Train and print what happened. Returns the exit status."""
     shutil.rmtree(folder, ignore_errors=True)
     root = Root(folder)
-    depth, steps, sequence = (4, 20, 512) if gpus else (1, 5, 32)
+    depth, steps, sequence = (4, 20, 512) if gpus else (1, 12, 32)
     batch = BATCH_ROWS * max(gpus, 1)
     build_inputs(root, steps * batch, sequence)
     training = Training(
@@ -144,7 +144,11 @@ def main(folder: Path, gpus: int) -> int:
         device="cuda" if gpus else "cpu",
         wandb="disabled",
     )
-    experiment = Experiment(pool=Pool(name="smoke", vocab_size=VOCABULARY), arm=Arm(name="smoke"), training=training)
+    experiment = Experiment(
+        pool=Pool(name="smoke", source=folder.absolute().as_uri(), vocab_size=VOCABULARY),
+        arm=Arm(name="smoke"),
+        training=training,
+    )
     job = Job.of(root, experiment, POOL, ARM)
     job.write(folder / JOB)
     started = time.monotonic()

@@ -367,5 +367,5 @@ def test_report_tells_what_is_there(machine: Machine, known: KnownHosts, wheel: 
 def test_the_smoke_test_trains_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert smoke.main(tmp_path / "smoke", 0) == 0
     seen = json.loads(capsys.readouterr().out)
-    assert (seen["depth"], seen["steps"], seen["device"]) == (1, 5, "cpu")
+    assert (seen["depth"], seen["steps"], seen["device"]) == (1, 12, "cpu")
     assert seen["lowest_loss"] < seen["first_loss"]

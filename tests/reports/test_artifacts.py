@@ -104,6 +104,9 @@ def test_the_plan_tells_what_and_how_much_and_what_it_costs():
     assert "None" not in markdown
 
 
+POOL = Pool(source="az://raw/web")
+
+
 def test_the_plan_says_what_is_left_out_and_how_ties_are_cut():
     plan = {
         "population": 900,
@@ -113,7 +116,7 @@ def test_the_plan_says_what_is_left_out_and_how_ties_are_cut():
         "cut_off_taken": 31,
     }
     plan |= {"bad_files_count": 22, "bad_files": {"a|b.parquet": "is empty (0 rows)"}}
-    for markdown in (artifacts.plan_markdown(Experiment(), plan), artifacts.prepared_markdown("all", plan)):
+    for markdown in (artifacts.plan_markdown(Experiment(pool=POOL), plan), artifacts.prepared_markdown("all", plan)):
         rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", markdown, re.MULTILINE)
         assert {"77", "3.5", "467", "31", "22"} <= {value for _, value in rows}
         assert "- a\\|b.parquet is empty (0 rows)\n- and 21 more" in markdown
@@ -124,14 +127,14 @@ def test_the_plan_says_what_each_part_of_a_mixture_adds():
     mixed = Arm(parts=({"select": "top", "weight": 3}, {"select": "random"}), documents=400)
     parts = [{"select": "top", "weight": 0.75, "documents": 300, "again": 0}]
     parts += [{"select": "random", "weight": 0.25, "documents": 100, "again": 17}]
-    shown = artifacts.plan_markdown(Experiment(arm=mixed), {"documents": 400, "parts": parts})
+    shown = artifacts.plan_markdown(Experiment(pool=POOL, arm=mixed), {"documents": 400, "parts": parts})
     assert "**mixed 400 documents (3 top and 1 random), best-first**" in shown
     assert "- random, 25 %: 100 documents, and 17 more that an earlier part has" in shown
     assert "17 more" in artifacts.prepared_markdown("mixed", {"parts": parts})
 
 
 def test_the_plan_is_a_range_before_and_exact_after_packing():
-    experiment = Experiment(training=Training(batch_tokens=2_048))
+    experiment = Experiment(pool=POOL, training=Training(batch_tokens=2_048))
     costs = [
         estimate_cost(experiment.training, n * 2_048, label=at) for n, at in ((100, "at least"), (1_300, "at most"))
     ]
@@ -144,8 +147,10 @@ def test_the_plan_is_a_range_before_and_exact_after_packing():
         "mean_score": 4.256,
         "arm_mean_score": 4.0,
     }
-    assert "16.5 % of the tokens, best-first**" in artifacts.plan_markdown(Experiment(arm=Arm(share_of="tokens")), {})
-    assert "best-first, 4 times** of" in artifacts.plan_markdown(Experiment(arm=Arm(epochs=4)), {})
+    assert "16.5 % of the tokens, best-first**" in artifacts.plan_markdown(
+        Experiment(pool=POOL, arm=Arm(share_of="tokens")), {}
+    )
+    assert "best-first, 4 times** of" in artifacts.plan_markdown(Experiment(pool=POOL, arm=Arm(epochs=4)), {})
     after = artifacts.plan_markdown(experiment, facts, costs[:1])
     for line in (
         "| Optimizer steps | 143 |",

@@ -174,7 +174,7 @@ def _close_forms(client: "SyncPrefectClient") -> None:
 
     from flows.maintenance import TAG
 
-    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    ours = DeploymentFilter(tags=DeploymentFilterTags(any_=[TAG, "maintenance"]))
     for deployment in client.read_deployments(deployment_filter=ours):
         schema = {**(deployment.parameter_openapi_schema or {}), "additionalProperties": False}
         changed = {"parameter_openapi_schema": schema}

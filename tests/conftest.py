@@ -14,6 +14,9 @@ from xdist.scheduler import LoadScopeScheduling
 from infra.local import azurite, ports, processes, sample_data
 from tests.planted import Bench
 
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # test processes share the cores: threads that wait for one another slow both
 DOCUMENTS = 1_000
 STACKS = ("tests/stack/", "tests/compare/", "tests/chaos/")
 

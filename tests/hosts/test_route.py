@@ -88,6 +88,7 @@ def test_a_passphrase_reaches_ssh(
         reached(parameters(machine, key_file=str(key)), known)
 
 
+@pytest.mark.slow
 def test_an_alias_and_a_jump_through_it(lab: Lab, machine: Machine, known: KnownHosts, home: Path) -> None:
     settings = CONFIG.format(address=machine.address, port=machine.port, user=USER, key=machine.key)
     apart = lab.host("behind")

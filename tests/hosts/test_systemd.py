@@ -151,7 +151,7 @@ with Remote(host, KnownHosts(installation_folder() / "known_hosts")) as remote:
 """What provisioning does about a tunnel, run on the machine where the tunnel begins."""
 
 
-@pytest.mark.parametrize("account", ["root", "none"], indirect=True)
+@pytest.mark.parametrize("account", [pytest.param("root", marks=pytest.mark.slow), "none"], indirect=True)
 def test_tunnel_is_a_unit(booted: Host, account: Remote, machine: Host) -> None:
     class Health(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -18,6 +18,7 @@ TRAINING = Training(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_three_ratings_and_a_control_share_a_pool_and_have_one_verdict(sample, tmp_path):
     root = Root(tmp_path / "root")
     sizes = {"holdout_documents": 60, "holdout_fraction": 0.1, "vocab_size": 512, "tokenizer_characters": 200_000}

@@ -100,6 +100,7 @@ def test_a_worker_with_the_password_runs_a_flow_and_no_secret_shows(production: 
     assert [(where, secret[:8]) for where, text in places.items() for secret in secrets if secret in text] == []
 
 
+@pytest.mark.slow
 def test_whoever_asks_while_the_server_is_away_waits_for_it(production: Production):
     _stop_server(production)
     with production.client() as client:

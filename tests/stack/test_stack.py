@@ -34,6 +34,7 @@ def test_up_again_changes_nothing(stack, client):
     assert {one.id for one in client.read_deployments()} == before
 
 
+@pytest.mark.slow  # it deploys
 def test_deploying_again_makes_nothing_twice(stack, client):
     names = lambda: sorted(f"{one.flow_id}/{one.name}" for one in client.read_deployments())  # noqa: E731
     before = names()

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.verdict import noise, packed
 from tasks.engines.builtin.adamw import AdamW
@@ -26,6 +27,15 @@ def test_a_recipe_is_read_from_its_name():
 @pytest.mark.parametrize(("count", "low", "high"), [(4, 0.5665, 3.7285), (8, 0.6612, 2.0353), (12, 0.7084, 1.6979)])
 def test_intervals_of_a_deviation_are_those_of_chi_square_tables(count, low, high):
     assert noise.deviation_interval(1.0, count) == pytest.approx((low, high), rel=0.02)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads that wait for each other take longer than models this small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

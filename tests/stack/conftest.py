@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, said: list[str], taken: int)
                 shell.setenv(name, value)
             load_settings()  # as each command does
             running = stacks.up(home, said.append, port=taken)
+        urllib.request.install_opener(None)  # type: ignore[arg-type]  # it keeps the proxies of its first request
         try:
             publish(running, build_sample(home, DOCUMENTS, packages=()), said.append)
             yield running

@@ -25,6 +25,7 @@ def inspect(
             help="Columns of ratings: one name, or columns and weights as JSON. Default: those that are found."
         ),
     ] = None,
+    id_column: Annotated[str | None, typer.Option(help="The column that holds a document's id.")] = None,
     root: RootOption = DEFAULT_ROOT,
     settings: SetOption = None,
     as_json: JsonOption = False,
@@ -46,7 +47,7 @@ def inspect(
         fields |= {"text_column": text_column} if text_column else {}
         fields |= {"score": _weights(score) if score.startswith("{") else {score: 1.0}} if score else {}
         pool = pool_of(what, fields)
-        found = {name: survey(url, pool=pool) for name, url in pool.urls.items()}
+        found = {name: survey(url, pool=pool, ids=id_column) for name, url in pool.urls.items()}
         if as_json:
             terminal.show(found if pool.sources else found[""], True)
             return

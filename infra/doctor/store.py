@@ -80,7 +80,9 @@ def look(what: str, url: str, write: bool = False) -> Finding:
     except DeniedError as error:
         return Finding(what, "bad", str(error), remedy)
     except InputError as error:
-        return Finding(what, "bad", str(error), f"make the container {parse_url(url).container}, or mend the URL")
+        place = parse_url(url)
+        kind = "container" if place.kind == "az" else "bucket"
+        return Finding(what, "bad", str(error), f"make the {kind} {place.container}, or mend the URL")
     except StoreError as error:
         return Finding(what, "bad", str(error), "check the account's name, the network, and a proxy or firewall")
     amount = f"{count}{' or more' if count == PAGE else ''} objects" if count else "empty"
@@ -90,14 +92,17 @@ def look(what: str, url: str, write: bool = False) -> Finding:
         return Finding(what, "bad", f"{url} can be listed, but holds nothing", "check the folder or prefix in the URL")
     name = f".doctor-{secrets.token_hex(4)}"
     try:
+        blobs.require_conditional()
         blobs.write(name, b"")
         blobs.delete(name)
+    except InputError as error:
+        return Finding(what, "bad", str(error), "give another root")
     except (BaseError, OSError):
         return Finding(
             what,
             "bad",
             f"{url} can be listed, but not written and cleaned",
-            "give the credential the rights write and delete (role Storage Blob Data Contributor)",
+            "give the credential the rights write and delete (in Azure: role Storage Blob Data Contributor)",
         )
     return Finding(what, "good", f"{url} can be listed and written: {amount}")
 

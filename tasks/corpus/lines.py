@@ -7,6 +7,7 @@ group is a block of lines. A field is a number, a truth value or text by all its
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from io import RawIOBase
@@ -36,6 +37,10 @@ MOST_FIELDS = 1_000
 KINDS = (pa.bool_(), pa.int64(), pa.float64(), pa.string())
 """Types of columns; a later one holds what the earlier ones do."""
 OF_TYPE = {bool: 0, int: 1, float: 2, str: 3}
+
+
+LONG = re.compile(rb"[0-9]{19}")
+"""What may be a whole number beyond 64 bits, of which orjson makes a float."""
 
 
 def is_lines(name: str) -> bool:
@@ -162,11 +167,11 @@ def _add(columns: dict[str, list[Any]], row: int, record: Mapping[str, Any], pre
 
 
 def _record(name: str, line: bytes, number: int) -> dict[str, Any]:
-    """The object in a line. Python's own parser takes NaN, which Python writes, and says what is wrong."""
+    """The object in a line. Python's own parser takes NaN, which Python writes, keeps whole numbers of any length, and says what is wrong."""
     if number == 1:
         line = line.removeprefix(BOM)
     try:
-        record = orjson.loads(line)
+        record = json.loads(line) if LONG.search(line) else orjson.loads(line)
     except ValueError:
         try:
             record = json.loads(line)

@@ -121,19 +121,23 @@ Cores = Annotated[int, Field(ge=1, le=10_000)]
 Dollars = Annotated[float, Field(ge=0, le=1e9)]
 
 
-def _part(value: Any) -> Any:
-    if isinstance(value, int | float) and 1 < value <= 100:
-        raise ValueError(f"it is a part of 1, did you mean {round(value / 100, 9):g}?")
-    return value
+def _part_up_to(most: float) -> BeforeValidator:
+    def part(value: Any) -> Any:
+        if isinstance(value, int | float) and 1 < value <= 100 * most:
+            raise ValueError(f"it is a part of 1, did you mean {round(value / 100, 9):g}?")
+        return value
+
+    return BeforeValidator(part)
 
 
-Share = Annotated[float, Field(gt=0, le=1), BeforeValidator(_part)]
+Share = Annotated[float, Field(gt=0, le=1), _part_up_to(1)]
 """A part of something, above 0 and at most 1. What looks like percent is asked back."""
 
-Half = Annotated[float, Field(gt=0, le=0.5), BeforeValidator(_part)]
+Half = Annotated[float, Field(gt=0, le=0.5), _part_up_to(0.5)]
 """The same, at most a half."""
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+EXAMPLES = {"a whole number": "1", "a number": "0.5", "true or false": "true"}
 
 
 def how(default: Any, **field: Any) -> Any:
@@ -179,7 +183,8 @@ def no_field(name: str, *models: type[BaseModel]) -> str:
     field, said = fields[near[0]], f"there is no field {name!r}: {near[0]} is {kind_of(fields[near[0]].annotation)}"
     example = None if field.default is PydanticUndefined else to_jsonable_python(field.default)
     if example in (None, "", [], {}):
-        return said
+        usual = EXAMPLES.get(kind_of(field.annotation))
+        return f"{said}, such as {usual}" if usual else said
     return f"{said}, such as {example if isinstance(example, str) else json.dumps(example)}"
 
 

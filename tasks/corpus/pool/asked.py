@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from tasks.corpus.parquet.footer import NUMBERS, BadFile, Footer, read_footer
 from tasks.corpus.pool.column import Wanted
 from tasks.corpus.pool.handle import PoolHandle
-from tasks.corpus.pool.partitions import partition_keys
+from tasks.corpus.pool.partitions import folder_columns
 from tasks.corpus.pool.sources import is_held_out
 from tasks.errors import InputError
 from tasks.spec import Pool, columns_of
@@ -37,13 +37,13 @@ def require_asked(handle: PoolHandle, wanted: Sequence[Wanted]) -> None:
             return
     if not footers:
         return
-    folders = {name for keys in partition_keys(handle.readable) for name in keys}
-    if said := lacking(handle.pool, [one for one in wanted if one.name not in folders], footers):
+    if said := lacking(handle.pool, wanted, footers, folder_columns(handle.readable)):
         raise InputError(f"{handle.pool.address} has {said}.")
 
 
-def lacking(pool: Pool, wanted: Iterable[Wanted], footers: Sequence[Footer]) -> str:
-    """`no column 'text' (it has content, url): --set text_column=content`, of the columns that no footer has; else nothing."""
+def lacking(pool: Pool, wanted: Iterable[Wanted], footers: Sequence[Footer], folders: Iterable[str]) -> str:
+    """`no column 'text' (it has content, url): --set text_column=content`, of the columns that no footer has and no folder is."""
+    wanted = [one for one in wanted if one.name not in folders]
     leaves = [leaf for footer in footers for leaf in footer.leaves]
     there = {leaf.path: leaf.physical_type for leaf in leaves if not leaf.max_repetition_level}
     text = pool.text_column not in there

@@ -1,5 +1,6 @@
 """Columns that are the folders of a pool's files: `dump=CC-MAIN-2024-10/part-0.parquet`, as Hive, Spark, Polars and DuckDB write them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from urllib.parse import unquote
 
@@ -15,6 +16,11 @@ def partition_keys(blobs: Sequence[Blob]) -> list[dict[str, pa.Scalar]]:
     found = [_of_name(blob.name) for blob in blobs]
     texts = {key for keys in found for key, value in keys.items() if value is not None and not _is_number(value)}
     return [{key: _scalar(value, key in texts) for key, value in keys.items()} for keys in found]
+
+
+def folder_columns(blobs: Sequence[Blob]) -> Counter[str]:
+    """The names of such columns, with the number of blobs that have them."""
+    return Counter(key for blob in blobs for key in _of_name(blob.name))
 
 
 def _of_name(name: str) -> dict[str, str | None]:

@@ -20,6 +20,7 @@ from tasks.corpus.parquet.ranges import Range, coalesce, read_parts
 from tasks.corpus.parquet.reading import decode
 from tasks.corpus.pool.asked import lacking, ratings
 from tasks.corpus.pool.column import Wanted
+from tasks.corpus.pool.partitions import folder_columns
 from tasks.corpus.pool.scores import composite, quantiles
 from tasks.corpus.pool.sources import list_place
 from tasks.errors import InputError
@@ -37,17 +38,17 @@ EXCERPT = 300
 SHARE = 0.165
 
 
-def survey(url: str, *, pool: Pool | None = None, samples: int = 3) -> dict[str, Any]:
+def survey(url: str, *, pool: Pool | None = None, ids: str | None = None, samples: int = 3) -> dict[str, Any]:
     """What a URL holds, JSON-ready: files, rows, schema and its variations, bytes per column, ratings, sample documents.
 
-    `pool` names the text and score columns (default: those of a rated pool). `samples` documents each are shown from the top,
+    `pool` names the text and score columns (default: those of a rated pool), `ids` that of ids, if one is needed. `samples` documents each are shown from the top,
     the middle and the bottom. Raises InputError if there is nothing to survey.
     """
     pool = pool or Pool(source=url)
     source = open_blobs(url)
     blobs = list_place(url)
     if is_lines(blobs[0].name):
-        return _survey_lines(url, source, blobs, pool, samples)
+        return _survey_lines(url, source, blobs, pool, ids, samples)
     with ThreadPoolExecutor(IN_FLIGHT) as threads:
         read = list(threads.map(lambda blob: _footer(source, blob), blobs))
     bad = [str(footer) for footer in read if isinstance(footer, BadFile)]
@@ -62,9 +63,13 @@ def survey(url: str, *, pool: Pool | None = None, samples: int = 3) -> dict[str,
     scores = sum(columns[name]["bytes"] for name in (*pool.score, pool.token_count_column) if name in columns)
     raw = sum(blob.size for blob in blobs)
     asked = [Wanted(name) for name in columns_of(pool.score)] if pool.format == "rated" else []
+    asked += [Wanted(ids, "ids")] if ids else []
+    folders = folder_columns(blobs)
+    for name, count in folders.items():
+        columns.setdefault(name, {"types": {"folder": count}, "files": count, "bytes": 0, "bytes_decoded": 0})
     return {
         "url": url,
-        "lacks": lacking(pool, asked, [footer for _, footer in good]) or None,
+        "lacks": lacking(pool, asked, [footer for _, footer in good], folders) or None,
         "files": len(blobs),
         "bytes": raw,
         "bad_files": bad,
@@ -86,7 +91,9 @@ def survey(url: str, *, pool: Pool | None = None, samples: int = 3) -> dict[str,
     }
 
 
-def _survey_lines(url: str, source: Blobs, blobs: Sequence[Blob], pool: Pool, samples: int) -> dict[str, Any]:
+def _survey_lines(
+    url: str, source: Blobs, blobs: Sequence[Blob], pool: Pool, ids: str | None, samples: int
+) -> dict[str, Any]:
     """The same of JSON lines, by the beginnings of some files."""
     chosen = [blobs[i] for i in np.unique(np.linspace(0, len(blobs) - 1, ROW_GROUPS).astype(int))]
     bad = []
@@ -100,7 +107,7 @@ def _survey_lines(url: str, source: Blobs, blobs: Sequence[Blob], pool: Pool, sa
                 path.unlink(missing_ok=True)
         if len(bad) == len(chosen):
             raise InputError(f"None of {len(chosen)} files under {url} can be read; the first: {bad[0]}.")
-        found = survey(folder, pool=pool, samples=samples)
+        found = survey(folder, pool=pool, ids=ids, samples=samples)
     return found | {
         "url": url,
         "files": len(blobs),

@@ -71,3 +71,15 @@ def test_a_look_shows_the_ratings_that_there_are_and_says_what_to_set(tmp_path: 
     given = survey(str(raw), pool=Pool(text_column="page", score={"quality": 1}), samples=1)
     assert given["lacks"] is None and given["ranked_by"] == {"quality": 1}
     assert [given["examples"][where][0]["score"] for where in ("top", "bottom")] == [39, 0]
+
+
+def test_a_look_knows_columns_that_are_folders_and_asks_for_ids(tmp_path: Path) -> None:
+    (tmp_path / "dump=7").mkdir()
+    pq.write_table(
+        pa.table({"text": ["a", "b"], "score": [1.0, 2.0], "doc_id": ["x", "y"]}), tmp_path / "dump=7/a.parquet"
+    )
+    pool = Pool(source=str(tmp_path), score={"dump": 1.0, "score": 1.0})
+    found = survey(str(tmp_path), pool=pool, ids="id")
+    assert found["columns"]["dump"] == {"types": {"folder": 1}, "files": 1, "bytes": 0, "bytes_decoded": 0}
+    assert found["lacks"] == "no column 'id' (it has text, score, doc_id): --set id_column=doc_id"
+    assert survey(str(tmp_path), pool=pool, ids="doc_id")["lacks"] is None

@@ -122,6 +122,12 @@ def test_bad_files_at_the_ends_of_a_pool_are_left_out_and_nulls_have_any_type(tm
     assert texts and set(texts) <= set(rated_texts(60, "c")["text"].to_pylist())
 
 
+def test_whole_numbers_of_any_length_stay_apart(tmp_path: Path) -> None:
+    ids = [123456789012345678901234567890, 123456789012345678901234567891, 18446744073709551615, 7]
+    table = converted(b"".join(b'{"text": "a", "id": %d}\n' % each for each in ids), tmp_path)
+    assert table["id"].to_pylist() == [str(each) for each in ids]
+
+
 def test_a_store_that_is_away_is_no_damaged_file(tmp_path: Path) -> None:
     def away(start: int, end: int) -> memoryview:
         raise StoreError("the store does not answer")

@@ -31,7 +31,7 @@ def test_the_command_names_what_is_meant(arguments: tuple[str, ...], said: str) 
     [
         ((Pool, Arm), "vocabsize=3", "there is no field 'vocabsize': vocab_size is a whole number, such as 32768"),
         ((Pool, Arm), "selct=top", "select is one of top, bottom, .*subset, such as top"),
-        ((Training,), "batch_token=3", "batch_tokens is a whole number"),
+        ((Training,), "batch_token=3", "batch_tokens is a whole number, such as 1"),
         ((Training,), "zzzz=3", "there is no field 'zzzz': take one of engine, depth"),
     ],
 )
@@ -47,3 +47,5 @@ def test_a_field_that_is_not_there_is_told_with_the_nearest(capsys: pytest.Captu
     assert capsys.readouterr().err == f"fabrating: {said}\n"
     with pytest.raises(ValidationError, match=r"did you mean 0\.02\?"):
         Pool(holdout_fraction=2)
+    with pytest.raises(ValidationError, match=r"less than or equal to 0\.5"):
+        Pool(holdout_fraction=60)

@@ -1,6 +1,6 @@
 """Do real runs end as they should? `python -m benchmarks.verdict real FOLDER`
 
-Three comparisons of two-layer models on small pools like those of `planted`, in this process, by the code that plans, registers, looks and judges:
+Three comparisons of two-layer models on small pools like those of `planted`, without a server, by the code that plans, registers, looks and judges:
 
 junk         the worst rated documents, all junk (their letters are shuffled), against random ones, on the better-rated half: must lose, early; runs of the better
              arm that stop at the tokens it saved then check these
@@ -19,23 +19,14 @@ import pyarrow.parquet as pq
 import typer
 
 from benchmarks.verdict.planted import SEED, write_pool
-from flows.recorded import recorded
-from flows.sequence import Steps, prepare_arm
+from flows.comparison import Hands, run_comparison
+from flows.sequence import Steps
 from infra.local.sample_data import build_sample
-from tasks.engines.builtin.attempt import attempt
-from tasks.engines.builtin.distributed import join
-from tasks.engines.ranks import StopRequest
-from tasks.records.job import Job
-from tasks.records.layout import JOB, REPORT, RunFolder
+from tasks.records.layout import REPORT
 from tasks.records.stopping import StoppingRule
-from tasks.records.verdict import Verdict
-from tasks.reports.report import write_verdict
 from tasks.spec import DRAWS, Arm, Pool, Training
 from tasks.store.root import Root
-from tasks.verdict import looks
-from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec
-from tasks.verdict.judge import judge
-from tasks.verdict.shortened import check_savings
+from tasks.verdict.comparison import ComparisonSpec
 
 TRAINING = Training(
     depth=2,
@@ -101,47 +92,11 @@ def letters_shuffled(text: str, rng: random.Random) -> str:
     return "".join(rng.sample(text, len(text)))
 
 
-def compare(root: Root, spec: ComparisonSpec) -> Verdict:
-    """What the flow `compare` does, without children."""
-    spec.require_matched()
-    for each in looks.rounds(spec):
-        drawn = [draw for arm in each.arms for draw in each.draws_of(arm)]
-        prepared = [prepare_arm(root, each.pool, arm, each.training, Steps()) for arm in drawn]
-        plan = ComparisonPlan.make(root, each, prepared[0].pool_id)
-        looks.register(root, plan)
-        train(root, plan)
-        level = looks.level_of_look(root, plan) or looks.LEVEL
-        verdict = looks.take(
-            root,
-            plan,
-            judge(
-                root,
-                spec.name,
-                plan.runs_by_arm,
-                target=spec.target,
-                control=spec.control,
-                strata_by=spec.score,
-                level=level,
-            ),
-        )
-        if looks.is_decided(verdict):
-            break
-    for pair in verdict.comparisons if spec.check_savings else ():
-        if (shorter := plan.shortened(pair)).runs:
-            train(root, shorter)
-            verdict = check_savings(root, verdict, pair, [run.id for run in shorter.runs], spec.score)
-    return verdict
+class Aloud(Hands):
+    """The hands of a comparison without a server, which say what they do."""
 
-
-def train(root: Root, plan: ComparisonPlan) -> None:
-    """The missing runs of a plan, one after another in this process: starting one takes longer than so small a training."""
-    for run in plan.missing(root):
-        with recorded(root, run.experiment, plan.pool_id, run.arm_id) as facts:
-            job = Job.of(root, run.experiment, plan.pool_id, run.arm_id, None)
-            job.write(root.path(RunFolder(run.id).file(JOB)))
-            attempt(job, join("cpu"), StopRequest())
-            facts |= root.manifest(job.result).facts
-        print(f"{run.id}: {facts['tokens']:,} tokens, {facts['bpb']:.4f} bits per byte", flush=True)
+    def say(self, message: str) -> None:
+        print(message, flush=True)
 
 
 def pool_of(folder: Path, texts: Sequence[str]) -> Path:
@@ -168,7 +123,8 @@ def main(
     for spec in questions(*(pool_of(folder / name, texts) for name in ("junk", "permuted"))):
         if only and spec.name not in only:
             continue
-        verdict = compare(root, spec)
+        judged = run_comparison(root, spec, Aloud(root, Steps()))
+        verdict = judged.verdict
         (pair,) = verdict.comparisons
         found[spec.name] = {
             "sentence": pair.sentence,
@@ -176,7 +132,7 @@ def main(
             "runs": len(verdict.runs),
             "of at most": 2 * (spec.stop.max_replicates if spec.stop else len(spec.seeds)),
             "shorter runs": len(pair.tokens_saved.checked.runs) if pair.tokens_saved.checked else 0,
-            "report": str(write_verdict(root, verdict).path / REPORT),
+            "report": str(judged.made.path / REPORT),
         }
         print(json.dumps({spec.name: found[spec.name]}, indent=1), flush=True)
     print(f"{time.monotonic() - started:,.0f} seconds")

@@ -11,7 +11,6 @@ import time
 
 import psutil
 import pytest
-import torch
 
 from tasks.engines import turns, warm
 from tasks.engines.builtin import checkpoint
@@ -22,10 +21,9 @@ from tasks.records import ledger
 from tasks.records.job import Job
 from tasks.records.layout import RunFolder
 from tasks.records.metrics import read_metrics
-from tasks.store.artifact import sha256_file
 from tasks.store.root import Root
 from tests.engines.builtin import ranks
-from tests.engines.builtin.conftest import ARM, LENGTH, POOL, make_experiment, write_artifacts
+from tests.engines.builtin.conftest import ARM, LENGTH, POOL, make_experiment, spoil_weights, write_artifacts
 
 LONG = {"batch_tokens": LENGTH, "save_every": 1_000, "eval_every": 1_000}
 """60 steps."""
@@ -123,14 +121,7 @@ def test_one_that_is_stopped_and_one_that_diverges_end_alone(shared):
         together(shared, 3, stop=lambda: in_training(shared, 3, **LONG), **LONG)
     run = RunFolder(job_of(shared, 3, **LONG).run)
     (folder,) = shared.path(run.checkpoints).glob("step_*")
-    weights = torch.load(folder / "model.pt", weights_only=True)
-    weights["lm_head.weight"][0, 0] = float("nan")
-    torch.save(weights, folder / "model.pt")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for record in manifest["files"]:
-        if record["path"] == "model.pt":
-            record |= {"sha256": sha256_file(folder / "model.pt"), "bytes": (folder / "model.pt").stat().st_size}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    spoil_weights(folder)
     with pytest.raises(TrainingError, match=r"The loss of step .* is nan"):
         together(shared, 3, **LONG)
     with pytest.raises(InputError, match="precision=bf16 needs a GPU"):

@@ -1,10 +1,13 @@
 """A small packed arm with its tokenizer and holdout, as the other rooms leave them on disk."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tokenizers
+import torch
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from tasks.records.job import Job
@@ -12,6 +15,7 @@ from tasks.records.layout import PoolFolder
 from tasks.records.packed import ROW_CONTENTS
 from tasks.records.scores import write_strata
 from tasks.spec import Arm, Experiment, Pool, Training
+from tasks.store.artifact import sha256_file
 from tasks.store.root import Root
 
 POOL, ARM = "pool-0123456789", "arm-0123456789"
@@ -139,3 +143,15 @@ def root(prepared, tmp_path):
 def job(root):
     """The job of the small experiment."""
     return Job.of(root, make_experiment(), POOL, ARM)
+
+
+def spoil_weights(folder):
+    """Put a weight that is no number into a checkpoint, which stays whole by its checksums."""
+    weights = torch.load(folder / "model.pt", weights_only=True)
+    weights["lm_head.weight"][0, 0] = float("nan")
+    torch.save(weights, folder / "model.pt")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for record in manifest["files"]:
+        if record["path"] == "model.pt":
+            record |= {"sha256": sha256_file(folder / "model.pt"), "bytes": (folder / "model.pt").stat().st_size}
+    (folder / "manifest.json").write_text(json.dumps(manifest))

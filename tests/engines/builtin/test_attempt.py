@@ -20,9 +20,8 @@ from tasks.records.packed import choose_rows
 from tasks.records.result import RunFacts
 from tasks.records.scaling import ModelShape, parameter_counts
 from tasks.spec import Arm
-from tasks.store.artifact import sha256_file
 from tasks.store.locks import hold
-from tests.engines.builtin.conftest import ARM, LENGTH, POOL, make_experiment
+from tests.engines.builtin.conftest import ARM, LENGTH, POOL, make_experiment, spoil_weights
 from tests.engines.builtin.ranks import finish, log_of, losses_of, start, train, wait_for_step
 
 
@@ -151,14 +150,7 @@ def test_a_loss_that_is_no_number_names_step_rows_and_checkpoint(root):
     assert finish(root, job, processes) == [75]
     folder = sorted(root.path(f"runs/{job.run}/checkpoints").glob("step_*"))[-1]
     step = int(folder.name[5:])
-    weights = torch.load(folder / "model.pt", weights_only=True)
-    weights["lm_head.weight"][0, 0] = float("nan")
-    torch.save(weights, folder / "model.pt")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for record in manifest["files"]:
-        if record["path"] == "model.pt":
-            record |= {"sha256": sha256_file(folder / "model.pt"), "bytes": (folder / "model.pt").stat().st_size}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    spoil_weights(folder)
     assert finish(root, job, start(root, job)) == [1]
     message = failure(root, job)["message"]
     assert f"The loss of step {step + 1} is nan" in message

@@ -167,7 +167,12 @@ def score_histogram_svg(by_label: Mapping[str, np.ndarray], *, theme: Theme = "p
 
 
 def strata_svg(rows: Sequence[Interval], *, zero: str, theme: Theme = "page") -> str:
-    """Differences with their intervals, one row each, against the line of no difference; `zero` says which side is whose."""
+    """Differences with their intervals, one row each, against the line of no difference; `zero` says which side is whose.
+
+    Where few documents or runs make some many times as wide as the others, they are cut at the edge.
+    """
+    ends = [max(abs(low), abs(high)) for _, _, low, high in rows]
+    edge = max([3 * float(np.median(ends)), *(1.1 * abs(estimate) for _, estimate, _, _ in rows)])
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -180,6 +185,8 @@ def strata_svg(rows: Sequence[Interval], *, zero: str, theme: Theme = "page") ->
         axes.set_yticks(places, [_clean(label) for label, *_ in rows])
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.grid(visible=False, axis="y")
+        if max(ends) > edge:
+            axes.set_xlim(-edge, edge)
         axes.locator_params("x", nbins=5)
         figure.supxlabel(_clean(zero, 80), fontsize="medium", color=INK)  # under the labels too: it is long
 

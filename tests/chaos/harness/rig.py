@@ -151,7 +151,7 @@ class Rig:
 
     def kill(self, name: str) -> None:
         """SIGKILL to a part and, as of a wrapper, to the children that are no runs."""
-        pid = self.pids[name]
+        pid = self.pids.pop(name)
         doomed = [pid]
         with contextlib.suppress(psutil.Error):
             doomed += [p.pid for p in psutil.Process(pid).children(recursive=True) if not name.startswith("worker")]

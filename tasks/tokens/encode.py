@@ -13,8 +13,9 @@ else the next slower one is taken and the log says so.
 
 import json
 import logging
+import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -42,6 +43,12 @@ SCANNED = (
 
 TIKTOKEN_CHARACTERS = 100_000
 """Texts up to here go to tiktoken: in longer ones a run of spaces can overflow its stack, which ends the process."""
+
+PIECE_BYTES = 1 << 24
+"""Longer texts are encoded in pieces of about so many bytes: the libraries take some 20 times the size of a text."""
+
+CUT = re.compile(rb"[A-Za-z](?= [A-Za-z])")
+"""A place before a blank that no match of PATTERN crosses: what takes a letter ends with letters."""
 
 CHECKED_CHARACTERS = 5_000
 """A text of the sample is compared up to here: the reference is slow."""
@@ -94,9 +101,54 @@ def open_encoder(tokenizer: Tokenizer, sample: Sequence[str]) -> Encoder:
             log.warning("Encoding without %s, which fails here: %s", library, error)
             continue
         if np.array_equal(at, offsets) and np.array_equal(got, ids):
-            return Encoder(library, encode)
+            return Encoder(library, in_pieces(encode))
         log.warning("Encoding without %s: its ids differ from those of tokenizers on this corpus.", library)
-    return Encoder("tokenizers", with_reference(tokenizer))
+    return Encoder("tokenizers", in_pieces(with_reference(tokenizer)))
+
+
+def in_pieces(encode: Encode, most: int = PIECE_BYTES) -> Encode:
+    """The same ids for texts of any length, a batch of about `most` bytes at a time."""
+
+    def encode_all(texts: Texts) -> tuple[np.ndarray, np.ndarray]:
+        if (pc.max(pc.binary_length(texts)).as_py() or 0) <= most:
+            return encode(texts)
+        ids, lengths = [], np.zeros(len(texts), np.int64)
+        for places, batch in _batches(texts, most):
+            got, offsets = encode(pa.array(batch, pa.large_string()))
+            ids.append(got)
+            np.add.at(lengths, places, np.diff(offsets))
+        return np.concatenate(ids), np.concatenate([[0], np.cumsum(lengths)])
+
+    return encode_all
+
+
+def _batches(texts: Texts, most: int) -> Iterator[tuple[list[int], list[str]]]:
+    """(place of its text, piece) of all pieces in order, batch by batch."""
+    places: list[int] = []
+    batch: list[str] = []
+    room = most
+    for place, text in enumerate(texts):
+        content, start = memoryview(text.as_buffer()), 0
+        while True:
+            end = _cut(content, start, most)
+            if len(batch) and end - start > room:
+                yield places, batch
+                places, batch, room = [], [], most
+            places.append(place)
+            batch.append(str(content[start:end], "utf-8"))
+            room -= end - start
+            if end == len(content):
+                break
+            start = end
+    yield places, batch
+
+
+def _cut(content: memoryview, start: int, most: int) -> int:
+    """Where the piece from `start` ends: at the first place from half of `most` on, or with the text."""
+    if len(content) - start <= most:
+        return len(content)
+    found = CUT.search(content, start + most // 2)
+    return found.end() if found else len(content)
 
 
 def with_reference(tokenizer: Tokenizer) -> Encode:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.tokens.encode import CANDIDATES, DIFFICULT, DigitPairs, open_encoder, with_reference
+from tasks.tokens.encode import CANDIDATES, DIFFICULT, DigitPairs, in_pieces, open_encoder, with_reference
 from tasks.tokens.tokenizer import Tokenizer
 from tasks.tokens.train import train_reference
 from tests.tokens.conftest import make_documents
@@ -83,6 +83,34 @@ def test_any_texts(encoders, texts):
 
 def test_texts_longer_than_tiktoken_can_take(encoders):
     assert_equal_ids(encoders, [" " * 1_100_000 + "½", "0" * 300_001, "é1" * 60_000])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.sampled_from([*DIFFICULT[1:], "a", "I", " b", " it's", "'S x", " C d", "é f", "\u0301 g h"])).map(
+            "".join
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    st.integers(1, 60),
+)
+def test_long_texts_in_pieces_have_the_same_ids(rich_tokenizer, texts, most):
+    reference = with_reference(rich_tokenizer)
+    assert_equal_ids((in_pieces(reference, most), reference), texts)
+
+
+def test_pieces_bound_what_is_encoded_at_a_time():
+    seen = []
+
+    def encode(texts):
+        seen.append(sum(len(text) for text in texts.to_pylist()))
+        return np.zeros(len(texts), np.uint16), np.arange(len(texts) + 1)
+
+    ids, offsets = in_pieces(encode, 1_000)(pa.array(["word " * 5_000, "", "x" * 10, "word " * 300], pa.large_string()))
+    assert max(seen) <= 1_000 and sum(seen) == 26_510
+    assert offsets[-1] == len(ids) and np.diff(offsets)[1:3].tolist() == [1, 1]
 
 
 def test_pairs_are_cut_from_the_left_and_never_across_documents():

@@ -31,6 +31,7 @@ test: setup ## Run the tests, without the slow proofs
 	@$(PYTHON_ENV) -m pytest -n $(WORKERS) -m "not slow"
 
 test-slow: setup ## Run the slow proofs: kills and resumes, several machines, hosts under a Prefect server, real nanochat
+	@$(PYTHON_ENV) -m pip install --quiet --disable-pip-version-check -r requirements-eval.lock || echo "test-slow: without lm-eval"
 	@$(PYTHON_ENV) -m pytest -m slow
 
 test-faults: setup ## Run a short form of chaos: killed preparation, killed trainer, cancelled experiment, failing store

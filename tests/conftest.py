@@ -13,6 +13,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from infra.local import azurite, ports, processes, sample_data
 from tests.planted import Bench
+from tests.trained import TinyRoot, make_tiny_root
 
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
@@ -44,6 +45,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a thousand rated documents of the standard library's documentation, in several parquet files."""
     return sample_data.build_sample(tmp_path_factory.mktemp("home"), DOCUMENTS, packages=()).path
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRoot:
+    """A root with finished runs; read only."""
+    return make_tiny_root(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ LAYERS = (
     ("tasks.records",),
     ("tasks.corpus", "tasks.tokens", "tasks.engines", "tasks.verdict", "tasks.reports", "tasks.hosts"),
     ("flows",),
+    ("fabrating",),
     ("deployments", "infra"),
 )
 """From the bottom up. A part imports lower layers and itself, never its neighbours."""
@@ -23,7 +24,11 @@ PREFECT_HELPERS = ("tasks.steps",)
 """Shared by the flows and the rooms' steps.py."""
 PREFECT = ("flows", "infra.local", "infra.doctor.server")
 """What may import Prefect, besides files named steps.py."""
-STANDALONE = ("tasks.engines.nanochat.overlay", "tasks.hosts.scripts")
+STANDALONE = (
+    "tasks.engines.export.modeling_fabrating",
+    "tasks.engines.nanochat.overlay",
+    "tasks.hosts.scripts",
+)
 """Run elsewhere by themselves, so they can import nothing of ours, not even the layout."""
 FILES = {
     name
@@ -40,7 +45,11 @@ PATHS_SPELLED = {"tasks.engines.nanochat.tokenizer"}
 @cache
 def modules() -> dict[str, Path]:
     """The project's modules by dotted name; a package goes by its own name."""
-    files = (path for part in ("tasks", "flows", "deployments", "infra") for path in (PROJECT / part).rglob("*.py"))
+    files = (
+        path
+        for part in ("tasks", "flows", "fabrating", "deployments", "infra")
+        for path in (PROJECT / part).rglob("*.py")
+    )
     return {
         ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__"): path
         for path in files
@@ -90,6 +99,11 @@ def test_imports_run_downward():
             elif (here := part_of(module)) and (there := part_of(target)) and here != there and there[0] >= here[0]:
                 wrong.add((module, target))
     assert wrong == set()
+
+
+def test_what_stands_alone_imports_nothing_of_ours():
+    for module in filter(lambda name: inside(name, STANDALONE), modules()):
+        assert not [name for name in imported(module) if part_of(name)]
 
 
 def test_no_module_imports_itself_through_others():

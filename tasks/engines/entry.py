@@ -10,6 +10,7 @@ from typing import Any
 
 from tasks.cores import limited
 from tasks.engines import warm
+from tasks.engines.export import Kind
 from tasks.engines.locks import hold_attempt
 from tasks.engines.turns import turn
 from tasks.progress import Progress, Stop, never, silent
@@ -113,6 +114,13 @@ def evaluate_core(root: Root, run: str, max_per_task: int | None = None) -> Arti
 
     with _alone(root, run):
         return evaluate(root, run, max_per_task)
+
+
+def export(root: Root, run: str, to: Kind) -> Artifact:
+    """Write a finished run for another program: the artifact `runs/<run>/export/<to>`. Raises what `build_export` does."""
+    from tasks.engines.export.folder import build_export
+
+    return build_export(root, run, to)
 
 
 @contextlib.contextmanager

@@ -1,16 +1,19 @@
 """The tasks of this room: train a packed arm by either engine, score its weights again, evaluate them on CORE."""
 
+import logging
 from typing import Any
 
 from prefect import task
 
 from tasks.engines import entry
+from tasks.engines.export import Kind
 from tasks.errors import BusyError, InterruptedRun, TrainingError
 from tasks.records.layout import run_id
 from tasks.spec import Experiment
 from tasks.steps import progress, retryable, watched
 from tasks.store.root import Root
 
+log = logging.getLogger(__name__)
 FINAL = (BusyError, InterruptedRun, TrainingError)
 
 
@@ -50,3 +53,12 @@ def score_outside(root_url: str, run_id: str, texts: str) -> dict[str, Any]:
 def core(root_url: str, run_id: str) -> dict[str, Any]:
     """Evaluate the final weights on CORE by nanochat; returns the facts: core, and accuracy of each task."""
     return dict(entry.evaluate_core(Root(root_url), run_id).facts)
+
+
+@task(task_run_name="{run_id} to {to}", persist_result=False)
+def export(root_url: str, run_id: str, to: Kind) -> dict[str, Any]:
+    """Write a finished run for another program; returns the name of the artifact and where it lies on this machine."""
+    root = Root(root_url)
+    made = entry.export(root, run_id, to)
+    log.info("The export is %s/%s, on this machine %s.", root.url, made.name, made.path)
+    return {"run": run_id, "artifact": made.name, "folder": str(made.path), **made.facts}

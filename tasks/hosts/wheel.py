@@ -16,7 +16,7 @@ from tasks.store.artifact import fingerprint, sha256_file
 from tasks.store.locks import locked
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PACKAGES = ("tasks", "flows", "infra", "deployments")
+PACKAGES = ("fabrating", "tasks", "flows", "infra", "deployments")
 EPOCH = "1735689600"  # 2025-01-01: a fixed time stamp in the archive
 
 

@@ -2,7 +2,7 @@
 
     pools/<pool>/       columnar, index, columns/<column>, holdout, strata/<score>, sample, tokenizer, evaluation, outside/<texts>
     arms/<arm>/         text, packed/<sequence length>-<packing>
-    runs/<run>/         .lease, run.json, job.json, metrics.jsonl, log.txt, checkpoints/step_<step>, result, scores/, outside/, core
+    runs/<run>/         .lease, run.json, job.json, metrics.jsonl, log.txt, checkpoints/step_<step>, result, scores/, outside/, core, export/
     verdicts/<verdict>/ verdict.json, report.html
     verdicts/<name>/    registered.json, of all verdicts of that name
 
@@ -167,6 +167,10 @@ class RunFolder:
     def outside(self, texts: str) -> str:
         """Scores on texts from elsewhere."""
         return f"{RUNS}/{self.id}/outside/{texts}"
+
+    def export(self, to: str) -> str:
+        """The run for another program, by its kind of export."""
+        return f"{RUNS}/{self.id}/export/{to}"
 
     def beside(self, texts: Iterable[str], core: bool) -> list[str]:
         """Scores on what is not the holdout: texts from elsewhere and CORE."""

@@ -23,14 +23,14 @@ TOLERANCE = 2e-2
 def attend(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     """Attention of each position to itself and the `window` positions before it.
 
-    q (B, T, H, D), k and v (B, T, H_kv, D) -> (B, T, H, D).
+    q (B, T, H, D), k and v (B, S, H_kv, D) -> (B, T, H, D): the queries are those of the last T of S positions.
     """
-    length, grouped = q.size(1), q.size(2) != k.size(2)
+    length, seen, grouped = q.size(1), k.size(1), q.size(2) != k.size(2)
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    if window >= length:
+    if window >= seen == length:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped).transpose(1, 2)
-    position = torch.arange(length, device=q.device)
-    distance = position[:, None] - position[None, :]
+    position = torch.arange(seen, device=q.device)
+    distance = position[seen - length :, None] - position[None, :]
     mask = (distance >= 0) & (distance <= window)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped).transpose(1, 2)
 

@@ -41,6 +41,24 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([left * cos + right * sin, right * cos - left * sin], dim=-1)
 
 
+class Memory:
+    """What a model keeps of the tokens that it has read, so that it can read on: keys and values of each layer, the last embedding."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        """Tokens that were read."""
+        self.embedding: Tensor | None = None
+        """Of the last token, normed: (B, 1, C)."""
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, S, H, D) of all tokens so far, given those of the new ones (B, T, H, D)."""
+        if layer in self._kept:
+            k, v = (torch.cat([old, new], dim=1) for old, new in zip(self._kept[layer], (k, v), strict=True))
+        self._kept[layer] = k, v
+        return k, v
+
+
 class Linear(nn.Linear):
     """A product without bias whose fp32 weight is cast to the dtype of the activations."""
 
@@ -64,6 +82,7 @@ class Embedding(nn.Embedding):
 class Attention(nn.Module):
     def __init__(self, config: ModelShape, layer: int) -> None:
         super().__init__()
+        self.layer = layer
         self.heads, self.kv_heads, self.head_dim = config.n_head, config.n_kv_head, config.head_dim
         self.window = config.windows[layer]
         self.c_q = Linear(config.n_embd, self.heads * self.head_dim)
@@ -72,7 +91,9 @@ class Attention(nn.Module):
         self.c_proj = Linear(config.n_embd, config.n_embd)
         self.ve_gate = Linear(VE_GATE_CHANNELS, self.kv_heads) if config.has_value_embedding(layer) else None
 
-    def forward(self, x: Tensor, value_embedding: Tensor | None, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, value_embedding: Tensor | None, cos: Tensor, sin: Tensor, memory: Memory | None = None
+    ) -> Tensor:
         batch, length, _ = x.shape
         q = self.c_q(x).view(batch, length, self.heads, self.head_dim)
         k = self.c_k(x).view(batch, length, self.kv_heads, self.head_dim)
@@ -81,6 +102,8 @@ class Attention(nn.Module):
             gate = 3 * torch.sigmoid(self.ve_gate(x[..., :VE_GATE_CHANNELS]))
             v = v + gate.unsqueeze(-1) * value_embedding.view_as(v)
         q, k = norm(rotate(q, cos, sin)) * QK_SCALE, norm(rotate(k, cos, sin)) * QK_SCALE
+        if memory is not None:
+            k, v = memory.extend(self.layer, k, v)
         return self.c_proj(attend(q, k, v, self.window).reshape(batch, length, -1))
 
 
@@ -100,8 +123,10 @@ class Block(nn.Module):
         self.attn = Attention(config, layer)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, value_embedding: Tensor | None, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.attn(norm(x), value_embedding, cos, sin)
+    def forward(
+        self, x: Tensor, value_embedding: Tensor | None, cos: Tensor, sin: Tensor, memory: Memory | None = None
+    ) -> Tensor:
+        x = x + self.attn(norm(x), value_embedding, cos, sin, memory)
         return x + self.mlp(norm(x))
 
 
@@ -190,22 +215,33 @@ class GPT(nn.Module):
             self._rotary[key] = rotary_tables(length, self.config.head_dim, device, self.dtype)
         return self._rotary[key]
 
-    def embed(self, tokens: Tensor) -> Tensor:
+    def embed(self, tokens: Tensor, memory: Memory | None = None) -> Tensor:
         """Normed token embeddings (B, T, C), each with a gated part of the one before it mixed in."""
         x = norm(self.transformer["wte"](tokens))
-        gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(self.smear_gate(x[:, 1:, :SMEAR_CHANNELS]))
-        return torch.cat([x[:, :1], x[:, 1:] + gate * x[:, :-1]], dim=1)
+        first, before = x[:, :1], x[:, :-1]
+        if memory is not None:
+            if memory.embedding is not None:
+                first, before = x[:, :0], torch.cat([memory.embedding, before], dim=1)
+            memory.embedding = x[:, -1:]
+        x = x[:, first.size(1) :]
+        gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(self.smear_gate(x[..., :SMEAR_CHANNELS]))
+        return torch.cat([first, x + gate * before], dim=1)
 
-    def trunk(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, T) -> what the output matrix sees, (B, T, C)."""
-        cos, sin = self.rotary(tokens.size(1), tokens.device)
-        x = x0 = middle = self.embed(tokens)
+    def trunk(self, tokens: Tensor, memory: Memory | None = None) -> Tensor:
+        """Tokens (B, T) -> what the output matrix sees, (B, T, C). With a memory they follow those that it knows, and it learns them."""
+        start = memory.length if memory is not None else 0
+        end = start + tokens.size(1)
+        cos, sin = self.rotary(end if memory is None else max(end, self.config.sequence_len), tokens.device)
+        cos, sin = cos[start:end], sin[start:end]
+        x = x0 = middle = self.embed(tokens, memory)
         for layer, block in enumerate(self.transformer["h"]):
             x = self.resid_lambdas[layer] * x + self.x0_lambdas[layer] * x0
             embedding = self.value_embeds[str(layer)](tokens) if str(layer) in self.value_embeds else None
-            x = block(x, embedding, cos, sin)
+            x = block(x, embedding, cos, sin, memory)
             if layer == self.config.n_layer // 2:
                 middle = x
+        if memory is not None:
+            memory.length = end
         return norm(x - self.backout_lambda.to(x.dtype) * middle)
 
     def head(self, x: Tensor) -> Tensor:

@@ -132,6 +132,9 @@ def meta_file(step: int) -> str:
     return f"meta_{step:06d}.json"
 
 
+TOKENIZER_FILE = "tokenizer.pkl"
+
+
 def tokenizer_folder(base: Path) -> Path:
-    """Where the tokenizer (`tokenizer.pkl`) and its token lengths (`token_bytes.pt`) lie."""
+    """Where the tokenizer (TOKENIZER_FILE) and its token lengths (`token_bytes.pt`) lie."""
     return base / "tokenizer"

@@ -10,11 +10,10 @@ from tasks.engines.builtin import checkpoint
 from tasks.engines.nanochat import contract
 from tasks.engines.nanochat.tokenizer import export_tokenizer
 from tasks.engines.nanochat.weights import read_weights, write_weights
-from tasks.errors import InputError
-from tasks.records.job import find_job
-from tasks.records.layout import METRICS, PoolFolder, RunFolder
+from tasks.engines.trained import open_checkpoint
+from tasks.records.layout import METRICS, RunFolder
 from tasks.records.metrics import read_metrics
-from tasks.records.scaling import ModelShape, choose_batch
+from tasks.records.scaling import choose_batch
 from tasks.store.artifact import Artifact, Sources
 from tasks.store.root import Root
 
@@ -25,23 +24,14 @@ def export_checkpoint(root: Root, run: str, base: Path, step: int | None = None,
     `base`: nanochat's base directory (NANOCHAT_BASE_DIR); `step`: None for the newest; `tag`: nanochat's --model-tag, by
     default the run's id. Returns the folder of the checkpoint. Raises InputError when there is no such run or checkpoint.
     """
-    job = find_job(root, run)
-    training = job.experiment.training
-    names = checkpoint.steps_of(root.names(RunFolder(run).checkpoints))
-    if not names or (step is not None and step not in names):
-        raise InputError(
-            f"The run {run} has no checkpoint{'' if step is None else f' of step {step}'}: "
-            f"it has {', '.join(map(str, names)) or 'none'}."
-        )
-    step = max(names) if step is None else step
-    found, tokenizer = checkpoint.load(root, run, step), root.open(PoolFolder(job.pool_id).tokenizer)
-    config = ModelShape.of(training, tokenizer.facts["vocab_size"])
+    found = open_checkpoint(root, run, step)
+    training, config, step = found.job.experiment.training, found.shape, found.step
     lines = read_metrics(root.path(RunFolder(run).file(METRICS)))
     scored = [line["bpb"] for line in lines if line["kind"] == "eval" and line["step"] == step]
     folder = contract.checkpoint_folder(base, tag or run)
-    export_tokenizer(tokenizer.path, base)
+    export_tokenizer(found.tokenizer.path, base)
     meta = {"val_bpb": scored[-1] if scored else None, "total_batch_size": choose_batch(config, training.batch_tokens)}
-    write_weights(folder, step, found.model(), config, meta)
+    write_weights(folder, step, found.state(), config, meta)
     return folder
 
 

@@ -40,7 +40,7 @@ def export_tokenizer(tokenizer: Path, base: Path) -> Path:
         )
     folder = contract.tokenizer_folder(base)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "tokenizer.pkl", lambda path: path.write_bytes(pickle.dumps(encoding)))
+    write_whole(folder / contract.TOKENIZER_FILE, lambda path: path.write_bytes(pickle.dumps(encoding)))
     write_whole(folder / "token_bytes.pt", lambda path: torch.save(torch.from_numpy(lengths.astype(np.int32)), path))
     return folder
 

@@ -1,4 +1,4 @@
-"""python -m benchmarks.training speed|ranks|parity|quality|paired|resume ...
+"""python -m benchmarks.training speed|ranks|parity|quality|paired|resume|turns ...
 
 speed: steps of ours and of nanochat, each in a fresh process with cold compilation caches, one after the other on the same GPU.
 ranks: steps of ours on one GPU and on several, of the same batch.
@@ -6,6 +6,7 @@ parity: how far bf16 (and fp8) gradients of ours and of nanochat are from ours i
 quality: bits per byte of ours and of nanochat after equal tokens of a prepared arm.
 paired: the same of ours and of nanochat's code from equal initial weights on equal rows.
 resume: are the bits of a killed and resumed training those of an undisturbed one?
+turns: what CUDA graphs are worth, with and without them in turn in one process.
 """
 
 import argparse
@@ -23,19 +24,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.training import paired, parity, quality, resume
+from benchmarks.training import paired, parity, quality, resume, turns
+from benchmarks.training.tokens import rows_of_tokens
 from tasks.records.devices import peak_flops
 from tasks.records.scaling import ModelShape, plan_training
 
 UPSTREAM = Path(__file__).with_name("upstream.py")
-
-
-def rows_of_tokens(rows: int, length: int, vocab_size: int) -> torch.Tensor:
-    """(rows, length + 1) tokens with frequencies like text's: the n-th most common in proportion to 1 / (n + 10)."""
-    generator = torch.Generator().manual_seed(0)
-    frequency = 1 / (torch.arange(vocab_size) + 10.0)
-    ids = torch.multinomial(frequency, rows * (length + 1), replacement=True, generator=generator)
-    return ids.view(rows, length + 1)
 
 
 def measure(command: list[str], task: dict) -> dict:
@@ -131,11 +125,13 @@ COMMANDS = {
     "quality": quality.main,
     "paired": paired.main,
     "resume": resume.main,
+    "turns": turns.main,
 }
 DEFAULTS = {
     "quality": {"depth": 12, "steps": 500, "batch_tokens": 131_072},
     "paired": {"depth": 12, "steps": 500, "batch_tokens": 131_072},
     "resume": {"depth": 12, "steps": 60, "batch_tokens": 131_072},
+    "turns": {"depth": 6, "steps": 10, "batch_tokens": 131_072, "rows": 64},
 }
 """Where a command's own numbers are others than the parser's."""
 
@@ -165,6 +161,14 @@ def main() -> None:
         help="initial weights to compare from (paired)",
     )
     parser.add_argument("--save-every", type=int, default=10, help="steps between checkpoints (resume)")
+    parser.add_argument("--deterministic", action="store_true", help="the same bits every time (turns)")
+    parser.add_argument(
+        "--ways",
+        nargs="+",
+        choices=tuple(turns.WAYS),
+        default=["kernel by kernel", "graphs"],
+        help="what to compare (turns)",
+    )
     parser.add_argument("--kills", type=int, default=2, help="how often to kill (resume)")
     command = sys.argv[1] if len(sys.argv) > 1 else ""
     parser.set_defaults(**DEFAULTS.get(command, {}))

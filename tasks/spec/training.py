@@ -70,7 +70,7 @@ class Training(Spec):
     compile: bool = how(True, description="Compile the model (GPU only); turn off to debug.")
     deterministic: bool = how(
         False,
-        description="The same bits from the same start on one GPU, and so after a kill: attention by FlexAttention, a little slower. "
+        description="The same bits from the same start on one GPU, and so after a kill: attention sums in one order, a little slower. "
         "A CPU always is.",
     )
     wandb: Literal["auto", "online", "offline", "disabled"] = how(

@@ -7,6 +7,7 @@ that can be imported and gives the plain form's result and gradients on a small 
 import functools
 import importlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,9 +71,24 @@ def _flex_attention() -> Attend:
     return lambda q, k, v, window: _compiled_flex()(q, k, v, _block_mask(q.size(1), window, q.device))
 
 
+def _frontend() -> Any:
+    return importlib.import_module("tasks.engines.builtin.cudnn_attention")
+
+
+def _deterministic_cudnn() -> Attend:
+    return functools.partial(_frontend().attend, deterministic=True)
+
+
+def _cudnn_and_frontend() -> Attend:
+    return _cudnn_and(_frontend().attend)
+
+
 def _cudnn_and_flex() -> Attend:
-    """cuDNN through PyTorch where a query sees everything before it, FlexAttention for windows."""
-    windowed = _flex_attention()
+    return _cudnn_and(_flex_attention())
+
+
+def _cudnn_and(windowed: Attend) -> Attend:
+    """cuDNN through PyTorch where a query sees everything before it, something else for windows."""
 
     def run(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
         if window < q.size(1):
@@ -105,13 +121,16 @@ def _pytorch() -> Attend:
     return attend
 
 
-def _candidates(deterministic: bool) -> Iterator[tuple[str, Callable[[], Attend]]]:
+def _candidates(deterministic: bool, windowed: bool) -> Iterator[tuple[str, Callable[[], Attend]]]:
     """Fastest first, as measured on an H100."""
     if deterministic:
+        yield "cuDNN's frontend (deterministic)", _deterministic_cudnn
         yield "FlexAttention (deterministic)", _flex_attention
         return
     yield "Flash Attention 3", _flash_attention_3
     yield "Flash Attention 4", _flash_attention_4
+    if windowed:
+        yield "cuDNN (full) and its frontend (windows)", _cudnn_and_frontend
     yield "cuDNN (full) and FlexAttention (windows)", _cudnn_and_flex
     yield "PyTorch", _pytorch
 
@@ -136,7 +155,7 @@ def choose_backend(
 ) -> tuple[Attend, str]:
     """The first backend that is there and right for all windows of a model, and its name with those passed over; tried once."""
     passed = []
-    for name, make in _candidates(deterministic):
+    for name, make in _candidates(deterministic, any(window < length for window in windows)):
         try:
             function = make()
             with torch.enable_grad():

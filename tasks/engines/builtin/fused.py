@@ -7,13 +7,16 @@ Kept per layer and token, in widths of bf16 activations: the input's norm, q, k,
 layer, and 4 for the MLP.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from tasks.engines.builtin.attention import choose_backend
 from tasks.engines.builtin.fp8 import Fp8Products
+from tasks.engines.builtin.graphs import Replayed, replayable, small
 from tasks.engines.builtin.kernels.heads import heads, heads_backward
 from tasks.engines.builtin.kernels.loss import cross_entropy
 from tasks.engines.builtin.kernels.rows import (
@@ -26,12 +29,12 @@ from tasks.engines.builtin.kernels.rows import (
     weigh,
 )
 from tasks.engines.builtin.kernels.scatter import order_of
+from tasks.engines.builtin.memory import LOGIT_ROWS
 from tasks.engines.builtin.model import GPT, QK_SCALE, SOFTCAP, VE_GATE_CHANNELS
 from tasks.engines.builtin.products import Bf16Products, Products
 from tasks.engines.builtin.storage import storage_of
 
-LOGIT_ROWS = 16_384
-"""Tokens whose logits exist at a time."""
+Result = TypeVar("Result")
 SMALL = 2.0**-60
 """Stands for a factor of 0 in the backward pass, which divides by factors: as good as 0 beside anything else."""
 
@@ -72,6 +75,8 @@ class Fused:
         )
         self.one = torch.ones((), device=device)
         self.versions: dict[str, int] = {}
+        self.graphed = replayable(model)
+        self.replayed: dict[object, Replayed] = {}
         self.description = f"{device.type}, {precision} products, fused kernels, attention by {attention}"
 
     def invalidate(self) -> None:
@@ -86,8 +91,16 @@ class Fused:
     def _refresh(self, products: Products) -> None:
         """Cast the weights anew if they changed since these products' last use."""
         if self.versions.get(products.name) != self.storage.version:
-            products.refresh()
+            self._replay("refresh", products.refresh) if products is self.training else products.refresh()
             self.versions[products.name] = self.storage.version
+
+    def _replay(self, key: object, work: Callable[..., Result], *inputs: Tensor) -> Result:
+        """Do work of a training step, by a CUDA graph where it is small. `inputs`: tokens first."""
+        if not self.graphed or not small(self.model.config, inputs[0].numel() if inputs else 0):
+            return work(*inputs)
+        if key not in self.replayed:
+            self.replayed[key] = Replayed(work)
+        return self.replayed[key](*inputs)
 
     def _values(self, layer: int, flat: Tensor, normed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         """What `heads` wants of a layer with a value embedding."""
@@ -150,6 +163,7 @@ class Fused:
             losses.append(cross_entropy(logits, targets[rows], self.model.config.vocab_size, SOFTCAP, scale))
             if d_out is not None:
                 self.training.logits_backward(logits, out[rows], d_out[rows])
+            del logits  # before the next ones take as much again
         return torch.cat(losses), d_out
 
     @torch.no_grad()
@@ -158,7 +172,8 @@ class Fused:
         tokens = tokens.contiguous()
         if isinstance(self.training, Fp8Products) and self.training.rehearsals:
             self._rehearse(tokens, targets, scale)
-        return self._backward(tokens, targets, scale)
+        key = (tokens.shape, targets.dtype, scale)
+        return self._replay(key, lambda x, y: self._backward(x, y, scale), tokens, targets).clone()
 
     def _rehearse(self, tokens: Tensor, targets: Tensor, scale: float) -> None:
         """Find the scales of fp8 on the first micro-batch; the gradients of that are thrown away."""

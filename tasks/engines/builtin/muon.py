@@ -6,6 +6,7 @@ On a GPU the three elementwise parts are Triton kernels of the same arithmetic (
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -83,30 +84,33 @@ def cautious_update(parameters: Tensor, x: Tensor, factors: Tensor, lr: float, w
     parameters.sub_(x.add_(parameters * agrees, alpha=weight_decay), alpha=lr)
 
 
+def muon_rates(rows: int, columns: int, lr: float, momentum: float, weight_decay: float) -> tuple[float, float, float]:
+    """Momentum, lr and weight decay of a step of (rows, columns) matrices: their lr is times sqrt(max(1, rows / columns))."""
+    return momentum, lr * math.sqrt(max(1.0, rows / columns)), weight_decay
+
+
 def muon_step(
     parameters: Tensor,
     gradients: Tensor,
     momentum_buffer: Tensor,
     second: Tensor,
     *,
-    lr: float,
-    momentum: float,
+    rates: Sequence[float] | Tensor,
     beta2: float,
-    weight_decay: float,
     dtype: torch.dtype,
 ) -> None:
-    """Update a stack (K, m, n) and its state in place. The lr is scaled by sqrt(max(1, m / n)) here.
+    """Update a stack (K, m, n) and its state in place, by the rates of `muon_rates`, on a GPU in a tensor there.
 
     `dtype` is what orthogonalization computes in.
     """
-    lr *= math.sqrt(max(1.0, parameters.size(-2) / parameters.size(-1)))
-    if parameters.is_cuda:
+    if isinstance(rates, Tensor):
         from tasks.engines.builtin.kernels import update
 
-        x = update.nesterov(gradients, momentum_buffer, momentum, dtype)
+        x = update.nesterov(gradients, momentum_buffer, rates, dtype)
         x = orthogonalize(update.scale_rows_(x, equilibration(x)))
-        update.cautious_update(parameters, x, renormalization(x, second, beta2), lr, weight_decay)
+        update.cautious_update(parameters, x, renormalization(x, second, beta2), rates)
         return
+    momentum, lr, weight_decay = rates
     x = nesterov(gradients, momentum_buffer, momentum, dtype)
     x = orthogonalize((x * equilibration(x)).to(dtype))
     cautious_update(parameters, x, renormalization(x, second, beta2), lr, weight_decay)

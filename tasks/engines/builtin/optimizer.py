@@ -5,15 +5,17 @@ soon as it is complete; the owner updates and sends the parameter to all. State 
 checkpoint does not depend on the number of ranks. The arithmetic itself is in `muon.py` and `adamw.py`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tasks.engines.builtin.adamw import EPSILON, AdamW, adamw_step
+from tasks.engines.builtin.adamw import EPSILON, AdamW, adamw_rates, adamw_step
+from tasks.engines.builtin.graphs import Replayed, replayable
 from tasks.engines.builtin.model import GPT
-from tasks.engines.builtin.muon import muon_step, second_moment_shape
+from tasks.engines.builtin.muon import muon_rates, muon_step, second_moment_shape
 from tasks.engines.builtin.storage import Stack, storage_of
 from tasks.errors import InputError
 from tasks.records.scaling import TrainingPlan
@@ -21,6 +23,8 @@ from tasks.spec import Recipe
 
 MATRIX_LR = 0.02
 MUON_BETA2 = 0.9
+RATES = 4
+"""Numbers of a parameter's row among the rates on a GPU: three, 16 bytes apart, so that kernels are compiled for one alignment."""
 REFERENCE_WIDTH = 768
 """Width for which the rates of embeddings and output matrix were tuned: they scale with (width / 768)^-0.5."""
 
@@ -84,6 +88,12 @@ class Optimizer:
         }
         self._reducing = False
         self._reductions: dict[nn.Parameter, dist.Work] = {}
+        self._rates: Tensor | None = None
+        self.graphed = replayable(model)
+        self._replayed = Replayed(lambda: self._update_all(self._rates))
+        device = model.lm_head.weight.device
+        if device.type == "cuda":
+            self._rates = torch.zeros(len(self.moments) + len(self.muon), RATES, device=device)
         if self.world > 1:
             self.storage.on_ready = self._ready
 
@@ -143,25 +153,40 @@ class Optimizer:
         """
         self._finish_reduce()
         self.steps += 1
-        sends = []
+        rates: list[tuple[float, ...]] = [adamw_rates(self.groups[n], lr_scale, self.steps) for n in self.moments]
+        for part in self.muon:
+            shape = part.stack.data.shape[1:]
+            rates.append(muon_rates(*shape, self.matrix_lr * lr_scale, momentum, weight_decay))
+        if self._rates is None:
+            self._update_all(rates)
+        else:
+            padded = torch.tensor([[*row, *[0.0] * (RATES - len(row))] for row in rates])
+            self._rates.copy_(padded, non_blocking=True)
+            if self.graphed:
+                self._replayed()
+            else:
+                self._update_all(self._rates)
+        self.storage.version += 1
+
+    def _update_all(self, rates: Sequence[Sequence[float]] | Tensor) -> None:
+        """Update what this rank owns and send it to the others. `rates`: a row for each AdamW parameter, then for each stack."""
+        sends, place = [], iter(range(len(rates)))
         for name, parameter in self.storage.others.items():
             if name in self.moments:
                 gradient = self.storage.grads[parameter]
-                adamw_step(parameter, gradient, *self.moments[name], self.groups[name], lr_scale, self.steps)
+                adamw_step(parameter, gradient, *self.moments[name], self.groups[name], rates[next(place)])
             if self.world > 1:
                 sends.append(dist.broadcast(parameter.data, self.owner[parameter], async_op=True))
         for part in self.muon:
-            own = slice(part.first, part.last)
+            own, row = slice(part.first, part.last), rates[next(place)]
             if part.last > part.first:
                 muon_step(
                     part.stack.data[own],
                     part.stack.grad[own],
                     part.momentum,
                     part.second,
-                    lr=self.matrix_lr * lr_scale,
-                    momentum=momentum,
+                    rates=row,
                     beta2=MUON_BETA2,
-                    weight_decay=weight_decay,
                     dtype=self.orthogonalize_in,
                 )
             for rank in range(self.world if self.world > 1 else 0):
@@ -170,7 +195,6 @@ class Optimizer:
                     sends.append(dist.broadcast(piece, rank, async_op=True))
         for work in sends:
             work.wait()
-        self.storage.version += 1
 
     def local_state(self) -> dict[str, Tensor]:
         """What this rank owns, live: "<slot>/<parameter name>" -> tensor, and on rank 0 the number of steps as "step"."""

@@ -9,7 +9,7 @@ from tasks.engines.builtin import checkpoint
 from tasks.engines.builtin.compute import Compute, build_compute, check_precision, embedding_dtype
 from tasks.engines.builtin.distributed import World
 from tasks.engines.builtin.guards import available_memory, choose_micro_batch
-from tasks.engines.builtin.memory import memory_bytes
+from tasks.engines.builtin.memory import graph_bytes, memory_bytes
 from tasks.engines.builtin.model import GPT
 from tasks.engines.builtin.optimizer import Optimizer, build_optimizer
 from tasks.engines.builtin.rows import Batch, PackedRows
@@ -77,7 +77,10 @@ def shape_run(experiment: Experiment, packed: Artifact, world: World) -> RunShap
         batch_rows // world.size,
         training.sequence_length,
         world.device,
-        lambda rows: memory_bytes(config, training.precision, rows, world.size, training.compile),
+        lambda rows: (
+            memory_bytes(config, training.precision, rows, world.size, training.compile)
+            + (graph_bytes(config, rows) if world.device.type == "cuda" and world.size == 1 else 0)
+        ),
         available_memory(world.device) // (world.size if world.device.type == "cpu" else 1),
     )
     return RunShape(config, plan, Batch(batch_rows, world.size, world.rank, micro), PackedRows.of(packed, chosen))

@@ -43,10 +43,7 @@ class Storage:
             self.on_ready(parameter)
 
     def zero_grads(self) -> None:
-        for stack in self.stacks:
-            stack.grad.zero_()
-        for parameter in self.others.values():
-            self.grads[parameter].zero_()
+        torch._foreach_zero_([stack.grad for stack in self.stacks] + [self.grads[p] for p in self.others.values()])
 
 
 def storage_of(model: GPT) -> Storage:

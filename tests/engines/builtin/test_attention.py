@@ -8,6 +8,8 @@ import torch
 
 from tasks.engines.builtin import attention
 
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="cuDNN needs a GPU")
+
 
 @pytest.mark.parametrize("window", [1, 3, 7, 8, 100])
 def test_each_position_sees_itself_and_the_window_before_it(window):
@@ -34,11 +36,11 @@ def test_a_backend_that_is_missing_or_wrong_is_passed_over(monkeypatch):
         return attention.attend
 
     candidates = [("absent", missing), ("blind", blind), ("plain", right)]
-    monkeypatch.setattr(attention, "_candidates", lambda deterministic: iter(candidates))
+    monkeypatch.setattr(attention, "_candidates", lambda *asked: iter(candidates))
     chosen, description = attention.choose_backend(frozenset({128, 256}), 256, 32, torch.device("cpu"))
     assert chosen is attention.attend
     assert description == "plain; absent is not available (ImportError); blind is wrong at windows [128, 256]"
-    monkeypatch.setattr(attention, "_candidates", lambda deterministic: iter(candidates[:2]))
+    monkeypatch.setattr(attention, "_candidates", lambda *asked: iter(candidates[:2]))
     with pytest.raises(RuntimeError, match="no attention backend"):
         attention.choose_backend(frozenset({256}), 256, 32, torch.device("cpu"))
 
@@ -47,3 +49,49 @@ def test_where_no_layer_has_a_window_pytorchs_compiler_is_not_imported():
     code = "import sys; from tasks.engines.builtin import attention; attention._cudnn_and_flex(); print('torch._dynamo' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_without_cudnns_frontend_the_next_backend_takes_the_windows_and_the_description_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cudnn", None)
+    monkeypatch.delitem(sys.modules, "tasks.engines.builtin.cudnn_attention", raising=False)
+    names = [name for name, _ in attention._candidates(False, True)]
+    assert names.index("cuDNN (full) and its frontend (windows)") < names.index(
+        "cuDNN (full) and FlexAttention (windows)"
+    )
+    frontends = [candidate for candidate in attention._candidates(False, True) if "frontend" in candidate[0]]
+    monkeypatch.setattr(attention, "_candidates", lambda *asked: iter([*frontends, ("plain", attention._pytorch)]))
+    _, description = attention.choose_backend(frozenset({64}), 192, 32, torch.device("cpu"))
+    assert description == "plain; cuDNN (full) and its frontend (windows) is not available (ModuleNotFoundError)"
+
+
+def test_the_backend_of_full_attention_does_not_depend_on_cudnns_frontend():
+    assert not any("frontend" in name for name, _ in attention._candidates(False, False))
+
+
+@GPU
+@pytest.mark.parametrize("window", [1, 128, 200, 512])
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_cudnns_frontend_sees_the_same_positions(window, deterministic):
+    frontend = pytest.importorskip("tasks.engines.builtin.cudnn_attention", exc_type=ImportError)
+    generator = torch.Generator("cuda").manual_seed(1)
+    packed = torch.randn(2, 512, 3, 4, 128, generator=generator, device="cuda").bfloat16()
+    d_out = torch.randn(2, 512, 4, 128, generator=generator, device="cuda").bfloat16()
+    found = []
+    for run, dtype in ((frontend.attend, torch.bfloat16), (attention.attend, torch.float32)):
+        inputs = [part.to(dtype).requires_grad_() for part in packed.unbind(2)]
+        y = run(*inputs, window, deterministic) if run is frontend.attend else run(*inputs, window)
+        found.append((y.detach(), *torch.autograd.grad(y, inputs, d_out.to(dtype))))
+    for got, wanted in zip(*found, strict=True):
+        assert (got.float() - wanted).norm() < 0.01 * wanted.norm()
+
+
+@GPU
+def test_cudnns_frontend_gives_the_same_bits_where_asked():
+    frontend = pytest.importorskip("tasks.engines.builtin.cudnn_attention", exc_type=ImportError)
+    q, k, v, d_out = (
+        torch.randn(8, 2048, 2, 128, generator=torch.Generator("cuda").manual_seed(i), device="cuda").bfloat16()
+        for i in range(4)
+    )
+    inputs = [part.requires_grad_() for part in (q, k, v)]
+    first, *others = [torch.autograd.grad(frontend.attend(*inputs, 512, True), inputs, d_out) for _ in range(6)]
+    assert all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True))

@@ -5,10 +5,17 @@ import math
 import pytest
 import torch
 
-from tasks.engines.builtin.adamw import AdamW, adamw_step
+from tasks.engines.builtin.adamw import AdamW, adamw_rates, adamw_step
 from tasks.engines.builtin.compute import build_compute
 from tasks.engines.builtin.model import GPT
-from tasks.engines.builtin.muon import POLAR_EXPRESS, equilibration, muon_step, orthogonalize, second_moment_shape
+from tasks.engines.builtin.muon import (
+    POLAR_EXPRESS,
+    equilibration,
+    muon_rates,
+    muon_step,
+    orthogonalize,
+    second_moment_shape,
+)
 from tasks.engines.builtin.optimizer import SCALARS, adamw_groups, build_optimizer
 from tasks.engines.builtin.schedule import schedule
 from tasks.errors import InputError
@@ -48,7 +55,7 @@ def test_muon_steps_equal_the_formulas(shape):
                 wanted[0][place], gradients[place].double(), wanted[1][place], wanted[2][place], 0.1, 0.9, 0.2
             )
         muon_step(
-            weights, gradients, momentum_buffer, second, lr=0.1, momentum=0.9, beta2=0.9, weight_decay=0.2, dtype=torch.float32
+            weights, gradients, momentum_buffer, second, rates=muon_rates(*shape[1:], 0.1, 0.9, 0.2), beta2=0.9, dtype=torch.float32
         )  # fmt: skip
     assert (weights - wanted[0]).norm() < 1e-5 * wanted[0].norm()
 
@@ -57,7 +64,7 @@ def test_muons_update_is_nearly_orthogonal():
     weights, gradient = torch.zeros(1, 16, 64), torch.randn(1, 16, 64, generator=torch.Generator().manual_seed(3))
     second = torch.ones(1, 1, 64)
     muon_step(
-        weights, gradient, torch.zeros_like(weights), second, lr=1.0, momentum=0.0, beta2=1.0, weight_decay=0.0, dtype=torch.float32
+        weights, gradient, torch.zeros_like(weights), second, rates=(0.0, 1.0, 0.0), beta2=1.0, dtype=torch.float32
     )  # fmt: skip
     assert weights.norm().item() == pytest.approx(math.sqrt(16), rel=1e-4)
     assert torch.linalg.svdvals(weights[0]).sub(1).abs().max() < 0.25
@@ -70,9 +77,10 @@ def test_adamw_equals_torchs(dtype):
     parameter, first, second = start.clone(), torch.zeros(5, 7, dtype=dtype), torch.zeros(5, 7, dtype=dtype)
     theirs = torch.nn.Parameter(start.float())
     reference = torch.optim.AdamW([theirs], lr=0.05, betas=(0.8, 0.95), eps=1e-10, weight_decay=0.1)
+    constants = AdamW(0.1, 0.8, 0.95, 0.1)
     for step in range(1, 6):
         gradient = torch.randn(5, 7, generator=generator)
-        adamw_step(parameter, gradient, first, second, AdamW(0.1, 0.8, 0.95, 0.1), 0.5, step)
+        adamw_step(parameter, gradient, first, second, constants, adamw_rates(constants, 0.5, step))
         theirs.grad = gradient
         reference.step()
     assert torch.allclose(parameter.float(), theirs.detach(), atol=1e-6 if dtype == torch.float32 else 0.05)
@@ -89,7 +97,7 @@ def test_the_quiet_recipe_changes_the_scalars_epsilon_alone():
 def test_a_gradient_below_epsilon_gives_a_step_in_proportion_to_it():
     parameter, first, second = torch.zeros(2), torch.zeros(2), torch.zeros(2)
     constants = AdamW(1.0, 0.8, 0.95, 0.0, epsilon=0.1)
-    adamw_step(parameter, torch.tensor([1e-6, 1e-5]), first, second, constants, 1.0, 1)
+    adamw_step(parameter, torch.tensor([1e-6, 1e-5]), first, second, constants, adamw_rates(constants, 1.0, 1))
     assert torch.allclose(parameter, torch.tensor([-1e-5, -1e-4]), rtol=1e-3)
 
 

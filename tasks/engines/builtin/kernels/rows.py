@@ -247,7 +247,11 @@ def weigh(parts: list[Tensor], weights: Tensor, x: Tensor) -> tuple[Tensor, Tens
     In one pass, so that nothing is read and written once per part.
     """
     rows, channels = x.shape
-    places = torch.tensor([part.data_ptr() for part in parts]).pin_memory().to(x.device, non_blocking=True)
+    places = torch.empty(len(parts), dtype=torch.int64, device=x.device)
+    for place, part in zip(places, parts, strict=True):
+        place.fill_(
+            part.data_ptr()
+        )  # not a copy from the host, whose memory a CUDA graph would read again at each replay
     products = torch.empty(len(parts), rows, dtype=torch.float32, device=x.device)
     out = torch.empty_like(x)
     _weigh[(rows,)](

@@ -2,6 +2,7 @@
 
 Muon: stacks (K, m, n) of K matrices; factors (K, m, 1) or, WIDE, (K, 1, n). One program per matrix row and BLOCK columns.
 Nesterov and AdamW: any shape, read flat in blocks of (BLOCK,).
+What changes from step to step is read from `rates` (4,) fp32 on the device, so that a recorded step can be replayed.
 """
 
 import torch
@@ -17,7 +18,8 @@ def _grid(x: Tensor) -> tuple[int]:
 
 
 @triton.jit
-def _nesterov(gradient_ptr, buffer_ptr, out_ptr, momentum, size, BLOCK: tl.constexpr):
+def _nesterov(gradient_ptr, buffer_ptr, out_ptr, rates_ptr, size, BLOCK: tl.constexpr):
+    momentum = tl.load(rates_ptr)
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < size
     gradient = tl.load(gradient_ptr + place, inside)
@@ -27,10 +29,10 @@ def _nesterov(gradient_ptr, buffer_ptr, out_ptr, momentum, size, BLOCK: tl.const
     tl.store(out_ptr + place, (gradient + momentum * (buffer - gradient)).to(out_ptr.dtype.element_ty), inside)
 
 
-def nesterov(gradients: Tensor, momentum_buffer: Tensor, momentum: float, dtype: torch.dtype) -> Tensor:
-    """As `muon.nesterov`."""
+def nesterov(gradients: Tensor, momentum_buffer: Tensor, rates: Tensor, dtype: torch.dtype) -> Tensor:
+    """As `muon.nesterov`; `rates` begins with the momentum."""
     out = torch.empty_like(gradients, dtype=dtype)
-    _nesterov[_grid(out)](gradients, momentum_buffer, out, momentum, out.numel(), BLOCK)
+    _nesterov[_grid(out)](gradients, momentum_buffer, out, rates, out.numel(), BLOCK)
     return out
 
 
@@ -55,8 +57,10 @@ def scale_rows_(x: Tensor, factors: Tensor) -> Tensor:
 
 @triton.jit
 def _cautious_update(
-    parameter_ptr, x_ptr, factors_ptr, lr, weight_decay, rows, columns, WIDE: tl.constexpr, BLOCK: tl.constexpr
+    parameter_ptr, x_ptr, factors_ptr, rates_ptr, rows, columns, WIDE: tl.constexpr, BLOCK: tl.constexpr
 ):
+    lr = tl.load(rates_ptr + 1)
+    weight_decay = tl.load(rates_ptr + 2)
     row = tl.program_id(0).to(tl.int64)
     c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = c < columns
@@ -68,11 +72,11 @@ def _cautious_update(
     tl.store(parameter_ptr + place, parameter - lr * (x + decay), inside)
 
 
-def cautious_update(parameters: Tensor, x: Tensor, factors: Tensor, lr: float, weight_decay: float) -> None:
-    """As `muon.cautious_update`, for contiguous stacks."""
+def cautious_update(parameters: Tensor, x: Tensor, factors: Tensor, rates: Tensor) -> None:
+    """As `muon.cautious_update`, for contiguous stacks; `rates`: momentum, lr, weight decay."""
     rows, columns = parameters.shape[-2:]  # m, n
     _cautious_update[_grid_of_rows(x)](
-        parameters, x, factors.contiguous(), lr, weight_decay, rows, columns, factors.size(-1) > 1, BLOCK
+        parameters, x, factors.contiguous(), rates, rows, columns, factors.size(-1) > 1, BLOCK
     )
 
 
@@ -82,15 +86,16 @@ def _adamw(
     gradient_ptr,
     first_ptr,
     second_ptr,
+    rates_ptr,
     beta1,
     beta2,
-    keep,
-    step_size,
-    correction,
     epsilon,
     size,
     BLOCK: tl.constexpr,
 ):
+    keep = tl.load(rates_ptr)
+    step_size = tl.load(rates_ptr + 1)
+    correction = tl.load(rates_ptr + 2)
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < size
     gradient = tl.load(gradient_ptr + place, inside)
@@ -110,14 +115,13 @@ def adamw(
     gradient: Tensor,
     first: Tensor,
     second: Tensor,
+    rates: Tensor,
     beta1: float,
     beta2: float,
-    keep: float,
-    step_size: float,
-    correction: float,
     epsilon: float,
 ) -> None:
-    """parameter = keep x parameter - step_size x first / (sqrt(second x correction) + epsilon), after taking the gradient in."""
-    _adamw[_grid(parameter)](
-        parameter, gradient, first, second, beta1, beta2, keep, step_size, correction, epsilon, parameter.numel(), BLOCK
-    )
+    """parameter = keep x parameter - step_size x first / (sqrt(second x correction) + epsilon), after taking the gradient in.
+
+    `rates`: keep, step_size, correction.
+    """
+    _adamw[_grid(parameter)](parameter, gradient, first, second, rates, beta1, beta2, epsilon, parameter.numel(), BLOCK)

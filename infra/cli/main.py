@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import typer
 
-from infra.cli import compare, experiment, results, stack, terminal
+from infra.cli import compare, experiment, ledger, results, stack, terminal
 from infra.cli.options import wrong_option
 from tasks.store.settings import load_settings
 
@@ -24,6 +24,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     *compare.COMMANDS,
     *experiment.COMMANDS,
     *results.COMMANDS,
+    *ledger.COMMANDS,
 )
 for command in COMMANDS:
     app.command()(command)

@@ -8,12 +8,30 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from infra.local import stack
 from tasks.errors import InputError
 from tasks.spec import Pool, Spec, kind_of, no_field
 from tasks.spec.pool import SOURCE_VARIABLE
+from tasks.store.root import DEFAULT_ROOT, Root
+
+
+def root_of(given: str) -> str:
+    """The root that a command is given, or that of the stack."""
+    return stack.default_root()[0] if given == DEFAULT_ROOT else given
+
+
+def explained(url: str) -> str:
+    """A root's URL, and where it comes from."""
+    default, why = stack.default_root()
+    return f"{url} ({why if Root(default).url == url else 'given with --root'})"
+
 
 RootOption = Annotated[
-    str, typer.Option(help="Where artifacts lie: a folder, file:///folder, az://container/prefix, s3:// or gs://.")
+    str,
+    typer.Option(
+        callback=root_of,
+        help="Where artifacts lie: a folder, file:///folder, az://container/prefix, s3:// or gs://. Default: the stack's, wherever you stand.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SetOption = Annotated[

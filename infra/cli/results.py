@@ -1,6 +1,7 @@
-"""The part of the `fabrating` command that looks at what is there: inspect, runs, report, judge."""
+"""The part of the `fabrating` command that looks at what is there: inspect, report, judge."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -8,7 +9,7 @@ import typer
 from infra.cli import terminal
 from infra.cli.options import JsonOption, RootOption, SetOption, parse, pool_of
 from tasks.errors import InputError
-from tasks.records.layout import KINDS, REPORT, PoolFolder, RunFolder
+from tasks.records.layout import KINDS, REPORT, RUNS, PoolFolder, RunFolder
 from tasks.records.verdict import Control, Pairing
 from tasks.spec import Arm, Pool, Score, spelled_out
 from tasks.store.root import DEFAULT_ROOT, Root
@@ -16,7 +17,10 @@ from tasks.store.root import DEFAULT_ROOT, Root
 
 def inspect(
     what: Annotated[
-        str | None, typer.Argument(help="Raw data (a URL or folder), or an artifact such as arms/NAME/text.")
+        str | None,
+        typer.Argument(
+            help="Raw data (a URL or folder), a run (its name, or a part of it), or an artifact such as arms/NAME/text."
+        ),
     ] = None,
     text_column: Annotated[str | None, typer.Option(help="The column that holds a document's text.")] = None,
     score: Annotated[
@@ -30,17 +34,26 @@ def inspect(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what raw data holds (files, columns, rows, scores), or what an artifact's manifest says.
+    """Say what raw data holds (files, columns, rows, scores), what is known of a run, or what an artifact's manifest says.
 
     With --set any other field of the pool, such as format=unrated, or sources='{"top16": "az://...", "rand16": "az://..."}' instead of WHAT.
     """
     with terminal.plain_errors():
+        if what and (run := _run(Root(root), what)):
+            from tasks.reports.ledger import facts
+
+            terminal.show(facts(Root(root), run), as_json)
+            return
         if what and what.split("/")[0] in KINDS:
             manifest = Root(root).find(what.rstrip("/"))
             if manifest is None:
                 raise InputError(f"There is no complete artifact {what} under {root}: check the name and --root.")
             terminal.show(json.loads(manifest.to_json()), as_json)
             return
+        if what and "/" not in what and not Path(what).exists():
+            raise InputError(
+                f"There is neither a run nor a folder {what!r}: `fabrating ls runs` lists the runs there are."
+            )
         from tasks.corpus.pool.survey import survey
 
         fields = parse(settings, ("source", "text_column", "score"), Pool)
@@ -53,14 +66,6 @@ def inspect(
             return
         for name, each in found.items():
             terminal.show({"source": name, **each} if name else each, False)
-
-
-def runs(root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
-    """List the runs of the ledger, newest first: arm, seed, step, bits per byte, speed, hours, cost, state."""
-    with terminal.plain_errors():
-        from tasks.records.ledger import entries, table
-
-        terminal.show_rows(table(entries(Root(root))), as_json)
 
 
 def report(
@@ -144,7 +149,18 @@ def judge(
         terminal.show({**sentences, "verdict": made.name, "report": (made.path / REPORT).as_uri()}, False)
 
 
-COMMANDS = (inspect, runs, report, judge)
+COMMANDS = (inspect, report, judge)
+
+
+def _run(root: Root, what: str) -> str | None:
+    """The run that is meant, unless it is a URL, a folder, or an artifact. Raises InputError when several fit."""
+    from tasks.records.inventory import find, matching
+
+    kind, _, below = what.rstrip("/").partition("/")
+    artifact = kind in KINDS and (kind != RUNS or "/" in below)
+    if "://" in what or artifact or Path(what).exists() or not matching(root, what, [RUNS]):
+        return None
+    return find(root, what, [RUNS]).id
 
 
 def _strata(store: Root, run: str, given: str) -> Score:

@@ -25,8 +25,10 @@ from tasks.errors import InputError
 from tasks.store import azure
 from tasks.store.artifact import write_atomic
 from tasks.store.locks import locked
+from tasks.store.root import DEFAULT_ROOT
 
 SERVER_PORT = 4200
+ROOT = "FABRATING_ROOT"
 LOCK = "stack.lock"
 """In the folder: one `up` or `down` at a time."""
 START_SECONDS = 240  # a cold machine under load takes minutes to import Prefect
@@ -47,6 +49,8 @@ class Stack:
     pids: dict[str, int] = field(default_factory=dict)
     deployed: str = ""
     gpu: bool = True
+    root: str = ""
+    """Where its workers keep artifacts, of runs that name no other root."""
 
     @property
     def pools(self) -> list[str]:
@@ -161,6 +165,20 @@ def default_home() -> Path:
     return Path(os.environ.get("FABRATING_HOME") or PROJECT / ".fabrating").absolute()
 
 
+def default_root(home: Path | None = None) -> tuple[str, str]:
+    """The root of a command that names none, and why it is that one.
+
+    This shell's FABRATING_ROOT, else what the running stack's workers take, else that of `.env`, else a folder in the project.
+    """
+    named, in_file = os.environ.get(ROOT), dotenv_values(PROJECT / ".env").get(ROOT)
+    if named and named != in_file:
+        return named, f"{ROOT} of this shell"
+    running = load(home or default_home())
+    if running is not None and running.root and running.alive("server"):
+        return running.root, "the running stack's"
+    return (in_file, f"{ROOT} of .env") if in_file else (str(PROJECT / DEFAULT_ROOT), "the default")
+
+
 def keep_days() -> int:
     """How long the server keeps ended runs, logs and events: FABRATING_KEEP_DAYS, else 30 days. Raises InputError."""
     given = os.environ.get("FABRATING_KEEP_DAYS") or "30"
@@ -200,6 +218,8 @@ def up(home: Path, say: Say, owner: str = "up", port: int = SERVER_PORT, gpu: bo
         elif owner == "up":
             stack.owner = "up"
         stack.gpu = gpu
+        if not any(stack.alive(f"worker-{pool}") for pool in deploy.POOLS):
+            stack.root = full_environment(stack).get(ROOT) or str(PROJECT / DEFAULT_ROOT)
         try:
             _start_stores(stack, say)
             _start_server(stack, say, port)

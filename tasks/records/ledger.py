@@ -32,6 +32,7 @@ LIVE = ("step", "steps", "tokens", "bpb", "loss", "tokens_per_second", "mfu")
 COLUMNS = (
     *(
         "run",
+        "name",
         "arm",
         "seed",
         "depth",
@@ -44,7 +45,10 @@ COLUMNS = (
         "text_share",
         "mean_score",
         "step",
+        "steps",
+        "loss",
         "bpb",
+        "core",
     ),
     *("tokens_per_second", "hours", "dollars", "state", "attempts", "wandb"),
 )
@@ -98,6 +102,8 @@ class LedgerEntry(Measured):
 
     format: Literal[1] = 1
     run: str
+    name: str | None = None
+    """What a person calls it, or the comparison that it is a run of; no part of its identity."""
     arm: str
     arm_id: str
     pool_id: str
@@ -118,6 +124,16 @@ class LedgerEntry(Measured):
     @property
     def last(self) -> Attempt:
         return self.attempts[-1]
+
+    @property
+    def active(self) -> bool:
+        """Whether a process may still write to the run's folder."""
+        return self.state in ("running", "silent")
+
+    @property
+    def hosts(self) -> list[str]:
+        """Where it was trained, the first host first, each once."""
+        return list(dict.fromkeys(attempt.host for attempt in self.attempts))
 
 
 def open_entry(
@@ -198,10 +214,10 @@ def finish(
 
     Raises InputError when there is no such run.
     """
-    if facts is None:
-        measured = Measured.of(last_metrics(root.path(RunFolder(run).file(METRICS))))
-    else:
-        measured = Measured.of({**facts, "step": facts.get("steps")})
+    newest = last_metrics(root.path(RunFolder(run).file(METRICS)))
+    if facts is not None:
+        newest = {"loss": newest.get("loss"), **facts, "step": facts.get("steps")}
+    measured = Measured.of(newest)
 
     def finished(known: LedgerEntry | None) -> LedgerEntry:
         entry = _known(root, run, known)
@@ -257,12 +273,21 @@ def entries(root: Root) -> list[LedgerEntry]:
     return sorted(found, key=lambda entry: entry.last.started, reverse=True)
 
 
-def table(found: Sequence[LedgerEntry]) -> list[dict[str, str | int | float | None]]:
-    """The ledger's columns, one row an entry: what `fabrating runs` prints."""
+def core_scores(root: Root, found: Sequence[LedgerEntry]) -> dict[str, float]:
+    """CORE of the runs that were evaluated on it, by run."""
+    evaluated = ((entry.run, root.find(RunFolder(entry.run).core)) for entry in found)
+    return {run: core.facts["core"] for run, core in evaluated if core is not None}
+
+
+def table(
+    found: Sequence[LedgerEntry], core: Mapping[str, float] | None = None
+) -> list[dict[str, str | int | float | None]]:
+    """The ledger's columns, one row an entry: what `fabrating runs --wide` prints. `core`: as `core_scores` says."""
     rows = []
     for entry in found:
         row = {column: getattr(entry, column, None) for column in COLUMNS}
-        row |= {"host": entry.last.host, "commit": entry.last.commit or entry.last.code, "gpus": entry.last.gpus}
+        row |= {"core": (core or {}).get(entry.run), "host": ", then ".join(entry.hosts), "gpus": entry.last.gpus}
+        row |= {"commit": entry.last.commit or entry.last.code}
         row |= {"attempts": len(entry.attempts), "step": entry.steps if entry.step is None else entry.step}
         rows.append(row)
     return rows

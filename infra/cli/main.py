@@ -6,11 +6,13 @@ on stderr and exit status 1.
 
 import sys
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
 from infra.cli import compare, experiment, ledger, results, stack, terminal
 from infra.cli.options import wrong_option
+from tasks.records.code import Code
 from tasks.store.settings import load_settings
 
 app = typer.Typer(
@@ -31,8 +33,19 @@ for command in COMMANDS:
 FUNCTIONS = {command.__name__.replace("_", "-"): command for command in COMMANDS}
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        code = Code.of_this_process()
+        print(f"fabrating {code.code}" + (f", commit {code.commit}" if code.commit else ""))
+        raise typer.Exit()
+
+
 @app.callback()
-def settings() -> None:
+def settings(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
     load_settings()
 
 

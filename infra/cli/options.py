@@ -8,9 +8,11 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from infra.cli import terminal
 from infra.local import stack
 from tasks.errors import InputError
 from tasks.spec import Pool, Spec, kind_of, no_field
+from tasks.spec.base import whole_number
 from tasks.spec.pool import SOURCE_VARIABLE
 from tasks.store.root import DEFAULT_ROOT, Root
 
@@ -37,6 +39,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Any other parameter; may be repeated.")
 ]
+
+
+def tokens(given: str | int) -> int:
+    """A number of tokens as people write it: 2B, 1.5M, 2e9."""
+    if isinstance(number := whole_number(given), int):
+        return number
+    terminal.fail(f"{given!r} is no number of tokens: write 2000000000, 2e9 or 2B.")
+
+
 WorkersOption = Annotated[
     int | None,
     typer.Option(min=1, help="Cores to use. Default: FABRATING_WORKERS, else all that this process may use."),

@@ -39,7 +39,7 @@ def up(
             "password in": str(running.password_file),
             "api": running.api,
             "sample": running.sample,
-            "processes": running.pids,
+            "processes": running.pids if as_json else {name: str(pid) for name, pid in running.pids.items()},
         }
         terminal.show({**summary, "environment": str(running.home / "env")}, as_json)
 

@@ -6,7 +6,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import ValidationError
 from rich.cells import cell_len
@@ -211,6 +211,6 @@ def plain_errors() -> Iterator[None]:
         fail("Stopped by Ctrl-C: run the same command again to resume.", 130)
 
 
-def fail(message: str, status: int = 1) -> None:
+def fail(message: str, status: int = 1) -> NoReturn:
     print(f"fabrating: {visible(message)}", file=sys.stderr)
     raise SystemExit(status)

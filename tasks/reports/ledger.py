@@ -9,7 +9,7 @@ from tasks.records import ledger
 from tasks.records.layout import RunFolder, VerdictFolder
 from tasks.records.ledger import Attempt, LedgerEntry
 from tasks.records.result import RunFacts
-from tasks.reports.artifacts import MISSING, count, decimal, dollars, hours, selection, when
+from tasks.reports.artifacts import MISSING, count, decile_rows, decimal, dollars, hours, selection, when
 from tasks.reports.live import left
 from tasks.store.root import Root
 
@@ -94,10 +94,8 @@ def facts(root: Root, run: str) -> dict[str, Any]:
     known["checkpoints after step"] = ", ".join(f"{step:,}" for step in checkpoints) or MISSING
     known["verdicts"] = ", ".join(id for id in VerdictFolder.all(root) if _judges(root, id, run)) or MISSING
     known["where"] = f"{root.url}/{folder.folder}"
-    if result is not None and any(deciles := RunFacts.of(result).bpb_by_decile):
-        known["bits per byte by score decile (10: the best)"] = [
-            {"decile": decile, "bits per byte": decimal(bpb)} for decile, bpb in enumerate(deciles, start=1)
-        ]
+    if result is not None and (rows := decile_rows(RunFacts.of(result).bpb_by_decile)):
+        known["by score"] = rows
     if entry is not None:
         known["attempts"] = [_attempt(number, each) for number, each in enumerate(entry.attempts, start=1)]
     return known

@@ -74,12 +74,14 @@ def show_loss_curve(
 
 
 def show_scores(root: Root, name: str, runs: Mapping[str, Experiment]) -> None:
-    """Bits per byte in all and per score decile, one row a finished run. `runs`: {run id: what it trained}."""
+    """Bits per byte in all, one row a finished run, and one row a score decile. `runs`: {run id: what it trained}."""
     results = [
         {"run": run, "arm": experiment.arm.name, "seed": experiment.seed, **root.manifest(RunFolder(run).result).facts}
         for run, experiment in runs.items()
     ]
     show_table(key("scores", name), artifacts.scores_table(results), "Bits per byte on the common holdout")
+    if deciles := artifacts.deciles_table(results):
+        show_table(key("deciles", name), deciles, "Bits per byte by score decile of the holdout's documents")
 
 
 def show_outside(run: str, scores: Mapping[str, Mapping[str, Any]]) -> None:

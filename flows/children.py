@@ -51,10 +51,12 @@ def training(
     root: str,
     held: Sequence[Draw] = (),
     comparison: str | None = None,
+    name: str | None = None,
 ) -> Child:
-    """A child that makes the run `run_id`, on the hardware of the other runs of a `comparison`, if one is named."""
+    """A child that makes the run `run_id`, which a person calls `name`, on the hardware of the other runs of a `comparison`."""
     parameters: dict[str, Any] = {"arm": arm_id, "train": train, "seed": seed, "root": root}
     parameters |= {"held": list(held)} if held else {}
+    parameters |= {"name": name} if name else {}
     return Child("train/train", run_id, parameters | ({"comparison": comparison} if comparison else {}))
 
 

@@ -125,13 +125,14 @@ def train_arm(
     progress: Progress = silent,
     held: Sequence[Draw] = (),
     comparison: str | None = None,
+    name: str | None = None,
 ) -> Artifact:
     """Train on a prepared arm and score the model, with the attempt in the run ledger. Returns the run's result.
 
-    `comparison`: the name of the one whose runs must all have the same hardware, if any.
+    `comparison`: the name of the one whose runs must all have the same hardware, if any. `name`: what a person calls the run.
     """
     experiment, pool_id = recall(root, arm_id, training, seed, held)
-    with recorded(root, experiment, pool_id, arm_id) as facts:
+    with recorded(root, experiment, pool_id, arm_id, name=name, comparison=comparison) as facts:
         result = engine.train(root, experiment, pool_id, arm_id, progress=progress, comparison=comparison)
         facts |= result.facts
     return result

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import TypeAdapter
 
 from infra.cli import options, terminal
 from infra.cli.options import JsonOption, RootOption, SetOption, WorkersOption, parse, pool_of
@@ -14,7 +15,7 @@ from tasks.engines import entry
 from tasks.errors import InputError
 from tasks.records.layout import ArmFolder
 from tasks.records.recall import require_arm
-from tasks.spec import Arm, Pool, Texts, Training
+from tasks.spec import Arm, Label, Pool, Texts, Training
 from tasks.store.root import DEFAULT_ROOT, Root
 
 if TYPE_CHECKING:
@@ -171,6 +172,9 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of the initial weights.")] = 1,
     precision: Annotated[str | None, typer.Option(help="bf16, fp8 or fp32; default: bf16 on a GPU, else fp32.")] = None,
     sequence_length: Annotated[int | None, typer.Option(help="Default: what the arm is packed for.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What you call the run, to find it again; it changes nothing else.")
+    ] = None,
     settings: SetOption = None,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
@@ -184,6 +188,7 @@ def train(
         Training(depth=depth, **extra)  # checks the bounds before torch is loaded
         from flows.sequence import train_arm
 
+        name = TypeAdapter(Label).validate_python(name) if name is not None else None
         store = Root(root)
         length, packing = _packed_as(store, arm, sequence_length, extra.pop("packing", None))
         training = Training(
@@ -194,7 +199,7 @@ def train(
             **extra,
         )
         with terminal.bars() as progress:
-            result = train_arm(store, arm, training, seed, progress)
+            result = train_arm(store, arm, training, seed, progress, name=name)
         _show_artifact(result, as_json)
 
 

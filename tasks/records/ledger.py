@@ -33,6 +33,7 @@ COLUMNS = (
     *(
         "run",
         "name",
+        "comparison",
         "arm",
         "seed",
         "depth",
@@ -103,7 +104,9 @@ class LedgerEntry(Measured):
     format: Literal[1] = 1
     run: str
     name: str | None = None
-    """What a person calls it, or the comparison that it is a run of; no part of its identity."""
+    """What a person calls it; no part of its identity."""
+    comparison: str | None = None
+    """The comparison that it was trained for, if any."""
     arm: str
     arm_id: str
     pool_id: str
@@ -137,9 +140,16 @@ class LedgerEntry(Measured):
 
 
 def open_entry(
-    root: Root, experiment: Experiment, pool_id: str, arm_id: str, *, flow_run: str | None = None
+    root: Root,
+    experiment: Experiment,
+    pool_id: str,
+    arm_id: str,
+    *,
+    flow_run: str | None = None,
+    name: str | None = None,
+    comparison: str | None = None,
 ) -> LedgerEntry:
-    """Note that an attempt at a run begins here and now.
+    """Note that an attempt at a run begins here and now, under the name that a person gave it, for a comparison.
 
     An earlier attempt that never reported its end is closed as "lost", at the time of its last sign of life.
     """
@@ -160,6 +170,8 @@ def open_entry(
         if entry is None:
             return LedgerEntry(
                 run=run,
+                name=name,
+                comparison=comparison,
                 arm=experiment.arm.name,
                 arm_id=arm_id,
                 pool_id=pool_id,
@@ -177,7 +189,8 @@ def open_entry(
             else each
             for each in entry.attempts
         ]
-        return entry.model_copy(update={"state": "running", "error": None, "attempts": (*earlier, attempt)})
+        named = {"name": name or entry.name, "comparison": entry.comparison or comparison}
+        return entry.model_copy(update={"state": "running", "error": None, "attempts": (*earlier, attempt), **named})
 
     return _edit(root, run, opened)
 
@@ -195,6 +208,12 @@ def start_clock(root: Root, run: str) -> None:
 
     if own(_read(root, run)):
         _edit(root, run, started)
+
+
+def call(root: Root, run: str, name: str | None) -> None:
+    """Note what a person calls a run that is in the ledger already; without a name, nothing is noted."""
+    if name and (known := _read(root, run)) is not None and known.name != name:
+        _edit(root, run, lambda entry: _known(root, run, entry).model_copy(update={"name": name}))
 
 
 def note_wandb(root: Root, run: str, where: str) -> LedgerEntry:

@@ -105,6 +105,7 @@ def _of_entry(entry: LedgerEntry) -> dict[str, Any]:
     training = entry.experiment.training
     known = {
         "name": entry.name,
+        "comparison": entry.comparison,
         "arm": entry.arm_id,
         "takes": selection(entry.experiment.arm.identity()),
         "pool": entry.pool_id,

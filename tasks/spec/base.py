@@ -105,6 +105,9 @@ Id = Annotated[
 ]
 """The whole name of a pool, an arm or a run, with its fingerprint."""
 
+Label = Annotated[str, Shape(rf"(?!\s){ANY}{{1,60}}", "a name: one line of at most 60 characters, not blank")]
+"""What a person calls a run, to find it again: no part of its identity."""
+
 Line = Annotated[str, Shape(rf"{ANY}{{1,2000}}", "a line of 1 to 2,000 characters")]
 Column = Annotated[str, Shape(rf"{ANY}{{1,255}}", "the name of a column: a line of 1 to 255 characters")]
 

@@ -29,11 +29,10 @@ def up(
 ) -> None:
     """Start the local stack (Prefect server, object store with a sample, workers) and leave it running."""
     with terminal.plain_errors():
-        from infra.local.demo import publish
-        from infra.local.sample_data import build_sample
+        from infra.local.publish import publish_soon
 
         running = stack.up(_home(home), _say(as_json), port=port, gpu=gpu)
-        publish(running, build_sample(running.home), _say(as_json))
+        publish_soon(running, _say(as_json))
         summary = {
             "ui": running.ui,
             "password in": str(running.password_file),

@@ -13,12 +13,13 @@ import shlex
 import sys
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from dotenv import dotenv_values
 
-from infra.local import access, azurite, deploy, ports, processes
+from infra.local import access, azurite, database, deploy, ports, processes
 from infra.local.deploy import PROJECT
 from tasks.cores import cores
 from tasks.errors import InputError
@@ -208,6 +209,8 @@ def up(home: Path, say: Say, owner: str = "up", port: int = SERVER_PORT, gpu: bo
     home.mkdir(parents=True, exist_ok=True)
     with locked(home / LOCK, say):
         stack = load(home) or Stack(home)
+        if running(stack):
+            say(f"The stack is running already: {stack.ui}")
         if stack.alive("server") and access.is_open(stack.api):
             _close(stack, say)
         fresh, known = not stack.alive("server"), stack.password_file.exists()
@@ -221,8 +224,11 @@ def up(home: Path, say: Say, owner: str = "up", port: int = SERVER_PORT, gpu: bo
         if not any(stack.alive(f"worker-{pool}") for pool in deploy.POOLS):
             stack.root = full_environment(stack).get(ROOT) or str(PROJECT / DEFAULT_ROOT)
         try:
-            _start_stores(stack, say)
-            _start_server(stack, say, port)
+            with ThreadPoolExecutor(1) as meanwhile:
+                if stack.deployed == "":
+                    meanwhile.submit(deploy.load_flows)  # what cannot be imported is said by `_deploy`
+                _start_stores(stack, say)
+                _start_server(stack, say, port)
             if not known:
                 say(f"The UI asks for a password: {stack.password} (kept in {stack.password_file})")
             stack.save()
@@ -339,6 +345,7 @@ def _close(stack: Stack, say: Say) -> None:
 def _start_server(stack: Stack, say: Say, port: int) -> None:
     if stack.alive("server"):
         return
+    database.place(stack.home / "prefect")
 
     def command(port: int) -> list[str]:
         stack.server_port = port  # the environment that the server starts with names it
@@ -360,7 +367,7 @@ def _serve(
     """Start a part on the wanted port or the next free one, and wait until it answers there. Returns the port."""
     while True:
         port = _choose(wanted, what, say)
-        stack.pids[name] = _start(stack, name, command(port))
+        stack.pids[name] = start(stack, name, command(port))
         if _comes_up(stack, name, port, answers):
             return port
         if stack.alive(name) or ports.is_free(port):
@@ -410,16 +417,17 @@ def _start_workers(stack: Stack, say: Say) -> None:
         say(f"Starting a worker for the work pool {pool}")
         command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool", pool]
         command += ["--name", f"local-{pool}", *deploy.worker_options(pool)]
-        stack.pids[name] = _start(stack, name, command)
+        stack.pids[name] = start(stack, name, command)
 
 
 def _start_maintenance(stack: Stack, say: Say) -> None:
     if not stack.alive("maintenance"):
         say("Starting the service that restarts workers that died and runs that ended badly")
-        stack.pids["maintenance"] = _start(stack, "maintenance", [sys.executable, "-m", "infra.cli", "maintain"])
+        stack.pids["maintenance"] = start(stack, "maintenance", [sys.executable, "-m", "infra.cli", "maintain"])
 
 
-def _start(stack: Stack, name: str, command: list[str]) -> int:
+def start(stack: Stack, name: str, command: list[str]) -> int:
+    """Start a process of the stack, which `down` ends; its log is logs/NAME.log. Returns its process id."""
     log = stack.home / "logs" / f"{name}.log"
     environment = full_environment(stack) | stack.private(name)
     return processes.start(command, mark=stack.mark, log=log, cwd=PROJECT, environment=environment)

@@ -11,7 +11,8 @@ from tasks.records.cost import estimate_cost
 from tasks.records.layout import ArmFolder, RunFolder, arm_id, run_id
 from tasks.records.ledger import call, entries
 from tasks.records.packed import PackedPlan
-from tasks.reports.steps import show_loss_curve, show_plan, show_scores
+from tasks.reports.live import RunsTable, Standing
+from tasks.reports.steps import show_loss_curve, show_plan, show_run_report, show_scores, show_standing
 from tasks.spec import Arm, Experiment, Label, Pool, Seed, Training, Url
 from tasks.store.root import DEFAULT_ROOT, Root
 
@@ -65,9 +66,13 @@ def run_experiment(whole: Experiment, root: str, name: str | None = None) -> dic
         plan = PackedPlan.make(store, chosen, train, seed, data.vocab_size, arm.epochs)
         cost = estimate_cost(train, plan.plan.tokens, vocab_size=data.vocab_size, ledger=entries(store))
         show_plan(whole, plan.to_facts(), [cost])
-        run_child(training(run, chosen, train, seed, root, name=name))
+        pages: dict[str, str] = {}
+        table = RunsTable(store, {run: whole})
+        with show_standing(run, lambda: Standing(table.rows(), "The report comes at the end."), pages):
+            run_child(training(run, chosen, train, seed, root, name=name), pages)
     result = store.open(RunFolder(run).result)
     show_loss_curve(store, [run])
     show_scores(store, run, {run: whole})
     log.info("%s: %.4f bits per byte on the holdout", run, result.facts["bpb"])
+    show_run_report(store, run)
     return {"run": run, "arm": chosen, "pool": pool, "bpb": result.facts["bpb"]}

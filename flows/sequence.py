@@ -24,7 +24,9 @@ from tasks.corpus.prepare import (
 from tasks.corpus.workers import Workers, local_workers
 from tasks.engines import entry as engine
 from tasks.progress import Progress, silent
+from tasks.records.layout import RunFolder
 from tasks.records.recall import recall
+from tasks.reports.report import leave_report
 from tasks.spec import Arm, Draw, Pool, Training
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
@@ -135,4 +137,5 @@ def train_arm(
     with recorded(root, experiment, pool_id, arm_id, name=name, comparison=comparison) as facts:
         result = engine.train(root, experiment, pool_id, arm_id, progress=progress, comparison=comparison)
         facts |= result.facts
+    leave_report(root, RunFolder.of(result.name).id)
     return result

@@ -13,7 +13,7 @@ from tasks.engines import steps
 from tasks.errors import InterruptedRun
 from tasks.records.layout import run_id
 from tasks.records.recall import recall
-from tasks.reports.steps import show_loss_curve, show_scores
+from tasks.reports.steps import show_loss_curve, show_run_report, show_scores
 from tasks.spec import Draw, Id, Label, Name, Seed, Training, Url
 from tasks.steps import cancelled, handed_over
 from tasks.store.root import DEFAULT_ROOT, Root
@@ -64,4 +64,5 @@ def train(
         raise
     show_loss_curve(store, [run])
     show_scores(store, run, {run: experiment})
+    show_run_report(store, run)
     return {"run": run, "arm": arm, "pool": pool}

@@ -28,9 +28,9 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     *results.COMMANDS,
     *ledger.COMMANDS,
 )
-for command in COMMANDS:
-    app.command()(command)
-FUNCTIONS = {command.__name__.replace("_", "-"): command for command in COMMANDS}
+FUNCTIONS = {command.__name__.removesuffix("_report").replace("_", "-"): command for command in COMMANDS}
+for name, command in FUNCTIONS.items():
+    app.command(name)(command)
 
 
 def _version(asked: bool) -> None:

@@ -1,6 +1,8 @@
 """The part of the `fabrating` command that looks at what is there: inspect, report, judge."""
 
 import json
+import os
+import webbrowser
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +11,7 @@ import typer
 from infra.cli import terminal
 from infra.cli.options import JsonOption, RootOption, SetOption, parse, pool_of
 from tasks.errors import InputError
-from tasks.records.layout import KINDS, REPORT, RUNS, PoolFolder, RunFolder
+from tasks.records.layout import KINDS, REPORT, RUNS, VERDICTS, PoolFolder, RunFolder
 from tasks.records.verdict import Control, Pairing
 from tasks.spec import Arm, Pool, Score, spelled_out
 from tasks.store.root import DEFAULT_ROOT, Root
@@ -81,6 +83,34 @@ def report(
         terminal.show({"report": path.as_uri()}, as_json)
 
 
+def open_report(
+    name: Annotated[str, typer.Argument(help="A run or a verdict: its name, or a part that no other has.")],
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Open the report of a run or a verdict in the browser, and print its address: the running stack's, which asks for its password, else a file."""
+    with terminal.plain_errors():
+        from infra.local import stack
+        from tasks.records.inventory import find
+        from tasks.reports.address import VARIABLE, where
+        from tasks.reports.report import write_report
+
+        store = Root(root)
+        thing = find(store, name, [VERDICTS, RUNS])
+        running = stack.load(stack.default_home())
+        if running is not None and running.alive("reports"):
+            os.environ[VARIABLE] = running.reports
+        found = where(store, thing.kind, thing.id, write_report(store, thing.id), stack.default_root()[0])
+        opened = (
+            not as_json
+            and bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+            and webbrowser.open(found)
+        )
+        terminal.show(
+            {"report": found} | ({} if as_json or opened else {"opened": "no, there is no browser here"}), as_json
+        )
+
+
 def judge(
     arms: Annotated[list[str], typer.Argument(metavar="ARM=RUN,RUN...", help="Two or more arms with their runs.")],
     name: Annotated[str, typer.Option(help="Readable part of the verdict's name.")] = "verdict",
@@ -149,7 +179,7 @@ def judge(
         terminal.show({**sentences, "verdict": made.name, "report": (made.path / REPORT).as_uri()}, False)
 
 
-COMMANDS = (inspect, report, judge)
+COMMANDS = (inspect, report, open_report, judge)
 
 
 def _run(root: Root, what: str) -> str | None:

@@ -6,10 +6,9 @@
 import sys
 
 from infra.local import azurite, stack
-from infra.local.sample_data import build_sample
+from infra.local.sample_data import build_sample, is_built
 from infra.local.stack import SAMPLE_CONTAINER, SAMPLE_NAME, Say, Stack
 from tasks.store.artifact import Artifact
-from tasks.store.root import Root
 
 
 def publish(running: Stack, sample: Artifact, say: Say) -> None:
@@ -27,7 +26,7 @@ def publish(running: Stack, sample: Artifact, say: Say) -> None:
 
 def publish_soon(running: Stack, say: Say) -> None:
     """Publish the sample, in a process of the stack if it has to be built first."""
-    if Root(running.home / "sample").find(SAMPLE_NAME) is not None:
+    if is_built(running.home):
         publish(running, build_sample(running.home), say)
         return
     stack.start(running, "sample", [sys.executable, "-m", "infra.local.publish"])

@@ -23,6 +23,7 @@ from infra.local import access, azurite, database, deploy, ports, processes
 from infra.local.deploy import PROJECT
 from tasks.cores import cores
 from tasks.errors import InputError
+from tasks.reports.address import VARIABLE as REPORTS
 from tasks.store import azure
 from tasks.store.artifact import write_atomic
 from tasks.store.locks import locked
@@ -40,13 +41,14 @@ Say = Callable[[str], None]
 
 @dataclass
 class Stack:
-    """What runs where: the content of `stack.json`. `pids` by name: server, maintenance, azurite, worker-cpu, worker-gpu."""
+    """What runs where: the content of `stack.json`. `pids` by name: server, reports, maintenance, azurite, worker-cpu, worker-gpu."""
 
     home: Path
     mark: str = ""
     owner: str = "up"
     server_port: int = 0
     azurite_port: int = 0
+    reports_port: int = 0
     pids: dict[str, int] = field(default_factory=dict)
     deployed: str = ""
     gpu: bool = True
@@ -61,7 +63,7 @@ class Stack:
     @property
     def parts(self) -> list[str]:
         """Names of the processes that a running stack has, besides Azurite."""
-        return ["server", *(f"worker-{pool}" for pool in self.pools), "maintenance"]
+        return ["server", "reports", *(f"worker-{pool}" for pool in self.pools), "maintenance"]
 
     @property
     def ui(self) -> str:
@@ -70,6 +72,11 @@ class Stack:
     @property
     def api(self) -> str:
         return f"{self.ui}/api"
+
+    @property
+    def reports(self) -> str:
+        """Where the reports of runs and verdicts are served."""
+        return f"http://{ports.HOST}:{self.reports_port}"
 
     @property
     def password_file(self) -> Path:
@@ -117,6 +124,7 @@ class Stack:
             or str(min(cores(), max(1, (os.cpu_count() or 2) - 1))),
             "FABRATING_HOME": str(self.home),
             "FABRATING_SAMPLE": self.sample,
+            **({REPORTS: self.reports} if self.reports_port else {}),
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         }
         if self.azurite_port:
@@ -231,6 +239,7 @@ def up(home: Path, say: Say, owner: str = "up", port: int = SERVER_PORT, gpu: bo
                 _start_server(stack, say, port)
             if not known:
                 say(f"The UI asks for a password: {stack.password} (kept in {stack.password_file})")
+            _start_reports(stack, say)
             stack.save()
             _deploy(stack, say)
             _start_workers(stack, say)
@@ -262,11 +271,13 @@ def keep_workers(home: Path, say: Say) -> None:
     """Start again what has died of the stack's workers. Called by a process of the stack, again and again."""
     stack = load(home)
     mark = os.environ.get(processes.MARK)
-    if stack is None or stack.mark != mark or all(stack.alive(f"worker-{pool}") for pool in stack.pools):
+    kept = ["reports", *(f"worker-{pool}" for pool in stack.pools)] if stack is not None else []
+    if stack is None or stack.mark != mark or all(map(stack.alive, kept)):
         return
     with locked(home / LOCK, say):
         stack = load(home)
         if stack is not None and stack.mark == mark and stack.alive("server"):
+            _start_reports(stack, say)
             _start_workers(stack, say)
             stack.save()
 
@@ -340,6 +351,19 @@ def _close(stack: Stack, say: Say) -> None:
         )
     say("The stack ran without a password and starts anew with one; for each host, run provision/gpu-host again")
     stop(stack)
+
+
+def _start_reports(stack: Stack, say: Say) -> None:
+    """After the server, whose password they ask for, and before the workers, which tell where they are."""
+    if stack.alive("reports"):
+        return
+
+    def command(port: int) -> list[str]:
+        stack.reports_port = port
+        return [sys.executable, "-m", "infra.local.pages", str(port), stack.root]
+
+    wanted = stack.reports_port or stack.server_port + 1
+    _serve(stack, "reports", "the server of reports", wanted, command, ports.accepts, say)
 
 
 def _start_server(stack: Stack, say: Say, port: int) -> None:

@@ -229,7 +229,7 @@ def up(home: Path, say: Say, owner: str = "up", port: int = SERVER_PORT, gpu: bo
         elif owner == "up":
             stack.owner = "up"
         stack.gpu = gpu
-        if not any(stack.alive(f"worker-{pool}") for pool in deploy.POOLS):
+        if not stack.root or not any(stack.alive(f"worker-{pool}") for pool in deploy.POOLS):
             stack.root = full_environment(stack).get(ROOT) or str(PROJECT / DEFAULT_ROOT)
         try:
             with ThreadPoolExecutor(1) as meanwhile:

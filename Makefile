@@ -5,7 +5,8 @@ WORKERS ?= 2
 DATA ?= peers
 CHAOS ?=
 SOAK ?=
-NEXT := setup: ready. Next: make demo (two arms and a verdict), make test, or make help for the rest
+NEXT := setup: ready. Next: make demo (two arms and a verdict), make up for work of your own, make test, or make help for the rest. \
+	The command fabrating is .venv/bin/fabrating, or fabrating after: . .venv/bin/activate
 TOGETHER := chaos compare integration production stack
 
 .DEFAULT_GOAL := help

@@ -15,6 +15,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlo
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
 from prefect.states import AwaitingRetry, Cancelling
 
 from flows.alive import lives, why_waiting
@@ -51,10 +52,12 @@ def training(
     root: str,
     held: Sequence[Draw] = (),
     comparison: str | None = None,
+    name: str | None = None,
 ) -> Child:
-    """A child that makes the run `run_id`, on the hardware of the other runs of a `comparison`, if one is named."""
+    """A child that makes the run `run_id`, which a person calls `name`, on the hardware of the other runs of a `comparison`."""
     parameters: dict[str, Any] = {"arm": arm_id, "train": train, "seed": seed, "root": root}
     parameters |= {"held": list(held)} if held else {}
+    parameters |= {"name": name} if name else {}
     return Child("train/train", run_id, parameters | ({"comparison": comparison} if comparison else {}))
 
 
@@ -63,18 +66,18 @@ def scoring(run_id: str, texts: Sequence[Texts], core: bool, root: str) -> Child
     return Child("score/score", run_id, {"run": run_id, "texts": list(texts), "core": core, "root": root})
 
 
-def run_children(children: Sequence[Child]) -> None:
-    """Run children side by side. The first error is raised when all have ended."""
+def run_children(children: Sequence[Child], pages: dict[str, str] | None = None) -> None:
+    """Run children side by side. The first error is raised when all have ended. `pages`: as of `run_child`."""
     if not children:
         return
     with ThreadPoolExecutor(len(children)) as pool:
-        started = [pool.submit(contextvars.copy_context().run, run_child, child) for child in children]
+        started = [pool.submit(contextvars.copy_context().run, run_child, child, pages) for child in children]
     for child in started:
         child.result()
 
 
-def run_child(child: Child) -> FlowRun:
-    """Run a child and wait for its end.
+def run_child(child: Child, pages: dict[str, str] | None = None) -> FlowRun:
+    """Run a child and wait for its end; the address of its page is logged, and put into `pages` under its name.
 
     A retried parent attaches to the child of its earlier attempt: it waits if that still runs, and restarts it
     if it has ended. (Even a completed one: what it made must be gone or damaged since, or the parent would not ask for it.)
@@ -90,6 +93,11 @@ def run_child(child: Child) -> FlowRun:
         timeout=0,
     )
     run = cast("FlowRun", started)  # a coroutine only where the caller is one
+    if (ui := get_current_settings().ui_url) is not None:
+        page = f"{ui}/runs/flow-run/{run.id}"
+        get_run_logger().info("%s: %s", child.name, page)
+        if pages is not None:
+            pages[child.name] = page
     with get_client(sync_client=True) as client:
         if run.state is not None and run.state.is_final():
             while lives(client, run):  # it was declared crashed by mistake: two at once would be in each other's way

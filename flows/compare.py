@@ -42,9 +42,10 @@ def compare_and_show(spec: ComparisonSpec, root: str) -> dict[str, Any]:
     name, runs, made, verdict = spec.name, judged.plan.runs, judged.made, judged.verdict
     show_loss_curve(store, [run.id for run in runs], [run.experiment.arm.name for run in runs], name)
     show_scores(store, name, {run.id: run.experiment for run in runs})
-    show_verdict(store, made, verdict)
+    report = show_verdict(store, made, verdict)
     for sentence in verdict.sentences:
         get_run_logger().info(sentence)
+    get_run_logger().info("Report: %s", report)
     return {"verdict": made.name, "sentences": verdict.sentences, "report": str(made.path / REPORT)}
 
 
@@ -54,6 +55,7 @@ class Children(Hands):
     def __init__(self, store: Root, root: str):
         super().__init__(store, TaskSteps())
         self._url = root
+        self._pages: dict[str, str] = {}
 
     def say(self, message: str) -> None:
         get_run_logger().info(message)
@@ -62,7 +64,7 @@ class Children(Hands):
         show_estimate(plan.spec.name, costs, notes)
 
     def following(self, plan: ComparisonPlan, standing: Callable[[], Standing]) -> AbstractContextManager[None]:
-        return show_standing(plan.spec.name, standing)
+        return show_standing(plan.spec.name, standing, self._pages)
 
     def prepare(self, spec: ComparisonSpec, arms: Mapping[str, Arm]) -> None:
         children = [preparation(id, arm, spec.pool, spec.training, self._url) for id, arm in arms.items()]
@@ -82,7 +84,8 @@ class Children(Hands):
                     plan.spec.alike,
                 )
                 for run in runs
-            ]
+            ],
+            self._pages,
         )
 
     def score(self, plan: ComparisonPlan, runs: Sequence[PlannedRun], texts: Sequence[str]) -> None:

@@ -64,11 +64,12 @@ def as_deployed(function: Callable[Parameters, Result]) -> Callable[Parameters, 
 
 
 def named(template: str) -> Callable[[], str]:
-    """A `flow_run_name` such as "{arm.name}-s{seed}", from the completed parameters."""
+    """A `flow_run_name`: the parameter `name` if a person gave one, else such as "{arm.name}-s{seed}", from the completed parameters."""
 
     def name() -> str:
         context = FlowRunContext.get()
-        return template.format(**_of_this_run(context.parameters or {} if context else {}))
+        parameters = _of_this_run(context.parameters or {} if context else {})
+        return parameters.get("name") or template.format(**parameters)
 
     return name
 

@@ -9,10 +9,11 @@ from tasks.corpus.steps import find_pool
 from tasks.engines import entry as engine
 from tasks.records.cost import estimate_cost
 from tasks.records.layout import ArmFolder, RunFolder, arm_id, run_id
-from tasks.records.ledger import entries
+from tasks.records.ledger import call, entries
 from tasks.records.packed import PackedPlan
-from tasks.reports.steps import show_loss_curve, show_plan, show_scores
-from tasks.spec import Arm, Experiment, Pool, Seed, Training, Url
+from tasks.reports.live import RunsTable, Standing
+from tasks.reports.steps import show_loss_curve, show_plan, show_run_report, show_scores, show_standing
+from tasks.spec import Arm, Experiment, Label, Pool, Seed, Training, Url
 from tasks.store.root import DEFAULT_ROOT, Root
 
 
@@ -24,6 +25,7 @@ def experiment(
     arm: Arm = Arm(),
     train: Training = Training(),
     seed: Seed = 1,
+    name: Label | None = None,
 ) -> dict[str, object]:
     """Prepare an arm, train on it and score the model on the common holdout.
 
@@ -38,11 +40,12 @@ def experiment(
         arm: Which documents of the pool the model is trained on, and in which order.
         train: How the model is trained: the same for all arms of a comparison.
         seed: Seed of the run: initial weights, rows of a budget, order of a shuffled arm. Repeat an arm with other seeds for an error bar.
+        name: What you call the run: shown here, in the ledger and in W&B. It changes nothing else. Empty: arm, depth and seed.
     """
-    return run_experiment(Experiment(pool=data, arm=arm, training=train, seed=seed), root)
+    return run_experiment(Experiment(pool=data, arm=arm, training=train, seed=seed), root, name)
 
 
-def run_experiment(whole: Experiment, root: str) -> dict[str, object]:
+def run_experiment(whole: Experiment, root: str, name: str | None = None) -> dict[str, object]:
     """Let children make what is missing of an experiment, and show its scores. Called in a flow."""
     data, arm, train, seed = whole.pool, whole.arm, whole.training, whole.seed
     engine.check(train, [arm])
@@ -57,14 +60,19 @@ def run_experiment(whole: Experiment, root: str) -> dict[str, object]:
         run_child(preparation(chosen, arm, data, train, root))
     if finished := store.find(RunFolder(run).result):
         store.require_current([finished])
+        call(store, run, name)
         log.info("Run %s is complete: nothing to train", run)
     else:
         plan = PackedPlan.make(store, chosen, train, seed, data.vocab_size, arm.epochs)
         cost = estimate_cost(train, plan.plan.tokens, vocab_size=data.vocab_size, ledger=entries(store))
         show_plan(whole, plan.to_facts(), [cost])
-        run_child(training(run, chosen, train, seed, root))
+        pages: dict[str, str] = {}
+        table = RunsTable(store, {run: whole})
+        with show_standing(run, lambda: Standing(table.rows(), "The report comes at the end."), pages):
+            run_child(training(run, chosen, train, seed, root, name=name), pages)
     result = store.open(RunFolder(run).result)
     show_loss_curve(store, [run])
     show_scores(store, run, {run: whole})
     log.info("%s: %.4f bits per byte on the holdout", run, result.facts["bpb"])
+    show_run_report(store, run)
     return {"run": run, "arm": chosen, "pool": pool, "bpb": result.facts["bpb"]}

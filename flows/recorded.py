@@ -14,21 +14,29 @@ from tasks.store.root import Root
 
 @contextlib.contextmanager
 def recorded(
-    root: Root, experiment: Experiment, pool: str, arm: str, flow_run: str | None = None
+    root: Root,
+    experiment: Experiment,
+    pool: str,
+    arm: str,
+    flow_run: str | None = None,
+    name: str | None = None,
+    comparison: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Note the attempt in the run ledger, unless the run is complete and noted as such: then there is nothing to attempt.
 
-    The block puts the facts of the result into the yielded dict.
+    `name` is what a person calls the run. The block puts the facts of the result into the yielded dict.
     """
     run = run_id(experiment, arm)
     facts: dict[str, Any] = {}
     known = ledger.find(root, run)
     if known and known.state == "completed" and root.find(RunFolder(run).result):
+        ledger.call(root, run, name)
         yield facts
         return
-    ledger.open_entry(root, experiment, pool, arm, flow_run=flow_run)
+    ledger.open_entry(root, experiment, pool, arm, flow_run=flow_run, name=name, comparison=comparison)
+    of_comparison = f"{comparison} {experiment.arm.name}-s{experiment.seed}" if comparison else None
     try:
-        with forwarded(root, experiment, pool, arm):
+        with forwarded(root, experiment, pool, arm, name or of_comparison):
             yield facts
     except InterruptedRun as error:
         ledger.finish(root, run, "interrupted", error=str(error))

@@ -24,7 +24,9 @@ from tasks.corpus.prepare import (
 from tasks.corpus.workers import Workers, local_workers
 from tasks.engines import entry as engine
 from tasks.progress import Progress, silent
+from tasks.records.layout import RunFolder
 from tasks.records.recall import recall
+from tasks.reports.report import leave_report
 from tasks.spec import Arm, Draw, Pool, Training
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
@@ -125,13 +127,15 @@ def train_arm(
     progress: Progress = silent,
     held: Sequence[Draw] = (),
     comparison: str | None = None,
+    name: str | None = None,
 ) -> Artifact:
     """Train on a prepared arm and score the model, with the attempt in the run ledger. Returns the run's result.
 
-    `comparison`: the name of the one whose runs must all have the same hardware, if any.
+    `comparison`: the name of the one whose runs must all have the same hardware, if any. `name`: what a person calls the run.
     """
     experiment, pool_id = recall(root, arm_id, training, seed, held)
-    with recorded(root, experiment, pool_id, arm_id) as facts:
+    with recorded(root, experiment, pool_id, arm_id, name=name, comparison=comparison) as facts:
         result = engine.train(root, experiment, pool_id, arm_id, progress=progress, comparison=comparison)
         facts |= result.facts
+    leave_report(root, RunFolder.of(result.name).id)
     return result

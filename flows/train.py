@@ -13,8 +13,8 @@ from tasks.engines import steps
 from tasks.errors import InterruptedRun
 from tasks.records.layout import run_id
 from tasks.records.recall import recall
-from tasks.reports.steps import show_loss_curve, show_scores
-from tasks.spec import Draw, Id, Name, Seed, Training, Url
+from tasks.reports.steps import show_loss_curve, show_run_report, show_scores
+from tasks.spec import Draw, Id, Label, Name, Seed, Training, Url
 from tasks.steps import cancelled, handed_over
 from tasks.store.root import DEFAULT_ROOT, Root
 
@@ -31,6 +31,7 @@ def train(
     root: Url = DEFAULT_ROOT,
     held: Annotated[list[Draw], Field(max_length=3)] = HELD,
     comparison: Name | None = None,
+    name: Label | None = None,
 ) -> dict[str, object] | State:
     """Train a model on a prepared arm and score it on the pool's holdout.
 
@@ -44,12 +45,15 @@ def train(
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
         held: What the seed does not redraw (init, order, sample): the same in all runs that hold it.
         comparison: The comparison that the run belongs to, if any: all its runs are trained on the device and by the attention path of the first.
+        name: What you call the run: shown here, in the ledger and in W&B. It changes nothing else.
     """
     store = Root(root)
     experiment, pool = recall(store, arm, train, seed, held)
     run = run_id(experiment, arm)
     try:
-        with recorded(store, experiment, pool, arm, flow_run=str(runtime.flow_run.id)) as facts:
+        with recorded(
+            store, experiment, pool, arm, flow_run=str(runtime.flow_run.id), name=name, comparison=comparison
+        ) as facts:
             facts |= steps.train(root, experiment, pool, arm, comparison)
     except Exception as error:
         if handed_over():  # what becomes of the run is for the other process to report
@@ -60,4 +64,5 @@ def train(
         raise
     show_loss_curve(store, [run])
     show_scores(store, run, {run: experiment})
+    show_run_report(store, run)
     return {"run": run, "arm": arm, "pool": pool}

@@ -59,6 +59,8 @@ print(hashlib.sha256(b"\0".join([*parts, sys.version.encode(), os.getcwd().encod
         fail "The packages of requirements.lock could not be installed: see the message above, then run again."
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . ||
         fail "FabRating itself could not be installed into .venv: see the message above."
+    .venv/bin/python -m infra.local.database 2>/dev/null ||
+        echo "setup: the server's database could not be prepared, the first start makes it" >&2
     printf '%s\n' "$wanted" >.venv/.ready
 }
 

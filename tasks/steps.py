@@ -16,6 +16,7 @@ from uuid import UUID
 
 from prefect import get_run_logger, runtime, task
 from prefect.artifacts import (
+    create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -29,7 +30,7 @@ from prefect.tasks import exponential_backoff
 
 from tasks.errors import ChangedError, DamagedError, InputError
 from tasks.escaping import markdown
-from tasks.progress import Evaluations, Progress, Stop, never
+from tasks.progress import Evaluations, Progress, Stop, lasting, never
 
 SECONDS_BETWEEN_UPDATES = 2.0
 WINDOW = 60.0
@@ -113,6 +114,12 @@ def show_table(name: str, rows: Sequence[Mapping[str, Any]], description: str) -
     return cast("UUID", create_table_artifact(cells(rows), key=name, description=markdown(description)))
 
 
+def show_link(name: str, address: str, text: str, description: str) -> None:
+    """Show a link likewise."""
+    if in_run():
+        create_link_artifact(address, link_text=text, key=name, description=markdown(description))
+
+
 def cells(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows of an artifact. The UI takes a cell that is text for Markdown: each is escaped here."""
     return [{column: markdown(v) if isinstance(v, str) else v for column, v in row.items()} for row in rows]
@@ -147,14 +154,6 @@ def described(done: int, total: int, rate: float, counters: Mapping[str, float])
 
 def _number(amount: float) -> str:
     return f"{amount:,}" if isinstance(amount, int) else f"{amount:,.0f}" if amount >= 100 else f"{amount:.4g}"
-
-
-def lasting(seconds: float) -> str:
-    """A duration as people say it: 41 s, 12 min, 3 h 20 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class _Stage:

@@ -89,3 +89,25 @@ def test_the_server_of_a_host_is_the_one_that_provisions_it(monkeypatch):
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4871/api")
     assert Host(address="host").server == "http://127.0.0.1:4871/api"
     assert "default" not in Host.model_json_schema()["properties"]["server"]  # the form leaves it empty
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [
+        ("2B", 2 * 10**9),
+        ("2e9", 2 * 10**9),
+        ("1.5m", 1_500_000),
+        ("500 k", 500_000),
+        ("2_000", 2_000),
+        (2e9, 2 * 10**9),
+    ],
+)
+def test_tokens_are_taken_as_people_write_them(written, number):
+    assert Training(tokens=written, batch_tokens=None).tokens == number
+    assert Arm(tokens=written).identity() == Arm(tokens=number).identity()
+
+
+@pytest.mark.parametrize("written", ["2X", "1.0000001k", "-2B", "B", "", "9e99T"])
+def test_what_is_no_number_of_tokens_is_refused(written):
+    with pytest.raises(ValidationError):
+        Training(tokens=written)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from infra.cli import terminal
-from infra.cli.options import JsonOption
+from infra.cli.options import JsonOption, root_of
 from tasks.errors import InputError, InterruptedRun
 from tasks.records.layout import REPORT
 from tasks.spec.written import example, read
@@ -63,7 +63,7 @@ def compare(file: FileArgument, as_json: JsonOption = False) -> None:
         form, spec = _checked(file)
         from flows.comparison import run_comparison
 
-        store = Root(form.root)
+        store = Root(root_of(form.root))
         judged = run_comparison(store, spec, _hands(store))
         report = (judged.made.path / REPORT).as_uri()
         if as_json:

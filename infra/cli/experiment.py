@@ -6,14 +6,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import TypeAdapter
 
-from infra.cli import terminal
+from infra.cli import options, terminal
 from infra.cli.options import JsonOption, RootOption, SetOption, WorkersOption, parse, pool_of
 from tasks.cores import limited
 from tasks.engines import entry
 from tasks.errors import InputError
 from tasks.records.layout import ArmFolder
-from tasks.spec import Arm, Pool, Texts, Training
+from tasks.records.recall import require_arm
+from tasks.spec import Arm, Label, Pool, Texts, Training
 from tasks.store.root import DEFAULT_ROOT, Root
 
 if TYPE_CHECKING:
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
 
 
 def estimate(
-    tokens: Annotated[int | None, typer.Argument(help="Trained tokens of one run.")] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Argument(parser=options.tokens, metavar="TOKENS", help="Trained tokens of one run, such as 2B."),
+    ] = None,
     depth: Annotated[int, typer.Option(help="Layers of the model.")] = 20,
     precision: Annotated[str, typer.Option(help="bf16, fp8 or fp32.")] = "bf16",
     engine: Annotated[str, typer.Option(help="builtin or nanochat.")] = "builtin",
@@ -76,8 +81,8 @@ def estimate(
             "tokens": artifacts.short(cost.tokens),
             "steps": cost.steps,
             "tokens per second": artifacts.count(cost.tokens_per_second),
-            "hours a run": artifacts.hours(cost.hours),
-            "GPU hours in all": artifacts.hours(cost.gpu_hours),
+            "time a run": artifacts.hours(cost.hours),
+            "GPU time in all": artifacts.hours(cost.gpu_hours),
             "cost in all": artifacts.dollars(cost.dollars),
             "disk": artifacts.byte_size(cost.disk_bytes),
             "speed from": cost.source,
@@ -167,6 +172,9 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of the initial weights.")] = 1,
     precision: Annotated[str | None, typer.Option(help="bf16, fp8 or fp32; default: bf16 on a GPU, else fp32.")] = None,
     sequence_length: Annotated[int | None, typer.Option(help="Default: what the arm is packed for.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What you call the run, to find it again; it changes nothing else.")
+    ] = None,
     settings: SetOption = None,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
@@ -180,6 +188,7 @@ def train(
         Training(depth=depth, **extra)  # checks the bounds before torch is loaded
         from flows.sequence import train_arm
 
+        name = TypeAdapter(Label).validate_python(name) if name is not None else None
         store = Root(root)
         length, packing = _packed_as(store, arm, sequence_length, extra.pop("packing", None))
         training = Training(
@@ -190,7 +199,7 @@ def train(
             **extra,
         )
         with terminal.bars() as progress:
-            result = train_arm(store, arm, training, seed, progress)
+            result = train_arm(store, arm, training, seed, progress, name=name)
         _show_artifact(result, as_json)
 
 
@@ -272,12 +281,19 @@ def _show_sizes(training: Training, ledger: Sequence["LedgerEntry"], as_json: bo
 
 
 def _show_artifact(artifact: Any, as_json: bool) -> None:
-    manifest = json.loads(artifact.manifest.to_json())
-    terminal.show(manifest if as_json else {"artifact": artifact.name, **artifact.facts}, as_json)
+    if as_json:
+        terminal.show(json.loads(artifact.manifest.to_json()), True)
+        return
+    from tasks.reports.artifacts import decile_rows
+
+    facts = dict(artifact.facts)
+    rows = decile_rows(facts.pop("bpb_by_decile", None) or ())
+    terminal.show({"artifact": artifact.name, **facts} | ({"bits per byte by score": rows} if rows else {}), False)
 
 
 def _packed_as(root: Root, arm_id: str, sequence_length: int | None, packing: str | None) -> tuple[int, str]:
     """Sequence length and packing to train with: as given, else as the arm is packed. Raises InputError when that is not one way."""
+    require_arm(root, arm_id)
     there = ArmFolder(arm_id).packings(root)
     fitting = [way for way in there if sequence_length in (None, way[0]) and packing in (None, way[1])]
     if len(fitting) != 1:

@@ -6,11 +6,13 @@ on stderr and exit status 1.
 
 import sys
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
-from infra.cli import compare, experiment, results, stack, terminal, use
+from infra.cli import compare, experiment, ledger, results, stack, terminal, use
 from infra.cli.options import wrong_option
+from tasks.records.code import Code
 from tasks.store.settings import load_settings
 
 app = typer.Typer(
@@ -24,15 +26,27 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     *compare.COMMANDS,
     *experiment.COMMANDS,
     *results.COMMANDS,
+    *ledger.COMMANDS,
     *use.COMMANDS,
 )
-for command in COMMANDS:
-    app.command()(command)
-FUNCTIONS = {command.__name__.replace("_", "-"): command for command in COMMANDS}
+FUNCTIONS = {command.__name__.removesuffix("_report").replace("_", "-"): command for command in COMMANDS}
+for name, command in FUNCTIONS.items():
+    app.command(name)(command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        code = Code.of_this_process()
+        print(f"fabrating {code.code}" + (f", commit {code.commit}" if code.commit else ""))
+        raise typer.Exit()
 
 
 @app.callback()
-def settings() -> None:
+def settings(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
     load_settings()
 
 

@@ -8,17 +8,46 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from infra.cli import terminal
+from infra.local import stack
 from tasks.errors import InputError
 from tasks.spec import Pool, Spec, kind_of, no_field
+from tasks.spec.base import whole_number
 from tasks.spec.pool import SOURCE_VARIABLE
+from tasks.store.root import DEFAULT_ROOT, Root
+
+
+def root_of(given: str) -> str:
+    """The root that a command is given, or that of the stack."""
+    return stack.default_root()[0] if given == DEFAULT_ROOT else given
+
+
+def explained(url: str) -> str:
+    """A root's URL, and where it comes from."""
+    default, why = stack.default_root()
+    return f"{url} ({why if Root(default).url == url else 'given with --root'})"
+
 
 RootOption = Annotated[
-    str, typer.Option(help="Where artifacts lie: a folder, file:///folder, az://container/prefix, s3:// or gs://.")
+    str,
+    typer.Option(
+        callback=root_of,
+        help="Where artifacts lie: a folder, file:///folder, az://container/prefix, s3:// or gs://. Default: the stack's, wherever you stand.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Any other parameter; may be repeated.")
 ]
+
+
+def tokens(given: str | int) -> int:
+    """A number of tokens as people write it: 2B, 1.5M, 2e9."""
+    if isinstance(number := whole_number(given), int):
+        return number
+    terminal.fail(f"{given!r} is no number of tokens: write 2000000000, 2e9 or 2B.")
+
+
 WorkersOption = Annotated[
     int | None,
     typer.Option(min=1, help="Cores to use. Default: FABRATING_WORKERS, else all that this process may use."),

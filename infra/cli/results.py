@@ -1,6 +1,9 @@
-"""The part of the `fabrating` command that looks at what is there: inspect, runs, report, judge."""
+"""The part of the `fabrating` command that looks at what is there: inspect, report, judge."""
 
 import json
+import os
+import webbrowser
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -8,7 +11,7 @@ import typer
 from infra.cli import terminal
 from infra.cli.options import JsonOption, RootOption, SetOption, parse, pool_of
 from tasks.errors import InputError
-from tasks.records.layout import KINDS, REPORT, PoolFolder, RunFolder
+from tasks.records.layout import KINDS, REPORT, RUNS, VERDICTS, PoolFolder, RunFolder
 from tasks.records.verdict import Control, Pairing
 from tasks.spec import Arm, Pool, Score, spelled_out
 from tasks.store.root import DEFAULT_ROOT, Root
@@ -16,7 +19,10 @@ from tasks.store.root import DEFAULT_ROOT, Root
 
 def inspect(
     what: Annotated[
-        str | None, typer.Argument(help="Raw data (a URL or folder), or an artifact such as arms/NAME/text.")
+        str | None,
+        typer.Argument(
+            help="Raw data (a URL or folder), a run (its name, or a part of it), or an artifact such as arms/NAME/text."
+        ),
     ] = None,
     text_column: Annotated[str | None, typer.Option(help="The column that holds a document's text.")] = None,
     score: Annotated[
@@ -30,17 +36,26 @@ def inspect(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what raw data holds (files, columns, rows, scores), or what an artifact's manifest says.
+    """Say what raw data holds (files, columns, rows, scores), what is known of a run, or what an artifact's manifest says.
 
     With --set any other field of the pool, such as format=unrated, or sources='{"top16": "az://...", "rand16": "az://..."}' instead of WHAT.
     """
     with terminal.plain_errors():
+        if what and (run := _run(Root(root), what)):
+            from tasks.reports.ledger import facts
+
+            terminal.show(facts(Root(root), run), as_json)
+            return
         if what and what.split("/")[0] in KINDS:
             manifest = Root(root).find(what.rstrip("/"))
             if manifest is None:
                 raise InputError(f"There is no complete artifact {what} under {root}: check the name and --root.")
             terminal.show(json.loads(manifest.to_json()), as_json)
             return
+        if what and "/" not in what and not Path(what).exists():
+            raise InputError(
+                f"There is neither a run nor a folder {what!r}: `fabrating ls runs` lists the runs there are."
+            )
         from tasks.corpus.pool.survey import survey
 
         fields = parse(settings, ("source", "text_column", "score"), Pool)
@@ -55,14 +70,6 @@ def inspect(
             terminal.show({"source": name, **each} if name else each, False)
 
 
-def runs(root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
-    """List the runs of the ledger, newest first: arm, seed, step, bits per byte, speed, hours, cost, state."""
-    with terminal.plain_errors():
-        from tasks.records.ledger import entries, table
-
-        terminal.show_rows(table(entries(Root(root))), as_json)
-
-
 def report(
     name: Annotated[str, typer.Argument(help="A run, such as top16-d20-s1-0a1b2c3d4e, or a verdict.")],
     root: RootOption = DEFAULT_ROOT,
@@ -74,6 +81,34 @@ def report(
 
         path = write_report(Root(root), name)
         terminal.show({"report": path.as_uri()}, as_json)
+
+
+def open_report(
+    name: Annotated[str, typer.Argument(help="A run or a verdict: its name, or a part that no other has.")],
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Open the report of a run or a verdict in the browser, and print its address: the running stack's, which asks for its password, else a file."""
+    with terminal.plain_errors():
+        from infra.local import stack
+        from tasks.records.inventory import find
+        from tasks.reports.address import VARIABLE, where
+        from tasks.reports.report import write_report
+
+        store = Root(root)
+        thing = find(store, name, [VERDICTS, RUNS])
+        running = stack.load(stack.default_home())
+        if running is not None and running.alive("reports"):
+            os.environ[VARIABLE] = running.reports
+        found = where(store, thing.kind, thing.id, write_report(store, thing.id), stack.default_root()[0])
+        opened = (
+            not as_json
+            and bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+            and webbrowser.open(found)
+        )
+        terminal.show(
+            {"report": found} | ({} if as_json or opened else {"opened": "no, there is no browser here"}), as_json
+        )
 
 
 def judge(
@@ -144,7 +179,18 @@ def judge(
         terminal.show({**sentences, "verdict": made.name, "report": (made.path / REPORT).as_uri()}, False)
 
 
-COMMANDS = (inspect, runs, report, judge)
+COMMANDS = (inspect, report, open_report, judge)
+
+
+def _run(root: Root, what: str) -> str | None:
+    """The run that is meant, unless it is a URL, a folder, or an artifact. Raises InputError when several fit."""
+    from tasks.records.inventory import find, matching
+
+    kind, _, below = what.rstrip("/").partition("/")
+    artifact = kind in KINDS and (kind != RUNS or "/" in below)
+    if "://" in what or artifact or Path(what).exists() or not matching(root, what, [RUNS]):
+        return None
+    return find(root, what, [RUNS]).id
 
 
 def _strata(store: Root, run: str, given: str) -> Score:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from infra.cli import terminal
-from infra.cli.options import JsonOption
+from infra.cli.options import JsonOption, RootOption
 from infra.local import deploy as deployments
 from infra.local import stack
 from tasks.errors import InputError
@@ -29,17 +29,17 @@ def up(
 ) -> None:
     """Start the local stack (Prefect server, object store with a sample, workers) and leave it running."""
     with terminal.plain_errors():
-        from infra.local.demo import publish
-        from infra.local.sample_data import build_sample
+        from infra.local.publish import publish_soon
 
         running = stack.up(_home(home), _say(as_json), port=port, gpu=gpu)
-        publish(running, build_sample(running.home), _say(as_json))
+        publish_soon(running, _say(as_json))
         summary = {
             "ui": running.ui,
             "password in": str(running.password_file),
+            "reports": running.reports,
             "api": running.api,
             "sample": running.sample,
-            "processes": running.pids,
+            "processes": running.pids if as_json else {name: str(pid) for name, pid in running.pids.items()},
         }
         terminal.show({**summary, "environment": str(running.home / "env")}, as_json)
 
@@ -88,13 +88,13 @@ def maintain(
 
 def doctor(
     home: HomeOption = None,
-    root: Annotated[str, typer.Option(help="Where artifacts lie; it is listed and written to.")] = DEFAULT_ROOT,
+    root: RootOption = DEFAULT_ROOT,
     data: Annotated[
         str | None, typer.Option(help="Raw data to list, such as az://container/prefix; default: the stack's sample.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check this machine, credentials, stores and Prefect, with remedies; exit status 1 when something is wrong."""
+    """Check this machine, credentials, stores (the root is listed and written to) and Prefect, with remedies; exit status 1 when something is wrong."""
     from infra.doctor import examine
 
     findings = examine(_home(home), root, data)

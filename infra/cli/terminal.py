@@ -2,11 +2,14 @@
 
 import contextlib
 import json
+import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import ValidationError
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
@@ -33,6 +36,8 @@ from tasks.spec.faults import faults
 if TYPE_CHECKING:
     from tasks.reports.live import Standing
 
+NUMBER = re.compile(r"[-+−–$]?[\d,.]*( ?%)?")
+"""A value that stands to the right of its column; a dash for what is not known is one."""
 EXPECTED = (InputError, DamagedError, ChangedError, BusyError, TrainingError, StoreError, DiskError)
 INTERRUPTED = 75  # EX_TEMPFAIL: run the same command again to resume
 
@@ -99,32 +104,55 @@ def show(value: Mapping[str, Any] | Sequence[Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(value, indent=1, default=str))
         return
-    table = Table(show_header=False, box=None)
+    lines: dict[str, str] = {}
     below: dict[str, list[dict[str, Any]]] = {}
     for name, field in value.items() if isinstance(value, Mapping) else enumerate(value):
         if rows := _rows(field):
             below[str(name)] = rows
         else:
-            table.add_row(_cell(name), _cell(field))
-    out.print(table)
+            lines[plain(text(name))] = plain(text(field))
+    indent = max(map(cell_len, lines), default=0) + 3
+    for name, line in lines.items():
+        _print(f" {name}{' ' * (indent - 1 - cell_len(name))}{_wrapped(line, indent)}")
     for name, rows in below.items():
-        out.print(f"\n[bold]{_cell(name)}[/bold]")
+        out.print(f"\n[bold]{_cell(name)}[/bold]", highlight=False)
         show_rows(rows, False)
 
 
+def _wrapped(line: str, indent: int) -> str:
+    """A value of several words, broken between them on a terminal; paths and URLs stay whole, so that they can be copied."""
+    if not out.is_terminal or indent + cell_len(line) <= out.width:
+        return line
+    room = max(20, out.width - indent)
+    words = textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False)
+    return f"\n{' ' * indent}".join(words)
+
+
+def _print(line: str) -> None:
+    out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 def show_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    """Print rows as JSON or as a table; columns without any value are left out."""
+    """Print rows as JSON or as a table; columns without any value are left out. Nothing is cut: a table may be wider than the terminal."""
     if as_json:
         print(json.dumps(list(rows), indent=1, default=str))
         return
-    out.print(grid(rows))
+    table, width = grid(rows), out.width
+    out.width = max(width, out.measure(table, options=out.options.update(width=10_000)).maximum)
+    try:
+        out.print(table)
+    finally:
+        out.width = width
 
 
 def grid(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Rows as a table without lines; columns without any value are left out."""
+    """Rows as a table without lines, numbers to the right; columns without any value are left out."""
     names = dict.fromkeys(name for row in rows for name in row)
     columns = [name for name in names if any(row.get(name) is not None for row in rows)]
-    table = Table(*map(_cell, columns), box=None)
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        numbers = all(NUMBER.fullmatch(text(row.get(name))) for row in rows)
+        table.add_column(_cell(name), justify="right" if numbers else "left")
     for row in rows:
         table.add_row(*(_cell(row.get(name)) for name in columns))
     return table
@@ -183,6 +211,6 @@ def plain_errors() -> Iterator[None]:
         fail("Stopped by Ctrl-C: run the same command again to resume.", 130)
 
 
-def fail(message: str, status: int = 1) -> None:
+def fail(message: str, status: int = 1) -> NoReturn:
     print(f"fabrating: {visible(message)}", file=sys.stderr)
     raise SystemExit(status)

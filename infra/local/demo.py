@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from infra.local import azurite, stack
+from infra.local import stack
 from infra.local.access import connected
 from infra.local.deploy import PROJECT
+from infra.local.publish import publish
 from infra.local.sample_data import build_sample
-from infra.local.stack import SAMPLE_CONTAINER, SAMPLE_NAME, Say, Stack
+from infra.local.stack import Say, Stack
 from tasks.errors import InputError
 from tasks.records.layout import REPORT, VERDICT, ArmFolder, PoolFolder, VerdictFolder
 from tasks.records.verdict import Verdict
-from tasks.store.artifact import Artifact
 from tasks.store.root import DEFAULT_ROOT, Root
 
 if TYPE_CHECKING:
@@ -45,19 +45,6 @@ def run_demo(home: Path, say: Say, port: int = stack.SERVER_PORT) -> dict[str, A
         found = _run(running, say)
         say(f"Finished in {time.monotonic() - started:.0f} s")
         return found
-
-
-def publish(running: Stack, sample: Artifact, say: Say) -> None:
-    """Put the sample where the stack's `compare/demo` reads it; blobs that are there already stay as they are."""
-    facts = sample.facts
-    megabytes = sum(record.bytes for record in sample.manifest.files) / 1e6
-    what = f"{facts['documents']:,} documents, {megabytes:.1f} MB"
-    if running.azurite_port:
-        written = azurite.upload(running.azurite_port, SAMPLE_CONTAINER, SAMPLE_NAME, sample.path, running.store_key)
-        state = "written" if written else "already there"
-        say(f"Sample: {what}, {state} at {running.sample} (Azurite)")
-    else:
-        say(f"Sample: {what} in {running.sample}")
 
 
 def _run(running: Stack, say: Say) -> dict[str, Any]:

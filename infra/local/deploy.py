@@ -7,13 +7,15 @@ What they are is said by the files of `deployments/`: `prefect.yaml` and one bas
 
 import contextlib
 import hashlib
+import importlib
 import json
-import subprocess
-import sys
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+import yaml
 
 from infra.local.access import connected
 from tasks.engines.turns import visible_gpus
@@ -146,39 +148,72 @@ def _queue_again(client: "SyncPrefectClient") -> None:
         client.delete_flow_run(run.id)
 
 
-def deploy(environment: Mapping[str, str]) -> None:
-    """Run `prefect deploy --all` on `deployments/prefect.yaml`, and end what earlier versions left there.
+def load_flows() -> None:
+    """Import what the deployments run: the slow part of `deploy`, for whoever waits for a server anyway."""
+    for each in _declared({SAMPLE: NO_SAMPLE}):
+        _flow(each)
 
-    The demo's deployments read the sample that FABRATING_SAMPLE names; a server without one has them all the same.
-    Raises InputError with Prefect's message when that fails.
+
+def deploy(environment: Mapping[str, str]) -> None:
+    """Put what `deployments/prefect.yaml` says onto the server, and end what earlier versions left there.
+
+    It is what `prefect deploy --all` does, in one process, and every form is closed: parameters that a flow does not have are
+    refused like values beyond a bound; Prefect would store them. The demo's deployments read the sample that FABRATING_SAMPLE names;
+    a server without one has them all the same. Raises InputError when the server does not take them.
     """
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    command += ["--prefect-file", "deployments/prefect.yaml"]
-    environment = {SAMPLE: NO_SAMPLE, **environment}
-    end_old_schedule(environment)
-    result = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
-    if result.returncode:
-        lines = [line.strip() for line in (result.stdout + result.stderr).splitlines() if line.strip()]
-        raise InputError(f"The deployments could not be put onto the server: {lines[-1] if lines else 'no message'}")
+    import httpx
     from prefect.client.orchestration import get_client
 
+    environment = {SAMPLE: NO_SAMPLE, **environment}
+    end_old_schedule(environment)
     with connected(environment), get_client(sync_client=True) as client:
-        _close_forms(client)
+        try:
+            for each in _declared(environment):
+                _put(client, each)
+        except httpx.HTTPStatusError as error:
+            raise InputError(f"The deployments could not be put onto the server: {error}") from error
         _queue_again(client)
         _end_old_automation(client)
 
 
-def _close_forms(client: "SyncPrefectClient") -> None:
-    """Parameters that a flow does not have are refused like values beyond a bound: Prefect would store them."""
-    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+def _declared(environment: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The deployments of the file, with the environment's values for `{{ $NAME }}`."""
+    text = (DEPLOYMENTS / "prefect.yaml").read_text()
+    filled = re.sub(r"\{\{ \$(\w+) \}\}", lambda found: json.dumps(environment.get(found[1], ""))[1:-1], text)
+    return cast("list[dict[str, Any]]", yaml.safe_load(filled)["deployments"])
 
-    from flows.maintenance import TAG
 
-    ours = DeploymentFilter(tags=DeploymentFilterTags(any_=[TAG, "maintenance"]))
-    for deployment in client.read_deployments(deployment_filter=ours):
-        schema = {**(deployment.parameter_openapi_schema or {}), "additionalProperties": False}
-        changed = {"parameter_openapi_schema": schema}
-        client.request("PATCH", "/deployments/{id}", path_params={"id": deployment.id}, json=changed)
+def _flow(declared: Mapping[str, Any]) -> Any:
+    file, _, name = declared["entrypoint"].partition(":")
+    return getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), name)
+
+
+def _put(client: "SyncPrefectClient", declared: Mapping[str, Any]) -> None:
+    """Make or update one deployment. Its flow is loaded from the folder of the worker."""
+    from prefect.utilities.callables import parameter_schema
+
+    flow = _flow(declared)
+    client.create_deployment(
+        flow_id=client.create_flow_from_name(flow.name),
+        name=declared["name"],
+        version=flow.version,
+        description=declared["description"],
+        tags=declared["tags"],
+        entrypoint=declared["entrypoint"],
+        work_pool_name=declared["work_pool"]["name"],
+        work_queue_name=declared["work_pool"]["work_queue_name"],
+        parameters=declared.get("parameters", {}),
+        parameter_openapi_schema={
+            **parameter_schema(flow).model_dump(exclude_unset=True),
+            "additionalProperties": False,
+        },
+        enforce_parameter_schema=True,
+        concurrency_limit=declared.get("concurrency_limit"),
+        pull_steps=[],
+        job_variables={},
+        paused=False,
+        schedules=[],
+    )
 
 
 def _end_old_automation(client: "SyncPrefectClient") -> None:

@@ -14,6 +14,7 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -51,14 +52,7 @@ def build_sample(
     home: Path, documents: int = DOCUMENTS, packages: Sequence[str] = PACKAGES, progress: Progress = silent
 ) -> Artifact:
     """The sample below `home`/sample, made anew when other packages are installed than last time."""
-    root = Root(home / "sample")
-    spec = {
-        "recipe": RECIPE,
-        "documents": documents,
-        "python": sys.version.split()[0],
-        "installed": _versions(),
-        "packages": list(packages),
-    }
+    root, spec = Root(home / "sample"), _spec(documents, packages)
 
     def make(work: Work) -> None:
         texts = choose(documents, packages, progress)
@@ -77,6 +71,22 @@ def build_sample(
     except DamagedError:
         root.remove(SAMPLE_NAME)
         return root.build(SAMPLE_NAME, make, spec=spec)
+
+
+def is_built(home: Path) -> bool:
+    """Whether the sample below `home`/sample is that of the packages which are installed."""
+    found = Root(home / "sample").find(SAMPLE_NAME)
+    return found is not None and found.spec == _spec(DOCUMENTS, PACKAGES)
+
+
+def _spec(documents: int, packages: Sequence[str]) -> dict[str, Any]:
+    return {
+        "recipe": RECIPE,
+        "documents": documents,
+        "python": sys.version.split()[0],
+        "installed": _versions(),
+        "packages": list(packages),
+    }
 
 
 def choose(documents: int, packages: Sequence[str], progress: Progress = silent) -> list[tuple[str, str]]:

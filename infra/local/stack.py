@@ -13,20 +13,24 @@ import shlex
 import sys
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from dotenv import dotenv_values
 
-from infra.local import access, azurite, deploy, ports, processes
+from infra.local import access, azurite, database, deploy, ports, processes
 from infra.local.deploy import PROJECT
 from tasks.cores import cores
 from tasks.errors import InputError
+from tasks.reports.address import VARIABLE as REPORTS
 from tasks.store import azure
 from tasks.store.artifact import write_atomic
 from tasks.store.locks import locked
+from tasks.store.root import DEFAULT_ROOT
 
 SERVER_PORT = 4200
+ROOT = "FABRATING_ROOT"
 LOCK = "stack.lock"
 """In the folder: one `up` or `down` at a time."""
 START_SECONDS = 240  # a cold machine under load takes minutes to import Prefect
@@ -37,16 +41,19 @@ Say = Callable[[str], None]
 
 @dataclass
 class Stack:
-    """What runs where: the content of `stack.json`. `pids` by name: server, maintenance, azurite, worker-cpu, worker-gpu."""
+    """What runs where: the content of `stack.json`. `pids` by name: server, reports, maintenance, azurite, worker-cpu, worker-gpu."""
 
     home: Path
     mark: str = ""
     owner: str = "up"
     server_port: int = 0
     azurite_port: int = 0
+    reports_port: int = 0
     pids: dict[str, int] = field(default_factory=dict)
     deployed: str = ""
     gpu: bool = True
+    root: str = ""
+    """Where its workers keep artifacts, of runs that name no other root."""
 
     @property
     def pools(self) -> list[str]:
@@ -56,7 +63,7 @@ class Stack:
     @property
     def parts(self) -> list[str]:
         """Names of the processes that a running stack has, besides Azurite."""
-        return ["server", *(f"worker-{pool}" for pool in self.pools), "maintenance"]
+        return ["server", "reports", *(f"worker-{pool}" for pool in self.pools), "maintenance"]
 
     @property
     def ui(self) -> str:
@@ -65,6 +72,11 @@ class Stack:
     @property
     def api(self) -> str:
         return f"{self.ui}/api"
+
+    @property
+    def reports(self) -> str:
+        """Where the reports of runs and verdicts are served."""
+        return f"http://{ports.HOST}:{self.reports_port}"
 
     @property
     def password_file(self) -> Path:
@@ -112,6 +124,7 @@ class Stack:
             or str(min(cores(), max(1, (os.cpu_count() or 2) - 1))),
             "FABRATING_HOME": str(self.home),
             "FABRATING_SAMPLE": self.sample,
+            **({REPORTS: self.reports} if self.reports_port else {}),
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         }
         if self.azurite_port:
@@ -161,6 +174,20 @@ def default_home() -> Path:
     return Path(os.environ.get("FABRATING_HOME") or PROJECT / ".fabrating").absolute()
 
 
+def default_root(home: Path | None = None) -> tuple[str, str]:
+    """The root of a command that names none, and why it is that one.
+
+    This shell's FABRATING_ROOT, else what the running stack's workers take, else that of `.env`, else a folder in the project.
+    """
+    named, in_file = os.environ.get(ROOT), dotenv_values(PROJECT / ".env").get(ROOT)
+    if named and named != in_file:
+        return named, f"{ROOT} of this shell"
+    running = load(home or default_home())
+    if running is not None and running.root and running.alive("server"):
+        return running.root, "the running stack's"
+    return (in_file, f"{ROOT} of .env") if in_file else (str(PROJECT / DEFAULT_ROOT), "the default")
+
+
 def keep_days() -> int:
     """How long the server keeps ended runs, logs and events: FABRATING_KEEP_DAYS, else 30 days. Raises InputError."""
     given = os.environ.get("FABRATING_KEEP_DAYS") or "30"
@@ -190,6 +217,8 @@ def up(home: Path, say: Say, owner: str = "up", port: int = SERVER_PORT, gpu: bo
     home.mkdir(parents=True, exist_ok=True)
     with locked(home / LOCK, say):
         stack = load(home) or Stack(home)
+        if running(stack):
+            say(f"The stack is running already: {stack.ui}")
         if stack.alive("server") and access.is_open(stack.api):
             _close(stack, say)
         fresh, known = not stack.alive("server"), stack.password_file.exists()
@@ -200,11 +229,17 @@ def up(home: Path, say: Say, owner: str = "up", port: int = SERVER_PORT, gpu: bo
         elif owner == "up":
             stack.owner = "up"
         stack.gpu = gpu
+        if not stack.root or not any(stack.alive(f"worker-{pool}") for pool in deploy.POOLS):
+            stack.root = full_environment(stack).get(ROOT) or str(PROJECT / DEFAULT_ROOT)
         try:
-            _start_stores(stack, say)
-            _start_server(stack, say, port)
+            with ThreadPoolExecutor(1) as meanwhile:
+                if stack.deployed == "":
+                    meanwhile.submit(deploy.load_flows)  # what cannot be imported is said by `_deploy`
+                _start_stores(stack, say)
+                _start_server(stack, say, port)
             if not known:
                 say(f"The UI asks for a password: {stack.password} (kept in {stack.password_file})")
+            _start_reports(stack, say)
             stack.save()
             _deploy(stack, say)
             _start_workers(stack, say)
@@ -236,11 +271,13 @@ def keep_workers(home: Path, say: Say) -> None:
     """Start again what has died of the stack's workers. Called by a process of the stack, again and again."""
     stack = load(home)
     mark = os.environ.get(processes.MARK)
-    if stack is None or stack.mark != mark or all(stack.alive(f"worker-{pool}") for pool in stack.pools):
+    kept = ["reports", *(f"worker-{pool}" for pool in stack.pools)] if stack is not None else []
+    if stack is None or stack.mark != mark or all(map(stack.alive, kept)):
         return
     with locked(home / LOCK, say):
         stack = load(home)
         if stack is not None and stack.mark == mark and stack.alive("server"):
+            _start_reports(stack, say)
             _start_workers(stack, say)
             stack.save()
 
@@ -316,9 +353,23 @@ def _close(stack: Stack, say: Say) -> None:
     stop(stack)
 
 
+def _start_reports(stack: Stack, say: Say) -> None:
+    """After the server, whose password they ask for, and before the workers, which tell where they are."""
+    if stack.alive("reports"):
+        return
+
+    def command(port: int) -> list[str]:
+        stack.reports_port = port
+        return [sys.executable, "-m", "infra.local.pages", str(port), stack.root]
+
+    wanted = stack.reports_port or stack.server_port + 1
+    _serve(stack, "reports", "the server of reports", wanted, command, ports.accepts, say)
+
+
 def _start_server(stack: Stack, say: Say, port: int) -> None:
     if stack.alive("server"):
         return
+    database.place(stack.home / "prefect")
 
     def command(port: int) -> list[str]:
         stack.server_port = port  # the environment that the server starts with names it
@@ -340,7 +391,7 @@ def _serve(
     """Start a part on the wanted port or the next free one, and wait until it answers there. Returns the port."""
     while True:
         port = _choose(wanted, what, say)
-        stack.pids[name] = _start(stack, name, command(port))
+        stack.pids[name] = start(stack, name, command(port))
         if _comes_up(stack, name, port, answers):
             return port
         if stack.alive(name) or ports.is_free(port):
@@ -390,16 +441,17 @@ def _start_workers(stack: Stack, say: Say) -> None:
         say(f"Starting a worker for the work pool {pool}")
         command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool", pool]
         command += ["--name", f"local-{pool}", *deploy.worker_options(pool)]
-        stack.pids[name] = _start(stack, name, command)
+        stack.pids[name] = start(stack, name, command)
 
 
 def _start_maintenance(stack: Stack, say: Say) -> None:
     if not stack.alive("maintenance"):
         say("Starting the service that restarts workers that died and runs that ended badly")
-        stack.pids["maintenance"] = _start(stack, "maintenance", [sys.executable, "-m", "infra.cli", "maintain"])
+        stack.pids["maintenance"] = start(stack, "maintenance", [sys.executable, "-m", "infra.cli", "maintain"])
 
 
-def _start(stack: Stack, name: str, command: list[str]) -> int:
+def start(stack: Stack, name: str, command: list[str]) -> int:
+    """Start a process of the stack, which `down` ends; its log is logs/NAME.log. Returns its process id."""
     log = stack.home / "logs" / f"{name}.log"
     environment = full_environment(stack) | stack.private(name)
     return processes.start(command, mark=stack.mark, log=log, cwd=PROJECT, environment=environment)

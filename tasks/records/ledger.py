@@ -32,6 +32,8 @@ LIVE = ("step", "steps", "tokens", "bpb", "loss", "tokens_per_second", "mfu")
 COLUMNS = (
     *(
         "run",
+        "name",
+        "comparison",
         "arm",
         "seed",
         "depth",
@@ -44,7 +46,10 @@ COLUMNS = (
         "text_share",
         "mean_score",
         "step",
+        "steps",
+        "loss",
         "bpb",
+        "core",
     ),
     *("tokens_per_second", "hours", "dollars", "state", "attempts", "wandb"),
 )
@@ -98,6 +103,10 @@ class LedgerEntry(Measured):
 
     format: Literal[1] = 1
     run: str
+    name: str | None = None
+    """What a person calls it; no part of its identity."""
+    comparison: str | None = None
+    """The comparison that it was trained for, if any."""
     arm: str
     arm_id: str
     pool_id: str
@@ -119,11 +128,28 @@ class LedgerEntry(Measured):
     def last(self) -> Attempt:
         return self.attempts[-1]
 
+    @property
+    def active(self) -> bool:
+        """Whether a process may still write to the run's folder."""
+        return self.state in ("running", "silent")
+
+    @property
+    def hosts(self) -> list[str]:
+        """Where it was trained, the first host first, each once."""
+        return list(dict.fromkeys(attempt.host for attempt in self.attempts))
+
 
 def open_entry(
-    root: Root, experiment: Experiment, pool_id: str, arm_id: str, *, flow_run: str | None = None
+    root: Root,
+    experiment: Experiment,
+    pool_id: str,
+    arm_id: str,
+    *,
+    flow_run: str | None = None,
+    name: str | None = None,
+    comparison: str | None = None,
 ) -> LedgerEntry:
-    """Note that an attempt at a run begins here and now.
+    """Note that an attempt at a run begins here and now, under the name that a person gave it, for a comparison.
 
     An earlier attempt that never reported its end is closed as "lost", at the time of its last sign of life.
     """
@@ -144,6 +170,8 @@ def open_entry(
         if entry is None:
             return LedgerEntry(
                 run=run,
+                name=name,
+                comparison=comparison,
                 arm=experiment.arm.name,
                 arm_id=arm_id,
                 pool_id=pool_id,
@@ -161,7 +189,8 @@ def open_entry(
             else each
             for each in entry.attempts
         ]
-        return entry.model_copy(update={"state": "running", "error": None, "attempts": (*earlier, attempt)})
+        named = {"name": name or entry.name, "comparison": entry.comparison or comparison}
+        return entry.model_copy(update={"state": "running", "error": None, "attempts": (*earlier, attempt), **named})
 
     return _edit(root, run, opened)
 
@@ -181,6 +210,12 @@ def start_clock(root: Root, run: str) -> None:
         _edit(root, run, started)
 
 
+def call(root: Root, run: str, name: str | None) -> None:
+    """Note what a person calls a run that is in the ledger already; without a name, nothing is noted."""
+    if name and (known := _read(root, run)) is not None and known.name != name:
+        _edit(root, run, lambda entry: _known(root, run, entry).model_copy(update={"name": name}))
+
+
 def note_wandb(root: Root, run: str, where: str) -> LedgerEntry:
     """Say where W&B shows the run. Raises InputError when there is no such run."""
     return _edit(root, run, lambda entry: _known(root, run, entry).model_copy(update={"wandb": where}))
@@ -198,10 +233,10 @@ def finish(
 
     Raises InputError when there is no such run.
     """
-    if facts is None:
-        measured = Measured.of(last_metrics(root.path(RunFolder(run).file(METRICS))))
-    else:
-        measured = Measured.of({**facts, "step": facts.get("steps")})
+    newest = last_metrics(root.path(RunFolder(run).file(METRICS)))
+    if facts is not None:
+        newest = {"loss": newest.get("loss"), **facts, "step": facts.get("steps")}
+    measured = Measured.of(newest)
 
     def finished(known: LedgerEntry | None) -> LedgerEntry:
         entry = _known(root, run, known)
@@ -257,12 +292,21 @@ def entries(root: Root) -> list[LedgerEntry]:
     return sorted(found, key=lambda entry: entry.last.started, reverse=True)
 
 
-def table(found: Sequence[LedgerEntry]) -> list[dict[str, str | int | float | None]]:
-    """The ledger's columns, one row an entry: what `fabrating runs` prints."""
+def core_scores(root: Root, found: Sequence[LedgerEntry]) -> dict[str, float]:
+    """CORE of the runs that were evaluated on it, by run."""
+    evaluated = ((entry.run, root.find(RunFolder(entry.run).core)) for entry in found)
+    return {run: core.facts["core"] for run, core in evaluated if core is not None}
+
+
+def table(
+    found: Sequence[LedgerEntry], core: Mapping[str, float] | None = None
+) -> list[dict[str, str | int | float | None]]:
+    """The ledger's columns, one row an entry: what `fabrating runs --wide` prints. `core`: as `core_scores` says."""
     rows = []
     for entry in found:
         row = {column: getattr(entry, column, None) for column in COLUMNS}
-        row |= {"host": entry.last.host, "commit": entry.last.commit or entry.last.code, "gpus": entry.last.gpus}
+        row |= {"core": (core or {}).get(entry.run), "host": ", then ".join(entry.hosts), "gpus": entry.last.gpus}
+        row |= {"commit": entry.last.commit or entry.last.code}
         row |= {"attempts": len(entry.attempts), "step": entry.steps if entry.step is None else entry.step}
         rows.append(row)
     return rows

@@ -105,18 +105,19 @@ def read_metrics(path: Path) -> list[MetricsLine]:
 
 
 def last_metrics(path: Path) -> MetricsLine | dict[str, Any]:
-    """The newest value of every key, read from the end of the file alone: {} when there is none.
+    """The newest value of every key, read from the first line and the end of the file alone: {} when there is none.
 
-    `bpb` is thus that of the last evaluation and `loss` that of the last training step.
+    `bpb` is thus that of the last evaluation, `loss` that of the last training step, and `steps` what the first attempt planned.
     """
     try:
         with path.open("rb") as file:
+            first = file.readline(TAIL_BYTES)
             size = file.seek(0, 2)
             file.seek(max(0, size - TAIL_BYTES))
             data = file.read()
     except FileNotFoundError:
         return {}
-    return _newest(_parse(data.split(b"\n", 1)[-1] if size > TAIL_BYTES else data, path))
+    return _newest(_parse(first + data.split(b"\n", 1)[-1] if size > TAIL_BYTES else data, path))
 
 
 def mirrored_metrics(root: Root, run: str) -> MetricsLine | dict[str, Any]:

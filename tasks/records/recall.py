@@ -7,7 +7,18 @@ from pydantic import ValidationError
 from tasks.errors import DamagedError, InputError
 from tasks.records.layout import ArmFolder, PoolFolder
 from tasks.spec import Arm, Draw, Experiment, Pool, Training
+from tasks.store.artifact import Manifest
 from tasks.store.root import Root
+
+
+def require_arm(root: Root, arm_id: str) -> Manifest:
+    """The manifest of a prepared arm's text. Raises InputError when there is no such arm."""
+    text = root.find(ArmFolder(arm_id).text)
+    if text is None:
+        known = ", ".join(ArmFolder.all(root))
+        instead = f", or take one of {known}" if known else ""
+        raise InputError(f"There is no arm {arm_id!r} under {root.url}: prepare it first{instead}.")
+    return text
 
 
 def recall(root: Root, arm_id: str, training: Training, seed: int, held: Sequence[Draw] = ()) -> tuple[Experiment, str]:
@@ -15,12 +26,7 @@ def recall(root: Root, arm_id: str, training: Training, seed: int, held: Sequenc
 
     Raises InputError when there is no such arm, DamagedError when its manifest does not say what it was made from.
     """
-    text = root.find(ArmFolder(arm_id).text)
-    if text is None:
-        known = ArmFolder.all(root)
-        raise InputError(
-            f"There is no arm {arm_id!r} under {root.url}: prepare it first, or take one of {', '.join(known) or 'none'}."
-        )
+    text = require_arm(root, arm_id)
     try:
         pool_id = text.inputs["pool"]
         arm = Arm.model_validate(text.spec)

@@ -117,8 +117,8 @@ def estimate_markdown(costs: Sequence[CostEstimate], notes: Sequence[str] = ()) 
         "steps": [count(cost.steps) for cost in costs],
         "parameters": [short(cost.parameters) for cost in costs],
         "tokens/s": [count(cost.tokens_per_second) for cost in costs],
-        "hours a run": [hours(cost.hours) for cost in costs],
-        "GPU hours": [hours(cost.gpu_hours) for cost in costs],
+        "time a run": [hours(cost.hours) for cost in costs],
+        "GPU time": [hours(cost.gpu_hours) for cost in costs],
         "cost": [dollars(cost.dollars) for cost in costs],
         "disk": [byte_size(cost.disk_bytes) for cost in costs],
         "egress": [f"{byte_size(cost.egress_bytes)}, up to {dollars(cost.egress_dollars)}" for cost in costs],
@@ -135,19 +135,35 @@ def loss_curve_markdown(metrics: Sequence[Path], labels: Sequence[str], title: s
 
 
 def scores_table(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row per run. `results`: {"run", "arm", "seed", and the facts of `runs/<run>/result`}."""
+    """One row per run, all documents. `results`: {"run", "arm", "seed", and the facts of `runs/<run>/result`}."""
     rows = []
     for result in results:
         row = {key: result.get(key) for key in ("run", "arm", "seed")}
         row["bits per byte"] = _rounded(result.get("bpb"))
-        for decile, value in enumerate(result.get("bpb_by_decile") or (), start=1):
-            row[f"decile {decile}"] = _rounded(value)
         row["tokens"] = count(result.get("tokens"))
         row["tokens/s"] = count(result.get("tokens_per_second"))
         if (seconds := result.get("wall_seconds")) is not None:
             row["hours"] = round(seconds / 3600, 3)
         rows.append(row)
     return rows
+
+
+def decile_rows(deciles: Sequence[float | None]) -> list[dict[str, Any]]:
+    """Bits per byte of one run, one row a decile of the holdout's scores, the best first; nothing where documents have no scores."""
+    return deciles_table([{"run": "bits per byte", "bpb_by_decile": deciles}])
+
+
+def deciles_table(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row a decile of the holdout's scores, the best first, one column a run; nothing where documents have no scores."""
+    by_run = {str(result["run"]): list(result.get("bpb_by_decile") or ()) for result in results}
+    by_run = {run: values for run, values in by_run.items() if any(value is not None for value in values)}
+    most = max(map(len, by_run.values()), default=0)
+    names = {most: f"{most} (best scores)", 1: "1 (lowest scores)"}
+    return [
+        {"decile": names.get(decile, str(decile))}
+        | {run: _rounded(values[decile - 1]) for run, values in by_run.items()}
+        for decile in range(most, 0, -1)
+    ]
 
 
 def verdict_markdown(verdict: Verdict, report: str | None = None, fetch: str | None = None) -> str:
@@ -175,6 +191,7 @@ def verdict_markdown(verdict: Verdict, report: str | None = None, fetch: str | N
             lines.append(f"| {title} | {numbers} | {probability(row.p)} |")
     held = verdict.holdout
     over = f"{held.documents:,} documents in {held.clusters:,} {held.clusters_are}"
+    lines += ["", "p: how often arms that are equal would seem to differ by as much."]
     lines += ["", f"Below 0: the first arm is better. {100 * verdict.level:g} % intervals over {over}."]
     if report:
         lines += ["", f"Report: {markdown(report)}"]

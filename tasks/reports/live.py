@@ -95,15 +95,21 @@ class RunsTable:
             "step": step,
             "loss": _rounded(entry.loss),
             "bits per byte": _rounded(entry.bpb),
-            "left": _left(entry, whole.training.tokens),
+            "left": left(entry),
         }
 
 
-def _left(entry: LedgerEntry, budget: int | None) -> str:
-    """Time until the last step, by the newest speed: 12 min. Empty where it is not known."""
-    if entry.state != "running" or not (budget and entry.tokens_per_second):
+def left(entry: LedgerEntry) -> str:
+    """Time until the last step of a run that trains, by its newest speed: 12 min. Empty where it is not known."""
+    if entry.state != "running" or not entry.tokens_per_second:
         return ""
-    return hours(max(0, budget - (entry.tokens or 0)) / entry.tokens_per_second / 3600)
+    if entry.step and entry.steps and entry.tokens:
+        tokens = entry.tokens / entry.step * entry.steps
+    elif (budget := entry.experiment.training.tokens) is not None:
+        tokens = budget
+    else:
+        return ""
+    return hours(max(0, tokens - (entry.tokens or 0)) / entry.tokens_per_second / 3600)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -4,6 +4,7 @@ The pages are Jinja2 templates beside this module. `page.html` holds the styles 
 requests and frames. Every value is escaped, and `visible`, except the pictures that `charts` makes.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from tasks.spec import Score
 from tasks.store.artifact import Artifact, Work, contents, fingerprint, write_atomic
 from tasks.store.root import Root
 
+log = logging.getLogger(__name__)
 HOW = {
     "init": "initial weights",
     "order": "order of a shuffled arm",
@@ -98,6 +100,15 @@ def write_report(root: Root, name: str) -> Path:
     write_atomic(path, text)
     root.upload_file(path)
     return path
+
+
+def leave_report(root: Root, run: str) -> Path | None:
+    """Write the report of a run that has ended. What cannot be drawn is logged, since the run has ended well: then None."""
+    try:
+        return write_report(root, run)
+    except Exception as error:
+        log.warning("The report of %s was not written (%s: %s)", run, type(error).__name__, error)
+        return None
 
 
 def rough(value: float | None) -> str:

@@ -11,12 +11,14 @@ from prefect.client.schemas.actions import ArtifactUpdate
 
 from tasks.escaping import markdown
 from tasks.records.cost import CostEstimate
-from tasks.records.layout import METRICS, REPORT, RunFolder
+from tasks.records.layout import METRICS, REPORT, RUNS, VERDICTS, RunFolder
 from tasks.records.verdict import Verdict
 from tasks.reports import artifacts
+from tasks.reports.address import address
 from tasks.reports.live import Standing, followed
+from tasks.reports.report import leave_report
 from tasks.spec import Experiment
-from tasks.steps import cells, key, log, show_markdown, show_table
+from tasks.steps import cells, key, log, show_link, show_markdown, show_table
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 
@@ -47,8 +49,16 @@ def show_prepared(arm_id: str, facts: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def show_standing(name: str, standing: Callable[[], Standing]) -> Iterator[None]:
-    """Keep one table of a comparison's runs up to date while the block runs."""
+def show_standing(name: str, standing: Callable[[], Standing], pages: Mapping[str, str]) -> Iterator[None]:
+    """Keep one table of runs up to date while the block runs. `pages`: of runs whose flow runs have started, their addresses."""
+
+    def rows(now: Standing) -> list[dict[str, Any]]:
+        linked = []
+        for row, shown in zip(now.rows, cells(now.rows), strict=True):
+            page = pages.get(str(row["run"]))
+            linked.append(shown | ({"run": f"[{shown['run']}]({page})"} if page else {}))
+        return linked
+
     first = standing()
     table = show_table(key("runs", name), first.rows, first.summary)
     if table is None:
@@ -56,7 +66,7 @@ def show_standing(name: str, standing: Callable[[], Standing]) -> Iterator[None]
         return
 
     def show(now: Standing) -> None:
-        update = ArtifactUpdate(data=json.dumps(cells(now.rows)), description=markdown(now.summary))
+        update = ArtifactUpdate(data=json.dumps(rows(now)), description=markdown(now.summary))
         with get_client(sync_client=True) as client:
             client.update_artifact(table, update)
 
@@ -74,12 +84,14 @@ def show_loss_curve(
 
 
 def show_scores(root: Root, name: str, runs: Mapping[str, Experiment]) -> None:
-    """Bits per byte in all and per score decile, one row a finished run. `runs`: {run id: what it trained}."""
+    """Bits per byte in all, one row a finished run, and one row a score decile. `runs`: {run id: what it trained}."""
     results = [
         {"run": run, "arm": experiment.arm.name, "seed": experiment.seed, **root.manifest(RunFolder(run).result).facts}
         for run, experiment in runs.items()
     ]
     show_table(key("scores", name), artifacts.scores_table(results), "Bits per byte on the common holdout")
+    if deciles := artifacts.deciles_table(results):
+        show_table(key("deciles", name), deciles, "Bits per byte by score decile of the holdout's documents")
 
 
 def show_outside(run: str, scores: Mapping[str, Mapping[str, Any]]) -> None:
@@ -95,11 +107,26 @@ def show_core(run: str, facts: Mapping[str, Any]) -> None:
     show_table(key("core", run), rows, "Accuracy; centered: 0 is guessing")
 
 
-def show_verdict(root: Root, made: Artifact, verdict: Verdict) -> None:
-    """Which arm is better, by how much, how sure; and where the report of the verdict's artifact `made` lies."""
+def show_report(root: Root, kind: str, id: str, path: Path) -> str:
+    """Link the report of a run or a verdict (`kind`), where a stack serves it. Returns its address, else that of its file."""
+    if (link := address(root, kind, id)) is not None:
+        show_link(key("report", id), link, f"Report of {id}", "Report, behind the password of the stack")
+    return link or path.as_uri()
+
+
+def show_run_report(root: Root, run: str) -> None:
+    """Write the report of a finished run, link it, and say where it is: the last line of its log."""
+    if (path := leave_report(root, run)) is not None:
+        log().info("Report: %s", show_report(root, RUNS, run, path))
+
+
+def show_verdict(root: Root, made: Artifact, verdict: Verdict) -> str:
+    """Which arm is better, by how much, how sure; and where the report of the verdict's artifact `made` is. Returns its address."""
     fetch = f"fabrating report {made.path.name} --root {root.url}" if root.remote else None
-    text = artifacts.verdict_markdown(verdict, (made.path / REPORT).as_uri(), fetch)
+    report = show_report(root, VERDICTS, made.path.name, made.path / REPORT)
+    text = artifacts.verdict_markdown(verdict, report, fetch)
     show_markdown(key("verdict", verdict.name), text, " ".join(verdict.sentences))
+    return report
 
 
 def metrics_file(root: Root, run: str) -> Path:

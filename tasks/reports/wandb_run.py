@@ -60,8 +60,12 @@ FINISH_SECONDS = 60.0
 
 
 @contextlib.contextmanager
-def forwarded(root: Root, experiment: Experiment, pool_id: str, arm_id: str) -> Iterator[None]:
+def forwarded(
+    root: Root, experiment: Experiment, pool_id: str, arm_id: str, label: str | None = None
+) -> Iterator[None]:
     """Forward the run's metrics to W&B while the block runs, by `training.wandb`; the runs of a pool are a group.
+
+    `label`: what W&B shows instead of the run's id.
 
     Never raises for a fault of W&B: it is logged once, and the block goes on.
     """
@@ -69,7 +73,7 @@ def forwarded(root: Root, experiment: Experiment, pool_id: str, arm_id: str) -> 
     if mode == "disabled":
         yield
         return
-    forwarder = Forwarder(root, experiment, run_id(experiment, arm_id), pool_id, arm_id, mode)
+    forwarder = Forwarder(root, experiment, run_id(experiment, arm_id), pool_id, arm_id, mode, label)
     forwarder.start()
     try:
         yield
@@ -77,8 +81,8 @@ def forwarded(root: Root, experiment: Experiment, pool_id: str, arm_id: str) -> 
         forwarder.stop(FINISH_SECONDS)
 
 
-def start(name: str, group: str, mode: Mode, folder: Path, **more: Any) -> Any:
-    """A W&B run that keeps its id, so that all attempts land in one. Offline files lie in `folder`; `more` goes to W&B."""
+def start(name: str, group: str, mode: Mode, folder: Path, label: str | None = None, **more: Any) -> Any:
+    """A W&B run with the id `name`, so that all attempts land in one, shown as `label`. Offline files lie in `folder`; `more` goes to W&B."""
     if given := [name for name in OF_OTHERS if os.environ.pop(name, None)]:
         log.warning("%s in the environment: not used, each run has its own name in W&B.", ", ".join(given))
     import wandb  # slow to import, and broken installations must not matter
@@ -86,7 +90,7 @@ def start(name: str, group: str, mode: Mode, folder: Path, **more: Any) -> Any:
     return wandb.init(
         project=PROJECT,
         id=name,
-        name=name,
+        name=label or name,
         group=group,
         resume="allow",
         mode=mode,
@@ -124,8 +128,10 @@ def available_mode(wanted: Wanted) -> Mode:
 class Forwarder:
     """Follows one metrics file from a thread."""
 
-    def __init__(self, root: Root, experiment: Experiment, run: str, group: str, arm_id: str, mode: Mode):
-        self._root, self._run, self._mode = root, run, mode
+    def __init__(
+        self, root: Root, experiment: Experiment, run: str, group: str, arm_id: str, mode: Mode, label: str | None
+    ):
+        self._root, self._run, self._mode, self._label = root, run, mode, label
         self._folder = root.path(RunFolder(run).folder)
         self._group = group
         self._config = {"arm_id": arm_id, **experiment.model_dump(mode="json")}
@@ -157,7 +163,7 @@ class Forwarder:
             )
 
     def _forward(self) -> None:
-        run = start(self._run, self._group, self._mode, self._folder, config=self._config, tags=self._tags)
+        run = start(self._run, self._group, self._mode, self._folder, self._label, config=self._config, tags=self._tags)
         try:
             run.define_metric("step", hidden=True)
             run.define_metric("*", step_metric="step")

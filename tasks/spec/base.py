@@ -7,6 +7,7 @@ stores it, as in the model: a number beyond 64 bits, once stored, is one that th
 import json
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from difflib import get_close_matches
 from functools import cache
 from types import NoneType, UnionType
@@ -104,13 +105,32 @@ Id = Annotated[
 ]
 """The whole name of a pool, an arm or a run, with its fingerprint."""
 
+Label = Annotated[str, Shape(rf"(?!\s){ANY}{{1,60}}", "a name: one line of at most 60 characters, not blank")]
+"""What a person calls a run, to find it again: no part of its identity."""
+
 Line = Annotated[str, Shape(rf"{ANY}{{1,2000}}", "a line of 1 to 2,000 characters")]
 Column = Annotated[str, Shape(rf"{ANY}{{1,255}}", "the name of a column: a line of 1 to 255 characters")]
 
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """What draws are a hash of."""
 
-Count = Annotated[int, Field(ge=1, le=10**15)]
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
+
+
+def whole_number(given: Any) -> Any:
+    """A number as people write it, 2B, 1.5M, 2e9 or 2_000_000, as an integer; anything else as it is, for the field to judge."""
+    found = (
+        re.fullmatch(r"\s*(\d[\d_,]*(?:\.\d+)?(?:e\+?\d{1,2})?)\s*([kmbgt]?)\s*", given.lower())
+        if isinstance(given, str)
+        else None
+    )
+    if found is None:
+        return given
+    number = Decimal(found[1].replace("_", "").replace(",", "")) * UNITS[found[2]]
+    return int(number) if number == int(number) else given
+
+
+Count = Annotated[int, Field(ge=1, le=10**15), BeforeValidator(whole_number)]
 """Documents, tokens, characters: more than there are."""
 
 Steps = Annotated[int, Field(ge=1, le=10**9)]

@@ -3,10 +3,10 @@
 import os
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from tasks.errors import InputError
-from tasks.spec.base import CLOSED, Column, Cores, Count, Half, Name, Seed, Spec, Url, how, if_set
+from tasks.spec.base import CLOSED, Column, Cores, Count, Half, Name, Seed, Spec, Url, how, if_set, whole_number
 from tasks.spec.score import Weights, columns_of
 from tasks.store.settings import load_settings
 from tasks.store.urls import require_unsigned
@@ -63,10 +63,8 @@ class Pool(Spec):
         0.02, description="The holdout is never more than this part of the pool that it is taken from."
     )
     vocab_size: int = Field(32_768, ge=265, le=65_536, description="Tokens in the vocabulary, 9 special ones included.")
-    tokenizer_characters: int = Field(
+    tokenizer_characters: Annotated[int, Field(ge=1_000, le=10**15), BeforeValidator(whole_number)] = Field(
         2_000_000_000,
-        ge=1_000,
-        le=10**15,
         description="Characters of a random sample of the pool that the tokenizer is trained on.",
     )
     seed: Seed = Field(1337, description="Seed of the holdout and of the tokenizer's sample.")

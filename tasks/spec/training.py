@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from tasks.spec.base import Cores, Count, Dollars, Shape, Spec, Steps, how, if_set
+from tasks.spec.base import Cores, Count, Dollars, Shape, Spec, Steps, how, if_set, whole_number
 
 Packing = Literal["split", "crop"]
 Recipe = Literal["upstream", "quiet"]
@@ -33,15 +33,13 @@ class Training(Spec):
         "SSSL",
         description="Attention windows, tiled over the layers: S a quarter of the sequence, L all of it. The last is always L.",
     )
-    batch_tokens: int | None = Field(
+    batch_tokens: Annotated[int, Field(ge=1, le=2**30), BeforeValidator(whole_number)] | None = Field(
         None,
-        ge=1,
-        le=2**30,
         description="Tokens of one optimizer step; empty: by the scaling rule, from the depth alone.",
     )
     tokens: Count | None = Field(
         None,
-        description="Budget in trained tokens; empty: every packed row of the arm, as often as its epochs say.",
+        description="Budget in trained tokens, 2000000000 or, in files and commands, 2B; empty: every packed row of the arm, as often as its epochs say.",
     )
     tokens_per_parameter: float | None = if_set(
         None,

@@ -145,6 +145,13 @@ class Root:
             found |= {b.name.removesuffix(f"/{file}") for b in self.remote.list(prefix) if b.name.endswith(f"/{file}")}
         return sorted(name for name in found if not any(part.startswith(".") for part in Path(name).parts))
 
+    def folders(self, kind: str) -> list[str]:
+        """Names of the folders right below `kind`, whole or not, here or in the remote store, sorted."""
+        found = {path.name for path in self.path(kind).glob("*") if path.is_dir()}
+        if self.remote is not None:
+            found |= {blob.name.split("/")[1] for blob in self.remote.list(f"{kind}/") if blob.name.count("/") > 1}
+        return sorted(name for name in found if not name.startswith("."))
+
     def open(self, name: str, *, checksums: bool = False) -> Artifact:
         """A complete artifact on this machine, downloaded if need be.
 
@@ -357,6 +364,25 @@ class Root:
         shutil.rmtree(directory, ignore_errors=True)
         if self.remote is not None:
             self._mirror(name).remove()
+
+    def remove_folder(self, name: str) -> None:
+        """Delete all artifacts below a folder, each as `remove` does, then what else lies in it, here and in a remote root.
+
+        An artifact that is being made on this machine is waited for.
+        """
+        for artifact in self.names(f"{name}/"):
+            with locked(self._lock(artifact)):
+                self.remove(artifact)
+        for blob in self.remote.list(f"{name}/") if self.remote is not None else ():
+            self._blobs().delete(blob.name)
+        for left in (self.path(name), self.folder / ".files" / safe_relative(name)):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def delete(self, name: str) -> None:
+        """Delete a small file, in the remote root first: what a cut leaves is the file of this machine."""
+        if self.remote is not None:
+            self.remote.delete(name)
+        self.path(name).unlink(missing_ok=True)
 
     def _lock(self, name: str) -> Path:
         return self.folder / ".locks" / f"{name.replace('/', '.')}.lock"

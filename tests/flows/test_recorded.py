@@ -9,6 +9,7 @@ import pytest
 from flows.recorded import recorded
 from tasks.errors import BusyError
 from tasks.records import ledger
+from tasks.records.inventory import Thing, find
 from tasks.records.layout import run_id
 from tasks.spec import Arm, Experiment, Training
 from tasks.store.root import Root
@@ -61,3 +62,17 @@ def test_a_second_start_that_is_refused_leaves_the_living_attempt_as_it_was(tmp_
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
+
+
+def test_a_name_is_kept_given_later_too_and_changes_no_identity(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    with recorded(root, EXPERIMENT, POOL, ARM, name="First try: sharp", comparison="top-vs-rand"):
+        root.build(f"runs/{RUN}/result", lambda work: None, spec={})
+    entry = ledger.find(root, RUN)
+    assert (entry.run, entry.name, entry.comparison) == (RUN, "First try: sharp", "top-vs-rand")
+    for name, shown in ((None, "First try: sharp"), ("the good one", "the good one")):
+        with recorded(root, EXPERIMENT, POOL, ARM, name=name):
+            pass
+        assert ledger.find(root, RUN).name == shown
+    assert len(ledger.find(root, RUN).attempts) == 1
+    assert find(root, "the good one") == Thing("runs", RUN)

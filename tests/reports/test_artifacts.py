@@ -100,7 +100,7 @@ def test_the_plan_tells_what_and_how_much_and_what_it_costs():
     markdown = artifacts.plan_markdown(experiment, plan, [estimate_cost(experiment.training, 10**9, label="top16")])
     assert "1,234,567" in markdown and "3.21\u202fGB" in markdown and "0.5: 3.333" in markdown
     assert "<img>" not in markdown and "a|b" not in markdown
-    assert "top 16.5 %" in markdown and "GPU hours" in markdown
+    assert "top 16.5 %" in markdown and "GPU time" in markdown
     assert "None" not in markdown
 
 
@@ -161,7 +161,7 @@ def test_the_plan_is_a_range_before_and_exact_after_packing():
         assert line in after
 
 
-def test_scores_table_has_a_row_a_run_with_its_deciles():
+def test_scores_table_has_a_row_a_run_and_deciles_are_rows_the_best_first():
     facts = {
         "bpb": 1.23456,
         "bpb_by_decile": [1.0 + i / 10 for i in range(10)],
@@ -169,7 +169,13 @@ def test_scores_table_has_a_row_a_run_with_its_deciles():
         "wall_seconds": 1800.0,
     }
     (row,) = artifacts.scores_table([{"run": "r", "arm": "top16", "seed": 1, **facts}])
-    assert row["bits per byte"] == 1.2346 and row["decile 10"] == 1.9
+    assert row["bits per byte"] == 1.2346
+    table = artifacts.deciles_table([{"run": "r", **facts}, {"run": "unrated", "bpb_by_decile": [None] * 10}])
+    assert table[0] == {"decile": "10 (best scores)", "r": 1.9} and table[-1] == {
+        "decile": "1 (lowest scores)",
+        "r": 1.0,
+    }
+    assert artifacts.decile_rows([None] * 10) == []
     assert row["tokens"] == "12,345" and row["hours"] == 0.5 and row["tokens/s"] == artifacts.MISSING
 
 

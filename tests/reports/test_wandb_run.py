@@ -54,7 +54,7 @@ def log_records(data):
 
 
 def records(path):
-    """(run id, group, project) and history rows of an offline run's file, once W&B's service has written its last record."""
+    """(run id, group, project, shown name) and history rows of an offline run's file, once W&B's service has written its last record."""
     deadline = time.monotonic() + 30
     while True:
         runs, rows, ended = set(), [], False
@@ -63,7 +63,7 @@ def records(path):
             record.ParseFromString(data)
             kind = record.WhichOneof("record_type")
             if kind == "run":
-                runs.add((record.run.run_id, record.run.run_group, record.run.project))
+                runs.add((record.run.run_id, record.run.run_group, record.run.project, record.run.display_name))
             if kind == "history":
                 items = record.history.item
                 rows.append({(item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in items})
@@ -81,10 +81,10 @@ def test_two_attempts_are_one_run_and_nothing_is_sent_twice(tmp_path, monkeypatc
     root, experiment = Root(tmp_path), make_experiment()
     run = run_id(experiment, ARM)
     ledger.open_entry(root, experiment, POOL, ARM)
-    with forwarded(root, experiment, POOL, ARM):
+    with forwarded(root, experiment, POOL, ARM, "First try"):
         write_metrics(root, run, [1, 2, 3])
     root.path(f"runs/{run}/metrics.jsonl").unlink()
-    with forwarded(root, experiment, POOL, ARM):
+    with forwarded(root, experiment, POOL, ARM, "First try"):
         write_metrics(root, run, [1, 2])
         write_metrics(root, run, [3, 4])
     files = sorted(root.path(f"runs/{run}/wandb").glob("offline-run-*/run-*.wandb"))
@@ -93,7 +93,7 @@ def test_two_attempts_are_one_run_and_nothing_is_sent_twice(tmp_path, monkeypatc
         found, history = records(file)
         runs |= found
         rows += history
-    assert runs == {(run, POOL, "fabrating")}
+    assert runs == {(run, POOL, "fabrating", "First try")}
     assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4]
     assert [row["step"] for row in rows if "eval/bpb" in row] == [3, 4]
     assert "wandb/offline-run-" in ledger.find(root, run).wandb

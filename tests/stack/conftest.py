@@ -28,7 +28,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from infra.local import ports, processes
 from infra.local import stack as stacks
 from infra.local.access import connected
-from infra.local.demo import publish
+from infra.local.publish import publish
 from infra.local.sample_data import build_sample
 from infra.local.stack import PROJECT, Stack, full_environment
 from tasks.store.settings import load_settings

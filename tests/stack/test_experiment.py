@@ -53,7 +53,7 @@ def test_it_runs_from_the_command_line_on_blobs(client, finished):
     assert all(child.state.is_completed() for child in below.values())
     assert {name: child.work_pool_name for name, child in below.items()} == {"prepare": "cpu", "train": "gpu"}
     before = artifacts(client, below["prepare"])["plan markdown"].data
-    for word in ("Documents taken", "steps", "hours a run", "cost", "Score quantiles"):
+    for word in ("Documents taken", "steps", "time a run", "cost", "Score quantiles"):
         assert word.lower() in before.lower()
     run = Root(finished.parameters["root"]).open(f"runs/{finished.scores['run']}/result").facts
     low, high = re.search(r"Optimizer steps \| ([\d,]+) to ([\d,]+) \|", before).groups()

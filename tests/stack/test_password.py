@@ -26,7 +26,7 @@ STRANGER = """
 import json, sys, urllib.error, urllib.request
 def answer(method, path, headers):
     try:
-        request = urllib.request.Request(sys.argv[1] + path, method=method, headers=headers)
+        request = urllib.request.Request(path if "://" in path else sys.argv[1] + path, method=method, headers=headers)
         return urllib.request.urlopen(request, timeout=30).status
     except urllib.error.HTTPError as error:
         return error.code
@@ -40,6 +40,7 @@ def test_another_account_is_refused_on_every_route_and_report(stack, client):
     routes = httpx.get(f"{stack.ui}/openapi.json", timeout=30).json()["paths"]
     asked = [(method.upper(), f"/api{path}") for path, ways in routes.items() for method in ways]
     asked += [("GET", f"/api/artifacts/{shown.id}"), ("GET", "/api/artifacts/a-report/latest")]
+    asked += [("GET", f"{stack.reports}/"), ("GET", f"{stack.reports}/runs/x"), ("GET", f"{stack.reports}/verdicts/x")]
     asked += [("POST", "/api/flow_runs/filter"), ("GET", "/api/admin/settings"), *OPEN]
     wrong = {"Authorization": f"Basic {b64encode(b'fabrating:wrong').decode()}"}
     done = subprocess.run(
@@ -53,6 +54,7 @@ def test_another_account_is_refused_on_every_route_and_report(stack, client):
     name, _, word = stack.password.partition(":")
     own = httpx.get(f"{stack.ui}/api/artifacts/{shown.id}", auth=(name, word), timeout=30)
     assert own.json()["data"] == "# A report"
+    assert httpx.get(f"{stack.reports}/", auth=(name, word), timeout=30).status_code == 200
     assert not is_open(stack.api)
 
 

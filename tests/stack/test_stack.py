@@ -30,7 +30,8 @@ def test_up_again_changes_nothing(stack, client):
     said = []
     before = {one.id for one in client.read_deployments()}
     again = stacks.up(stack.home, said.append)
-    assert (again.pids, again.server_port, said) == (stack.pids, stack.server_port, [])
+    assert (again.pids, again.server_port) == (stack.pids, stack.server_port)
+    assert said == [f"The stack is running already: {stack.ui}"]
     assert {one.id for one in client.read_deployments()} == before
 
 
@@ -71,9 +72,10 @@ def test_doctor_finds_the_stack_well(stack, monkeypatch, tmp_path):
 def test_the_gpu_pool_can_be_left_to_other_hosts(stack):
     pid, said = stack.pids["worker-gpu"], []
     without = stacks.up(stack.home, said.append, gpu=False)
-    assert said == ["Stopping the worker for the work pool gpu"]
+    assert said[1:] == ["Stopping the worker for the work pool gpu"]
     assert not processes.belongs(pid, stack.mark) and stacks.running(without)
     assert "worker-gpu" not in {finding.what for finding in examine(stack.home)}
+    said.clear()
     stack.pids = stacks.up(stack.home, said.append).pids
     assert said[1:] == ["Starting a worker for the work pool gpu"]
 
@@ -131,7 +133,7 @@ def test_a_pool_that_was_deleted_or_paused_is_said_and_mended(stack, client, mon
     assert "was deleted: `fabrating up`" in why_waiting(client, client.read_flow_run(run.id))
     said = []
     stack.pids.update(stacks.up(stack.home, said.append).pids)
-    assert said[0].startswith("The work pool gpu is ") and said[0].endswith(": mending it")
+    assert said[1].startswith("The work pool gpu is ") and said[1].endswith(": mending it")
     assert deploy.wrong_pools(stack.environment) == {}
     assert client.read_deployment_by_name("train/train").work_pool_name == "gpu"
     (again,) = [one for one in client.read_flow_runs(limit=200) if one.parameters.get("arm") == arm]
@@ -139,7 +141,7 @@ def test_a_pool_that_was_deleted_or_paused_is_said_and_mended(stack, client, mon
     client.delete_flow_run(again.id)
     said.clear()
     stacks.up(stack.home, said.append)
-    assert said == []
+    assert len(said) == 1
 
 
 @pytest.mark.slow

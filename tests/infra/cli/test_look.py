@@ -57,7 +57,7 @@ def test_estimate_says_cost_source_and_what_seeds_show(tmp_path):
     cost = json.loads(found.stdout)
     assert cost["runs"] == 6 and cost["dollars"] == pytest.approx(cost["gpu_hours"] * 3.0)
     assert "not known yet" in cost["seeds"]
-    assert "GPU hours in all" in run(*arguments).stdout
+    assert "GPU time in all" in run(*arguments).stdout
 
 
 def test_design_proposes_a_comparison_and_lists_what_else_there_is(tmp_path):

@@ -1,12 +1,13 @@
 """The command as a module, for where the console script is not installed."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 from typer.testing import CliRunner
 
-from infra.cli.main import app
+from infra.cli.main import FUNCTIONS, app
 
 
 def test_the_module_is_the_command():
@@ -19,7 +20,24 @@ def test_the_module_is_the_command():
     assert done.stderr.startswith("fabrating: The root file:///dev/null/x cannot be used")
 
 
-@pytest.mark.parametrize("command", [command.callback.__name__ for command in app.registered_commands])
+@pytest.mark.parametrize("command", FUNCTIONS)
 def test_every_command_says_what_it_does(command):
     shown = CliRunner().invoke(app, [command, "--help"])
     assert shown.exit_code == 0 and len(shown.stdout.splitlines()) > 5
+
+
+def test_version_is_said():
+    shown = CliRunner().invoke(app, ["--version"])
+    assert shown.exit_code == 0 and shown.stdout.startswith("fabrating ")
+
+
+def test_tokens_are_asked_as_people_write_them(tmp_path):
+    command = ["estimate", "2B", "--root", str(tmp_path), "--json"]
+    assert json.loads(CliRunner().invoke(app, command).stdout)["tokens"] == pytest.approx(2e9, rel=1e-3)
+    refused = CliRunner().invoke(app, ["estimate", "2X", "--root", str(tmp_path)])
+    assert refused.exit_code and "write 2000000000, 2e9 or 2B" in refused.stderr
+
+
+def test_an_arm_that_is_not_there_is_said_to_be_missing(tmp_path):
+    refused = CliRunner().invoke(app, ["train", "top16-0123456789", "--root", str(tmp_path)])
+    assert refused.exit_code == 1 and "There is no arm 'top16-0123456789'" in refused.stderr

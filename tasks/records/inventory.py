@@ -1,0 +1,198 @@
+"""What lies under a root, by kind: pools, arms, runs and verdicts, what was made from each, and how one is removed.
+
+A thing is found by its id, by `kind/id`, or by a part of its id that no other has, such as its fingerprint.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.errors import InputError
+from tasks.records import ledger
+from tasks.records.layout import (
+    ARMS,
+    ENTRY,
+    KINDS,
+    POOLS,
+    RUNS,
+    VERDICTS,
+    ArmFolder,
+    PoolFolder,
+    RunFolder,
+    VerdictFolder,
+)
+from tasks.store.root import Root
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A pool, an arm, a run or a verdict: `kind` is the folder below the root, `id` its name there."""
+
+    kind: str
+    id: str
+
+    @property
+    def folder(self) -> str:
+        return f"{self.kind}/{self.id}"
+
+    @property
+    def what(self) -> str:
+        """The run top16-d20-s1-0a1b2c3d4e."""
+        return f"{self.kind.removesuffix('s')} {self.id}"
+
+
+def things(root: Root, kind: str) -> list[Thing]:
+    """All of a kind, half-made ones too, by id. Of verdicts those that were made: what is only registered is none."""
+    if kind == VERDICTS:
+        return [Thing(kind, id) for id in VerdictFolder.all(root)]
+    return [Thing(kind, id) for id in root.folders(kind)]
+
+
+def matching(root: Root, name: str, kinds: Sequence[str] = KINDS) -> list[Thing]:
+    """What a person may mean: the one thing of that id, else the runs that are called so, else all whose id has it as a part."""
+    kind, slash, rest = name.rstrip("/").partition("/")
+    if slash and kind in KINDS:
+        kinds, name = [kind], rest
+    known = [each for kind in kinds for each in things(root, kind)]
+    exact = [each for each in known if each.id == name]
+    return exact or _called(root, name, kinds) or [each for each in known if name and name in each.id]
+
+
+def find(root: Root, name: str, kinds: Sequence[str] = KINDS) -> Thing:
+    """The thing that a person means. Raises InputError when there is none, or when several fit."""
+    found = matching(root, name, kinds)
+    if not found:
+        wanted = (
+            f"{', '.join(kind.removesuffix('s') for kind in kinds[:-1])} or {kinds[-1].removesuffix('s')}".removeprefix(
+                " or "
+            )
+        )
+        raise InputError(f"There is no {wanted} {name!r} under {root.url}: see `fabrating ls`.")
+    if len(found) > 1:
+        shown = ", ".join(each.folder for each in found[:6]) + (", ..." if len(found) > 6 else "")
+        raise InputError(f"{name!r} fits several under {root.url}: {shown}. Give one of these.")
+    return found[0]
+
+
+def dependents(root: Root, thing: Thing) -> list[Thing]:
+    """What was made from a thing: arms of a pool, runs of an arm, verdicts of a run, and what was made from those."""
+    made: dict[Thing, None] = {}
+    for each in _made_from(root, thing):
+        made |= dict.fromkeys([each, *dependents(root, each)])
+    return list(made)
+
+
+def remove(root: Root, thing: Thing) -> None:
+    """Delete a thing here and in a remote root. What was made from it stays.
+
+    The ledger's entry of a run goes first and manifests before files, so that what a cut removal leaves is never taken for whole.
+    Raises InputError when the thing is in use by a run that trains.
+    """
+    runs = [thing] if thing.kind == RUNS else [each for each in dependents(root, thing) if each.kind == RUNS]
+    for run in runs:
+        entry = ledger.find(root, run.id)
+        if entry is not None and entry.active:
+            raise InputError(
+                f"The {thing.what} is in use: the run {run.id} is {entry.state} on {entry.last.host}. Cancel it, or wait for its end."
+            )
+    if thing.kind == RUNS:
+        root.delete(RunFolder(thing.id).file(ENTRY))
+    root.remove_folder(thing.folder)
+
+
+def listed(root: Root, kind: str) -> list[Row]:
+    """One row a thing, newest first: what `fabrating ls` prints."""
+    uses = Counter(_uses(root, kind))
+    rows = {POOLS: _pool, ARMS: _arm, RUNS: _run, VERDICTS: _verdict}
+    found = [(_made(root, each), rows[kind](root, each.id, uses[each.id])) for each in things(root, kind)]
+    newest = sorted(found, key=lambda one: one[0], reverse=True)
+    return [row | {"made": made[:16].replace("T", " ") or None} for made, row in newest]
+
+
+def _called(root: Root, name: str, kinds: Sequence[str]) -> list[Thing]:
+    """The runs to which a person gave this name."""
+    return [Thing(RUNS, entry.run) for entry in ledger.entries(root) if entry.name == name] if RUNS in kinds else []
+
+
+def _made_from(root: Root, thing: Thing) -> Iterator[Thing]:
+    """What was made from a thing itself."""
+    if thing.kind in (POOLS, ARMS):
+        below = ARMS if thing.kind == POOLS else RUNS
+        for each, used in zip(things(root, below), _uses(root, thing.kind), strict=True):
+            if used == thing.id:
+                yield each
+    elif thing.kind == RUNS:
+        result = RunFolder(thing.id).result
+        for verdict in things(root, VERDICTS):
+            made = root.find(verdict.folder)
+            if made is not None and result in made.inputs:
+                yield verdict
+
+
+def _uses(root: Root, kind: str) -> list[str | None]:
+    """Of each arm its pool (`kind` is that of pools), or of each run its arm; None where that is not known."""
+    if kind == POOLS:
+        texts = [root.find(ArmFolder(arm.id).text) for arm in things(root, ARMS)]
+        return [text.inputs.get("pool") if text is not None else None for text in texts]
+    return [_arm_of(root, run.id) for run in things(root, RUNS)] if kind == ARMS else []
+
+
+def _arm_of(root: Root, run: str) -> str | None:
+    if (entry := ledger.find(root, run)) is not None:
+        return entry.arm_id
+    result = root.find(RunFolder(run).result)
+    return result.inputs.get("arm") if result is not None else None
+
+
+def _made(root: Root, thing: Thing) -> str:
+    """When it was made, ISO 8601 in UTC; "" for what is not complete."""
+    whole = {
+        POOLS: PoolFolder(thing.id).evaluation,
+        ARMS: ArmFolder(thing.id).text,
+        RUNS: RunFolder(thing.id).result,
+        VERDICTS: VerdictFolder(thing.id).name,
+    }
+    manifest = root.find(whole[thing.kind])
+    return manifest.created if manifest is not None else ""
+
+
+def _pool(root: Root, id: str, arms: int) -> Row:
+    index, held = root.find(PoolFolder(id).index), root.find(PoolFolder(id).holdout)
+    return {
+        "pool": id,
+        "documents": index.facts.get("documents") if index else None,
+        "holdout": held.facts.get("documents") if held else None,
+        "arms": arms,
+    }
+
+
+def _arm(root: Root, id: str, runs: int) -> Row:
+    folder = ArmFolder(id)
+    text, packings = root.find(folder.text), folder.packings(root)
+    packed = root.find(folder.packed(*packings[-1])) if packings else None
+    return {
+        "arm": id,
+        "documents": text.facts.get("documents") if text else None,
+        "tokens": packed.facts.get("tokens") if packed else None,
+        "runs": runs,
+    }
+
+
+def _run(root: Root, id: str, _: int) -> Row:
+    entry, result = ledger.find(root, id), root.find(RunFolder(id).result)
+    state = entry.state if entry else "completed" if result else "incomplete"
+    bpb = entry.bpb if entry else result.facts.get("bpb") if result else None
+    return {"run": id, "bits per byte": bpb, "state": state}
+
+
+def _verdict(root: Root, id: str, _: int) -> Row:
+    made = root.manifest(VerdictFolder(id).name)
+    runs = [name for name in made.inputs if name == RunFolder.of(name).result]
+    return {
+        "verdict": id,
+        "runs": len(runs),
+        "says": [sentence.partition(". ")[0] for sentence in made.facts.get("sentences", ())],
+    }

@@ -1,0 +1,83 @@
+import json
+
+import pytest
+from rich.cells import cell_len
+from typer.testing import CliRunner
+
+from infra.cli import options
+from infra.cli.main import app
+from infra.local import stack
+from infra.local.stack import Stack
+from tasks.records import ledger
+from tasks.spec import Arm, Experiment, Training
+from tasks.store.root import Root
+
+
+def run(*arguments, **more):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], **more)
+
+
+def trained(root, arm="rand16", seed=1, **facts):
+    entry = ledger.open_entry(root, Experiment(arm=Arm(name=arm), seed=seed), "pool-1", f"{arm}-0123456789")
+    return ledger.finish(root, entry.run, "completed", facts=facts) if facts else entry
+
+
+def test_runs_fit_eighty_columns_whatever_arms_are_called(tmp_path):
+    root = Root(tmp_path)
+    for arm, seed in (("rand16", 1), ("pedagogical-and-factual-no-engagement", 12)):
+        trained(root, arm, seed, bpb=1.0, loss=3.0, steps=12_345, tokens=10**9, tokens_per_second=1_234_567.0)
+    active = trained(root, "top16")
+    shown = run("runs", "--root", tmp_path)
+    lines = [line.rstrip() for line in shown.stdout.splitlines()]
+    assert max(map(cell_len, lines)) <= 80
+    assert lines[1].split()[:3] == [active.run.rpartition("-")[2][:6], "top16", "1"], "the active one is first"
+    wide = run("runs", "--root", tmp_path, "--wide").stdout
+    assert all(column in wide for column in ("loss", "attempts", "rand16-d20-s1-"))
+
+
+def test_a_root_without_runs_is_named_with_the_reason_why_it_was_taken(tmp_path):
+    shown = run("runs", "--root", tmp_path)
+    assert shown.exit_code == 0
+    assert f"There are no runs under {tmp_path.as_uri()} (given with --root)." in shown.stderr
+
+
+def test_a_command_takes_the_root_of_the_running_stack_wherever_it_stands(tmp_path, monkeypatch):
+    monkeypatch.setenv("FABRATING_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("FABRATING_ROOT", raising=False)
+    monkeypatch.setattr(stack, "dotenv_values", lambda path: {"FABRATING_ROOT": "az://results/of-env"})
+    monkeypatch.chdir(tmp_path)
+    assert stack.default_root() == ("az://results/of-env", "FABRATING_ROOT of .env")
+    running = Stack(tmp_path / "home", mark="m", root=str(tmp_path / "stack"))
+    running.save()
+    assert options.root_of(".fabrating/root") == "az://results/of-env", "a stack that is down says nothing"
+    monkeypatch.setattr(Stack, "alive", lambda self, name: name == "server")
+    assert "(the running stack's)" in run("runs").stderr
+    assert options.root_of(".fabrating/root") == str(tmp_path / "stack")
+    assert options.root_of("/elsewhere") == "/elsewhere"
+    monkeypatch.setenv("FABRATING_ROOT", str(tmp_path / "shell"))
+    assert stack.default_root() == (str(tmp_path / "shell"), "FABRATING_ROOT of this shell")
+
+
+def test_rm_removes_nothing_unasked(tmp_path):
+    kept = trained(Root(tmp_path), bpb=1.0).run
+    refused = run("rm", kept, "--root", tmp_path)
+    assert refused.exit_code == 1 and "add --yes" in refused.stderr
+    assert len(ledger.entries(Root(tmp_path))) == 1
+    removed = run("rm", kept[-10:], "--root", tmp_path, "--yes", "--json")
+    assert json.loads(removed.stdout)["removed"] == f"runs/{kept}"
+    assert ledger.entries(Root(tmp_path)) == []
+
+
+def test_inspect_shows_a_run_with_its_attempts(tmp_path):
+    root = Root(tmp_path)
+    training = Training(gpus=2)
+    name = ledger.open_entry(root, Experiment(training=training), "pool-1", "top16-1").run
+    ledger.open_entry(root, Experiment(training=training), "pool-1", "top16-1")
+    found = json.loads(run("inspect", name[:-4], "--root", tmp_path, "--json").stdout)
+    assert [each["state"] for each in found["attempts"]] == ["lost", "running"]
+    assert found["where"].endswith(f"runs/{name}")
+
+
+@pytest.mark.parametrize("what", ["pools", "arms", "runs", "verdicts"])
+def test_ls_says_that_there_is_nothing(what, tmp_path):
+    assert f"There are no {what} under" in run("ls", what, "--root", tmp_path).stderr

@@ -117,7 +117,7 @@ class ArmFolder:
     def packed(self, sequence_length: int, packing: str) -> str:
         return f"{ARMS}/{self.id}/packed/{sequence_length}-{packing}"
 
-    def near(self, what: str = "holdout") -> str:
+    def near(self, what: str) -> str:
         """Which documents of the holdout, or of texts from elsewhere by their name, have near copies in the arm."""
         return f"{ARMS}/{self.id}/near/{code.NEAR_VERSION}-{what}"
 

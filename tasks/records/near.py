@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 from tasks.records.layout import NEAR
 from tasks.store.artifact import Work
 
+HOLDOUT = "holdout"
+"""The pool's, among what is held out; texts from elsewhere go by their names."""
 SCHEMA = pa.schema(
     {
         "document": pa.int64(),  # its number, as in scores

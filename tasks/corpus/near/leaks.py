@@ -4,7 +4,7 @@ A removed copy is in no arm of the pool; an arm that is already there has its ow
 again, and nothing is trained anew.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -20,11 +20,10 @@ from tasks.corpus.workers import local_workers
 from tasks.progress import Progress, silent
 from tasks.records.code import NEAR_VERSION
 from tasks.records.layout import DOCUMENTS, ArmFolder, PoolFolder
-from tasks.records.near import NearCopies
+from tasks.records.near import HOLDOUT, NearCopies
 from tasks.store.artifact import Artifact, Manifest, Work
 from tasks.store.root import Root
 
-HOLDOUT = "holdout"
 GATHERED_ROWS = 512
 """Documents of a shard that are searched at a time."""
 
@@ -78,21 +77,21 @@ def count_leaks(
     root: Root,
     arm_id: str,
     what: str,
-    texts: Sequence[str],
+    texts: Callable[[], Sequence[str]],
     share: float,
     made_from: Mapping[str, str | Manifest],
     progress: Progress = silent,
 ) -> Artifact:
-    """`arms/<arm>/near/<version>-<what>`: near copies of `texts` in an arm that is there. `made_from`: what the texts are, by role.
+    """`arms/<arm>/near/<version>-<what>`: near copies of `texts()` in an arm that is there. `made_from`: what the texts are, by role.
 
     Texts are numbered as they are given, which has to be the order in which they are scored.
     """
     text = root.manifest(ArmFolder(arm_id).text)
 
     def make(work: Work) -> None:
-        known = Passages.of([pa.array(texts, pa.large_string())], share)
+        known = Passages.of([pa.array(texts(), pa.large_string())], share)
         copies = scan(root, arm_id, known, progress)
-        copies.write(work, len(texts), known.unsearchable, removed=False)
+        copies.write(work, len(known.sizes), known.unsearchable, removed=False)
 
     inputs = {"text": text, **made_from}
     return root.build(ArmFolder(arm_id).near(what), make, spec=_spec(share), inputs=inputs)

@@ -8,7 +8,7 @@ import pytest
 from tasks.corpus.near.leaks import count_leaks
 from tasks.corpus.prepare import build_arms
 from tasks.records.layout import NEAR, ArmFolder
-from tasks.records.near import leaked
+from tasks.records.near import HOLDOUT, leaked
 from tasks.spec import Arm, Pool
 from tasks.store.root import Root
 from tests.corpus.corpora import prose, rated_table, shard_texts
@@ -34,7 +34,7 @@ def pool(tmp_path: Path) -> Pool:
 
 
 def record(root: Root, arm: str) -> dict[str, list]:
-    return pq.read_table(root.open(ArmFolder(arm).near()).path / NEAR).to_pydict()
+    return pq.read_table(root.open(ArmFolder(arm).near(HOLDOUT)).path / NEAR).to_pydict()
 
 
 def made(root: Root, pool: Pool) -> dict[str, str]:
@@ -50,7 +50,7 @@ def test_an_arm_says_which_held_out_documents_it_has_near_copies_of(tmp_path: Pa
     assert found["document"] == list(range(COPIES - 1)) and found["copies"] == [2, 1, 1, 1, 1]
     assert sorted(found["rank"]) == [*found["rank"]] and all(0 < share < 1 for share in found["share"])
     assert record(root, arms["bottom"])["document"] == []
-    facts = root.manifest(ArmFolder(arms["all"]).near()).facts
+    facts = root.manifest(ArmFolder(arms["all"]).near(HOLDOUT)).facts
     assert facts == {"documents": HELD, "unsearchable": 0, "leaked": COPIES - 1, "copies": COPIES, "removed": False}
 
 
@@ -59,7 +59,7 @@ def test_the_shards_of_an_arm_say_the_same_as_the_pass_over_its_text(tmp_path: P
     arms = made(root, pool)
     before = {name: record(root, arm) for name, arm in arms.items()}
     for arm in arms.values():
-        root.remove(ArmFolder(arm).near())
+        root.remove(ArmFolder(arm).near(HOLDOUT))
     assert made(root, pool) == arms
     assert {name: record(root, arm) for name, arm in arms.items()} == before
 
@@ -75,7 +75,7 @@ def test_removed_copies_are_in_no_arm_and_counted(tmp_path: Path, pool: Pool) ->
     found = record(root, removed["all"])
     assert found["document"] == list(range(COPIES - 1)) and set(found["rank"]) == {None}
     assert root.manifest(ArmFolder(removed["all"]).text).facts["near_copies_removed"] == COPIES
-    assert root.manifest(ArmFolder(removed["all"]).near()).facts["copies"] == COPIES
+    assert root.manifest(ArmFolder(removed["all"]).near(HOLDOUT)).facts["copies"] == COPIES
     assert record(root, removed["bottom"])["document"] == []
 
 
@@ -84,7 +84,7 @@ def test_texts_that_come_later_are_found_in_an_arm_that_is_there(tmp_path: Path,
     arm = made(root, pool)["bottom"]
     (first, *_) = shard_texts(root.path(ArmFolder(arm).text))
     texts = [*prose(2, seed=77), edited(first[5], 0.1, 1), prose(1, seed=78)[0] + " " + first[9]]
-    counted = count_leaks(root, arm, "later-0123456789", texts, 0.8, {"texts": "later"})
+    counted = count_leaks(root, arm, "later-0123456789", lambda: texts, 0.8, {"texts": "later"})
     assert leaked(counted.path).tolist() == [2, 3]
     assert pq.read_table(counted.path / NEAR)["rank"].to_pylist() == [5, 9]
 

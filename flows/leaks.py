@@ -1,6 +1,7 @@
 """Near copies of held-out documents in arms that are there: of the holdout, and of texts that came later. Nothing is trained."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from flows.sequence import Steps
 from tasks.corpus.near.leaks import build_passages, count_leaks, write_found
@@ -34,8 +35,6 @@ def search_arm(root: Root, arm_id: str, texts: Sequence[Texts], steps: Steps) ->
 
     found = {HOLDOUT: steps.run(f"Near copies of the holdout in {arm_id}", of_holdout)}
     for each in texts:
-        made = steps.run(
-            f"Near copies of {each.name} in {arm_id}", lambda progress, each=each: of_texts(each, progress)
-        )  # type: ignore[misc]
+        made = steps.run(f"Near copies of {each.name} in {arm_id}", partial(of_texts, each))
         found[made.name.removeprefix(ArmFolder(arm_id).near(""))] = made
     return found

@@ -8,8 +8,7 @@ build_holdout     pools/<pool>/holdout     documents for evaluation
 build_strata      pools/<pool>/strata      their scores and deciles, by one score
 build_sample      pools/<pool>/sample      text for the tokenizer
 plan_arm          what an arm would take, read and need, before any text moves
-build_arms        arms/<arm>/text          shards of several arms in one pass over the text
-                  arms/<arm>/near          near copies of the holdout in each, found on the way
+build_arms        arms/<arm>/text, near    shards of several arms in one pass over the text, near copies of the holdout in each
 
 Each builds what it needs and does not find. `flows.sequence` calls them in order.
 """
@@ -270,9 +269,8 @@ def build_arms(
             )
             for id in (handle.arm(arm).id for arm in arms)
         ]
-        removed = handle.pool.near == "remove"
         for id in by_id:
-            write_found(root, id, passages, found.get(id), removed=removed)
+            write_found(root, id, passages, found.get(id), removed=handle.pool.near == "remove")
         return made
 
 
@@ -368,11 +366,12 @@ def _scatter(
         drop_pages(opened.tokens)
         texts = known.result()
     count = Count("text", len(pieces), progress)
-    place, remove = place_of(root, passages, shared=mapper.shared), handle.pool.near == "remove"
-    looked_for = scatter.Near(place, handle.pool.holdout_near, remove)
-    skip = handle.pool.skip_bad_files
+    pool = handle.pool
+    looked_for = scatter.Near(place_of(root, passages, shared=mapper.shared), pool.holdout_near, pool.near == "remove")
     jobs = [
-        scatter.ScatterJob(handle.urls, handle.pool.text_column, tuple(batch), texts, looked_for, skip, mapper.threads)
+        scatter.ScatterJob(
+            handle.urls, pool.text_column, tuple(batch), texts, looked_for, pool.skip_bad_files, mapper.threads
+        )
         for batch in mapper.batches(pieces, lambda piece: of_batch(piece.reading.size))
     ]
     with released():

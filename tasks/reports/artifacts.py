@@ -183,9 +183,9 @@ def verdict_markdown(verdict: Verdict, report: str | None = None, fetch: str | N
     if verdict.near:
         lines += ["", "| arm | held out | documents | with near copies | copies in the arm | left out of it |"]
         lines += ["| --- | --- | ---: | ---: | ---: | ---: |"]
-    for row in verdict.near:
-        numbers = " | ".join(count(value) for value in (row.documents, row.leaked, row.copies, row.removed))
-        lines.append(f"| {markdown(row.label)} | {markdown(row.what)} | {numbers} |")
+    for leak in verdict.near:
+        numbers = " | ".join(count(value) for value in (leak.documents, leak.leaked, leak.copies, leak.removed))
+        lines.append(f"| {markdown(leak.label)} | {markdown(leak.what)} | {numbers} |")
     if report:
         lines += ["", f"Report: {markdown(report)}"]
     if fetch:

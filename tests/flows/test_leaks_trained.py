@@ -55,7 +55,9 @@ def test_planted_near_copies_flip_the_verdict_on_all_documents_and_not_on_clean_
         vocab_size=512,
     )
     arms = [Arm(name=name, select="subset", subset=name, order="shuffled", population=()) for name in sources]
-    training = Training(depth=2, sequence_length=64, batch_tokens=1_024, tokens=60_000, precision="fp32", wandb="disabled")
+    training = Training(
+        depth=2, sequence_length=64, batch_tokens=1_024, tokens=60_000, precision="fp32", wandb="disabled"
+    )
     spec = ComparisonSpec("leaks", pool, arms, (1, 2), training, redraw=("init", "order"))
     root = Root(tmp_path / "root")
     (pair,) = run_comparison(root, spec, Hands(root, Steps())).verdict.comparisons

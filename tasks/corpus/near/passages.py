@@ -37,8 +37,8 @@ OWNERS = 8
 DIFFERENT = 8
 """Words of a passage that must differ."""
 
-SPARSE = 4
-"""Passages that pass the first look by chance: one in 2 to this power."""
+SPARSE = 6
+"""Passages that pass the first look by chance: one in more than 2 to this power."""
 
 FILES = ("grams", "first", "owners", "common", "sizes", "filter")
 

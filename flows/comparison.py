@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
+from flows.leaks import search_arm
 from flows.sequence import Steps, prepare_arm, train_arm
 from tasks.corpus.arm.listed import require_same_list
 from tasks.corpus.pool.handle import open_pool
@@ -17,7 +18,8 @@ from tasks.engines import entry as engine
 from tasks.errors import LostProcessError, TrainingError
 from tasks.progress import Progress, silent
 from tasks.records.cost import CostEstimate
-from tasks.records.layout import arm_id
+from tasks.records.layout import ArmFolder, arm_id
+from tasks.records.near import HOLDOUT
 from tasks.records.verdict import Verdict
 from tasks.reports.live import RunsTable, Standing
 from tasks.reports.report import write_verdict
@@ -184,6 +186,9 @@ def _judge(root: Root, plan: ComparisonPlan, hands: Hands) -> Verdict:
         for each in spec.texts
     ]
     hands.score(plan, plan.unscored(root, texts), texts)
+    for id in dict.fromkeys(run.arm_id for run in plan.runs):
+        if not all(root.find(ArmFolder(id).near(what)) for what in (HOLDOUT, *texts)):
+            search_arm(root, id, spec.texts, hands.steps)
     return judge(
         root,
         spec.name,

@@ -24,11 +24,12 @@ from tasks.corpus.prepare import (
 from tasks.corpus.workers import Workers, local_workers
 from tasks.engines import entry as engine
 from tasks.progress import Progress, silent
-from tasks.records.layout import RunFolder
+from tasks.records.layout import ArmFolder, RunFolder
+from tasks.records.near import HOLDOUT
 from tasks.records.recall import recall
 from tasks.reports.report import leave_report
 from tasks.spec import Arm, Draw, Pool, Training
-from tasks.store.artifact import Artifact
+from tasks.store.artifact import Artifact, Manifest
 from tasks.store.root import Root
 from tasks.tokens.evaluation import encode_holdout
 from tasks.tokens.pack import pack_arm
@@ -60,11 +61,13 @@ class Prepared:
     arm_id: str
     text: Artifact
     packed: Artifact
+    near: Manifest
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What was counted in the text and in the packed rows."""
-        return {**self.text.facts, **self.packed.facts}
+        """What was counted in the text, in the packed rows and of near copies."""
+        near = {"near_copies": self.near.facts["copies"], "leaked_documents": self.near.facts["leaked"]}
+        return {**self.text.facts, **({} if self.near.facts["removed"] else near), **self.packed.facts}
 
 
 def prepare_arm(
@@ -116,7 +119,7 @@ def _prepare(
         f"Packed rows of {arm.name}",
         lambda progress: pack_arm(root, arm_id, pool_id, training.sequence_length, training.packing, progress=progress),
     )
-    return Prepared(pool_id, arm_id, text, packed)
+    return Prepared(pool_id, arm_id, text, packed, root.manifest(ArmFolder(arm_id).near(HOLDOUT)))
 
 
 def train_arm(

@@ -1,7 +1,7 @@
 """Finished runs whose losses are planted, for whatever judges, shows or lists them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.records.layout import run_id
+from tasks.records.layout import ArmFolder, run_id
+from tasks.records.near import HOLDOUT, NearCopies
 from tasks.records.scores import summarize
 from tasks.records.stopping import StoppingRule
 from tasks.records.verdict import Verdict
@@ -67,14 +68,18 @@ class Bench:
         arm_id: str | None = None,
         name: str = "result",
         draw: int = 42,
+        learned: Sequence[int] = (),
     ) -> str:
-        """Add a run; returns its id. A document costs base + offset + by_score * its score + what the seed does, bits per byte."""
+        """Add a run; returns its id. A document costs base + offset + by_score * its score + what the seed does, bits per byte; one that
+        was `learned` by heart a third less.
+        """
         experiment = self.experiment(arm, seed, training, pool, epochs, draw)
         arm_id = arm_id or (f"{arm}-arm" if draw == 42 else f"{arm}-draw{draw}")
         run = run_id(experiment, arm_id)
         random = np.random.default_rng([seed, *arm.encode()])
         bpb = self.base + offset + by_score * np.nan_to_num(self.score) + spread * random.normal()
         bpb = bpb + 0.003 * np.random.default_rng([*arm.encode()]).normal(size=DOCUMENTS)
+        bpb[list(learned)] *= 2 / 3
         nats = bpb * self.bytes * np.log(2)
         rated = np.isfinite(self.score)
         decile = np.where(rated, np.argsort(np.argsort(self.score)) * 10 // max(rated.sum(), 1), -1)
@@ -128,6 +133,16 @@ class Bench:
         read = {"packed": f"packed-{arm}", "tokenizer": "tok", "evaluation": "eval", "arm": arm_id, "pool": POOL}
         self.root.build(f"runs/{run}/{name}", make, spec=experiment.identity(), inputs=read | (inputs or {}))
         return run
+
+    def near(self, arm: str, leaked: Sequence[int], *, what: str = HOLDOUT, removed: bool = False) -> None:
+        """Add what was found of near copies in an arm, one copy each of the documents `leaked`."""
+        documents = np.array(sorted(leaked), np.int64)
+        found = NearCopies.of(np.arange(len(documents)), documents, np.ones(len(documents), np.float32))
+        self.root.build(
+            ArmFolder(f"{arm}-arm").near(what),
+            lambda work: found.write(work, DOCUMENTS, 0, removed=removed),
+            spec={},
+        )
 
     def packed(self, name: str, rows: str = "rows") -> Manifest:
         """Add packed rows, which are only ever compared."""

@@ -1,4 +1,4 @@
-"""The part of the `fabrating` command that looks at what is there: inspect, report, judge."""
+"""The part of the `fabrating` command that looks at what is there: inspect, report, open, judge, leaks."""
 
 import json
 import os
@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from infra.cli import terminal
-from infra.cli.options import JsonOption, RootOption, SetOption, parse, pool_of
+from infra.cli.options import JsonOption, RootOption, SetOption, WorkersOption, parse, pool_of
+from tasks.cores import limited
 from tasks.errors import InputError
 from tasks.records.layout import KINDS, REPORT, RUNS, VERDICTS, PoolFolder, RunFolder
 from tasks.records.verdict import Control, Pairing
-from tasks.spec import Arm, Pool, Score, spelled_out
+from tasks.spec import Arm, Pool, Score, Texts, spelled_out
 from tasks.store.root import DEFAULT_ROOT, Root
 
 
@@ -179,7 +180,35 @@ def judge(
         terminal.show({**sentences, "verdict": made.name, "report": (made.path / REPORT).as_uri()}, False)
 
 
-COMMANDS = (inspect, report, open_report, judge)
+def leaks(
+    arm: Annotated[str, typer.Argument(help="A prepared arm, such as top16-0a1b2c3d4e.")],
+    texts: Annotated[
+        str | None,
+        typer.Argument(
+            help="Texts from elsewhere, besides the holdout: a folder or URL of .parquet, .jsonl or .txt files."
+        ),
+    ] = None,
+    texts_name: Annotated[str, typer.Option(help="Readable part of their name.")] = "outside",
+    column: Annotated[str, typer.Option(help="Their column, or field of JSON lines, that holds a document.")] = "text",
+    documents: Annotated[
+        int, typer.Option(help="Documents to take of them, the first by file name and place.")
+    ] = 5_000,
+    root: RootOption = DEFAULT_ROOT,
+    workers: WorkersOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Count near copies of the holdout, and of texts from elsewhere, in an arm that is there. `fabrating judge` reads the counts."""
+    with terminal.plain_errors(), limited(workers):
+        from flows.leaks import search_arm
+        from flows.sequence import Steps
+
+        given = [Texts(name=texts_name, url=texts, column=column, documents=documents)] if texts else []
+        with terminal.bars() as progress:
+            found = search_arm(Root(root), arm, given, Steps(progress))
+        terminal.show_rows([{"of": what, **made.facts, "record": made.name} for what, made in found.items()], as_json)
+
+
+COMMANDS = (inspect, report, open_report, judge, leaks)
 
 
 def _run(root: Root, what: str) -> str | None:

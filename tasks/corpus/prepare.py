@@ -8,7 +8,7 @@ build_holdout     pools/<pool>/holdout     documents for evaluation
 build_strata      pools/<pool>/strata      their scores and deciles, by one score
 build_sample      pools/<pool>/sample      text for the tokenizer
 plan_arm          what an arm would take, read and need, before any text moves
-build_arms        arms/<arm>/text          shards of several arms in one pass over the text
+build_arms        arms/<arm>/text, near    shards of several arms in one pass over the text, near copies of the holdout in each
 
 Each builds what it needs and does not find. `flows.sequence` calls them in order.
 """
@@ -16,6 +16,7 @@ Each builds what it needs and does not find. `flows.sequence` calls them in orde
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from tasks.corpus.arm.text import write_arm
 from tasks.corpus.arm.traits import Traits, score_columns, score_there, traits_of, wanted_columns
 from tasks.corpus.heap import drop_pages, released
 from tasks.corpus.lines import is_lines
+from tasks.corpus.near.leaks import build_passages, place_of, write_found
 from tasks.corpus.parquet.shards import RANKS
 from tasks.corpus.pool import holdout, index, sample
 from tasks.corpus.pool.asked import require_asked
@@ -45,6 +47,7 @@ from tasks.errors import InputError
 from tasks.expression import require_columns
 from tasks.progress import Progress, silent
 from tasks.records.layout import ArmFolder, PoolFolder
+from tasks.records.near import NearCopies
 from tasks.records.scores import write_strata
 from tasks.spec import Arm, Pool, Score
 from tasks.store.artifact import Artifact, Work
@@ -253,8 +256,10 @@ def build_arms(
         for id in sorted(by_id):
             stack.enter_context(locked(root.path(f".locks/pass.{ArmFolder(id).text.replace('/', '.')}.lock")))
         missing = {id: arm for id, arm in by_id.items() if root.find(ArmFolder(id).text) is None}
-        makers = _scatter(root, handle, missing, lists, held, mapper, progress) if missing else {}
-        return [
+        passages = build_passages(root, handle.pool_id, handle.pool.holdout_near)
+        found: dict[str, NearCopies] = {}
+        makers = _scatter(root, handle, missing, lists, held, passages, found, mapper, progress) if missing else {}
+        made = [
             root.build(
                 ArmFolder(id).text,
                 makers.get(id, _unreachable),
@@ -264,6 +269,9 @@ def build_arms(
             )
             for id in (handle.arm(arm).id for arm in arms)
         ]
+        for id in by_id:
+            write_found(root, id, passages, found.get(id), removed=handle.pool.near == "remove")
+        return made
 
 
 def _unreachable(work: Work) -> None:
@@ -331,10 +339,12 @@ def _scatter(
     arms: Mapping[str, Arm],
     lists: Mapping[str, IdList],
     held: Artifact,
+    passages: Artifact,
+    near: dict[str, NearCopies],
     mapper: Workers,
     progress: Progress,
 ) -> dict[str, Callable[[Work], None]]:
-    """Read the text once for all `arms`, {id: arm}. Returns what remains to be done for each."""
+    """Read the text once for all `arms`, {id: arm}. Returns what remains to be done for each, which adds its near copies to `near`."""
     mapper.get_ready()
     handle = _at_hand(root, handle, mapper.count, progress, mapper.shared)
     indexed = build_index(root, handle)
@@ -356,9 +366,11 @@ def _scatter(
         drop_pages(opened.tokens)
         texts = known.result()
     count = Count("text", len(pieces), progress)
+    pool = handle.pool
+    looked_for = scatter.Near(place_of(root, passages, shared=mapper.shared), pool.holdout_near, pool.near == "remove")
     jobs = [
         scatter.ScatterJob(
-            handle.urls, handle.pool.text_column, tuple(batch), texts, handle.pool.skip_bad_files, mapper.threads
+            handle.urls, pool.text_column, tuple(batch), texts, looked_for, pool.skip_bad_files, mapper.threads
         )
         for batch in mapper.batches(pieces, lambda piece: of_batch(piece.reading.size))
     ]
@@ -372,8 +384,8 @@ def _scatter(
             "az://container/prefix or a shared folder."
         )
 
-    def maker(id: str) -> Callable[[Work], None]:
-        return lambda work: write_arm(
+    def make(id: str, work: Work) -> None:
+        near[id] = write_arm(
             work,
             arms[id],
             opened,
@@ -386,4 +398,4 @@ def _scatter(
             progress,
         )
 
-    return {id: maker(id) for id in arms}
+    return {id: partial(make, id) for id in arms}

@@ -10,6 +10,8 @@ from tasks.store.artifact import code_version
 PREPARATION_VERSION = 3
 """Raised by every change that alters the bytes of an arm's text, tokenizer, holdout or packed rows. A part of a pool's name,
 and so of its arms' and runs'."""
+NEAR_VERSION = 1
+"""Raised by every change of the rule by which documents are near copies. A part of the names of what it found."""
 TRAINING_VERSION = 1
 """Raised by every change that alters the weights or scores of a run on the same rows. A part of a run's name."""
 

@@ -1,7 +1,7 @@
 """What lies under the root: the names of artifacts and of the files in them that more than one room knows.
 
-    pools/<pool>/       columnar, index, columns/<column>, holdout, strata/<score>, sample, tokenizer, evaluation, outside/<texts>
-    arms/<arm>/         text, packed/<sequence length>-<packing>
+    pools/<pool>/       columnar, index, columns/<column>, holdout, passages, strata/<score>, sample, tokenizer, evaluation, outside/<texts>
+    arms/<arm>/         text, packed/<sequence length>-<packing>, near/<version>-<what is held out>
     runs/<run>/         .lease, run.json, job.json, metrics.jsonl, log.txt, checkpoints/step_<step>, result, scores/, outside/, core, export/
     verdicts/<verdict>/ verdict.json, report.html
     verdicts/<name>/    registered.json, of all verdicts of that name
@@ -28,6 +28,8 @@ DOCUMENTS = "documents.parquet"
 """In a holdout, an arm's text and an evaluation: one row a document."""
 STRATA = "strata.parquet"
 """In strata: score and decile of each document of the holdout."""
+NEAR = "near.parquet"
+"""Which held-out documents have near copies in an arm (see `near`)."""
 SAMPLE = "sample.parquet"
 TOKENIZER, TOKEN_BYTES = "tokenizer.json", "token_bytes.npy"
 TOKENS = "tokens.bin"
@@ -66,6 +68,11 @@ class PoolFolder:
     @property
     def holdout(self) -> str:
         return f"{POOLS}/{self.id}/holdout"
+
+    @property
+    def passages(self) -> str:
+        """Passages of the holdout, to be found in arms; by the version of the rule."""
+        return f"{POOLS}/{self.id}/passages/{code.NEAR_VERSION}"
 
     def strata(self, score: Score) -> str:
         """The documents of the holdout by a score that is spelled out (`Arm.of`)."""
@@ -109,6 +116,10 @@ class ArmFolder:
 
     def packed(self, sequence_length: int, packing: str) -> str:
         return f"{ARMS}/{self.id}/packed/{sequence_length}-{packing}"
+
+    def near(self, what: str) -> str:
+        """Which documents of the holdout, or of texts from elsewhere by their name, have near copies in the arm."""
+        return f"{ARMS}/{self.id}/near/{code.NEAR_VERSION}-{what}"
 
     def packings(self, root: Root) -> list[tuple[int, str]]:
         """Sequence length and way of packing of each packed form of the arm, rising."""

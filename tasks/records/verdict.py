@@ -27,7 +27,7 @@ Pairing = Literal["auto", "seed", "none"]
 """Whether seeds that two arms share are paired: by a rule that looks at the numbers of seeds alone, always, or never."""
 FEWEST_PAIRS = 3
 """From so many shared seeds on, "auto" pairs."""
-Kind = Literal["all", "half", "decile", "length", "source"]
+Kind = Literal["all", "half", "decile", "length", "source", "near"]
 Conclusion = Literal["better", "equivalent", "not distinguishable", "one seed"]
 Weakness = Literal["two seeds", "opposed seeds", "few clusters", "single documents"]
 """What may make an interval worse than it says; `tasks.verdict.wording` puts each into words."""
@@ -64,6 +64,18 @@ class StratumDifference(Difference):
     def stands_out(self) -> bool:
         """Whether the band is known and does not hold 0: a finding, however many strata were looked at."""
         return self.band_low is not None and self.band_high is not None and not self.band_low <= 0 <= self.band_high
+
+
+class CleanDifference(Difference):
+    """The difference on the documents of the target that have no near copy in any arm of the verdict, beside the one that decides."""
+
+    documents: int
+    bytes: int
+    clusters: int
+    left_out: int
+    """Documents of the target that have near copies."""
+    leaked: dict[str, int]
+    """Of all documents that were scored, how many have near copies in which of the two arms."""
 
 
 class TextsDifference(Difference):
@@ -167,6 +179,8 @@ class Comparison(Difference):
     """The fewest seeds an arm that show a difference as large as this one."""
     tokens_saved: TokensSaved
     strata: tuple[StratumDifference, ...]
+    clean: CleanDifference | None = None
+    """None where no document has a near copy, or where they were not counted."""
     outside: tuple[TextsDifference, ...]
     tasks: tuple[TaskDifference, ...]
     margin: float | None = None
@@ -254,6 +268,21 @@ class ArmScores(Record):
     epochs: float | None = None
 
 
+class ArmLeaks(Record):
+    """Near copies of the holdout, or of texts from elsewhere, in one arm; of several draws, the mean, but for `leaked`."""
+
+    label: str
+    what: str
+    documents: int
+    """That were looked for."""
+    leaked: int
+    """Of these, with a near copy in any draw of the arm."""
+    copies: float
+    """Documents of the arm that are near copies."""
+    removed: float
+    """Near copies that were left out of the arm."""
+
+
 class HoldoutSize(Record):
     """What all runs were scored on."""
 
@@ -296,6 +325,8 @@ class Verdict(Record):
     matched: Matched
     arms: tuple[ArmScores, ...]
     comparisons: tuple[Comparison, ...]
+    near: tuple[ArmLeaks, ...] = ()
+    """By what is held out and arm; () where near copies were not counted."""
     registered: Registered | None = None
     """What was said before the first run and every look since; None for runs that were judged without a plan."""
 

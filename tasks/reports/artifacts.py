@@ -60,6 +60,9 @@ PREPARED = (
     ("cut_off_taken", "Of them taken; ties are drawn by seed", "count"),
     ("bad_files_count", "Files left out because they cannot be used", "count"),
     ("holdout_texts_removed", "Left out because in the holdout", "count"),
+    ("near_copies", "Near copies of holdout documents", "count"),
+    ("leaked_documents", "Holdout documents with near copies", "count"),
+    ("near_copies_removed", "Left out as near copies of the holdout", "count"),
     ("shared_documents", "In other sources too, estimated by the holdout", "count"),
     ("bytes_read", "Read from the blob store", "bytes"),
     ("requests", "Requests", "count"),
@@ -184,6 +187,7 @@ def verdict_markdown(verdict: Verdict, report: str | None = None, fetch: str | N
         name = f"{markdown(pair.a)} − {markdown(pair.b)}"
         accuracy = "centered accuracy (above 0: the first is better), "
         rows: list[tuple[str, Difference]] = [(name, pair)]
+        rows += [(f"{name}: without near copies in any arm", pair.clean)] if pair.clean else []
         rows += [(f"{name}: {markdown(row.label)}", row) for row in pair.outside]
         rows += [(f"{name}: {accuracy}{markdown(row.label)}", row) for row in pair.tasks[:1]]
         for title, row in rows:
@@ -193,6 +197,12 @@ def verdict_markdown(verdict: Verdict, report: str | None = None, fetch: str | N
     over = f"{held.documents:,} documents in {held.clusters:,} {held.clusters_are}"
     lines += ["", "p: how often arms that are equal would seem to differ by as much."]
     lines += ["", f"Below 0: the first arm is better. {100 * verdict.level:g} % intervals over {over}."]
+    if verdict.near:
+        lines += ["", "| arm | held out | documents | with near copies | copies in the arm | left out of it |"]
+        lines += ["| --- | --- | ---: | ---: | ---: | ---: |"]
+    for leak in verdict.near:
+        numbers = " | ".join(count(value) for value in (leak.documents, leak.leaked, leak.copies, leak.removed))
+        lines.append(f"| {markdown(leak.label)} | {markdown(leak.what)} | {numbers} |")
     if report:
         lines += ["", f"Report: {markdown(report)}"]
     if fetch:

@@ -244,6 +244,7 @@ def _strata(pair: Comparison, score: Score | None) -> dict[str, str]:
         f"By score{f' ({visible(by)})' if by else ''}: all, halves, deciles (10: the best)": ("all", "half", "decile"),
         "By length": ("length",),
         "By source": ("source",),
+        "By near copies in arms": ("near",),
     }
     pictures: dict[str, str] = {}
     for caption, wanted in kinds.items():

@@ -22,6 +22,10 @@ Sources = Annotated[dict[Name, Url], Field(min_length=1, max_length=64, json_sch
 """A name and a URL each."""
 
 
+Near = Annotated[float, Field(ge=0.5, le=1)]
+"""A part of a document's passages: most of them."""
+
+
 class Pool(Spec):
     """The rated documents that every arm of an experiment draws from, with their holdout and tokenizer."""
 
@@ -61,6 +65,16 @@ class Pool(Spec):
     )
     holdout_fraction: Half = Field(
         0.02, description="The holdout is never more than this part of the pool that it is taken from."
+    )
+    holdout_near: Near = if_set(
+        0.8,
+        description="From which part of a held-out document's passages on a document is a near copy of it. One passage, 13 words in a "
+        "row, is enough if it is no boilerplate.",
+    )
+    near: Literal["keep", "remove"] = if_set(
+        "keep",
+        description="What happens to near copies of the holdout. keep: they stay in the arms, and a verdict is given without the documents "
+        "that have any, too. remove: every arm of the pool leaves them out.",
     )
     vocab_size: int = Field(32_768, ge=265, le=65_536, description="Tokens in the vocabulary, 9 special ones included.")
     tokenizer_characters: Annotated[int, Field(ge=1_000, le=10**15), BeforeValidator(whole_number)] = Field(

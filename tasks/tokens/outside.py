@@ -1,6 +1,6 @@
 """Texts from elsewhere, in the tokens of a pool: what its runs are scored on beside the holdout.
 
-Whether an arm has trained on such a text is not checked: take texts that cannot be in the pool.
+An arm may have trained on such a text, or on an edited one: `flows.leaks` counts their near copies in arms.
 """
 
 import json
@@ -54,6 +54,13 @@ def encode_outside(root: Root, pool_id: str, texts: Texts, progress: Progress = 
     name = f"{texts.name}-{fingerprint(texts.identity(), [[b.name, b.size, b.etag] for b in blobs])}"
     inputs = {"tokenizer": trained.manifest}
     return root.build(PoolFolder(pool_id).outside(name), make, spec=texts.identity(), inputs=inputs)
+
+
+def texts_of(texts: Texts) -> list[str]:
+    """What `encode_outside` encodes, in its order: text number i is document i of the scores."""
+    source = open_blobs(texts.url)
+    found = islice(_documents(texts, source, data_files(source, KINDS)), texts.documents)
+    return [text for _, text in found if text]
 
 
 def _table(documents: Sequence[tuple[str, str]]) -> pa.Table:

@@ -8,10 +8,12 @@ import numpy as np
 
 from tasks.errors import InputError
 from tasks.records.layout import RunFolder
+from tasks.records.near import HOLDOUT
 from tasks.records.verdict import OUTSIDE, ArmScores, Pairing, StratumScore, Target
 from tasks.spec import Arm, Score
 from tasks.store.artifact import Artifact
 from tasks.verdict import answers, draws, matched
+from tasks.verdict.leaks import Leaks
 from tasks.verdict.paired import bits_per_byte, level_of_a_pair
 from tasks.verdict.replicates import paired_by_seed
 from tasks.verdict.strata import ScoredDocuments, StratumSums
@@ -35,6 +37,8 @@ class Case:
     level: float
     divided_by: Score | None
     """The score of the strata, if there is one."""
+    leaks: Mapping[str, Leaks]
+    """Near copies in arms of the holdout and of texts from elsewhere, by name, where they were counted."""
 
     @property
     def deciding(self) -> tuple[ScoredDocuments, StratumSums]:
@@ -42,6 +46,12 @@ class Case:
         return (
             (self.documents, self.holdout) if self.target in TARGETS else self.texts[self.target.removeprefix(OUTSIDE)]
         )
+
+    @property
+    def leaked(self) -> dict[str, int]:
+        """How many of the deciding documents' kind have near copies, by arm; {} where that was not counted."""
+        what = HOLDOUT if self.target in TARGETS else self.target.removeprefix(OUTSIDE)
+        return {arm.label: arm.leaked for arm in self.leaks[what].arms} if what in self.leaks else {}
 
     @property
     def decides(self) -> int:

@@ -9,6 +9,7 @@ from tasks.records.layout import METRICS
 from tasks.records.metrics import read_metrics
 from tasks.records.verdict import (
     OUTSIDE,
+    CleanDifference,
     Comparison,
     Detectable,
     Difference,
@@ -81,6 +82,7 @@ def comparison(a: str, b: str, case: Case) -> Comparison:
             for i, s in enumerate(holdout.strata)
             if s.bytes
         ],
+        clean=_clean(a, b, case, paired),
         outside=[_row(TextsDifference, differences, 0, label=name) for name, differences in texts.items()],
         tasks=_answers(a, b, case, case.answers, paired) if case.answers else [],
     )
@@ -89,6 +91,24 @@ def comparison(a: str, b: str, case: Case) -> Comparison:
 def _paired(a: str, b: str, case: Case, sums: StratumSums, level: float, paired: bool) -> Differences:
     ours, theirs = (case.replicates(label, sums.nats[label]) for label in (a, b))
     return paired_differences(ours, theirs, sums.sizes, paired=paired, level=level)
+
+
+def _clean(a: str, b: str, case: Case, paired: bool) -> CleanDifference | None:
+    """The difference on the target without the documents that have near copies, with an interval of the level of the one that decides."""
+    _, sums = case.deciding
+    if sums.clean is None:
+        return None
+    i, whole, left = case.decides, sums.strata[case.decides], sums.clean.strata[case.decides]
+    found = _paired(a, b, case, sums.clean, case.level_of_a_pair, paired).adjusted(case.pairs)
+    return _row(
+        CleanDifference,
+        found,
+        i,
+        documents=left.documents,
+        bytes=left.bytes,
+        left_out=whole.documents - left.documents,
+        leaked={label: count for label, count in case.leaked.items() if label in (a, b)},
+    )
 
 
 def _errors(overall: Differences, i: int, level: float) -> StandardErrors:

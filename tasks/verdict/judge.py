@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tasks.errors import InputError
 from tasks.records.layout import RunFolder
+from tasks.records.near import HOLDOUT
 from tasks.records.verdict import Control, HoldoutSize, Matched, Pairing, Verdict
 from tasks.spec import Name, Score, spelled_out
 from tasks.store.artifact import Artifact, Manifest, code_version
@@ -18,6 +19,7 @@ from tasks.store.root import Root
 from tasks.verdict import answers, matched
 from tasks.verdict.case import Case, arm_scores, run_of
 from tasks.verdict.compared import comparison
+from tasks.verdict.leaks import read_leaks
 from tasks.verdict.strata import find_strata, score_used, sum_scores
 from tasks.verdict.target import HALVES, find_target
 from tasks.verdict.wording import worded
@@ -63,19 +65,26 @@ def judge(
     arms = {label: [run_of(run) for run in runs] for label, runs in results.items()}
     allowed = _require_comparable(root, results, allow, control)
     divided_by, strata = find_strata(root, results, spelled_out(strata_by) if strata_by else None)
-    documents, holdout = sum_scores(results, strata=strata)
+    held_out = [HOLDOUT, *outside]
+    leaks = {what: found for what in held_out if (found := read_leaks(root, results, what))}
+    leaked = {what: leaks[what].documents if what in leaks else None for what in held_out}
+    documents, holdout = sum_scores(results, strata=strata, leaked=leaked[HOLDOUT])
     if target in HALVES:
         matched.require_two_scores(set(documents.score[np.isfinite(documents.score)].tolist()), target)
     case = Case(
         results=results,
         documents=documents,
         holdout=holdout,
-        texts={text: sum_scores(_open(root, arms, partial(RunFolder.outside, texts=text)), text) for text in outside},
+        texts={
+            text: sum_scores(_open(root, arms, partial(RunFolder.outside, texts=text)), text, leaked=leaked[text])
+            for text in outside
+        },
         answers=answers.read(_open(root, arms, lambda run: run.core)) if core else None,
         target=target,
         pairing=pairing,
         level=level,
         divided_by=divided_by,
+        leaks=leaks,
     )
     scored = {label: arm_scores(label, case) for label in results}
     first = next(iter(results.values()))[0].manifest
@@ -102,6 +111,7 @@ def judge(
         matched=Matched(allowed=allowed, unknown=matched.unknown_of_runs(root, _manifests(results))),
         arms=tuple(scored.values()),
         comparisons=tuple(worded(comparison(a, b, case), scored[a], scored[b]) for a, b in combinations(arms, 2)),
+        near=tuple(arm for each in leaks.values() for arm in each.arms),
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -35,10 +35,15 @@ class ScoredDocuments:
     score: np.ndarray
     decile: np.ndarray
     source: np.ndarray
+    near: np.ndarray
+    """Whether an arm has a near copy."""
 
     @classmethod
-    def of(cls, table: pa.Table, what: str) -> "ScoredDocuments":
-        """The documents of one run's scores. Raises InputError when they are too few for a verdict; `what` names them."""
+    def of(cls, table: pa.Table, what: str, leaked: np.ndarray | None = None) -> "ScoredDocuments":
+        """The documents of one run's scores. Raises InputError when they are too few for a verdict; `what` names them.
+
+        `leaked`: numbers of documents that have a near copy in an arm.
+        """
         blocks, cluster = np.unique(table["cluster"].to_numpy(), return_inverse=True)
         if table.num_rows < FEWEST_CLUSTERS:
             raise InputError(
@@ -54,6 +59,7 @@ class ScoredDocuments:
             score=table["score"].to_numpy(),
             decile=table["decile"].to_numpy(),
             source=table["source"].to_numpy(zero_copy_only=False).astype(str),
+            near=np.isin(table["document"].to_numpy(), [] if leaked is None else leaked),
         )
 
     def same_as(self, other: "ScoredDocuments") -> bool:
@@ -69,9 +75,10 @@ class ScoredDocuments:
         place[largest] = np.arange(len(largest))
         sources = [str(found[i]) or "(no source)" for i in largest] + ["all others"] * (len(found) > SOURCES)
         decile = self.decile.astype(np.int64)
+        near: tuple[Kind, np.ndarray, list[str]]
+        near = ("near", self.near.astype(np.int64), ["without a near copy", "with a near copy in an arm"])
         return [
-            ("all", np.zeros(len(self.document), dtype=np.int64), ["all documents"]),
-            ("half", decile * 2 // DECILES, ["worse-rated half", "better-rated half"]),
+            *self._targets(),
             ("decile", decile, [f"decile {i + 1}" for i in range(DECILES)]),
             (
                 "length",
@@ -79,12 +86,24 @@ class ScoredDocuments:
                 [*lengths, f"above {bounds[-1] // 1000} kB"],
             ),
             ("source", place[codes], sources),
+            *([near] if self.near.any() else []),
         ]
+
+    def _targets(self) -> list[tuple[Kind, np.ndarray, list[str]]]:
+        half = self.decile.astype(np.int64) * 2 // DECILES
+        return [
+            ("all", np.zeros(len(self.document), dtype=np.int64), ["all documents"]),
+            ("half", half, ["worse-rated half", "better-rated half"]),
+        ]
+
+    def clean(self) -> list[tuple[Kind, np.ndarray, list[str]]]:
+        """The targets on the holdout, in their order, without the documents that have near copies."""
+        return [(kind, np.where(self.near, -1, codes), labels) for kind, codes, labels in self._targets()]
 
 
 @dataclass(frozen=True)
 class Stratum:
-    """A part of the documents: all, a half or decile by score, a class of lengths, a source."""
+    """A part of the documents: all, a half or decile by score, a class of lengths, a source, those with or without near copies."""
 
     kind: Kind
     label: str
@@ -99,6 +118,8 @@ class StratumSums:
     strata: list[Stratum]
     sizes: np.ndarray
     nats: dict[str, np.ndarray]
+    clean: "StratumSums | None" = None
+    """The targets without documents that have near copies, if any have."""
 
 
 def find_strata(
@@ -131,9 +152,13 @@ def score_used(root: Root, pool: str, score: Score | None) -> Score | None:
 
 
 def sum_scores(
-    results: Mapping[str, Sequence[Artifact]], what: str = "holdout", strata: Artifact | None = None
+    results: Mapping[str, Sequence[Artifact]],
+    what: str = "holdout",
+    strata: Artifact | None = None,
+    leaked: np.ndarray | None = None,
 ) -> tuple[ScoredDocuments, StratumSums]:
     """Read the scores of every run, {arm: runs}, and sum them; by other `strata` than those that the runs recorded.
+    `leaked`: numbers of documents that have a near copy in an arm.
 
     Raises InputError when runs were scored on different documents, DamagedError when a score is not a number.
     """
@@ -147,7 +172,7 @@ def sum_scores(
             values = table["nats"].to_numpy()
             if bad := int((~np.isfinite(values)).sum()):
                 raise DamagedError(f"{run.name} has {bad:,} scores that are not numbers: score the run again.")
-            found = ScoredDocuments.of(table, what)
+            found = ScoredDocuments.of(table, what, leaked)
             if documents is not None and not documents.same_as(found):
                 raise InputError(
                     f"{run.name} was scored on other documents than the runs before it: score it on the same."
@@ -156,14 +181,20 @@ def sum_scores(
             nats[label].append(values)
     if documents is None:
         raise InputError("There are no runs to read scores of: name at least one.")
-    return documents, _summed(documents, {label: np.stack(values) for label, values in nats.items()})
+    stacked = {label: np.stack(values) for label, values in nats.items()}
+    clean = _summed(documents, stacked, documents.clean()) if documents.near.any() else None
+    return documents, replace(_summed(documents, stacked, documents.groupings()), clean=clean)
 
 
-def _summed(documents: ScoredDocuments, nats: Mapping[str, np.ndarray]) -> StratumSums:
+def _summed(
+    documents: ScoredDocuments,
+    nats: Mapping[str, np.ndarray],
+    groupings: Sequence[tuple[Kind, np.ndarray, list[str]]],
+) -> StratumSums:
     strata: list[Stratum] = []
     sizes: list[np.ndarray] = []
     sums: dict[str, list[np.ndarray]] = {label: [] for label in nats}
-    for kind, codes, labels in documents.groupings():
+    for kind, codes, labels in groupings:
         shape = (len(labels), documents.clusters)
         size = cluster_sums(documents.bytes.astype(float), codes, documents.cluster, shape)
         counts = np.bincount(codes[codes >= 0], minlength=len(labels)).tolist()

@@ -38,7 +38,7 @@ def worded(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
 def sentence(pair: Comparison) -> str:
     """The verdict on one pair of arms, what its interval covers, and what may be wrong with it."""
     warnings = (WARNINGS[weakness] for weakness in pair.warnings)
-    return " ".join([_finding(pair), *_checked(pair), _decides(pair.target), *_covers(pair), *warnings])
+    return " ".join([_finding(pair), *_clean(pair), *_checked(pair), _decides(pair.target), *_covers(pair), *warnings])
 
 
 def on(target: Target) -> str:
@@ -63,6 +63,24 @@ def _finding(pair: Comparison) -> str:
         return f"{_one_seed(pair)} What other seeds would say is not known: train at least 2 seeds an arm."
     seen = f"{pair.a} and {pair.b} are not distinguishable{pair.on}: the difference is {_signed(pair)} bits per byte"
     return f"{seen}. {_outlook(pair)}"
+
+
+def _clean(pair: Comparison) -> list[str]:
+    """What is found without the documents that have near copies in arms, if any have."""
+    clean = pair.clean
+    if clean is None or not clean.left_out:
+        return []
+    where = " and ".join(f"{count} in {label}" for label, count in clean.leaked.items())
+    total = clean.documents + clean.left_out
+    without = f"Without the {clean.left_out} of {total} documents that have near copies in the arms ({where})"
+    if clean.low is None:
+        return [f"{without}, too few are left to judge."]
+    shown = f"{with_interval(clean.difference, clean.low, clean.high, '+')} bits per byte"
+    if not clean.excludes_zero:
+        return [f"{without}, the arms are not distinguishable: the difference is {shown}."]
+    better = pair.a if clean.difference < 0 else pair.b
+    same = " too" if better == pair.better else ""
+    return [f"{without}, {better} is better{same}: the difference is {shown}."]
 
 
 def with_text(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:

@@ -59,6 +59,14 @@ def rated_texts(count: int, tag: str = "document", score: float | None = None) -
     return rated_table(texts, [[float(row % 5) if score is None else score] * 3 for row in range(count)])
 
 
+def prose(count: int, *, seed: int, words: int = 120) -> list[str]:
+    """Texts that have no passage in common: made-up words."""
+    rng = np.random.default_rng(seed)
+    syllables = [first + second for first in "bdfgklmnprst" for second in "aeiou"]
+    drawn = rng.integers(len(syllables), size=(count, words, 3))
+    return [" ".join("".join(syllables[i] for i in word) for word in text) for text in drawn]
+
+
 def write_subsets(sample: Path, folder: Path) -> list[str]:
     """Two ready-made subsets of the sample's texts, a folder each, with nothing but a text: the longest half of them, and a random
     half. Returns their names; a quarter of the texts is in both."""

@@ -8,6 +8,7 @@ from tasks.errors import InputError
 from tasks.records import ledger
 from tasks.records.stopping import StoppingRule
 from tasks.records.verdict import Verdict
+from tasks.reports.artifacts import verdict_markdown
 from tasks.reports.evidence import Run, Taken, lineage, only_in
 from tasks.reports.report import run_report, verdict_report, visible, write_report, write_verdict
 from tasks.store.access import open_blobs
@@ -186,3 +187,17 @@ def test_a_report_shows_the_plan_every_look_and_where_the_spread_comes_from(benc
     assert "target: all, now upper half" in Reader(verdict_report(bench.root, changed)).text
     alone = judge(bench.root, "alone", bench.arms(seeds=2, top16=0.0, rand16=0.0))
     assert "judged without a registered plan" in Reader(verdict_report(bench.root, alone)).text
+
+
+def test_a_report_shows_leaks_by_arm_and_what_is_found_without_them(bench):
+    arms = bench.arms(seeds=3, top16=-0.05, rand16=0.0)
+    assert "They were not counted in every arm" in Reader(verdict_report(bench.root, judge(bench.root, "v", arms))).text
+    bench.near("top16", range(0, 600, 10))
+    bench.near("rand16", [1])
+    verdict = judge(bench.root, "v", arms)
+    read = Reader(verdict_report(bench.root, verdict))
+    assert "top16 holdout 600 60 (10.0 %) 60 0" in read.text and "rand16 holdout 600 1 (0.2 %) 1 0" in read.text
+    assert "Without near copies in any arm, on 539 documents (61 left out)" in read.text
+    assert "By near copies in arms" in read.text
+    shown = verdict_markdown(verdict)
+    assert "| top16 | holdout | 600 | 60 | 60 | 0 |" in shown and "without near copies in any arm" in shown

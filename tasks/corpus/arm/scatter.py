@@ -3,7 +3,8 @@
 A run holds the texts that one arm takes from some row groups of one blob, by rank in the arm. It is written whole or not at
 all, so a killed preparation resumes after the last finished run. Layout:
 
-    texts, back to back | rank uint32 each | length uint32 each | digest, 16 bytes each (only for deduplication) | trailer
+    texts, back to back | rank uint32 each | length uint32 each | digest, 16 bytes each (only for deduplication) |
+    of each pair of a document and a held-out one that it is near to: rank uint32, number int32, share float32 | trailer
 """
 
 import json
@@ -15,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.corpus.left_out import LeftOut
+from tasks.corpus.near.leaks import open_passages
+from tasks.corpus.near.passages import Found, Passages
 from tasks.corpus.parquet.footer import BadFile
 from tasks.corpus.parquet.pages import Memory
 from tasks.corpus.parquet.ranges import Parts, fetch_ahead
@@ -36,7 +39,7 @@ TRAILER = 4096
 NOTHING = Views(np.zeros((0, 4), np.int32), ())
 """Taken from a piece that cannot be used."""
 
-COUNTS = ("holdout_texts_removed", "empty_texts", "bytes_read", "requests")
+COUNTS = ("holdout_texts_removed", "near_copies_removed", "empty_texts", "bytes_read", "requests")
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,15 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Near:
+    """Where the passages of the holdout lie, from which share on a document is a near copy, and whether copies are left out."""
+
+    place: Scratch
+    share: float
+    remove: bool
+
+
+@dataclass(frozen=True)
 class ScatterJob:
     """Some pieces of a pool, to be read from `urls`, as `open_named` takes them."""
 
@@ -66,6 +78,7 @@ class ScatterJob:
     text_column: str
     pieces: tuple[Piece, ...]
     holdout: KnownTexts
+    near: Near
     skip_bad_files: bool
     threads: int
 
@@ -74,6 +87,7 @@ def scatter(job: ScatterJob, tick: Tick) -> None:
     """Write the runs of all pieces. Raises InputError naming a blob whose text cannot be used."""
     source = open_named(job.urls)
     memory = Memory()
+    passages = open_passages(job.near.place, job.near.share)
 
     def handle(piece: Piece, parts: Parts) -> int:
         size = sum(len(data) for _, data in parts)
@@ -86,9 +100,10 @@ def scatter(job: ScatterJob, tick: Tick) -> None:
         parts.clear()
         for number, target in enumerate(piece.targets):
             texts, ranks = (taken[number], target.ranks) if taken else (NOTHING, NOTHING.sizes)
-            target.scratch.write(
-                piece.name, _run(texts, ranks, target.digests, job.holdout, read | {"problem": problem})
+            run = _run(
+                texts, ranks, target.digests, job.holdout, passages, job.near.remove, read | {"problem": problem}
             )
+            target.scratch.write(piece.name, run)
         return sum(len(target.rows) for target in piece.targets)
 
     items = ((piece, piece.reading.blob, piece.reading.requests()) for piece in job.pieces)
@@ -106,17 +121,30 @@ def _take(piece: Piece, parts: Parts, text_column: str, memory: Memory) -> list[
 
 
 def _run(
-    texts: Views, ranks: np.ndarray, wants: bool, holdout: KnownTexts, counts: Mapping[str, Any]
+    texts: Views,
+    ranks: np.ndarray,
+    wants: bool,
+    holdout: KnownTexts,
+    passages: Passages,
+    remove: bool,
+    counts: Mapping[str, Any],
 ) -> Iterator[bytes | np.ndarray]:
     """The bytes of one run. Texts are gathered a few at a time, so that there is no second copy of all of them."""
     order = np.argsort(ranks)
     ranks = ranks[order].astype(np.uint32)
-    dropped, sizes, marks = np.zeros(len(ranks), bool), [], []
-    first = held = 0
+    dropped, sizes, marks, pairs = np.zeros(len(ranks), bool), [], [], []
+    first = held = copies = 0
     for part in texts[order].cut(GATHERED_BYTES):
         gathered = part.gather()
         known = holdout.matches(gathered)
-        out = dropped[first : first + len(part)] = known | (part.sizes == 0)
+        near = passages.find(gathered)
+        near = near[~known[near.row]]
+        out = known | (part.sizes == 0)
+        if remove:
+            out[near.row] = True
+            copies += len(np.unique(near.row))
+        dropped[first : first + len(part)] = out
+        pairs.append(near.after(first))
         first, held = first + len(part), held + int(known.sum())
         if out.any():
             gathered = gathered.take(pa.array(np.flatnonzero(~out)))
@@ -127,8 +155,12 @@ def _run(
             marks.append(digests(gathered))
     sizes = np.concatenate([np.zeros(0, np.uint32), *sizes])
     yield from (ranks[~dropped], sizes, *(mark.view(np.uint8) for mark in marks))
-    counts = {"holdout_texts_removed": held, "empty_texts": int(dropped.sum()) - held, **counts}
-    trailer = {"rows": len(sizes), "bytes": int(sizes.sum(dtype=np.int64)), "digests": wants, **counts}
+    near = Found.concat(pairs)
+    yield from (ranks[near.row], near.document.astype(np.int32), near.share)
+    left_out = {"holdout_texts_removed": held, "near_copies_removed": copies}
+    counts = {**left_out, "empty_texts": int(dropped.sum()) - held - copies, **counts}
+    size = {"rows": len(sizes), "bytes": int(sizes.sum(dtype=np.int64)), "near": len(near)}
+    trailer = {**size, "digests": wants, **counts}
     yield json.dumps(trailer).encode().ljust(TRAILER)
 
 
@@ -203,6 +235,8 @@ class Runs:
     ranks: np.ndarray
     lengths: np.ndarray
     digests: np.ndarray | None
+    near: Found
+    """Near copies by their ranks, those that are not in the runs included."""
     counts: Mapping[str, int]
     problems: Mapping[int, str]
     """Why the text of a file was left out, or a part of it, by the number of the file."""
@@ -211,7 +245,7 @@ class Runs:
     def read(cls, scratch: Scratch) -> "Runs":
         """Read the trailers and headers of every run in a scratch space."""
         sizes = {name: size for name, size in sorted(scratch.sizes().items()) if name.endswith(".run")}
-        ranks, sized, marks, first, problems = [], [], [], [0], {}
+        ranks, sized, marks, near, first, problems = [], [], [], [], [0], {}
         counts = dict.fromkeys(COUNTS, 0)
         for name, size in sizes.items():
             trailer = json.loads(bytes(scratch.read(name, size - TRAILER, size)))
@@ -221,6 +255,12 @@ class Runs:
             sized.append(np.frombuffer(header, np.uint32, rows, offset=4 * rows))
             if wants:
                 marks.append(np.frombuffer(header, np.dtype((np.void, DIGEST)), rows, offset=8 * rows))
+            pairs, place = trailer["near"], len(header) - 12 * trailer["near"]
+            columns = (
+                np.frombuffer(header, kind, pairs, offset=place + 4 * pairs * number)
+                for number, kind in enumerate((np.uint32, np.int32, np.float32))
+            )
+            near.append(Found(*columns))
             first.append(first[-1] + rows)
             for key in COUNTS:
                 counts[key] += trailer.get(key, 0)
@@ -233,6 +273,7 @@ class Runs:
             ranks=np.concatenate([none, *ranks]),
             lengths=np.concatenate([none, *sized]),
             digests=np.concatenate(marks) if marks else None,
+            near=Found.concat(near),
             counts=counts,
             problems=problems,
         )

@@ -13,6 +13,7 @@ from tasks.corpus.arm.selection import Selection
 from tasks.corpus.arm.writer import write_texts
 from tasks.corpus.heap import released
 from tasks.corpus.left_out import left_out_facts, warn
+from tasks.corpus.near.passages import Found
 from tasks.corpus.parquet.shards import RANKS, shard_bounds, shard_name
 from tasks.corpus.pool.entries import UNKNOWN
 from tasks.corpus.pool.holdout import shard_of
@@ -22,6 +23,7 @@ from tasks.corpus.workers import Count, Workers
 from tasks.errors import InputError
 from tasks.progress import Progress
 from tasks.records.layout import DOCUMENTS
+from tasks.records.near import NearCopies
 from tasks.spec import Arm
 from tasks.store.artifact import Artifact, Work
 
@@ -40,13 +42,14 @@ def write_arm(
     mapper: Workers,
     retries: int,
     progress: Progress,
-) -> None:
-    """Write the shards of one arm from its runs, the holdout as the last shard, and the list of what the arm took.
+) -> NearCopies:
+    """Write the shards of one arm from its runs, the holdout as the last shard, and the list of what the arm took. Returns its near
+    copies of the holdout.
 
     `unrated`: files whose documents lack a rating that the arm asks for, and why.
     """
     with released():
-        kept, rows, buckets = _lay_out(work, arm, opened, unrated, held, scratch, mapper)
+        kept, rows, buckets, near = _lay_out(work, arm, opened, unrated, held, scratch, mapper)
     shards = len(rows)
     count = Count("shards", shards, progress, shards - sum(map(emit.shards_of, buckets)))
     target = None if scratch.url else work
@@ -70,6 +73,7 @@ def write_arm(
         **selection.facts,
     )
     scratch.clear()
+    return near
 
 
 def _lay_out(
@@ -80,8 +84,8 @@ def _lay_out(
     held: Artifact,
     scratch: Scratch,
     mapper: Workers,
-) -> tuple[np.ndarray, dict[str, int], list[emit.Bucket]]:
-    """The runs laid out as shards: the ranks that are kept, rows of each shard, and the buckets still to write."""
+) -> tuple[np.ndarray, dict[str, int], list[emit.Bucket], NearCopies]:
+    """The runs laid out as shards: the ranks that are kept, rows of each shard, the buckets still to write, and near copies."""
     runs = scatter.Runs.read(scratch)
     dropped = runs.duplicates()
     kept = np.sort(runs.ranks[~dropped])
@@ -103,7 +107,17 @@ def _lay_out(
     )
     total = int(runs.lengths.sum(dtype=np.int64))
     limit = emit.bucket_bytes(total, mapper.count, remote=scratch.url is not None)
-    return kept, rows, emit.plan_buckets(runs, dropped, kept, bounds, finished, limit)
+    buckets = emit.plan_buckets(runs, dropped, kept, bounds, finished, limit)
+    return kept, rows, buckets, _near(runs.near, kept, removed=runs.counts["near_copies_removed"])
+
+
+def _near(found: Found, kept: np.ndarray, removed: int) -> NearCopies:
+    """Near copies by their places in the arm, or those that were `removed`, if any were. Duplicates that the arm left out do not count."""
+    if removed:
+        return NearCopies.of(np.full(len(found), -1), found.document, found.share, removed)
+    place = np.searchsorted(kept, found.row)
+    there = kept[np.minimum(place, len(kept) - 1)] == found.row
+    return NearCopies.of(place[there], found.document[there], found.share[there])
 
 
 def _shared(arm: Arm, opened: Index, held: Artifact, removed: int) -> dict[str, int]:

@@ -72,7 +72,7 @@ def test_what_is_made_again_from_the_same_blobs_has_the_same_content(tmp_path: P
     made = [prepare(root, pool) for root in (first, second)]
     assert made[0] == made[1]
     names = first.names("")
-    assert len(names) == 11 and second.names("") == names
+    assert len(names) == 13 and second.names("") == names
     assert [second.find(name).content for name in names] == [first.find(name).content for name in names]
     for name in names:  # one after another is deleted and made again, below what was made from it
         second.remove(name)

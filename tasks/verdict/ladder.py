@@ -5,10 +5,11 @@ x is the logarithm of a run's compute. Random-effects meta-regression (Berkey, H
 
     y_i = a + b g(x_i) + u_i + e_i,     u_i ~ N(0, tau^2),  e_i ~ N(0, s_i^2)
 
-u is how far a scale is off the law however many replicates it gets. tau^2 is where the weighted squares of the residuals have their expectation,
-k - 2 for k rungs (Paule and Mandel, J. Res. NBS 87, 1982). The law's error is scaled by those squares over k - 2 and goes with Student's t of
-k - 2 degrees of freedom (Knapp and Hartung, Stat. Med. 22, 2003). A new scale is off the law, too, so tau^2 is added to the square of that
-error: a prediction interval (Higgins, Thompson and Spiegelhalter, J. R. Statist. Soc. A 172, 2009).
+u is how far a scale is off the law however many replicates it gets. tau^2 is where the weighted squares of the residuals have their median,
+that of chi-square with k - 2 degrees of freedom for k rungs (Viechtbauer, Res. Synth. Methods 12, 2021; Paule and Mandel, J. Res. NBS 87,
+1982, take the mean, which with so few rungs finds too little scatter more often than not). The law's error is scaled by those squares over k - 2 and goes with
+Student's t of k - 2 degrees of freedom (Knapp and Hartung, Stat. Med. 22, 2003). A new scale is off the law, too, so tau^2 is added to the square
+of that error: a prediction interval (Higgins, Thompson and Spiegelhalter, J. R. Statist. Soc. A 172, 2009).
 
 Laws. g is x itself, or bends towards an asymptote as C^-c does: (1 - exp(-c x)) / c. A few rungs cannot tell these laws apart, and they go
 different ways beyond the last rung. So all of `LAWS` are fitted and averaged, each weighed by its prior and its restricted likelihood
@@ -25,16 +26,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import chdtri, stdtr, stdtrit
 
 from tasks.errors import InputError
 
 FEWEST = 3
 """Rungs: a law has two numbers, and its scatter is seen from the third rung on."""
 LEVEL = 0.9
-LAWS = {0.0: 3.0, 0.15: 1.0, 0.3: 1.0, 0.45: 1.0}
+LAWS = {0.0: 3.0, 0.1: 1.0, 0.2: 1.0, 0.35: 1.0}
 """{c of a law: its prior weight}. 0 is the law that is linear in log compute."""
 HALVINGS = 50
+LEAST_VARIANCE = 1e-18
+"""Of what is predicted, bits per byte squared: replicates and rungs without any scatter leave nothing to divide by."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def _averaged(
     means, squares, between, likelihood = (np.stack(part) for part in zip(*laws, strict=True))
     weights = np.exp(likelihood - likelihood.max(0)) * np.array(list(LAWS.values()))[:, None]
     weights = weights / weights.sum(0)
-    return Predictions(weights, means, np.sqrt(squares + beside), (weights * between).sum(0), len(x) - 2)
+    return Predictions(weights, means, np.sqrt(np.maximum(squares + beside, LEAST_VARIANCE)), (weights * between).sum(0), len(x) - 2)
 
 
 def _bent(x: np.ndarray, c: float) -> np.ndarray:
@@ -129,12 +132,13 @@ def _fitted(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """One law on (N, k) differences: its prediction, the square of its error, tau, and its restricted log likelihood, (N,) each."""
     freedom = len(g) - 2
+    expected = float(chdtri(freedom, 0.5))
     low, high = np.zeros(len(y)), ((y - y.mean(1, keepdims=True)) ** 2).sum(1) + 1e-15
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        more = _line(g, y, 1 / (variances + middle[:, None]))[-1] > freedom
+        more = _line(g, y, 1 / (variances + middle[:, None]))[-1] > expected
         low, high = np.where(more, middle, low), np.where(more, high, middle)
-    tau2 = np.where(_line(g, y, 1 / variances)[-1] > freedom, high, 0.0)
+    tau2 = np.where(_line(g, y, 1 / variances)[-1] > expected, high, 0.0)
     weights = 1 / (variances + tau2[:, None])
     mean_y, mean_g, slope, total, scatter, squares = _line(g, y, weights)
     error2 = tau2 + squares / freedom * (1 / total + (at - mean_g) ** 2 / scatter)

@@ -11,9 +11,11 @@ from prefect.client.schemas.actions import ArtifactUpdate
 
 from tasks.escaping import markdown
 from tasks.records.cost import CostEstimate
+from tasks.records.ladder import Ladder
 from tasks.records.layout import METRICS, REPORT, RunFolder
 from tasks.records.verdict import Verdict
 from tasks.reports import artifacts
+from tasks.reports.ladder import ladder_markdown
 from tasks.reports.live import Standing, followed
 from tasks.spec import Experiment
 from tasks.steps import cells, key, log, show_markdown, show_table
@@ -100,6 +102,12 @@ def show_verdict(root: Root, made: Artifact, verdict: Verdict) -> None:
     fetch = f"fabrating report {made.path.name} --root {root.url}" if root.remote else None
     text = artifacts.verdict_markdown(verdict, (made.path / REPORT).as_uri(), fetch)
     show_markdown(key("verdict", verdict.name), text, " ".join(verdict.sentences))
+
+
+def show_ladder(root: Root, made: Artifact, ladder: Ladder) -> None:
+    """What comparisons at several scales predict of a larger one; `made` is the ladder's artifact."""
+    text = ladder_markdown(ladder, (made.path / REPORT).as_uri())
+    show_markdown(key("ladder", ladder.name), text, " ".join(ladder.sentences))
 
 
 def metrics_file(root: Root, run: str) -> Path:

@@ -99,7 +99,12 @@ def predict(
 
 
 def band(
-    compute: Sequence[float], differences: np.ndarray, errors: np.ndarray, at: Sequence[float], *, documents: float = 0.0
+    compute: Sequence[float],
+    differences: np.ndarray,
+    errors: np.ndarray,
+    at: Sequence[float],
+    *,
+    documents: float = 0.0,
 ) -> list[tuple[float, float, float, float]]:
     """What one ladder, (k,) differences and errors, says of a new scale at each compute: (FLOPs, middle, low, high), within it as beyond."""
     rows = []
@@ -119,7 +124,9 @@ def _averaged(
     means, squares, between, likelihood = (np.stack(part) for part in zip(*laws, strict=True))
     weights = np.exp(likelihood - likelihood.max(0)) * np.array(list(LAWS.values()))[:, None]
     weights = weights / weights.sum(0)
-    return Predictions(weights, means, np.sqrt(np.maximum(squares + beside, LEAST_VARIANCE)), (weights * between).sum(0), len(x) - 2)
+    return Predictions(
+        weights, means, np.sqrt(np.maximum(squares + beside, LEAST_VARIANCE)), (weights * between).sum(0), len(x) - 2
+    )
 
 
 def _bent(x: np.ndarray, c: float) -> np.ndarray:

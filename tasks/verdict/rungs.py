@@ -37,10 +37,8 @@ class LadderForm(ComparisonForm):
         description="Depths at which the arms are trained and compared, each on the same number of tokens a parameter: that of "
         f"train.tokens_per_parameter, or of train.tokens at train.depth, or {RULE:g}.",
     )
-    most: float = Field(
+    most: Annotated[float, Field(gt=0, le=100)] = Field(
         0.2,
-        gt=0,
-        le=100,
         description="The part of a direct comparison at the target, with as many replicates, that the ladder may cost.",
     )
 
@@ -136,14 +134,10 @@ class LadderSpec:
     def _estimate(self, depth: int, ledger: Sequence[LedgerEntry]) -> CostEstimate:
         runs = len(self.asked.arms) * len(self.asked.seeds)
         vocab = self.asked.pool.vocab_size
-        return estimate_cost(
-            self.training(depth), self.scale(depth).tokens, vocab_size=vocab, runs=runs, ledger=ledger
-        )
+        return estimate_cost(self.training(depth), self.scale(depth).tokens, vocab_size=vocab, runs=runs, ledger=ledger)
 
 
-def conclude(
-    spec: LadderSpec, judged: Mapping[int, tuple[str, Verdict]], cost: LadderCost, tested: Backtest
-) -> Ladder:
+def conclude(spec: LadderSpec, judged: Mapping[int, tuple[str, Verdict]], cost: LadderCost, tested: Backtest) -> Ladder:
     """What the comparisons predict. `judged`: {depth: name of the verdict's artifact, verdict}.
 
     Raises InputError when a rung has no error bar.

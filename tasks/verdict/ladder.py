@@ -64,7 +64,8 @@ class Predictions:
             middle = (low + high) / 2
             under = self.below(middle) < probability
             low, high = np.where(under, middle, low), np.where(under, high, middle)
-        return (low + high) / 2
+        found: np.ndarray = (low + high) / 2
+        return found
 
     def interval(self, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
         """Its ends, equal in tails: (N,) each."""
@@ -110,7 +111,8 @@ def band(
     rows = []
     for flops in at:
         found = _averaged(compute, differences[None], errors[None], flops, documents**2)
-        rows.append((flops, *(float(found.quantile(p)[0]) for p in (0.5, (1 - LEVEL) / 2, (1 + LEVEL) / 2))))
+        middle, low, high = (float(found.quantile(p)[0]) for p in (0.5, (1 - LEVEL) / 2, (1 + LEVEL) / 2))
+        rows.append((flops, middle, low, high))
     return rows
 
 

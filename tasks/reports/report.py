@@ -235,6 +235,7 @@ def _strata(pair: Comparison, score: Score | None) -> dict[str, str]:
         f"By score{f' ({visible(by)})' if by else ''}: all, halves, deciles (10: the best)": ("all", "half", "decile"),
         "By length": ("length",),
         "By source": ("source",),
+        "By which arm would rather take such documents": ("taken",),
     }
     pictures: dict[str, str] = {}
     for caption, wanted in kinds.items():

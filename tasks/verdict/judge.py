@@ -19,6 +19,7 @@ from tasks.verdict import answers, matched
 from tasks.verdict.case import Case, arm_scores, run_of
 from tasks.verdict.compared import comparison
 from tasks.verdict.strata import find_strata, score_used, sum_scores
+from tasks.verdict.taken import chances
 from tasks.verdict.target import HALVES, find_target
 from tasks.verdict.wording import worded
 
@@ -63,7 +64,7 @@ def judge(
     arms = {label: [run_of(run) for run in runs] for label, runs in results.items()}
     allowed = _require_comparable(root, results, allow, control)
     divided_by, strata = find_strata(root, results, spelled_out(strata_by) if strata_by else None)
-    documents, holdout = sum_scores(results, strata=strata)
+    documents, holdout = sum_scores(results, strata=strata, taken=chances(root, results))
     if target in HALVES:
         matched.require_two_scores(set(documents.score[np.isfinite(documents.score)].tolist()), target)
     case = Case(

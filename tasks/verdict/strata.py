@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from tasks.spec import Score
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 from tasks.verdict.paired import FEWEST_CLUSTERS, cluster_sums
+from tasks.verdict.taken import Chances, disagreements
 from tasks.verdict.target import DECILES
 
 LENGTHS = (1_000, 2_000, 4_000, 8_000, 16_000)  # bytes: bounds of the length classes
@@ -84,12 +86,14 @@ class ScoredDocuments:
 
 @dataclass(frozen=True)
 class Stratum:
-    """A part of the documents: all, a half or decile by score, a class of lengths, a source."""
+    """A part of the documents: all, a half or decile by score, a class of lengths, a source, those that one arm of a pair would rather take."""
 
     kind: Kind
     label: str
     documents: int
     bytes: int
+    pair: tuple[str, str] | None = None
+    """The arms that it is about, if not all."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,14 @@ class StratumSums:
     strata: list[Stratum]
     sizes: np.ndarray
     nats: dict[str, np.ndarray]
+
+    def about(self, a: str, b: str) -> "StratumSums":
+        """Without the strata of other pairs of arms."""
+        kept = [i for i, stratum in enumerate(self.strata) if stratum.pair in (None, (a, b))]
+        if len(kept) == len(self.strata):
+            return self
+        nats = {label: values[:, kept] for label, values in self.nats.items()}
+        return StratumSums([self.strata[i] for i in kept], self.sizes[kept], nats)
 
 
 def find_strata(
@@ -131,9 +143,14 @@ def score_used(root: Root, pool: str, score: Score | None) -> Score | None:
 
 
 def sum_scores(
-    results: Mapping[str, Sequence[Artifact]], what: str = "holdout", strata: Artifact | None = None
+    results: Mapping[str, Sequence[Artifact]],
+    what: str = "holdout",
+    strata: Artifact | None = None,
+    taken: Chances = MappingProxyType({}),
 ) -> tuple[ScoredDocuments, StratumSums]:
     """Read the scores of every run, {arm: runs}, and sum them; by other `strata` than those that the runs recorded.
+
+    `taken`: which documents the arms would take, for strata of those on which two arms disagree.
 
     Raises InputError when runs were scored on different documents, DamagedError when a score is not a number.
     """
@@ -156,19 +173,23 @@ def sum_scores(
             nats[label].append(values)
     if documents is None:
         raise InputError("There are no runs to read scores of: name at least one.")
-    return documents, _summed(documents, {label: np.stack(values) for label, values in nats.items()})
+    return documents, _summed(documents, {label: np.stack(values) for label, values in nats.items()}, taken)
 
 
-def _summed(documents: ScoredDocuments, nats: Mapping[str, np.ndarray]) -> StratumSums:
+def _summed(documents: ScoredDocuments, nats: Mapping[str, np.ndarray], taken: Chances) -> StratumSums:
+    groupings: list[tuple[Kind, np.ndarray, list[str], tuple[str, str] | None]] = [
+        (*each, None) for each in documents.groupings()
+    ]
+    groupings += [("taken", codes, labels, pair) for pair, codes, labels in disagreements(taken)]
     strata: list[Stratum] = []
     sizes: list[np.ndarray] = []
     sums: dict[str, list[np.ndarray]] = {label: [] for label in nats}
-    for kind, codes, labels in documents.groupings():
+    for kind, codes, labels, pair in groupings:
         shape = (len(labels), documents.clusters)
         size = cluster_sums(documents.bytes.astype(float), codes, documents.cluster, shape)
         counts = np.bincount(codes[codes >= 0], minlength=len(labels)).tolist()
         rows = zip(labels, counts, size.sum(1).astype(int).tolist(), strict=True)
-        strata += [Stratum(kind, *row) for row in rows]
+        strata += [Stratum(kind, *row, pair) for row in rows]
         sizes.append(size)
         for label, values in nats.items():
             sums[label].append(cluster_sums(values, codes, documents.cluster, shape))

@@ -28,6 +28,7 @@ FILLED |= {
     "texts": [{"url": "az://raw/web"}],
     "parts": [{}],
     "seeds": [1, 2],
+    "depths": [4, 6, 8],
     "stop": {},
     "random_share": {"top16": 0.5},
 }

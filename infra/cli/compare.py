@@ -85,7 +85,55 @@ def launch(file: FileArgument, as_json: JsonOption = False) -> None:
         terminal.show(launch_comparison(form.model_dump(mode="json")), as_json)
 
 
-COMMANDS = (init, compare, launch)
+def ladder(
+    file: FileArgument,
+    to: Annotated[int, typer.Option(min=2, max=64, help="Depth at which the difference is predicted.")] = 20,
+    depths: Annotated[
+        str, typer.Option(metavar="D,D,...", help="Depths that are trained and compared.")
+    ] = "4,6,8,10,12",
+    replicates: Annotated[
+        int | None, typer.Option(min=2, help="Runs of each arm at each depth, instead of the file's.")
+    ] = None,
+    most: Annotated[float, typer.Option(help="Part of a direct comparison at the target that it may cost.")] = 0.2,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare an experiment's arms at several small depths, and predict their difference at a large one.
+
+    Each depth is a comparison of the file's arms on equally many tokens a parameter, and the target is not trained. Says what it costs
+    before anything is spent. Run it again after an interruption, and it resumes; exit status as of compare.
+    """
+    with terminal.plain_errors(), _resumable():
+        from flows.rungs import run_ladder
+        from tasks.verdict.form import ComparisonForm
+        from tasks.verdict.rungs import LadderForm
+
+        given = read(file, ComparisonForm).model_dump(exclude_unset=True)
+        if replicates:
+            given = {name: value for name, value in given.items() if name not in ("seeds", "stop")} | {
+                "replicates": replicates
+            }
+        form = LadderForm.model_validate(given | {"to": to, "depths": _depths(depths), "most": most})
+        store = Root(form.root)
+        climbed = run_ladder(store, form.ladder(), _hands(store))
+        report = (climbed.made.path / REPORT).as_uri()
+        if as_json:
+            terminal.show(
+                {"artifact": climbed.made.name, "report": report, **climbed.ladder.model_dump(mode="json")}, True
+            )
+            return
+        for sentence in climbed.ladder.sentences:
+            terminal.out.print(sentence, highlight=False, markup=False)
+        terminal.show({"ladder": climbed.made.name, "report": report}, False)
+
+
+COMMANDS = (init, compare, launch, ladder)
+
+
+def _depths(given: str) -> list[int]:
+    try:
+        return [int(each) for each in given.split(",")]
+    except ValueError:
+        raise InputError(f"The depths are {given!r}: write whole numbers with commas, such as 4,6,8,10,12.") from None
 
 
 def _checked(file: Path) -> "tuple[ComparisonForm, ComparisonSpec]":

@@ -5,6 +5,7 @@
     runs/<run>/         .lease, run.json, job.json, metrics.jsonl, log.txt, checkpoints/step_<step>, result, scores/, outside/, core, export/
     verdicts/<verdict>/ verdict.json, report.html
     verdicts/<name>/    registered.json, of all verdicts of that name
+    ladders/<ladder>/   ladder.json, report.html
 
 An artifact's name is readable and ends in a fingerprint of everything that determines its content. Names are relative to
 the root: `Root.path`, `Root.find` and `Root.open` take them.
@@ -21,7 +22,7 @@ from tasks.store.artifact import fingerprint
 from tasks.store.blobs import Blob
 from tasks.store.root import Root
 
-POOLS, ARMS, RUNS, VERDICTS = KINDS = ("pools", "arms", "runs", "verdicts")
+POOLS, ARMS, RUNS, VERDICTS, LADDERS = KINDS = ("pools", "arms", "runs", "verdicts", "ladders")
 """The folders below the root."""
 
 DOCUMENTS = "documents.parquet"
@@ -42,7 +43,7 @@ WAITING = ".turn"
 """The lock file of the process that trains a run, or waits for a GPU to."""
 FAILURE_BYTES = 16_384
 """Of `failure.json`, blank until there is one: a full disk has room for the reason."""
-VERDICT, REPORT, REGISTERED = "verdict.json", "report.html", "registered.json"
+VERDICT, REPORT, REGISTERED, LADDER = "verdict.json", "report.html", "registered.json", "ladder.json"
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,17 @@ class VerdictFolder:
     def all_registered(cls, root: Root) -> list[str]:
         """The names of comparisons under which something is registered."""
         return [name.split("/")[1] for name in root.names(VERDICTS, REGISTERED)]
+
+
+@dataclass(frozen=True)
+class LadderFolder:
+    """Name of a ladder's artifact."""
+
+    id: str
+
+    @property
+    def name(self) -> str:
+        return f"{LADDERS}/{self.id}"
 
 
 def pool_id(pool: Pool, blobs: Iterable[Blob]) -> str:

@@ -27,7 +27,8 @@ Pairing = Literal["auto", "seed", "none"]
 """Whether seeds that two arms share are paired: by a rule that looks at the numbers of seeds alone, always, or never."""
 FEWEST_PAIRS = 3
 """From so many shared seeds on, "auto" pairs."""
-Kind = Literal["all", "half", "decile", "length", "source", "near"]
+Kind = Literal["all", "half", "decile", "length", "source", "near", "taken"]
+"""near: with and without near copies in arms. taken: documents of the holdout that the rule of one arm would rather take than that of the other."""
 Conclusion = Literal["better", "equivalent", "not distinguishable", "one seed"]
 Weakness = Literal["two seeds", "opposed seeds", "few clusters", "single documents"]
 """What may make an interval worse than it says; `tasks.verdict.wording` puts each into words."""

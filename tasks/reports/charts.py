@@ -246,6 +246,39 @@ def looks_svg(looks: Sequence[tuple[int, Interval]], margin: float | None, *, ze
     return _render(draw, 380, 240, theme, "Intervals of the looks so far")
 
 
+def ladder_svg(
+    rungs: Sequence[tuple[str, float, float, float, float]],
+    band: Sequence[tuple[float, float, float, float]],
+    target: tuple[str, float, float, float, float],
+    *,
+    zero: str,
+    theme: Theme = "page",
+) -> str:
+    """Differences against compute: rungs with their intervals, the band of predictions, and the one at the target.
+
+    Points are (label, FLOPs, estimate, low, high), the band's (FLOPs, middle, low, high).
+    """
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        compute, middle, low, high = np.array(band).T
+        axes.fill_between(compute, low, high, color=COLORS[0], alpha=0.15, linewidth=0)
+        axes.plot(compute, middle, color=COLORS[0], linewidth=1.2)
+        for (label, flops, estimate, below, above), color in [*((rung, INK) for rung in rungs), (target, COLORS[1])]:
+            axes.plot([flops, flops], [below, above], color=color, linewidth=2)
+            axes.plot([flops], [estimate], "o", color=color, markersize=5)
+            axes.annotate(_clean(label), (flops, above), (0, 4), textcoords="offset points", ha="center", color=color)
+        axes.axhline(0, color=INK, linewidth=1)
+        axes.set_xscale("log")
+        ends = [end for each in (*rungs, target) for end in each[3:]]
+        room = 0.15 * (max(*ends, 0) - min(*ends, 0))
+        axes.set_ylim(min(*ends, 0) - room, max(*ends, 0) + room)
+        axes.set_xlabel("Compute of a run, FLOPs")
+        figure.supylabel(_clean(zero, 60), fontsize="medium", color=INK)
+
+    return _render(draw, 560, 320, theme, "Difference of the arms against compute")
+
+
 def data_url(svg: str) -> str:
     """An SVG for the `src` of an image."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()

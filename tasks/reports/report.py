@@ -116,6 +116,11 @@ def rough(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.2g}"
 
 
+def page(template: str, **content: object) -> str:
+    """A page of one of the templates. Every value is escaped but pictures, which are `Markup`."""
+    return _templates().get_template(template).render(**content)
+
+
 @cache
 def _templates() -> Environment:
     made = Environment(
@@ -151,17 +156,14 @@ def _page(template: str, runs: Labelled, deciles: Mapping[str, Sequence[float | 
     first: dict[str, Run] = {}
     for label, run in runs:
         first.setdefault(label, run)
-    return (
-        _templates()
-        .get_template(template)
-        .render(
-            runs=runs,
-            first=first,
-            series={label: i % charts.SERIES for i, label in enumerate(first)},
-            pictures={"curves": _curves(runs), "scores": _scores(first, deciles), "speed": _speed(runs)},
-            samples=_samples(first),
-            **content,
-        )
+    return page(
+        template,
+        runs=runs,
+        first=first,
+        series={label: i % charts.SERIES for i, label in enumerate(first)},
+        pictures={"curves": _curves(runs), "scores": _scores(first, deciles), "speed": _speed(runs)},
+        samples=_samples(first),
+        **content,
     )
 
 
@@ -245,6 +247,7 @@ def _strata(pair: Comparison, score: Score | None) -> dict[str, str]:
         "By length": ("length",),
         "By source": ("source",),
         "By near copies in arms": ("near",),
+        "By which arm would rather take such documents": ("taken",),
     }
     pictures: dict[str, str] = {}
     for caption, wanted in kinds.items():

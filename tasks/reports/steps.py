@@ -11,10 +11,12 @@ from prefect.client.schemas.actions import ArtifactUpdate
 
 from tasks.escaping import markdown
 from tasks.records.cost import CostEstimate
+from tasks.records.ladder import Ladder
 from tasks.records.layout import METRICS, REPORT, RUNS, VERDICTS, RunFolder
 from tasks.records.verdict import Verdict
 from tasks.reports import artifacts
 from tasks.reports.address import address
+from tasks.reports.ladder import ladder_markdown
 from tasks.reports.live import Standing, followed
 from tasks.reports.report import leave_report
 from tasks.spec import Experiment
@@ -127,6 +129,12 @@ def show_verdict(root: Root, made: Artifact, verdict: Verdict) -> str:
     text = artifacts.verdict_markdown(verdict, report, fetch)
     show_markdown(key("verdict", verdict.name), text, " ".join(verdict.sentences))
     return report
+
+
+def show_ladder(root: Root, made: Artifact, ladder: Ladder) -> None:
+    """What comparisons at several scales predict of a larger one; `made` is the ladder's artifact."""
+    text = ladder_markdown(ladder, (made.path / REPORT).as_uri())
+    show_markdown(key("ladder", ladder.name), text, " ".join(ladder.sentences))
 
 
 def metrics_file(root: Root, run: str) -> Path:

@@ -38,7 +38,7 @@ Row = TypeVar("Row", bound=Difference)
 
 def comparison(a: str, b: str, case: Case) -> Comparison:
     """The difference between two arms, without its sentence."""
-    holdout, decides = case.holdout, case.decides
+    holdout, decides = case.holdout.about(a, b), case.decides
     paired = case.paired(a, b)
     explored = _paired(a, b, case, holdout, case.level, paired)
     texts = {name: _paired(a, b, case, sums, case.level, paired) for name, (_, sums) in case.texts.items()}

@@ -21,6 +21,7 @@ from tasks.verdict.case import Case, arm_scores, run_of
 from tasks.verdict.compared import comparison
 from tasks.verdict.leaks import read_leaks
 from tasks.verdict.strata import find_strata, score_used, sum_scores
+from tasks.verdict.taken import chances
 from tasks.verdict.target import HALVES, find_target
 from tasks.verdict.wording import worded
 
@@ -68,7 +69,7 @@ def judge(
     held_out = [HOLDOUT, *outside]
     leaks = {what: found for what in held_out if (found := read_leaks(root, results, what))}
     leaked = {what: leaks[what].documents if what in leaks else None for what in held_out}
-    documents, holdout = sum_scores(results, strata=strata, leaked=leaked[HOLDOUT])
+    documents, holdout = sum_scores(results, strata=strata, leaked=leaked[HOLDOUT], taken=chances(root, results))
     if target in HALVES:
         matched.require_two_scores(set(documents.score[np.isfinite(documents.score)].tolist()), target)
     case = Case(

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +17,14 @@ from tasks.spec import Score
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 from tasks.verdict.paired import FEWEST_CLUSTERS, cluster_sums
+from tasks.verdict.taken import Chances, disagreements
 from tasks.verdict.target import DECILES
 
 LENGTHS = (1_000, 2_000, 4_000, 8_000, 16_000)  # bytes: bounds of the length classes
 SOURCES = 20  # the largest ones get a row each
+
+Grouping = tuple[Kind, np.ndarray, list[str], tuple[str, str] | None]
+"""(kind, code of each document or -1, label of each code, the arms that it is about if not all)."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +108,14 @@ class ScoredDocuments:
 
 @dataclass(frozen=True)
 class Stratum:
-    """A part of the documents: all, a half or decile by score, a class of lengths, a source, those with or without near copies."""
+    """A part of the documents: all, a half or decile by score, a class of lengths, a source, with or without near copies, by the arm that would take them."""
 
     kind: Kind
     label: str
     documents: int
     bytes: int
+    pair: tuple[str, str] | None = None
+    """The arms that it is about, if not all."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,14 @@ class StratumSums:
     nats: dict[str, np.ndarray]
     clean: "StratumSums | None" = None
     """The targets without documents that have near copies, if any have."""
+
+    def about(self, a: str, b: str) -> "StratumSums":
+        """Without the strata of other pairs of arms."""
+        kept = [i for i, stratum in enumerate(self.strata) if stratum.pair in (None, (a, b))]
+        if len(kept) == len(self.strata):
+            return self
+        nats = {label: values[:, kept] for label, values in self.nats.items()}
+        return replace(self, strata=[self.strata[i] for i in kept], sizes=self.sizes[kept], nats=nats)
 
 
 def find_strata(
@@ -156,9 +171,11 @@ def sum_scores(
     what: str = "holdout",
     strata: Artifact | None = None,
     leaked: np.ndarray | None = None,
+    taken: Chances = MappingProxyType({}),
 ) -> tuple[ScoredDocuments, StratumSums]:
     """Read the scores of every run, {arm: runs}, and sum them; by other `strata` than those that the runs recorded.
-    `leaked`: numbers of documents that have a near copy in an arm.
+
+    `leaked`: numbers of documents that have a near copy in an arm. `taken`: which documents the arms would take, for strata of those on which two arms disagree.
 
     Raises InputError when runs were scored on different documents, DamagedError when a score is not a number.
     """
@@ -182,24 +199,24 @@ def sum_scores(
     if documents is None:
         raise InputError("There are no runs to read scores of: name at least one.")
     stacked = {label: np.stack(values) for label, values in nats.items()}
-    clean = _summed(documents, stacked, documents.clean()) if documents.near.any() else None
-    return documents, replace(_summed(documents, stacked, documents.groupings()), clean=clean)
+    groupings: list[Grouping] = [(*each, None) for each in documents.groupings()]
+    groupings += [("taken", codes, labels, pair) for pair, codes, labels in disagreements(taken)]
+    clean = None
+    if documents.near.any():
+        clean = _summed(documents, stacked, [(*each, None) for each in documents.clean()])
+    return documents, replace(_summed(documents, stacked, groupings), clean=clean)
 
 
-def _summed(
-    documents: ScoredDocuments,
-    nats: Mapping[str, np.ndarray],
-    groupings: Sequence[tuple[Kind, np.ndarray, list[str]]],
-) -> StratumSums:
+def _summed(documents: ScoredDocuments, nats: Mapping[str, np.ndarray], groupings: Sequence[Grouping]) -> StratumSums:
     strata: list[Stratum] = []
     sizes: list[np.ndarray] = []
     sums: dict[str, list[np.ndarray]] = {label: [] for label in nats}
-    for kind, codes, labels in groupings:
+    for kind, codes, labels, pair in groupings:
         shape = (len(labels), documents.clusters)
         size = cluster_sums(documents.bytes.astype(float), codes, documents.cluster, shape)
         counts = np.bincount(codes[codes >= 0], minlength=len(labels)).tolist()
         rows = zip(labels, counts, size.sum(1).astype(int).tolist(), strict=True)
-        strata += [Stratum(kind, *row) for row in rows]
+        strata += [Stratum(kind, *row, pair) for row in rows]
         sizes.append(size)
         for label, values in nats.items():
             sums[label].append(cluster_sums(values, codes, documents.cluster, shape))

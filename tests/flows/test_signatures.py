@@ -5,11 +5,11 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import validate
 from prefect.utilities.schema_tools.validation import ValidationError
 
-from flows import compare, design, estimate, experiment, prepare, ready, score, train, transfer
+from flows import compare, design, estimate, experiment, ladder, prepare, ready, score, train, transfer
 
 SIGNED = "https://acme.blob.core.windows.net/raw/web?sv=2022-11-02&sig=SECRETSIGNATURE"
 ROOTED = [
-    *(compare.compare, design.design, estimate.estimate, experiment.experiment, prepare.prepare),
+    *(compare.compare, design.design, estimate.estimate, experiment.experiment, ladder.ladder, prepare.prepare),
     *(ready.compare_subsets, ready.train_on_subset, score.score, train.train),
 ]
 PLACES = [(flow, {"root": SIGNED}) for flow in ROOTED]

@@ -1,0 +1,145 @@
+"""Do a ladder's prediction intervals cover what they predict? `python -m benchmarks.verdict ladder`
+
+Every case simulates ladders whose law is known: differences at the compute of real depths, off their law by chance (between scales), measured
+with a few replicates whose error is estimated from as few. Covered is the difference at the target, which is off the law as well. `predict` is
+the function that real ladders use.
+
+With `--runs FILE`, what `noise train` wrote of two arms at several depths: the deepest is predicted from the others. noise.md has the commands.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, variance
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from tasks.records.scaling import ModelShape, flops_per_token, tokens_at
+from tasks.records.sizes import RULE
+from tasks.verdict.ladder import LEVEL, predict
+
+SEED = 27
+SIMULATIONS = 2_000
+SLOPE, START = 0.003, 0.02
+REPLICATE = 0.002
+"""Standard deviation of a run at the lowest scale, bits per byte; it falls by a fifth with each unit of log compute."""
+BOUNDS = (85.0, 95.0)
+
+LAWS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "equal": lambda x: 0 * x,
+    "linear": lambda x: START - SLOPE * x,
+    "linear, sign changes": lambda x: SLOPE * x - START / 2,
+    "power law, b = 0.08": lambda x: 1.5 * START * np.exp(-0.08 * x),
+    "power law, b = 0.15": lambda x: 1.5 * START * np.exp(-0.15 * x),
+    "power law, b = 0.3": lambda x: 1.5 * START * np.exp(-0.3 * x),
+}
+"""The difference by the logarithm of compute, 0 at the lowest scale."""
+LADDERS = {"d4 to d12": ((4, 6, 8, 10, 12), 20), "d4 to d10": ((4, 6, 8, 10), 14), "d4 to d8": ((4, 6, 8), 10)}
+BETWEEN = (0.001, 0.002, 0.004)
+"""Standard deviations between scales, bits per byte."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A law with its noise, seen at some depths."""
+
+    law: str
+    ladder: str
+    between: float
+    replicates: int = 3
+
+    def covered(self, simulations: int) -> tuple[float, float]:
+        """Percent of the intervals that hold the difference at the target, and their median width."""
+        random = np.random.default_rng([SEED, *map(ord, f"{self}")])
+        depths, target = LADDERS[self.ladder]
+        compute = [flops(depth) for depth in depths]
+        x = np.log(np.array([*compute, flops(target)]) / compute[0])
+        true = LAWS[self.law](x) + self.between * random.standard_normal((simulations, len(x)))
+        error = REPLICATE * np.exp(-0.2 * x[:-1]) * np.sqrt(2 / self.replicates)
+        freedom = 2 * (self.replicates - 1)
+        known = error * np.sqrt(random.chisquare(freedom, (simulations, len(error))) / freedom)
+        seen = true[:, :-1] + error * random.standard_normal(known.shape)
+        found = predict(compute, seen, known, flops(target))
+        place = found.below(true[:, -1])
+        low, high = found.interval()
+        covered = np.abs(place - 0.5) <= LEVEL / 2
+        return 100 * float(covered.mean()), float(np.median(high - low))
+
+
+CASES = [Case(law, ladder, between) for law in LAWS for ladder in LADDERS for between in BETWEEN]
+CASES += [Case("linear", "d4 to d12", 0.002, replicates) for replicates in (2, 8)]
+SHORT = [Case(law, "d4 to d12", 0.002) for law in ("linear", "linear, sign changes", "power law, b = 0.15")]
+
+
+def flops(depth: int) -> float:
+    """Of a run at a depth, on the usual tokens."""
+    shape = ModelShape.of_depth(depth)
+    return float(flops_per_token(shape) * tokens_at(RULE, shape))
+
+
+def table(cases: Sequence[Case], simulations: int) -> int:
+    """Print what the intervals of each case cover; how many are out of bounds, beyond twice the error of the simulation."""
+    print(f"seed {SEED}, {simulations:,} ladders a case, {100 * LEVEL:g} % intervals\n")
+    print(
+        "| law | ladder | between scales | replicates | covered | median width |\n| --- | --- | ---: | ---: | ---: | ---: |"
+    )
+    failed, slack = 0, 200 * float(np.sqrt(LEVEL * (1 - LEVEL) / simulations))
+    for case in cases:
+        covered, width = case.covered(simulations)
+        failed += (bad := not BOUNDS[0] - slack <= covered <= BOUNDS[1] + slack)
+        cells = f"{case.law} | {case.ladder} | {case.between:g} | {case.replicates} | {covered:.1f} % | {width:.4f}"
+        print(f"| {cells} |{' OUT OF BOUNDS' if bad else ''}", flush=True)
+    return failed
+
+
+def predict_runs(file: Path, vocab_size: int) -> bool:
+    """Print what the runs of a file say of their deepest model, and whether the difference that was found there is within the interval."""
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    scores: dict[int, dict[str, list[float]]] = {}
+    tokens: dict[int, int] = {}
+    for line in lines:
+        of = line["settings"]
+        scores.setdefault(of["depth"], {}).setdefault(line["arm"], []).append(line["bpb"])
+        tokens[of["depth"]] = of["tokens"]
+    a, b = sorted({line["arm"] for line in lines})
+    of = lines[0]["settings"]
+    compute, seen = [], []
+    print(f"{a} less {b}, bits per byte\n\n| depth | tokens | FLOPs | n | difference | error |\n|{' ---: |' * 6}")
+    for depth in sorted(scores):
+        ours, theirs = scores[depth][a], scores[depth][b]
+        error = (variance(ours) / len(ours) + variance(theirs) / len(theirs)) ** 0.5
+        shape = ModelShape.of_depth(depth, of["sequence_length"], of["window_pattern"], vocab_size)
+        compute.append(float(flops_per_token(shape)) * tokens[depth])
+        seen.append((fmean(ours) - fmean(theirs), error))
+        cells = f"{tokens[depth]:,} | {compute[-1]:.2g} | {len(ours)}, {len(theirs)} | {seen[-1][0]:+.4f} | {error:.4f}"
+        print(f"| d{depth} | {cells} |")
+    *below, (found, error) = seen
+    differences, errors = np.array(below).T[:, None, :]
+    predicted = predict(compute[:-1], differences, errors, compute[-1], seen_error=error)
+    low, high = (float(end[0]) for end in predicted.interval())
+    held = low <= found <= high
+    middle = float(predicted.quantile(0.5)[0])
+    print(
+        f"\nd{max(scores)} is predicted at {middle:+.4f} ({low:+.4f} to {high:+.4f}, {100 * LEVEL:g} %); found {found:+.4f}: "
+        f"{'held' if held else 'missed'}. The rungs take {sum(compute[:-1]) / compute[-1]:.2f} of its FLOPs a run."
+    )
+    return held
+
+
+def main(
+    runs: Annotated[Path | None, typer.Option(help="Real runs by `noise train` instead: a file of JSON lines.")] = None,
+    vocab_size: Annotated[int, typer.Option(help="Of the tokenizer of these runs.")] = 8_192,
+    simulations: Annotated[int, typer.Option(min=1, help="Simulated ladders of a case.")] = SIMULATIONS,
+    short: Annotated[bool, typer.Option("--short", help="Three cases.")] = False,
+) -> None:
+    """Print what the intervals of simulated ladders cover; exit status 1 if that is not 85 to 95 %, beyond the simulation's error."""
+    if runs:
+        raise SystemExit(0 if predict_runs(runs, vocab_size) else 1)
+    started = time.monotonic()
+    failed = table(SHORT if short else CASES, simulations)
+    print(f"\n{failed} out of bounds; {time.monotonic() - started:.0f} s")
+    raise SystemExit(1 if failed else 0)

@@ -1,0 +1,59 @@
+"""Disagreement documents: those of the holdout that one arm's rule would rather take than the other's.
+
+No arm takes a document of the holdout. But an arm's rule says of each, by its rating alone, how likely it would have been taken had it not been held
+out: for certain above the cut-off of a selection by score, as likely as any other by a random one. Where that is unequal between two arms, their
+training texts differ in documents like these, and there their models should differ. Like all strata these explore, with bands that hold together.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from tasks.records.layout import STRATA, ArmFolder, PoolFolder
+from tasks.spec import Arm
+from tasks.store.artifact import Artifact, Manifest
+from tasks.store.root import Root
+
+Chances = Mapping[str, np.ndarray]
+"""{label: how likely the arm takes a document like each of the holdout's, 0 to 1, (documents,)}; arms whose rule is not by a rating alone are left out."""
+
+
+def chances(root: Root, results: Mapping[str, Sequence[Artifact]]) -> dict[str, np.ndarray]:
+    """Those of the arms of a verdict, by their parameters and by what was counted when they were selected."""
+    found = {label: _of(root, runs[0].manifest) for label, runs in results.items()}
+    return {label: chance for label, chance in found.items() if chance is not None}
+
+
+def disagreements(known: Chances) -> list[tuple[tuple[str, str], np.ndarray, list[str]]]:
+    """(pair of arms, code of each document, label of each code) of every pair whose rules do not take all documents alike."""
+    found = []
+    for a, b in combinations(known, 2):
+        codes = np.select([known[a] > known[b], known[a] < known[b]], [0, 1], 2)
+        if (codes != 2).any():
+            found.append(((a, b), codes, [f"rather in {a}", f"rather in {b}", "equally in both"]))
+    return found
+
+
+def _of(root: Root, run: Manifest) -> np.ndarray | None:
+    """Of one arm; None where more than a rating decides, or where its arm or its ratings are not at hand."""
+    arm = Arm.model_validate(run.spec["arm"])
+    if arm.where or arm.ids or arm.subset or arm.match or arm.parts or arm.unrated != "exclude":
+        return None
+    text = root.find(ArmFolder(run.inputs["arm"]).text)
+    strata = PoolFolder(run.inputs["pool"]).strata(arm.score) if arm.score else ""
+    if text is None or not strata or root.find(strata) is None:
+        return None
+    scores = pq.read_table(root.open(strata).path / STRATA, columns=["score"])["score"].to_numpy()
+    rated, facts = np.isfinite(scores), text.facts
+    if arm.select == "all":
+        return rated.astype(float)
+    if arm.select == "random" and facts.get("population"):
+        return rated * (facts["documents"] / facts["population"])
+    cut = facts.get("cut_off_score")
+    if arm.select not in ("top", "bottom") or cut is None:
+        return None
+    above = scores > cut if arm.select == "top" else scores < cut
+    tied = facts["cut_off_taken"] / facts["cut_off_documents"]
+    return np.where(above, 1.0, np.where(scores == cut, tied, 0.0))

@@ -1,0 +1,59 @@
+"""Documents on which the rules of two arms disagree, as strata of a verdict: where a selection shows."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from flows.sequence import Steps, prepare_arm
+from tasks.records.layout import STRATA, PoolFolder
+from tasks.spec import Arm, Pool, Training
+from tasks.store.root import Root
+from tasks.verdict.taken import chances, disagreements
+
+
+def test_documents_are_of_the_arm_that_is_likelier_to_take_them():
+    known = {"top": np.array([1.0, 0.4, 0.0, 0.0]), "rand": np.array([0.3, 0.3, 0.3, 0.0])}
+    ((pair, codes, labels),) = disagreements(known)
+    assert pair == ("top", "rand")
+    assert [labels[code] for code in codes] == ["rather in top", "rather in top", "rather in rand", "equally in both"]
+    assert disagreements({"a": known["rand"], "b": known["rand"]}) == [], "equal rules disagree nowhere"
+    assert disagreements({"top": known["top"]}) == []
+
+
+def test_the_rules_of_prepared_arms_are_applied_to_the_holdouts_own_ratings(sample, tmp_path):
+    root = Root(tmp_path / "root")
+    pool = Pool(
+        source=str(sample),
+        vocab_size=512,
+        holdout_documents=60,
+        holdout_fraction=0.1,
+        tokenizer_characters=200_000,
+    )
+    arms = [
+        Arm(name="top", share=0.3),
+        Arm(name="bottom", select="bottom", share=0.3),
+        Arm(name="rand", select="random", share=0.3),
+        Arm(name="few", share=0.3, where="factual_accuracy_average > 1"),
+    ]
+    results, text = {}, {}
+    for arm in arms:
+        made = prepare_arm(root, pool, arm, Training(sequence_length=64), Steps())
+        spec = {"arm": arm.of(pool).identity()}
+        manifest = SimpleNamespace(spec=spec, inputs={"arm": made.arm_id, "pool": made.pool_id})
+        results[arm.name], text[arm.name] = [SimpleNamespace(manifest=manifest)], made.text.facts
+    known = chances(root, results)
+    assert set(known) == {"top", "bottom", "rand"}, "a filter is more than a rating"
+    strata = root.open(PoolFolder(made.pool_id).strata(arms[0].of(pool).score))
+    scores = pq.read_table(strata.path / STRATA)["score"].to_numpy()
+    cut = text["top"]["cut_off_score"]
+    assert np.array_equal(known["top"] == 1, scores > cut) and (known["top"][scores < cut] == 0).all()
+    assert known["top"].mean() == np.clip(known["top"].mean(), 0.15, 0.45), "the holdout is like the pool"
+    assert known["bottom"][scores < text["bottom"]["cut_off_score"]].min() == 1
+    assert np.allclose(known["rand"], 0.3, atol=0.01)
+    pairs = {pair: [labels[code] for code in codes] for pair, codes, labels in disagreements(known)}
+    assert all(
+        label == ("rather in top" if score > cut else "rather in rand")
+        for label, score in zip(pairs["top", "rand"], scores, strict=True)
+        if score != cut
+    )

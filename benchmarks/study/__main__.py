@@ -46,11 +46,12 @@ def run(
 
 @app.command()
 def show(small: Small = False) -> None:
-    """Keep verdicts, reports, ledger and scores in results/, and draw the pictures."""
-    from benchmarks.study import figures, kept
+    """Keep verdicts, reports, ledger and scores in results/, write the README's findings, and draw the pictures."""
+    from benchmarks.study import figures, kept, page
     from tasks.records.verdict import Verdict
 
     found = {name: Verdict.read(kept.RESULTS / f"{name}.json") for name in kept.keep(small)}
+    page.write(found)
     for file in figures.draw(found):
         print(file)
     for name, verdict in found.items():
@@ -58,4 +59,5 @@ def show(small: Small = False) -> None:
             print(f"{name}: {sentence}")
 
 
-app()
+if __name__ == "__main__":
+    app()

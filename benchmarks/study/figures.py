@@ -28,7 +28,7 @@ def themed(svg: str) -> dict[str, str]:
     }
 
 
-def against(pair: Comparison, control: str = CONTROL) -> tuple[str, float, float, float]:
+def against(pair: Comparison, control: str = CONTROL) -> Interval:
     """(other arm, its difference from the control, low, high): below 0 it is better than the control."""
     low, high = (
         pair.low if pair.low is not None else pair.difference,
@@ -41,16 +41,16 @@ def against(pair: Comparison, control: str = CONTROL) -> tuple[str, float, float
 
 def rows(verdicts: Mapping[str, Verdict]) -> list[Interval]:
     """Every arm against the random third: each rating's, the worst, and both on the handbook."""
-    found = {}
+    found: dict[str, Interval] = {}
     for name in ("ratings", "junk"):
         for pair in verdicts[name].comparisons if name in verdicts else ():
             if CONTROL in (pair.a, pair.b):
-                arm, *interval = against(pair)
-                found[arm] = (f"{arm} third", *interval)
+                arm, difference, low, high = against(pair)
+                found[arm] = (f"{arm} third", difference, low, high)
     if "handbook" in verdicts:
-        _, *interval = against(verdicts["handbook"].comparisons[0])
-        found["handbook"] = ("best, on the handbook", *interval)
-    return [(label, estimate, low, high) for label, estimate, low, high in found.values()]
+        _, difference, low, high = against(verdicts["handbook"].comparisons[0])
+        found["handbook"] = ("best, on the handbook", difference, low, high)
+    return list(found.values())
 
 
 def draw(verdicts: Mapping[str, Verdict], folder: Path = FIGURES) -> list[Path]:

@@ -45,12 +45,12 @@ def run(
 
 
 @app.command()
-def show(small: Small = False) -> None:
+def show() -> None:
     """Keep verdicts, reports, ledger and scores in results/, write the README's findings, and draw the pictures."""
     from benchmarks.study import figures, kept, page
     from tasks.records.verdict import Verdict
 
-    found = {name: Verdict.read(kept.RESULTS / f"{name}.json") for name in kept.keep(small)}
+    found = {name: Verdict.read(kept.RESULTS / f"{name}.json") for name in kept.keep()}
     page.write(found)
     for file in figures.draw(found):
         print(file)

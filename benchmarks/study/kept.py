@@ -45,16 +45,16 @@ def newest(root: Root, name: str) -> tuple[Path, Verdict] | None:
     return max(read, key=lambda each: each[1].created, default=None)
 
 
-def keep(small: bool = False, folder: Path = RESULTS) -> list[str]:
+def keep(folder: Path = RESULTS) -> list[str]:
     """Copy what is kept from the study's root; returns the names of the experiments that have a verdict."""
-    root, kept = Root(asked(QUESTION, small)[0].root), []
+    root, kept = Root(asked(QUESTION)[0].root), []
     folder.mkdir(exist_ok=True)
     for name in ORDER:
         if found := newest(root, name):
             kept.append(name)
             shutil.copy(found[0] / VERDICT, folder / f"{name}.json")
             shutil.copy(found[0] / REPORT, folder / f"{name}.html")
-    runs = {run for name in kept for run in Verdict.read(folder / f"{name}.json").runs}
+    runs = {run for name in kept for run in trained_for(Verdict.read(folder / f"{name}.json"))}
     rows = sorted((entry for entry in ledger.entries(root) if entry.run in runs), key=lambda entry: entry.last.started)
     with (folder / "runs.csv").open("w", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
@@ -63,6 +63,12 @@ def keep(small: bool = False, folder: Path = RESULTS) -> list[str]:
     if QUESTION in kept:
         pq.write_table(_scores(root, Verdict.read(folder / f"{QUESTION}.json")), folder / SCORES, compression="zstd")
     return kept
+
+
+def trained_for(verdict: Verdict) -> list[str]:
+    """The runs that a verdict judges, and the shorter ones that checked what an arm saved."""
+    checks = [pair.tokens_saved.checked for pair in verdict.comparisons]
+    return [*verdict.runs, *(run for check in checks if check for run in check.runs)]
 
 
 def _scores(root: Root, verdict: Verdict) -> pa.Table:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from benchmarks.study.kept import QUESTION, RESULTS, by_hand
+from benchmarks.study.kept import QUESTION, RESULTS, by_hand, trained_for
 from benchmarks.study.run import EXPERIMENTS
 from tasks.records.layout import SCORES
 from tasks.records.verdict import Comparison, Verdict
@@ -90,11 +90,11 @@ def _interval(pair: Comparison) -> str:
 
 
 def _cost(verdicts: Mapping[str, Verdict], runs: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    yield "| experiment | runs it judges | of them trained for it | GPU seconds | dollars |"
+    yield "| experiment | runs it judges | runs trained for it | GPU seconds | dollars |"
     yield "| --- | --- | --- | --- | --- |"
     known: set[str] = set()
     for name, verdict in verdicts.items():
-        new = [run for run in verdict.runs if run not in known]
+        new = [run for run in trained_for(verdict) if run not in known]
         known.update(new)
         yield f"| {name} | {len(verdict.runs)} | {len(new)} | {_sum(runs, new, 'hours') * 3600:,.0f} | {_sum(runs, new, 'dollars'):.2f} |"
     everything = list(known)

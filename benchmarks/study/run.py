@@ -19,7 +19,7 @@ from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec, PlannedRun
 from tasks.verdict.form import ComparisonForm
 
 EXPERIMENTS = Path(__file__).with_name("experiments")
-ORDER = ("best", "ratings", "handbook", "repetition", "aa", "junk")
+ORDER = ("best", "ratings", "handbook", "repetition", "junk", "aa")
 """The questions first, then the controls. A new file is added by its name."""
 SMALL = {
     "depth": 2,

@@ -48,9 +48,9 @@ def run(
 def show() -> None:
     """Keep verdicts, reports, ledger and scores in results/, write the README's findings, and draw the pictures."""
     from benchmarks.study import figures, kept, page
-    from tasks.records.verdict import Verdict
 
-    found = {name: Verdict.read(kept.RESULTS / f"{name}.json") for name in kept.keep()}
+    kept.keep()
+    found = kept.published()
     page.write(found)
     for file in figures.draw(found):
         print(file)

@@ -53,8 +53,20 @@ def rows(verdicts: Mapping[str, Verdict]) -> list[Interval]:
     return list(found.values())
 
 
+def deciles(verdict: Verdict) -> list[Interval]:
+    """The first pair's difference on each tenth of the holdout by rating, with bands that hold for all at once."""
+    found = []
+    for part in verdict.comparisons[0].strata:
+        if part.kind == "decile":
+            low = part.difference if part.band_low is None else part.band_low
+            high = part.difference if part.band_high is None else part.band_high
+            found.append((part.label, part.difference, low, high))
+    return found
+
+
 def draw(verdicts: Mapping[str, Verdict], folder: Path = FIGURES) -> list[Path]:
-    """Write `verdict-*.svg` (each replicate of the first question) and `ratings-*.svg` (every arm against random)."""
+    """Write `verdict-*.svg` (each replicate of the first question), `deciles-*.svg` (its difference by rating of what is scored) and
+    `ratings-*.svg` (every arm against random)."""
     folder.mkdir(exist_ok=True)
     pictures = {}
     if first := verdicts.get("best"):
@@ -62,6 +74,9 @@ def draw(verdicts: Mapping[str, Verdict], folder: Path = FIGURES) -> list[Path]:
             arm.label: list(zip(arm.seeds, arm.target_by_seed or arm.bpb_by_seed, strict=True)) for arm in first.arms
         }
         pictures["verdict"] = charts.replicates_svg(by_label, joined=first.comparisons[0].pairing.paired)
+        pictures["deciles"] = charts.strata_svg(
+            deciles(first), zero="best less random in bits per byte: left, best is better"
+        )
     if found := rows(verdicts):
         pictures["ratings"] = charts.strata_svg(found, zero="bits per byte less the random third's: left is better")
     written = []

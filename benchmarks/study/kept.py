@@ -45,8 +45,13 @@ def newest(root: Root, name: str) -> tuple[Path, Verdict] | None:
     return max(read, key=lambda each: each[1].created, default=None)
 
 
-def keep(folder: Path = RESULTS) -> list[str]:
-    """Copy what is kept from the study's root; returns the names of the experiments that have a verdict."""
+def published(folder: Path = RESULTS) -> dict[str, Verdict]:
+    """The verdicts that are kept, by experiment."""
+    return {name: Verdict.read(file) for name in ORDER if (file := folder / f"{name}.json").exists()}
+
+
+def keep(folder: Path = RESULTS) -> None:
+    """Copy what is kept from the study's root; what lies in the folder stays where the root has no verdict."""
     root, kept = Root(asked(QUESTION)[0].root), []
     folder.mkdir(exist_ok=True)
     for name in ORDER:
@@ -54,6 +59,8 @@ def keep(folder: Path = RESULTS) -> list[str]:
             kept.append(name)
             shutil.copy(found[0] / VERDICT, folder / f"{name}.json")
             shutil.copy(found[0] / REPORT, folder / f"{name}.html")
+    if not kept:
+        return
     runs = {run for name in kept for run in trained_for(Verdict.read(folder / f"{name}.json"))}
     rows = sorted((entry for entry in ledger.entries(root) if entry.run in runs), key=lambda entry: entry.last.started)
     with (folder / "runs.csv").open("w", newline="") as file:
@@ -62,7 +69,6 @@ def keep(folder: Path = RESULTS) -> list[str]:
         lines.writerows([_plain(getattr(entry, name)) for name in TABLE] for entry in rows)
     if QUESTION in kept:
         pq.write_table(_scores(root, Verdict.read(folder / f"{QUESTION}.json")), folder / SCORES, compression="zstd")
-    return kept
 
 
 def trained_for(verdict: Verdict) -> list[str]:

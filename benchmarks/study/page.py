@@ -52,9 +52,15 @@ def _experiment(name: str, verdict: Verdict) -> Iterator[str]:
         if registered
         else "nothing"
     )
+    before = registered.runs_before if registered else 0
+    when = (
+        "before the first run"
+        if not before
+        else f"when {before} of its {len(verdict.runs)} runs were there from other experiments"
+    )
     target = f"`{verdict.target}`" + (" of the holdout" if verdict.target == "all" else "")
     yield (
-        f"Registered before: target {target}; {said}. "
+        f"Registered {when}: target {target}; {said}. "
         f"[Experiment](experiments/{name}.yaml), [report](results/{name}.html), [verdict](results/{name}.json)."
     )
     yield ""

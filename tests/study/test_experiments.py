@@ -1,6 +1,8 @@
 """The study's experiments, its pictures, and one figure of its results by hand."""
 
-from benchmarks.study import figures, run
+import pytest
+
+from benchmarks.study import figures, kept, page, run
 from tasks.reports import charts
 
 
@@ -28,3 +30,19 @@ def test_pictures_have_colours_for_light_and_dark_pages():
     themed = figures.themed(drawn)
     assert set(themed) == {"light", "dark"} and themed["light"] != themed["dark"]
     assert "var(--" in drawn and not any("var(" in svg for svg in themed.values())
+
+
+def test_the_difference_that_is_published_is_that_of_the_kept_scores():
+    (pair,) = kept.published()[kept.QUESTION].comparisons
+    assert kept.by_hand(a=pair.a, b=pair.b) == pytest.approx(pair.difference, abs=1e-9)
+
+
+def test_the_page_and_the_pictures_are_those_of_the_kept_results(tmp_path):
+    found = kept.published()
+    written = tmp_path / "README.md"
+    written.write_text(f"{page.BEGIN}\nold\n{page.END}\n")
+    page.write(found, written)
+    assert written.read_text().strip() in page.README.read_text()
+    assert {picture.name for picture in figures.draw(found, tmp_path)} == {
+        file.name for file in figures.FIGURES.iterdir()
+    }

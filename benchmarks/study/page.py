@@ -1,0 +1,119 @@
+"""The part of the study's README that says what was found: sentences, arms and cost, written anew by `python -m benchmarks.study show`."""
+
+import csv
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from benchmarks.study.kept import QUESTION, RESULTS, by_hand, trained_for
+from benchmarks.study.run import EXPERIMENTS
+from tasks.records.layout import SCORES
+from tasks.records.verdict import Comparison, Verdict
+
+README = Path(__file__).with_name("README.md")
+BEGIN, END = "<!-- found: written by `python -m benchmarks.study show` -->", "<!-- /found -->"
+
+
+def write(verdicts: Mapping[str, Verdict], readme: Path = README) -> None:
+    """Put what was found between the marks of the README."""
+    before, _, rest = readme.read_text().partition(BEGIN)
+    found = "\n".join(lines(verdicts))
+    readme.write_text(f"{before}{BEGIN}\n{found}\n{END}{rest.partition(END)[2]}")
+
+
+def lines(verdicts: Mapping[str, Verdict]) -> Iterator[str]:
+    """Markdown: a section an experiment, then what all of it cost and one difference by hand."""
+    with (RESULTS / "runs.csv").open(newline="") as file:
+        runs = {row["run"]: row for row in csv.DictReader(file)}
+    for name, verdict in verdicts.items():
+        yield from ("", f"### {question(name)}", "", *_experiment(name, verdict))
+    yield from ("", "### What it cost", "", *_cost(verdicts, runs))
+    if QUESTION in verdicts:
+        (pair,) = verdicts[QUESTION].comparisons
+        yield from ("", "### One figure by hand", "")
+        yield (
+            f"`kept.by_hand` adds up `results/{SCORES}` in plain Python, without the code of verdicts: "
+            f"{pair.a} less {pair.b} is {by_hand(a=pair.a, b=pair.b):+.6f} bits per byte; the verdict says {pair.difference:+.6f}."
+        )
+
+
+def question(name: str) -> str:
+    """What an experiment asks: the comment at the head of its file."""
+    return (EXPERIMENTS / f"{name}.yaml").read_text().splitlines()[0].removeprefix("# ")
+
+
+def _experiment(name: str, verdict: Verdict) -> Iterator[str]:
+    registered = verdict.registered.plan if verdict.registered else None
+    rule = registered.stop if registered else None
+    said = (
+        f"looks at {', '.join(map(str, rule.looks))} replicates an arm, margin {rule.margin:g}"
+        if rule
+        else f"{registered.replicates} replicates an arm, one look"
+        if registered
+        else "nothing"
+    )
+    before = registered.runs_before if registered else 0
+    when = (
+        "before the first run"
+        if not before
+        else f"when {before} of its {len(verdict.runs)} runs were there from other experiments"
+    )
+    target = f"`{verdict.target}`" + (" of the holdout" if verdict.target == "all" else "")
+    yield (
+        f"Registered {when}: target {target}; {said}. "
+        f"[Experiment](experiments/{name}.yaml), [report](results/{name}.html), [verdict](results/{name}.json)."
+    )
+    yield ""
+    if len(verdict.comparisons) <= 3:
+        yield from (f"> {sentence}" for sentence in verdict.sentences)
+    else:
+        yield from _pairs(verdict)
+    decides = verdict.target != "all"
+    yield ""
+    yield f"| arm | runs | bits per byte{' on what decides' if decides else ''} | sd of a run | documents trained on | epochs |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for arm in sorted(verdict.arms, key=lambda arm: _mean(arm.target_by_seed or arm.bpb_by_seed)):
+        mean = _mean(arm.target_by_seed or arm.bpb_by_seed)
+        spread = "" if arm.deviation is None else f"{arm.deviation:.4f}"
+        documents = "" if arm.trained_documents is None else f"{arm.trained_documents:,.0f}"
+        epochs = "" if arm.epochs is None else f"{arm.epochs:.2f}"
+        yield f"| {arm.label} | {len(arm.runs)} | {mean:.4f} | {spread} | {documents} | {epochs} |"
+
+
+def _pairs(verdict: Verdict) -> Iterator[str]:
+    """All pairs in a table, instead of as many sentences."""
+    yield f"All {len(verdict.comparisons)} pairs, intervals adjusted so that all hold together at {verdict.level:.0%}:"
+    yield ""
+    yield "| less | bits per byte | interval | concluded |"
+    yield "| --- | --- | --- | --- |"
+    for pair in sorted(verdict.comparisons, key=lambda pair: pair.difference):
+        better = f"{pair.better} is better" if pair.better else pair.conclusion
+        yield f"| {pair.a} − {pair.b} | {pair.difference:+.4f} | {_interval(pair)} | {better} |"
+
+
+def _interval(pair: Comparison) -> str:
+    return "unknown" if pair.low is None or pair.high is None else f"{pair.low:+.4f} to {pair.high:+.4f}"
+
+
+def _cost(verdicts: Mapping[str, Verdict], runs: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    yield "| experiment | runs it judges | runs trained for it | GPU seconds | dollars |"
+    yield "| --- | --- | --- | --- | --- |"
+    known: set[str] = set()
+    for name, verdict in verdicts.items():
+        new = [run for run in trained_for(verdict) if run not in known]
+        known.update(new)
+        yield f"| {name} | {len(verdict.runs)} | {len(new)} | {_sum(runs, new, 'hours') * 3600:,.0f} | {_sum(runs, new, 'dollars'):.2f} |"
+    everything = list(known)
+    seconds, dollars = _sum(runs, everything, "hours") * 3600, _sum(runs, everything, "dollars")
+    yield f"| all | | {len(known)} | {seconds:,.0f} | {dollars:.2f} |"
+    devices = {re.sub(r"\s+", " ", runs[run]["device"]) for run in everything if run in runs}
+    yield ""
+    yield f"Seconds of the ledger (a run's start, steps, evaluations and checkpoint) on {', '.join(sorted(devices))}, at 3 dollars a GPU hour."
+
+
+def _sum(runs: Mapping[str, Mapping[str, str]], names: list[str], column: str) -> float:
+    return sum(float(runs[name][column] or 0) for name in names if name in runs)
+
+
+def _mean(values: tuple[float, ...]) -> float:
+    return sum(values) / len(values)

@@ -49,6 +49,7 @@ class Plan(Record):
     strata: Literal["exploration"] = "exploration"
     """Whether strata decide anything: they say where to look."""
     texts: tuple[str, ...]
+    questions: tuple[str, ...] = ()
     core: bool
     control: str | None
     allow: tuple[str, ...]

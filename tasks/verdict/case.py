@@ -8,10 +8,11 @@ import numpy as np
 
 from tasks.errors import InputError
 from tasks.records.layout import RunFolder
-from tasks.records.verdict import OUTSIDE, ArmScores, Pairing, StratumScore, Target
+from tasks.records.verdict import ArmScores, Pairing, StratumScore, Target
 from tasks.spec import Arm, Score
 from tasks.store.artifact import Artifact
 from tasks.verdict import answers, draws, matched
+from tasks.verdict.asked import Accuracies
 from tasks.verdict.paired import bits_per_byte, level_of_a_pair
 from tasks.verdict.replicates import paired_by_seed
 from tasks.verdict.strata import ScoredDocuments, StratumSums
@@ -28,7 +29,10 @@ class Case:
     results: Mapping[str, Sequence[Artifact]]
     documents: ScoredDocuments
     holdout: StratumSums
-    texts: Mapping[str, tuple[ScoredDocuments, StratumSums]]
+    beside: Mapping[Target, tuple[ScoredDocuments, StratumSums]]
+    """Texts from elsewhere and questions, which are documents here, by the target that names them."""
+    accuracies: Mapping[Target, Accuracies]
+    """Of the questions among them."""
     answers: answers.Answers | None
     target: Target
     pairing: Pairing
@@ -38,10 +42,8 @@ class Case:
 
     @property
     def deciding(self) -> tuple[ScoredDocuments, StratumSums]:
-        """The documents of the target: the holdout, or texts from elsewhere."""
-        return (
-            (self.documents, self.holdout) if self.target in TARGETS else self.texts[self.target.removeprefix(OUTSIDE)]
-        )
+        """The documents of the target: the holdout, texts from elsewhere, or questions."""
+        return (self.documents, self.holdout) if self.target in TARGETS else self.beside[self.target]
 
     @property
     def decides(self) -> int:

@@ -1,7 +1,7 @@
 """The scores of all runs, summed by stratum and cluster of the documents they were scored on: what the statistics work on."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -131,17 +131,20 @@ def score_used(root: Root, pool: str, score: Score | None) -> Score | None:
 
 
 def sum_scores(
-    results: Mapping[str, Sequence[Artifact]], what: str = "holdout", strata: Artifact | None = None
+    results: Mapping[str, Sequence[Artifact]],
+    what: str = "holdout",
+    strata: Artifact | None = None,
+    read: Callable[[Artifact], pa.Table] = lambda run: read_scores(run.path / SCORES),
 ) -> tuple[ScoredDocuments, StratumSums]:
     """Read the scores of every run, {arm: runs}, and sum them; by other `strata` than those that the runs recorded.
 
-    Raises InputError when runs were scored on different documents, DamagedError when a score is not a number.
+    `read`: the scores in an artifact. Raises InputError when runs were scored on different documents, DamagedError when a score is not a number.
     """
     documents: ScoredDocuments | None = None
     nats: dict[str, list[np.ndarray]] = {label: [] for label in results}
     for label, runs in results.items():
         for run in runs:
-            table = read_scores(run.path / SCORES).sort_by("document")
+            table = read(run).sort_by("document")
             if strata is not None:
                 table = with_strata(table.drop_columns(["score", "decile"]), strata.path / STRATA)
             values = table["nats"].to_numpy()

@@ -91,8 +91,8 @@ def _accuracy(pair: Comparison) -> list[str]:
     low, high = (None if end is None else 100 * end for end in (found.low, found.high))
     apart = with_interval(100 * found.difference, low, high, "+")
     return [
-        f"Of {asked.choices} with choices, {pair.a} answers {100 * found.a:.1f} % right, {pair.b} {100 * found.b:.1f} %: the difference in "
-        f"percent is {apart}, which decides nothing."
+        f"Of {asked.choices} with choices, {pair.a} answers {100 * found.a:.1f} % right, {pair.b} {100 * found.b:.1f} %: a difference of {apart} "
+        "points, which decides nothing."
     ]
 
 

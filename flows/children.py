@@ -19,7 +19,7 @@ from prefect.settings import get_current_settings
 from prefect.states import AwaitingRetry, Cancelling
 
 from flows.alive import lives, why_waiting
-from tasks.spec import Arm, Draw, Pool, Texts, Training
+from tasks.spec import Arm, Draw, Pool, Questions, Texts, Training
 
 POLL_SECONDS = 2.0
 SECONDS_IN_LINE = 30.0
@@ -61,9 +61,10 @@ def training(
     return Child("train/train", run_id, parameters | ({"comparison": comparison} if comparison else {}))
 
 
-def scoring(run_id: str, texts: Sequence[Texts], core: bool, root: str) -> Child:
-    """A child that scores the run `run_id` on texts from elsewhere and on CORE."""
-    return Child("score/score", run_id, {"run": run_id, "texts": list(texts), "core": core, "root": root})
+def scoring(run_id: str, texts: Sequence[Texts], core: bool, root: str, questions: Sequence[Questions] = ()) -> Child:
+    """A child that scores the run `run_id` on texts from elsewhere, on questions and on CORE."""
+    parameters: dict[str, Any] = {"run": run_id, "texts": list(texts), "core": core, "root": root}
+    return Child("score/score", run_id, parameters | ({"questions": list(questions)} if questions else {}))
 
 
 def run_children(children: Sequence[Child], pages: dict[str, str] | None = None) -> None:

@@ -88,5 +88,8 @@ class Children(Hands):
             self._pages,
         )
 
-    def score(self, plan: ComparisonPlan, runs: Sequence[PlannedRun], texts: Sequence[str]) -> None:
-        run_children([scoring(run.id, plan.spec.texts, plan.spec.core, self._url) for run in runs])
+    def score(
+        self, plan: ComparisonPlan, runs: Sequence[PlannedRun], texts: Sequence[str], questions: Sequence[str]
+    ) -> None:
+        spec = plan.spec
+        run_children([scoring(run.id, spec.texts, spec.core, self._url, spec.questions) for run in runs])

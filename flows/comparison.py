@@ -20,6 +20,7 @@ from tasks.progress import Progress, silent
 from tasks.records.cost import CostEstimate
 from tasks.records.layout import ArmFolder, arm_id
 from tasks.records.near import HOLDOUT
+from tasks.records.questions import require_fit
 from tasks.records.verdict import Verdict
 from tasks.reports.live import RunsTable, Standing
 from tasks.reports.report import write_verdict
@@ -28,6 +29,7 @@ from tasks.spec import Arm
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 from tasks.tokens.outside import encode_outside
+from tasks.tokens.questions import encode_questions
 from tasks.verdict import looks, shortened
 from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec, PlannedRun
 from tasks.verdict.judge import judge
@@ -79,11 +81,15 @@ class Hands:
         if failed:
             raise failed[0]
 
-    def score(self, plan: ComparisonPlan, runs: Sequence[PlannedRun], texts: Sequence[str]) -> None:
-        """Score finished runs on the encoded `texts`, and on CORE if the plan asks for it."""
+    def score(
+        self, plan: ComparisonPlan, runs: Sequence[PlannedRun], texts: Sequence[str], questions: Sequence[str]
+    ) -> None:
+        """Score finished runs on the encoded `texts` and `questions`, and on CORE if the plan asks for it."""
         for run in runs:
             for name in texts:
                 engine.score_outside(self.root, run.id, name)
+            for name in questions:
+                engine.score_questions(self.root, run.id, name)
             if plan.spec.core:
                 engine.evaluate_core(self.root, run.id)
 
@@ -157,7 +163,21 @@ def _plan(root: Root, spec: ComparisonSpec, hands: Hands) -> ComparisonPlan:
     for run in plan.runs:
         trained = run.experiment
         engine.check(trained.training, [trained.arm], root.manifest(spec.packed(trained.arm, pool_id)).facts)
+    questions_of(root, plan, hands)  # what is wrong with them is said before anything is trained
     return plan
+
+
+def questions_of(root: Root, plan: ComparisonPlan, hands: Hands) -> list[str]:
+    """Encode what runs are asked; the last parts of the artifacts' names."""
+    names = []
+    for each in plan.spec.questions:
+        encoded = hands.steps.run(
+            f"Questions {each.name} for {plan.pool_id}",
+            lambda progress, each=each: encode_questions(root, plan.pool_id, each, progress=progress),  # type: ignore[misc]
+        )
+        require_fit(encoded, plan.spec.training.sequence_length)
+        names.append(encoded.path.name)
+    return names
 
 
 def _train(root: Root, plan: ComparisonPlan, hands: Hands) -> None:
@@ -185,7 +205,8 @@ def _judge(root: Root, plan: ComparisonPlan, hands: Hands) -> Verdict:
         ).path.name
         for each in spec.texts
     ]
-    hands.score(plan, plan.unscored(root, texts), texts)
+    questions = questions_of(root, plan, hands)
+    hands.score(plan, plan.unscored(root, texts, questions), texts, questions)
     for id in dict.fromkeys(run.arm_id for run in plan.runs):
         if not all(root.find(ArmFolder(id).near(what)) for what in (HOLDOUT, *texts)):
             search_arm(root, id, spec.texts, hands.steps)
@@ -197,6 +218,7 @@ def _judge(root: Root, plan: ComparisonPlan, hands: Hands) -> Verdict:
         pairing=spec.pairing,
         allow=spec.allowed,
         outside=texts,
+        questions=questions,
         core=spec.core,
         control=spec.control,
         strata_by=spec.score,

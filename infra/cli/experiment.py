@@ -15,7 +15,7 @@ from tasks.engines import entry
 from tasks.errors import InputError
 from tasks.records.layout import ArmFolder
 from tasks.records.recall import require_arm
-from tasks.spec import Arm, Label, Pool, Texts, Training
+from tasks.spec import BUNDLE, Arm, Label, Pool, Questions, Texts, Training
 from tasks.store.root import DEFAULT_ROOT, Root
 
 if TYPE_CHECKING:
@@ -215,6 +215,15 @@ def score(
     documents: Annotated[
         int, typer.Option(help="Documents to take of them, the first by file name and place.")
     ] = 5_000,
+    questions: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask these questions instead: a file, folder or URL of .parquet or .jsonl, or bundle for those that FabRating ships."
+        ),
+    ] = None,
+    questions_name: Annotated[
+        str | None, typer.Option(help="Readable part of their name; default: bundle, or questions.")
+    ] = None,
     core: Annotated[bool, typer.Option("--core", help="Evaluate on nanochat's CORE tasks instead.")] = False,
     max_per_task: Annotated[int | None, typer.Option(min=1, help="Questions of each task; default: all.")] = None,
     workers: WorkersOption = None,
@@ -222,14 +231,25 @@ def score(
 ) -> None:
     """Score a run: bits per byte of its newest checkpoint on the pool's holdout, per document and per score decile.
 
-    With --texts or --core its final weights on texts from elsewhere, or on questions; `fabrating judge` compares those too.
+    With --texts, --questions or --core its final weights on texts from elsewhere, on right answers, or on CORE; `fabrating judge` compares
+    those too.
     """
     with terminal.plain_errors(), limited(workers):
         store = Root(root)
-        if texts and core:
-            raise InputError("--texts and --core were given together: score one after the other.")
+        wanted = {"--texts": texts, "--questions": questions, "--core": core}
+        if len(given := [name for name, value in wanted.items() if value]) > 1:
+            raise InputError(f"{' and '.join(given)} were given together: score one after the other.")
         if core:
             _show_artifact(entry.evaluate_core(store, run, max_per_task), as_json)
+            return
+        if questions:
+            from tasks.records.job import find_job
+            from tasks.tokens.questions import encode_questions
+
+            asked = Questions(name=questions_name or (BUNDLE if questions == BUNDLE else "questions"), url=questions)
+            with terminal.bars() as progress:
+                encoded = encode_questions(store, find_job(store, run).pool_id, asked, progress)
+            _show_artifact(entry.score_questions(store, run, encoded.path.name), as_json)
             return
         if texts is None:
             _show_artifact(entry.score(store, run), as_json)
@@ -237,9 +257,9 @@ def score(
         from tasks.records.job import find_job
         from tasks.tokens.outside import encode_outside
 
-        given = Texts(name=texts_name, url=texts, column=column, documents=documents)
+        wanted_texts = Texts(name=texts_name, url=texts, column=column, documents=documents)
         with terminal.bars() as progress:
-            encoded = encode_outside(store, find_job(store, run).pool_id, given, progress)
+            encoded = encode_outside(store, find_job(store, run).pool_id, wanted_texts, progress)
         _show_artifact(entry.score_outside(store, run, encoded.path.name), as_json)
 
 

@@ -117,7 +117,10 @@ def judge(
     name: Annotated[str, typer.Option(help="Readable part of the verdict's name.")] = "verdict",
     allow: Annotated[list[str] | None, typer.Option(help="A difference that is meant, such as arm.order.")] = None,
     target: Annotated[
-        str, typer.Option(help="Which documents decide: all, 'lower half' or 'upper half' by score, or outside/NAME.")
+        str,
+        typer.Option(
+            help="Which documents decide: all, 'lower half' or 'upper half' by score, outside/NAME or questions/NAME."
+        ),
     ] = "all",
     pairing: Annotated[
         Pairing,
@@ -125,6 +128,9 @@ def judge(
     ] = "auto",
     outside: Annotated[
         list[str] | None, typer.Option(help="Texts that every run was scored on: NAME of runs/RUN/outside/NAME.")
+    ] = None,
+    questions: Annotated[
+        list[str] | None, typer.Option(help="Questions that every run was asked: NAME of runs/RUN/questions/NAME.")
     ] = None,
     core: Annotated[bool, typer.Option("--core", help="Compare CORE too: every run has been evaluated on it.")] = False,
     control: Annotated[Control | None, typer.Option(help="aa: the arms are equal on purpose.")] = None,
@@ -161,6 +167,7 @@ def judge(
             runs,
             allow=allow or (),
             outside=outside or (),
+            questions=questions or (),
             core=core,
             target=target,
             control=control,

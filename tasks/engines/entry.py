@@ -105,6 +105,17 @@ def score_outside(root: Root, run: str, texts: str) -> Artifact:
         return score_outside(root, run, texts)
 
 
+def score_questions(root: Root, run: str, asked: str) -> Artifact:
+    """Ask a finished run questions, in this process: the artifact `runs/<run>/questions/<asked>`.
+
+    `asked`: those encoded as `pools/<pool>/questions/<asked>`. Raises InputError when the run or they do not exist.
+    """
+    from tasks.engines.builtin.score import score_questions
+
+    with _alone(root, run):
+        return score_questions(root, run, asked)
+
+
 def evaluate_core(root: Root, run: str, max_per_task: int | None = None) -> Artifact:
     """Evaluate a finished run on CORE by nanochat's own evaluation: the artifact `runs/<run>/core`.
 

@@ -49,6 +49,12 @@ def score_outside(root_url: str, run_id: str, texts: str) -> dict[str, Any]:
     return dict(entry.score_outside(Root(root_url), run_id, texts).facts)
 
 
+@task(task_run_name="ask {run_id} {asked}", persist_result=False)
+def score_questions(root_url: str, run_id: str, asked: str) -> dict[str, Any]:
+    """Ask the final weights questions; returns the facts of their answers."""
+    return dict(entry.score_questions(Root(root_url), run_id, asked).facts)
+
+
 @task(task_run_name="CORE of {run_id}", persist_result=False)
 def core(root_url: str, run_id: str) -> dict[str, Any]:
     """Evaluate the final weights on CORE by nanochat; returns the facts: core, and accuracy of each task."""

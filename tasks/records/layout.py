@@ -1,8 +1,10 @@
 """What lies under the root: the names of artifacts and of the files in them that more than one room knows.
 
-    pools/<pool>/       columnar, index, columns/<column>, holdout, passages, strata/<score>, sample, tokenizer, evaluation, outside/<texts>
+    pools/<pool>/       columnar, index, columns/<column>, holdout, passages, strata/<score>, sample, tokenizer, evaluation, outside/<texts>,
+                        questions/<set>
     arms/<arm>/         text, packed/<sequence length>-<packing>, near/<version>-<what is held out>
-    runs/<run>/         .lease, run.json, job.json, metrics.jsonl, log.txt, checkpoints/step_<step>, result, scores/, outside/, core, export/
+    runs/<run>/         .lease, run.json, job.json, metrics.jsonl, log.txt, checkpoints/step_<step>, result, scores/, outside/,
+                        questions/, core, export/
     verdicts/<verdict>/ verdict.json, report.html
     verdicts/<name>/    registered.json, of all verdicts of that name
     ladders/<ladder>/   ladder.json, report.html
@@ -35,6 +37,8 @@ SAMPLE = "sample.parquet"
 TOKENIZER, TOKEN_BYTES = "tokenizer.json", "token_bytes.npy"
 TOKENS = "tokens.bin"
 """In an evaluation: the tokens of its documents, one after another, uint16."""
+CHOICES, ANSWERS = "choices.parquet", "answers.parquet"
+"""Of encoded questions: one row a choice. Of a run's answers: one row a question (see `questions`)."""
 ROWS, CONTENTS = "rows.bin", "contents.bin"
 """In a packed arm: rows of sequence length + 1 tokens, and what each holds (see `packed`)."""
 SCORES, SUMMARY, SAMPLES = "scores.parquet", "summary.json", "samples.json"
@@ -94,6 +98,10 @@ class PoolFolder:
     def outside(self, texts: str) -> str:
         """Encoded texts from elsewhere."""
         return f"{POOLS}/{self.id}/outside/{texts}"
+
+    def questions(self, asked: str) -> str:
+        """An encoded set of questions."""
+        return f"{POOLS}/{self.id}/questions/{asked}"
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -184,9 +192,14 @@ class RunFolder:
         """The run for another program, by its kind of export."""
         return f"{RUNS}/{self.id}/export/{to}"
 
-    def beside(self, texts: Iterable[str], core: bool) -> list[str]:
-        """Scores on what is not the holdout: texts from elsewhere and CORE."""
-        return [self.outside(name) for name in texts] + ([self.core] if core else [])
+    def questions(self, asked: str) -> str:
+        """Answers to a set of questions."""
+        return f"{RUNS}/{self.id}/questions/{asked}"
+
+    def beside(self, texts: Iterable[str], core: bool, questions: Iterable[str] = ()) -> list[str]:
+        """Scores on what is not the holdout: texts from elsewhere, questions and CORE."""
+        asked = [self.questions(name) for name in questions]
+        return [self.outside(name) for name in texts] + asked + ([self.core] if core else [])
 
     @classmethod
     def of(cls, name: str) -> "RunFolder":

@@ -51,6 +51,7 @@ class Plan(Record):
     clean: Literal["beside"] = "beside"
     """The difference without documents that have near copies in arms decides nothing: it stands beside that on the target."""
     texts: tuple[str, ...]
+    questions: tuple[str, ...] = ()
     core: bool
     control: str | None
     allow: tuple[str, ...]

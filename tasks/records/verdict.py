@@ -15,12 +15,19 @@ from tasks.records.stopping import Decision
 from tasks.spec import Draw, Score, Shape
 from tasks.store.artifact import write_atomic
 
-OUTSIDE = "outside/"
+OUTSIDE, QUESTIONS = "outside/", "questions/"
 Target = (
     Literal["all", "lower half", "upper half"]
-    | Annotated[str, Shape(f"{OUTSIDE}[a-z0-9_-]{{1,60}}", "a target: outside/ and the name of texts")]
+    | Annotated[
+        str,
+        Shape(
+            f"(?:{OUTSIDE}|{QUESTIONS})[a-z0-9_-]{{1,60}}",
+            "a target: outside/ and the name of texts, or questions/ and the name of questions",
+        ),
+    ]
 )
-"""Which documents decide: all of the holdout, one half of it by score, or `outside/<name>`: texts from elsewhere."""
+"""Which documents decide: all of the holdout, one half of it by score, `outside/<name>`: texts from elsewhere, or
+`questions/<name>`: the right answers to questions."""
 Control = Literal["aa"]
 """aa: equal arms, compared on purpose, to see how far they seem to differ."""
 Pairing = Literal["auto", "seed", "none"]
@@ -84,6 +91,27 @@ class TextsDifference(Difference):
 
     label: str
     clusters: int
+
+
+class AccuracyDifference(Difference):
+    """Of the questions with choices, the shares (0 to 1) that the arms answer right. Above 0 the first arm is better."""
+
+    a: float
+    b: float
+
+
+class QuestionsDifference(Difference):
+    """The difference on right answers to questions, by their name in `runs/<run>/questions/<name>`; clusters are tasks."""
+
+    label: str
+    clusters: int
+    questions: int
+    choices: int
+    """Questions with choices, which the accuracies are of."""
+    accuracy: AccuracyDifference | None
+    """None without choices, as the next."""
+    accuracy_normed: AccuracyDifference | None
+    """By the highest log-likelihood per character."""
 
 
 class TaskDifference(Difference):
@@ -183,6 +211,7 @@ class Comparison(Difference):
     clean: CleanDifference | None = None
     """None where no document has a near copy, or where they were not counted."""
     outside: tuple[TextsDifference, ...]
+    questions: tuple[QuestionsDifference, ...] = ()
     tasks: tuple[TaskDifference, ...]
     margin: float | None = None
     """Arms that differ by less are equivalent, by the stopping rule."""
@@ -314,6 +343,7 @@ class Verdict(Record):
     target: Target
     pairing: Pairing
     outside: tuple[str, ...]
+    questions: tuple[str, ...] = ()
     core: bool
     control: Control | None = None
     strata_by: Score | None = None

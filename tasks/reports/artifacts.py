@@ -189,6 +189,11 @@ def verdict_markdown(verdict: Verdict, report: str | None = None, fetch: str | N
         rows: list[tuple[str, Difference]] = [(name, pair)]
         rows += [(f"{name}: without near copies in any arm", pair.clean)] if pair.clean else []
         rows += [(f"{name}: {markdown(row.label)}", row) for row in pair.outside]
+        for asked in pair.questions:
+            rows.append((f"{name}: right answers to {markdown(asked.label)}", asked))
+            if asked.accuracy is not None:
+                better = "accuracy, 0 to 1 (above 0: the first is better), "
+                rows.append((f"{name}: {better}{markdown(asked.label)}", asked.accuracy))
         rows += [(f"{name}: {accuracy}{markdown(row.label)}", row) for row in pair.tasks[:1]]
         for title, row in rows:
             numbers = " | ".join(signed(value) for value in (row.difference, row.low, row.high))

@@ -191,15 +191,22 @@ class Link:
         return [url for url in (*named, spec.get("source"), spec.get("holdout")) if url]
 
 
-def lineage(root: Root, runs: Sequence[Run], outside: Sequence[str] = (), core: bool = False) -> list[Link]:
+def lineage(
+    root: Root,
+    runs: Sequence[Run],
+    outside: Sequence[str] = (),
+    core: bool = False,
+    questions: Sequence[str] = (),
+) -> list[Link]:
     """Every artifact between the blobs and these runs' results, the pool's first; those not at hand are left out.
 
-    `outside`, `core`: what the runs were scored on beside the holdout, as `judge` takes them.
+    `outside`, `core`, `questions`: what the runs were scored on beside the holdout, as `judge` takes them.
     """
     names: list[str] = []
     for run in runs:
         names += PoolFolder(run.pool).parts
         names += [PoolFolder(run.pool).outside(texts) for texts in outside]
+        names += [PoolFolder(run.pool).questions(asked) for asked in questions]
     for run in runs:
         training = run.spec["training"]
         names += [
@@ -207,7 +214,7 @@ def lineage(root: Root, runs: Sequence[Run], outside: Sequence[str] = (), core: 
             ArmFolder(run.arm).packed(training["sequence_length"], training.get("packing", "crop")),
         ]
     for run in runs:
-        names += [RunFolder(run.name).result, *RunFolder(run.name).beside(outside, core)]
+        names += [RunFolder(run.name).result, *RunFolder(run.name).beside(outside, core, questions)]
     found = {name: manifest for name in names if (manifest := root.find(name)) is not None}
     by_fingerprint = {manifest.fingerprint: name for name, manifest in found.items()}
     return [

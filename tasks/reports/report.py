@@ -56,7 +56,7 @@ def verdict_report(root: Root, verdict: Verdict) -> str:
         taken=taken,
         alone=_alone(verdict, taken),
         shared=_shared(verdict, runs[0][1]),
-        links=lineage(root, [run for _, run in runs], verdict.outside, verdict.core),
+        links=lineage(root, [run for _, run in runs], verdict.outside, verdict.core, verdict.questions),
     )
 
 
@@ -67,7 +67,8 @@ def write_verdict(root: Root, verdict: Verdict) -> Artifact:
     or another release make another verdict beside this one.
     """
     names = [RunFolder(run).result for run in verdict.runs]
-    names += [name for run in verdict.runs for name in RunFolder(run).beside(verdict.outside, verdict.core)]
+    for run in verdict.runs:
+        names += RunFolder(run).beside(verdict.outside, verdict.core, verdict.questions)
     judged = {name: root.manifest(name) for name in names}
     spec = {"arms": {arm.label: list(arm.runs) for arm in verdict.arms}, "level": verdict.level}
     spec |= {"target": verdict.target, "pairing": verdict.pairing}

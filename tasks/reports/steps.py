@@ -102,6 +102,17 @@ def show_outside(run: str, scores: Mapping[str, Mapping[str, Any]]) -> None:
     show_table(key("outside", run), rows, "Bits per byte on texts from elsewhere")
 
 
+def show_questions(run: str, answers: Mapping[str, Mapping[str, Any]]) -> None:
+    """Bits per byte of right answers and accuracies of one run; `answers`: {name of the questions: facts}."""
+    rows: list[dict[str, Any]] = []
+    for name, facts in answers.items():
+        row: dict[str, Any] = {"questions": name, "asked": facts["questions"], "bits per byte": round(facts["bpb"], 4)}
+        for title, key_ in (("accuracy", "accuracy"), ("per character", "accuracy_normed")):
+            row[title] = None if facts.get(key_) is None else round(facts[key_], 4)
+        rows.append(row)
+    show_table(key("questions", run), rows, "Bits per byte of right answers")
+
+
 def show_core(run: str, facts: Mapping[str, Any]) -> None:
     """CORE of one run, and accuracy of each of its tasks."""
     rows: list[dict[str, Any]] = [{"task": "CORE", "accuracy": None, "centered": round(facts["core"], 4)}]

@@ -37,9 +37,9 @@ def send_verdict(root: Root, made: Artifact, verdict: Verdict, wanted: Wanted) -
 
 
 def tables(verdict: Verdict) -> dict[str, Table]:
-    """{name: table} of arms, pairs and strata; and where the verdict has them, of outside texts and CORE's tasks.
+    """{name: table} of arms, pairs and strata; and where the verdict has them, of outside texts, questions and CORE's tasks.
 
-    Differences are bits per byte, but for CORE: centered accuracy, where more is better.
+    Differences are bits per byte, but for accuracy and for CORE: centered accuracy, where more is better.
     """
     read = ("trained_documents", "text_share", "mean_score", "arm_mean_score", "epochs")
     arms: list[Row] = [
@@ -52,6 +52,8 @@ def tables(verdict: Verdict) -> dict[str, Table]:
         "comparisons": _table(pairs, lambda pair: [pair], ("conclusion", "better", *CHANCE, "seeds", "sentence")),
         "strata": _table(pairs, lambda pair: pair.strata, ("kind", "label", "documents", "bytes", *CHANCE, *BAND)),
         "outside": _table(pairs, lambda pair: pair.outside, ("label", *CHANCE), label="texts"),
+        "questions": _table(pairs, lambda pair: pair.questions, ("label", "questions", *CHANCE)),
+        "accuracy": _accuracies(pairs),
         "core": _table(
             pairs, lambda pair: pair.tasks, ("label", "a", "b", *CHANCE), label="task", a="accuracy a", b="accuracy b"
         ),
@@ -68,6 +70,18 @@ def _table(
     """The arms of each pair, then these fields of its rows, under titles of their own where given."""
     rows = [[pair.a, pair.b, *(getattr(row, field) for field in fields)] for pair in pairs for row in rows_of(pair)]
     return ["a", "b", *(titles.get(field, field) for field in fields)], rows
+
+
+def _accuracies(pairs: Sequence[Comparison]) -> Table:
+    """Of questions with choices, by log-likelihood and by log-likelihood per character."""
+    rows: list[Row] = []
+    for pair in pairs:
+        for asked in pair.questions:
+            for kind, found in (("sum", asked.accuracy), ("per character", asked.accuracy_normed)):
+                if found is not None:
+                    chance = [getattr(found, name) for name in CHANCE]
+                    rows.append([pair.a, pair.b, asked.label, kind, found.a, found.b, *chance])
+    return ["a", "b", "questions", "by", "accuracy a", "accuracy b", *CHANCE], rows
 
 
 def _send(root: Root, made: Artifact, verdict: Verdict, mode: Mode) -> None:

@@ -27,13 +27,24 @@ from tasks.spec.base import (
     kind_of,
     no_field,
 )
-from tasks.spec.experiment import DRAWS, HELD_SEED, Draw, Experiment, Texts
+from tasks.spec.experiment import (
+    BUNDLE,
+    DRAWS,
+    HELD_SEED,
+    Draw,
+    Experiment,
+    Questions,
+    QuestionSets,
+    Texts,
+    asked,
+)
 from tasks.spec.host import Host
 from tasks.spec.pool import ENGAGEMENT, FACTUAL, PEDAGOGICAL, SOURCE, Pool, Sources
 from tasks.spec.score import Formula, Score, Weights, columns_of, spelled_out
 from tasks.spec.training import Depth, Packing, Recipe, Training
 
 __all__ = [
+    "BUNDLE",
     "CLOSED",
     "DRAWS",
     "ENGAGEMENT",
@@ -59,6 +70,8 @@ __all__ = [
     "Packing",
     "Part",
     "Pool",
+    "QuestionSets",
+    "Questions",
     "Recipe",
     "Score",
     "Seed",
@@ -70,6 +83,7 @@ __all__ = [
     "Training",
     "Url",
     "Weights",
+    "asked",
     "columns_of",
     "how",
     "if_set",

@@ -4,6 +4,8 @@
 `train`       byte-level BPE on the pool's sample           -> pools/<pool>/tokenizer
 `encode`      the fastest encoder that gives the same ids
 `evaluation`  the holdout in tokens                         -> pools/<pool>/evaluation
+`outside`     texts from elsewhere in tokens                -> pools/<pool>/outside/<texts>
+`questions`   questions in tokens; `asked` reads them       -> pools/<pool>/questions/<set>
 `packer`      best-fit packing of documents into rows
 `pack`        the training rows of an arm                   -> arms/<arm>/packed/<sequence length>-<packing>
 """

@@ -106,6 +106,7 @@ def _plan(verdict: Verdict, runs: Mapping[str, Fields], known: Registered | None
         training=training,
         redraw=redrawn if any(arm.draws for arm in verdict.arms) else None,
         texts=verdict.outside,
+        questions=verdict.questions,
         core=verdict.core,
         control=verdict.control,
         allow=tuple(verdict.matched.allowed),

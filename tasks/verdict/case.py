@@ -13,6 +13,7 @@ from tasks.records.verdict import OUTSIDE, ArmScores, Pairing, StratumScore, Tar
 from tasks.spec import Arm, Score
 from tasks.store.artifact import Artifact
 from tasks.verdict import answers, draws, matched
+from tasks.verdict.asked import Accuracies
 from tasks.verdict.leaks import Leaks
 from tasks.verdict.paired import bits_per_byte, level_of_a_pair
 from tasks.verdict.replicates import paired_by_seed
@@ -30,7 +31,10 @@ class Case:
     results: Mapping[str, Sequence[Artifact]]
     documents: ScoredDocuments
     holdout: StratumSums
-    texts: Mapping[str, tuple[ScoredDocuments, StratumSums]]
+    beside: Mapping[Target, tuple[ScoredDocuments, StratumSums]]
+    """Texts from elsewhere and questions, which are documents here, by the target that names them."""
+    accuracies: Mapping[Target, Accuracies]
+    """Of the questions among them."""
     answers: answers.Answers | None
     target: Target
     pairing: Pairing
@@ -42,10 +46,8 @@ class Case:
 
     @property
     def deciding(self) -> tuple[ScoredDocuments, StratumSums]:
-        """The documents of the target: the holdout, or texts from elsewhere."""
-        return (
-            (self.documents, self.holdout) if self.target in TARGETS else self.texts[self.target.removeprefix(OUTSIDE)]
-        )
+        """The documents of the target: the holdout, texts from elsewhere, or questions."""
+        return (self.documents, self.holdout) if self.target in TARGETS else self.beside[self.target]
 
     @property
     def leaked(self) -> dict[str, int]:

@@ -9,10 +9,13 @@ from tasks.records.layout import METRICS
 from tasks.records.metrics import read_metrics
 from tasks.records.verdict import (
     OUTSIDE,
+    QUESTIONS,
+    AccuracyDifference,
     CleanDifference,
     Comparison,
     Detectable,
     Difference,
+    QuestionsDifference,
     SeedPairing,
     StandardErrors,
     StratumDifference,
@@ -22,8 +25,9 @@ from tasks.records.verdict import (
     Weakness,
 )
 from tasks.verdict import answers, draws
+from tasks.verdict.asked import ACCURACIES, Accuracies
 from tasks.verdict.case import Case, known
-from tasks.verdict.paired import Differences, detectable_difference, paired_differences
+from tasks.verdict.paired import LN2, Differences, detectable_difference, paired_differences
 from tasks.verdict.replicates import correlation, paired_by_seed
 from tasks.verdict.savings import UNKNOWN, curve_of, shortened, tokens_saved
 from tasks.verdict.strata import StratumSums
@@ -41,8 +45,8 @@ def comparison(a: str, b: str, case: Case) -> Comparison:
     holdout, decides = case.holdout.about(a, b), case.decides
     paired = case.paired(a, b)
     explored = _paired(a, b, case, holdout, case.level, paired)
-    texts = {name: _paired(a, b, case, sums, case.level, paired) for name, (_, sums) in case.texts.items()}
-    deciding = explored if case.target in TARGETS else texts[case.target.removeprefix(OUTSIDE)]
+    beside = {target: _paired(a, b, case, sums, case.level, paired) for target, (_, sums) in case.beside.items()}
+    deciding = explored if case.target in TARGETS else beside[case.target]
     overall = deciding.at(case.level_of_a_pair).adjusted(case.pairs)
     bands = explored.together(case.level_of_a_pair)
     seeds = min(case.count(label) for label in (a, b))
@@ -83,7 +87,23 @@ def comparison(a: str, b: str, case: Case) -> Comparison:
             if s.bytes
         ],
         clean=_clean(a, b, case, paired),
-        outside=[_row(TextsDifference, differences, 0, label=name) for name, differences in texts.items()],
+        outside=[
+            _row(TextsDifference, found, 0, label=target.removeprefix(OUTSIDE))
+            for target, found in beside.items()
+            if target.startswith(OUTSIDE)
+        ],
+        questions=[
+            _row(
+                QuestionsDifference,
+                found,
+                0,
+                label=target.removeprefix(QUESTIONS),
+                questions=len(case.beside[target][0].document),
+                **_accuracies(a, b, case, case.accuracies[target], paired),
+            )
+            for target, found in beside.items()
+            if target.startswith(QUESTIONS)
+        ],
         tasks=_answers(a, b, case, case.answers, paired) if case.answers else [],
     )
 
@@ -109,6 +129,19 @@ def _clean(a: str, b: str, case: Case, paired: bool) -> CleanDifference | None:
         left_out=whole.documents - left.documents,
         leaked={label: count for label, count in case.leaked.items() if label in (a, b)},
     )
+
+
+def _accuracies(a: str, b: str, case: Case, found: Accuracies, paired: bool) -> dict[str, object]:
+    """The fields of `QuestionsDifference` on questions with choices: an accuracy is per question what bits are per byte."""
+    rows: dict[str, object] = {"choices": int(found.sizes[0].sum()), "accuracy": None, "accuracy_normed": None}
+    if not found.sizes.any():
+        return rows
+    sums = {label: case.replicates(label, found.right[label]) for label in (a, b)}
+    differences = paired_differences(LN2 * sums[a], LN2 * sums[b], found.sizes, paired=paired, level=case.level)
+    for i, name in enumerate(ACCURACIES):
+        shares = {label: float(sums[label].mean(0)[i].sum() / found.sizes[i].sum()) for label in (a, b)}
+        rows[name] = AccuracyDifference.model_validate({**_chance(differences, i), "a": shares[a], "b": shares[b]})
+    return rows
 
 
 def _errors(overall: Differences, i: int, level: float) -> StandardErrors:

@@ -13,7 +13,7 @@ from tasks.records.packed import PackedPlan
 from tasks.records.scaling import ModelShape, budget_tokens, choose_batch
 from tasks.records.stopping import StoppingRule
 from tasks.records.verdict import Comparison, Control, Pairing, Target
-from tasks.spec import DRAWS, Arm, Draw, Experiment, Pool, Score, Texts, Training, spelled_out
+from tasks.spec import DRAWS, Arm, Draw, Experiment, Pool, Questions, Score, Texts, Training, spelled_out
 from tasks.store.artifact import code_version, fingerprint
 from tasks.store.root import Root
 from tasks.verdict.matched import (
@@ -39,7 +39,7 @@ class ComparisonSpec:
     `redraw`: what a seed draws anew; the sample is that of a random or temperature arm, of which each seed then trains on a draw of
     its own, and the rows of a budget. None: all but the documents of an arm. `stop`: add replicates in rounds by this rule.
     `budget`: what is equal between arms. `target`: which documents decide. `pairing`: whether runs are
-    paired by seed. `allow`: differences besides selection that are meant, by their path. `texts`, `core`: what runs are
+    paired by seed. `allow`: differences besides selection that are meant, by their path. `texts`, `questions`, `core`: what runs are
     scored on besides the holdout. `check_savings`: train runs of a better arm that stop at the tokens it saved. `strata_by`: the score of the holdout's halves and deciles, if not the pool's. `control`: "aa" if arms are meant to be equal; then each arm has seeds of its own, for
     equal arms with equal seeds would be one run twice.
     """
@@ -54,6 +54,7 @@ class ComparisonSpec:
     pairing: Pairing = "auto"
     allow: Sequence[str] = ()
     texts: Sequence[Texts] = ()
+    questions: Sequence[Questions] = ()
     core: bool = False
     control: Control | None = None
     strata_by: Score | None = None
@@ -93,7 +94,7 @@ class ComparisonSpec:
         """Raises InputError unless arms have distinct names, differ in selection alone and have a fair budget, and seeds are distinct.
 
         It is also raised when two arms are the same selection and no control, and when the pool has no halves, or the comparison
-        no texts, that are to decide.
+        no texts or questions, that are to decide.
         """
         names = [arm.name for arm in self.arms]
         if len(set(names)) < len(names):
@@ -117,7 +118,7 @@ class ComparisonSpec:
                 "check_savings trains on a part of an arm, but nanochat trains on whole arms: set it to false, or engine to builtin."
             )
         require_halves(self.score, self.target)
-        find_target(self.target, [texts.name for texts in self.texts])
+        find_target(self.target, [each.name for each in self.texts], [each.name for each in self.questions])
         experiments = {arm.name: Experiment(pool=self.pool, arm=arm, training=self.training) for arm in self.arms}
         require_matched(differences(experiments), self.allow)
         require_fair_budgets(names if self.training.budget_from == "front" else [], self.allow)
@@ -262,10 +263,10 @@ class ComparisonPlan:
         """The runs without a result."""
         return [run for run in self.runs if not root.find(RunFolder(run.id).result)]
 
-    def unscored(self, root: Root, texts: Sequence[str]) -> list[PlannedRun]:
-        """The runs without scores on one of the encoded `texts`, or on CORE where that is asked for."""
+    def unscored(self, root: Root, texts: Sequence[str], questions: Sequence[str] = ()) -> list[PlannedRun]:
+        """The runs without scores on one of the encoded `texts` or `questions`, or on CORE where that is asked for."""
         core = self.spec.core
-        return [run for run in self.runs if not all(map(root.find, RunFolder(run.id).beside(texts, core)))]
+        return [run for run in self.runs if not all(map(root.find, RunFolder(run.id).beside(texts, core, questions)))]
 
     def require_alike(self, root: Root) -> None:
         """Raises InputError unless the complete runs can be judged together with those that this code would train.

@@ -8,7 +8,22 @@ from pydantic import Field, field_validator
 from tasks.errors import InputError
 from tasks.records.stopping import MOST_REPLICATES, StoppingRule
 from tasks.records.verdict import Control, Pairing, Target
-from tasks.spec import Arm, Draw, Line, Name, Pool, Score, Seed, Spec, Texts, Training, Url, with_common_population
+from tasks.spec import (
+    Arm,
+    Draw,
+    Line,
+    Name,
+    Pool,
+    QuestionSets,
+    Score,
+    Seed,
+    Spec,
+    Texts,
+    Training,
+    Url,
+    asked,
+    with_common_population,
+)
 from tasks.store.root import DEFAULT_ROOT
 from tasks.verdict.comparison import ComparisonSpec
 from tasks.verdict.planning import Budget
@@ -45,7 +60,7 @@ class ComparisonForm(Spec):
     target: Target = Field(
         "all",
         description="Which documents decide: all of the holdout, as they come in the pool, lower half or upper half of them by score, or "
-        "outside/NAME, one of texts.",
+        "outside/NAME, one of texts, or questions/NAME, one of questions.",
     )
     pairing: Pairing = Field(
         "auto",
@@ -59,6 +74,10 @@ class ComparisonForm(Spec):
     )
     texts: Annotated[list[Texts], Field(max_length=64)] = Field(
         [], description="Folders of texts that no arm has trained on, to score every run on besides the holdout."
+    )
+    questions: QuestionSets = Field(
+        [],
+        description="Questions with right answers to ask every run besides: sets of them, or bundle for the ones that FabRating ships.",
     )
     core: bool = Field(
         False,
@@ -112,6 +131,7 @@ class ComparisonForm(Spec):
             pairing=self.pairing,
             allow=self.allow,
             texts=self.texts,
+            questions=asked(self.questions),
             core=self.core,
             control=self.control,
             strata_by=self.strata_by,

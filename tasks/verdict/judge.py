@@ -12,11 +12,12 @@ from pydantic import TypeAdapter, ValidationError
 from tasks.errors import InputError
 from tasks.records.layout import RunFolder
 from tasks.records.near import HOLDOUT
-from tasks.records.verdict import Control, HoldoutSize, Matched, Pairing, Verdict
+from tasks.records.verdict import OUTSIDE, QUESTIONS, Control, HoldoutSize, Matched, Pairing, Verdict
 from tasks.spec import Name, Score, spelled_out
 from tasks.store.artifact import Artifact, Manifest, code_version
 from tasks.store.root import Root
 from tasks.verdict import answers, matched
+from tasks.verdict.asked import sum_answers
 from tasks.verdict.case import Case, arm_scores, run_of
 from tasks.verdict.compared import comparison
 from tasks.verdict.leaks import read_leaks
@@ -33,6 +34,7 @@ def judge(
     *,
     allow: Sequence[str] = (),
     outside: Sequence[str] = (),
+    questions: Sequence[str] = (),
     core: bool = False,
     target: str = "all",
     pairing: Pairing = "auto",
@@ -44,9 +46,9 @@ def judge(
 
     `target`: which documents decide. The holdout is a sample of the whole pool, so an arm that leaves out the
     pool's worst documents is examined on them too; "upper half" asks about the better-rated half alone, where in turn an arm of
-    such documents is at home; "outside/NAME" asks one of the texts from elsewhere. `pairing`: whether runs are paired by seed (see `paired_by_seed`); choose it before the first
+    such documents is at home; "outside/NAME" asks one of the texts from elsewhere, "questions/NAME" the right answers to questions. `pairing`: whether runs are paired by seed (see `paired_by_seed`); choose it before the first
     look. `allow`: differences beside selection that are meant, by path ("arm.order"). `outside`: texts from elsewhere that every
-    run was scored on, by the names of `runs/<run>/outside/<name>`. `core`: compare `runs/<run>/core` of every run too.
+    run was scored on, by the names of `runs/<run>/outside/<name>`. `questions`: those that every run was asked, likewise. `core`: compare `runs/<run>/core` of every run too.
     `control`: "aa" if arms are meant to be equal. `strata_by`: the score that the holdout's halves and deciles are by, if not that
     of the arms: `pools/<pool>/strata` has it. With more than one pair, the intervals of the target are Bonferroni-adjusted
     so that all of them hold together with probability `level`, and p-values likewise; so are the bands of all strata of all pairs.
@@ -56,7 +58,7 @@ def judge(
     arms, a run is not finished, or what a run or its scores were made from has other content now.
     """
     _require_name(name)
-    target = find_target(target, outside)
+    target = find_target(target, outside, questions)
     if pairing not in (known := get_args(Pairing)):
         raise InputError(f"The pairing {pairing!r} is unknown: take one of {', '.join(known)}.")
     if control not in (None, *get_args(Control)):
@@ -72,14 +74,20 @@ def judge(
     documents, holdout = sum_scores(results, strata=strata, leaked=leaked[HOLDOUT], taken=chances(root, results))
     if target in HALVES:
         matched.require_two_scores(set(documents.score[np.isfinite(documents.score)].tolist()), target)
+    beside = {
+        OUTSIDE + name: sum_scores(_open(root, arms, partial(RunFolder.outside, texts=name)), name, leaked=leaked[name])
+        for name in outside
+    }
+    answered = {
+        QUESTIONS + name: sum_answers(_open(root, arms, partial(RunFolder.questions, asked=name)), name)
+        for name in questions
+    }
     case = Case(
         results=results,
         documents=documents,
         holdout=holdout,
-        texts={
-            text: sum_scores(_open(root, arms, partial(RunFolder.outside, texts=text)), text, leaked=leaked[text])
-            for text in outside
-        },
+        beside=beside | {name: scored for name, (scored, _) in answered.items()},
+        accuracies={name: accuracies for name, (_, accuracies) in answered.items()},
         answers=answers.read(_open(root, arms, lambda run: run.core)) if core else None,
         target=target,
         pairing=pairing,
@@ -98,6 +106,7 @@ def judge(
         target=target,
         pairing=pairing,
         outside=tuple(outside),
+        questions=tuple(questions),
         core=core,
         control=control,
         strata_by=score_used(root, first.inputs["pool"], divided_by),

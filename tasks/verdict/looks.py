@@ -44,6 +44,7 @@ def register(root: Root, plan: ComparisonPlan) -> Registered:
             pairing=spec.pairing,
             level=LEVEL,
             texts=tuple(texts.name for texts in spec.texts),
+            questions=tuple(questions.name for questions in spec.questions),
             core=spec.core,
             control=spec.control,
             allow=tuple(spec.allowed),

@@ -1,7 +1,7 @@
 """The scores of all runs, summed by stratum and cluster of the documents they were scored on: what the statistics work on."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import MappingProxyType
@@ -172,10 +172,12 @@ def sum_scores(
     strata: Artifact | None = None,
     leaked: np.ndarray | None = None,
     taken: Chances = MappingProxyType({}),
+    read: Callable[[Artifact], pa.Table] = lambda run: read_scores(run.path / SCORES),
 ) -> tuple[ScoredDocuments, StratumSums]:
     """Read the scores of every run, {arm: runs}, and sum them; by other `strata` than those that the runs recorded.
 
     `leaked`: numbers of documents that have a near copy in an arm. `taken`: which documents the arms would take, for strata of those on which two arms disagree.
+    `read`: the scores in an artifact.
 
     Raises InputError when runs were scored on different documents, DamagedError when a score is not a number.
     """
@@ -183,7 +185,7 @@ def sum_scores(
     nats: dict[str, list[np.ndarray]] = {label: [] for label in results}
     for label, runs in results.items():
         for run in runs:
-            table = read_scores(run.path / SCORES).sort_by("document")
+            table = read(run).sort_by("document")
             if strata is not None:
                 table = with_strata(table.drop_columns(["score", "decile"]), strata.path / STRATA)
             values = table["nats"].to_numpy()

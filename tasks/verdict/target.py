@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from tasks.errors import InputError
-from tasks.records.verdict import OUTSIDE, Target
+from tasks.records.verdict import OUTSIDE, QUESTIONS, Target
 
 DECILES = 10
 TARGETS = {
@@ -17,22 +17,28 @@ HALVES = tuple(target for target in TARGETS if target != "all")
 FINGERPRINT = re.compile(r"-[0-9a-f]{10}$")
 
 
-def find_target(target: str, texts: Sequence[str]) -> Target:
-    """The target with the full name of its texts. `texts`: names of those that runs are scored on.
+def find_target(target: str, texts: Sequence[str], questions: Sequence[str] = ()) -> Target:
+    """The target with the full name of its texts or questions. `texts`, `questions`: names of those that runs are scored on.
 
-    The fingerprint at the end of a name may be left out. Raises InputError for an unknown target, and for texts that are not
-    given.
+    The fingerprint at the end of a name may be left out. Raises InputError for an unknown target, and for texts or questions that
+    are not given.
     """
     if target in TARGETS:
         return target
-    wanted = target.removeprefix(OUTSIDE)
-    if wanted == target:
-        raise InputError(f"The target {target!r} is unknown: take one of {', '.join(TARGETS)}, {OUTSIDE}NAME.")
-    exact = [name for name in texts if name == wanted]
-    found = exact or [name for name in texts if FINGERPRINT.sub("", name) == wanted]
+    for prefix, names, what in ((OUTSIDE, texts, "texts from elsewhere"), (QUESTIONS, questions, "questions")):
+        if target.startswith(prefix):
+            return prefix + _named(target, target.removeprefix(prefix), names, what)
+    raise InputError(
+        f"The target {target!r} is unknown: take one of {', '.join(TARGETS)}, {OUTSIDE}NAME, {QUESTIONS}NAME."
+    )
+
+
+def _named(target: str, wanted: str, names: Sequence[str], what: str) -> str:
+    exact = [name for name in names if name == wanted]
+    found = exact or [name for name in names if FINGERPRINT.sub("", name) == wanted]
     if len(found) != 1:
-        given = ", ".join(texts) or "none"
+        given, kind = ", ".join(names) or "none", what.split()[0]
         raise InputError(
-            f"The target is {target!r}, but the texts from elsewhere are {given}: name one of them, or give these texts, too."
+            f"The target is {target!r}, but the {what} are {given}: name one of them, or give these {kind}, too."
         )
-    return f"{OUTSIDE}{found[0]}"
+    return found[0]

@@ -3,7 +3,16 @@
 import math
 
 from tasks.records.registration import Registered
-from tasks.records.verdict import OUTSIDE, ArmScores, Comparison, Target, TokensSaved, Weakness
+from tasks.records.verdict import (
+    OUTSIDE,
+    QUESTIONS,
+    ArmScores,
+    Comparison,
+    QuestionsDifference,
+    Target,
+    TokensSaved,
+    Weakness,
+)
 
 WARNINGS: dict[Weakness, str] = {
     "two seeds": "An arm has only two seeds: the interval is wide, and up to 7 % of such intervals miss if arms scatter very unlike.",
@@ -11,6 +20,12 @@ WARNINGS: dict[Weakness, str] = {
     "few clusters": "The documents come from fewer than 20 blocks, so few of them can decide.",
     "single documents": "The holdout has too few blocks, so documents count as independent: if neighbors are alike, the interval is too narrow.",
 }
+
+OF_QUESTIONS: dict[Weakness, str] = {
+    "few clusters": "The questions are of fewer than 20 tasks, so few of them can decide.",
+    "single documents": "The questions have too few tasks, so each counts as independent: if those of a task are alike, the interval is too narrow.",
+}
+"""The same where questions decide."""
 
 DECIDES: dict[str, tuple[str, str]] = {
     "all": ("", "Documents of the pool decide, which favors the arm that resembles the pool."),
@@ -37,19 +52,47 @@ def worded(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
 
 def sentence(pair: Comparison) -> str:
     """The verdict on one pair of arms, what its interval covers, and what may be wrong with it."""
-    warnings = (WARNINGS[weakness] for weakness in pair.warnings)
-    return " ".join([_finding(pair), *_clean(pair), *_checked(pair), _decides(pair.target), *_covers(pair), *warnings])
+    said = WARNINGS | OF_QUESTIONS if _by_questions(pair.target) else WARNINGS
+    warnings = (said[weakness] for weakness in pair.warnings)
+    parts = [_finding(pair), *_clean(pair), *_checked(pair), _decides(pair.target), *_accuracy(pair), *_covers(pair)]
+    return " ".join([*parts, *warnings])
 
 
 def on(target: Target) -> str:
     """The target as a finding names it, with a space before; "" for all documents."""
-    return DECIDES[target][0] if target in DECIDES else f" on the texts {target.removeprefix(OUTSIDE)}"
+    if target in DECIDES:
+        return DECIDES[target][0]
+    if _by_questions(target):
+        return f" on the right answers to the questions {target.removeprefix(QUESTIONS)}"
+    return f" on the texts {target.removeprefix(OUTSIDE)}"
+
+
+def _by_questions(target: Target) -> bool:
+    return target.startswith(QUESTIONS)
 
 
 def _decides(target: Target) -> str:
     if target in DECIDES:
         return DECIDES[target][1]
+    if _by_questions(target):
+        return f"The questions {target.removeprefix(QUESTIONS)} decide, by the bits of their right answers."
     return f"The texts {target.removeprefix(OUTSIDE)}, from outside the pool, decide, which favors the arm that resembles them."
+
+
+def _accuracy(pair: Comparison) -> list[str]:
+    """What the accuracy says, where questions decide and have choices."""
+    asked: QuestionsDifference | None = next(
+        (row for row in pair.questions if QUESTIONS + row.label == pair.target), None
+    )
+    if asked is None or asked.accuracy is None:
+        return []
+    found = asked.accuracy
+    low, high = (None if end is None else 100 * end for end in (found.low, found.high))
+    apart = with_interval(100 * found.difference, low, high, "+")
+    return [
+        f"Of {asked.choices} with choices, {pair.a} answers {100 * found.a:.1f} % right, {pair.b} {100 * found.b:.1f} %: a difference of {apart} "
+        "points, which decides nothing."
+    ]
 
 
 def _finding(pair: Comparison) -> str:
@@ -211,10 +254,9 @@ def _covers(pair: Comparison) -> list[str]:
     known = "" if pairing.correlation is None else f" (correlation {pairing.correlation:.2f})".replace("-", "−")
     paired = f", {'paired' if pairing.paired else 'not paired'} by seed{known}" if pairing.shared else ""
     gain = f"; pairing made it {pair.pairing_gain:.2g} times as wide" if pairing.paired and pair.pairing_gain else ""
-    like = "the holdout" if pair.target in DECIDES else "these texts"
-    return [
-        f"The {100 * pair.level:.3g} % interval is for new documents like those of {like} and for new seeds{paired}{gain}."
-    ]
+    like = "documents like those of the holdout" if pair.target in DECIDES else "documents like those of these texts"
+    like = "tasks like those of these questions" if _by_questions(pair.target) else like
+    return [f"The {100 * pair.level:.3g} % interval is for new {like} and for new seeds{paired}{gain}."]
 
 
 def _outlook(pair: Comparison) -> str:
@@ -228,9 +270,10 @@ def _outlook(pair: Comparison) -> str:
         return "Nothing is known of how more seeds would help."
     plan = further[min(1, len(further) - 1)]
     if plan.difference > HARDLY * pair.detectable[0].difference:
+        what, blocks = ("questions", "tasks") if _by_questions(pair.target) else ("documents", "blocks of documents")
         return (
-            f"More seeds would hardly help, because the documents' own error outweighs theirs ({rough(pair.errors.documents)} against "
-            f"{rough(pair.errors.seeds)}, {pair.clusters} blocks of documents): score on more documents."
+            f"More seeds would hardly help, because the {what}' own error outweighs theirs ({rough(pair.errors.documents)} against "
+            f"{rough(pair.errors.seeds)}, {pair.clusters} {blocks}): score on more {what}."
         )
     more = _more(plan.seeds - pair.seeds)
     return f"{more} an arm would tell a difference of {plan.difference:.2g} bits per byte 4 times in 5."

@@ -142,6 +142,17 @@ def test_texts_from_elsewhere_are_scored_like_the_holdout(prepared, trained, roo
     assert run(*arguments)["created"] == scored["created"]
 
 
+def test_a_finished_run_is_asked_questions_without_training(trained, root, tmp_path):
+    name = trained["name"].split("/")[1]
+    asked = run("score", name, "--root", root, "--questions", "bundle", "--json")
+    assert asked["name"].startswith(f"runs/{name}/questions/bundle-")
+    answers = pq.read_table(root / asked["name"] / "answers.parquet")
+    bits = answers["nats"].to_numpy().sum() / np.log(2) / answers["bytes"].to_numpy().sum()
+    assert asked["facts"]["bpb"] == pytest.approx(bits, rel=1e-6) and len(answers) == asked["facts"]["questions"] > 400
+    assert asked["facts"]["accuracy"] == pytest.approx(np.mean(answers["right"].to_pylist()))
+    assert run("score", name, "--root", root, "--questions", "bundle", "--json")["created"] == asked["created"]
+
+
 def test_blobs_and_folders_give_the_same_rows(prepared, container, tmp_path, root):
     other = prepare(container, tmp_path / "root")
     assert other["pool"] != prepared["pool"]  # other ETags

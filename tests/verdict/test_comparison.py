@@ -221,6 +221,8 @@ def test_every_arm_is_planned_with_every_seed_on_its_budget(tmp_path, budget, to
     assert plan.unscored(root, []) == []
     root.build(f"runs/{plan.runs[3].id}/outside/news", lambda work: None, spec={})
     assert plan.unscored(root, ["news"]) == list(plan.runs[:3])
+    root.build(f"runs/{plan.runs[2].id}/questions/bundle", lambda work: None, spec={})
+    assert plan.unscored(root, [], ["bundle"]) == [*plan.runs[:2], plan.runs[3]]
     assert ("training.tokens" in spec.allowed) == (budget == "bytes")
 
 

@@ -6,7 +6,7 @@
 `loop`         steps, reports of the loss, checkpoints and evaluations when due
 `rows`         packed rows in order, each once, for any number of ranks
 `checkpoint`   complete or absent, written and mirrored beside training
-`evaluation`   nats of each holdout document; `sample`: text, `writing`: text after a prompt; `score`: a checkpoint again, without training
+`evaluation`   nats of each holdout document; `answering`: questions; `sample`: text, `writing`: text after a prompt; `score`: a checkpoint again, without training
 `model`        the definition of what is computed; `compute` how: plain, or `fused` with `kernels`, `products`, `fp8`, `attention`
 `optimizer`    Muon (`muon`) and AdamW (`adamw`) on stacked parameters (`storage`), shared out among ranks; `schedule`: rates
 """

@@ -126,11 +126,27 @@ def evaluate(
     world: World,
     stop: Callable[[], bool] = lambda: False,
 ) -> np.ndarray | None:
-    """Nats of each document, float64, the same on every rank; None when `stop` said so on one of them.
+    """Nats of each document, float64, the same on every rank; None when `stop` said so on one of them."""
+    windows = holdout.windows(sequence_length)
+    found = window_nats(losses, holdout, windows, sequence_length, batch_tokens, world, stop)
+    if found is None:
+        return None
+    return np.bincount(windows.document, weights=found, minlength=holdout.documents.num_rows)
+
+
+def window_nats(
+    losses: Losses,
+    holdout: EncodedHoldout,
+    windows: Windows,
+    sequence_length: int,
+    batch_tokens: int,
+    world: World,
+    stop: Callable[[], bool] = lambda: False,
+) -> np.ndarray | None:
+    """Nats of each window, as `evaluate` says. No window is longer than `sequence_length`.
 
     The ranks take batches in turn. Sums over a row are made on the device, in float64; the only synchronization is at the end.
     """
-    windows = holdout.windows(sequence_length)
     nats = torch.zeros(len(windows), dtype=torch.float64, device=world.device)
     plan = batches(windows, sequence_length, batch_tokens)
     for turn in range(0, len(plan), world.size):
@@ -140,5 +156,5 @@ def evaluate(
             chosen, shape = plan[turn + world.rank]
             inputs, targets = (t.to(world.device, non_blocking=True) for t in holdout.batch(windows, chosen, shape))
             nats[chosen.start : chosen.stop] = losses(inputs, targets)[: len(chosen)].double().sum(1)
-    found = world.sum(nats).cpu().numpy()
-    return np.bincount(windows.document, weights=found, minlength=holdout.documents.num_rows)
+    found: np.ndarray = world.sum(nats).cpu().numpy()
+    return found

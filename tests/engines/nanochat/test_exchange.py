@@ -2,21 +2,29 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from tasks.engines.builtin.answering import answer, open_questions
+from tasks.engines.builtin.distributed import World
 from tasks.engines.builtin.model import GPT
+from tasks.engines.builtin.score import score_questions
+from tasks.engines.inputs import open_inputs
 from tasks.engines.nanochat import contract
 from tasks.engines.nanochat.exchange import export_checkpoint, import_checkpoint
 from tasks.engines.nanochat.weights import read_weights, write_weights
 from tasks.errors import InputError
 from tasks.records.job import Job
+from tasks.records.questions import read_answers
+from tasks.records.result import RunFacts
 from tasks.records.scaling import ModelShape
-from tasks.spec import Arm, Experiment, Training
+from tasks.spec import Arm, Experiment, Questions, Training
 from tasks.store.root import Root
+from tasks.tokens.questions import encode_questions
 
 TRAINING = Training(
     depth=2, sequence_length=64, packing="crop", window_pattern="SL", precision="fp32", device="cpu", batch_tokens=512
@@ -122,6 +130,31 @@ def test_there_and_back_is_the_same(root: Root, ours: GPT, tmp_path: Path) -> No
     imported = import_checkpoint(root, "other", folder, 40, {}, rows=320)
     again = torch.load(imported.path / "model.pt", weights_only=True)
     assert all(torch.equal(again[name], tensor) for name, tensor in ours.state_dict().items())
+
+
+def test_a_run_of_nanochat_is_asked_questions_by_our_model(
+    root: Root, pool_id: str, arm_id: str, tmp_path: Path
+) -> None:
+    training = TRAINING.model_copy(update={"engine": "nanochat"})
+    job = Job.of(root, Experiment(arm=EXPERIMENT.arm, training=training), pool_id, arm_id)
+    job.write(root.path(f"runs/{job.run}/job.json"))
+    inputs, model = open_inputs(root, job), random_model(4)
+    write_weights(tmp_path, 12, model.state_dict(), model.config, {})
+    import_checkpoint(root, job.run, tmp_path, 12, inputs.by_role, rows=96)
+    facts = {field.name: 0 for field in fields(RunFacts)} | {"steps": 12, "format": 1}
+    root.build(job.result, lambda work: work.facts.update(facts), spec=job.experiment.identity(), inputs=inputs.by_role)
+    encoded = encode_questions(root, pool_id, Questions(questions=40))
+    answers = read_answers(score_questions(root, job.run, encoded.path.name).path / "answers.parquet")
+    with torch.no_grad():
+        expected = answer(
+            lambda x, y: model(x, y, reduction="none"),
+            open_questions(encoded),
+            64,
+            4_096,
+            World(0, 1, torch.device("cpu")),
+        )
+    assert len(answers) == 40
+    np.testing.assert_allclose(answers["nats"].to_numpy(), expected["nats"].to_numpy(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,50 @@
+"""What is wrong with questions is said before anything is trained."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flows.comparison import Hands, questions_of
+from flows.sequence import Steps
+from tasks.errors import InputError
+from tasks.spec import Arm, Pool, Questions, Training
+from tasks.store.root import Root
+from tasks.tokens.train import train_tokenizer
+from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec
+
+POOL = "pool-0123456789"
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A root whose pool has a tokenizer, and no runs."""
+    root = Root(tmp_path / "root")
+
+    def make(work):
+        pq.write_table(pa.table({"text": ["the cat sat on the mat 12 times"] * 50}), work.temporary("sample.parquet"))
+        work.finish("sample.parquet", rows=50)
+
+    root.build(f"pools/{POOL}/sample", make, spec={})
+    train_tokenizer(root, POOL, 280)
+    return root
+
+
+def test_a_bad_row_and_an_answer_that_no_row_holds_are_refused_when_the_runs_are_planned(root, tmp_path):
+    file = tmp_path / "exam.jsonl"
+    arms = [Arm(), Arm(name="rand", select="random")]
+    training = Training(sequence_length=64, packing="split")
+    spec = ComparisonSpec("x", Pool(), arms, [1], training, questions=[Questions(name="exam", url=str(file))])
+    plan, hands = ComparisonPlan(spec, POOL, ()), Hands(root, Steps())
+    file.write_text(json.dumps({"context": "the cat", "answer": "sat" * 9}) + "\n")
+    (name,) = questions_of(root, plan, hands)
+    assert root.find(f"pools/{POOL}/questions/{name}").facts["questions"] == 1
+    file.write_text(json.dumps({"context": "the cat", "answer": "xyz" * 30}) + "\n")
+    with pytest.raises(
+        InputError, match=r"An answer of the questions exam-\w+ has 91 tokens, but a row of the model only 64"
+    ):
+        questions_of(root, plan, hands)
+    file.write_text(json.dumps({"context": "the cat", "answer": 7}) + "\n")
+    with pytest.raises(InputError, match=r"Line 1 of .*exam.jsonl: answer is 7"):
+        questions_of(root, plan, hands)

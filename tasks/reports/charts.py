@@ -270,6 +270,8 @@ def ladder_svg(
             axes.annotate(_clean(label), (flops, above), (0, 4), textcoords="offset points", ha="center", color=color)
         axes.axhline(0, color=INK, linewidth=1)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda flops, _: f"{flops:.0e}".replace("e+", "e"))
+        axes.xaxis.set_minor_formatter(lambda flops, _: "")
         ends = [end for each in (*rungs, target) for end in each[3:]]
         room = 0.15 * (max(*ends, 0) - min(*ends, 0))
         axes.set_ylim(min(*ends, 0) - room, max(*ends, 0) + room)

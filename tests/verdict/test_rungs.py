@@ -99,7 +99,9 @@ def test_the_artifact_holds_the_record_and_a_page_with_a_picture(climbed):
     made = write_ladder(bench.root, bare)
     assert Ladder.read(made.path / LADDER) == bare
     page = (made.path / REPORT).read_text()
-    assert page.count("<svg") == 1 and "d12, predicted" in page and "Not calibrated" in page
+    assert (
+        page.count("<svg") == 1 and "mathdefault" not in page and "d12, predicted" in page and "Not calibrated" in page
+    )
     text = ladder_markdown(ladder)
     assert "data:image/svg+xml" in text and "| d12, predicted |" in text
     assert write_ladder(bench.root, bare).name == made.name

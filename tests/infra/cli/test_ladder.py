@@ -14,9 +14,9 @@ from tasks.store.root import Root
 @pytest.fixture
 def file(sample, tmp_path):
     arm = {"share": 0.4, "order": "shuffled"}
-    pool = {"vocab_size": 512, "holdout_documents": 40, "holdout_fraction": 0.1, "tokenizer_characters": 200_000}
-    train = {"sequence_length": 64, "window_pattern": "L", "batch_tokens": 512, "precision": "fp32", "device": "cpu"}
-    train |= {"wandb": "disabled", "tokens_per_parameter": 0.02, "eval_every": 1_000, "save_every": 1_000}
+    pool = {"vocab_size": 512, "holdout_documents": 20, "holdout_fraction": 0.1, "tokenizer_characters": 200_000}
+    train = {"sequence_length": 64, "window_pattern": "L", "batch_tokens": 256, "precision": "fp32", "device": "cpu"}
+    train |= {"wandb": "disabled", "tokens_per_parameter": 0.005, "eval_every": 1_000, "save_every": 1_000}
     experiment = {
         "name": "steps",
         "arms": [{"name": "top", **arm}, {"name": "bottom", "select": "bottom", **arm}],

@@ -115,7 +115,7 @@ def _in_order(scratch: Scratch, parts: Places, numbers: Iterable[int], key: str)
     waiting: deque[Future[memoryview]] = deque()
     with ThreadPoolExecutor(4) as pool:
         for number in numbers:
-            waiting.append(pool.submit(scratch.read, *parts[number, key]))
+            waiting.append(pool.submit(scratch.mapped, *parts[number, key]))
             if len(waiting) > READ_AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -196,6 +196,7 @@ def join_column(work: Work, pool: Pool, opened: "Index", wanted: Wanted, scratch
     """
     used = [number for number, blob in enumerate(opened.blobs) if blob.name not in opened.left_out]
     rows, reasons = np.diff(opened.first), {}
+    total = int(rows[used].sum())
     path, column, codes, is_text = work.temporary("values"), None, {}, False
     pending, blank = 0, False  # documents before the first file with a value: until then the column's type is not known
     for number, data in zip(used, _in_order(scratch, parts, used, wanted.key), strict=True):
@@ -214,7 +215,7 @@ def join_column(work: Work, pool: Pool, opened: "Index", wanted: Wanted, scratch
         if values is None and not is_held_out(opened.blobs[number]):  # the holdout's own texts need no ratings
             reasons[opened.blobs[number].name] = entry.reason
         if column is None and values is not None:
-            column, is_text = Column(path, values.dtype.type), entry.texts is not None
+            column, is_text = Column(path, values.dtype.type, total), entry.texts is not None
             _append_nothing(column, pending)
         if column is None:
             pending += count
@@ -228,7 +229,7 @@ def join_column(work: Work, pool: Pool, opened: "Index", wanted: Wanted, scratch
             values = widened(values)
         column.append(values)
     if column is None and blank and wanted.use == "values":
-        column = Column(path, np.float64)
+        column = Column(path, np.float64, total)
         _append_nothing(column, pending)
     if column is None:
         first, reason = next(iter(reasons.items()))
@@ -238,7 +239,7 @@ def join_column(work: Work, pool: Pool, opened: "Index", wanted: Wanted, scratch
     documents = column.close()
     name = IDS if wanted.use == "ids" else CODES if is_text else VALUES
     path.rename(work.temporary(name))
-    work.finish(name, documents)
+    work.finish(name, documents, column.sha256)
     if name == CODES:
         pq.write_table(pa.table({"text": pa.array(codes, pa.string())}), work.temporary(TEXTS), compression="zstd")
         work.finish(TEXTS, len(codes))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tasks.corpus.arm.selection import CutOff, Selection, first, ranked, select
+from tasks.corpus.arm.selection import SAMPLED, CutOff, Selection, first, ranked, select, smallest
 from tasks.corpus.arm.traits import Traits
 from tasks.errors import InputError
 from tasks.records.draws import TIES, random_bits
@@ -29,6 +29,16 @@ def test_the_smallest_keys_with_ties_by_draw() -> None:
     for count in (2, 3, 4):
         assert first(keys, count, documents, 7).tolist() == sorted([5, *tied[: count - 1]])
     assert first(keys, 9, documents, 7).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_the_smallest_key_is_that_of_a_sort() -> None:
+    rng, count = np.random.default_rng(2), 3 * SAMPLED + 5
+    misleading = np.arange(count)
+    misleading[::3] = -1  # all that the sample sees
+    for keys in (rng.random(count), rng.integers(0, 4, count).astype(float), rng.permutation(count), misleading):
+        ordered = np.sort(keys)
+        for place in (1, count // 6, count // 2, count - 1, count):
+            assert smallest(keys, place) == ordered[place - 1]
 
 
 @pytest.mark.parametrize("different", [1, 2, 50, 1_000_000])

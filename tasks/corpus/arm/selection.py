@@ -224,19 +224,22 @@ def select(
     wanted = _tokens_wanted(arm, pool, tokens[allowed]) if tokens is not None and arm.sized_by_tokens else None
     if arm.by_score:
         allowed &= ~np.isnan(scores)
-    documents = positions(allowed)
     if arm.min_score is not None:
+        documents = positions(allowed)
         chosen = _reaching(arm, scores[documents])
-    else:
+    elif tokens is not None and wanted is not None:
+        documents = positions(allowed)
         keys = selection_keys(arm, _lowest_if_unrated(scores[documents]), documents)
-        if tokens is not None and wanted is not None:
-            chosen = _until(wanted, arm, pool, keys, documents, tokens[documents])
+        chosen = _until(wanted, arm, pool, keys, documents, tokens[documents])
+        del keys
+    else:
+        count = _documents_wanted(arm, pool, population, int(allowed.sum()))
+        documents = positions(allowed if proportions is not None else _within_reach(arm, scores, allowed, count))
+        keys = selection_keys(arm, _lowest_if_unrated(scores[documents]), documents)
+        if proportions is None:
+            chosen = first(keys, count, documents, arm.seed)
         else:
-            count = _documents_wanted(arm, pool, population, len(documents))
-            if proportions is None:
-                chosen = first(keys, count, documents, arm.seed)
-            else:
-                chosen = _matched(arm, traits, keys, documents, quotas(proportions, count))
+            chosen = _matched(arm, traits, keys, documents, quotas(proportions, count))
         del keys
     taken = documents[chosen]
     cut_off = None if arm.match else _cut_off(arm, scores, allowed, taken)
@@ -257,6 +260,21 @@ def _documents_wanted(arm: Arm, pool: Pool, population: int, known: int) -> int:
             "lower its share, or leave its population to the columns of the score."
         )
     return count
+
+
+def _within_reach(arm: Arm, scores: np.ndarray, allowed: np.ndarray, count: int) -> np.ndarray:
+    """Those of the documents `allowed`, bool (n,), that may be among the first `count`: of a selection of the best all but those
+    whose score is well below the cut, which a sample tells. bool (n,)."""
+    if arm.select != "top":
+        return allowed
+    step = max(1, len(scores) // SAMPLED)
+    sample = np.sort(scores[::step][allowed[::step]])  # NaN comes last
+    place = int(len(sample) * (1 - count / np.count_nonzero(allowed)) - 4 * len(sample) ** 0.5)
+    if place <= 0 or np.isnan(sample[-1]):
+        return allowed
+    near: np.ndarray = scores >= sample[place]
+    near &= allowed
+    return near if np.count_nonzero(near) >= count else allowed
 
 
 def quotas(proportions: np.ndarray, count: int) -> np.ndarray:

@@ -162,7 +162,9 @@ def numbers(values: pa.ChunkedArray) -> np.ndarray:
     kind = pa.float32() if pa.types.is_float32(values.type) else pa.float64()
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.int8())
-    found: np.ndarray = values.cast(kind, safe=False).to_numpy()
+    if values.type != kind:  # else a cast would copy them
+        values = values.cast(kind, safe=False)
+    found: np.ndarray = values.to_numpy()
     if not (finite := np.isfinite(found)).all():
         found = np.where(finite, found, np.array(np.nan, found.dtype))
     return narrowed(found) if found.dtype == np.float64 else found

@@ -41,6 +41,23 @@ def test_the_smallest_key_is_that_of_a_sort() -> None:
             assert smallest(keys, place) == ordered[place - 1]
 
 
+@pytest.mark.parametrize("misleading", [False, True])
+def test_the_best_of_many_documents_are_those_of_a_sort(misleading: bool) -> None:
+    """Also where the documents that a sample sees are the best, or have no score."""
+    scores = np.random.default_rng(4).normal(size=2 * SAMPLED).round(1)
+    if misleading:
+        scores[::2] += 100
+    scores[1::20] = NAN
+    excluded = np.arange(0, len(scores), 3)
+    draws = random_bits(42, TIES, np.arange(len(scores), dtype=np.uint32))
+    ranks = np.lexsort((draws, -scores))
+    for share in (0.01, 0.165, 0.9):
+        made = take(Arm(share=share, seed=42), scores, excluded=excluded)
+        allowed = ranks[np.isfinite(scores[ranks]) & (ranks % 3 > 0)]
+        assert made.documents.tolist() == allowed[: len(made.documents)].tolist()
+        assert len(made.documents) == int(share * len(allowed) + 0.5)
+
+
 @pytest.mark.parametrize("different", [1, 2, 50, 1_000_000])
 def test_ranks_are_numpys_with_ties_by_draw(different: int) -> None:
     keys = np.random.default_rng(different).integers(-different, different, 20_000) / 4

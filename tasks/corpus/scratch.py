@@ -73,9 +73,9 @@ class Scratch:
         return memoryview(out)
 
     def mapped(self, name: str, start: int, end: int) -> memoryview:
-        """The same for many bytes that are used once: those of a local file stay in the kernel's cache."""
-        if self.url is not None or start == end:
-            return self.read(name, start, end)
+        """Many bytes of a local file, used once: they are not copied out of the kernel's cache."""
+        if start == end:
+            return memoryview(b"")
         before = start % mmap.ALLOCATIONGRANULARITY
         with (self.folder / name).open("rb") as file:
             size, at_once = end - start + before, mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)

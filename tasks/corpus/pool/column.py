@@ -165,8 +165,11 @@ def numbers(values: pa.ChunkedArray) -> np.ndarray:
     if values.type != kind:  # else a cast would copy them
         values = values.cast(kind, safe=False)
     found: np.ndarray = values.to_numpy()
-    if not (finite := np.isfinite(found)).all():
-        found = np.where(finite, found, np.array(np.nan, found.dtype))
+    if found.dtype == np.float64 and (kept := narrowed(found)) is not found:
+        return kept  # none of them is infinite
+    if (finite := np.isfinite(found)).all():
+        return found
+    found = np.where(finite, found, np.array(np.nan, found.dtype))
     return narrowed(found) if found.dtype == np.float64 else found
 
 

@@ -63,7 +63,7 @@ SOON_BYTES = 8 << 30
 """Total size of blobs whose columns (a hundredth of it) this process reads before other processes would have started."""
 
 READ_AHEAD = 16
-"""Parts of intermediate files that are read before they are joined: they may lie in a remote store."""
+"""Parts of intermediate files in a remote store that are read before they are joined."""
 
 
 def read(
@@ -112,10 +112,13 @@ def read(
 
 def _in_order(scratch: Scratch, parts: Places, numbers: Iterable[int], key: str) -> Iterator[memoryview]:
     """A part of some blobs from their intermediate files."""
+    if scratch.url is None:
+        yield from (scratch.mapped(*parts[number, key]) for number in numbers)
+        return
     waiting: deque[Future[memoryview]] = deque()
     with ThreadPoolExecutor(4) as pool:
         for number in numbers:
-            waiting.append(pool.submit(scratch.mapped, *parts[number, key]))
+            waiting.append(pool.submit(scratch.read, *parts[number, key]))
             if len(waiting) > READ_AHEAD:
                 yield waiting.popleft().result()
         while waiting:

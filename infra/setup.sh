@@ -34,7 +34,7 @@ install_torch_for_cpu() {
     command -v nvidia-smi >/dev/null && return 0
     pinned=$(grep '^torch==' requirements.lock)
     echo "setup: no NVIDIA GPU here, looking for the CPU build of $pinned"
-    .venv/bin/python -m pip install --quiet --no-deps --retries 0 --timeout 5 \
+    .venv/bin/python -m pip install --quiet --no-compile --no-deps --retries 0 --timeout 5 \
         --index-url https://download.pytorch.org/whl/cpu "$pinned" 2>/dev/null ||
         echo "setup: download.pytorch.org cannot be reached, taking $pinned from the configured package index"
 }
@@ -55,7 +55,8 @@ print(hashlib.sha256(b"\0".join([*parts, sys.version.encode(), os.getcwd().encod
     fi
     "$python" -m venv .venv || fail "The virtual environment .venv could not be made: see the message above."
     install_torch_for_cpu
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock ||
+    # Python compiles a file when it is imported: most of these 20,000 never are.
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock ||
         fail "The packages of requirements.lock could not be installed: see the message above, then run again."
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . ||
         fail "FabRating itself could not be installed into .venv: see the message above."

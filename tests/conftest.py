@@ -43,8 +43,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a thousand rated documents of the standard library's documentation, in several parquet files."""
-    return sample_data.build_sample(tmp_path_factory.mktemp("home"), DOCUMENTS, packages=()).path
+    """A folder with a thousand rated documents of the standard library's documentation, in several parquet files.
+
+    Made once for all processes of a session: it takes seconds.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return sample_data.build_sample(shared / "documentation", DOCUMENTS, packages=()).path
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ are not synced, which would cost disk bandwidth for files that are read once and
 not a power cut, so files from before the last boot are discarded.
 """
 
+import mmap
 import os
 import shutil
 from collections.abc import Iterable
@@ -70,6 +71,16 @@ class Scratch:
         out = bytearray(end - start)
         self.read_into(name, start, memoryview(out))
         return memoryview(out)
+
+    def mapped(self, name: str, start: int, end: int) -> memoryview:
+        """Many bytes of a local file, used once: they are not copied out of the kernel's cache."""
+        if start == end:
+            return memoryview(b"")
+        before = start % mmap.ALLOCATIONGRANULARITY
+        with (self.folder / name).open("rb") as file:
+            size, at_once = end - start + before, mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+            pages = mmap.mmap(file.fileno(), size, flags=at_once, prot=mmap.PROT_READ, offset=start - before)
+        return memoryview(pages)[before:]
 
     def read_into(self, name: str, start: int, out: memoryview) -> None:
         """Fill `out` from byte `start` of a file."""

@@ -87,6 +87,7 @@ def test_rounds_go_on_from_what_is_complete_until_they_are_used_up(stack, client
     assert pair["decision"] in ("undecided", "better", "worse")
 
 
+@pytest.mark.slow  # tests/verdict/test_comparison.py refuses them without a server
 def test_unmatched_arms_fail_with_a_sentence_and_spend_nothing(stack, client, parameters, root):
     arms = [ARM, {**RANDOM, "order": "shuffled"}]
     run, children = compare(stack, client, parameters, root, status=1, arms=arms, name="unmatched")

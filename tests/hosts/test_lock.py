@@ -30,7 +30,7 @@ def wheels(uv: str, pins: list[str], architecture: str, python: str, *options: s
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("python", ["3.12", *(pytest.param(one, marks=pytest.mark.slow) for one in ("3.11", "3.13"))])
 def test_every_pin_has_a_wheel_for_aarch64(uv: str, python: str) -> None:
     torch, rest = lock_file()
     pins = [torch, *rest.splitlines()]

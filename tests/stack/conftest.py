@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -90,9 +91,10 @@ def taken() -> Iterator[int]:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, said: list[str], taken: int) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory, sample: Path, said: list[str], taken: int) -> Iterator[Stack]:
     """The stack, started with a port that is taken, from a shell with secrets, a proxy and a cluster job of somebody's own."""
     home = tmp_path_factory.mktemp("someone's home")
+    shutil.copytree(sample.parent, home / "sample")
     with wandb_service.service() as url, watched():
         with pytest.MonkeyPatch.context() as shell:
             for name, value in (SHELL | PLANTED | {"WANDB_BASE_URL": url}).items():

@@ -35,11 +35,12 @@ def tries(draw: st.DrawFn) -> tuple[Form, dict]:
 by_name = {form.flow.fn.__name__: form for form in FORMS}
 
 
-def test_no_value_makes_the_server_fail(api: httpx.Client, client: SyncPrefectClient) -> None:
+@pytest.mark.parametrize("examples", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_no_value_makes_the_server_fail(api: httpx.Client, client: SyncPrefectClient, examples: int) -> None:
     ids = {form.deployment: client.read_deployment_by_name(form.deployment).id for form in FORMS}
     taken = []
 
-    @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(tries())
     @example((by_name["experiment"], {"seed": 2**64}))
     @example((by_name["experiment"], {"seed": -1}))

@@ -1,5 +1,6 @@
 """Every encoder gives the ids of the reference, on text made to be difficult and on any text."""
 
+import functools
 import logging
 import sys
 import unicodedata
@@ -28,15 +29,21 @@ def rich_tokenizer(tmp_path_factory):
     return Tokenizer(path, reference)
 
 
+@pytest.fixture(scope="module")
+def reference(rich_tokenizer):
+    """What the reference makes of a tuple of texts: computed once for all encoders."""
+    encode = with_reference(rich_tokenizer)
+    return functools.cache(lambda texts: encode(pa.array(texts, pa.large_string())))
+
+
 @pytest.fixture(scope="module", params=CANDIDATES)
-def encoders(request, rich_tokenizer):
-    return CANDIDATES[request.param](rich_tokenizer), with_reference(rich_tokenizer)
+def encoders(request, rich_tokenizer, reference):
+    return CANDIDATES[request.param](rich_tokenizer), reference
 
 
 def assert_equal_ids(encoders, texts):
     faster, reference = encoders
-    column = pa.array(texts, pa.large_string())
-    (ids, offsets), (expected, bounds) = faster(column), reference(column)
+    (ids, offsets), (expected, bounds) = faster(pa.array(texts, pa.large_string())), reference(tuple(texts))
     assert np.array_equal(offsets, bounds)
     assert np.array_equal(ids, expected)
     assert ids.dtype == np.uint16

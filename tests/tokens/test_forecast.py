@@ -3,18 +3,11 @@
 import pytest
 
 from flows.sequence import Steps, prepare_arm
-from infra.local.sample_data import build_sample
 from tasks.records.cost import estimate_cost
 from tasks.records.packed import PackedPlan
 from tasks.spec import Arm, Pool, Training
 from tasks.store.root import Root
 from tasks.tokens.forecast import forecast_tokens
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory):
-    """Documentation from this machine."""
-    return build_sample(tmp_path_factory.mktemp("sample"), documents=1_500, packages=["numpy"]).path
 
 
 @pytest.mark.parametrize("column", ["token_count", None])

@@ -93,7 +93,8 @@ def plan(
     cores: int,
     reused: bool,
 ) -> ArmPlan:
-    """The plan of an arm that takes the `selection`; `held` are the facts of the holdout, `pool_scores` those of all documents."""
+    """The plan of an arm that takes the `selection`; `held` are the facts of the holdout, `pool_scores` those of all documents, which
+    are put in another order."""
     order = selection.documents
     used, text_bytes = _reading(index, order)
     decoded = int(index.text_bytes[used].sum())
@@ -111,7 +112,7 @@ def plan(
         tokens=tokens,
         text_bytes=text_bytes,
         score_quantiles=quantiles(selection.scores),
-        pool_score_quantiles=quantiles(pool_scores[: index.documents]),
+        pool_score_quantiles=quantiles(pool_scores[: index.documents], overwrite=True),
         files=len(index.blobs),
         **left_out_facts(held["bad_files"] | index.unrated | index.left_out),
         blobs_to_read=len(np.unique(index.file[used])),

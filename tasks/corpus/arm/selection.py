@@ -10,6 +10,9 @@ from tasks.errors import InputError
 from tasks.records.draws import CHUNK, ORDER, SELECT, TIES, gumbel, random_bits
 from tasks.spec import Arm, Pool
 
+SAMPLED = 1 << 16
+"""Keys from which it is estimated where others lie."""
+
 
 @dataclass(frozen=True)
 class CutOff:
@@ -95,13 +98,41 @@ def first(keys: np.ndarray, count: int, documents: np.ndarray, seed: int) -> np.
     """Ascending positions of the first `count` that `ranked` would give. uint32."""
     if count >= len(keys):
         return np.arange(len(keys), dtype=np.uint32)
-    limit = np.partition(keys, count - 1)[count - 1]
+    limit = smallest(keys, count)
     chosen = keys < limit
     tied, left = np.flatnonzero(keys == limit), count - int(chosen.sum())
     if left < len(tied):
         tied = tied[np.argpartition(random_bits(seed, TIES, documents[tied]), left - 1)[:left]]
     chosen[tied] = True
-    return np.flatnonzero(chosen).astype(np.uint32)
+    return positions(chosen)
+
+
+def smallest(keys: np.ndarray, count: int) -> np.number:
+    """The `count`-th smallest of the keys (n,).
+
+    A sample says between which two it lies, and only those between are ordered: a copy of all keys takes longer than that.
+    """
+    among, below = keys, 0
+    if len(keys) > SAMPLED:
+        sample = np.sort(keys[:: len(keys) // SAMPLED])
+        place, margin = count * len(sample) // len(keys), int(4 * len(sample) ** 0.5)
+        low, high = sample[max(place - margin, 0)], sample[min(place + margin, len(sample) - 1)]
+        less = int(np.count_nonzero(keys < low))
+        between = keys >= low
+        between &= keys <= high
+        if less < count <= less + int(np.count_nonzero(between)):
+            among, below = keys[between], less
+    return np.partition(among, count - below - 1)[count - below - 1]
+
+
+def positions(flags: np.ndarray) -> np.ndarray:
+    """Ascending positions of those of the `flags`, bool (n,), that are set. uint32."""
+    found, filled = np.empty(np.count_nonzero(flags), np.uint32), 0
+    for start in range(0, len(flags), CHUNK):  # of 64 bits each they would take twice the memory
+        part = np.flatnonzero(flags[start : start + CHUNK])
+        np.add(part, start, out=found[filled : filled + len(part)], casting="unsafe")
+        filled += len(part)
+    return found
 
 
 def selection_keys(arm: Arm, scores: np.ndarray, documents: np.ndarray) -> np.ndarray:
@@ -193,19 +224,22 @@ def select(
     wanted = _tokens_wanted(arm, pool, tokens[allowed]) if tokens is not None and arm.sized_by_tokens else None
     if arm.by_score:
         allowed &= ~np.isnan(scores)
-    documents = np.flatnonzero(allowed).astype(np.uint32)
     if arm.min_score is not None:
-        chosen = _reaching(arm, scores[allowed])
+        documents = positions(allowed)
+        chosen = _reaching(arm, scores[documents])
+    elif tokens is not None and wanted is not None:
+        documents = positions(allowed)
+        keys = selection_keys(arm, _lowest_if_unrated(scores[documents]), documents)
+        chosen = _until(wanted, arm, pool, keys, documents, tokens[documents])
+        del keys
     else:
-        keys = selection_keys(arm, _lowest_if_unrated(scores[allowed]), documents)
-        if tokens is not None and wanted is not None:
-            chosen = _until(wanted, arm, pool, keys, documents, tokens[documents])
+        count = _documents_wanted(arm, pool, population, int(allowed.sum()))
+        documents = positions(allowed if proportions is not None else _within_reach(arm, scores, allowed, count))
+        keys = selection_keys(arm, _lowest_if_unrated(scores[documents]), documents)
+        if proportions is None:
+            chosen = first(keys, count, documents, arm.seed)
         else:
-            count = _documents_wanted(arm, pool, population, len(documents))
-            if proportions is None:
-                chosen = first(keys, count, documents, arm.seed)
-            else:
-                chosen = _matched(arm, traits, keys, documents, quotas(proportions, count))
+            chosen = _matched(arm, traits, keys, documents, quotas(proportions, count))
         del keys
     taken = documents[chosen]
     cut_off = None if arm.match else _cut_off(arm, scores, allowed, taken)
@@ -226,6 +260,21 @@ def _documents_wanted(arm: Arm, pool: Pool, population: int, known: int) -> int:
             "lower its share, or leave its population to the columns of the score."
         )
     return count
+
+
+def _within_reach(arm: Arm, scores: np.ndarray, allowed: np.ndarray, count: int) -> np.ndarray:
+    """Those of the documents `allowed`, bool (n,), that may be among the first `count`: of a selection of the best all but those
+    whose score is well below the cut, which a sample tells. bool (n,)."""
+    if arm.select != "top":
+        return allowed
+    step = max(1, len(scores) // SAMPLED)
+    sample = np.sort(scores[::step][allowed[::step]])  # NaN comes last
+    place = int(len(sample) * (1 - count / np.count_nonzero(allowed)) - 4 * len(sample) ** 0.5)
+    if place <= 0 or np.isnan(sample[-1]):
+        return allowed
+    near: np.ndarray = scores >= sample[place]
+    near &= allowed
+    return near if np.count_nonzero(near) >= count else allowed
 
 
 def quotas(proportions: np.ndarray, count: int) -> np.ndarray:
@@ -257,7 +306,7 @@ def _matched(arm: Arm, traits: Traits, keys: np.ndarray, documents: np.ndarray, 
 
 def _reaching(arm: Arm, scores: np.ndarray) -> np.ndarray:
     """Ascending positions of the scores that reach the arm's threshold. uint32."""
-    chosen = np.flatnonzero(scores >= arm.min_score).astype(np.uint32)
+    chosen = positions(scores >= arm.min_score)
     if not len(chosen):
         known = scores[~np.isnan(scores)]
         best = f"the highest score is {known.max():g}" if len(known) else "no document has a score"

@@ -9,6 +9,7 @@ Two of 52 million ids share 64 bits with a probability of 1 in 10,000, and one o
 """
 
 import hashlib
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.corpus.disk import write_all
+from tasks.corpus.disk import WRITE_BYTES, write_all
 from tasks.corpus.heap import drop_pages
 from tasks.expression import Kind
 from tasks.store.artifact import Artifact, fingerprint
@@ -50,18 +51,25 @@ class Column:
     """A growing one-dimensional array on the disk. `np.load` reads the file once it is closed.
 
     The header comes first and holds the length. NumPy leaves room in it for any length, so it can be overwritten later
-    (numpy.lib.format, GROWTH_AXIS_MAX_DIGITS).
+    (numpy.lib.format, GROWTH_AXIS_MAX_DIGITS). Of a column whose `length` is given, `sha256` is known once it is closed: the
+    file need not be read for it.
     """
 
-    def __init__(self, path: Path, kind: type[np.number]):
-        self._path = path
+    def __init__(self, path: Path, kind: type[np.number], length: int | None = None):
+        self._path, self._expected = path, length
+        self.sha256: str | None = None
         self._begin(kind)
 
     def append(self, values: np.ndarray) -> None:
         """Append `values` (n,). Raises TypeError if they are not of the type of the column."""
         if values.dtype != self.kind:
             raise TypeError(f"{values.dtype} for a column of {self.kind}")
-        write_all(self._file, np.ascontiguousarray(values))
+        data = memoryview(np.ascontiguousarray(values)).cast("B") if len(values) else b""
+        for start in range(0, len(data), WRITE_BYTES):  # a part is hashed and written while it is in the cache
+            part = data[start : start + WRITE_BYTES]
+            if self._expected is not None:
+                self._hash.update(part)
+            write_all(self._file, part)
         self._length += len(values)
 
     def widen(self) -> None:
@@ -75,8 +83,11 @@ class Column:
 
     def close(self) -> int:
         """Finish the file; returns the number of values."""
-        self._file.seek(0)
-        self._write_header()
+        if self._length == self._expected:
+            self.sha256 = self._hash.hexdigest()
+        else:
+            self._file.seek(0)
+            self._file.write(self._header(self._length))
         self._file.close()
         return self._length
 
@@ -84,12 +95,15 @@ class Column:
         self._file = self._path.open("wb", buffering=0)
         self.kind = np.dtype(kind)
         self._length = 0
-        self._write_header()
+        header = self._header(self._expected or 0)
+        self._hash = hashlib.sha256(header)
+        self._file.write(header)
 
-    def _write_header(self) -> None:
+    def _header(self, length: int) -> bytes:
         kind = np.lib.format.dtype_to_descr(self.kind)
-        header = {"descr": kind, "fortran_order": False, "shape": (self._length,)}
-        np.lib.format.write_array_header_1_0(self._file, header)
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": kind, "fortran_order": False, "shape": (length,)})
+        return header.getvalue()
 
 
 @dataclass(frozen=True)
@@ -113,8 +127,7 @@ class StoredColumn:
 
     def known(self, part: slice) -> np.ndarray:
         """Which documents of a slice have a value, bool."""
-        values = self.values[part]
-        return ~np.isnan(values) if values.dtype.kind == "f" else values != NOTHING
+        return known(self.values[part])
 
     def numbers(self, part: slice = slice(None)) -> np.ndarray:
         """The numbers of a slice, float32 or float64, NaN where there is none."""
@@ -125,13 +138,18 @@ class StoredColumn:
         """The values of a slice: float64 or dictionary-encoded strings, null where there is none."""
         values = self.values[part]
         if self.texts is None:
-            return pa.array(widened(values), from_pandas=True)
+            return pa.array(widened(values), from_pandas=not known(values).all())
         return pa.DictionaryArray.from_arrays(pa.array(values, mask=values == NOTHING), self.texts)
 
     def drop(self) -> None:
         """Give back the pages, if it is mapped."""
         if isinstance(self.values, np.memmap):
             drop_pages(self.values)
+
+
+def known(values: np.ndarray) -> np.ndarray:
+    """Which of the values, as a column keeps numbers and codes, are there, bool (n,)."""
+    return ~np.isnan(values) if values.dtype.kind == "f" else values != NOTHING
 
 
 def open_ids(column: Artifact) -> np.memmap:
@@ -144,26 +162,33 @@ def numbers(values: pa.ChunkedArray) -> np.ndarray:
     kind = pa.float32() if pa.types.is_float32(values.type) else pa.float64()
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.int8())
-    found: np.ndarray = values.cast(kind, safe=False).to_numpy()
-    if not (finite := np.isfinite(found)).all():
-        found = np.where(finite, found, np.array(np.nan, found.dtype))
+    if values.type != kind:  # else a cast would copy them
+        values = values.cast(kind, safe=False)
+    found: np.ndarray = values.to_numpy()
+    if found.dtype == np.float64 and (kept := narrowed(found)) is not found:
+        return kept  # none of them is infinite
+    if (finite := np.isfinite(found)).all():
+        return found
+    found = np.where(finite, found, np.array(np.nan, found.dtype))
     return narrowed(found) if found.dtype == np.float64 else found
 
 
 def narrowed(values: np.ndarray) -> np.ndarray:
     """Multiples of 1/UNITS, int32 with NOTHING for NaN, if that is what all `values` are (float64); otherwise the values."""
-    found = np.empty(len(values), np.int32)
+    found, space = np.empty(len(values), np.int32), np.empty(PART)
     for start in range(0, len(values), PART):
         part, units = values[start : start + PART], found[start : start + PART]
-        missing = np.isnan(part)
+        rounded = np.multiply(part, UNITS, out=space[: len(part)])
+        np.rint(rounded, out=rounded)
         with np.errstate(invalid="ignore"):  # what int32 cannot hold is not the same afterwards
-            np.rint(part * UNITS, out=units, casting="unsafe")
-        units[missing] = NOTHING
-        same = units / UNITS == part
+            units[:] = rounded
+        same = np.divide(units, UNITS, out=rounded) == part
         same &= units != NOTHING
-        same |= missing
         if not same.all():
-            return values
+            missing = np.isnan(part)
+            units[missing] = NOTHING
+            if not (same | missing).all():
+                return values
     return found
 
 
@@ -172,7 +197,8 @@ def widened(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "f":
         return values.astype(np.float64)
     found: np.ndarray = values / UNITS
-    found[values == NOTHING] = np.nan
+    if not (there := known(values)).all():
+        found[~there] = np.nan
     return found
 
 

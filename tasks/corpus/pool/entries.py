@@ -29,7 +29,7 @@ from tasks.corpus.parquet.footer import (
 )
 from tasks.corpus.parquet.ranges import Parts, Range, coalesce, read_parts
 from tasks.corpus.parquet.reading import decode
-from tasks.corpus.pool.column import NOTHING, Wanted, encoded, is_text, numbers, recognized
+from tasks.corpus.pool.column import Wanted, encoded, is_text, known, numbers, recognized
 from tasks.corpus.scratch import Scratch
 from tasks.corpus.workers import Tick
 from tasks.spec import Pool
@@ -175,8 +175,10 @@ class ColumnEntry:
     @property
     def holds_nothing(self) -> bool:
         """Whether it is one of numbers and none is there: JSON lines whose field is null throughout look so, too."""
-        empty = np.isnan(self.values) if self.values.dtype.kind == "f" else self.values == NOTHING
-        return self.texts is None and self.values.dtype.kind != "u" and bool(empty.all())
+        if self.texts is not None or self.values.dtype.kind == "u":
+            return False
+        first = self.values[:1]  # answers for most columns
+        return not known(first).any() and not known(self.values).any()
 
     @classmethod
     def from_bytes(cls, data: memoryview) -> "ColumnEntry":
@@ -315,8 +317,10 @@ def _decode(todo: BlobToRead, fetched: _Fetched, pool: Pool) -> tuple[Entry, dic
 
 
 def _tokens(column: pa.ChunkedArray | None, rows: int) -> np.ndarray:
+    counts = None if column is None else column.to_numpy()
+    if rows and counts is not None and counts.min() >= 0 and counts.max() < 2**31:  # not if one is NaN
+        return counts.astype(np.int32)
     tokens = np.full(rows, UNKNOWN, np.int32)
-    if column is not None:
-        counts = column.to_numpy()
+    if counts is not None:
         np.copyto(tokens, counts, where=(counts >= 0) & (counts < 2**31), casting="unsafe")
     return tokens

@@ -63,7 +63,7 @@ SOON_BYTES = 8 << 30
 """Total size of blobs whose columns (a hundredth of it) this process reads before other processes would have started."""
 
 READ_AHEAD = 16
-"""Parts of intermediate files that are read before they are joined: they may lie in a remote store."""
+"""Parts of intermediate files in a remote store that are read before they are joined."""
 
 
 def read(
@@ -112,6 +112,9 @@ def read(
 
 def _in_order(scratch: Scratch, parts: Places, numbers: Iterable[int], key: str) -> Iterator[memoryview]:
     """A part of some blobs from their intermediate files."""
+    if scratch.url is None:
+        yield from (scratch.mapped(*parts[number, key]) for number in numbers)
+        return
     waiting: deque[Future[memoryview]] = deque()
     with ThreadPoolExecutor(4) as pool:
         for number in numbers:
@@ -196,6 +199,7 @@ def join_column(work: Work, pool: Pool, opened: "Index", wanted: Wanted, scratch
     """
     used = [number for number, blob in enumerate(opened.blobs) if blob.name not in opened.left_out]
     rows, reasons = np.diff(opened.first), {}
+    total = int(rows[used].sum())
     path, column, codes, is_text = work.temporary("values"), None, {}, False
     pending, blank = 0, False  # documents before the first file with a value: until then the column's type is not known
     for number, data in zip(used, _in_order(scratch, parts, used, wanted.key), strict=True):
@@ -214,7 +218,7 @@ def join_column(work: Work, pool: Pool, opened: "Index", wanted: Wanted, scratch
         if values is None and not is_held_out(opened.blobs[number]):  # the holdout's own texts need no ratings
             reasons[opened.blobs[number].name] = entry.reason
         if column is None and values is not None:
-            column, is_text = Column(path, values.dtype.type), entry.texts is not None
+            column, is_text = Column(path, values.dtype.type, total), entry.texts is not None
             _append_nothing(column, pending)
         if column is None:
             pending += count
@@ -228,7 +232,7 @@ def join_column(work: Work, pool: Pool, opened: "Index", wanted: Wanted, scratch
             values = widened(values)
         column.append(values)
     if column is None and blank and wanted.use == "values":
-        column = Column(path, np.float64)
+        column = Column(path, np.float64, total)
         _append_nothing(column, pending)
     if column is None:
         first, reason = next(iter(reasons.items()))
@@ -238,7 +242,7 @@ def join_column(work: Work, pool: Pool, opened: "Index", wanted: Wanted, scratch
     documents = column.close()
     name = IDS if wanted.use == "ids" else CODES if is_text else VALUES
     path.rename(work.temporary(name))
-    work.finish(name, documents)
+    work.finish(name, documents, column.sha256)
     if name == CODES:
         pq.write_table(pa.table({"text": pa.array(codes, pa.string())}), work.temporary(TEXTS), compression="zstd")
         work.finish(TEXTS, len(codes))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tasks.corpus.arm.selection import CutOff, Selection, first, ranked, select
+from tasks.corpus.arm.selection import SAMPLED, CutOff, Selection, first, ranked, select, smallest
 from tasks.corpus.arm.traits import Traits
 from tasks.errors import InputError
 from tasks.records.draws import TIES, random_bits
@@ -29,6 +29,33 @@ def test_the_smallest_keys_with_ties_by_draw() -> None:
     for count in (2, 3, 4):
         assert first(keys, count, documents, 7).tolist() == sorted([5, *tied[: count - 1]])
     assert first(keys, 9, documents, 7).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_the_smallest_key_is_that_of_a_sort() -> None:
+    rng, count = np.random.default_rng(2), 3 * SAMPLED + 5
+    misleading = np.arange(count)
+    misleading[::3] = -1  # all that the sample sees
+    for keys in (rng.random(count), rng.integers(0, 4, count).astype(float), rng.permutation(count), misleading):
+        ordered = np.sort(keys)
+        for place in (1, count // 6, count // 2, count - 1, count):
+            assert smallest(keys, place) == ordered[place - 1]
+
+
+@pytest.mark.parametrize("misleading", [False, True])
+def test_the_best_of_many_documents_are_those_of_a_sort(misleading: bool) -> None:
+    """Also where the documents that a sample sees are the best, or have no score."""
+    scores = np.random.default_rng(4).normal(size=2 * SAMPLED).round(1)
+    if misleading:
+        scores[::2] += 100
+    scores[1::20] = NAN
+    excluded = np.arange(0, len(scores), 3)
+    draws = random_bits(42, TIES, np.arange(len(scores), dtype=np.uint32))
+    ranks = np.lexsort((draws, -scores))
+    for share in (0.01, 0.165, 0.9):
+        made = take(Arm(share=share, seed=42), scores, excluded=excluded)
+        allowed = ranks[np.isfinite(scores[ranks]) & (ranks % 3 > 0)]
+        assert made.documents.tolist() == allowed[: len(made.documents)].tolist()
+        assert len(made.documents) == int(share * len(allowed) + 0.5)
 
 
 @pytest.mark.parametrize("different", [1, 2, 50, 1_000_000])

@@ -53,20 +53,15 @@ def test_ratings_prefer_explained_examples_to_a_word_list():
     assert all(0 <= rating <= 5 for rating in [*good.values(), *poor.values()])
 
 
-def test_the_same_packages_give_the_same_bytes(small_library, tmp_path):
-    first, again = (sample_data.build_sample(tmp_path / name, 300, packages=("rich",)).path for name in ("a", "b"))
-    files = sorted(first.glob("*.parquet"))
+def test_the_same_packages_give_the_same_bytes_and_another_recipe_replaces_them(small_library, tmp_path, monkeypatch):
+    first, again = (sample_data.build_sample(tmp_path / name, 300, packages=("rich",)) for name in ("a", "b"))
+    files = sorted(first.path.glob("*.parquet"))
     assert len(files) == sample_data.FILES
     for path in files:
-        assert (again / path.name).read_bytes() == path.read_bytes()
-
-
-def test_another_recipe_replaces_the_sample(small_library, tmp_path, monkeypatch):
-    first = sample_data.build_sample(tmp_path, 300, packages=())
+        assert (again.path / path.name).read_bytes() == path.read_bytes()
     monkeypatch.setattr(sample_data, "RECIPE", 999)
-    second = sample_data.build_sample(tmp_path, 300, packages=())
-    assert not second.reused
-    assert second.fingerprint != first.fingerprint
+    other = sample_data.build_sample(tmp_path / "b", 300, packages=("rich",))
+    assert not other.reused and other.fingerprint != again.fingerprint
 
 
 @pytest.mark.parametrize("length", [10, 299])

@@ -46,7 +46,8 @@ def _of(root: Root, run: Manifest) -> np.ndarray | None:
     if text is None or not strata or root.find(strata) is None:
         return None
     scores = pq.read_table(root.open(strata).path / STRATA, columns=["score"])["score"].to_numpy()
-    rated, facts = np.isfinite(scores), text.facts
+    rated: np.ndarray = np.isfinite(scores)
+    facts = text.facts
     if arm.select == "all":
         return rated.astype(float)
     if arm.select == "random" and facts.get("population"):

@@ -35,6 +35,9 @@ PIECE_BYTES = 40 << 20
 GATHERED_BYTES = 4 << 20
 """Text that is gathered for a run at a time."""
 
+SUFFIX = ".searched.run"
+"""Of a run's name: those that versions without the search for near copies left are not gone on with."""
+
 TRAILER = 4096
 NOTHING = Views(np.zeros((0, 4), np.int32), ())
 """Taken from a piece that cannot be used."""
@@ -187,7 +190,7 @@ def plan_pieces(
         if file % files_at_once == 0:
             footers = index.footers(range(file, min(file + files_at_once, len(index.blobs))))
         for part, groups in enumerate(_cut(index, range(group_bounds[file], group_bounds[file + 1]))):
-            name = f"{file:08d}-{part:05d}.run"
+            name = f"{file:08d}-{part:05d}{SUFFIX}"
             targets, used = [], np.zeros(len(groups), bool)
             chosen = []
             first = index.group_first[groups[0]]
@@ -244,7 +247,7 @@ class Runs:
     @classmethod
     def read(cls, scratch: Scratch) -> "Runs":
         """Read the trailers and headers of every run in a scratch space."""
-        sizes = {name: size for name, size in sorted(scratch.sizes().items()) if name.endswith(".run")}
+        sizes = {name: size for name, size in sorted(scratch.sizes().items()) if name.endswith(SUFFIX)}
         ranks, sized, marks, near, first, problems = [], [], [], [], [0], {}
         counts = dict.fromkeys(COUNTS, 0)
         for name, size in sizes.items():

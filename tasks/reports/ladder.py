@@ -85,4 +85,4 @@ def spent_before(depths: Sequence[int], to: int, cost: LadderCost) -> str:
         )
         amounts = f"{ours} against {theirs}"
     listed = ", ".join(f"d{depth}" for depth in depths)
-    return f"The ladder of {listed} costs {100 * cost.share:.2g} % of a comparison at d{to} with as many replicates: {amounts}."
+    return f"The ladder of {listed} costs {100 * cost.share:.3g} % of a comparison at d{to} with as many replicates: {amounts}."

@@ -212,8 +212,10 @@ def _sentence(found: Forecast, target: Scale, on: str) -> str:
         other = found.b if found.better == found.a else found.a
         says = f"{found.better} is predicted to be better than {other} by {abs(found.difference):.4f} bits per byte{on}"
     else:
-        says = f"which of {found.a} and {found.b} is better{on} cannot be told from these scales: the middle of the prediction is {found.difference:+.4f} bits per byte".replace(
-            "-0", "−0"
+        middle = f"{found.difference:+.4f}".replace("-", "−")
+        says = (
+            f"which of {found.a} and {found.b} is better{on} cannot be told from these scales: the middle of the prediction is {middle} "
+            "bits per byte"
         )
     return (
         f"{where}, {says} ({found.a} minus {found.b}: {interval}, {100 * LEVEL:g} % interval). It is extrapolated from {depths}. The interval holds for the mean "

@@ -49,9 +49,9 @@ def _of(root: Root, run: Manifest) -> np.ndarray | None:
     rated: np.ndarray = np.isfinite(scores)
     facts = text.facts
     if arm.select == "all":
-        return rated.astype(float)
+        return np.asarray(rated, float)
     if arm.select == "random" and facts.get("population"):
-        return rated * (facts["documents"] / facts["population"])
+        return np.where(rated, facts["documents"] / facts["population"], 0.0)
     cut = facts.get("cut_off_score")
     if arm.select not in ("top", "bottom") or cut is None:
         return None

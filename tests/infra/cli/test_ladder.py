@@ -48,7 +48,7 @@ def test_depths_that_are_no_numbers_are_refused(file):
 
 @pytest.mark.slow
 def test_three_depths_are_trained_compared_and_predict_a_fourth(file, tmp_path):
-    ended = run(file, "--most", "1", "--json")
+    ended = run(file, "--most", "9", "--json")
     assert ended.exit_code == 0, ended.stderr
     found = json.loads(ended.stdout)
     (forecast,) = found["forecasts"]
@@ -61,6 +61,6 @@ def test_three_depths_are_trained_compared_and_predict_a_fourth(file, tmp_path):
     for depth in (1, 2, 3):
         plan = json.loads((tmp_path / "root" / "verdicts" / f"steps-d{depth}" / "registered.json").read_text())
         assert len(plan["plans"]) == 1 and plan["plans"][0]["runs_before"] == 0, "a plan of its own, before its runs"
-    again = run(file, "--most", "1", "--json")
+    again = run(file, "--most", "9", "--json")
     assert json.loads(again.stdout)["artifact"] == found["artifact"]
     assert {entry.run: entry.updated for entry in ledger.entries(root)} == before

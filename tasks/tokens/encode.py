@@ -44,8 +44,10 @@ SCANNED = (
 TIKTOKEN_CHARACTERS = 100_000
 """Texts up to here go to tiktoken: in longer ones a run of spaces can overflow its stack, which ends the process."""
 
-PIECE_BYTES = 1 << 24
-"""Longer texts are encoded in pieces of about so many bytes: the libraries take some 20 times the size of a text."""
+BATCH_BYTES = 1 << 24
+"""Texts that are longer are encoded in pieces, so many bytes at a time: the libraries take some 20 times the size of a text."""
+PIECE_BYTES = 1 << 16
+"""Of a long text. Short enough for tiktoken, which encodes the few pieces that need it."""
 
 CUT = re.compile(rb"[A-Za-z](?= [A-Za-z])")
 """A place before a blank that no match of PATTERN crosses: what takes a letter ends with letters."""
@@ -106,14 +108,14 @@ def open_encoder(tokenizer: Tokenizer, sample: Sequence[str]) -> Encoder:
     return Encoder("tokenizers", in_pieces(with_reference(tokenizer)))
 
 
-def in_pieces(encode: Encode, most: int = PIECE_BYTES) -> Encode:
-    """The same ids for texts of any length, a batch of about `most` bytes at a time."""
+def in_pieces(encode: Encode, most: int = BATCH_BYTES, piece: int = PIECE_BYTES) -> Encode:
+    """The same ids for texts of any length: one above `most` bytes is cut into pieces of `piece`, and batches hold about `most`."""
 
     def encode_all(texts: Texts) -> tuple[np.ndarray, np.ndarray]:
         if (pc.max(pc.binary_length(texts)).as_py() or 0) <= most:
             return encode(texts)
         ids, lengths = [], np.zeros(len(texts), np.int64)
-        for places, batch in _batches(texts, most):
+        for places, batch in _batches(texts, most, piece):
             got, offsets = encode(pa.array(batch, pa.large_string()))
             ids.append(got)
             np.add.at(lengths, places, np.diff(offsets))
@@ -122,7 +124,7 @@ def in_pieces(encode: Encode, most: int = PIECE_BYTES) -> Encode:
     return encode_all
 
 
-def _batches(texts: Texts, most: int) -> Iterator[tuple[list[int], list[str]]]:
+def _batches(texts: Texts, most: int, piece: int) -> Iterator[tuple[list[int], list[str]]]:
     """(place of its text, piece) of all pieces in order, batch by batch."""
     places: list[int] = []
     batch: list[str] = []
@@ -130,7 +132,7 @@ def _batches(texts: Texts, most: int) -> Iterator[tuple[list[int], list[str]]]:
     for place, text in enumerate(texts):
         content, start = memoryview(text.as_buffer()), 0
         while True:
-            end = _cut(content, start, most)
+            end = _cut(content, start, piece)
             if len(batch) and end - start > room:
                 yield places, batch
                 places, batch, room = [], [], most

@@ -106,7 +106,7 @@ def test_texts_longer_than_tiktoken_can_take(encoders):
 def test_long_texts_in_pieces_have_the_same_ids(rich_tokenizer, texts, most):
     reference = with_reference(rich_tokenizer)
     column = pa.array(texts, pa.large_string())
-    (ids, offsets), (expected, bounds) = in_pieces(reference, most)(column), reference(column)
+    (ids, offsets), (expected, bounds) = in_pieces(reference, most, most)(column), reference(column)
     assert ids.tolist() == expected.tolist() and offsets.tolist() == bounds.tolist()
 
 
@@ -117,7 +117,9 @@ def test_pieces_bound_what_is_encoded_at_a_time():
         seen.append(sum(len(text) for text in texts.to_pylist()))
         return np.zeros(len(texts), np.uint16), np.arange(len(texts) + 1)
 
-    ids, offsets = in_pieces(encode, 1_000)(pa.array(["word " * 5_000, "", "x" * 10, "word " * 300], pa.large_string()))
+    ids, offsets = in_pieces(encode, 1_000, 400)(
+        pa.array(["word " * 5_000, "", "x" * 10, "word " * 300], pa.large_string())
+    )
     assert max(seen) <= 1_000 and sum(seen) == 26_510
     assert offsets[-1] == len(ids) and np.diff(offsets)[1:3].tolist() == [1, 1]
 

@@ -43,7 +43,10 @@ def dead_parent_cancelled(harm: Harm) -> None:
     harm.run.wait("the end of the experiment", lambda: harm.ended(harm.run.id) in ("CRASHED", "SCHEDULED"), 60)
     state = {"type": "CANCELLING", "name": "Cancelling"}
     harm.server.ask("POST", f"/flow_runs/{harm.run.id}/set_state", {"state": state, "force": True}, 30)
-    cancelled = time.time()
+    cancelled, trainer = time.time(), harm.server.trainer(run)
+    send(trainer, signal.SIGSTOP)  # it must not come to its end before the cancellation reaches it
+    harm.run.wait("the training's cancellation", lambda: harm.ended(run).startswith("CANCEL"), 90)
+    send(trainer, signal.SIGCONT)
     harm.run.wait("the trainer's end", lambda: not harm.server.trainer(run), 90)
     harm.moment += f", trainer gone {time.time() - cancelled:.0f} s after it was cancelled"
     harm.run.wait("the state Cancelled", lambda: harm.ended(harm.run.id) == harm.ended(run) == "CANCELLED", 150)

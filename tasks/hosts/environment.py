@@ -112,8 +112,9 @@ def lock_file(checkout: Path = CHECKOUT) -> tuple[str, str]:
     torch = [pin for pin in pins if re.match(r"torch==", pin)]
     if not torch:
         raise InputError(f"The lock file {path} does not pin torch: make it again.")
-    # CUDA's libraries and Triton belong to the build of torch, which brings its own.
-    rest = [pin for pin in pins if not re.match(r"(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+|fabrating)\b", pin)]
+    # CUDA's libraries and Triton belong to the build of torch, which brings its own; cuDNN's frontend is ours.
+    torchs = r"(torch|triton|nvidia-(?!cudnn-frontend=)[a-z0-9-]+|cuda-[a-z0-9-]+|fabrating)\b"
+    rest = [pin for pin in pins if not re.match(torchs, pin)]
     return torch[0], "\n".join(rest) + "\n"
 
 

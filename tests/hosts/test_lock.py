@@ -9,6 +9,7 @@ import pytest
 
 from tasks.hosts.environment import lock_file
 from tasks.hosts.facts import ARCHITECTURES
+from tasks.hosts.wheel import CHECKOUT
 from tests.hosts.lab import no_index, versions
 
 
@@ -28,6 +29,14 @@ def wheels(uv: str, pins: list[str], architecture: str, python: str, *options: s
     done = subprocess.run(command, input="\n".join(pins), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
+
+
+def test_hosts_get_cudnns_frontend_and_leave_cudas_libraries_to_torch(tmp_path: Path) -> None:
+    lock = (CHECKOUT / "requirements.lock").read_text()
+    (tmp_path / "requirements.lock").write_text(f"{lock}nvidia-cudnn-cu13==9.19.0.56\ntriton==3.6.0\n")
+    _, rest = lock_file(tmp_path)
+    brought = [pin.split("==")[0] for pin in rest.splitlines() if pin.startswith(("nvidia", "triton", "torch=="))]
+    assert brought == ["nvidia-cudnn-frontend"]
 
 
 @pytest.mark.parametrize("python", ["3.12", *(pytest.param(one, marks=pytest.mark.slow) for one in ("3.11", "3.13"))])

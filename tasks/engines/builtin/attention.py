@@ -162,7 +162,7 @@ def choose_backend(
                 wrong = [
                     window for window in sorted(windows) if not _agrees(function, length, window, 1, head_dim, device)
                 ]
-        except (ImportError, AttributeError, RuntimeError, OSError, TypeError, ValueError) as error:
+        except (ImportError, AssertionError, AttributeError, RuntimeError, OSError, TypeError, ValueError) as error:
             passed.append(f"{name} is not available ({type(error).__name__})")
             continue
         if not wrong:

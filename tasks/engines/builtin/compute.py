@@ -11,6 +11,7 @@ from torch import Tensor
 from tasks.engines.builtin.model import GPT
 from tasks.engines.builtin.storage import storage_of
 from tasks.errors import InputError
+from tasks.records.scaling import ModelShape
 
 
 class Compute(Protocol):
@@ -92,6 +93,11 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise InputError(f"precision=bf16 needs an Ampere GPU (A100) or later, not {name}; take precision=fp32")
 
 
+def fusable(config: ModelShape) -> bool:
+    """Have the kernels a form for this model?"""
+    return config.n_layer > 2 and config.n_kv_head == config.n_head
+
+
 def build_compute(model: GPT, precision: str, kernels: bool = True, deterministic: bool = False) -> Compute:
     """The way to compute a model that is on its device already. `kernels=False`: autograd on a GPU too, to debug.
 
@@ -100,13 +106,12 @@ def build_compute(model: GPT, precision: str, kernels: bool = True, deterministi
     """
     device = model.lm_head.weight.device
     check_precision(precision, device)
-    config = model.config
-    fusable = config.n_layer > 2 and config.n_kv_head == config.n_head
-    if precision == "fp8" and not (kernels and fusable):
+    fused = kernels and fusable(model.config)
+    if precision == "fp8" and not fused:
         raise InputError(
             "precision=fp8 has no autograd form: it needs kernels, 3 layers or more and as many key as query heads"
         )
-    if device.type == "cuda" and precision != "fp32" and kernels and fusable:
+    if device.type == "cuda" and precision != "fp32" and fused:
         from tasks.engines.builtin.fused import Fused  # needs Triton, which PyTorch for CPUs does not bring
 
         return Fused(model, precision, deterministic)

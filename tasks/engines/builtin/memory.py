@@ -58,9 +58,12 @@ def _update_bytes(config: ModelShape) -> int:
 
 def graph_bytes(config: ModelShape, micro_batch: int) -> int:
     """What steps that are replayed by CUDA graphs take besides: memory of a graph is kept for it, so what the optimizer and an
-    evaluation need, which else comes from that of the activations, is taken beside it. 0 where nothing is replayed."""
+    evaluation need, which else comes from that of the activations, is taken beside it. The optimizer is replayed up to a depth,
+    whatever the micro-batch; 0 beyond."""
     tokens = micro_batch * config.sequence_len
-    if not graphs.small(config, tokens):
+    if config.n_layer > graphs.LAYERS:
         return 0
+    if not graphs.small(config, tokens):
+        return _update_bytes(config)
     logits = 2 * config.padded_vocab_size * min(tokens, LOGIT_ROWS)
     return _update_bytes(config) + EVALUATION * tokens * config.n_embd + 2 * logits

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from tasks.engines.builtin import checkpoint
-from tasks.engines.builtin.compute import Compute, build_compute, check_precision, embedding_dtype
+from tasks.engines.builtin.compute import Compute, build_compute, check_precision, embedding_dtype, fusable
 from tasks.engines.builtin.distributed import World
 from tasks.engines.builtin.guards import available_memory, choose_micro_batch
 from tasks.engines.builtin.memory import graph_bytes, memory_bytes
@@ -78,7 +78,7 @@ def shape_run(experiment: Experiment, packed: Artifact, world: World) -> RunShap
         training.sequence_length,
         world.device,
         lambda rows: (
-            memory_bytes(config, training.precision, rows, world.size, training.compile)
+            memory_bytes(config, training.precision, rows, world.size, training.compile and fusable(config))
             + (graph_bytes(config, rows) if world.device.type == "cuda" and world.size == 1 else 0)
         ),
         available_memory(world.device) // (world.size if world.device.type == "cpu" else 1),

@@ -29,18 +29,24 @@ def test_a_backend_that_is_missing_or_wrong_is_passed_over(monkeypatch):
     def missing():
         raise ImportError("not there")
 
+    def doubled():
+        raise AssertionError("Found 2 libcudnn.so.x")  # as cuDNN's frontend says when it is imported
+
     def blind():
         return lambda q, k, v, window: attention.attend(q, k, v, 1)
 
     def right():
         return attention.attend
 
-    candidates = [("absent", missing), ("blind", blind), ("plain", right)]
+    candidates = [("absent", missing), ("doubled", doubled), ("blind", blind), ("plain", right)]
     monkeypatch.setattr(attention, "_candidates", lambda *asked: iter(candidates))
     chosen, description = attention.choose_backend(frozenset({128, 256}), 256, 32, torch.device("cpu"))
     assert chosen is attention.attend
-    assert description == "plain; absent is not available (ImportError); blind is wrong at windows [128, 256]"
-    monkeypatch.setattr(attention, "_candidates", lambda *asked: iter(candidates[:2]))
+    assert description == (
+        "plain; absent is not available (ImportError); doubled is not available (AssertionError); "
+        "blind is wrong at windows [128, 256]"
+    )
+    monkeypatch.setattr(attention, "_candidates", lambda *asked: iter(candidates[:3]))
     with pytest.raises(RuntimeError, match="no attention backend"):
         attention.choose_backend(frozenset({256}), 256, 32, torch.device("cpu"))
 

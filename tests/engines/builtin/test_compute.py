@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tasks.engines.builtin.compute import build_compute
+from tasks.engines.builtin.compute import build_compute, fusable
 from tasks.engines.builtin.model import GPT
 from tasks.errors import InputError
 from tasks.records.scaling import ModelShape
@@ -16,6 +16,10 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="the fused path n
 def test_a_cpu_refuses_other_than_fp32(precision):
     with pytest.raises(InputError, match=f"precision={precision} needs a GPU"):
         build_compute(GPT(ModelShape.of_depth(1, 32, "L", 70)), precision)
+
+
+def test_models_of_two_layers_are_left_to_autograd():
+    assert [depth for depth in range(1, 5) if fusable(ModelShape.of_depth(depth))] == [3, 4]
 
 
 def test_plain_compute_has_no_fp8_scales_to_load():

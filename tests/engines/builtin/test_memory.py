@@ -37,8 +37,11 @@ def test_what_graphs_keep_for_themselves_is_what_was_measured(depth, rows, alloc
     assert graph_bytes(ModelShape.of_depth(depth), rows) / MIB == pytest.approx(reserved - allocated, rel=0.06)
 
 
-def test_what_is_not_replayed_keeps_nothing():
-    assert graph_bytes(ModelShape.of_depth(12), 32) == graph_bytes(ModelShape.of_depth(20), 1) == 0
+def test_where_the_optimizer_alone_is_replayed_it_keeps_its_own_and_else_nothing_is_kept():
+    shallow, deep = ModelShape.of_depth(12), ModelShape.of_depth(20)
+    assert graph_bytes(shallow, 32) == graph_bytes(shallow, 64) == 5 * 2 * 4 * 12 * 768**2
+    assert graph_bytes(shallow, 8) > graph_bytes(shallow, 32)
+    assert graph_bytes(deep, 1) == 0
 
 
 def test_grows_with_rows_and_without_fused_kernels_and_shrinks_with_ranks():

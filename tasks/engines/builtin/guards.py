@@ -8,7 +8,7 @@ import torch
 
 from tasks.errors import InputError
 
-HEADROOM = 0.94
+HEADROOM = 0.9
 """Part of the free GPU memory that a run may plan with; the rest is the allocator's and the libraries'."""
 CPU_MICRO_TOKENS = 4_096
 """Tokens of a micro-batch on a CPU: beyond, a step only takes more memory, not less time."""

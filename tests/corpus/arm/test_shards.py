@@ -13,6 +13,7 @@ from tasks.corpus.arm.emit import DROPPED, plan_buckets
 from tasks.corpus.arm.plan import check_disk
 from tasks.corpus.arm.scatter import Runs
 from tasks.corpus.arm.writer import write_texts
+from tasks.corpus.near.passages import Found
 from tasks.corpus.parquet.shards import ordered_groups, row_groups, shard_bounds
 from tasks.corpus.parquet.views import Views
 from tasks.corpus.pool.holdout import HeldOut
@@ -116,7 +117,7 @@ def test_a_bucket_is_within_its_limit_where_half_of_the_documents_are_duplicates
     ranks = np.concatenate([np.sort(part) for part in rng.permutation(4_000).reshape(4, -1)]).astype(np.uint32)
     lengths = rng.integers(1, 200, len(ranks)).astype(np.uint32)
     dropped = rng.random(len(ranks)) < np.where(ranks < 2_000, 0.9, 0.1)
-    runs = Runs(tuple("abcd"), np.arange(0, 4_001, 1_000), ranks, lengths, None, {}, {})
+    runs = Runs(tuple("abcd"), np.arange(0, 4_001, 1_000), ranks, lengths, None, Found.concat([]), {}, {})
     kept = np.sort(ranks[~dropped])
     bounds = [*range(0, len(kept), 50), len(kept)]
     buckets = plan_buckets(runs, dropped, kept, bounds, [False] * (len(bounds) - 1), 20_000)

@@ -1,4 +1,4 @@
-"""What lies under a root, by kind: pools, arms, runs and verdicts, what was made from each, and how one is removed.
+"""What lies under a root, by kind: pools, arms, runs, verdicts and ladders, what was made from each, and how one is removed.
 
 A thing is found by its id, by `kind/id`, or by a part of its id that no other has, such as its fingerprint.
 """
@@ -14,14 +14,17 @@ from tasks.records.layout import (
     ARMS,
     ENTRY,
     KINDS,
+    LADDERS,
     POOLS,
     RUNS,
     VERDICTS,
     ArmFolder,
+    LadderFolder,
     PoolFolder,
     RunFolder,
     VerdictFolder,
 )
+from tasks.store.artifact import Manifest
 from tasks.store.root import Root
 
 Row = dict[str, Any]
@@ -29,7 +32,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Thing:
-    """A pool, an arm, a run or a verdict: `kind` is the folder below the root, `id` its name there."""
+    """A pool, an arm, a run, a verdict or a ladder: `kind` is the folder below the root, `id` its name there."""
 
     kind: str
     id: str
@@ -78,7 +81,7 @@ def find(root: Root, name: str, kinds: Sequence[str] = KINDS) -> Thing:
 
 
 def dependents(root: Root, thing: Thing) -> list[Thing]:
-    """What was made from a thing: arms of a pool, runs of an arm, verdicts of a run, and what was made from those."""
+    """What was made from a thing: arms of a pool, runs of an arm, verdicts of a run, ladders of a verdict, and what was made from those."""
     made: dict[Thing, None] = {}
     for each in _made_from(root, thing):
         made |= dict.fromkeys([each, *dependents(root, each)])
@@ -106,7 +109,7 @@ def remove(root: Root, thing: Thing) -> None:
 def listed(root: Root, kind: str) -> list[Row]:
     """One row a thing, newest first: what `fabrating ls` prints."""
     uses = Counter(_uses(root, kind))
-    rows = {POOLS: _pool, ARMS: _arm, RUNS: _run, VERDICTS: _verdict}
+    rows = {POOLS: _pool, ARMS: _arm, RUNS: _run, VERDICTS: _verdict, LADDERS: _ladder}
     found = [(_made(root, each), rows[kind](root, each.id, uses[each.id])) for each in things(root, kind)]
     newest = sorted(found, key=lambda one: one[0], reverse=True)
     return [row | {"made": made[:16].replace("T", " ") or None} for made, row in newest]
@@ -124,12 +127,12 @@ def _made_from(root: Root, thing: Thing) -> Iterator[Thing]:
         for each, used in zip(things(root, below), _uses(root, thing.kind), strict=True):
             if used == thing.id:
                 yield each
-    elif thing.kind == RUNS:
-        result = RunFolder(thing.id).result
-        for verdict in things(root, VERDICTS):
-            made = root.find(verdict.folder)
-            if made is not None and result in made.inputs:
-                yield verdict
+    elif thing.kind in (RUNS, VERDICTS):
+        below, used = (VERDICTS, RunFolder(thing.id).result) if thing.kind == RUNS else (LADDERS, thing.folder)
+        for each in things(root, below):
+            made = root.find(each.folder)
+            if made is not None and used in made.inputs:
+                yield each
 
 
 def _uses(root: Root, kind: str) -> list[str | None]:
@@ -154,6 +157,7 @@ def _made(root: Root, thing: Thing) -> str:
         ARMS: ArmFolder(thing.id).text,
         RUNS: RunFolder(thing.id).result,
         VERDICTS: VerdictFolder(thing.id).name,
+        LADDERS: LadderFolder(thing.id).name,
     }
     manifest = root.find(whole[thing.kind])
     return manifest.created if manifest is not None else ""
@@ -191,8 +195,14 @@ def _run(root: Root, id: str, _: int) -> Row:
 def _verdict(root: Root, id: str, _: int) -> Row:
     made = root.manifest(VerdictFolder(id).name)
     runs = [name for name in made.inputs if name == RunFolder.of(name).result]
-    return {
-        "verdict": id,
-        "runs": len(runs),
-        "says": [sentence.partition(". ")[0] for sentence in made.facts.get("sentences", ())],
-    }
+    return {"verdict": id, "runs": len(runs), "says": _says(made)}
+
+
+def _ladder(root: Root, id: str, _: int) -> Row:
+    made = root.find(LadderFolder(id).name)
+    return {"ladder": id, "verdicts": len(made.inputs) if made else None} | ({"says": _says(made)} if made else {})
+
+
+def _says(made: Manifest) -> list[str]:
+    """The conclusions of a verdict or a ladder, without what follows the first sentence of each."""
+    return [sentence.partition(". ")[0].removesuffix(".") for sentence in made.facts.get("sentences", ())]

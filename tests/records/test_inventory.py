@@ -4,7 +4,7 @@ from obstore.store import MemoryStore
 from tasks.errors import InputError
 from tasks.records import inventory, ledger
 from tasks.records.inventory import Thing
-from tasks.records.layout import ARMS, POOLS, RUNS, VERDICTS, ArmFolder, PoolFolder, RunFolder
+from tasks.records.layout import ARMS, LADDERS, POOLS, RUNS, VERDICTS, ArmFolder, LadderFolder, PoolFolder, RunFolder
 from tasks.reports.report import write_verdict
 from tasks.spec import Arm, Experiment
 from tasks.store.blobs import Blobs
@@ -53,7 +53,14 @@ def test_each_thing_says_what_was_made_from_it(bench):
     arms = bench.arms(seeds=2, top16=-0.05, rand16=0.0)
     made = write_verdict(bench.root, judge(bench.root, "demo", arms))
     run, _ = arms["top16"]
-    assert inventory.dependents(bench.root, Thing(RUNS, run)) == [Thing(VERDICTS, made.name.split("/")[1])]
+    verdict, ladder = Thing(VERDICTS, made.path.name), Thing(LADDERS, "to-d20-3333333333")
+    assert inventory.dependents(bench.root, Thing(RUNS, run)) == [verdict]
+    artifact(bench.root, LadderFolder(ladder.id).name, **{made.name: made.manifest})
+    assert inventory.dependents(bench.root, Thing(RUNS, run)) == [verdict, ladder]
+    (row,) = inventory.listed(bench.root, LADDERS)
+    assert row["ladder"] == ladder.id and row["verdicts"] == 1 and row["made"]
+    inventory.remove(bench.root, ladder)
+    assert inventory.listed(bench.root, LADDERS) == []
 
 
 def test_a_thing_is_found_by_a_part_of_its_name_that_no_other_has(tmp_path):
@@ -63,7 +70,7 @@ def test_a_thing_is_found_by_a_part_of_its_name_that_no_other_has(tmp_path):
     assert inventory.find(root, f"runs/{run}") == inventory.find(root, run[-10:]) == Thing(RUNS, run)
     with pytest.raises(InputError, match=f"fits several .*arms/{ARM}, runs/{run}"):
         inventory.find(root, "top16")
-    with pytest.raises(InputError, match=r"no pool, arm, run or verdict 'nothing'"):
+    with pytest.raises(InputError, match=r"no pool, arm, run, verdict or ladder 'nothing'"):
         inventory.find(root, "nothing")
 
 

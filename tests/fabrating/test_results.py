@@ -28,7 +28,11 @@ def results(tiny: TinyRoot) -> fabrating.Results:
 
 def test_names_and_ledger_are_those_of_the_root(results: fabrating.Results, tiny: TinyRoot) -> None:
     assert results.names("runs") == sorted(tiny.runs) and results.names("arms") == sorted(tiny.arms)
-    assert results.names("verdicts") == [tiny.verdict] and len(results.names("pools")) == 1
+    assert (
+        results.names("verdicts") == [tiny.verdict]
+        and results.names("ladders") == []
+        and len(results.names("pools")) == 1
+    )
     assert [entry.run for entry in results.runs()] == list(reversed(tiny.runs))
     assert all(entry.state == "completed" and entry.tokens == 4096 for entry in results.runs())
 

@@ -46,10 +46,11 @@ def open(root: str | Path = DEFAULT_ROOT, cache: Path | None = None) -> "Results
     """The results under a root: a folder, file:///folder, az://, s3:// or gs:// with container and prefix.
 
     Without one it is what FABRATING_ROOT names, else `.fabrating/root`. Credentials come from the environment or `.env`, as for the
-    command. `cache`: the local folder for copies of a remote root. Raises InputError for what is no root.
+    command. `cache`: the local folder for copies of a remote root. Raises InputError for what is no root,
+    as a folder that is not there.
     """
     load_settings()
-    return Results(Root(root, cache))
+    return Results(Root(root, cache, make=False))
 
 
 class Results:

@@ -52,8 +52,9 @@ class Pages(BaseHTTPRequestHandler):
         try:
             asked = urlsplit(self.path)
             parts = [unquote(part) for part in asked.path.split("/") if part]
-            given = parse_qs(asked.query).get("root", [self.root])[0]
-            self._answer(200, self._page(Root(require_unsigned(given)), parts))
+            given = parse_qs(asked.query).get("root")
+            root = Root(require_unsigned(given[0]), make=False) if given else Root(self.root)
+            self._answer(200, self._page(root, parts))
         except (InputError, ValueError) as error:
             self._answer(404, str(error))
         except (DamagedError, StoreError) as error:

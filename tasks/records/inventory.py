@@ -4,11 +4,11 @@ A thing is found by its id, by `kind/id`, or by a part of its id that no other h
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from tasks.errors import InputError
+from tasks.errors import DamagedError, InputError
 from tasks.records import ledger
 from tasks.records.layout import (
     ARMS,
@@ -28,6 +28,7 @@ from tasks.store.artifact import Manifest
 from tasks.store.root import Root
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,12 @@ def remove(root: Root, thing: Thing) -> None:
     """Delete a thing here and in a remote root. What was made from it stays.
 
     The ledger's entry of a run goes first and manifests before files, so that what a cut removal leaves is never taken for whole.
-    Raises InputError when the thing is in use by a run that trains.
+    Raises InputError when the thing is in use by a run that trains, DamagedError when an entry cannot tell.
     """
-    runs = [thing] if thing.kind == RUNS else [each for each in dependents(root, thing) if each.kind == RUNS]
+    runs = [thing] if thing.kind == RUNS else things(root, RUNS) if thing.kind in (POOLS, ARMS) else []
     for run in runs:
         entry = ledger.find(root, run.id)
-        if entry is not None and entry.active:
+        if entry is not None and entry.active and thing.id in (entry.run, entry.arm_id, entry.pool_id):
             raise InputError(
                 f"The {thing.what} is in use: the run {run.id} is {entry.state} on {entry.last.host}. Cancel it, or wait for its end."
             )
@@ -107,17 +108,25 @@ def remove(root: Root, thing: Thing) -> None:
 
 
 def listed(root: Root, kind: str) -> list[Row]:
-    """One row a thing, newest first: what `fabrating ls` prints."""
+    """One row a thing, newest first: what `fabrating ls` prints. What cannot be read, as of another version, is a row, too."""
     uses = Counter(_uses(root, kind))
     rows = {POOLS: _pool, ARMS: _arm, RUNS: _run, VERDICTS: _verdict, LADDERS: _ladder}
-    found = [(_made(root, each), rows[kind](root, each.id, uses[each.id])) for each in things(root, kind)]
+    found = []
+    for each in things(root, kind):
+        try:
+            found.append((_made(root, each), rows[kind](root, each.id, uses[each.id])))
+        except DamagedError:
+            found.append(("", {kind.removesuffix("s"): each.id, "state": "unreadable"}))
     newest = sorted(found, key=lambda one: one[0], reverse=True)
     return [row | {"made": made[:16].replace("T", " ") or None} for made, row in newest]
 
 
 def _called(root: Root, name: str, kinds: Sequence[str]) -> list[Thing]:
     """The runs to which a person gave this name."""
-    return [Thing(RUNS, entry.run) for entry in ledger.entries(root) if entry.name == name] if RUNS in kinds else []
+    if RUNS not in kinds:
+        return []
+    entries = [(run, _readable(ledger.find, root, run.id)) for run in things(root, RUNS)]
+    return [run for run, entry in entries if entry is not None and entry.name == name]
 
 
 def _made_from(root: Root, thing: Thing) -> Iterator[Thing]:
@@ -130,7 +139,7 @@ def _made_from(root: Root, thing: Thing) -> Iterator[Thing]:
     elif thing.kind in (RUNS, VERDICTS):
         below, used = (VERDICTS, RunFolder(thing.id).result) if thing.kind == RUNS else (LADDERS, thing.folder)
         for each in things(root, below):
-            made = root.find(each.folder)
+            made = _readable(Root.find, root, each.folder)
             if made is not None and used in made.inputs:
                 yield each
 
@@ -138,16 +147,24 @@ def _made_from(root: Root, thing: Thing) -> Iterator[Thing]:
 def _uses(root: Root, kind: str) -> list[str | None]:
     """Of each arm its pool (`kind` is that of pools), or of each run its arm; None where that is not known."""
     if kind == POOLS:
-        texts = [root.find(ArmFolder(arm.id).text) for arm in things(root, ARMS)]
+        texts = [_readable(Root.find, root, ArmFolder(arm.id).text) for arm in things(root, ARMS)]
         return [text.inputs.get("pool") if text is not None else None for text in texts]
     return [_arm_of(root, run.id) for run in things(root, RUNS)] if kind == ARMS else []
 
 
 def _arm_of(root: Root, run: str) -> str | None:
-    if (entry := ledger.find(root, run)) is not None:
+    if (entry := _readable(ledger.find, root, run)) is not None:
         return entry.arm_id
-    result = root.find(RunFolder(run).result)
+    result = _readable(Root.find, root, RunFolder(run).result)
     return result.inputs.get("arm") if result is not None else None
+
+
+def _readable(find: Callable[[Root, str], T | None], root: Root, name: str) -> T | None:
+    """What is found, or None for what this version cannot read: one such record must not hide the others."""
+    try:
+        return find(root, name)
+    except DamagedError:
+        return None
 
 
 def _made(root: Root, thing: Thing) -> str:

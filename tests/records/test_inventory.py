@@ -1,7 +1,7 @@
 import pytest
 from obstore.store import MemoryStore
 
-from tasks.errors import InputError
+from tasks.errors import DamagedError, InputError
 from tasks.records import inventory, ledger
 from tasks.records.inventory import Thing
 from tasks.records.layout import ARMS, LADDERS, POOLS, RUNS, VERDICTS, ArmFolder, LadderFolder, PoolFolder, RunFolder
@@ -80,6 +80,21 @@ def test_what_hangs_on_a_pool_is_named_down_to_the_runs(tmp_path):
     assert inventory.dependents(root, Thing(POOLS, POOL)) == [Thing(ARMS, ARM), Thing(RUNS, run)]
     assert [row["runs"] for row in inventory.listed(root, ARMS)] == [1]
     assert [row["arms"] for row in inventory.listed(root, POOLS)] == [1]
+
+
+def test_what_another_version_wrote_hides_nothing_else(tmp_path):
+    root = Root(tmp_path)
+    run = small(root)
+    ledger.finish(root, run, "completed", facts={"bpb": 1.0})
+    other = ledger.open_entry(root, Experiment(arm=Arm(name="rand16"), seed=2), POOL, ARM, name="mine").run
+    entry = root.path(RunFolder(run).file("run.json"))
+    entry.write_text(entry.read_text().replace('"format": 1', '"format": 99'))
+    assert {row["run"]: row["state"] for row in inventory.listed(root, RUNS)} == {run: "unreadable", other: "running"}
+    assert [row["runs"] for row in inventory.listed(root, ARMS)] == [2]
+    assert inventory.find(root, "mine") == Thing(RUNS, other)
+    ledger.finish(root, other, "completed", facts={"bpb": 1.0})
+    with pytest.raises(DamagedError, match=r"run\.json cannot be read"):
+        inventory.remove(root, Thing(ARMS, ARM))
 
 
 def test_a_run_that_trains_is_not_removed_nor_what_it_trains_on(tmp_path):

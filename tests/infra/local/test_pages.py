@@ -50,7 +50,8 @@ def test_reports_of_runs_and_verdicts_are_served_and_listed(bench, served, tmp_p
     policy = listed.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy and "form-action 'none'" in policy
     elsewhere = get(f"{served}/runs/{run}?root={tmp_path / 'elsewhere'}")
-    assert elsewhere.status_code == 404 and "There is no run" in elsewhere.text
+    assert elsewhere.status_code == 404 and "There is no root" in elsewhere.text
+    assert not (tmp_path / "elsewhere").exists(), "to look makes nothing"
 
 
 @pytest.mark.parametrize("password", [None, "fabrating:wrong", "fabrating:", "other:secret"])

@@ -16,6 +16,7 @@ from tasks.records.layout import (
     ARMS,
     DOCUMENTS,
     ENTRY,
+    LADDERS,
     POOLS,
     RUNS,
     SCORES,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from tasks.engines.builtin.writing import Sampling
     from tasks.tokens.tokenizer import Tokenizer
 
-Kind = Literal["pools", "arms", "runs", "verdicts"]
+Kind = Literal["pools", "arms", "runs", "verdicts", "ladders"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -45,10 +46,11 @@ def open(root: str | Path = DEFAULT_ROOT, cache: Path | None = None) -> "Results
     """The results under a root: a folder, file:///folder, az://, s3:// or gs:// with container and prefix.
 
     Without one it is what FABRATING_ROOT names, else `.fabrating/root`. Credentials come from the environment or `.env`, as for the
-    command. `cache`: the local folder for copies of a remote root. Raises InputError for what is no root.
+    command. `cache`: the local folder for copies of a remote root. Raises InputError for what is no root,
+    as a folder that is not there.
     """
     load_settings()
-    return Results(Root(root, cache))
+    return Results(Root(root, cache, make=False))
 
 
 class Results:
@@ -66,9 +68,9 @@ class Results:
         return self._root.url
 
     def names(self, kind: Kind) -> list[str]:
-        """The names of all pools, arms, runs or verdicts, sorted. Raises InputError for another kind."""
-        if kind not in (POOLS, ARMS, RUNS, VERDICTS):
-            raise InputError(f"There are no names of {kind!r}: ask for pools, arms, runs or verdicts.")
+        """The names of all pools, arms, runs, verdicts or ladders, sorted. Raises InputError for another kind."""
+        if kind not in (POOLS, ARMS, RUNS, VERDICTS, LADDERS):
+            raise InputError(f"There are no names of {kind!r}: ask for pools, arms, runs, verdicts or ladders.")
         found = self._root.names(kind) + (self._root.names(RUNS, ENTRY) if kind == RUNS else [])
         return sorted({name.split("/")[1] for name in found})
 

@@ -8,7 +8,6 @@ from flows.children import cancel_children
 from flows.compare import Children
 from flows.deployed import as_deployed, taking
 from flows.rungs import run_ladder
-from tasks.records.layout import REPORT
 from tasks.reports.steps import show_ladder, show_verdict
 from tasks.store.root import Root
 from tasks.verdict.rungs import LadderForm
@@ -27,8 +26,8 @@ def ladder(form: LadderForm) -> dict[str, Any]:
     climbed = run_ladder(store, form.ladder(), Children(store, form.root))
     for judged in climbed.judged.values():
         show_verdict(store, judged.made, judged.verdict)
-    show_ladder(store, climbed.made, climbed.ladder)
+    report = show_ladder(store, climbed.made, climbed.ladder)
     for sentence in climbed.ladder.sentences:
         get_run_logger().info(sentence)
-    report = str(climbed.made.path / REPORT)
+    get_run_logger().info("Report: %s", report)
     return {"ladder": climbed.made.name, "sentences": climbed.ladder.sentences, "report": report}

@@ -13,7 +13,8 @@ from infra.cli.options import JsonOption, RootOption, SetOption, WorkersOption, 
 from tasks.cores import limited
 from tasks.engines import entry
 from tasks.errors import InputError
-from tasks.records.layout import ArmFolder
+from tasks.records.inventory import find
+from tasks.records.layout import RUNS, ArmFolder
 from tasks.records.recall import require_arm
 from tasks.spec import BUNDLE, Arm, Label, Pool, Questions, Texts, Training
 from tasks.store.root import DEFAULT_ROOT, Root
@@ -204,7 +205,7 @@ def train(
 
 
 def score(
-    run: Annotated[str, typer.Argument(help="A run, such as top16-d20-s1-0a1b2c3d4e.")],
+    run: Annotated[str, typer.Argument(help="A run: its name, or a part that no other has.")],
     root: RootOption = DEFAULT_ROOT,
     texts: Annotated[
         str | None,
@@ -239,6 +240,7 @@ def score(
         wanted = {"--texts": texts, "--questions": questions, "--core": core}
         if len(given := [name for name, value in wanted.items() if value]) > 1:
             raise InputError(f"{' and '.join(given)} were given together: score one after the other.")
+        run = find(store, run, [RUNS]).id
         if core:
             _show_artifact(entry.evaluate_core(store, run, max_per_task), as_json)
             return

@@ -43,11 +43,11 @@ def runs(
 
 
 def ls(
-    kind: Annotated[Kind, typer.Argument(help="pools, arms, runs or verdicts.")],
+    kind: Annotated[Kind, typer.Argument(help="pools, arms, runs, verdicts or ladders.")],
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
-    """List the pools, arms, runs or verdicts under the root by their whole names, newest first."""
+    """List the pools, arms, runs, verdicts or ladders under the root by their whole names, newest first."""
     with terminal.plain_errors():
         from tasks.records.inventory import listed
 
@@ -66,13 +66,13 @@ def ls(
 
 def rm(
     name: Annotated[
-        str, typer.Argument(help="A pool, an arm, a run or a verdict: its name, or a part that no other has.")
+        str, typer.Argument(help="A pool, an arm, a run, a verdict or a ladder: its name, or a part that no other has.")
     ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove a pool, an arm, a run or a verdict for good, here and in a remote root. What was made from it stays, and is named."""
+    """Remove a pool, an arm, a run, a verdict or a ladder for good, here and in a remote root. What was made from it stays, and is named."""
     with terminal.plain_errors():
         from tasks.records.inventory import dependents, find, remove
 

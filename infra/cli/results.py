@@ -12,7 +12,7 @@ from infra.cli import terminal
 from infra.cli.options import JsonOption, RootOption, SetOption, WorkersOption, parse, pool_of
 from tasks.cores import limited
 from tasks.errors import InputError
-from tasks.records.layout import KINDS, REPORT, RUNS, VERDICTS, PoolFolder, RunFolder
+from tasks.records.layout import KINDS, LADDERS, REPORT, RUNS, VERDICTS, PoolFolder, RunFolder
 from tasks.records.verdict import Control, Pairing
 from tasks.spec import Arm, Pool, Score, Texts, spelled_out
 from tasks.store.root import DEFAULT_ROOT, Root
@@ -72,24 +72,26 @@ def inspect(
 
 
 def report(
-    name: Annotated[str, typer.Argument(help="A run, such as top16-d20-s1-0a1b2c3d4e, or a verdict.")],
+    name: Annotated[str, typer.Argument(help="A run, a verdict or a ladder: its name, or a part that no other has.")],
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the report of a run or a verdict: one HTML page that needs no network. Prints where it lies."""
+    """Write the report of a run, a verdict or a ladder: one HTML page that needs no network. Prints where it lies."""
     with terminal.plain_errors():
+        from tasks.records.inventory import find
         from tasks.reports.report import write_report
 
-        path = write_report(Root(root), name)
+        store = Root(root)
+        path = write_report(store, find(store, name, [RUNS, VERDICTS, LADDERS]).id)
         terminal.show({"report": path.as_uri()}, as_json)
 
 
 def open_report(
-    name: Annotated[str, typer.Argument(help="A run or a verdict: its name, or a part that no other has.")],
+    name: Annotated[str, typer.Argument(help="A run, a verdict or a ladder: its name, or a part that no other has.")],
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
-    """Open the report of a run or a verdict in the browser, and print its address: the running stack's, which asks for its password, else a file."""
+    """Open the report of a run, a verdict or a ladder in the browser, and print its address: the running stack's, which asks for its password, else a file."""
     with terminal.plain_errors():
         from infra.local import stack
         from tasks.records.inventory import find
@@ -97,7 +99,7 @@ def open_report(
         from tasks.reports.report import write_report
 
         store = Root(root)
-        thing = find(store, name, [VERDICTS, RUNS])
+        thing = find(store, name, [RUNS, VERDICTS, LADDERS])
         running = stack.load(stack.default_home())
         if running is not None and running.alive("reports"):
             os.environ[VARIABLE] = running.reports
@@ -159,7 +161,8 @@ def judge(
         from tasks.verdict import by_hand, shortened
         from tasks.verdict.judge import judge as decide
 
-        store, runs = Root(root), _arms(arms)
+        store = Root(root)
+        runs = {arm: [_run(store, run) or run for run in named] for arm, named in _arms(arms).items()}
         score = _strata(store, next(iter(runs.values()))[0], strata_by) if strata_by else None
         verdict = decide(
             store,
@@ -178,7 +181,8 @@ def judge(
         if shorter:
             if len(verdict.comparisons) > 1:
                 raise InputError("--shorter checks the savings between two arms: judge these two alone.")
-            verdict = shortened.check_savings(store, verdict, verdict.comparisons[0], shorter.split(","), score)
+            fewer = [_run(store, run) or run for run in shorter.split(",")]
+            verdict = shortened.check_savings(store, verdict, verdict.comparisons[0], fewer, score)
         made = write_verdict(store, verdict)
         if as_json:
             terminal.show({"artifact": made.name, **verdict.model_dump(mode="json")}, True)

@@ -9,9 +9,10 @@ from infra.cli import terminal
 from infra.cli.options import JsonOption, RootOption
 from tasks.errors import InputError
 from tasks.escaping import visible
+from tasks.records.layout import RUNS
 from tasks.store.root import DEFAULT_ROOT, Root
 
-RunArgument = Annotated[str, typer.Argument(help="A finished run, such as top16-d20-s1-0a1b2c3d4e.")]
+RunArgument = Annotated[str, typer.Argument(help="A finished run: its name, or a part that no other has.")]
 
 
 def write(
@@ -34,10 +35,12 @@ def write(
     with terminal.plain_errors():
         import fabrating
         from tasks.engines.builtin.writing import Sampling
+        from tasks.records.inventory import find
 
         sampling = Sampling(temperature, top_k, top_p)
         if device not in ("auto", "cpu", "cuda"):
             raise InputError(f"The device is {device!r}: give auto, cpu or cuda.")
+        run = find(Root(root), run, [RUNS]).id
         pieces = fabrating.open(root).load(run, device).write(prompt, tokens, sampling, seed)  # type: ignore[arg-type]
         if as_json:
             terminal.show({"run": run, "prompt": prompt, "text": "".join(pieces)}, True)
@@ -66,10 +69,12 @@ def export(
     with terminal.plain_errors():
         from tasks.engines.export.folder import CARD
         from tasks.engines.export.folder import export as write_export
+        from tasks.records.inventory import find
 
         if to not in ("hf", "nanochat", "safetensors"):
             raise InputError(f"There is no export to {to!r}: give --to hf, nanochat or safetensors.")
-        written = write_export(Root(root), run, to, folder)  # type: ignore[arg-type]
+        store = Root(root)
+        written = write_export(store, find(store, run, [RUNS]).id, to, folder)  # type: ignore[arg-type]
         card = {} if to == "nanochat" else {"card": str(written / CARD)}
         terminal.show({"export": str(written), **card}, as_json)
 

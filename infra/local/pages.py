@@ -1,8 +1,9 @@
 """The server of a stack's reports: `python -m infra.local.pages PORT ROOT`, on loopback, behind the password of the stack.
 
-/                     links to all runs and verdicts under the root
+/                     links to all runs, verdicts and ladders under the root
 /runs/RUN             the report of a run, as it stands now
 /verdicts/VERDICT     the report of a verdict
+/ladders/LADDER       the report of a ladder
 ...?root=URL          the same, under another root
 """
 
@@ -19,15 +20,16 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from infra.local import access, ports
 from tasks.errors import DamagedError, InputError, StoreError
 from tasks.escaping import visible
-from tasks.records.inventory import things
-from tasks.records.layout import REPORT, RUNS, VERDICTS, VerdictFolder
+from tasks.records.inventory import Thing, things
+from tasks.records.layout import LADDERS, REPORT, RUNS, VERDICTS
 from tasks.reports.report import run_report
 from tasks.store.root import Root
 from tasks.store.urls import require_unsigned
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,120}")
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -47,11 +49,12 @@ class Pages(BaseHTTPRequestHandler):
         if not self._is_let_in():
             self._answer(401, "The reports ask for the password of the stack.")
             return
-        asked = urlsplit(self.path)
-        parts = [unquote(part) for part in asked.path.split("/") if part]
         try:
-            given = parse_qs(asked.query).get("root", [self.root])[0]
-            self._answer(200, self._page(Root(require_unsigned(given)), parts))
+            asked = urlsplit(self.path)
+            parts = [unquote(part) for part in asked.path.split("/") if part]
+            given = parse_qs(asked.query).get("root")
+            root = Root(require_unsigned(given[0]), make=False) if given else Root(self.root)
+            self._answer(200, self._page(root, parts))
         except (InputError, ValueError) as error:
             self._answer(404, str(error))
         except (DamagedError, StoreError) as error:
@@ -86,18 +89,18 @@ class Pages(BaseHTTPRequestHandler):
 
 
 def page(root: Root, kind: str, id: str) -> str:
-    """The HTML of a report: a verdict's as it was made, a run's as the run stands now. Raises InputError when there is none."""
+    """The HTML of a report: a verdict's or a ladder's as it was made, a run's as the run stands now. Raises InputError when there is none."""
     if kind == RUNS:
         return run_report(root, id)
-    if kind != VERDICTS:
-        raise InputError(f"There are no reports of {kind}: open that of one of the {RUNS} or {VERDICTS}.")
-    return root.file(VerdictFolder(id).name, REPORT).read_text()
+    if kind not in (VERDICTS, LADDERS):
+        raise InputError(f"There are no reports of {kind}: open that of one of the {RUNS}, {VERDICTS} or {LADDERS}.")
+    return root.file(Thing(kind, id).folder, REPORT).read_text()
 
 
 def contents(root: Root, query: str) -> str:
-    """Links to the reports of all verdicts and runs under a root."""
+    """Links to the reports of all ladders, verdicts and runs under a root."""
     parts = [f"<h1>Reports</h1><p>{escape(visible(root.url))}</p>"]
-    for kind in (VERDICTS, RUNS):
+    for kind in (LADDERS, VERDICTS, RUNS):
         links = [
             f'<li><a href="/{each.folder}{escape(query)}">{escape(each.id)}</a></li>' for each in things(root, kind)
         ]

@@ -1,35 +1,39 @@
-"""What lies under a root, by kind: pools, arms, runs and verdicts, what was made from each, and how one is removed.
+"""What lies under a root, by kind: pools, arms, runs, verdicts and ladders, what was made from each, and how one is removed.
 
 A thing is found by its id, by `kind/id`, or by a part of its id that no other has, such as its fingerprint.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from tasks.errors import InputError
+from tasks.errors import DamagedError, InputError
 from tasks.records import ledger
 from tasks.records.layout import (
     ARMS,
     ENTRY,
     KINDS,
+    LADDERS,
     POOLS,
     RUNS,
     VERDICTS,
     ArmFolder,
+    LadderFolder,
     PoolFolder,
     RunFolder,
     VerdictFolder,
 )
+from tasks.store.artifact import Manifest
 from tasks.store.root import Root
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Thing:
-    """A pool, an arm, a run or a verdict: `kind` is the folder below the root, `id` its name there."""
+    """A pool, an arm, a run, a verdict or a ladder: `kind` is the folder below the root, `id` its name there."""
 
     kind: str
     id: str
@@ -78,7 +82,7 @@ def find(root: Root, name: str, kinds: Sequence[str] = KINDS) -> Thing:
 
 
 def dependents(root: Root, thing: Thing) -> list[Thing]:
-    """What was made from a thing: arms of a pool, runs of an arm, verdicts of a run, and what was made from those."""
+    """What was made from a thing: arms of a pool, runs of an arm, verdicts of a run, ladders of a verdict, and what was made from those."""
     made: dict[Thing, None] = {}
     for each in _made_from(root, thing):
         made |= dict.fromkeys([each, *dependents(root, each)])
@@ -89,12 +93,12 @@ def remove(root: Root, thing: Thing) -> None:
     """Delete a thing here and in a remote root. What was made from it stays.
 
     The ledger's entry of a run goes first and manifests before files, so that what a cut removal leaves is never taken for whole.
-    Raises InputError when the thing is in use by a run that trains.
+    Raises InputError when the thing is in use by a run that trains, DamagedError when an entry cannot tell.
     """
-    runs = [thing] if thing.kind == RUNS else [each for each in dependents(root, thing) if each.kind == RUNS]
+    runs = [thing] if thing.kind == RUNS else things(root, RUNS) if thing.kind in (POOLS, ARMS) else []
     for run in runs:
         entry = ledger.find(root, run.id)
-        if entry is not None and entry.active:
+        if entry is not None and entry.active and thing.id in (entry.run, entry.arm_id, entry.pool_id):
             raise InputError(
                 f"The {thing.what} is in use: the run {run.id} is {entry.state} on {entry.last.host}. Cancel it, or wait for its end."
             )
@@ -104,17 +108,25 @@ def remove(root: Root, thing: Thing) -> None:
 
 
 def listed(root: Root, kind: str) -> list[Row]:
-    """One row a thing, newest first: what `fabrating ls` prints."""
+    """One row a thing, newest first: what `fabrating ls` prints. What cannot be read, as of another version, is a row, too."""
     uses = Counter(_uses(root, kind))
-    rows = {POOLS: _pool, ARMS: _arm, RUNS: _run, VERDICTS: _verdict}
-    found = [(_made(root, each), rows[kind](root, each.id, uses[each.id])) for each in things(root, kind)]
+    rows = {POOLS: _pool, ARMS: _arm, RUNS: _run, VERDICTS: _verdict, LADDERS: _ladder}
+    found = []
+    for each in things(root, kind):
+        try:
+            found.append((_made(root, each), rows[kind](root, each.id, uses[each.id])))
+        except DamagedError:
+            found.append(("", {kind.removesuffix("s"): each.id, "state": "unreadable"}))
     newest = sorted(found, key=lambda one: one[0], reverse=True)
     return [row | {"made": made[:16].replace("T", " ") or None} for made, row in newest]
 
 
 def _called(root: Root, name: str, kinds: Sequence[str]) -> list[Thing]:
     """The runs to which a person gave this name."""
-    return [Thing(RUNS, entry.run) for entry in ledger.entries(root) if entry.name == name] if RUNS in kinds else []
+    if RUNS not in kinds:
+        return []
+    entries = [(run, _readable(ledger.find, root, run.id)) for run in things(root, RUNS)]
+    return [run for run, entry in entries if entry is not None and entry.name == name]
 
 
 def _made_from(root: Root, thing: Thing) -> Iterator[Thing]:
@@ -124,27 +136,35 @@ def _made_from(root: Root, thing: Thing) -> Iterator[Thing]:
         for each, used in zip(things(root, below), _uses(root, thing.kind), strict=True):
             if used == thing.id:
                 yield each
-    elif thing.kind == RUNS:
-        result = RunFolder(thing.id).result
-        for verdict in things(root, VERDICTS):
-            made = root.find(verdict.folder)
-            if made is not None and result in made.inputs:
-                yield verdict
+    elif thing.kind in (RUNS, VERDICTS):
+        below, used = (VERDICTS, RunFolder(thing.id).result) if thing.kind == RUNS else (LADDERS, thing.folder)
+        for each in things(root, below):
+            made = _readable(Root.find, root, each.folder)
+            if made is not None and used in made.inputs:
+                yield each
 
 
 def _uses(root: Root, kind: str) -> list[str | None]:
     """Of each arm its pool (`kind` is that of pools), or of each run its arm; None where that is not known."""
     if kind == POOLS:
-        texts = [root.find(ArmFolder(arm.id).text) for arm in things(root, ARMS)]
+        texts = [_readable(Root.find, root, ArmFolder(arm.id).text) for arm in things(root, ARMS)]
         return [text.inputs.get("pool") if text is not None else None for text in texts]
     return [_arm_of(root, run.id) for run in things(root, RUNS)] if kind == ARMS else []
 
 
 def _arm_of(root: Root, run: str) -> str | None:
-    if (entry := ledger.find(root, run)) is not None:
+    if (entry := _readable(ledger.find, root, run)) is not None:
         return entry.arm_id
-    result = root.find(RunFolder(run).result)
+    result = _readable(Root.find, root, RunFolder(run).result)
     return result.inputs.get("arm") if result is not None else None
+
+
+def _readable(find: Callable[[Root, str], T | None], root: Root, name: str) -> T | None:
+    """What is found, or None for what this version cannot read: one such record must not hide the others."""
+    try:
+        return find(root, name)
+    except DamagedError:
+        return None
 
 
 def _made(root: Root, thing: Thing) -> str:
@@ -154,6 +174,7 @@ def _made(root: Root, thing: Thing) -> str:
         ARMS: ArmFolder(thing.id).text,
         RUNS: RunFolder(thing.id).result,
         VERDICTS: VerdictFolder(thing.id).name,
+        LADDERS: LadderFolder(thing.id).name,
     }
     manifest = root.find(whole[thing.kind])
     return manifest.created if manifest is not None else ""
@@ -191,8 +212,14 @@ def _run(root: Root, id: str, _: int) -> Row:
 def _verdict(root: Root, id: str, _: int) -> Row:
     made = root.manifest(VerdictFolder(id).name)
     runs = [name for name in made.inputs if name == RunFolder.of(name).result]
-    return {
-        "verdict": id,
-        "runs": len(runs),
-        "says": [sentence.partition(". ")[0] for sentence in made.facts.get("sentences", ())],
-    }
+    return {"verdict": id, "runs": len(runs), "says": _says(made)}
+
+
+def _ladder(root: Root, id: str, _: int) -> Row:
+    made = root.find(LadderFolder(id).name)
+    return {"ladder": id, "verdicts": len(made.inputs) if made else None} | ({"says": _says(made)} if made else {})
+
+
+def _says(made: Manifest) -> list[str]:
+    """The conclusions of a verdict or a ladder, without what follows the first sentence of each."""
+    return [sentence.partition(". ")[0].removesuffix(".") for sentence in made.facts.get("sentences", ())]

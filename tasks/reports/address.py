@@ -1,4 +1,4 @@
-"""Where a stack serves the report of a run or a verdict over HTTP."""
+"""Where a stack serves the report of a run, a verdict or a ladder over HTTP."""
 
 import os
 from pathlib import Path

@@ -6,7 +6,8 @@ from typing import Any
 
 from tasks.errors import InputError
 from tasks.records import ledger
-from tasks.records.layout import RunFolder, VerdictFolder
+from tasks.records.inventory import Thing, dependents
+from tasks.records.layout import RUNS, VERDICTS, RunFolder
 from tasks.records.ledger import Attempt, LedgerEntry
 from tasks.records.result import RunFacts
 from tasks.reports.artifacts import MISSING, count, decile_rows, decimal, dollars, hours, selection, when
@@ -92,7 +93,9 @@ def facts(root: Root, run: str) -> dict[str, Any]:
     folder = RunFolder(run)
     checkpoints = [int(name.rpartition("_")[2]) for name in root.names(folder.checkpoints)]
     known["checkpoints after step"] = ", ".join(f"{step:,}" for step in checkpoints) or MISSING
-    known["verdicts"] = ", ".join(id for id in VerdictFolder.all(root) if _judges(root, id, run)) or MISSING
+    known["verdicts"] = (
+        ", ".join(each.id for each in dependents(root, Thing(RUNS, run)) if each.kind == VERDICTS) or MISSING
+    )
     known["where"] = f"{root.url}/{folder.folder}"
     if result is not None and (rows := decile_rows(RunFacts.of(result).bpb_by_decile)):
         known["by score"] = rows
@@ -135,7 +138,3 @@ def _attempt(number: int, attempt: Attempt) -> dict[str, str]:
         "time": hours((ended - attempt.started) / 3600) if ended else "still going",
         "code": attempt.commit or attempt.code,
     }
-
-
-def _judges(root: Root, verdict: str, run: str) -> bool:
-    return RunFolder(run).result in root.manifest(VerdictFolder(verdict).name).inputs

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from tasks.errors import InputError
 from tasks.escaping import visible
-from tasks.records.layout import REPORT, VERDICT, RunFolder, VerdictFolder
+from tasks.records.layout import REPORT, VERDICT, LadderFolder, RunFolder, VerdictFolder
 from tasks.records.verdict import FEWEST_PAIRS, Comparison, Verdict
 from tasks.reports import artifacts, charts
 from tasks.reports.evidence import Run, Taken, holdout_scores, lineage, only_in
@@ -86,12 +86,13 @@ def write_verdict(root: Root, verdict: Verdict) -> Artifact:
 
 
 def write_report(root: Root, name: str) -> Path:
-    """The report of a run (written anew as `runs/<run>/report.html`) or of a verdict (as it was made), by its name.
+    """The report of a run (written anew as `runs/<run>/report.html`), of a verdict or of a ladder (as it was made), by its name.
 
-    Raises InputError when there is neither.
+    Raises InputError when there is none of them.
     """
-    if root.find(VerdictFolder(name).name) is not None:
-        return root.file(VerdictFolder(name).name, REPORT)
+    for made in (VerdictFolder(name).name, LadderFolder(name).name):
+        if root.find(made) is not None:
+            return root.file(made, REPORT)
     path = root.path(RunFolder(name).file(REPORT))
     try:
         text = run_report(root, name)

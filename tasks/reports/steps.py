@@ -12,7 +12,7 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from tasks.escaping import markdown
 from tasks.records.cost import CostEstimate
 from tasks.records.ladder import Ladder
-from tasks.records.layout import METRICS, REPORT, RUNS, VERDICTS, RunFolder
+from tasks.records.layout import LADDERS, METRICS, REPORT, RUNS, VERDICTS, RunFolder
 from tasks.records.verdict import Verdict
 from tasks.reports import artifacts
 from tasks.reports.address import address
@@ -121,7 +121,7 @@ def show_core(run: str, facts: Mapping[str, Any]) -> None:
 
 
 def show_report(root: Root, kind: str, id: str, path: Path) -> str:
-    """Link the report of a run or a verdict (`kind`), where a stack serves it. Returns its address, else that of its file."""
+    """Link the report of a run, a verdict or a ladder (`kind`), where a stack serves it. Returns its address, else that of its file."""
     if (link := address(root, kind, id)) is not None:
         show_link(key("report", id), link, f"Report of {id}", "Report, behind the password of the stack")
     return link or path.as_uri()
@@ -142,10 +142,11 @@ def show_verdict(root: Root, made: Artifact, verdict: Verdict) -> str:
     return report
 
 
-def show_ladder(root: Root, made: Artifact, ladder: Ladder) -> None:
-    """What comparisons at several scales predict of a larger one; `made` is the ladder's artifact."""
-    text = ladder_markdown(ladder, (made.path / REPORT).as_uri())
-    show_markdown(key("ladder", ladder.name), text, " ".join(ladder.sentences))
+def show_ladder(root: Root, made: Artifact, ladder: Ladder) -> str:
+    """What comparisons at several scales predict of a larger one; `made` is the ladder's artifact. Returns its report's address."""
+    report = show_report(root, LADDERS, made.path.name, made.path / REPORT)
+    show_markdown(key("ladder", ladder.name), ladder_markdown(ladder, report), " ".join(ladder.sentences))
+    return report
 
 
 def metrics_file(root: Root, run: str) -> Path:

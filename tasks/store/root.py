@@ -60,10 +60,11 @@ class Root:
     """Artifacts by name (`arms/top16-0a1b2c3d4e/text`), wherever the root URL points.
 
     `url` is a folder, `file:///folder`, or az://, s3:// or gs:// with container and prefix; the default one is what FABRATING_ROOT names, if that is
-    set. `cache` is the local folder for a remote root (default: FABRATING_CACHE, else `.fabrating/cache`).
+    set. `cache` is the local folder for a remote root (default: FABRATING_CACHE, else `.fabrating/cache`). Without `make` a folder that
+    is not there raises InputError instead of being made.
     """
 
-    def __init__(self, url: str | Path = DEFAULT_ROOT, cache: Path | None = None):
+    def __init__(self, url: str | Path = DEFAULT_ROOT, cache: Path | None = None, *, make: bool = True):
         if str(url) == DEFAULT_ROOT:
             load_settings()
             url = os.environ.get("FABRATING_ROOT") or DEFAULT_ROOT
@@ -73,6 +74,8 @@ class Root:
         if local is not None:
             self.folder = local.absolute()
             self.url = self.folder.as_uri()
+            if not make and not self.folder.is_dir():
+                raise InputError(f"There is no root {self.folder}: check the name of the folder.")
         else:
             self.url = str(url).rstrip("/")
             base = cache or Path(os.environ.get("FABRATING_CACHE", ".fabrating/cache"))

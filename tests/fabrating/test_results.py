@@ -29,6 +29,7 @@ def results(tiny: TinyRoot) -> fabrating.Results:
 def test_names_and_ledger_are_those_of_the_root(results: fabrating.Results, tiny: TinyRoot) -> None:
     assert results.names("runs") == sorted(tiny.runs) and results.names("arms") == sorted(tiny.arms)
     assert results.names("verdicts") == [tiny.verdict] and len(results.names("pools")) == 1
+    assert results.names("ladders") == []
     assert [entry.run for entry in results.runs()] == list(reversed(tiny.runs))
     assert all(entry.state == "completed" and entry.tokens == 4096 for entry in results.runs())
 
@@ -75,10 +76,16 @@ def test_text_comes_in_whole_characters(results: fabrating.Results, tiny: TinyRo
     assert "".join(_pieces(tokenizer, iter(cut))) == "water \ufffd"
 
 
+def test_to_open_a_folder_makes_none(tmp_path: Path) -> None:
+    with pytest.raises(fabrating.InputError, match=r"There is no root .*none: check the name of the folder"):
+        fabrating.open(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize(
     ("ask", "said"),
     [
-        (lambda results: results.names("models"), "There are no names of 'models': ask for pools, arms, runs or verd"),
+        (lambda results: results.names("models"), "There are no names of 'models': ask for pools, arms, runs, verd"),
         (lambda results: results.scores([]), "No runs are named"),
         (lambda results: results.scores("nobody"), "no complete artifact runs/nobody/result"),
         (

@@ -1,10 +1,10 @@
 import pytest
 from obstore.store import MemoryStore
 
-from tasks.errors import InputError
+from tasks.errors import DamagedError, InputError
 from tasks.records import inventory, ledger
 from tasks.records.inventory import Thing
-from tasks.records.layout import ARMS, POOLS, RUNS, VERDICTS, ArmFolder, PoolFolder, RunFolder
+from tasks.records.layout import ARMS, LADDERS, POOLS, RUNS, VERDICTS, ArmFolder, LadderFolder, PoolFolder, RunFolder
 from tasks.reports.report import write_verdict
 from tasks.spec import Arm, Experiment
 from tasks.store.blobs import Blobs
@@ -53,7 +53,14 @@ def test_each_thing_says_what_was_made_from_it(bench):
     arms = bench.arms(seeds=2, top16=-0.05, rand16=0.0)
     made = write_verdict(bench.root, judge(bench.root, "demo", arms))
     run, _ = arms["top16"]
-    assert inventory.dependents(bench.root, Thing(RUNS, run)) == [Thing(VERDICTS, made.name.split("/")[1])]
+    verdict, ladder = Thing(VERDICTS, made.path.name), Thing(LADDERS, "to-d20-3333333333")
+    assert inventory.dependents(bench.root, Thing(RUNS, run)) == [verdict]
+    artifact(bench.root, LadderFolder(ladder.id).name, **{made.name: made.manifest})
+    assert inventory.dependents(bench.root, Thing(RUNS, run)) == [verdict, ladder]
+    (row,) = inventory.listed(bench.root, LADDERS)
+    assert row["ladder"] == ladder.id and row["verdicts"] == 1 and row["made"]
+    inventory.remove(bench.root, ladder)
+    assert inventory.listed(bench.root, LADDERS) == []
 
 
 def test_a_thing_is_found_by_a_part_of_its_name_that_no_other_has(tmp_path):
@@ -63,7 +70,7 @@ def test_a_thing_is_found_by_a_part_of_its_name_that_no_other_has(tmp_path):
     assert inventory.find(root, f"runs/{run}") == inventory.find(root, run[-10:]) == Thing(RUNS, run)
     with pytest.raises(InputError, match=f"fits several .*arms/{ARM}, runs/{run}"):
         inventory.find(root, "top16")
-    with pytest.raises(InputError, match=r"no pool, arm, run or verdict 'nothing'"):
+    with pytest.raises(InputError, match=r"no pool, arm, run, verdict or ladder 'nothing'"):
         inventory.find(root, "nothing")
 
 
@@ -73,6 +80,21 @@ def test_what_hangs_on_a_pool_is_named_down_to_the_runs(tmp_path):
     assert inventory.dependents(root, Thing(POOLS, POOL)) == [Thing(ARMS, ARM), Thing(RUNS, run)]
     assert [row["runs"] for row in inventory.listed(root, ARMS)] == [1]
     assert [row["arms"] for row in inventory.listed(root, POOLS)] == [1]
+
+
+def test_what_another_version_wrote_hides_nothing_else(tmp_path):
+    root = Root(tmp_path)
+    run = small(root)
+    ledger.finish(root, run, "completed", facts={"bpb": 1.0})
+    other = ledger.open_entry(root, Experiment(arm=Arm(name="rand16"), seed=2), POOL, ARM, name="mine").run
+    entry = root.path(RunFolder(run).file("run.json"))
+    entry.write_text(entry.read_text().replace('"format": 1', '"format": 99'))
+    assert {row["run"]: row["state"] for row in inventory.listed(root, RUNS)} == {run: "unreadable", other: "running"}
+    assert [row["runs"] for row in inventory.listed(root, ARMS)] == [2]
+    assert inventory.find(root, "mine") == Thing(RUNS, other)
+    ledger.finish(root, other, "completed", facts={"bpb": 1.0})
+    with pytest.raises(DamagedError, match=r"run\.json cannot be read"):
+        inventory.remove(root, Thing(ARMS, ARM))
 
 
 def test_a_run_that_trains_is_not_removed_nor_what_it_trains_on(tmp_path):

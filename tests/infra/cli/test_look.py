@@ -89,7 +89,7 @@ def test_estimate_by_ratio_and_the_table_of_depths(tmp_path):
         (("judge", "top16"), "'top16' names no runs of an arm"),
         (("judge", "a=x", "a=y"), "The arm a is given twice"),
         (("judge", "a=x", "b=y"), "no complete artifact runs/x/result"),
-        (("report", "nobody"), "There is no run 'nobody'"),
+        (("report", "nobody"), "There is no run, verdict or ladder 'nobody'"),
         (("estimate", "0"), "tokens = 0 cannot be used"),
         (("estimate",), "There is no budget: give TOKENS, --tokens-per-parameter, or --table"),
         (("estimate", "5", "--table"), "--table has a budget for each depth"),

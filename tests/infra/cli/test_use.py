@@ -19,6 +19,7 @@ def test_write_continues_the_prompt(tiny: TinyRoot) -> None:
     given = ("write", tiny.runs[0], "The water cycle", "--tokens", 12, "--root", tiny.folder)
     found = run(*given)
     assert found.exit_code == 0, found.output
+    assert run("write", tiny.runs[0][-10:], *given[2:]).stdout == found.stdout, "a part of its name is enough"
     assert found.stdout.startswith("The water cycle") and len(found.stdout) > len("The water cycle\n")
     said = json.loads(run(*given, "--json").stdout)
     assert found.stdout == f"The water cycle{said['text']}\n" and said["run"] == tiny.runs[0]
@@ -30,7 +31,7 @@ def test_write_continues_the_prompt(tiny: TinyRoot) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("nobody", "x"), "There is no run nobody under"),
+        (("nobody", "x"), "There is no run 'nobody' under"),
         (("RUN", ""), "The prompt is empty: give the beginning of a text."),
         (("RUN", "x", "--temperature", "-1"), "The temperature is -1: give 0 (the likeliest token) to 10."),
         (("RUN", "x", "--top-k", "0"), "top_k is 0: give a number of tokens"),
@@ -48,7 +49,9 @@ def test_what_cannot_be_written_is_one_sentence(tiny: TinyRoot, arguments: tuple
 
 def test_export_says_where_it_lies(tiny: TinyRoot, tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
-    found = run("export", tiny.runs[0], "--to", "safetensors", tmp_path / "model", "--root", tiny.folder, "--json")
+    found = run(
+        "export", tiny.runs[0][-10:], "--to", "safetensors", tmp_path / "model", "--root", tiny.folder, "--json"
+    )
     assert json.loads(found.stdout) == {
         "export": str(tmp_path / "model"), "card": str(tmp_path / "model" / "README.md"),
     }  # fmt: skip

@@ -7,7 +7,8 @@ import httpx
 import pytest
 
 from infra.local import pages
-from tasks.reports.report import write_verdict
+from tasks.records.layout import REPORT, LadderFolder
+from tasks.reports.report import write_report, write_verdict
 from tasks.verdict.judge import judge
 
 PASSWORD = "fabrating:secret"
@@ -27,6 +28,17 @@ def get(url, password=PASSWORD):
     return httpx.get(url, headers=headers, trust_env=False)
 
 
+def test_reports_of_ladders_are_served_and_listed(bench, served):
+    def make(work):
+        work.temporary(REPORT).write_text("<p>predicted")
+        work.finish(REPORT)
+
+    made = bench.root.build(LadderFolder("to-d20-3333333333").name, make, spec={})
+    assert get(f"{served}/{made.name}").text == "<p>predicted"
+    assert f'href="/{made.name}"' in get(served).text
+    assert write_report(bench.root, made.path.name) == made.path / REPORT
+
+
 def test_reports_of_runs_and_verdicts_are_served_and_listed(bench, served, tmp_path):
     arms = bench.arms(seeds=2, top16=-0.05, rand16=0.0)
     made = write_verdict(bench.root, judge(bench.root, "demo", arms))
@@ -35,9 +47,11 @@ def test_reports_of_runs_and_verdicts_are_served_and_listed(bench, served, tmp_p
     assert run in get(f"{served}/runs/{run}").text
     listed = get(served)
     assert f'href="/runs/{run}"' in listed.text and f'href="/{made.name}"' in listed.text
-    assert "default-src 'none'" in listed.headers["Content-Security-Policy"]
+    policy = listed.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "form-action 'none'" in policy
     elsewhere = get(f"{served}/runs/{run}?root={tmp_path / 'elsewhere'}")
-    assert elsewhere.status_code == 404 and "There is no run" in elsewhere.text
+    assert elsewhere.status_code == 404 and "There is no root" in elsewhere.text
+    assert not (tmp_path / "elsewhere").exists(), "to look makes nothing"
 
 
 @pytest.mark.parametrize("password", [None, "fabrating:wrong", "fabrating:", "other:secret"])
@@ -50,7 +64,7 @@ def test_nobody_without_the_password_sees_a_page(bench, served, password):
 
 
 @pytest.mark.parametrize(
-    "path", ["/runs/..%2F..%2Fetc", "/runs/a/b", "/pools/x", "/runs/%3Cscript%3E", "/runs/x?root=az://a?sig=s"]
+    "path", ["/runs/..%2F..%2Fetc", "/runs/a/b", "/pools/x", "/runs/%3Cscript%3E", "/runs/x?root=az://a?sig=s", "//["]
 )
 def test_what_is_no_report_is_one_sentence(served, path):
     found = get(served + path)

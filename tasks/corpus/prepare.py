@@ -385,17 +385,9 @@ def _scatter(
         )
 
     def make(id: str, work: Work) -> None:
+        space, retries = spaces[id], count.counters["retries"]
         near[id] = write_arm(
-            work,
-            arms[id],
-            opened,
-            selections[id],
-            unrated[id],
-            spaces[id],
-            held,
-            mapper,
-            count.counters["retries"],
-            progress,
+            work, arms[id], opened, selections[id], unrated[id], space, held, mapper, retries, progress
         )
 
     return {id: partial(make, id) for id in arms}

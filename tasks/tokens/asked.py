@@ -59,7 +59,7 @@ def _lines(data: bytes, file: str) -> Iterator[Mapping[str, Any] | None]:
     for number, line in enumerate(data.splitlines(), start=1):
         try:
             row = json.loads(line) if line.strip() else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(
                 f"Line {number} of {file} is no JSON ({str(error).split(':')[0]}): write one object a line."
             ) from error

@@ -270,7 +270,8 @@ def build_arms(
             for id in (handle.arm(arm).id for arm in arms)
         ]
         for id in by_id:
-            write_found(root, id, passages, found.get(id), removed=handle.pool.near == "remove")
+            removed = handle.pool.near == "remove"
+            write_found(root, id, passages, found.get(id), removed=removed, progress=progress)
         return made
 
 

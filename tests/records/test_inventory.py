@@ -63,7 +63,7 @@ def test_a_thing_is_found_by_a_part_of_its_name_that_no_other_has(tmp_path):
     assert inventory.find(root, f"runs/{run}") == inventory.find(root, run[-10:]) == Thing(RUNS, run)
     with pytest.raises(InputError, match=f"fits several .*arms/{ARM}, runs/{run}"):
         inventory.find(root, "top16")
-    with pytest.raises(InputError, match=r"no pool, arm, run or verdict 'nothing'"):
+    with pytest.raises(InputError, match=r"no pool, arm, run, verdict or ladder 'nothing'"):
         inventory.find(root, "nothing")
 
 

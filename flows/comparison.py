@@ -15,7 +15,7 @@ from tasks.corpus.arm.listed import require_same_list
 from tasks.corpus.pool.handle import open_pool
 from tasks.corpus.prepare import build_strata
 from tasks.engines import entry as engine
-from tasks.errors import LostProcessError, TrainingError
+from tasks.errors import InputError, LostProcessError, TrainingError
 from tasks.progress import Progress, silent
 from tasks.records.cost import CostEstimate
 from tasks.records.layout import ArmFolder, arm_id
@@ -33,6 +33,7 @@ from tasks.tokens.questions import encode_questions
 from tasks.verdict import looks, shortened
 from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec, PlannedRun
 from tasks.verdict.judge import judge
+from tasks.verdict.paired import FEWEST_CLUSTERS
 
 
 class Hands:
@@ -168,7 +169,7 @@ def _plan(root: Root, spec: ComparisonSpec, hands: Hands) -> ComparisonPlan:
 
 
 def questions_of(root: Root, plan: ComparisonPlan, hands: Hands) -> list[str]:
-    """Encode what runs are asked; the last parts of the artifacts' names."""
+    """Encode what runs are asked; the last parts of the artifacts' names. Raises InputError for what no verdict can be made of."""
     names = []
     for each in plan.spec.questions:
         encoded = hands.steps.run(
@@ -176,6 +177,10 @@ def questions_of(root: Root, plan: ComparisonPlan, hands: Hands) -> list[str]:
             lambda progress, each=each: encode_questions(root, plan.pool_id, each, progress=progress),  # type: ignore[misc]
         )
         require_fit(encoded, plan.spec.training.sequence_length)
+        if (count := encoded.facts["questions"]) < FEWEST_CLUSTERS:
+            raise InputError(
+                f"There are {count} questions {each.name}: a verdict needs at least {FEWEST_CLUSTERS}, better 1,000."
+            )
         names.append(encoded.path.name)
     return names
 

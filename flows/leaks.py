@@ -23,9 +23,9 @@ def search_arm(root: Root, arm_id: str, texts: Sequence[Texts], steps: Steps) ->
     experiment, pool_id = recall(root, arm_id, Training(), seed=1)
     pool = experiment.pool
 
-    def of_holdout(_: Progress) -> Artifact:
+    def of_holdout(progress: Progress) -> Artifact:
         passages = build_passages(root, pool_id, pool.holdout_near)
-        return write_found(root, arm_id, passages, None, removed=pool.near == "remove")
+        return write_found(root, arm_id, passages, None, removed=False, progress=progress)
 
     def of_texts(each: Texts, progress: Progress) -> Artifact:
         encoded = encode_outside(root, pool_id, each, progress)

@@ -270,7 +270,8 @@ def build_arms(
             for id in (handle.arm(arm).id for arm in arms)
         ]
         for id in by_id:
-            write_found(root, id, passages, found.get(id), removed=handle.pool.near == "remove")
+            removed = handle.pool.near == "remove"
+            write_found(root, id, passages, found.get(id), removed=removed, progress=progress)
         return made
 
 
@@ -385,17 +386,9 @@ def _scatter(
         )
 
     def make(id: str, work: Work) -> None:
+        space, retries = spaces[id], count.counters["retries"]
         near[id] = write_arm(
-            work,
-            arms[id],
-            opened,
-            selections[id],
-            unrated[id],
-            spaces[id],
-            held,
-            mapper,
-            count.counters["retries"],
-            progress,
+            work, arms[id], opened, selections[id], unrated[id], space, held, mapper, retries, progress
         )
 
     return {id: partial(make, id) for id in arms}

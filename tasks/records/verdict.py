@@ -77,6 +77,8 @@ class StratumDifference(Difference):
 class CleanDifference(Difference):
     """The difference on the documents of the target that have no near copy in any arm of the verdict, beside the one that decides."""
 
+    difference: float | None  # type: ignore[assignment]
+    """None where every document of the target has a near copy."""
     documents: int
     bytes: int
     clusters: int

@@ -59,7 +59,7 @@ def _lines(data: bytes, file: str) -> Iterator[Mapping[str, Any] | None]:
     for number, line in enumerate(data.splitlines(), start=1):
         try:
             row = json.loads(line) if line.strip() else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(
                 f"Line {number} of {file} is no JSON ({str(error).split(':')[0]}): write one object a line."
             ) from error
@@ -118,8 +118,9 @@ def _choices(given: Any, refuse: Refusal) -> list[str]:
     if not isinstance(given, list) or not 2 <= len(given) <= CHOICES:
         raise refuse("choices", f"is {_shown(given)}: it must be a list of 2 to {CHOICES} texts")
     choices = [_choice(each, f"choices[{number}]", refuse) for number, each in enumerate(given)]
-    if len(set(choices)) < len(choices):
-        twice = next(each for each in choices if choices.count(each) > 1)
+    bare = [each.strip() for each in choices]  # a blank before a choice is put there anyway
+    if len(set(bare)) < len(bare):
+        twice = next(each for each in bare if bare.count(each) > 1)
         raise refuse("choices", f"holds {_shown(twice)} twice: leave one")
     return choices
 

@@ -30,14 +30,14 @@ Cells = dict[tuple[int, int], dict[str, Scores]]
 
 def backtest(found: Sequence[LedgerEntry], level: float = LEVEL) -> Backtest:
     """The trials that the entries of a ledger allow. A scale counts where both arms have two replicates or more."""
-    trials: dict[tuple[str, ...], Trial] = {}
-    for pool, shape_of, cells in _alike(found):
+    trials: dict[tuple[int | str, ...], Trial] = {}
+    for group, (pool, shape_of, cells) in enumerate(_alike(found)):
         for scales in _series(cells, shape_of):
             arms = sorted({arm for scale in scales for arm in cells[scale]})
             for a, b in combinations(arms, 2):
                 rungs = [scale for scale in scales if all(len(cells[scale].get(arm, ())) > 1 for arm in (a, b))]
                 if len(rungs) > FEWEST and (trial := _trial(a, b, pool, rungs, cells, shape_of, level)):
-                    trials.setdefault((pool, a, b, *map(str, rungs)), trial)
+                    trials.setdefault((group, a, b, *map(str, rungs)), trial)
     return Backtest(level=level, trials=tuple(trials.values()))
 
 

@@ -19,6 +19,7 @@ from tasks.spec import DRAWS, Arm, Pool
 from tasks.store.artifact import code_version, fingerprint
 from tasks.store.root import Root
 from tasks.verdict.looks import said
+from tasks.verdict.target import unmarked
 
 BUDGET = ("tokens", "tokens_per_parameter")
 Fields = Mapping[str, Any]
@@ -51,7 +52,7 @@ def take(root: Root, verdict: Verdict) -> Verdict:
         rule=None,
         dollars=sum(entry.dollars for entry in entries if entry),
         pairs=tuple(pairs),
-        target=verdict.target,
+        target=plan.target,
     )
     return said(verdict.model_copy(update={"registered": registration.note(root, name, look)}))
 
@@ -85,7 +86,7 @@ def _plan(verdict: Verdict, runs: Mapping[str, Fields], known: Registered | None
         "looks_before": len(known.looks) if known else 0,
         "tokens": tokens,
         "replicates": max(len(arm.runs) for arm in verdict.arms),
-        "target": verdict.target,
+        "target": _target(verdict, known),
         "pairing": verdict.pairing,
         "level": verdict.level,
         "stop": None,
@@ -105,12 +106,18 @@ def _plan(verdict: Verdict, runs: Mapping[str, Fields], known: Registered | None
         arms=arms,
         training=training,
         redraw=redrawn if any(arm.draws for arm in verdict.arms) else None,
-        texts=verdict.outside,
-        questions=verdict.questions,
+        texts=tuple(map(unmarked, verdict.outside)),
+        questions=tuple(map(unmarked, verdict.questions)),
         core=verdict.core,
         control=verdict.control,
         allow=tuple(verdict.matched.allowed),
     )
+
+
+def _target(verdict: Verdict, known: Registered | None) -> str:
+    """As comparisons register it: texts and questions without the fingerprint, unless it was said with that."""
+    said_so = known is not None and known.newest.target == verdict.target
+    return verdict.target if said_so else unmarked(verdict.target)
 
 
 def _selections(arms: Iterable[Fields], pool: Fields) -> set[str]:

@@ -1,5 +1,6 @@
 """One pair of arms: its differences with their intervals, what seeds do to them, what more seeds would show, and the tokens saved."""
 
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -138,6 +139,8 @@ def _accuracies(a: str, b: str, case: Case, found: Accuracies, paired: bool) -> 
         return rows
     sums = {label: case.replicates(label, found.right[label]) for label in (a, b)}
     differences = paired_differences(LN2 * sums[a], LN2 * sums[b], found.sizes, paired=paired, level=case.level)
+    # where few questions tell the arms apart, resamples that hold none of them make it endless
+    differences = replace(differences, low=np.maximum(differences.low, -1), high=np.minimum(differences.high, 1))
     for i, name in enumerate(ACCURACIES):
         shares = {label: float(sums[label].mean(0)[i].sum() / found.sizes[i].sum()) for label in (a, b)}
         rows[name] = AccuracyDifference.model_validate({**_chance(differences, i), "a": shares[a], "b": shares[b]})

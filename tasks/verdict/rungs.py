@@ -169,6 +169,11 @@ def conclude(spec: LadderSpec, judged: Mapping[int, tuple[str, Verdict]], cost: 
 
 
 def _rung(scale: Scale, pair: Comparison) -> Rung:
+    if pair.errors.documents is None:
+        raise InputError(
+            f"At d{scale.depth} {pair.clusters} blocks of documents decide{pair.on}, too few to know their error: take another target or "
+            "a larger holdout."
+        )
     return Rung(
         depth=scale.depth,
         flops=scale.flops,
@@ -176,7 +181,7 @@ def _rung(scale: Scale, pair: Comparison) -> Rung:
         low=pair.low,
         high=pair.high,
         error_seeds=pair.errors.seeds or 0.0,
-        error_documents=pair.errors.documents or 0.0,
+        error_documents=pair.errors.documents,
         replicates=pair.seeds,
     )
 

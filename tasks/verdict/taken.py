@@ -16,6 +16,9 @@ from tasks.spec import Arm
 from tasks.store.artifact import Artifact, Manifest
 from tasks.store.root import Root
 
+ALIKE = 0.01
+"""Chances that differ by less, as a part of either, are equal: two draws of one random arm need not lose as many duplicates."""
+
 Chances = Mapping[str, np.ndarray]
 """{label: how likely the arm takes a document like each of the holdout's, 0 to 1, (documents,)}; arms whose rule is not by a rating alone are left out."""
 
@@ -30,9 +33,10 @@ def disagreements(known: Chances) -> list[tuple[tuple[str, str], np.ndarray, lis
     """(pair of arms, code of each document, label of each code) of every pair whose rules do not take all documents alike."""
     found = []
     for a, b in combinations(known, 2):
-        codes = np.select([known[a] > known[b], known[a] < known[b]], [0, 1], 2)
+        alike = np.isclose(known[a], known[b], rtol=ALIKE, atol=0)
+        codes = np.select([alike, known[a] > known[b]], [2, 0], 1)
         if (codes != 2).any():
-            found.append(((a, b), codes, [f"rather in {a}", f"rather in {b}", "equally in both"]))
+            found.append(((a, b), codes, [f"rather in {a}", f"rather in {b}", f"equally in {a} and {b}"]))
     return found
 
 

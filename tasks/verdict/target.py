@@ -33,9 +33,14 @@ def find_target(target: str, texts: Sequence[str], questions: Sequence[str] = ()
     )
 
 
+def unmarked(name: str) -> str:
+    """A name of texts or questions, or a target, without the fingerprint at its end."""
+    return FINGERPRINT.sub("", name)
+
+
 def _named(target: str, wanted: str, names: Sequence[str], what: str) -> str:
     exact = [name for name in names if name == wanted]
-    found = exact or [name for name in names if FINGERPRINT.sub("", name) == wanted]
+    found = exact or [name for name in names if unmarked(name) == wanted]
     if len(found) != 1:
         given, kind = ", ".join(names) or "none", what.split()[0]
         raise InputError(

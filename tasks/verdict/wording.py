@@ -13,6 +13,7 @@ from tasks.records.verdict import (
     TokensSaved,
     Weakness,
 )
+from tasks.verdict.target import HALVES
 
 WARNINGS: dict[Weakness, str] = {
     "two seeds": "An arm has only two seeds: the interval is wide, and up to 7 % of such intervals miss if arms scatter very unlike.",
@@ -114,9 +115,10 @@ def _clean(pair: Comparison) -> list[str]:
     if clean is None or not clean.left_out:
         return []
     where = " and ".join(f"{count} in {label}" for label, count in clean.leaked.items())
+    where = f"of the whole holdout {where}" if pair.target in HALVES else where
     total = clean.documents + clean.left_out
     without = f"Without the {clean.left_out} of {total} documents that have near copies in the arms ({where})"
-    if clean.low is None:
+    if clean.low is None or clean.difference is None:
         return [f"{without}, too few are left to judge."]
     shown = f"{with_interval(clean.difference, clean.low, clean.high, '+')} bits per byte"
     if not clean.excludes_zero:

@@ -31,15 +31,19 @@ def root(tmp_path):
     return root
 
 
-def test_a_bad_row_and_an_answer_that_no_row_holds_are_refused_when_the_runs_are_planned(root, tmp_path):
+def test_a_bad_row_too_few_and_an_answer_that_no_row_holds_are_refused_when_the_runs_are_planned(root, tmp_path):
     file = tmp_path / "exam.jsonl"
     arms = [Arm(), Arm(name="rand", select="random")]
     training = Training(sequence_length=64, packing="split")
     spec = ComparisonSpec("x", Pool(), arms, [1], training, questions=[Questions(name="exam", url=str(file))])
     plan, hands = ComparisonPlan(spec, POOL, ()), Hands(root, Steps())
-    file.write_text(json.dumps({"context": "the cat", "answer": "sat" * 9}) + "\n")
+    line = json.dumps({"context": "the cat", "answer": "sat" * 9}) + "\n"
+    file.write_text(8 * line)
     (name,) = questions_of(root, plan, hands)
-    assert root.find(f"pools/{POOL}/questions/{name}").facts["questions"] == 1
+    assert root.find(f"pools/{POOL}/questions/{name}").facts["questions"] == 8
+    file.write_text(7 * line)
+    with pytest.raises(InputError, match="There are 7 questions exam: a verdict needs at least 8"):
+        questions_of(root, plan, hands)
     file.write_text(json.dumps({"context": "the cat", "answer": "xyz" * 30}) + "\n")
     with pytest.raises(
         InputError, match=r"An answer of the questions exam-\w+ has 91 tokens, but a row of the model only 64"

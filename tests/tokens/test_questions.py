@@ -112,6 +112,7 @@ OK = {"context": "the cat", "choices": ["sat", "mat"], "answer": 1}
     [
         ("[1]", "Line 2 of .*a.jsonl is no JSON object: write one a line."),
         ("{", "Line 2 of .*a.jsonl is no JSON"),
+        pytest.param("[" * 100_000, "Line 2 of .*a.jsonl is no JSON", id="nested too deep"),
         ({"contxt": "x", "answer": "y"}, "Line 2 of .*a.jsonl has no 'context' or 'question': rename 'contxt'"),
         ({"context": "x", "Answers": "y"}, "has no 'answer': rename 'Answers', which is nearest"),
         ({"context": "x", "gold": "y"}, "has no 'answer': it has context, gold"),
@@ -119,6 +120,7 @@ OK = {"context": "the cat", "choices": ["sat", "mat"], "answer": 1}
         (OK | {"choices": ["sat"]}, r"choices is \['sat'\]: it must be a list of 2 to 64 texts"),
         (OK | {"choices": ["sat", ""]}, r"choices\[1\] is '': it must be a text, not blank"),
         (OK | {"choices": ["sat", "sat"]}, "choices holds 'sat' twice"),
+        (OK | {"choices": ["sat", " sat"]}, "choices holds 'sat' twice"),
         (OK | {"answer": 2}, "answer is 2: the 2 choices are numbered 0 to 1"),
         (OK | {"answer": True}, "answer is True: it must be one of the choices, or its place from 0"),
         (

@@ -133,3 +133,11 @@ def test_runs_that_were_asked_other_questions_are_refused(bench):
         judged(bench, arms)
     with pytest.raises(InputError, match="target is 'questions/many', but the questions are few-0123456789"):
         judged(bench, arms, target="questions/many")
+
+
+def test_an_accuracy_stays_within_its_bounds_where_one_question_tells_arms_apart(bench):
+    arms = bench.arms(seeds=3, top16=0.0, rand16=0.0)
+    give(bench, arms["top16"], -0.2, tasks=1)
+    give(bench, arms["rand16"], 0.0, tasks=1)
+    (row,) = judged(bench, arms).comparisons[0].questions
+    assert row.accuracy.difference == pytest.approx(0.1) and (row.accuracy.low, row.accuracy.high) == (-1, 1)

@@ -1,7 +1,12 @@
 """A judgement by hand counts as a look, under whatever name, and says what it does otherwise than was registered."""
 
+from itertools import product
+
+import pytest
+
 from tasks.records import registration
 from tasks.records.stopping import StoppingRule
+from tasks.spec import Texts
 from tasks.verdict import by_hand, looks
 from tasks.verdict.judge import judge
 from tests.planted import look, plan_of
@@ -41,3 +46,19 @@ def test_runs_that_nobody_registered_are_registered_when_they_are_judged(bench):
     more = by_hand_of(bench, seeds=5)
     assert [each.replicates for each in more.registered.looks] == [3, 5]
     assert looks.error_over_looks(more.registered) > 0.06
+
+
+@pytest.mark.parametrize("target", ["outside/papers", "outside/papers-0123456789"])
+def test_texts_that_decided_are_the_same_target_by_their_short_name(bench, target):
+    name = "papers-0123456789"
+    for arm, seed in product(("top16", "rand16"), (1, 2, 3)):
+        bench.run(arm, seed, name=f"outside/{name}")
+    arms = bench.arms(top16=0.0, rand16=0.0)
+    texts = [Texts(name="papers", url="file:///papers")]
+    plan = plan_of(bench, 3, target=target, texts=texts)
+    looks.register(bench.root, plan)
+    verdict = judge(bench.root, "v", arms, outside=[name], target=target)
+    looks.take(bench.root, plan, verdict)
+    again = by_hand.take(bench.root, verdict)
+    assert not again.registered.changes and len(again.registered.looks) == 1
+    assert looks.error_over_looks(again.registered) == pytest.approx(0.05)

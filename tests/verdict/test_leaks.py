@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tasks.reports.artifacts import verdict_markdown
+from tasks.reports.report import write_verdict
 from tasks.verdict.judge import judge
 from tests.planted import DOCUMENTS, Bench, look, plan_of
 
@@ -96,3 +98,17 @@ def test_the_plan_says_that_the_clean_difference_stands_beside_the_target(bench:
     verdict = look(bench, plan, 0.01)
     assert verdict.registered is not None and verdict.registered.plan.clean == "beside"
     assert len(verdict.registered.looks) == 1 and "Without the 2 of 600 documents" in verdict.sentences[0]
+
+
+@pytest.mark.parametrize("target", ["all", "upper half"])
+def test_a_target_that_an_arm_has_all_of_is_said_to_leave_nothing(bench: Bench, target: str) -> None:
+    runs = leaky(bench)
+    bench.near("top16", range(DOCUMENTS))
+    bench.near("rand16", [])
+    verdict = judge(bench.root, "v", runs, target=target)
+    (pair,) = verdict.comparisons
+    assert pair.clean is not None and (pair.clean.documents, pair.clean.difference, pair.clean.low) == (0, None, None)
+    whole = "of the whole holdout " if target != "all" else ""
+    assert f"in the arms ({whole}600 in top16 and 0 in rand16), too few are left to judge." in pair.sentence
+    write_verdict(bench.root, verdict)
+    assert "without near copies in any arm" in verdict_markdown(verdict, "")

@@ -63,8 +63,8 @@ DEPTHS = (4, 6, 8, 10)
 
 
 @pytest.fixture
-def climbed(bench):
-    """A ladder of planted runs, in which the first arm loses its lead of 0.02 by 0.004 a depth."""
+def judged(bench):
+    """The rungs of a ladder of planted runs, in which the first arm loses its lead of 0.02 by 0.004 a depth."""
     form = LadderForm(
         **{**FORM, "to": 12, "depths": list(DEPTHS), "arms": [{"name": "top"}, {"name": "rand", "select": "random"}]},
         most=1,
@@ -77,7 +77,23 @@ def climbed(bench):
             for arm, offset in (("top", -0.02 + 0.004 * place), ("rand", 0.0))
         }
         judged[depth] = (f"verdicts/steps-d{depth}", judge(bench.root, f"steps-d{depth}", runs))
-    return bench, conclude(spec, judged, spec.cost(), backtest([]))
+    return spec, judged
+
+
+@pytest.fixture
+def climbed(bench, judged):
+    spec, verdicts = judged
+    return bench, conclude(spec, verdicts, spec.cost(), backtest([]))
+
+
+def test_documents_of_unknown_error_predict_nothing(judged):
+    spec, verdicts = judged
+    name, verdict = verdicts[6]
+    (pair,) = verdict.comparisons
+    unknown = pair.model_copy(update={"clusters": 5, "errors": pair.errors.model_copy(update={"documents": None})})
+    few = {**verdicts, 6: (name, verdict.model_copy(update={"comparisons": (unknown,)}))}
+    with pytest.raises(InputError, match="At d6 5 blocks of documents decide, too few"):
+        conclude(spec, few, spec.cost(), backtest([]))
 
 
 def test_the_prediction_follows_the_rungs_and_says_what_it_covers(climbed):
@@ -151,12 +167,23 @@ def entries(bench, lead):
     return found
 
 
-def test_the_largest_scale_of_a_ledger_is_predicted_from_the_smaller_ones(bench):
+def test_the_largest_scale_of_a_ledger_is_predicted_from_the_smaller_ones_once_a_recipe(bench):
     tested = backtest(entries(bench, lambda place: 0.02 - 0.003 * place))
     (trial,) = tested.trials
     assert {trial.a, trial.b} == {"top", "rand"} and trial.depths == (4, 6, 8, 12)
     assert trial.covered and not tested.calibrated
     assert "1 of the 10 pairs" in tested.sentence and "1 of 1 intervals at 90 % held what was found" in tested.sentence
+    again = [
+        each.model_copy(
+            update={
+                "experiment": each.experiment.model_copy(
+                    update={"training": each.experiment.training.model_copy(update={"recipe": "quiet"})}
+                )
+            }
+        )
+        for each in entries(bench, lambda place: 0.02)
+    ]
+    assert len(backtest([*entries(bench, lambda place: 0.02), *again]).trials) == 2, "other runs of the same arms"
     broken = backtest(entries(bench, lambda place: 0.02 - 0.003 * place + 2.0 * (place == 3)))
     assert not broken.trials[0].covered
 

@@ -16,9 +16,18 @@ def test_documents_are_of_the_arm_that_is_likelier_to_take_them():
     known = {"top": np.array([1.0, 0.4, 0.0, 0.0]), "rand": np.array([0.3, 0.3, 0.3, 0.0])}
     ((pair, codes, labels),) = disagreements(known)
     assert pair == ("top", "rand")
-    assert [labels[code] for code in codes] == ["rather in top", "rather in top", "rather in rand", "equally in both"]
+    assert [labels[code] for code in codes] == [
+        "rather in top",
+        "rather in top",
+        "rather in rand",
+        "equally in top and rand",
+    ]
     assert disagreements({"a": known["rand"], "b": known["rand"]}) == [], "equal rules disagree nowhere"
     assert disagreements({"top": known["top"]}) == []
+    again = {"a": known["rand"], "b": 0.999 * known["rand"]}
+    assert disagreements(again) == [], "another draw lost a few more duplicates"
+    small = {"top": np.array([1.0, 0.0]), "rand": np.array([0.001, 0.001])}
+    assert disagreements(small)[0][1].tolist() == [0, 1], "a small share is more than none"
 
 
 def test_the_rules_of_prepared_arms_are_applied_to_the_holdouts_own_ratings(sample, tmp_path):

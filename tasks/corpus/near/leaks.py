@@ -59,15 +59,26 @@ def open_passages(place: Scratch, share: float) -> Passages:
     return Passages.open(place, share)
 
 
-def write_found(root: Root, arm_id: str, passages: Artifact, found: NearCopies | None, *, removed: bool) -> Artifact:
-    """`arms/<arm>/near/<version>-holdout` from what the pass over its text `found`, or from its shards (None)."""
+def write_found(
+    root: Root,
+    arm_id: str,
+    passages: Artifact,
+    found: NearCopies | None,
+    *,
+    removed: bool,
+    progress: Progress = silent,
+) -> Artifact:
+    """`arms/<arm>/near/<version>-holdout` from what the pass over its text `found`, or from its shards (None).
+
+    `removed`: whether that pass left copies out; what is found in the shards is in the arm, whatever its pool asks for.
+    """
     text = root.manifest(ArmFolder(arm_id).text)
 
     def make(work: Work) -> None:
         share = passages.manifest.spec["share"]
         known = open_passages(place_of(root, passages, shared=False), share)
-        copies = scan(root, arm_id, known) if found is None else found
-        copies.write(work, len(known.sizes), known.unsearchable, removed=removed)
+        copies = scan(root, arm_id, known, progress) if found is None else found
+        copies.write(work, len(known.sizes), known.unsearchable, removed=removed and found is not None)
 
     inputs = {"text": text, "passages": passages.manifest}
     return root.build(ArmFolder(arm_id).near(HOLDOUT), make, spec=dict(passages.manifest.spec), inputs=inputs)

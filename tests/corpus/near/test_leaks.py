@@ -5,9 +5,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.corpus.near.leaks import count_leaks
+from tasks.corpus.near.leaks import count_leaks, write_found
 from tasks.corpus.prepare import build_arms
-from tasks.records.layout import NEAR, ArmFolder
+from tasks.records.layout import NEAR, POOLS, ArmFolder
 from tasks.records.near import HOLDOUT, leaked
 from tasks.spec import Arm, Pool
 from tasks.store.root import Root
@@ -77,6 +77,17 @@ def test_removed_copies_are_in_no_arm_and_counted(tmp_path: Path, pool: Pool) ->
     assert root.manifest(ArmFolder(removed["all"]).text).facts["near_copies_removed"] == COPIES
     assert root.manifest(ArmFolder(removed["all"]).near(HOLDOUT)).facts["copies"] == COPIES
     assert record(root, removed["bottom"])["document"] == []
+
+
+def test_a_copy_that_a_later_rule_finds_in_an_arm_is_in_it_though_its_pool_removes_copies(
+    tmp_path: Path, pool: Pool
+) -> None:
+    root = Root(tmp_path / "root")
+    arm = made(root, pool)["all"]
+    (passages,) = map(root.open, root.names(f"{POOLS}/{root.manifest(ArmFolder(arm).text).inputs['pool']}/passages"))
+    root.remove(ArmFolder(arm).near(HOLDOUT))
+    facts = write_found(root, arm, passages, None, removed=True).facts
+    assert facts["copies"] == COPIES and facts["removed"] is False
 
 
 def test_texts_that_come_later_are_found_in_an_arm_that_is_there(tmp_path: Path, pool: Pool) -> None:

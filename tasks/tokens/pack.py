@@ -28,7 +28,7 @@ from tasks.spec import Packing
 from tasks.store.artifact import Artifact, Work
 from tasks.store.root import Root
 from tasks.tokens.encode import Encode, open_encoder
-from tasks.tokens.packer import BATCH, BUFFER, CropPacker, Packed, SplitPacker
+from tasks.tokens.packer import BATCH, BUFFER, STEP, CropPacker, Packed, SplitPacker
 from tasks.tokens.tokenizer import load_tokenizer
 
 PACKERS = {"split": SplitPacker, "crop": CropPacker}
@@ -156,7 +156,9 @@ class _Packing:
         held = np.zeros(len(packed.rows), ROW_CONTENTS)
         row, document, tokens, begins = packed.pieces.T
         held["documents"] = np.bincount(row, begins, len(held))
-        held["bytes"] = self.token_bytes[packed.rows[:, 1:]].sum(1)
+        for start in range(0, len(held), some := max(1, STEP // self.packer.width)):
+            part = slice(start, start + some)
+            held["bytes"][part] = self.token_bytes[packed.rows[part, 1:]].sum(1)
         score = self.scores[document]
         rated = np.isfinite(score)
         sums = np.bincount(row[rated], score[rated] * tokens[rated], len(held))

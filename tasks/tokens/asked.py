@@ -118,9 +118,9 @@ def _choices(given: Any, refuse: Refusal) -> list[str]:
     if not isinstance(given, list) or not 2 <= len(given) <= CHOICES:
         raise refuse("choices", f"is {_shown(given)}: it must be a list of 2 to {CHOICES} texts")
     choices = [_choice(each, f"choices[{number}]", refuse) for number, each in enumerate(given)]
-    bare = [each.strip() for each in choices]  # a blank before a choice is put there anyway
-    if len(set(bare)) < len(bare):
-        twice = next(each for each in bare if bare.count(each) > 1)
+    asked = [each if each[:1].isspace() else f" {each}" for each in choices]  # a blank is put there anyway
+    if len(set(asked)) < len(asked):
+        twice = next(each for each, as_asked in zip(choices, asked, strict=True) if asked.count(as_asked) > 1)
         raise refuse("choices", f"holds {_shown(twice)} twice: leave one")
     return choices
 

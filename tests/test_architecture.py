@@ -143,3 +143,29 @@ def test_rooms_take_paths_from_the_layout():
         if text in FILES or text.startswith(folders)
     }
     assert found == PATHS_SPELLED
+
+
+def names_in(module: str) -> set[str]:
+    """What a module defines or imports anywhere."""
+    found: set[str] = set()
+    for node in ast.walk(tree(module)):
+        match node:
+            case ast.FunctionDef() | ast.ClassDef() | ast.AsyncFunctionDef():
+                found.add(node.name)
+            case ast.Import() | ast.ImportFrom():
+                found.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
+            case ast.Name(id=name, ctx=ast.Store()):
+                found.add(name)
+    return found
+
+
+def test_benchmarks_import_what_there_is():
+    """Some import in functions that run on other machines or for minutes: a moved name would show there alone."""
+    missing = set()
+    for path in (PROJECT / "benchmarks").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module in modules():
+                for alias in node.names:
+                    if f"{node.module}.{alias.name}" not in modules() and alias.name not in names_in(node.module):
+                        missing.add((path.name, node.module, alias.name))
+    assert missing == set()

@@ -76,7 +76,7 @@ def polars(url: str, out: Path, share: float, budget: int | None) -> None:
         os.environ["POLARS_OOC_MEMORY_BUDGET_MB"] = str(budget)
     import polars as pl
 
-    from tasks.store.access import azure_settings
+    from tasks.store.azure import azure_settings
     from tasks.store.urls import parse_url
 
     settings = azure_settings(parse_url(url))

@@ -44,7 +44,6 @@ FAST_SSH = (
     "-o",
     "ServerAliveCountMax=3",
 )
-SECONDS_BETWEEN_REPORTS = 1.0
 LINK_LOST = (10, 12, 30, 35, 255)
 """Exit statuses of rsync and ssh: sockets, the protocol's stream, time out, no connection."""
 _SENT = re.compile(rb"^\s*([\d,]+)\s+\d+%")

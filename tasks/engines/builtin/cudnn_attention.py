@@ -11,7 +11,6 @@ import cudnn
 import torch
 from torch import Tensor
 
-VERSION: str = cudnn.__version__
 Q, K, V, OUT, STATS, D_OUT, D_Q, D_K, D_V = range(1, 10)
 """Names of the tensors of a plan."""
 

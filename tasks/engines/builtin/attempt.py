@@ -8,6 +8,7 @@ from dataclasses import asdict
 import torch
 
 from tasks.engines.builtin.checkpoint import Checkpoints
+from tasks.engines.builtin.compute import compile_ahead
 from tasks.engines.builtin.distributed import World
 from tasks.engines.builtin.evaluation import EncodedHoldout
 from tasks.engines.builtin.loop import Loop
@@ -23,7 +24,7 @@ from tasks.records.layout import JOB, METRICS, TOKENIZER, RunFolder
 from tasks.records.metrics import MetricsLog, cut_back
 from tasks.records.packed import TrainedText, read_contents
 from tasks.records.result import TrainedFacts
-from tasks.records.scaling import parameter_counts
+from tasks.records.scaling import ModelShape, parameter_counts
 from tasks.store.artifact import verify
 from tasks.store.root import Root
 
@@ -56,6 +57,8 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest, began: float, 
     for variable, kind in COMPILED.items():
         os.environ.setdefault(variable, str(root.folder / ".compiled" / kind))
     inputs = open_inputs(root, job)
+    config = ModelShape.of(training, inputs.packed.facts["vocab_size"])
+    compile_ahead(config, training.precision, training.compile, world.device)
     if world.leads and not verified:  # a flipped byte is no error to a trainer: it would learn it
         verify(inputs.packed.path, inputs.packed.manifest)
     shape = shape_run(job.experiment, inputs.packed, world)

@@ -98,6 +98,15 @@ def fusable(config: ModelShape) -> bool:
     return config.n_layer > 2 and config.n_kv_head == config.n_head
 
 
+def compile_ahead(config: ModelShape, precision: str, kernels: bool, device: torch.device) -> None:
+    """Have what `build_compute` will need compiled from now on, if anything, while the caller does other things."""
+    if device.type == "cuda" and precision != "fp32" and kernels and fusable(config):
+        from tasks.engines.builtin.ahead import begin
+        from tasks.engines.builtin.rehearsal import rehearse
+
+        begin(config, precision, device, lambda: rehearse(config, precision))
+
+
 def build_compute(model: GPT, precision: str, kernels: bool = True, deterministic: bool = False) -> Compute:
     """The way to compute a model that is on its device already. `kernels=False`: autograd on a GPU too, to debug.
 
@@ -114,6 +123,7 @@ def build_compute(model: GPT, precision: str, kernels: bool = True, deterministi
     if device.type == "cuda" and precision != "fp32" and fused:
         from tasks.engines.builtin.fused import Fused  # needs Triton, which PyTorch for CPUs does not bring
 
+        compile_ahead(model.config, precision, kernels, device)
         return Fused(model, precision, deterministic)
     if deterministic and device.type == "cuda":
         raise InputError(

@@ -14,7 +14,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from tasks.engines.builtin.attention import choose_backend
+from tasks.engines.builtin import ahead
+from tasks.engines.builtin.attention import attend_backward, choose_backend
 from tasks.engines.builtin.fp8 import Fp8Products
 from tasks.engines.builtin.graphs import Replayed, replayable, small
 from tasks.engines.builtin.kernels.heads import heads, heads_backward
@@ -68,8 +69,6 @@ class Fused:
         device = model.lm_head.weight.device
         self.evaluation = Bf16Products(self.storage)
         self.training = Fp8Products(self.evaluation) if precision == "fp8" else self.evaluation
-        if self.training is self.evaluation:
-            self.evaluation.compile_ahead(config.sequence_len)
         self.attend, attention = choose_backend(
             frozenset(config.windows), config.sequence_len, config.head_dim, device, deterministic
         )
@@ -90,6 +89,7 @@ class Fused:
 
     def _refresh(self, products: Products) -> None:
         """Cast the weights anew if they changed since these products' last use."""
+        ahead.wait()
         if self.versions.get(products.name) != self.storage.version:
             self._replay("refresh", products.refresh) if products is self.training else products.refresh()
             self.versions[products.name] = self.storage.version
@@ -213,7 +213,7 @@ class Fused:
             )
             d_y = products.proj_backward(layer, dx if low is None else low, saved.proj_input)
             q, k, v, y = saved.attention
-            d_qkv = torch.autograd.grad(y, (q, k, v), d_y.view_as(y))
+            d_qkv = attend_backward(y, (q, k, v), d_y.view_as(y))
             values = self._values(layer, flat, saved.first)
             d_table = grads[model.value_embeds[str(layer)].weight] if values else None
             d_qkv, d_logit = heads_backward(

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import torch
 
+from tasks.engines.builtin.attention import TRIALS
 from tasks.engines.builtin.checkpoint import Checkpoints
 from tasks.engines.builtin.compute import compile_ahead
 from tasks.engines.builtin.distributed import World
@@ -29,8 +30,14 @@ from tasks.store.artifact import verify
 from tasks.store.root import Root
 
 log = logging.getLogger(__name__)
-COMPILED = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
-"""Compiled kernels are kept under the root's folder: the next attempt and the next run of this shape start with them."""
+COMPILED = {
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "TRITON_CACHE_DIR": "triton",
+    "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR": "flash",
+    TRIALS: "trials",
+}
+"""Compiled kernels and the answers of trials are kept under the root's folder: the next attempt and the next run of this shape start
+with them."""
 MIRROR_GRACE = 15.0
 """Seconds that an interrupted run gives to copying its last checkpoint to a remote root."""
 
@@ -56,6 +63,7 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest, began: float, 
     metrics_file = root.path(run.file(METRICS))
     for variable, kind in COMPILED.items():
         os.environ.setdefault(variable, str(root.folder / ".compiled" / kind))
+    os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")  # it keeps nothing by itself
     inputs = open_inputs(root, job)
     config = ModelShape.of(training, inputs.packed.facts["vocab_size"])
     compile_ahead(config, training.precision, training.compile, world.device)

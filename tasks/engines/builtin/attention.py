@@ -4,9 +4,15 @@ The plain form builds an explicit mask for windows and runs anywhere. On a GPU `
 that can be imported and gives the plain form's result and gradients on a small case; none of them builds a mask.
 """
 
+import contextlib
 import functools
 import importlib
+import importlib.metadata
+import json
+import os
 from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,9 +20,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from tasks.errors import InputError
+from tasks.store.artifact import fingerprint
+
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 """(q, k, v, window) -> y: (B, T, H, D) each (k and v may have fewer heads), softmax scale 1/sqrt(D)."""
 
+TRIALS = "FABRATING_TRIALS"
+"""The variable that names the folder where answers of trials are kept."""
+CODE = ("attention.py", "cudnn_attention.py")
+PACKAGES = ("flash-attn-3", "flash-attn-4", "nvidia-cudnn-frontend")
+"""What an answer depends on, beside the hardware, PyTorch and cuDNN."""
+UNAVAILABLE = (ImportError, AssertionError, AttributeError, RuntimeError, OSError, TypeError, ValueError)
+"""What a backend that is not there, or not for this GPU, raises."""
 TOLERANCE = 2e-2
 """Relative distance from the plain form that rounding to bf16 explains."""
 
@@ -36,24 +52,26 @@ def attend(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped).transpose(1, 2)
 
 
-def _flash_attention_3() -> Attend:
-    """The wheel `flash_attn_interface`, or the same kernels from the `kernels` hub."""
-    try:
-        function = importlib.import_module("flash_attn_interface").flash_attn_func
-    except ImportError:
-        hub = importlib.import_module("kernels")
-        function = hub.get_kernel("kernels-community/flash-attn3").flash_attn_func
-    return lambda q, k, v, window: _first(function(q, k, v, causal=True, window_size=(window, 0)))
+def _flash_attention_3(deterministic: bool) -> Attend:
+    function = importlib.import_module("flash_attn_interface").flash_attn_func
+    order = {"deterministic": True} if deterministic else {}
+    return lambda q, k, v, window: _first(function(q, k, v, causal=True, window_size=(window, 0), **order))
 
 
-def _flash_attention_4() -> Attend:
+def _flash_attention_4(deterministic: bool) -> Attend:
     function = importlib.import_module("flash_attn.cute").flash_attn_func
 
     def run(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
-        left = None if window >= q.size(1) else window
-        return _first(function(q, k, v, causal=True, window_size=(left, None if left is None else 0)))
+        sides = (None, None) if window >= q.size(1) else (window, 0)
+        return _first(function(q, k, v, causal=True, window_size=sides, deterministic=deterministic))
 
     return run
+
+
+FLASH = {"fa3": ("Flash Attention 3", _flash_attention_3), "fa4": ("Flash Attention 4", _flash_attention_4)}
+"""By the names of `training.attention`."""
+MEASURED = "FABRATING_ATTENTION"
+"""The variable that says which of "fa3", "fa4" and "cudnn" was fastest when the host was provisioned."""
 
 
 def _first(result: Tensor | tuple[Tensor, ...]) -> Tensor:
@@ -121,14 +139,19 @@ def _pytorch() -> Attend:
     return attend
 
 
-def _candidates(deterministic: bool, windowed: bool) -> Iterator[tuple[str, Callable[[], Attend]]]:
-    """Fastest first, as measured on an H100."""
+def _candidates(deterministic: bool, windowed: bool, asked: str) -> Iterator[tuple[str, Callable[[], Attend]]]:
+    """Best first: what is `asked` for or was measured on the host, then as measured on an H100."""
+    if asked in FLASH:
+        name, make = FLASH[asked]
+        yield f"{name} (deterministic)" if deterministic else name, functools.partial(make, deterministic)
+        return
+    measured = os.environ.get(MEASURED)
+    if asked == "auto" and measured in FLASH and not deterministic:
+        yield FLASH[measured][0], functools.partial(FLASH[measured][1], False)
     if deterministic:
         yield "cuDNN's frontend (deterministic)", _deterministic_cudnn
         yield "FlexAttention (deterministic)", _flex_attention
         return
-    yield "Flash Attention 3", _flash_attention_3
-    yield "Flash Attention 4", _flash_attention_4
     if windowed:
         yield "cuDNN (full) and its frontend (windows)", _cudnn_and_frontend
     yield "cuDNN (full) and FlexAttention (windows)", _cudnn_and_flex
@@ -154,25 +177,77 @@ def attend_backward(y: Tensor, inputs: tuple[Tensor, ...], d_y: Tensor) -> tuple
     return tuple(map(torch.empty_like, inputs)) if y.is_meta else torch.autograd.grad(y, inputs, d_y)
 
 
+def _answer(
+    windows: frozenset[int], length: int, head_dim: int, device: torch.device, deterministic: bool, asked: str
+) -> Path | None:
+    """The file that keeps what a trial gave for the same question, GPU, driver, libraries and code; None where none is kept."""
+    folder = os.environ.get(TRIALS)
+    if not folder or device.type != "cuda":
+        return None
+    asked_for = [sorted(windows), length, head_dim, deterministic, asked, os.environ.get(MEASURED)]
+    hardware = [torch.cuda.get_device_name(device), torch._C._cuda_getDriverVersion()]
+    libraries = [str(torch.__version__), torch.version.cuda, torch.backends.cudnn.version(), *map(_version, PACKAGES)]
+    code = [sha256((Path(__file__).parent / name).read_bytes()).hexdigest() for name in CODE]
+    return Path(folder) / f"attention-{fingerprint(asked_for, hardware, libraries, code)}.json"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _remembered(answer: Path, candidates: list[tuple[str, Callable[[], Attend]]]) -> tuple[Attend, str] | None:
+    """The backend of a kept answer and its description; None where there is none, or it cannot be had any more."""
+    try:
+        kept = json.loads(answer.read_bytes())
+        return dict(candidates)[kept["name"]](), kept["description"]
+    except (*UNAVAILABLE, KeyError):
+        return None
+
+
 @functools.cache
 def choose_backend(
-    windows: frozenset[int], length: int, head_dim: int, device: torch.device, deterministic: bool = False
+    windows: frozenset[int],
+    length: int,
+    head_dim: int,
+    device: torch.device,
+    deterministic: bool = False,
+    asked: str = "auto",
 ) -> tuple[Attend, str]:
-    """The first backend that is there and right for all windows of a model, and its name with those passed over; tried once."""
+    """The first backend that is there and right for all windows of a model, and its name with those passed over; tried once.
+
+    `asked`: auto, fa3, fa4 or cudnn. Raises InputError when Flash Attention is asked for that is not there or wrong.
+    """
     if device.type == "meta":
         return lambda q, k, v, window: torch.empty_like(q), "none"
+    candidates = list(_candidates(deterministic, any(window < length for window in windows), asked))
+    answer = _answer(windows, length, head_dim, device, deterministic, asked)
+    if answer is not None and (known := _remembered(answer, candidates)) is not None:
+        return known
     passed = []
-    for name, make in _candidates(deterministic, any(window < length for window in windows)):
+    for name, make in candidates:
         try:
             function = make()
             with torch.enable_grad():
                 wrong = [
                     window for window in sorted(windows) if not _agrees(function, length, window, 1, head_dim, device)
                 ]
-        except (ImportError, AssertionError, AttributeError, RuntimeError, OSError, TypeError, ValueError) as error:
+        except UNAVAILABLE as error:
             passed.append(f"{name} is not available ({type(error).__name__})")
             continue
         if not wrong:
-            return function, name if not passed else f"{name}; {'; '.join(passed)}"
+            description = name if not passed else f"{name}; {'; '.join(passed)}"
+            if answer is not None:
+                with contextlib.suppress(OSError):
+                    answer.parent.mkdir(parents=True, exist_ok=True)
+                    answer.write_text(json.dumps({"name": name, "description": description}))
+            return function, description
         passed.append(f"{name} is wrong at windows {wrong}")
+    if asked in FLASH:
+        raise InputError(
+            f"attention is {asked}, but here {'; '.join(passed)}: install it on the host (gpu-host with attention={asked} and find_links), or "
+            "take attention=auto."
+        )
     raise RuntimeError(f"no attention backend gives the right result: {'; '.join(passed)}")

@@ -62,21 +62,21 @@ class Saved:
 class Fused:
     """A model's computation on one CUDA GPU. Evaluation is in bf16 whatever the precision of training."""
 
-    def __init__(self, model: GPT, precision: str, deterministic: bool = False) -> None:
+    def __init__(self, model: GPT, precision: str, deterministic: bool = False, attention: str = "auto") -> None:
         config = model.config
         self.model = model
         self.storage = storage_of(model)
         device = model.lm_head.weight.device
         self.evaluation = Bf16Products(self.storage)
         self.training = Fp8Products(self.evaluation) if precision == "fp8" else self.evaluation
-        self.attend, attention = choose_backend(
-            frozenset(config.windows), config.sequence_len, config.head_dim, device, deterministic
+        self.attend, backend = choose_backend(
+            frozenset(config.windows), config.sequence_len, config.head_dim, device, deterministic, attention
         )
         self.one = torch.ones((), device=device)
         self.versions: dict[str, int] = {}
         self.graphed = replayable(model)
         self.replayed: dict[object, Replayed] = {}
-        self.description = f"{device.type}, {precision} products, fused kernels, attention by {attention}"
+        self.description = f"{device.type}, {precision} products, fused kernels, attention by {backend}"
 
     def invalidate(self) -> None:
         self.storage.version += 1

@@ -99,7 +99,7 @@ def fusable(config: ModelShape) -> bool:
 
 
 def compile_ahead(config: ModelShape, precision: str, kernels: bool, device: torch.device) -> None:
-    """Have what `build_compute` will need compiled from now on, if anything, while the caller does other things."""
+    """Have all that training a model by `build_compute` needs compiled from now on, while the caller does other things."""
     if device.type == "cuda" and precision != "fp32" and kernels and fusable(config):
         from tasks.engines.builtin.ahead import begin
         from tasks.engines.builtin.rehearsal import rehearse
@@ -125,7 +125,6 @@ def build_compute(
     if device.type == "cuda" and precision != "fp32" and fused:
         from tasks.engines.builtin.fused import Fused  # needs Triton, which PyTorch for CPUs does not bring
 
-        compile_ahead(model.config, precision, kernels, device)
         return Fused(model, precision, deterministic, attention)
     if deterministic and device.type == "cuda":
         raise InputError(

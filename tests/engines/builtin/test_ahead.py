@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.engines.builtin.compute import build_compute
+from tasks.engines.builtin.compute import build_compute, compile_ahead
 from tasks.engines.builtin.model import GPT
 from tasks.engines.builtin.optimizer import build_optimizer
 from tasks.engines.builtin.schedule import schedule
@@ -45,6 +45,7 @@ def test_a_step_and_an_evaluation_compile_nothing_more(kept, precision, depth, l
     found: list[bool] = []
     knobs.compilation.listener = lambda *, cache_hit, **_: found.append(cache_hit)
     try:
+        compile_ahead(config, precision, True, torch.device("cuda", 0))
         model = GPT(config, torch.bfloat16)
         model.init_weights(1)
         compute = build_compute(model.cuda(), precision)

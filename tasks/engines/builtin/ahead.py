@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -27,7 +28,9 @@ import torch.distributed as dist
 import triton
 from triton import knobs
 from triton.backends.compiler import GPUTarget
+from triton.compiler.compiler import make_backend
 from triton.runtime import driver
+from triton.runtime.cache import triton_key
 
 from tasks.cores import cores
 from tasks.engines.builtin.kernels.chip import Chip, chip_of, describe
@@ -47,8 +50,7 @@ class _Compiler:
     """Triton's driver for a chip that is not there: kernels and their launchers are built, and nothing is launched."""
 
     def __init__(self, chip: Chip) -> None:
-        major, minor = chip.capability
-        self._target = GPUTarget("cuda", 10 * major + minor, 32)
+        self._target = _target(chip)
         self.launcher_cls, self.utils = _Launcher, _Utils
 
     def get_current_target(self) -> GPUTarget:
@@ -121,6 +123,7 @@ def begin(config: ModelShape, precision: str, device: torch.device, rehearse: Re
         ours = not _of_several() or dist.get_rank() == 0
         process = _fork(lambda: _lead(rehearse, chip)) if ours and not _kept(key).exists() else 0
         _awaited.append((key, process))
+        threading.Thread(target=_hash_compiler, args=(chip,), name="compiler", daemon=True).start()
 
 
 def wait() -> None:
@@ -150,6 +153,17 @@ def _key(config: ModelShape, precision: str, chip: Chip) -> str:
     )
 
 
+def _target(chip: Chip) -> GPUTarget:
+    major, minor = chip.capability
+    return GPUTarget("cuda", 10 * major + minor, 32)
+
+
+def _hash_compiler(chip: Chip) -> None:
+    """Read Triton's 400 MB, whose hash every compiled kernel is looked up by, before the first kernel is. Triton remembers it."""
+    triton_key()
+    make_backend(_target(chip)).hash()
+
+
 def _kept(key: str) -> Path:
     """The file that says that a set is complete in Triton's cache."""
     return Path(knobs.cache.dir) / f"complete-{key}"
@@ -157,6 +171,7 @@ def _kept(key: str) -> Path:
 
 def _lead(rehearse: Rehearsal, chip: Chip) -> bool:
     """In a process of its own: fork the helpers and wait for them."""
+    _hash_compiler(chip)
     with tempfile.TemporaryFile() as file:
         helpers = [
             _fork(lambda: _help(rehearse, chip, _Claims(file))) for _ in range(max(1, min(HELPERS, cores() - 1)))

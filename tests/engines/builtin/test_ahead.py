@@ -92,10 +92,15 @@ def test_a_helper_that_fails_or_hangs_is_ended_and_said(kept, capfd):
 @pytest.mark.skipif(
     not os.environ.get("TRITON_LIBCUDA_PATH") and not torch.cuda.is_available(), reason="launchers link libcuda"
 )
-def test_a_set_is_complete_after_a_rehearsal(kept, monkeypatch):
+def test_a_set_is_built_once_and_then_kept(kept, monkeypatch):
     monkeypatch.setenv("FABRATING_WORKERS", "3")
+    monkeypatch.setattr(ahead, "chip_of", lambda device: Chip((9, 0), 132))
+    monkeypatch.setattr(ahead, "_awaited", [])
     config = ModelShape.of_depth(4, 256, "L", 300)
-    assert ahead._wait_for(
-        ahead._fork(lambda: ahead._lead(lambda: rehearse(config, "bf16"), Chip((9, 0), 132))), float("inf")
-    )
-    assert len(list(kept.rglob("*.cubin"))) > 20
+    for built in (True, False):
+        monkeypatch.setattr(ahead, "_begun", set())
+        for _ in range(2):
+            ahead.begin(config, "bf16", torch.device("meta"), lambda: rehearse(config, "bf16"))
+        assert [process > 0 for _, process in ahead._awaited] == [built]
+        ahead.wait()
+        assert len(list(kept.rglob("*.cubin"))) > 20 and len(list(kept.glob("complete-*"))) == 1

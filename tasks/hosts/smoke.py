@@ -131,11 +131,14 @@ def build_inputs(root: Root, rows: int, sequence: int, held_tokens: int = HELD, 
 
 
 def measure_attention(asked: str) -> tuple[dict[str, Any] | None, str]:
-    """What `tasks.engines.builtin.trial` says, or None and why it could not."""
+    """What `tasks.engines.builtin.trial` says, or None and why it could not. Under auto whatever goes wrong there leaves cuDNN."""
     command = [sys.executable, "-m", "tasks.engines.builtin.trial", asked]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        return None, (done.stderr.strip().splitlines() or ["the trial said nothing"])[-1]
+        reason = (done.stderr.strip().splitlines() or [f"the trial of attention ended with status {done.returncode}"])[
+            -1
+        ]
+        return ({"taken": "cudnn", "milliseconds": {}, "left": [reason]} if asked == "auto" else None), reason
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found, ""
 

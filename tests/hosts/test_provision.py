@@ -12,6 +12,7 @@ from unittest.mock import ANY
 
 import paramiko
 import pytest
+import torch
 
 from tasks.errors import InputError
 from tasks.hosts import environment, provision, report, service, smoke
@@ -418,6 +419,14 @@ def test_what_was_measured_of_attention_is_said_and_handed_to_the_worker() -> No
     text = provision._measured({"attention": found})
     assert text == "; attention by fa4; fa4 1.00 ms, cudnn 1.25 ms; Flash Attention 3 is not available"
     assert provision._measured({"attention": None}) == provision._measured({}) == ""
+
+
+def test_a_trial_of_attention_that_fails_leaves_cudnn_unless_another_is_asked_for() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a CPU has no attention to measure")
+    found, reason = smoke.measure_attention("auto")
+    assert found == {"taken": "cudnn", "milliseconds": {}, "left": [reason]} and reason
+    assert smoke.measure_attention("fa4") == (None, reason)
 
 
 def test_the_smoke_test_trains_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

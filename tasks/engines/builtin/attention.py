@@ -5,10 +5,12 @@ that can be imported and gives the plain form's result and gradients on a small 
 """
 
 import contextlib
+import ctypes
 import functools
 import importlib
 import importlib.metadata
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -23,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tasks.errors import InputError
 from tasks.store.artifact import fingerprint
 
+log = logging.getLogger(__name__)
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 """(q, k, v, window) -> y: (B, T, H, D) each (k and v may have fewer heads), softmax scale 1/sqrt(D)."""
 
@@ -183,10 +186,20 @@ def _answer(
     if not folder or device.type != "cuda":
         return None
     asked_for = [sorted(windows), length, head_dim, deterministic, asked, os.environ.get(MEASURED)]
-    hardware = [torch.cuda.get_device_name(device), torch._C._cuda_getDriverVersion()]
+    hardware = [torch.cuda.get_device_name(device), _driver()]
     libraries = [str(torch.__version__), torch.version.cuda, torch.backends.cudnn.version(), *map(_version, PACKAGES)]
     code = [sha256((Path(__file__).parent / name).read_bytes()).hexdigest() for name in CODE]
     return Path(folder) / f"attention-{fingerprint(asked_for, hardware, libraries, code)}.json"
+
+
+def _driver() -> int | None:
+    """The CUDA version of the driver, such as 13000; None where it does not say."""
+    version = ctypes.c_int()
+    try:
+        status = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return None
+    return version.value if status == 0 else None
 
 
 def _version(package: str) -> str | None:
@@ -221,7 +234,11 @@ def choose_backend(
     if device.type == "meta":
         return lambda q, k, v, window: torch.empty_like(q), "none"
     candidates = list(_candidates(deterministic, any(window < length for window in windows), asked))
-    answer = _answer(windows, length, head_dim, device, deterministic, asked)
+    try:
+        answer = _answer(windows, length, head_dim, device, deterministic, asked)
+    except Exception as error:  # a convenience: without it everything is tried, as the first time
+        log.info("the trial of attention is not kept: %s: %s", type(error).__name__, error)
+        answer = None
     if answer is not None and (known := _remembered(answer, candidates)) is not None:
         return known
     passed = []

@@ -136,15 +136,26 @@ def test_a_kept_answer_is_not_tried_again_while_the_backend_is_there(monkeypatch
     assert chosen(monkeypatch, "fa4", flash_attn=flash) == first
 
 
-@GPU
 def test_the_same_question_has_the_same_answer_file_and_another_another(monkeypatch, tmp_path):
     monkeypatch.setenv("FABRATING_TRIALS", str(tmp_path))
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU")
     cuda = torch.device("cuda", 0)
     one, same, other = (
         attention._answer(frozenset({w}), 2048, 128, cuda, False, asked)
         for w, asked in ((512, "auto"), (512, "auto"), (512, "cudnn"))
     )
     assert one == same != other and one.parent == tmp_path
+    monkeypatch.setattr(attention, "_driver", lambda: 12040)
+    assert attention._answer(frozenset({512}), 2048, 128, cuda, False, "auto") != one
+
+
+def test_a_question_that_cannot_be_put_ends_no_training(monkeypatch):
+    def broken(*question):
+        raise AttributeError("module 'torch._C' has no attribute")
+
+    monkeypatch.setattr(attention, "_answer", broken)
+    assert chosen(monkeypatch, "fa4", flash_attn=flash) == "Flash Attention 4"
 
 
 @GPU

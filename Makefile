@@ -10,7 +10,7 @@ NEXT := setup: ready. Next: make demo (two arms and a verdict), make up for work
 TOGETHER := chaos compare integration production stack
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-slow test-faults test-unit lint format bench-data chaos soak lock
+.PHONY: help setup demo up down test test-slow test-faults test-unit lint format docs bench-data chaos soak lock
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
@@ -49,6 +49,10 @@ lint: setup ## Check style and types
 format: setup ## Fix style
 	@$(PYTHON_ENV) -m ruff check --fix .
 	@$(PYTHON_ENV) -m ruff format .
+
+docs: setup ## Build the pages as a site in build/site; a link that leads nowhere fails
+	@$(PYTHON_ENV) -m pip install --quiet --disable-pip-version-check -r requirements-docs.lock
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON_ENV) -m mkdocs build --quiet --strict && echo build/site/index.html
 
 bench-data: setup ## Measure preparation against its alternatives; DATA="floor", DATA="peers --files 8", ...
 	@$(PYTHON_ENV) -m benchmarks.data $(DATA)

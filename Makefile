@@ -52,7 +52,7 @@ format: setup ## Fix style
 
 docs: setup ## Build the pages as a site in build/site; a link that leads nowhere fails
 	@$(PYTHON_ENV) -m pip install --quiet --disable-pip-version-check -r requirements-docs.lock
-	@NO_MKDOCS_2_WARNING=1 $(PYTHON_ENV) -m mkdocs build --quiet --strict && echo build/site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON_ENV) -m mkdocs build --strict
 
 bench-data: setup ## Measure preparation against its alternatives; DATA="floor", DATA="peers --files 8", ...
 	@$(PYTHON_ENV) -m benchmarks.data $(DATA)

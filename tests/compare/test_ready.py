@@ -3,6 +3,7 @@
 import pytest
 
 from infra.local import azurite
+from tasks.records.ledger import entries
 from tasks.records.verdict import Verdict
 from tasks.store.root import Root
 from tests.compare.conftest import below
@@ -43,8 +44,10 @@ def test_subsets_in_a_container_end_in_a_verdict(stack, client, sources, folder)
 
 
 def test_one_of_them_alone_trains_on_the_arm_that_is_there(stack, client, sources, folder):
-    run = run_deployment(stack, client, "experiment/top16-ready", given(sources, folder))
+    run = run_deployment(stack, client, "experiment/top16-ready", given(sources, folder, name="Best, alone"))
     assert run.state.is_completed() and below(client, run) == {"train": 1}
+    assert run.name == "Best, alone"
+    assert [entry.arm for entry in entries(Root(folder / "root")) if entry.name == "Best, alone"] == ["top16"]
 
 
 def test_the_random_arm_is_drawn_from_a_copy_of_a_data_set(stack, client, sources, folder, sample):

@@ -1,5 +1,7 @@
 """The server of a stack's reports: `python -m infra.local.pages PORT ROOT`, on loopback, behind the password of the stack.
 
+A proxy may serve it below a prefix: its links are relative.
+
 /                     links to all runs, verdicts and ladders under the root
 /runs/RUN             the report of a run, as it stands now
 /verdicts/VERDICT     the report of a verdict
@@ -102,7 +104,7 @@ def contents(root: Root, query: str) -> str:
     parts = [f"<h1>Reports</h1><p>{escape(visible(root.url))}</p>"]
     for kind in (LADDERS, VERDICTS, RUNS):
         links = [
-            f'<li><a href="/{each.folder}{escape(query)}">{escape(each.id)}</a></li>' for each in things(root, kind)
+            f'<li><a href="{each.folder}{escape(query)}">{escape(each.id)}</a></li>' for each in things(root, kind)
         ]
         parts.append(f"<h2>{kind.capitalize()}</h2><ul>{''.join(links) or '<li>none yet</li>'}</ul>")
     return _html("".join(parts))

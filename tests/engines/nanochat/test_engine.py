@@ -25,6 +25,7 @@ from tasks.engines.nanochat.tokenizer import export_tokenizer
 from tasks.errors import InputError, InterruptedRun, LostProcessError, TrainingError
 from tasks.records.layout import ArmFolder, run_id
 from tasks.records.metrics import read_metrics
+from tasks.records.result import read_samples
 from tasks.spec import Arm, Experiment, Training
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
@@ -104,6 +105,8 @@ def test_an_arm_is_trained_scored_and_recorded(
     holdout = root.open(f"pools/{pool_id}/evaluation")
     assert scores.column_names == ["document", "cluster", "score", "decile", "bytes", "tokens", "nats", "source"]
     assert scores.num_rows == holdout.facts["documents"]
+    samples = read_samples(result.path / "samples.json")
+    assert len(samples) == 4 and all(sample["prompt"] and sample["text"] for sample in samples)
     kept = np.fromfile(root.path(f"runs/{run}/nanochat/fabrating/nats.f64"))
     np.testing.assert_allclose(scores["nats"].to_numpy(), kept, rtol=1e-5)
     lines = read_metrics(result.path / "metrics.jsonl")

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from flows.deployed import as_deployed
 from tasks.hosts import report, steps
-from tasks.hosts.ssh import Local, Machine, Remote
+from tasks.hosts.machine import Local, Machine
+from tasks.hosts.ssh import Remote
 from tasks.spec import Host, Line, Url
 from tasks.steps import Sealed, key, show_markdown
 from tasks.store.root import Root

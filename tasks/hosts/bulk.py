@@ -15,7 +15,7 @@ from threading import Lock
 
 from tasks.errors import DamagedError, InputError
 from tasks.hosts.folders import replace
-from tasks.hosts.ssh import Local
+from tasks.hosts.machine import Local
 from tasks.progress import Progress, silent
 from tasks.store.access import open_blobs
 from tasks.store.artifact import (

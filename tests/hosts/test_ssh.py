@@ -9,7 +9,8 @@ import pytest
 
 from tasks.errors import InputError
 from tasks.hosts.hostkeys import KnownHosts
-from tasks.hosts.ssh import CommandError, LinkError, Local, Remote
+from tasks.hosts.machine import CommandError, LinkError, Local
+from tasks.hosts.ssh import Remote
 from tasks.spec import Host
 from tests.hosts.lab import Host as Machine
 from tests.hosts.lab import Lab, call, parameters, within

@@ -10,7 +10,7 @@ import typer
 from infra.cli import terminal
 from infra.cli.options import JsonOption, RootOption
 from infra.local import deploy as deployments
-from infra.local import stack
+from infra.local import lifecycle, stack
 from tasks.errors import InputError
 from tasks.store.root import DEFAULT_ROOT
 
@@ -21,7 +21,7 @@ PortOption = Annotated[int, typer.Option(help="Port of the Prefect server; the n
 
 def up(
     home: HomeOption = None,
-    port: PortOption = stack.SERVER_PORT,
+    port: PortOption = lifecycle.SERVER_PORT,
     gpu: Annotated[
         bool, typer.Option("--gpu/--no-gpu", help="Serve the gpu pool from this machine, or leave it to other hosts.")
     ] = True,
@@ -31,7 +31,7 @@ def up(
     with terminal.plain_errors():
         from infra.local.publish import publish_soon
 
-        running = stack.up(_home(home), _say(as_json), port=port, gpu=gpu)
+        running = lifecycle.up(_home(home), _say(as_json), port=port, gpu=gpu)
         publish_soon(running, _say(as_json))
         summary = {
             "ui": running.ui,
@@ -47,10 +47,10 @@ def up(
 def down(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Stop the local stack, runs in progress included."""
     with terminal.plain_errors():
-        terminal.show({"processes stopped": stack.down(_home(home), _say(as_json))}, as_json)
+        terminal.show({"processes stopped": lifecycle.down(_home(home), _say(as_json))}, as_json)
 
 
-def demo(home: HomeOption = None, port: PortOption = stack.SERVER_PORT, as_json: JsonOption = False) -> None:
+def demo(home: HomeOption = None, port: PortOption = lifecycle.SERVER_PORT, as_json: JsonOption = False) -> None:
     """Start the stack, run `compare/demo` to its verdict, and say where to look."""
     with terminal.plain_errors():
         from infra.local.demo import run_demo
@@ -82,7 +82,7 @@ def maintain(
             raise InputError(NO_SERVER)
         home = stack.default_home()
         maintenance.maintain(
-            {**os.environ, **environment}, every, attempts, delay, lambda: stack.keep_workers(home, print)
+            {**os.environ, **environment}, every, attempts, delay, lambda: lifecycle.keep_workers(home, print)
         )
 
 

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from flows.comparison import Hands
     from tasks.progress import Progress
     from tasks.records.cost import CostEstimate
+    from tasks.records.ladder import Ladder
+    from tasks.records.verdict import Verdict
     from tasks.reports.live import Standing
+    from tasks.store.artifact import Artifact
     from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec, PlannedRun
     from tasks.verdict.form import ComparisonForm
 
@@ -65,15 +68,7 @@ def compare(file: FileArgument, as_json: JsonOption = False) -> None:
 
         store = Root(root_of(form.root))
         judged = run_comparison(store, spec, _hands(store))
-        report = (judged.made.path / REPORT).as_uri()
-        if as_json:
-            terminal.show(
-                {"artifact": judged.made.name, "report": report, **judged.verdict.model_dump(mode="json")}, True
-            )
-            return
-        for sentence in judged.verdict.sentences:
-            terminal.out.print(sentence, highlight=False, markup=False)
-        terminal.show({"verdict": judged.made.name, "report": report}, False)
+        _show_ended("verdict", judged.made, judged.verdict, as_json)
 
 
 def launch(file: FileArgument, as_json: JsonOption = False) -> None:
@@ -115,18 +110,20 @@ def ladder(
         form = LadderForm.model_validate(given | {"to": to, "depths": _depths(depths), "most": most})
         store = Root(form.root)
         climbed = run_ladder(store, form.ladder(), _hands(store))
-        report = (climbed.made.path / REPORT).as_uri()
-        if as_json:
-            terminal.show(
-                {"artifact": climbed.made.name, "report": report, **climbed.ladder.model_dump(mode="json")}, True
-            )
-            return
-        for sentence in climbed.ladder.sentences:
-            terminal.out.print(sentence, highlight=False, markup=False)
-        terminal.show({"ladder": climbed.made.name, "report": report}, False)
+        _show_ended("ladder", climbed.made, climbed.ladder, as_json)
 
 
 COMMANDS = (init, compare, launch, ladder)
+
+
+def _show_ended(kind: str, made: "Artifact", ended: "Verdict | Ladder", as_json: bool) -> None:
+    report = (made.path / REPORT).as_uri()
+    if as_json:
+        terminal.show({"artifact": made.name, "report": report, **ended.model_dump(mode="json")}, True)
+        return
+    for sentence in ended.sentences:
+        terminal.out.print(sentence, highlight=False, markup=False)
+    terminal.show({kind: made.name, "report": report}, False)
 
 
 def _depths(given: str) -> list[int]:

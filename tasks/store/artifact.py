@@ -217,11 +217,6 @@ class Work:
         except (OSError, ValueError, TypeError):
             return None
 
-    def forget(self, name: str) -> None:
-        """Drop a finished file that is no part of the result (an intermediate)."""
-        self._record_path(name).unlink(missing_ok=True)
-        (self.path / safe_relative(name)).unlink(missing_ok=True)
-
     def _record_path(self, name: str) -> Path:
         return self.path / RECORDS / f"{safe_relative(name)}.json"
 

@@ -225,7 +225,8 @@ class Root(SharedFolder):
         manifest = read_manifest(self.path(name))
         if self.remote is None or manifest is None:
             return True
-        return self._mirror(name).upload(self.path(name), manifest, self.check_lease, replace=self._lease is not None)
+        replace = self._lease is not None
+        return self._mirror(name).upload(self.path(name), manifest, self.check_lease, replace) is not None
 
     def remove(self, name: str) -> None:
         """Delete an artifact here and in a remote root: the manifest first, so that no half of it is ever taken for whole."""
@@ -272,7 +273,7 @@ class Root(SharedFolder):
 
     def _mirror(self, name: str) -> Mirror:
         assert self.remote is not None, "only a remote root has copies"
-        return Mirror(self.remote, name, self.folder / ".verified" / f"{safe_relative(name)}.json")
+        return Mirror(self.remote, name, self.folder / ".verified" / f"{safe_relative(name)}.jsonl")
 
     def _adopt(self, made: Artifact) -> Artifact:
         """What another host published under the name of an artifact that was made here meanwhile, instead of this one."""

@@ -195,7 +195,9 @@ def _serve(
 ) -> int:
     """Start a part on the wanted port or the next free one, and wait until it answers there. Returns the port."""
     while True:
-        port = _choose(wanted, what, say)
+        port = ports.choose(wanted)
+        if port != wanted:
+            say(f"Port {wanted} is in use: {what} takes {port}")
         stack.pids[name] = start(stack, name, command(port))
         if _comes_up(stack, name, port, answers):
             return port
@@ -253,13 +255,6 @@ def _start_maintenance(stack: Stack, say: Say) -> None:
     if not stack.alive("maintenance"):
         say("Starting the service that restarts workers that died and runs that ended badly")
         stack.pids["maintenance"] = start(stack, "maintenance", [sys.executable, "-m", "infra.cli", "maintain"])
-
-
-def _choose(wanted: int, what: str, say: Say) -> int:
-    port = ports.choose(wanted)
-    if port != wanted:
-        say(f"Port {wanted} is in use: {what} takes {port}")
-    return port
 
 
 def _healthy(api: str) -> bool:

@@ -21,6 +21,7 @@ from tasks.store.artifact import (
     FileRecord,
     Manifest,
     fingerprint,
+    has_size,
     read_manifest,
     safe_relative,
     sha256_file,
@@ -108,7 +109,7 @@ def _missing(folder: Path, files: Sequence[FileRecord]) -> list[FileRecord]:
 
     def wrong(record: FileRecord) -> bool:
         path = folder / record.path
-        if path.is_file() and path.stat().st_size == record.bytes and sha256_file(path) == record.sha256:
+        if has_size(path, record.bytes) and sha256_file(path) == record.sha256:
             return False
         path.unlink(missing_ok=True)
         return True

@@ -4,7 +4,6 @@ import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from tasks.errors import InputError
 from tasks.hosts import service
@@ -39,9 +38,7 @@ kill -9 $(runs "$1") 2>/dev/null
 true"""
 
 
-def remove(
-    remote: Machine, host: Host, *, artifacts: bool = False, force: bool = False, known: Any = None
-) -> list[Outcome]:
+def remove(remote: Machine, host: Host, *, artifacts: bool = False, force: bool = False) -> list[Outcome]:
     """Undo provisioning: service, secrets, environments, tunnel. `artifacts` deletes the host's own root folder, too.
 
     Debian packages stay. Raises InputError while a run is active there, LinkError when the host cannot be reached, and
@@ -59,7 +56,7 @@ def remove(
         if not force:
             raise type(error)(f"{error} If the host is gone for good, remove it with force.") from error
         note("worker", False, f"nothing was removed there: {error}", started)
-        _close_tunnel(service.tunnel(host, host.folder, known or getattr(remote, "known", None)), note)
+        _close_tunnel(service.tunnel(host, host.folder, getattr(remote, "known", None)), note)
         return outcomes
     present = (
         remote.run(PRESENT, facts.folder, "root" if artifacts else "", check=False).status == 0 and not facts.others
@@ -80,7 +77,7 @@ def remove(
         note("worker", was, f"{text} and ended its run" if runs else text, started)
     else:
         note("worker", False, "no worker was installed", started)
-    _close_tunnel(service.tunnel(host, facts.folder, known or getattr(remote, "known", None)), note)
+    _close_tunnel(service.tunnel(host, facts.folder, getattr(remote, "known", None)), note)
     started = time.monotonic()
     if present:
         # secrets first, and last what says that there is something: a removal that breaks off is gone on with

@@ -138,6 +138,11 @@ def safe_relative(name: str) -> PurePosixPath:
     return path
 
 
+def has_size(path: Path, size: int) -> bool:
+    """Whether there is a file of so many bytes."""
+    return path.is_file() and path.stat().st_size == size
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file, read once; hashing releases the interpreter lock."""
     with path.open("rb") as file:

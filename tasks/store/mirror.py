@@ -16,6 +16,7 @@ from tasks.store.artifact import (
     MANIFEST,
     FileRecord,
     Manifest,
+    has_size,
     safe_relative,
     sha256_file,
     sync,
@@ -81,10 +82,10 @@ class Mirror:
             target = folder / safe_relative(record.path)
             etag = ""
             for _ in range(ATTEMPTS):
-                if not (target.is_file() and target.stat().st_size == record.bytes):
+                if not has_size(target, record.bytes):
                     target.parent.mkdir(parents=True, exist_ok=True)
                     etag = self._store.download(f"{self._name}/{record.path}", target)
-                if target.stat().st_size == record.bytes and sha256_file(target) == record.sha256:
+                if has_size(target, record.bytes) and sha256_file(target) == record.sha256:
                     sync(target)
                     return self._note(record, etag)
                 target.unlink()

@@ -29,6 +29,7 @@ from tasks.store.artifact import (
     contents,
     fingerprint,
     fingerprints,
+    has_size,
     make_way,
     read_manifest,
     require_made_from,
@@ -146,7 +147,7 @@ class Root(SharedFolder):
         if self.remote is None or read_manifest(self.path(name)) is not None:
             return self.path(name) / safe_relative(path)
         single = self.folder / ".files" / safe_relative(name) / manifest.fingerprint / safe_relative(path)
-        if not _matches(single, record.bytes):
+        if not has_size(single, record.bytes):
             single.parent.mkdir(parents=True, exist_ok=True)
             self.remote.download(f"{name}/{path}", single)
             try:
@@ -294,7 +295,3 @@ class Root(SharedFolder):
         partial.rename(self.path(name))
         sync(self.path(name).parent)
         return manifest
-
-
-def _matches(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size

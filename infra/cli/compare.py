@@ -43,17 +43,14 @@ A field behind a # has this value already: take the # away to change it."""
 
 def init(file: Annotated[Path, typer.Argument(metavar="FILE")] = Path("experiment.yaml")) -> None:
     """Write an example experiment with every field and what it means, to be run by `compare` or `launch`."""
-    with terminal.plain_errors():
-        from tasks.verdict.form import EXAMPLE
+    from tasks.verdict.form import EXAMPLE
 
-        try:
-            with file.open("x") as out:
-                out.write(example(EXAMPLE, TITLE.format(file=file)))
-        except FileExistsError:
-            raise InputError(f"{file} is there already: name another file, or remove it.") from None
-        terminal.show(
-            {"experiment": str(file), "next": f"set data and arms in it, then fabrating compare {file}"}, False
-        )
+    try:
+        with file.open("x") as out:
+            out.write(example(EXAMPLE, TITLE.format(file=file)))
+    except FileExistsError:
+        raise InputError(f"{file} is there already: name another file, or remove it.") from None
+    terminal.show({"experiment": str(file), "next": f"set data and arms in it, then fabrating compare {file}"}, False)
 
 
 def compare(file: FileArgument, as_json: JsonOption = False) -> None:
@@ -62,7 +59,7 @@ def compare(file: FileArgument, as_json: JsonOption = False) -> None:
     Exit status: 0 when there is a verdict, 1 for what has to be changed, 75 when it was stopped by SIGTERM or a training was killed,
     130 after Ctrl-C.
     """
-    with terminal.plain_errors(), _resumable():
+    with _resumable():
         form, spec = _checked(file)
         from flows.comparison import run_comparison
 
@@ -73,11 +70,10 @@ def compare(file: FileArgument, as_json: JsonOption = False) -> None:
 
 def launch(file: FileArgument, as_json: JsonOption = False) -> None:
     """Run an experiment on the Prefect server that PREFECT_API_URL names, or that of `fabrating up`; says where it can be watched."""
-    with terminal.plain_errors():
-        form, _ = _checked(file)
-        from infra.local.launch import launch_comparison
+    form, _ = _checked(file)
+    from infra.local.launch import launch_comparison
 
-        terminal.show(launch_comparison(form.model_dump(mode="json")), as_json)
+    terminal.show(launch_comparison(form.model_dump(mode="json")), as_json)
 
 
 def ladder(
@@ -97,7 +93,7 @@ def ladder(
     Each depth is a comparison of the file's arms on equally many tokens a parameter, and the target is not trained. Says what it costs
     before anything is spent. Run it again after an interruption, and it resumes; exit status as of compare.
     """
-    with terminal.plain_errors(), _resumable():
+    with _resumable():
         from flows.rungs import run_ladder
         from tasks.verdict.form import ComparisonForm
         from tasks.verdict.rungs import LadderForm

@@ -125,13 +125,13 @@ def plain(given: argparse.Namespace) -> None:
 
 def under_prefect(given: argparse.Namespace) -> None:
     """Comparisons of the demo's arms, one that lets hardware differ, whose runs therefore have processes of their own, and one that does not."""
-    from infra.local import demo
+    from infra.local import demo, lifecycle
     from infra.local import stack as stacks
     from infra.local.sample_data import build_sample
 
     spent = {}
     with tempfile.TemporaryDirectory() as folder:
-        stack = stacks.up(Path(folder) / "home", print, owner="benchmark")
+        stack = lifecycle.up(Path(folder) / "home", print, owner="benchmark")
         try:
             demo.publish(stack, build_sample(stack.home, given.documents, packages=()), print)
             for way in WAYS:
@@ -174,7 +174,7 @@ def under_prefect(given: argparse.Namespace) -> None:
                 spent[way] = [Spent.of(root, run, then) for run, then in zip(runs, since, strict=False)]
                 told(f"Prefect, {way}", spent[way])
         finally:
-            stacks.down(stack.home, print)
+            lifecycle.down(stack.home, print)
     alike(spent)
 
 

@@ -45,6 +45,40 @@ ELSEWHERE = 300  # documents that are set aside before there is a pool
 TOKENS, LENGTH = 200_000, 256  # enough to learn which words follow which: what junk lacks
 
 
+def documentation(folder: Path, characters: int | None = None) -> list[str]:
+    """The texts of the sample in random order, of each so many characters at most."""
+    sample = build_sample(folder)
+    texts = [
+        text[:characters]
+        for file in sorted(sample.path.glob("*.parquet"))
+        for text in pq.read_table(file, columns=["text"])["text"].to_pylist()
+    ]
+    random.Random(SEED).shuffle(texts)
+    return texts
+
+
+def small_pool(name: str, source: Path, holdout_documents: int) -> Pool:
+    """A pool of few documents with a vocabulary to match."""
+    return Pool(
+        name=name,
+        source=source.as_uri(),
+        holdout_documents=holdout_documents,
+        holdout_fraction=0.1,
+        vocab_size=1_024,
+        tokenizer_characters=2_000_000,
+    )
+
+
+def small_arm(name: str, select: str, share: float) -> Arm:
+    """An arm of a small pool."""
+    return Arm(name=name, select=select, share=share, order="shuffled", documents_per_shard=400)
+
+
+def small_training(**settings: Any) -> Training:
+    """A training of two layers on a CPU."""
+    return Training(depth=2, window_pattern="L", precision="fp32", device="cpu", wandb="disabled", **settings)
+
+
 def shuffled(text: str, rng: random.Random) -> str:
     """The text with its words in another order; white space stays where it is."""
     parts = re.split(r"(\s+)", text)
@@ -87,35 +121,15 @@ def write_elsewhere(folder: Path, texts: Sequence[str]) -> Path:
 
 def compare(root: Root, source: Path, elsewhere: Path, name: str, seeds: int, target: Target) -> dict[str, Any]:
     """Prepare, train, score and judge both arms."""
-    pool = Pool(
-        name=name,
-        source=source.as_uri(),
-        holdout_documents=300,
-        holdout_fraction=0.1,
-        vocab_size=1_024,
-        tokenizer_characters=2_000_000,
-    )
-    arms = [
-        Arm(name=select, select=select, share=SHARE, order="shuffled", documents_per_shard=400)
-        for select in ("top", "random")
-    ]
+    pool = small_pool(name, source, 300)
+    arms = [small_arm(select, select, SHARE) for select in ("top", "random")]
     prepared = {arm.name: prepare_arm(root, pool, arm, Training(sequence_length=LENGTH), Steps()) for arm in arms}
     tokens = equal_budget({label: made.packed.facts for label, made in prepared.items()}, TOKENS)
     pool_id = next(iter(prepared.values())).pool_id
     outside = encode_outside(root, pool_id, Texts(name="elsewhere", url=elsewhere.as_uri())).name.rsplit("/", 1)[1]
 
     def train(label: str, seed: int, budget: int) -> str:
-        training = Training(
-            depth=2,
-            sequence_length=LENGTH,
-            window_pattern="L",
-            batch_tokens=1_024,
-            tokens=budget,
-            precision="fp32",
-            device="cpu",
-            eval_every=50,
-            wandb="disabled",
-        )
+        training = small_training(sequence_length=LENGTH, batch_tokens=1_024, tokens=budget, eval_every=50)
         result = train_arm(root, prepared[label].arm_id, training, seed)
         run = RunFolder.of(result.name).id
         score_outside(root, run, outside)
@@ -149,13 +163,7 @@ def compare(root: Root, source: Path, elsewhere: Path, name: str, seeds: int, ta
 def main(folder: Annotated[Path, typer.Argument(help="Where to work.")], seeds: int = 2) -> None:
     """Compare both pools and say whether the verdicts are the expected ones (exit status 1 if not)."""
     started = time.monotonic()
-    sample = build_sample(folder)
-    texts = [
-        text
-        for file in sorted(sample.path.glob("*.parquet"))
-        for text in pq.read_table(file, columns=["text"])["text"].to_pylist()
-    ]
-    random.Random(SEED).shuffle(texts)
+    texts = documentation(folder)
     elsewhere, texts = write_elsewhere(folder / "elsewhere", texts[:ELSEWHERE]), texts[ELSEWHERE:]
     root, found = Root(folder / "root"), {}
     for name, target in (("junk", "upper half"), ("permuted", "all")):

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from flows.comparison import Hands
     from tasks.progress import Progress
     from tasks.records.cost import CostEstimate
+    from tasks.records.ladder import Ladder
+    from tasks.records.verdict import Verdict
     from tasks.reports.live import Standing
+    from tasks.store.artifact import Artifact
     from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec, PlannedRun
     from tasks.verdict.form import ComparisonForm
 
@@ -40,17 +43,14 @@ A field behind a # has this value already: take the # away to change it."""
 
 def init(file: Annotated[Path, typer.Argument(metavar="FILE")] = Path("experiment.yaml")) -> None:
     """Write an example experiment with every field and what it means, to be run by `compare` or `launch`."""
-    with terminal.plain_errors():
-        from tasks.verdict.form import EXAMPLE
+    from tasks.verdict.form import EXAMPLE
 
-        try:
-            with file.open("x") as out:
-                out.write(example(EXAMPLE, TITLE.format(file=file)))
-        except FileExistsError:
-            raise InputError(f"{file} is there already: name another file, or remove it.") from None
-        terminal.show(
-            {"experiment": str(file), "next": f"set data and arms in it, then fabrating compare {file}"}, False
-        )
+    try:
+        with file.open("x") as out:
+            out.write(example(EXAMPLE, TITLE.format(file=file)))
+    except FileExistsError:
+        raise InputError(f"{file} is there already: name another file, or remove it.") from None
+    terminal.show({"experiment": str(file), "next": f"set data and arms in it, then fabrating compare {file}"}, False)
 
 
 def compare(file: FileArgument, as_json: JsonOption = False) -> None:
@@ -59,30 +59,21 @@ def compare(file: FileArgument, as_json: JsonOption = False) -> None:
     Exit status: 0 when there is a verdict, 1 for what has to be changed, 75 when it was stopped by SIGTERM or a training was killed,
     130 after Ctrl-C.
     """
-    with terminal.plain_errors(), _resumable():
+    with _resumable():
         form, spec = _checked(file)
         from flows.comparison import run_comparison
 
         store = Root(root_of(form.root))
         judged = run_comparison(store, spec, _hands(store))
-        report = (judged.made.path / REPORT).as_uri()
-        if as_json:
-            terminal.show(
-                {"artifact": judged.made.name, "report": report, **judged.verdict.model_dump(mode="json")}, True
-            )
-            return
-        for sentence in judged.verdict.sentences:
-            terminal.out.print(sentence, highlight=False, markup=False)
-        terminal.show({"verdict": judged.made.name, "report": report}, False)
+        _show_ended("verdict", judged.made, judged.verdict, as_json)
 
 
 def launch(file: FileArgument, as_json: JsonOption = False) -> None:
     """Run an experiment on the Prefect server that PREFECT_API_URL names, or that of `fabrating up`; says where it can be watched."""
-    with terminal.plain_errors():
-        form, _ = _checked(file)
-        from infra.local.launch import launch_comparison
+    form, _ = _checked(file)
+    from infra.local.launch import launch_comparison
 
-        terminal.show(launch_comparison(form.model_dump(mode="json")), as_json)
+    terminal.show(launch_comparison(form.model_dump(mode="json")), as_json)
 
 
 def ladder(
@@ -102,7 +93,7 @@ def ladder(
     Each depth is a comparison of the file's arms on equally many tokens a parameter, and the target is not trained. Says what it costs
     before anything is spent. Run it again after an interruption, and it resumes; exit status as of compare.
     """
-    with terminal.plain_errors(), _resumable():
+    with _resumable():
         from flows.rungs import run_ladder
         from tasks.verdict.form import ComparisonForm
         from tasks.verdict.rungs import LadderForm
@@ -115,18 +106,20 @@ def ladder(
         form = LadderForm.model_validate(given | {"to": to, "depths": _depths(depths), "most": most})
         store = Root(form.root)
         climbed = run_ladder(store, form.ladder(), _hands(store))
-        report = (climbed.made.path / REPORT).as_uri()
-        if as_json:
-            terminal.show(
-                {"artifact": climbed.made.name, "report": report, **climbed.ladder.model_dump(mode="json")}, True
-            )
-            return
-        for sentence in climbed.ladder.sentences:
-            terminal.out.print(sentence, highlight=False, markup=False)
-        terminal.show({"ladder": climbed.made.name, "report": report}, False)
+        _show_ended("ladder", climbed.made, climbed.ladder, as_json)
 
 
 COMMANDS = (init, compare, launch, ladder)
+
+
+def _show_ended(kind: str, made: "Artifact", ended: "Verdict | Ladder", as_json: bool) -> None:
+    report = (made.path / REPORT).as_uri()
+    if as_json:
+        terminal.show({"artifact": made.name, "report": report, **ended.model_dump(mode="json")}, True)
+        return
+    for sentence in ended.sentences:
+        terminal.out.print(sentence, highlight=False, markup=False)
+    terminal.show({kind: made.name, "report": report}, False)
 
 
 def _depths(given: str) -> list[int]:

@@ -41,34 +41,31 @@ def inspect(
 
     With --set any other field of the pool, such as format=unrated, or sources='{"top16": "az://...", "rand16": "az://..."}' instead of WHAT.
     """
-    with terminal.plain_errors():
-        if what and (run := _run(Root(root), what)):
-            from tasks.reports.ledger import facts
+    if what and (run := _run(Root(root), what)):
+        from tasks.reports.ledger import facts
 
-            terminal.show(facts(Root(root), run), as_json)
-            return
-        if what and what.split("/")[0] in KINDS:
-            manifest = Root(root).find(what.rstrip("/"))
-            if manifest is None:
-                raise InputError(f"There is no complete artifact {what} under {root}: check the name and --root.")
-            terminal.show(json.loads(manifest.to_json()), as_json)
-            return
-        if what and "/" not in what and not Path(what).exists():
-            raise InputError(
-                f"There is neither a run nor a folder {what!r}: `fabrating ls runs` lists the runs there are."
-            )
-        from tasks.corpus.pool.survey import survey
+        terminal.show(facts(Root(root), run), as_json)
+        return
+    if what and what.split("/")[0] in KINDS:
+        manifest = Root(root).find(what.rstrip("/"))
+        if manifest is None:
+            raise InputError(f"There is no complete artifact {what} under {root}: check the name and --root.")
+        terminal.show(json.loads(manifest.to_json()), as_json)
+        return
+    if what and "/" not in what and not Path(what).exists():
+        raise InputError(f"There is neither a run nor a folder {what!r}: `fabrating ls runs` lists the runs there are.")
+    from tasks.corpus.pool.survey import survey
 
-        fields = parse(settings, ("source", "text_column", "score"), Pool)
-        fields |= {"text_column": text_column} if text_column else {}
-        fields |= {"score": _weights(score) if score.startswith("{") else {score: 1.0}} if score else {}
-        pool = pool_of(what, fields)
-        found = {name: survey(url, pool=pool, ids=id_column) for name, url in pool.urls.items()}
-        if as_json:
-            terminal.show(found if pool.sources else found[""], True)
-            return
-        for name, each in found.items():
-            terminal.show({"source": name, **each} if name else each, False)
+    fields = parse(settings, ("source", "text_column", "score"), Pool)
+    fields |= {"text_column": text_column} if text_column else {}
+    fields |= {"score": _weights(score) if score.startswith("{") else {score: 1.0}} if score else {}
+    pool = pool_of(what, fields)
+    found = {name: survey(url, pool=pool, ids=id_column) for name, url in pool.urls.items()}
+    if as_json:
+        terminal.show(found if pool.sources else found[""], True)
+        return
+    for name, each in found.items():
+        terminal.show({"source": name, **each} if name else each, False)
 
 
 def report(
@@ -77,13 +74,12 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write the report of a run, a verdict or a ladder: one HTML page that needs no network. Prints where it lies."""
-    with terminal.plain_errors():
-        from tasks.records.inventory import find
-        from tasks.reports.report import write_report
+    from tasks.records.inventory import find
+    from tasks.reports.report import write_report
 
-        store = Root(root)
-        path = write_report(store, find(store, name, [RUNS, VERDICTS, LADDERS]).id)
-        terminal.show({"report": path.as_uri()}, as_json)
+    store = Root(root)
+    path = write_report(store, find(store, name, [RUNS, VERDICTS, LADDERS]).id)
+    terminal.show({"report": path.as_uri()}, as_json)
 
 
 def open_report(
@@ -92,26 +88,23 @@ def open_report(
     as_json: JsonOption = False,
 ) -> None:
     """Open the report of a run, a verdict or a ladder in the browser, and print its address: the running stack's, which asks for its password, else a file."""
-    with terminal.plain_errors():
-        from infra.local import stack
-        from tasks.records.inventory import find
-        from tasks.reports.address import VARIABLE, where
-        from tasks.reports.report import write_report
+    from infra.local import stack
+    from tasks.records.inventory import find
+    from tasks.reports.address import VARIABLE, where
+    from tasks.reports.report import write_report
 
-        store = Root(root)
-        thing = find(store, name, [RUNS, VERDICTS, LADDERS])
-        running = stack.load(stack.default_home())
-        if running is not None and running.alive("reports"):
-            os.environ[VARIABLE] = running.reports
-        found = where(store, thing.kind, thing.id, write_report(store, thing.id), stack.default_root()[0])
-        opened = (
-            not as_json
-            and bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-            and webbrowser.open(found)
-        )
-        terminal.show(
-            {"report": found} | ({} if as_json or opened else {"opened": "no, there is no browser here"}), as_json
-        )
+    store = Root(root)
+    thing = find(store, name, [RUNS, VERDICTS, LADDERS])
+    running = stack.load(stack.default_home())
+    if running is not None and running.alive("reports"):
+        os.environ[VARIABLE] = running.reports
+    found = where(store, thing.kind, thing.id, write_report(store, thing.id), stack.default_root()[0])
+    opened = (
+        not as_json and bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) and webbrowser.open(found)
+    )
+    terminal.show(
+        {"report": found} | ({} if as_json or opened else {"opened": "no, there is no browser here"}), as_json
+    )
 
 
 def judge(
@@ -156,39 +149,38 @@ def judge(
 
     It counts as a look at these runs, with those of comparisons, and says what it does otherwise than was registered.
     """
-    with terminal.plain_errors():
-        from tasks.reports.report import write_verdict
-        from tasks.verdict import by_hand, shortened
-        from tasks.verdict.judge import judge as decide
+    from tasks.reports.report import write_verdict
+    from tasks.verdict import by_hand, shortened
+    from tasks.verdict.judge import judge as decide
 
-        store = Root(root)
-        runs = {arm: [_run(store, run) or run for run in named] for arm, named in _arms(arms).items()}
-        score = _strata(store, next(iter(runs.values()))[0], strata_by) if strata_by else None
-        verdict = decide(
-            store,
-            name,
-            runs,
-            allow=allow or (),
-            outside=outside or (),
-            questions=questions or (),
-            core=core,
-            target=target,
-            control=control,
-            pairing=pairing,
-            strata_by=score,
-        )
-        verdict = by_hand.take(store, verdict)
-        if shorter:
-            if len(verdict.comparisons) > 1:
-                raise InputError("--shorter checks the savings between two arms: judge these two alone.")
-            fewer = [_run(store, run) or run for run in shorter.split(",")]
-            verdict = shortened.check_savings(store, verdict, verdict.comparisons[0], fewer, score)
-        made = write_verdict(store, verdict)
-        if as_json:
-            terminal.show({"artifact": made.name, **verdict.model_dump(mode="json")}, True)
-            return
-        sentences = {f"{pair.a} - {pair.b}": pair.sentence for pair in verdict.comparisons}
-        terminal.show({**sentences, "verdict": made.name, "report": (made.path / REPORT).as_uri()}, False)
+    store = Root(root)
+    runs = {arm: [_run(store, run) or run for run in named] for arm, named in _arms(arms).items()}
+    score = _strata(store, next(iter(runs.values()))[0], strata_by) if strata_by else None
+    verdict = decide(
+        store,
+        name,
+        runs,
+        allow=allow or (),
+        outside=outside or (),
+        questions=questions or (),
+        core=core,
+        target=target,
+        control=control,
+        pairing=pairing,
+        strata_by=score,
+    )
+    verdict = by_hand.take(store, verdict)
+    if shorter:
+        if len(verdict.comparisons) > 1:
+            raise InputError("--shorter checks the savings between two arms: judge these two alone.")
+        fewer = [_run(store, run) or run for run in shorter.split(",")]
+        verdict = shortened.check_savings(store, verdict, verdict.comparisons[0], fewer, score)
+    made = write_verdict(store, verdict)
+    if as_json:
+        terminal.show({"artifact": made.name, **verdict.model_dump(mode="json")}, True)
+        return
+    sentences = {f"{pair.a} - {pair.b}": pair.sentence for pair in verdict.comparisons}
+    terminal.show({**sentences, "verdict": made.name, "report": (made.path / REPORT).as_uri()}, False)
 
 
 def leaks(
@@ -209,7 +201,7 @@ def leaks(
     as_json: JsonOption = False,
 ) -> None:
     """Count near copies of the holdout, and of texts from elsewhere, in an arm that is there. `fabrating judge` reads the counts."""
-    with terminal.plain_errors(), limited(workers):
+    with limited(workers):
         from flows.leaks import search_arm
         from flows.sequence import Steps
 

@@ -61,8 +61,9 @@ def version() -> str:
     return digest.hexdigest()
 
 
-def _template(pool: str) -> dict[str, Any]:
-    return cast("dict[str, Any]", json.loads((DEPLOYMENTS / "pools" / f"{pool}.json").read_text()))
+def _template() -> dict[str, Any]:
+    """How the work pools start a run."""
+    return cast("dict[str, Any]", json.loads((DEPLOYMENTS / "pool.json").read_text()))
 
 
 def wrong_pools(environment: Mapping[str, str]) -> dict[str, str]:
@@ -84,7 +85,7 @@ def wrong_with(client: "SyncPrefectClient", pool: str) -> str:
         return "is not on the server"
     if found.is_paused:
         return "is paused"
-    return "" if found.base_job_template == _template(pool) else "is another than ours, which was deleted"
+    return "" if found.base_job_template == _template() else "is another than ours, which was deleted"
 
 
 def create_pools(environment: Mapping[str, str]) -> None:
@@ -102,7 +103,7 @@ def create_pools(environment: Mapping[str, str]) -> None:
                 name=name,
                 description=DESCRIPTIONS[name],
                 type="process",
-                base_job_template=_template(name),
+                base_job_template=_template(),
                 concurrency_limit=None if limit == OLD_LIMIT else limit,  # a person's, if any
             )
             client.create_work_pool(pool, overwrite=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from tasks.records.record import Record
 from tasks.store.artifact import code_version
 
-PREPARATION_VERSION = 3
+PREPARATION_VERSION = 4
 """Raised by every change that alters the bytes of an arm's text, tokenizer, holdout or packed rows. A part of a pool's name,
 and so of its arms' and runs'."""
 NEAR_VERSION = 1

@@ -9,8 +9,9 @@ from infra.local import azurite
 from tasks.errors import DamagedError, InputError
 from tasks.hosts.bulk import fetch, main, send
 from tasks.hosts.hostkeys import KnownHosts
+from tasks.hosts.machine import Local
 from tasks.hosts.service import environment_file
-from tasks.hosts.ssh import Local, Remote
+from tasks.hosts.ssh import Remote
 from tasks.hosts.transfer import move
 from tasks.store.artifact import Work
 from tasks.store.blobs import Blobs

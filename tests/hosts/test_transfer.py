@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from tasks.errors import DamagedError, InputError
 from tasks.hosts.hostkeys import KnownHosts
-from tasks.hosts.ssh import Local, Remote
+from tasks.hosts.machine import Local
+from tasks.hosts.ssh import Remote
 from tasks.hosts.streams import share_out
 from tasks.hosts.transfer import Place, place, transfer
 from tasks.store.artifact import FileRecord, Work

@@ -26,8 +26,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import Artifact, FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 
-from infra.local import ports, processes
-from infra.local import stack as stacks
+from infra.local import lifecycle, ports, processes
 from infra.local.access import connected
 from infra.local.publish import publish
 from infra.local.sample_data import build_sample
@@ -100,14 +99,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory, sample: Path, said: list[str
             for name, value in (SHELL | PLANTED | {"WANDB_BASE_URL": url}).items():
                 shell.setenv(name, value)
             load_settings()  # as each command does
-            running = stacks.up(home, said.append, port=taken)
+            running = lifecycle.up(home, said.append, port=taken)
         urllib.request.install_opener(None)  # type: ignore[arg-type]  # it keeps the proxies of its first request
         try:
             publish(running, build_sample(home, DOCUMENTS, packages=()), said.append)
             yield running
         finally:
             mark = running.mark
-            stacks.down(home, said.append)
+            lifecycle.down(home, said.append)
             assert processes.members(mark) == []
 
 

@@ -25,7 +25,7 @@ from flows.maintenance import (
     is_permanent,
     reaper,
 )
-from infra.local import access, deploy, ports, processes
+from infra.local import access, deploy, lifecycle, ports, processes
 from infra.local import stack as stacks
 from infra.local.access import connected
 from infra.local.maintenance import look
@@ -41,7 +41,7 @@ def the_stacks_own_service_rests(stack):
     """It would be quicker than the test, now and then."""
     processes.end(stack.pids["maintenance"])
     yield
-    stack.pids.update(stacks.up(stack.home, print).pids)
+    stack.pids.update(lifecycle.up(stack.home, print).pids)
 
 
 @pytest.fixture
@@ -75,14 +75,14 @@ def test_no_flow_run_appears_unless_there_is_one_to_restart(stack, client, ended
 
 
 def test_the_service_outlives_its_server_and_is_a_part_of_the_stack(stack, capsys):
-    stack.pids.update(stacks.up(stack.home, print).pids)
+    stack.pids.update(lifecycle.up(stack.home, print).pids)
     assert "the service that restarts workers" in capsys.readouterr().out
     assert stack.alive("maintenance")
     processes.end(stack.pids["maintenance"])
     nobody = {access.URL: f"http://127.0.0.1:{ports.choose(0)}/api"}
     command = [sys.executable, "-m", "infra.cli", "maintain", "--every", "1"]
     environment = {**stacks.full_environment(stack), **nobody}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=stacks.PROJECT) as service:
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=deploy.PROJECT) as service:
         lines = [service.stderr.readline() for _ in range(2)]
         service.terminate()
     assert all("could not be looked after" in line for line in lines)
@@ -220,7 +220,7 @@ def test_what_the_server_keeps_is_bounded(stack, client, tmp_path):
         server.backup(copy)
     command = [sys.executable, "-m", "tests.stack.month", str(tmp_path / "db")]
     environment = stacks.full_environment(stack) | stack.private("server")
-    done = subprocess.run(command, env=environment, cwd=stacks.PROJECT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, cwd=deploy.PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     for rows, oldest in found["ages"].values():

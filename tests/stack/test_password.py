@@ -14,7 +14,7 @@ import pytest
 import websockets
 from prefect.client.schemas.actions import ArtifactCreate
 
-from infra.local import access, azurite, processes
+from infra.local import access, azurite, lifecycle, processes
 from infra.local import stack as stacks
 from infra.local.access import is_open
 
@@ -115,14 +115,14 @@ def test_a_server_of_an_older_version_is_led_over(tmp_path, monkeypatch):
     with monkeypatch.context() as old:
         old.setattr(stacks.Stack, "private", lambda *_: {})
         before = stacks.Stack(tmp_path, mark="older" + tmp_path.name)
-        stacks._start_server(before, said.append, 0)
+        lifecycle._start_server(before, said.append, 0)
         before.save()
     try:
         assert is_open(before.api)
-        after = stacks.up(tmp_path, said.append, port=0)
+        after = lifecycle.up(tmp_path, said.append, port=0)
         assert any(line.startswith("The stack ran without a password") for line in said)
         assert processes.members(before.mark) == []
-        assert not is_open(after.api) and stacks.running(after)
+        assert not is_open(after.api) and lifecycle.running(after)
     finally:
-        stacks.down(tmp_path, said.append)
+        lifecycle.down(tmp_path, said.append)
         processes.stop(before.mark)

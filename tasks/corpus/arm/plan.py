@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.corpus.arm.estimate import DECODE_BYTES_PER_SECOND, ENCODE_BYTES_PER_SECOND, together
+from tasks.corpus.arm.rates import DECODE_BYTES_PER_SECOND, ENCODE_BYTES_PER_SECOND, together
 from tasks.corpus.arm.selection import Selection
 from tasks.corpus.left_out import left_out_facts
 from tasks.corpus.pool.index import Index

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.corpus.parquet.ranges import Range
-from tasks.corpus.parquet.thrift import I16, I32, I64, LIST, STRUCT, read_list, read_number, skip
+from tasks.corpus.parquet.thrift import I16, I32, I64, LIST, STRUCT, read_field, read_list, read_number, skip
 
 TAIL = 128 << 10
 """Bytes read first, from the end of a file: enough for a footer of some hundred column chunks."""
@@ -115,7 +115,7 @@ def _descriptions(data: bytes) -> list[list[int | None]]:
     def column_chunk(at: int) -> int:
         described, locked, number = None, False, 0
         while head := data[at]:
-            number, at = _field(data, at, number)
+            number, at = read_field(data, at, number)
             if number == 3 and head & 0x0F == STRUCT:
                 described = at
             locked |= number == 8
@@ -135,7 +135,7 @@ def _structs_in(data: bytes, at: int, wanted: int, one: Callable[[int], int]) ->
     """Go over the struct at `at`, with `one` over each struct of the list that is its field `wanted`; returns where it ends."""
     number = 0
     while head := data[at]:
-        number, at = _field(data, at, number)
+        number, at = read_field(data, at, number)
         if number != wanted or head & 0x0F != LIST:
             at = skip(data, at, head & 0x0F)
             continue
@@ -152,17 +152,12 @@ def _numbers(data: bytes, at: int, last: int) -> dict[int, int]:
     found: dict[int, int] = {}
     number = 0
     while (head := data[at]) and number < last:
-        number, at = _field(data, at, number)
+        number, at = read_field(data, at, number)
         if head & 0x0F in (I16, I32, I64):
             found[number], at = read_number(data, at)
         else:
             at = skip(data, at, head & 0x0F)
     return found
-
-
-def _field(data: bytes, at: int, before: int) -> tuple[int, int]:
-    """The number of the field whose head is at `at`, behind field `before`, and where its value begins."""
-    return (before + (data[at] >> 4), at + 1) if data[at] > 0x0F else read_number(data, at + 1)
 
 
 def read_footer(name: str, size: int, read: Callable[[Range], memoryview]) -> tuple[Footer, tuple[int, memoryview]]:

@@ -20,7 +20,7 @@ os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # test processes share the cores: threads that wait for one another slow both
 DOCUMENTS = 1_000
-STACKS = ("tests/stack/", "tests/compare/", "tests/chaos/")
+STACKS = ("tests/stack/", "tests/chaos/")
 
 
 class ByFile(LoadScopeScheduling):

@@ -14,7 +14,9 @@ from tasks.records.layout import JOB
 from tasks.records.metrics import read_metrics
 
 CONTEXT = multiprocessing.get_context("forkserver")
-SERVER = forkserver.ForkServer()  # not the one of this process: a preparation before may have started that without torch
+SERVER = (
+    forkserver.ForkServer()
+)  # not the one of this process: a preparation before may have started that without torch
 SERVER.set_forkserver_preload(["tasks.engines.builtin.__main__"])
 
 

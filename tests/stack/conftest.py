@@ -51,7 +51,7 @@ SHELL = {
     **dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"), PROXY),
     **dict.fromkeys(("NO_PROXY", "no_proxy"), ""),
     **{"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "1"},
-    **{"OMP_NUM_THREADS": "2,1", "WANDB_RUN_ID": "mine", "WANDB_SWEEP_ID": "sweep"},
+    **{"OMP_NUM_THREADS": "1,1", "WANDB_RUN_ID": "mine", "WANDB_SWEEP_ID": "sweep"},
 }
 """What the shell of a person exports who works on a cluster."""
 TRAIN = {

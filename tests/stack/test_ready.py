@@ -6,9 +6,8 @@ from infra.local import azurite
 from tasks.records.ledger import entries
 from tasks.records.verdict import Verdict
 from tasks.store.root import Root
-from tests.compare.conftest import below
 from tests.corpus.corpora import write_subsets
-from tests.stack.conftest import DATA, TRAIN, run_deployment
+from tests.stack.conftest import DATA, TRAIN, below, run_deployment
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -33,7 +32,7 @@ def given(sources, folder, **changes):
 
 
 def test_subsets_in_a_container_end_in_a_verdict(stack, client, sources, folder):
-    run = run_deployment(stack, client, "compare/ready", given(sources, folder, seeds=[1, 2]), minutes=9)
+    run = run_deployment(client, "compare/ready", given(sources, folder, seeds=[1, 2]), minutes=9)
     assert run.state.is_completed()
     assert below(client, run) == {"prepare": 2, "train": 4}
     store = Root(folder / "root")
@@ -44,7 +43,7 @@ def test_subsets_in_a_container_end_in_a_verdict(stack, client, sources, folder)
 
 
 def test_one_of_them_alone_trains_on_the_arm_that_is_there(stack, client, sources, folder):
-    run = run_deployment(stack, client, "experiment/top16-ready", given(sources, folder, name="Best, alone"))
+    run = run_deployment(client, "experiment/top16-ready", given(sources, folder, name="Best, alone"))
     assert run.state.is_completed() and below(client, run) == {"train": 1}
     assert run.name == "Best, alone"
     assert [entry.arm for entry in entries(Root(folder / "root")) if entry.name == "Best, alone"] == ["top16"]
@@ -52,7 +51,7 @@ def test_one_of_them_alone_trains_on_the_arm_that_is_there(stack, client, source
 
 def test_the_random_arm_is_drawn_from_a_copy_of_a_data_set(stack, client, sources, folder, sample):
     drawn = given({**sources, "rand16": sample.as_uri()}, folder, subset="rand16", random_share={"rand16": 0.4})
-    run = run_deployment(stack, client, "experiment/rand16-hub", drawn)
+    run = run_deployment(client, "experiment/rand16-hub", drawn)
     assert run.state.is_completed()
     assert below(client, run) == {"prepare": 1, "train": 1}
     store = Root(folder / "root")

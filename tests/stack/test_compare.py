@@ -5,8 +5,7 @@ import json
 import pytest
 
 from tasks.store.root import Root
-from tests.compare.conftest import below
-from tests.stack.conftest import ARM, artifacts_of, run_deployment
+from tests.stack.conftest import ARM, artifacts_of, below, run_deployment
 
 pytestmark = pytest.mark.stack
 
@@ -19,8 +18,8 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp("root")
 
 
-def compare(stack, client, parameters, root, status=0, **changes):
-    """`prefect deployment run compare/demo --watch`; returns the finished flow run and its children by flow."""
+def compare(stack, client, parameters, root, **changes):
+    """A run of `compare/demo` that has ended, and its children by flow."""
     given = {
         "data": parameters["data"],
         "train": {**parameters["train"], "tokens": 32_768},
@@ -30,7 +29,7 @@ def compare(stack, client, parameters, root, status=0, **changes):
         "name": "test",
     }
     given |= {"arms": [ARM, RANDOM], **changes}
-    run = run_deployment(stack, client, "compare/demo", given, status, minutes=9)
+    run = run_deployment(client, "compare/demo", given, minutes=9)
     return run, below(client, run)
 
 
@@ -90,6 +89,6 @@ def test_rounds_go_on_from_what_is_complete_until_they_are_used_up(stack, client
 @pytest.mark.slow  # tests/verdict/test_comparison.py refuses them without a server
 def test_unmatched_arms_fail_with_a_sentence_and_spend_nothing(stack, client, parameters, root):
     arms = [ARM, {**RANDOM, "order": "shuffled"}]
-    run, children = compare(stack, client, parameters, root, status=1, arms=arms, name="unmatched")
+    run, children = compare(stack, client, parameters, root, arms=arms, name="unmatched")
     assert run.state.is_failed() and children == {}
     assert "arm.order: best-first (top16) against shuffled (rand16)" in run.state.message

@@ -8,7 +8,7 @@ import typer
 
 from infra.cli import terminal
 from infra.cli.options import JsonOption, RootOption, explained
-from tasks.errors import InputError
+from tasks.errors import DamagedError, InputError
 from tasks.records.layout import KINDS, RUNS
 from tasks.store.root import DEFAULT_ROOT, Root
 
@@ -28,7 +28,8 @@ def runs(
     from tasks.reports.live import left
 
     store = Root(root)
-    found = sorted(entries(store), key=lambda entry: not entry.active)
+    unreadable: list[DamagedError] = []
+    found = sorted(entries(store, unreadable), key=lambda entry: not entry.active)
     if as_json or wide:
         rows = table(found, core_scores(store, found))
         terminal.show_rows(rows, as_json)
@@ -37,8 +38,10 @@ def runs(
         for entry in found:
             if remaining := left(entry):
                 terminal.say(f"{entry.run} has {remaining} left.", terminal.err)
+    for error in unreadable:
+        terminal.say(f"Not listed: {error}", terminal.err)
     if not as_json:
-        _say_where(store, RUNS if not found else None)
+        _say_where(store, RUNS if not found and not unreadable else None)
 
 
 def ls(

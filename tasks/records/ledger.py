@@ -15,7 +15,7 @@ from typing import Literal
 
 import psutil
 
-from tasks.errors import InputError
+from tasks.errors import DamagedError, InputError
 from tasks.records.code import Code
 from tasks.records.layout import ENTRY, METRICS, RUNS, RunFolder, run_id
 from tasks.records.metrics import last_metrics, mirrored_metrics
@@ -278,8 +278,9 @@ def find(root: Root, run: str) -> LedgerEntry | None:
     return _as_it_stands(root, entry) if entry else None
 
 
-def entries(root: Root) -> list[LedgerEntry]:
-    """All entries under the root, on this machine and in the remote store, newest attempt first.
+def entries(root: Root, unreadable: list[DamagedError] | None = None) -> list[LedgerEntry]:
+    """All entries under the root, on this machine and in the remote store, newest attempt first. Raises DamagedError for one that cannot be
+    read, or adds it to `unreadable`, if given.
 
     An entry that still says "running" gets its step, loss, bpb and speed from the metrics file; its state becomes "lost" when
     its process on this machine is gone, "silent" when nothing was heard from it for 15 minutes.
@@ -288,7 +289,14 @@ def entries(root: Root) -> list[LedgerEntry]:
     if root.remote is not None:
         listed = root.remote.list(RUNS, suffix=f"/{ENTRY}")
         runs |= {blob.name.split("/")[1] for blob in listed if blob.name.count("/") == 2}
-    found = [entry for run in runs if (entry := find(root, run))]
+    found = []
+    for run in sorted(runs):
+        try:
+            found += [entry] if (entry := find(root, run)) else []
+        except DamagedError as error:
+            if unreadable is None:
+                raise
+            unreadable.append(error)
     return sorted(found, key=lambda entry: entry.last.started, reverse=True)
 
 

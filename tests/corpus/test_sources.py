@@ -268,6 +268,19 @@ def test_a_data_set_that_cannot_be_opened_says_why(hub: str, monkeypatch: pytest
         open_blobs("hf://just-a-name")
 
 
+@pytest.mark.parametrize("below", ["root", "deep/root", "."])
+def test_a_root_inside_its_source_is_no_data(below: str, tmp_path: Path) -> None:
+    write_corpus(tmp_path, files=2)
+    root, pool = Root(tmp_path / below), Pool(source=tmp_path.as_uri(), holdout_fraction=0.1)
+    before = open_pool(root, pool)
+    (text,) = build_arms(root, pool, [Arm(name="all", select="all")], workers=1)
+    again = open_pool(root, pool)
+    assert again.pool_id == before.pool_id and again.blobs == before.blobs
+    assert [blob.name for blob in again.blobs] == ["part_000.parquet", "part_001.parquet"]
+    shards = open_pool(root, Pool(source=text.path.as_uri(), format="unrated"))
+    assert "shard_00000.parquet" in [blob.name for blob in shards.blobs], "an artifact may be a source itself"
+
+
 def test_empty_and_missing_sources_say_what_to_do(tmp_path: Path, azure: str) -> None:
     root = Root(tmp_path / "root")
     with pytest.raises(InputError, match=r"holds no files ending in \.parquet"):

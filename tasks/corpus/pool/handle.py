@@ -74,8 +74,8 @@ class PoolHandle:
 
 
 def open_pool(root: Root, pool: Pool | PoolHandle) -> PoolHandle:
-    """List the pool's sources. Raises InputError when one cannot be listed or has no data files."""
+    """List the pool's sources, without what lies under the root. Raises InputError when one cannot be listed or has no data files."""
     if isinstance(pool, PoolHandle):
         return pool
-    blobs = tuple(list_blobs(pool))
+    blobs = tuple(list_blobs(pool, root.url))
     return PoolHandle(pool, pool_id(pool, blobs), blobs, places(pool), blobs)

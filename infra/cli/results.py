@@ -3,6 +3,7 @@
 import json
 import os
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -142,6 +143,10 @@ def judge(
             help="The score of halves and deciles, if not that of the arms: an expression, or columns and weights as JSON."
         ),
     ] = None,
+    strata: Annotated[
+        list[str] | None,
+        typer.Option(help="A column of the pool whose parts of the holdout are told apart, such as language."),
+    ] = None,
     shorter: Annotated[
         str | None,
         typer.Option(
@@ -163,7 +168,10 @@ def judge(
 
         store = Root(root)
         runs = {arm: [_run(store, run) or run for run in named] for arm, named in _arms(arms).items()}
-        score = _strata(store, next(iter(runs.values()))[0], strata_by) if strata_by else None
+        first = next(iter(runs.values()))[0]
+        score = _strata(store, first, strata_by) if strata_by else None
+        if strata:
+            _divide(store, first, strata)
         verdict = decide(
             store,
             name,
@@ -176,6 +184,7 @@ def judge(
             control=control,
             pairing=pairing,
             strata_by=score,
+            strata_columns=strata or (),
         )
         verdict = by_hand.take(store, verdict)
         if shorter:
@@ -242,6 +251,16 @@ def _strata(store: Root, run: str, given: str) -> Score:
     if store.find(pool.strata(score)) is None:
         build_strata(store, Pool.model_validate(store.manifest(pool.index).spec), score)
     return score
+
+
+def _divide(store: Root, run: str, columns: Sequence[str]) -> None:
+    """Read the columns for the holdout of the run's pool, where they are lacking. Raises InputError."""
+    from tasks.corpus.prepare import build_division
+
+    pool = PoolFolder(store.manifest(RunFolder(run).result).inputs["pool"])
+    for column in columns:
+        if store.find(pool.division(column)) is None:
+            build_division(store, Pool.model_validate(store.manifest(pool.index).spec), column)
 
 
 def _arms(given: list[str]) -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ columnar          pools/<pool>/columnar    JSON lines as Parquet, if the pool ha
 build_index       pools/<pool>/index       footers; and columns/<column>, those that are asked for and lacking
 build_holdout     pools/<pool>/holdout     documents for evaluation
 build_strata      pools/<pool>/strata      their scores and deciles, by one score
+build_division    pools/<pool>/divisions   the values of one column at them
 build_sample      pools/<pool>/sample      text for the tokenizer
 plan_arm          what an arm would take, read and need, before any text moves
 build_arms        arms/<arm>/text, near    shards of several arms in one pass over the text, near copies of the holdout in each
@@ -46,6 +47,7 @@ from tasks.corpus.workers import Count, Workers, local_workers, of_batch
 from tasks.errors import InputError
 from tasks.expression import require_columns
 from tasks.progress import Progress, silent
+from tasks.records.division import write_division
 from tasks.records.layout import ArmFolder, PoolFolder
 from tasks.records.near import NearCopies
 from tasks.records.scores import write_strata
@@ -196,6 +198,36 @@ def build_strata(
 
     inputs = {"holdout": held.manifest, "index": indexed.manifest}
     return root.build(PoolFolder(handle.pool_id).strata(score), make, spec={"score": score}, inputs=inputs)
+
+
+def require_columns_there(root: Root, pool: Pool | PoolHandle, columns: Sequence[str]) -> None:
+    """Raises InputError when the pool lacks one of the `columns` that strata are by. Without an index a few footers tell; JSON lines tell later."""
+    handle = open_pool(root, pool)
+    if (found := root.find(PoolFolder(handle.pool_id).index)) is not None:
+        require_columns("strata", columns, found.facts["columns"], handle.pool.address)
+    elif columns and not has_lines(handle):
+        require_asked(handle, [Wanted(name) for name in columns])
+
+
+def build_division(
+    root: Root, pool: Pool | PoolHandle, column: str, *, workers: int | None = None, progress: Progress = silent
+) -> Artifact:
+    """The values of a column at the holdout's documents, in its order: what a verdict divides it by. Raises InputError without such a column."""
+    handle = open_pool(root, pool)
+    require_columns_there(root, handle, [column])
+    held = build_holdout(root, handle, workers=workers, progress=progress)
+    wanted = [Wanted(column, may_lack="some")]
+    indexed = build_index(root, handle, wanted, workers=workers, progress=progress)
+
+    def make(work: Work) -> None:
+        opened = _open_index(root, handle, indexed, wanted)
+        values = opened.columns[column].at(HeldOut(held, opened).numbers)
+        write_division(work, values)
+        work.facts.update(missing=values.null_count)
+
+    name = PoolFolder(handle.pool_id).division(column)
+    inputs = {"holdout": held.manifest, "index": indexed.manifest}
+    return root.build(name, make, spec={"column": column}, inputs=inputs)
 
 
 def plan_arm(root: Root, pool: Pool | PoolHandle, arm: Arm, *, workers: int | None = None) -> ArmPlan:

@@ -19,7 +19,7 @@ from tasks.errors import InputError, LostProcessError, TrainingError
 from tasks.progress import Progress, silent
 from tasks.records.cost import CostEstimate
 from tasks.records.layout import ArmFolder, arm_id
-from tasks.records.near import HOLDOUT
+from tasks.records.near import HOLDOUT, of_questions
 from tasks.records.questions import require_fit
 from tasks.records.verdict import Verdict
 from tasks.reports.live import RunsTable, Standing
@@ -222,8 +222,8 @@ def _judge(root: Root, plan: ComparisonPlan, hands: Hands) -> Verdict:
     questions = questions_of(root, plan, hands)
     hands.score(plan, plan.unscored(root, texts, questions), texts, questions)
     for id in dict.fromkeys(run.arm_id for run in plan.runs):
-        if not all(root.find(ArmFolder(id).near(what)) for what in (HOLDOUT, *texts)):
-            search_arm(root, id, spec.texts, hands.steps)
+        if not all(root.find(ArmFolder(id).near(what)) for what in (HOLDOUT, *texts, *map(of_questions, questions))):
+            search_arm(root, id, spec.texts, hands.steps, spec.questions)
     return judge(
         root,
         spec.name,

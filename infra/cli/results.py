@@ -15,7 +15,7 @@ from tasks.cores import limited
 from tasks.errors import InputError
 from tasks.records.layout import KINDS, LADDERS, REPORT, RUNS, VERDICTS, PoolFolder, RunFolder
 from tasks.records.verdict import Control, Pairing
-from tasks.spec import Arm, Pool, Score, Texts, spelled_out
+from tasks.spec import BUNDLE, Arm, Pool, Questions, Score, Texts, spelled_out
 from tasks.store.root import DEFAULT_ROOT, Root
 
 
@@ -213,18 +213,29 @@ def leaks(
     documents: Annotated[
         int, typer.Option(help="Documents to take of them, the first by file name and place.")
     ] = 5_000,
+    questions: Annotated[
+        str | None,
+        typer.Option(
+            help="Questions, too: a file, folder or URL of .parquet or .jsonl, or bundle for those that FabRating ships."
+        ),
+    ] = None,
+    questions_name: Annotated[
+        str | None, typer.Option(help="Readable part of their name; default: bundle, or questions.")
+    ] = None,
     root: RootOption = DEFAULT_ROOT,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Count near copies of the holdout, and of texts from elsewhere, in an arm that is there. `fabrating judge` reads the counts."""
+    """Count near copies of the holdout, of texts from elsewhere, and of questions, in an arm that is there. `fabrating judge` reads the counts."""
     with terminal.plain_errors(), limited(workers):
         from flows.leaks import search_arm
         from flows.sequence import Steps
 
         given = [Texts(name=texts_name, url=texts, column=column, documents=documents)] if texts else []
+        named = questions_name or (BUNDLE if questions == BUNDLE else "questions")
+        asked = [Questions(name=named, url=questions)] if questions else []
         with terminal.bars() as progress:
-            found = search_arm(Root(root), arm, given, Steps(progress))
+            found = search_arm(Root(root), arm, given, Steps(progress), asked)
         terminal.show_rows([{"of": what, **made.facts, "record": made.name} for what, made in found.items()], as_json)
 
 

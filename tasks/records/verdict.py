@@ -304,12 +304,14 @@ class ArmScores(Record):
 
 
 class ArmLeaks(Record):
-    """Near copies of the holdout, or of texts from elsewhere, in one arm; of several draws, the mean, but for `leaked`."""
+    """Near copies of the holdout, of texts from elsewhere, or of questions, in one arm; of several draws, the mean, but for `leaked`."""
 
     label: str
     what: str
     documents: int
     """That were looked for."""
+    unsearchable: int | None = None
+    """Of these, so short that nothing is found to be near them, as questions often are. Unknown in older verdicts."""
     leaked: int
     """Of these, with a near copy in any draw of the arm."""
     copies: float

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tasks.errors import InputError
 from tasks.records.layout import RunFolder
-from tasks.records.near import HOLDOUT
+from tasks.records.near import HOLDOUT, of_questions
 from tasks.records.verdict import OUTSIDE, QUESTIONS, Control, HoldoutSize, Matched, Pairing, Verdict
 from tasks.spec import Name, Score, spelled_out
 from tasks.store.artifact import Artifact, Manifest, code_version
@@ -70,7 +70,7 @@ def judge(
     arms = {label: [run_of(run) for run in runs] for label, runs in results.items()}
     allowed = _require_comparable(root, results, allow, control)
     divided_by, strata = find_strata(root, results, spelled_out(strata_by) if strata_by else None)
-    held_out = [HOLDOUT, *outside]
+    held_out = [HOLDOUT, *outside, *map(of_questions, questions)]
     leaks = {what: found for what in held_out if (found := read_leaks(root, results, what))}
     leaked = {what: leaks[what].documents if what in leaks else None for what in held_out}
     first = next(iter(results.values()))[0].manifest
@@ -88,7 +88,9 @@ def judge(
         for name in outside
     }
     answered = {
-        QUESTIONS + name: sum_answers(_open(root, arms, partial(RunFolder.questions, asked=name)), name)
+        QUESTIONS + name: sum_answers(
+            _open(root, arms, partial(RunFolder.questions, asked=name)), name, leaked[of_questions(name)]
+        )
         for name in questions
     }
     case = Case(

@@ -119,7 +119,8 @@ def _clean(pair: Comparison) -> list[str]:
     where = " and ".join(f"{count} in {label}" for label, count in clean.leaked.items())
     where = f"of the whole holdout {where}" if pair.target in HALVES else where
     total = clean.documents + clean.left_out
-    without = f"Without the {clean.left_out} of {total} documents that have near copies in the arms ({where})"
+    what = "questions" if _by_questions(pair.target) else "documents"
+    without = f"Without the {clean.left_out} of {total} {what} that have near copies in the arms ({where})"
     if clean.low is None or clean.difference is None:
         return [f"{without}, too few are left to judge."]
     shown = f"{with_interval(clean.difference, clean.low, clean.high, '+')} bits per byte"

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from flows.leaks import search_arm
 from flows.sequence import Steps, prepare_arm, train_arm
 from tasks.corpus.arm.listed import require_same_list
+from tasks.corpus.division import build_division, require_columns_there
 from tasks.corpus.pool.handle import open_pool
-from tasks.corpus.prepare import build_division, build_strata, require_columns_there
+from tasks.corpus.prepare import build_strata
 from tasks.engines import entry as engine
 from tasks.errors import InputError, LostProcessError, TrainingError
 from tasks.progress import Progress, silent

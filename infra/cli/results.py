@@ -266,7 +266,7 @@ def _strata(store: Root, run: str, given: str) -> Score:
 
 def _divide(store: Root, run: str, columns: Sequence[str]) -> None:
     """Read the columns for the holdout of the run's pool, where they are lacking. Raises InputError."""
-    from tasks.corpus.prepare import build_division
+    from tasks.corpus.division import build_division
 
     pool = PoolFolder(store.manifest(RunFolder(run).result).inputs["pool"])
     for column in columns:

@@ -6,7 +6,6 @@ columnar          pools/<pool>/columnar    JSON lines as Parquet, if the pool ha
 build_index       pools/<pool>/index       footers; and columns/<column>, those that are asked for and lacking
 build_holdout     pools/<pool>/holdout     documents for evaluation
 build_strata      pools/<pool>/strata      their scores and deciles, by one score
-build_division    pools/<pool>/divisions   the values of one column at them
 build_sample      pools/<pool>/sample      text for the tokenizer
 plan_arm          what an arm would take, read and need, before any text moves
 build_arms        arms/<arm>/text, near    shards of several arms in one pass over the text, near copies of the holdout in each
@@ -47,7 +46,6 @@ from tasks.corpus.workers import Count, Workers, local_workers, of_batch
 from tasks.errors import InputError
 from tasks.expression import require_columns
 from tasks.progress import Progress, silent
-from tasks.records.division import write_division
 from tasks.records.layout import ArmFolder, PoolFolder
 from tasks.records.near import NearCopies
 from tasks.records.scores import write_strata
@@ -154,7 +152,7 @@ def build_holdout(
 
     def make(work: Work) -> None:
         near = _at_hand(root, handle, workers, progress)
-        opened = _open_index(root, near, indexed)
+        opened = open_index(root, near, indexed)
         with released():
             holdout.build(work, near.pool, near.source(), opened, local_workers(workers).threads, progress)
 
@@ -171,7 +169,7 @@ def build_sample(
 
     def make(work: Work) -> None:
         near = _at_hand(root, handle, workers, progress)
-        opened = _open_index(root, near, build_index(root, handle))
+        opened = open_index(root, near, build_index(root, handle))
         threads = local_workers(workers).threads
         sample.build(work, near.pool, near.source(), opened, HeldOut(held, opened), threads, progress)
 
@@ -189,7 +187,7 @@ def build_strata(
     indexed = build_index(root, handle, wanted, workers=workers, progress=progress)
 
     def make(work: Work) -> None:
-        opened = _open_index(root, handle, indexed, wanted)
+        opened = open_index(root, handle, indexed, wanted)
         used = score_there(opened, score, handle.pool)
         scores = scores_of(opened.columns, used, len(opened))
         scores = scores[HeldOut(held, opened).numbers]
@@ -198,36 +196,6 @@ def build_strata(
 
     inputs = {"holdout": held.manifest, "index": indexed.manifest}
     return root.build(PoolFolder(handle.pool_id).strata(score), make, spec={"score": score}, inputs=inputs)
-
-
-def require_columns_there(root: Root, pool: Pool | PoolHandle, columns: Sequence[str]) -> None:
-    """Raises InputError when the pool lacks one of the `columns` that strata are by. Without an index a few footers tell; JSON lines tell later."""
-    handle = open_pool(root, pool)
-    if (found := root.find(PoolFolder(handle.pool_id).index)) is not None:
-        require_columns("strata", columns, found.facts["columns"], handle.pool.address)
-    elif columns and not has_lines(handle):
-        require_asked(handle, [Wanted(name) for name in columns])
-
-
-def build_division(
-    root: Root, pool: Pool | PoolHandle, column: str, *, workers: int | None = None, progress: Progress = silent
-) -> Artifact:
-    """The values of a column at the holdout's documents, in its order: what a verdict divides it by. Raises InputError without such a column."""
-    handle = open_pool(root, pool)
-    require_columns_there(root, handle, [column])
-    held = build_holdout(root, handle, workers=workers, progress=progress)
-    wanted = [Wanted(column, may_lack="some")]
-    indexed = build_index(root, handle, wanted, workers=workers, progress=progress)
-
-    def make(work: Work) -> None:
-        opened = _open_index(root, handle, indexed, wanted)
-        values = opened.columns[column].at(HeldOut(held, opened).numbers)
-        write_division(work, values)
-        work.facts.update(missing=values.null_count)
-
-    name = PoolFolder(handle.pool_id).division(column)
-    inputs = {"holdout": held.manifest, "index": indexed.manifest}
-    return root.build(name, make, spec={"column": column}, inputs=inputs)
 
 
 def plan_arm(root: Root, pool: Pool | PoolHandle, arm: Arm, *, workers: int | None = None) -> ArmPlan:
@@ -239,7 +207,7 @@ def plan_arm(root: Root, pool: Pool | PoolHandle, arm: Arm, *, workers: int | No
     wanted = wanted_columns(arm, handle.pool)
     indexed = build_index(root, handle, wanted, workers=workers)
     held = build_holdout(root, handle, workers=workers)
-    opened = _open_index(root, handle, indexed, wanted)
+    opened = open_index(root, handle, indexed, wanted)
     listed = IdList.of(arm) if arm.ids else None
     traits = _traits(root, handle, arm, opened, listed)
     selection = _select(handle, arm, opened, traits, HeldOut(held, opened))
@@ -311,7 +279,7 @@ def _unreachable(work: Work) -> None:
     raise AssertionError(f"{work.path} was complete a moment ago")
 
 
-def _open_index(root: Root, handle: PoolHandle, indexed: Artifact, columns: Sequence[Wanted] = ()) -> Index:
+def open_index(root: Root, handle: PoolHandle, indexed: Artifact, columns: Sequence[Wanted] = ()) -> Index:
     """The index with these columns. Raises InputError when files lack one, unless they may be skipped."""
     stored, unrated = {}, {}
     for wanted in _there(handle, columns, indexed.facts["columns"]):
@@ -381,13 +349,13 @@ def _scatter(
     mapper.get_ready()
     handle = _at_hand(root, handle, mapper.count, progress, mapper.shared)
     indexed = build_index(root, handle)
-    opened = _open_index(root, handle, indexed)
+    opened = open_index(root, handle, indexed)
     taken = HeldOut(held, opened)
     with released(), ThreadPoolExecutor(1) as side:
         known = side.submit(taken.known_texts)
         selections, unrated = {}, {}
         for id, arm in arms.items():
-            with_columns = _open_index(root, handle, indexed, wanted_columns(arm, handle.pool))
+            with_columns = open_index(root, handle, indexed, wanted_columns(arm, handle.pool))
             traits = _traits(root, handle, arm, with_columns, lists.get(id))
             unrated[id] = with_columns.unrated
             selections[id] = _select(handle, arm, opened, traits, taken)

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from flows.comparison import Hands, _plan
 from flows.sequence import Steps
 from infra.cli.main import app
-from tasks.corpus.prepare import build_division, build_holdout
+from tasks.corpus.division import build_division
+from tasks.corpus.prepare import build_holdout
 from tasks.errors import DamagedError, InputError
 from tasks.records.division import read_division, write_division
 from tasks.records.layout import DOCUMENTS, PoolFolder

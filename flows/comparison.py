@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from flows.leaks import search_arm
 from flows.sequence import Steps, prepare_arm, train_arm
 from tasks.corpus.arm.listed import require_same_list
+from tasks.corpus.division import build_division, require_columns_there
 from tasks.corpus.pool.handle import open_pool
 from tasks.corpus.prepare import build_strata
 from tasks.engines import entry as engine
@@ -19,7 +20,7 @@ from tasks.errors import InputError, LostProcessError, TrainingError
 from tasks.progress import Progress, silent
 from tasks.records.cost import CostEstimate
 from tasks.records.layout import ArmFolder, arm_id
-from tasks.records.near import HOLDOUT
+from tasks.records.near import HOLDOUT, of_questions
 from tasks.records.questions import require_fit
 from tasks.records.verdict import Verdict
 from tasks.reports.live import RunsTable, Standing
@@ -32,6 +33,7 @@ from tasks.tokens.outside import encode_outside
 from tasks.tokens.questions import encode_questions
 from tasks.verdict import looks, shortened
 from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec, PlannedRun
+from tasks.verdict.divided import divide
 from tasks.verdict.judge import judge
 from tasks.verdict.paired import FEWEST_CLUSTERS
 
@@ -150,7 +152,9 @@ def _check_savings(root: Root, plan: ComparisonPlan, verdict: Verdict, hands: Ha
 def _plan(root: Root, spec: ComparisonSpec, hands: Hands) -> ComparisonPlan:
     """Check that arms are matched, prepare those that are missing, and give each run its budget."""
     engine.check(spec.training, spec.arms)
-    pool_id = hands.steps.run(f"List {spec.pool.address}", lambda _: open_pool(root, spec.pool)).pool_id
+    handle = hands.steps.run(f"List {spec.pool.address}", lambda _: open_pool(root, spec.pool))
+    pool_id = handle.pool_id
+    require_columns_there(root, handle, spec.strata)
     missing = {arm_id(arm, spec.pool, pool_id): arm for arm in spec.missing_arms(root, pool_id)}
     for drawn in (each for arm in spec.arms for each in spec.draws_of(arm)):
         require_same_list(root, drawn, arm_id(drawn, spec.pool, pool_id))
@@ -160,6 +164,12 @@ def _plan(root: Root, spec: ComparisonSpec, hands: Hands) -> ComparisonPlan:
             f"Strata of {spec.pool.name}",
             lambda progress: build_strata(root, spec.pool, score, progress=progress),
         )
+    for column in spec.strata:
+        hands.steps.run(
+            f"Strata of {spec.pool.name} by {column}",
+            lambda progress, column=column: build_division(root, spec.pool, column, progress=progress),  # type: ignore[misc]
+        )
+    divide(root, pool_id, spec.strata)  # what makes no parts is said before anything is trained
     plan = ComparisonPlan.make(root, spec, pool_id)
     for run in plan.runs:
         trained = run.experiment
@@ -213,8 +223,8 @@ def _judge(root: Root, plan: ComparisonPlan, hands: Hands) -> Verdict:
     questions = questions_of(root, plan, hands)
     hands.score(plan, plan.unscored(root, texts, questions), texts, questions)
     for id in dict.fromkeys(run.arm_id for run in plan.runs):
-        if not all(root.find(ArmFolder(id).near(what)) for what in (HOLDOUT, *texts)):
-            search_arm(root, id, spec.texts, hands.steps)
+        if not all(root.find(ArmFolder(id).near(what)) for what in (HOLDOUT, *texts, *map(of_questions, questions))):
+            search_arm(root, id, spec.texts, hands.steps, spec.questions)
     return judge(
         root,
         spec.name,
@@ -227,5 +237,6 @@ def _judge(root: Root, plan: ComparisonPlan, hands: Hands) -> Verdict:
         core=spec.core,
         control=spec.control,
         strata_by=spec.score,
+        strata_columns=spec.strata,
         level=looks.level_of_look(root, plan) or looks.LEVEL,
     )

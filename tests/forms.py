@@ -33,6 +33,7 @@ FILLED |= {
     "parts": [{}],
     "seeds": [1, 2],
     "depths": [4, 6, 8],
+    "strata": ["dump"],
     "stop": {},
     "random_share": {"top16": 0.5},
 }

@@ -3,6 +3,7 @@
 import json
 import os
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from tasks.cores import limited
 from tasks.errors import InputError
 from tasks.records.layout import KINDS, LADDERS, REPORT, RUNS, VERDICTS, PoolFolder, RunFolder
 from tasks.records.verdict import Control, Pairing
-from tasks.spec import Arm, Pool, Score, Texts, spelled_out
+from tasks.spec import BUNDLE, Arm, Pool, Questions, Score, Texts, spelled_out
 from tasks.store.root import DEFAULT_ROOT, Root
 
 
@@ -135,6 +136,10 @@ def judge(
             help="The score of halves and deciles, if not that of the arms: an expression, or columns and weights as JSON."
         ),
     ] = None,
+    strata: Annotated[
+        list[str] | None,
+        typer.Option(help="A column of the pool whose parts of the holdout are told apart, such as language."),
+    ] = None,
     shorter: Annotated[
         str | None,
         typer.Option(
@@ -155,7 +160,10 @@ def judge(
 
     store = Root(root)
     runs = {arm: [_run(store, run) or run for run in named] for arm, named in _arms(arms).items()}
-    score = _strata(store, next(iter(runs.values()))[0], strata_by) if strata_by else None
+    first = next(iter(runs.values()))[0]
+    score = _strata(store, first, strata_by) if strata_by else None
+    if strata:
+        _divide(store, first, strata)
     verdict = decide(
         store,
         name,
@@ -168,6 +176,7 @@ def judge(
         control=control,
         pairing=pairing,
         strata_by=score,
+        strata_columns=strata or (),
     )
     verdict = by_hand.take(store, verdict)
     if shorter:
@@ -196,18 +205,29 @@ def leaks(
     documents: Annotated[
         int, typer.Option(help="Documents to take of them, the first by file name and place.")
     ] = 5_000,
+    questions: Annotated[
+        str | None,
+        typer.Option(
+            help="Questions, too: a file, folder or URL of .parquet or .jsonl, or bundle for those that FabRating ships."
+        ),
+    ] = None,
+    questions_name: Annotated[
+        str | None, typer.Option(help="Readable part of their name; default: bundle, or questions.")
+    ] = None,
     root: RootOption = DEFAULT_ROOT,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Count near copies of the holdout, and of texts from elsewhere, in an arm that is there. `fabrating judge` reads the counts."""
+    """Count near copies of the holdout, of texts from elsewhere, and of questions, in an arm that is there. `fabrating judge` reads the counts."""
     with limited(workers):
         from flows.leaks import search_arm
         from flows.sequence import Steps
 
         given = [Texts(name=texts_name, url=texts, column=column, documents=documents)] if texts else []
+        named = questions_name or (BUNDLE if questions == BUNDLE else "questions")
+        asked = [Questions(name=named, url=questions)] if questions else []
         with terminal.bars() as progress:
-            found = search_arm(Root(root), arm, given, Steps(progress))
+            found = search_arm(Root(root), arm, given, Steps(progress), asked)
         terminal.show_rows([{"of": what, **made.facts, "record": made.name} for what, made in found.items()], as_json)
 
 
@@ -234,6 +254,16 @@ def _strata(store: Root, run: str, given: str) -> Score:
     if store.find(pool.strata(score)) is None:
         build_strata(store, Pool.model_validate(store.manifest(pool.index).spec), score)
     return score
+
+
+def _divide(store: Root, run: str, columns: Sequence[str]) -> None:
+    """Read the columns for the holdout of the run's pool, where they are lacking. Raises InputError."""
+    from tasks.corpus.division import build_division
+
+    pool = PoolFolder(store.manifest(RunFolder(run).result).inputs["pool"])
+    for column in columns:
+        if store.find(pool.division(column)) is None:
+            build_division(store, Pool.model_validate(store.manifest(pool.index).spec), column)
 
 
 def _arms(given: list[str]) -> dict[str, list[str]]:

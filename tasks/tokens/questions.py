@@ -6,7 +6,7 @@ each document that it was trained on, then the context: lm-eval's numbers with `
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -35,15 +35,7 @@ def encode_questions(root: Root, pool_id: str, asked: Questions, progress: Progr
 
     Raises InputError when there are no such files, one cannot be read, or a row is no question, as `read_questions` says.
     """
-    listed: list[list[str | int | None]]
-    if asked.url == BUNDLE:
-        listed = [[BUNDLE_FILE.name, hashlib.sha256(BUNDLE_FILE.read_bytes()).hexdigest()]]
-        rows = read_bundle()
-    else:
-        source = open_blobs(asked.url)
-        blobs = data_files(source, KINDS)
-        listed = [[blob.name, blob.size, blob.etag] for blob in blobs]
-        rows = read_questions(source, blobs)
+    listed, rows = _opened(asked)
     trained = root.open(PoolFolder(pool_id).tokenizer)
     tokenizer = load_tokenizer(trained.path)
 
@@ -86,6 +78,21 @@ def encode_questions(root: Root, pool_id: str, asked: Questions, progress: Progr
     name = f"{asked.name}-{fingerprint(asked.identity(), listed)}"
     inputs = {"tokenizer": trained.manifest}
     return root.build(PoolFolder(pool_id).questions(name), make, spec=asked.identity(), inputs=inputs)
+
+
+def question_texts(asked: Questions) -> list[str]:
+    """What `encode_questions` encodes, each with its right answer, in its order: text number i is question i of the answers."""
+    questions = (question for _, question in islice(_opened(asked)[1], asked.questions))
+    return ["".join(boundary(each.context, each.choices[each.right])) for each in questions]
+
+
+def _opened(asked: Questions) -> tuple[list[list[str | int | None]], Iterator[tuple[str, Question]]]:
+    """The files that a set of questions is read from, with what tells their content, and its rows."""
+    if asked.url == BUNDLE:
+        return [[BUNDLE_FILE.name, hashlib.sha256(BUNDLE_FILE.read_bytes()).hexdigest()]], read_bundle()
+    source = open_blobs(asked.url)
+    blobs = data_files(source, KINDS)
+    return [[blob.name, blob.size, blob.etag] for blob in blobs], read_questions(source, blobs)
 
 
 def boundary(context: str, choice: str) -> tuple[str, str]:

@@ -17,6 +17,8 @@ def test_offline_files_hold_the_verdicts_tables(bench, monkeypatch):
     arms = bench.arms(seeds=2, top16=-0.05, rand16=0.0)
     for arm, seed in (("top16", 1), ("top16", 2), ("rand16", 1), ("rand16", 2)):
         bench.run(arm, seed, -0.2 * (arm == "top16"), name="outside/wiki")
+    bench.near("top16", [3, 4])
+    bench.near("rand16", [])
     accuracies = [bench.core(runs, i) for i, runs in enumerate(arms.values())]
     verdict = judge(bench.root, "demo", arms, outside=["wiki"], core=True)
     made = write_verdict(bench.root, verdict)
@@ -28,13 +30,17 @@ def test_offline_files_hold_the_verdicts_tables(bench, monkeypatch):
         time.sleep(0.2)
     assert made.path.name.encode() in content and verdict.pool.encode() in content
     stored = {path.name.split("_")[0]: json.loads(path.read_text()) for path in folder.rglob("*.table.json")}
-    assert set(stored) == {"arms", "comparisons", "strata", "outside", "core"}
+    assert set(stored) == {"arms", "comparisons", "strata", "outside", "core", "leaks"}
     for name, (columns, rows) in tables(verdict).items():
         assert stored[name]["columns"] == columns
         assert stored[name]["data"] == rows
     (pair,) = stored["comparisons"]["data"]
     assert pair[:4] == ["top16", "rand16", "better", "top16"]
     assert pair[-1] == verdict.comparisons[0].sentence
+    assert [row[:2] + row[4:6] for row in stored["leaks"]["data"]] == [
+        ["top16", "holdout", 2, 2],
+        ["rand16", "holdout", 0, 0],
+    ]
     (wiki,) = stored["outside"]["data"]
     assert wiki[:3] == ["top16", "rand16", "wiki"] and wiki[3] == pytest.approx(-0.2, abs=0.01)
     assert [row[2] for row in stored["core"]["data"]] == ["CORE", "arc", "squad"]

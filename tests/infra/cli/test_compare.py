@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from infra.cli.main import app
 from tasks.records import ledger
+from tasks.spec import FACTUAL
 from tasks.store.root import Root
 
 STOP = {"first_look": 2, "max_replicates": 3, "margin": 1e-6}
@@ -86,3 +87,32 @@ def test_killed_stopped_and_run_again_it_ends_in_one_verdict(file, tmp_path):
     assert {entry.state for entry in found.values()} == {"completed"}
     again = start()
     assert json.loads(again.communicate(timeout=60)[0])["comparisons"] == verdict["comparisons"]
+
+
+@pytest.mark.slow
+def test_columns_and_questions_that_come_later_need_no_training(file, tmp_path):
+    """Strata by a column, and near copies of questions by arm, of runs that were trained before either was asked for."""
+    asked = yaml.safe_load(file.read_text())
+    asked |= {"stop": None, "replicates": 2, "train": {**asked["train"], "tokens": 8_192}}
+    shown = []
+    for more in ({}, {"strata": [FACTUAL], "questions": "bundle"}):
+        file.write_text(yaml.safe_dump(asked | more))
+        done = CliRunner().invoke(app, ["compare", str(file), "--json"])
+        assert done.exit_code == 0, done.stderr
+        shown.append(json.loads(done.stdout))
+        entries = {entry.run: entry.updated for entry in ledger.entries(Root(tmp_path / "root"))}
+        shown[-1]["entries"] = entries
+    before, after = shown
+    assert before["entries"] == after["entries"], "nothing was trained again"
+    (pair,) = after["comparisons"]
+    parts = [row for row in pair["strata"] if row["column"] == FACTUAL]
+    assert len(parts) == 5 and sum(row["documents"] for row in parts) == 40
+    assert pair["low"] == before["comparisons"][0]["low"], "what decides is not moved"
+    found = [(row["label"], row["what"].partition("-")[0], row["documents"]) for row in after["near"]]
+    assert found == [
+        ("top", "holdout", 40),
+        ("rand", "holdout", 40),
+        ("top", "questions", 555),
+        ("rand", "questions", 555),
+    ]
+    assert after["registered"]["later"][-1]["strata_columns"] == [FACTUAL], "asked for after a look, and said so"

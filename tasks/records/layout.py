@@ -248,6 +248,11 @@ class LadderFolder:
     def name(self) -> str:
         return f"{LADDERS}/{self.id}"
 
+    @classmethod
+    def all(cls, root: Root) -> list[str]:
+        """The ids of the ladders."""
+        return [name.split("/")[1] for name in root.names(LADDERS)]
+
 
 def pool_id(pool: Pool, blobs: Iterable[Blob]) -> str:
     """Name of a pool: its parameters, the blobs it is read from, ETags included, and the version of the preparation."""

@@ -28,12 +28,29 @@ def lines(verdicts: Mapping[str, Verdict], results: Path = RESULTS) -> Iterator[
     """Markdown: the first question at all depths, the ladders, a section an experiment, what all of it cost and one difference by hand."""
     with (results / "runs.csv").open(newline="") as file:
         runs = {row["run"]: row for row in csv.DictReader(file)}
-    yield from ("", "### Best less random at each depth", "", *_depths(verdicts))
+    yield from (
+        "",
+        "### Best less random at each depth",
+        "",
+        *_picture("depths", "Best less random by depth"),
+        *_depths(verdicts),
+    )
     for name, ladder in published_ladders(results).items():
-        yield from ("", f"### {question(name)}", "", *_ladder(name, ladder, verdicts.get(LADDERS[name])))
+        yield from (
+            "",
+            f"### {question(name)}",
+            "",
+            *_picture(name, "Difference against compute, predicted and measured"),
+        )
+        yield from _ladder(name, ladder, verdicts.get(LADDERS[name]))
     for name, verdict in verdicts.items():
         if name not in LADDERS.values():
-            yield from ("", f"### {question(name)}", "", *_experiment(name, verdict, results))
+            yield from ("", f"### {question(name)}", "")
+            if name == "handbook-ratings":
+                yield from _picture(
+                    "handbook", "Differences of each arm from a random third on the book, with intervals"
+                )
+            yield from _experiment(name, verdict, results)
     yield from ("", "### What it cost", "", *_cost({**verdicts, **published_rungs(results)}, runs))
     if QUESTION in verdicts:
         (pair,) = verdicts[QUESTION].comparisons
@@ -42,6 +59,15 @@ def lines(verdicts: Mapping[str, Verdict], results: Path = RESULTS) -> Iterator[
             f"`kept.by_hand` adds up `results/{SCORES}` in plain Python, without the code of verdicts: "
             f"{pair.a} less {pair.b} is {by_hand(results / SCORES, pair.a, pair.b):+.6f} bits per byte; the verdict says {pair.difference:+.6f}."
         )
+
+
+def _picture(name: str, alt: str) -> Iterator[str]:
+    """One of `figures`, light or dark as the page is."""
+    yield "<picture>"
+    yield f'  <source media="(prefers-color-scheme: dark)" srcset="figures/{name}-dark.svg">'
+    yield f'  <img alt="{alt}" src="figures/{name}-light.svg">'
+    yield "</picture>"
+    yield ""
 
 
 def _depths(verdicts: Mapping[str, Verdict]) -> Iterator[str]:

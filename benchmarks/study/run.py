@@ -138,14 +138,16 @@ def prepare(root: Root, specs: Iterable[ComparisonSpec]) -> None:
     jobs = [(*each, list(texts[id].values())) for id, each in arms.items()]
     if not jobs:
         return
-    _prepare(root.url, *jobs[0])
+    _prepare(root.url, *jobs[0], workers=cores())
     with _processes(max(1, cores() // CORES_OF_AN_ARM)) as processes:
         for job in [processes.submit(_prepare, root.url, *each) for each in jobs[1:]]:
             job.result()
 
 
-def _prepare(root: str, pool: Pool, arm: Arm, training: Training, texts: Sequence[Texts]) -> None:
-    with limited(CORES_OF_AN_ARM):
+def _prepare(
+    root: str, pool: Pool, arm: Arm, training: Training, texts: Sequence[Texts], workers: int = CORES_OF_AN_ARM
+) -> None:
+    with limited(workers):
         prepared = prepare_arm(Root(root), pool, arm, training, Steps())
         search_arm(Root(root), prepared.arm_id, texts, Steps())
 

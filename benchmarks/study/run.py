@@ -18,7 +18,7 @@ from flows.rungs import run_ladder
 from flows.sequence import Steps, prepare_arm
 from tasks.cores import cores, limited
 from tasks.corpus.pool.handle import open_pool
-from tasks.progress import Progress
+from tasks.progress import Evaluations, Progress
 from tasks.records.layout import arm_id
 from tasks.spec import Arm, Pool, Texts, Training
 from tasks.spec.written import read
@@ -106,12 +106,11 @@ class Aloud(Hands):
         print(f"{time.strftime('%H:%M:%S')} {time.monotonic() - self._began:5.0f} s  {message}", flush=True)
 
     def progress(self, run: PlannedRun) -> Progress:
-        said: list[float] = []
+        found = Evaluations()
 
         def told(stage: str, done: int, total: int, counters: Mapping[str, float]) -> None:
-            if done == total and "bpb" in counters and counters["bpb"] not in said:
-                said.append(counters["bpb"])
-                self.say(f"{run.id}: {counters['bpb']:.4f} bits per byte")
+            if evaluated := found.news(done, total, counters):
+                self.say(f"{run.id}: {evaluated}")
 
         return told
 

@@ -71,7 +71,7 @@ class Children(Hands):
         run_children(children[:1])  # makes index, holdout and tokenizer, which the others find
         run_children(children[1:])
 
-    def train(self, plan: ComparisonPlan, runs: Sequence[PlannedRun]) -> None:
+    def train(self, runs: Sequence[tuple[ComparisonPlan, PlannedRun]]) -> None:
         run_children(
             [
                 training(
@@ -83,7 +83,7 @@ class Children(Hands):
                     run.experiment.held,
                     plan.spec.alike,
                 )
-                for run in runs
+                for plan, run in runs
             ],
             self._pages,
         )

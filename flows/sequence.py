@@ -23,7 +23,7 @@ from tasks.corpus.prepare import (
 )
 from tasks.corpus.workers import Workers, local_workers
 from tasks.engines import entry as engine
-from tasks.progress import Progress, silent
+from tasks.progress import Progress, Stop, never, silent
 from tasks.records.layout import ArmFolder, RunFolder
 from tasks.records.near import HOLDOUT
 from tasks.records.recall import recall
@@ -131,14 +131,16 @@ def train_arm(
     held: Sequence[Draw] = (),
     comparison: str | None = None,
     name: str | None = None,
+    stop: Stop = never,
 ) -> Artifact:
     """Train on a prepared arm and score the model, with the attempt in the run ledger. Returns the run's result.
 
-    `comparison`: the name of the one whose runs must all have the same hardware, if any. `name`: what a person calls the run.
+    `comparison`: the name of the one whose runs must all have the same hardware, if any. `name`: what a person calls the run. `stop`: asked a
+    few times a second; once it says so, the run saves a checkpoint and InterruptedRun is raised.
     """
     experiment, pool_id = recall(root, arm_id, training, seed, held)
     with recorded(root, experiment, pool_id, arm_id, name=name, comparison=comparison) as facts:
-        result = engine.train(root, experiment, pool_id, arm_id, progress=progress, comparison=comparison)
+        result = engine.train(root, experiment, pool_id, arm_id, progress=progress, stop=stop, comparison=comparison)
         facts |= result.facts
     leave_report(root, RunFolder.of(result.name).id)
     return result

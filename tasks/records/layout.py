@@ -253,6 +253,11 @@ class LadderFolder:
     def name(self) -> str:
         return f"{LADDERS}/{self.id}"
 
+    @classmethod
+    def all(cls, root: Root) -> list[str]:
+        """The ids of the ladders."""
+        return [name.split("/")[1] for name in root.names(LADDERS)]
+
 
 def _readable(column: str) -> str:
     """The part of a column's name that a file's name may have."""

@@ -1,9 +1,11 @@
 """`fabrating compare` on this machine: killed and stopped in the middle, run again, and one verdict by the stopping rule."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -11,6 +13,8 @@ from typer.testing import CliRunner
 
 from infra.cli.main import app
 from tasks.records import ledger
+from tasks.records.layout import METRICS, RunFolder
+from tasks.records.metrics import read_metrics
 from tasks.spec import FACTUAL
 from tasks.store.root import Root
 
@@ -116,3 +120,25 @@ def test_columns_and_questions_that_come_later_need_no_training(file, tmp_path):
         ("rand", "questions", 555),
     ]
     assert after["registered"]["later"][-1]["strata_columns"] == [FACTUAL], "asked for after a look, and said so"
+
+
+@pytest.mark.slow
+def test_two_gpus_share_the_runs_and_the_scoring(file, tmp_path, monkeypatch):
+    """As nvidia-smi shows them: PyTorch finds none, so two trainers of their own share the CPU."""
+    (tmp_path / "bin").mkdir()
+    shows = tmp_path / "bin" / "nvidia-smi"
+    shows.write_text(f"#!/bin/sh\nprintf 'GPU-{os.getpid()}-a\\nGPU-{os.getpid()}-b\\n'\n")
+    shows.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{shows.parent}:{os.environ['PATH']}")
+    experiment = yaml.safe_load(file.read_text())
+    del experiment["train"]["device"], experiment["stop"]
+    experiment["texts"] = [{"name": "seen", "url": experiment["data"]["source"], "documents": 16}]
+    file.write_text(yaml.safe_dump(experiment | {"replicates": 2}))
+    ended = CliRunner().invoke(app, ["compare", str(file), "--json"])
+    assert ended.exit_code == 0, ended.stderr
+    root = Root(tmp_path / "root")
+    runs = [entry.run for entry in ledger.entries(root)]
+    lines = [read_metrics(root.path(RunFolder(run).file(METRICS))) for run in runs]
+    at_work = sorted((each[0]["time"], each[-1]["time"]) for each in lines)
+    assert len(runs) == 4 and any(begins < ends for (_, ends), (begins, _) in pairwise(at_work))
+    assert all(root.names(f"runs/{run}/outside") for run in runs)

@@ -6,16 +6,11 @@ the function that real ladders use.
 
 A ladder does not know how far scales are off its law, so what has to hold is over all scatters, each as often: of all ladders, and of the fifth
 whose rungs seem to be off the least, where an interval that takes rungs at their word covers half of what it says.
-
-With `--runs FILE`, what `noise train` wrote of two arms at several depths: the deepest is predicted from the others. noise.md has the commands.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from statistics import fmean, variance
 from typing import Annotated
 
 import numpy as np
@@ -153,50 +148,12 @@ def _row(head: str, parts: Sequence[Found], bounds: tuple[float, float]) -> bool
     return bad
 
 
-def predict_runs(file: Path, vocab_size: int) -> bool:
-    """Print what the runs of a file say of their deepest model, and whether the difference that was found there is within the interval."""
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    scores: dict[int, dict[str, list[float]]] = {}
-    tokens: dict[int, int] = {}
-    for line in lines:
-        of = line["settings"]
-        scores.setdefault(of["depth"], {}).setdefault(line["arm"], []).append(line["bpb"])
-        tokens[of["depth"]] = of["tokens"]
-    a, b = sorted({line["arm"] for line in lines})
-    of = lines[0]["settings"]
-    compute, seen = [], []
-    print(f"{a} less {b}, bits per byte\n\n| depth | tokens | FLOPs | n | difference | error |\n|{' ---: |' * 6}")
-    for depth in sorted(scores):
-        ours, theirs = scores[depth][a], scores[depth][b]
-        error = (variance(ours) / len(ours) + variance(theirs) / len(theirs)) ** 0.5
-        shape = ModelShape.of_depth(depth, of["sequence_length"], of["window_pattern"], vocab_size)
-        compute.append(float(flops_per_token(shape)) * tokens[depth])
-        seen.append((fmean(ours) - fmean(theirs), error))
-        cells = f"{tokens[depth]:,} | {compute[-1]:.2g} | {len(ours)}, {len(theirs)} | {seen[-1][0]:+.4f} | {error:.4f}"
-        print(f"| d{depth} | {cells} |")
-    *below, (found, error) = seen
-    differences, errors = np.array(below).T[:, None, :]
-    predicted = predict(compute[:-1], differences, errors, compute[-1], seen_error=error)
-    low, high = (float(end[0]) for end in predicted.interval())
-    held = low <= found <= high
-    middle = float(predicted.quantile(0.5)[0])
-    print(
-        f"\nd{max(scores)} is predicted at {middle:+.4f} ({low:+.4f} to {high:+.4f}, {100 * LEVEL:g} %); found {found:+.4f}: "
-        f"{'held' if held else 'missed'}. The rungs take {sum(compute[:-1]) / compute[-1]:.2f} of its FLOPs a run."
-    )
-    return held
-
-
 def main(
-    runs: Annotated[Path | None, typer.Option(help="Real runs by `noise train` instead: a file of JSON lines.")] = None,
-    vocab_size: Annotated[int, typer.Option(help="Of the tokenizer of these runs.")] = 8_192,
     simulations: Annotated[int, typer.Option(min=1, help="Simulated ladders of a case.")] = SIMULATIONS,
     seed: Annotated[int, typer.Option(min=0, help="Of the simulations; with its default the laws were chosen.")] = SEED,
     short: Annotated[bool, typer.Option("--short", help="Four cases.")] = False,
 ) -> None:
     """Print what the intervals of simulated ladders cover; exit status 1 if it is out of bounds, beyond the simulation's error."""
-    if runs:
-        raise SystemExit(0 if predict_runs(runs, vocab_size) else 1)
     started = time.monotonic()
     failed = table(SHORT if short else CASES, simulations, seed)
     print(f"\n{failed} out of bounds; {time.monotonic() - started:.0f} s")

@@ -16,7 +16,7 @@ FIGURES = Path(__file__).with_name("figures")
 STYLE = Path(charts.__file__).with_name("templates") / "style.css"
 CONTROL = "random"
 THRICE = "best tenth, three times"
-BESIDE = 1.3
+BESIDE = 1.7
 """A measured point is drawn beside the predicted one, so that both intervals are seen."""
 
 

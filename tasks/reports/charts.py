@@ -185,7 +185,7 @@ def strata_svg(rows: Sequence[Interval], *, zero: str) -> str:
         axes.set_yticks(places, [_clean(label) for label, *_ in rows])
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.grid(visible=False, axis="y")
-        if max(ends) > edge:
+        if max(ends) > 1.5 * edge:
             axes.set_xlim(-edge, edge)
         axes.locator_params("x", nbins=5)
         figure.supxlabel(_clean(zero, 80), fontsize="medium", color=INK)  # under the labels too: it is long

@@ -50,6 +50,10 @@ def init(file: Annotated[Path, typer.Argument(metavar="FILE")] = Path("experimen
             out.write(example(EXAMPLE, TITLE.format(file=file)))
     except FileExistsError:
         raise InputError(f"{file} is there already: name another file, or remove it.") from None
+    except OSError as error:
+        raise InputError(
+            f"{file} cannot be written ({error.strerror}): name a file in a folder that is there."
+        ) from None
     terminal.show({"experiment": str(file), "next": f"set data and arms in it, then fabrating compare {file}"}, False)
 
 

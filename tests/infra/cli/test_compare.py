@@ -46,6 +46,8 @@ def test_init_writes_no_file_over_another(tmp_path):
     assert f"fabrating compare {place}" in first
     refused = CliRunner().invoke(app, ["init", str(place)])
     assert refused.exit_code == 1 and "is there already: name another file" in refused.stderr
+    nowhere = CliRunner().invoke(app, ["init", str(tmp_path / "nowhere" / "mine.yaml")])
+    assert nowhere.exit_code == 1 and "cannot be written (No such file or directory)" in nowhere.stderr
     assert place.read_text() == first
 
 

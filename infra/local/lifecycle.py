@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from infra.local import access, azurite, database, deploy, ports, processes
+from infra.local import azurite, database, deploy, ports, processes
 from infra.local.deploy import PROJECT
 from infra.local.stack import ROOT, Say, Stack, full_environment, load, own_azure
 from tasks.errors import InputError
@@ -35,8 +35,6 @@ def up(home: Path, say: Say, owner: str = "up", port: int = SERVER_PORT, gpu: bo
         stack = load(home) or Stack(home)
         if running(stack):
             say(f"The stack is running already: {stack.ui}")
-        if stack.alive("server") and access.is_open(stack.api):
-            _close(stack, say)
         fresh, known = not stack.alive("server"), stack.password_file.exists()
         if fresh:
             if stack.mark:
@@ -125,37 +123,6 @@ def _start_stores(stack: Stack, say: Say) -> None:
         azurite.answers,
         say,
     )
-
-
-def _close(stack: Stack, say: Say) -> None:
-    """End a stack that lets everybody in: its server was started by a version without passwords.
-
-    Raises InputError while runs are active there, which would be shut out with everybody else.
-    """
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import (
-        FlowRunFilter,
-        FlowRunFilterState,
-        FlowRunFilterStateType,
-        FlowRunFilterTags,
-    )
-    from prefect.client.schemas.objects import StateType
-
-    from flows.maintenance import TAG
-
-    active = FlowRunFilter(
-        tags=FlowRunFilterTags(all_=[TAG]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING])),
-    )
-    with access.connected({access.URL: stack.api}), get_client(sync_client=True) as client:
-        runs = [run.name for run in client.read_flow_runs(flow_run_filter=active)]
-    if runs:
-        raise InputError(
-            f"The server at {stack.api} has no password yet, and runs are active there ({', '.join(runs[:5])}): run the "
-            "command again when they have ended, or `fabrating down` first, which ends them."
-        )
-    say("The stack ran without a password and starts anew with one; for each host, run provision/gpu-host again")
-    stop(stack)
 
 
 def _start_reports(stack: Stack, say: Say) -> None:

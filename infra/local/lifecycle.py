@@ -7,12 +7,11 @@ import contextlib
 import os
 import secrets
 import sys
-import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from infra.local import azurite, database, deploy, ports, processes
+from infra.local import access, azurite, database, deploy, ports, processes
 from infra.local.deploy import PROJECT
 from infra.local.stack import ROOT, Say, Stack, full_environment, load, own_azure
 from tasks.errors import InputError
@@ -148,7 +147,9 @@ def _start_server(stack: Stack, say: Say, port: int) -> None:
         say(f"Starting the Prefect server on {stack.ui}")
         return [sys.executable, "-m", "prefect", "server", "start", "--host", ports.HOST, "--port", str(port)]
 
-    _serve(stack, "server", "the Prefect server", port, command, lambda _: _healthy(stack.api), say)
+    _serve(
+        stack, "server", "the Prefect server", port, command, lambda _: access.reachable(f"{stack.api}/health", 2), say
+    )
 
 
 def _serve(
@@ -222,11 +223,3 @@ def _start_maintenance(stack: Stack, say: Say) -> None:
     if not stack.alive("maintenance"):
         say("Starting the service that restarts workers that died and runs that ended badly")
         stack.pids["maintenance"] = start(stack, "maintenance", [sys.executable, "-m", "infra.cli", "maintain"])
-
-
-def _healthy(api: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{api}/health", timeout=2) as reply:
-            return bool(reply.status == 200)
-    except OSError:
-        return False

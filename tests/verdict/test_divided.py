@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from flows.comparison import Hands, _plan
+from flows.comparison import Hands, plan_of
 from flows.sequence import Steps
 from infra.cli.main import app
 from tasks.corpus.division import build_division
@@ -140,7 +140,7 @@ def test_a_column_that_the_pool_lacks_is_refused_before_anything_is_read_or_trai
     training = Training(sequence_length=64, device="cpu", precision="fp32")
     spec = ComparisonSpec("x", pool, arms, [1, 2], training, strata=["language", "langage"])
     with pytest.raises(InputError, match=r"no column 'langage' \(it has .*language.*take language instead"):
-        _plan(root, spec, Hands(root, Steps()))
+        plan_of(root, spec, Hands(root, Steps()))
     assert root.names("pools") == [] and root.names("arms") == []
 
 

@@ -13,13 +13,15 @@ from flows.comparison import Hands, plan_of
 from flows.sequence import Steps
 from infra.cli.main import app
 from tasks.corpus.division import build_division
+from tasks.corpus.pool import handle
 from tasks.corpus.prepare import build_holdout
 from tasks.errors import DamagedError, InputError
+from tasks.records import code
 from tasks.records.division import read_division, write_division
 from tasks.records.layout import DOCUMENTS, PoolFolder
 from tasks.records.verdict import Verdict
 from tasks.reports.report import verdict_report
-from tasks.spec import FACTUAL, Arm, Pool, Training
+from tasks.spec import ENGAGEMENT, FACTUAL, Arm, Pool, Training
 from tasks.store.root import Root
 from tasks.verdict.comparison import ComparisonSpec
 from tasks.verdict.divided import parts_of
@@ -155,3 +157,19 @@ def test_fabrating_judge_reads_a_column_for_runs_that_are_there(tiny, tmp_path):
     assert verdict["strata_columns"] == [FACTUAL]
     assert [row["column"] for row in verdict["comparisons"][0]["strata"] if row["kind"] == "column"] == [FACTUAL] * 5
     assert verdict["registered"]["plan"]["strata_columns"] == [FACTUAL]
+
+
+@pytest.mark.parametrize("more", [["--strata", FACTUAL], ["--strata-by", ENGAGEMENT]])
+def test_a_column_of_a_pool_of_an_earlier_version_is_read_under_its_name_or_refused(tiny, tmp_path, monkeypatch, more):
+    root = shutil.copytree(tiny.folder, tmp_path / "root")
+    pools = Root(root).folders("pools")
+    arguments = [f"top={tiny.runs[0]}", f"rand={tiny.runs[1]}", "--root", str(root), "--name", "old", *more]
+    monkeypatch.setattr(code, "PREPARATION_VERSION", max(code.READ_VERSIONS) + 1)
+    monkeypatch.setattr(handle, "READ_VERSIONS", ())
+    refused = CliRunner().invoke(app, ["judge", *arguments])
+    assert refused.exit_code == 1 and f"The pool {pools[0]} cannot be read further" in " ".join(refused.output.split())
+    monkeypatch.undo()
+    monkeypatch.setattr(code, "PREPARATION_VERSION", max(code.READ_VERSIONS) + 1)
+    done = CliRunner().invoke(app, ["judge", *arguments])
+    assert done.exit_code == 0, done.output
+    assert Root(root).folders("pools") == pools, "no other pool was made"

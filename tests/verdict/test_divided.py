@@ -38,7 +38,7 @@ def counts(values: list, column: str = "c") -> dict[str, int]:
 
 def test_texts_are_parted_by_value_the_rare_ones_together_and_those_without_one_apart():
     found = counts(["de"] * 300 + ["en"] * 600 + [f"x{i}" for i in range(40)] + [None] * 60)
-    assert found == {"en": 600, "de": 300, "40 rare values": 40, "none": 60}
+    assert found == {"en": 600, "de": 300, "40 rare values": 40, "no value": 60}
     assert next(iter(counts([f"dump {i:02d}" for i in range(30) for _ in range(30 + i)]))) == "dump 29"
     assert len(counts([f"dump {i:02d}" for i in range(30) for _ in range(30)])) == 21, "20 values and the others"
 
@@ -47,8 +47,19 @@ def test_numbers_are_parted_by_fifths_equal_ones_in_one_part_and_few_different_o
     many = np.random.default_rng(1).normal(size=1_000)
     assert list(counts(many.tolist()).values()) == [200] * 5
     tied = counts([0.0] * 500 + many[:500].__abs__().tolist() + [None] * 7)
-    assert sum(tied.values()) == 1_007 and next(iter(tied)) == "0 to 0" and tied["0 to 0"] == 500 and tied["none"] == 7
+    assert sum(tied.values()) == 1_007 and next(iter(tied)) == "0 to 0" and tied["0 to 0"] == 500 and tied["no value"] == 7
     assert counts([3.0] * 50 + [1.0] * 20 + [2.5] * 30 + [9.0]) == {"1": 20, "2.5": 30, "3": 50, "1 rare values": 1}
+
+
+def test_parts_that_differ_are_named_differently():
+    dates = [20240131.0 + i % 2 for i in range(100)]
+    assert list(counts(dates)) == ["20240131", "20240132"]
+    assert list(counts([1.7e9 + i for i in range(100)]))[0] == "1700000000 to 1700000019"
+    long = [f"https://example.org/some/folder/of/documents/{i % 2}.html" for i in range(100)]
+    assert list(counts(long)) == [f"https://example.org/…of/documents/{i}.html" for i in "01"]
+    alike = ["a" * 20 + middle + "b" * 20 for middle in ("x", "yy")]
+    assert list(counts(alike * 50)) == ["a" * 20 + "…" + "b" * 19, "a" * 20 + "…" + "b" * 19 + " (2)"]
+    assert list(counts(["none"] * 50 + [None] * 50 + ["x"] * 20)) == ["none", "x", "no value"]
 
 
 @pytest.mark.parametrize(

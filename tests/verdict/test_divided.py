@@ -47,7 +47,9 @@ def test_numbers_are_parted_by_fifths_equal_ones_in_one_part_and_few_different_o
     many = np.random.default_rng(1).normal(size=1_000)
     assert list(counts(many.tolist()).values()) == [200] * 5
     tied = counts([0.0] * 500 + many[:500].__abs__().tolist() + [None] * 7)
-    assert sum(tied.values()) == 1_007 and next(iter(tied)) == "0 to 0" and tied["0 to 0"] == 500 and tied["no value"] == 7
+    assert (
+        sum(tied.values()) == 1_007 and next(iter(tied)) == "0 to 0" and tied["0 to 0"] == 500 and tied["no value"] == 7
+    )
     assert counts([3.0] * 50 + [1.0] * 20 + [2.5] * 30 + [9.0]) == {"1": 20, "2.5": 30, "3": 50, "1 rare values": 1}
 
 
@@ -94,7 +96,8 @@ def test_the_part_where_an_arm_was_planted_worse_stands_out_in_verdict_report_an
     assert list(rows)[:2] == ["language: en <b>", "language: de"] and len(rows) == 7
     assert {row.column for row in rows.values()} == {"language", "length"}
     assert rows["language: de"].difference == pytest.approx(0.25, abs=0.01) and rows["language: de"].stands_out
-    assert "rand16 is better on language: de (+0.2" in pair.sentence and "decide nothing." in pair.sentence
+    assert "rand16 is better on language: de (+0.2" in pair.sentence and pair.sentence.endswith("decide nothing.")
+    assert "It is not for other draws" in pair.sentence, "the interval, of which the sentence before speaks"
     page = verdict_report(bench.root, verdict)
     assert "By the column language" in page and "By the column length" in page and "en &lt;b&gt;" in page
     assert Verdict.parse(verdict.to_json(), "x", "y") == verdict

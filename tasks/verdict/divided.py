@@ -25,7 +25,7 @@ FEW = 10
 PARTS = 5
 SHOWN = 40
 """Characters of a value, of a longer one its beginning and its end."""
-NOTHING = "no value"
+NOTHING, BLANK = "no value", "an empty text"
 
 Parts = tuple[np.ndarray, list[str]]
 """(code of each document, (documents,); label of each code)."""
@@ -88,6 +88,8 @@ def _written(value: float, digits: int) -> str:
 
 
 def _short(text: str) -> str:
+    if not text.strip():
+        return BLANK
     half = SHOWN // 2
     return text if len(text) <= SHOWN else f"{text[:half]}…{text[1 - half :]}"
 

@@ -61,7 +61,12 @@ def test_parts_that_differ_are_named_differently():
     assert list(counts(long)) == [f"https://example.org/…of/documents/{i}.html" for i in "01"]
     alike = ["a" * 20 + middle + "b" * 20 for middle in ("x", "yy")]
     assert list(counts(alike * 50)) == ["a" * 20 + "…" + "b" * 19, "a" * 20 + "…" + "b" * 19 + " (2)"]
-    assert list(counts(["none"] * 50 + [None] * 50 + ["x"] * 20)) == ["none", "x", "no value"]
+    assert list(counts(["none"] * 50 + [None] * 50 + ["x"] * 20 + [""] * 10)) == [
+        "none",
+        "x",
+        "an empty text",
+        "no value",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,12 @@
-"""How many cores of this machine the work may use: what FABRATING_WORKERS says, else all that this process may use."""
+"""How many cores of this machine the work may use: what FABRATING_WORKERS says, else all that this process may use.
+
+And the processes that use them: they end with the one that started them.
+"""
 
 import contextlib
+import multiprocessing
 import os
+import threading
 from collections.abc import Iterator, Mapping
 
 WORKERS = "FABRATING_WORKERS"
@@ -36,3 +41,17 @@ def variables(settings: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def end_with_parent() -> None:
+    """End this process, which multiprocessing started, with the one that started it: a killed one must leave no process behind that
+    holds memory, of GPUs too, and writes beside the next attempt.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "multiprocessing started this process"
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -136,8 +136,9 @@ class Mirror:
     def _read(self) -> dict[str, list[str]]:
         """{path: SHA-256 and ETag} of objects whose content is known."""
         found: dict[str, list[str]] = {}
-        with contextlib.suppress(OSError, ValueError):  # the last line may be cut
-            for line in self._known.read_text().splitlines():
+        lines = self._known.read_text(errors="replace").splitlines() if self._known.is_file() else []
+        for line in lines:
+            with contextlib.suppress(ValueError):  # blank, or cut
                 path, *facts = json.loads(line)
                 found[path] = facts
         return found
@@ -146,7 +147,8 @@ class Mirror:
         if etag:
             self._known.parent.mkdir(parents=True, exist_ok=True)
             with self._lock, self._known.open("a") as file:
-                file.write(json.dumps([record.path, record.sha256, etag.strip('"')]) + "\n")
+                # on a line of its own, even if the one before was cut
+                file.write("\n" + json.dumps([record.path, record.sha256, etag.strip('"')]))
 
 
 def _holds(blob: Blob | None, record: FileRecord, known: Mapping[str, list[str]]) -> bool:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+NO_GPU = "That is for a GPU, and this machine has none: with device: cpu under train the estimate is for its CPU."
 FileArgument = Annotated[
     Path, typer.Argument(metavar="FILE", help="The experiment: a YAML file as `fabrating init` writes.")
 ]
@@ -174,7 +175,8 @@ def _hands(root: Root) -> "Hands":
         def show_cost(self, plan: "ComparisonPlan", costs: Sequence["CostEstimate"], notes: Sequence[str]) -> None:
             all_runs = costs[-1]
             price = f"{hours(all_runs.gpu_hours)}, {dollars(all_runs.dollars)} by {all_runs.source}"
-            for line in (f"{all_runs.runs} runs of {all_runs.tokens:,} tokens: {price}", *notes):
+            elsewhere = () if plan.spec.training.device == "cpu" or has_gpu() else (NO_GPU,)
+            for line in (f"{all_runs.runs} runs of {all_runs.tokens:,} tokens: {price}", *elsewhere, *notes):
                 terminal.say(line, terminal.err)
 
         def progress(self, run: "PlannedRun") -> "Progress":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tasks.store.artifact import write_atomic
 
-URL, PASSWORD = "PREFECT_API_URL", "PREFECT_API_AUTH_STRING"
+URL, PASSWORD, PAGES = "PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_UI_URL"
 
 
 def secret(file: Path, make: Callable[[], str]) -> str:

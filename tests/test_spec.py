@@ -108,6 +108,8 @@ def test_the_server_of_a_host_is_the_one_that_provisions_it(monkeypatch):
         ("0.5B", 5 * 10**8),
         ("1,500,000", 1_500_000),
         ("200e6", 2 * 10**8),
+        ("1.2345e9", 1_234_500_000),
+        ("2.097152e+06", 2**21),
     ],
 )
 def test_tokens_are_taken_as_people_write_them(written, number):
@@ -115,7 +117,7 @@ def test_tokens_are_taken_as_people_write_them(written, number):
     assert Arm(tokens=written).identity() == Arm(tokens=number).identity()
 
 
-@pytest.mark.parametrize("written", ["2X", "1.0000001k", "-2B", "B", "", "9e99T", "2B\n", "0.0k"])
+@pytest.mark.parametrize("written", ["2X", "1.0000001k", "1.2345e3", "-2B", "B", "", "9e99T", "2B\n", "0.0k"])
 def test_what_is_no_number_of_tokens_is_refused(written):
     with pytest.raises(ValidationError):
         Training(tokens=written)

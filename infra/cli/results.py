@@ -247,23 +247,25 @@ def _run(root: Root, what: str) -> str | None:
 
 def _strata(store: Root, run: str, given: str) -> Score:
     """The score that is meant; the holdout of the run's pool is divided by it. Raises InputError."""
+    from tasks.corpus.pool.handle import open_known
     from tasks.corpus.prepare import build_strata
 
     score = spelled_out(Arm.model_validate({"score": _weights(given) if given.startswith("{") else given}).score or {})
     pool = PoolFolder(store.manifest(RunFolder(run).result).inputs["pool"])
     if store.find(pool.strata(score)) is None:
-        build_strata(store, Pool.model_validate(store.manifest(pool.index).spec), score)
+        build_strata(store, open_known(store, pool.id), score)
     return score
 
 
 def _divide(store: Root, run: str, columns: Sequence[str]) -> None:
     """Read the columns for the holdout of the run's pool, where they are lacking. Raises InputError."""
     from tasks.corpus.division import build_division
+    from tasks.corpus.pool.handle import open_known
 
     pool = PoolFolder(store.manifest(RunFolder(run).result).inputs["pool"])
     for column in columns:
         if store.find(pool.division(column)) is None:
-            build_division(store, Pool.model_validate(store.manifest(pool.index).spec), column)
+            build_division(store, open_known(store, pool.id), column)
 
 
 def _arms(given: list[str]) -> dict[str, list[str]]:

@@ -10,13 +10,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.queues import SimpleQueue
 from typing import TypeVar
 
+from tasks.cores import end_with_parent
 from tasks.engines import entry
 from tasks.engines.turns import VISIBLE, visible_gpus
-from tasks.errors import LostProcessError, TrainingError
+from tasks.errors import InterruptedRun, LostProcessError, TrainingError
 from tasks.progress import Stop, never
 from tasks.spec import Training
 from tasks.store.root import Root
@@ -83,7 +85,10 @@ def share(work: Callable[[T, Stop], object], items: Sequence[T], at_once: int) -
 
 
 def score(root: Root, wanted: Sequence[Scoring]) -> None:
-    """Score finished runs, a process for each GPU of this host; with one, or none, in this process. Raises what `entry` does."""
+    """Score finished runs, a process for each GPU of this host; with one, or none, in this process. Raises what `entry` does.
+
+    Whoever stops this process stops those at once: what a run was scored on is complete or not there.
+    """
     gpus = visible_gpus()[: len(wanted)]
     if len(gpus) < 2:
         for each in wanted:
@@ -93,17 +98,27 @@ def score(root: Root, wanted: Sequence[Scoring]) -> None:
     free = spawn.SimpleQueue()
     for gpu in gpus:
         free.put(gpu)
+    others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(len(gpus), spawn, _see_one, (free,)) as processes:
         jobs = [processes.submit(_score_there, root.url, each) for each in wanted]
         try:
             for job in jobs:
                 job.result()
+        except (InterruptedRun, KeyboardInterrupt):
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
+        except BrokenProcessPool as error:
+            raise LostProcessError(
+                "A process that scored runs was killed (out of memory, or by hand?): run again, which goes on with what is not scored yet."
+            ) from error
         finally:
             processes.shutdown(cancel_futures=True)
 
 
 def _see_one(free: "SimpleQueue[str]") -> None:
     """Take a GPU for the life of this process, before anything here has looked for one."""
+    end_with_parent()
     os.environ[VISIBLE] = free.get()
 
 

@@ -264,10 +264,10 @@ def _readable(column: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]+", "-", column)[:40].strip("-")
 
 
-def pool_id(pool: Pool, blobs: Iterable[Blob]) -> str:
-    """Name of a pool: its parameters, the blobs it is read from, ETags included, and the version of the preparation."""
+def pool_id(pool: Pool, blobs: Iterable[Blob], version: int | None = None) -> str:
+    """Name of a pool: its parameters, the blobs it is read from, ETags included, and the version of the preparation, this one if none is given."""
     read = [[blob.name, blob.size, blob.etag] for blob in blobs]
-    return f"{pool.name}-{fingerprint(pool.identity(), read, code.PREPARATION_VERSION)}"
+    return f"{pool.name}-{fingerprint(pool.identity(), read, version or code.PREPARATION_VERSION)}"
 
 
 def arm_id(arm: Arm, pool: Pool, pool_id: str) -> str:

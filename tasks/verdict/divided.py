@@ -5,6 +5,7 @@ numbers of up to `FEW` different values, such as years or whole ratings; other n
 numbers in one. Documents without a value are a part, too.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,7 +24,8 @@ FEWEST = 10
 FEW = 10
 PARTS = 5
 SHOWN = 40
-"""Characters of a value."""
+"""Characters of a value, of a longer one its beginning and its end."""
+NOTHING, BLANK = "no value", "an empty text"
 
 Parts = tuple[np.ndarray, list[str]]
 """(code of each document, (documents,); label of each code)."""
@@ -43,11 +45,11 @@ def parts_of(column: str, values: pa.Array) -> Parts:
         numbers = values.to_numpy(zero_copy_only=False)
         known = numbers[~missing]
         distinct, at = np.unique(known, return_inverse=True)
-        names = [f"{value:g}" for value in distinct]
+        names = [_written(value, 6) for value in distinct]
         found, labels = _by_value(at, names, by_size=False) if len(distinct) <= FEW else _by_size(known)
     else:
         encoded = values.filter(pa.array(~missing)).dictionary_encode()
-        names = [plain(text)[:SHOWN] for text in encoded.dictionary.to_pylist()]
+        names = [_short(plain(text)) for text in encoded.dictionary.to_pylist()]
         found, labels = _by_value(encoded.indices.to_numpy(), names, by_size=True)
     if len(labels) < 2:
         raise InputError(
@@ -56,8 +58,7 @@ def parts_of(column: str, values: pa.Array) -> Parts:
         )
     codes = np.full(len(values), len(labels))
     codes[~missing] = found
-    named = [f"{column}: {label}" for label in [*labels, *(["none"] if missing.any() else [])]]
-    return codes, named
+    return codes, [f"{column}: {label}" for label in _distinct([*labels, *[NOTHING] * bool(missing.any())])]
 
 
 def _by_value(codes: np.ndarray, names: list[str], *, by_size: bool) -> Parts:
@@ -78,4 +79,26 @@ def _by_size(numbers: np.ndarray) -> Parts:
     edges = edges[edges < numbers.max()]
     codes = np.searchsorted(edges, numbers, side="left")
     inside = [numbers[codes == code] for code in range(len(edges) + 1)]
-    return codes, [f"{part.min():.4g} to {part.max():.4g}" for part in inside]
+    return codes, [f"{_written(part.min(), 4)} to {_written(part.max(), 4)}" for part in inside]
+
+
+def _written(value: float, digits: int) -> str:
+    """A number: whole ones, such as dates, in full."""
+    return f"{value:.0f}" if value == np.rint(value) and abs(value) < 1e15 else f"{value:.{digits}g}"
+
+
+def _short(text: str) -> str:
+    if not text.strip():
+        return BLANK
+    half = SHOWN // 2
+    return text if len(text) <= SHOWN else f"{text[:half]}…{text[1 - half :]}"
+
+
+def _distinct(labels: Sequence[str]) -> list[str]:
+    """Labels that are alike, numbered."""
+    seen: Counter[str] = Counter()
+    found = []
+    for label in labels:
+        seen[label] += 1
+        found.append(label if seen[label] == 1 else f"{label} ({seen[label]})")
+    return found

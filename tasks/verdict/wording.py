@@ -50,7 +50,7 @@ UNEQUAL_TEXT = 0.01
 
 def worded(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
     """The pair with its sentence."""
-    return with_text(with_draws(pair.model_copy(update={"sentence": sentence(pair)}), a, b), a, b)
+    return _with_columns(with_text(with_draws(pair.model_copy(update={"sentence": sentence(pair)}), a, b), a, b))
 
 
 def sentence(pair: Comparison) -> str:
@@ -58,7 +58,7 @@ def sentence(pair: Comparison) -> str:
     said = WARNINGS | OF_QUESTIONS if _by_questions(pair.target) else WARNINGS
     warnings = (said[weakness] for weakness in pair.warnings)
     parts = [_finding(pair), *_clean(pair), *_checked(pair), _decides(pair.target), *_accuracy(pair), *_covers(pair)]
-    return " ".join([*parts, *_columns(pair), *warnings])
+    return " ".join([*parts, *warnings])
 
 
 def on(target: Target) -> str:
@@ -131,11 +131,11 @@ def _clean(pair: Comparison) -> list[str]:
     return [f"{without}, {better} is better{same}: the difference is {shown}."]
 
 
-def _columns(pair: Comparison) -> list[str]:
-    """Which parts of the holdout stand out, by the columns that were asked for."""
+def _with_columns(pair: Comparison) -> Comparison:
+    """The pair with a sentence more on which parts of the holdout stand out, by the columns that were asked for."""
     parts = [row for row in pair.strata if row.column is not None]
     if not parts or not pair.covers_seeds:
-        return []
+        return pair
     by = " and ".join(dict.fromkeys(str(row.column) for row in parts))
     found = []
     for better, sign in ((pair.a, -1), (pair.b, 1)):
@@ -147,11 +147,10 @@ def _columns(pair: Comparison) -> list[str]:
         ]
         more = [f"{len(out) - NAMED} more"] * (len(out) > NAMED)
         found += [f"{better} is better on {', '.join([*named, *more])}"] * bool(out)
-    if not found:
-        return [f"No part of the holdout by {by} stands out."]
-    return [
-        f"Of parts of the holdout by {by}, {'; '.join(found)}: by bands that hold for all parts at once, and decide nothing."
-    ]
+    said = f"No part of the holdout by {by} stands out."
+    if found:
+        said = f"Of parts of the holdout by {by}, {'; '.join(found)}: by bands that hold for all parts at once, and decide nothing."
+    return pair.model_copy(update={"sentence": f"{pair.sentence} {said}"})
 
 
 def with_text(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:

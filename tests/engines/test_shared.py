@@ -1,13 +1,19 @@
-"""Runs that several GPUs share: all are done, one that fails stops none, and whoever stops the work stops all of it."""
+"""Runs that several GPUs share: all are done, one that fails stops none, and whoever stops the work stops all of it, with its processes."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 
+import psutil
 import pytest
 
+from infra.local.deploy import PROJECT
 from tasks.engines import shared
 from tasks.engines.shared import Scoring, share
-from tasks.errors import InputError, TrainingError
+from tasks.errors import InputError, LostProcessError, TrainingError
 from tasks.spec import Training
 from tasks.store.root import Root
 
@@ -78,3 +84,58 @@ def test_finished_runs_are_scored_by_a_process_for_each_gpu(two_gpus, tmp_path):
     wanted = [Scoring(f"nothing-d2-s{seed}-0123456789", texts=("texts",)) for seed in (1, 2)]
     with pytest.raises(InputError, match="nothing-d2-s1-0123456789"):
         shared.score(Root(tmp_path), wanted)
+
+
+SCORING = """
+import os, pathlib, signal, sys, time
+from tasks.engines import shared
+from tasks.errors import InterruptedRun
+from tasks.store.root import Root
+
+def long(root, wanted):
+    pathlib.Path(sys.argv[1], str(os.getpid())).touch()
+    time.sleep(300)
+
+def interrupt(*_):
+    raise InterruptedRun("stopped")
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, interrupt)
+    shared.visible_gpus = lambda: ["GPU-a", "GPU-b"]
+    shared._score_there = long
+    shared.score(Root(sys.argv[1] + "/root"), [shared.Scoring(f"run{i}") for i in range(3)])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_processes_that_score_end_with_the_one_that_asked(tmp_path, number):
+    script, began = tmp_path / "scoring.py", tmp_path / "began"
+    began.mkdir()
+    script.write_text(SCORING)
+    asks = subprocess.Popen(
+        [sys.executable, str(script), str(began)],
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        stderr=subprocess.PIPE,
+    )
+    assert eventually(lambda: len([file for file in began.iterdir() if file.is_file()]) == 2)
+    asks.send_signal(number)
+    errors = asks.communicate(timeout=60)[1]
+    assert number == signal.SIGKILL or b"InterruptedRun: stopped" in errors
+    assert eventually(lambda: not any(psutil.pid_exists(int(file.name)) for file in began.iterdir() if file.is_file()))
+
+
+def eventually(true) -> bool:
+    deadline = time.monotonic() + 60
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return true()
+
+
+def test_a_process_that_scores_and_is_killed_is_named(two_gpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(shared, "_score_there", killed)
+    with pytest.raises(LostProcessError, match="A process that scored runs was killed"):
+        shared.score(Root(tmp_path), [Scoring("a"), Scoring("b")])
+
+
+def killed(root, wanted):
+    os.kill(os.getpid(), signal.SIGKILL)

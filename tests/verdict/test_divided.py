@@ -13,13 +13,15 @@ from flows.comparison import Hands, plan_of
 from flows.sequence import Steps
 from infra.cli.main import app
 from tasks.corpus.division import build_division
+from tasks.corpus.pool import handle
 from tasks.corpus.prepare import build_holdout
 from tasks.errors import DamagedError, InputError
+from tasks.records import code
 from tasks.records.division import read_division, write_division
 from tasks.records.layout import DOCUMENTS, PoolFolder
 from tasks.records.verdict import Verdict
 from tasks.reports.report import verdict_report
-from tasks.spec import FACTUAL, Arm, Pool, Training
+from tasks.spec import ENGAGEMENT, FACTUAL, Arm, Pool, Training
 from tasks.store.root import Root
 from tasks.verdict.comparison import ComparisonSpec
 from tasks.verdict.divided import parts_of
@@ -36,7 +38,7 @@ def counts(values: list, column: str = "c") -> dict[str, int]:
 
 def test_texts_are_parted_by_value_the_rare_ones_together_and_those_without_one_apart():
     found = counts(["de"] * 300 + ["en"] * 600 + [f"x{i}" for i in range(40)] + [None] * 60)
-    assert found == {"en": 600, "de": 300, "40 rare values": 40, "none": 60}
+    assert found == {"en": 600, "de": 300, "40 rare values": 40, "no value": 60}
     assert next(iter(counts([f"dump {i:02d}" for i in range(30) for _ in range(30 + i)]))) == "dump 29"
     assert len(counts([f"dump {i:02d}" for i in range(30) for _ in range(30)])) == 21, "20 values and the others"
 
@@ -45,8 +47,26 @@ def test_numbers_are_parted_by_fifths_equal_ones_in_one_part_and_few_different_o
     many = np.random.default_rng(1).normal(size=1_000)
     assert list(counts(many.tolist()).values()) == [200] * 5
     tied = counts([0.0] * 500 + many[:500].__abs__().tolist() + [None] * 7)
-    assert sum(tied.values()) == 1_007 and next(iter(tied)) == "0 to 0" and tied["0 to 0"] == 500 and tied["none"] == 7
+    assert (
+        sum(tied.values()) == 1_007 and next(iter(tied)) == "0 to 0" and tied["0 to 0"] == 500 and tied["no value"] == 7
+    )
     assert counts([3.0] * 50 + [1.0] * 20 + [2.5] * 30 + [9.0]) == {"1": 20, "2.5": 30, "3": 50, "1 rare values": 1}
+
+
+def test_parts_that_differ_are_named_differently():
+    dates = [20240131.0 + i % 2 for i in range(100)]
+    assert list(counts(dates)) == ["20240131", "20240132"]
+    assert next(iter(counts([1.7e9 + i for i in range(100)]))) == "1700000000 to 1700000019"
+    long = [f"https://example.org/some/folder/of/documents/{i % 2}.html" for i in range(100)]
+    assert list(counts(long)) == [f"https://example.org/…of/documents/{i}.html" for i in "01"]
+    alike = ["a" * 20 + middle + "b" * 20 for middle in ("x", "yy")]
+    assert list(counts(alike * 50)) == ["a" * 20 + "…" + "b" * 19, "a" * 20 + "…" + "b" * 19 + " (2)"]
+    assert list(counts(["none"] * 50 + [None] * 50 + ["x"] * 20 + [""] * 10)) == [
+        "none",
+        "x",
+        "an empty text",
+        "no value",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +101,8 @@ def test_the_part_where_an_arm_was_planted_worse_stands_out_in_verdict_report_an
     assert list(rows)[:2] == ["language: en <b>", "language: de"] and len(rows) == 7
     assert {row.column for row in rows.values()} == {"language", "length"}
     assert rows["language: de"].difference == pytest.approx(0.25, abs=0.01) and rows["language: de"].stands_out
-    assert "rand16 is better on language: de (+0.2" in pair.sentence and "decide nothing." in pair.sentence
+    assert "rand16 is better on language: de (+0.2" in pair.sentence and pair.sentence.endswith("decide nothing.")
+    assert "It is not for other draws" in pair.sentence, "the interval, of which the sentence before speaks"
     page = verdict_report(bench.root, verdict)
     assert "By the column language" in page and "By the column length" in page and "en &lt;b&gt;" in page
     assert Verdict.parse(verdict.to_json(), "x", "y") == verdict
@@ -155,3 +176,19 @@ def test_fabrating_judge_reads_a_column_for_runs_that_are_there(tiny, tmp_path):
     assert verdict["strata_columns"] == [FACTUAL]
     assert [row["column"] for row in verdict["comparisons"][0]["strata"] if row["kind"] == "column"] == [FACTUAL] * 5
     assert verdict["registered"]["plan"]["strata_columns"] == [FACTUAL]
+
+
+@pytest.mark.parametrize("more", [["--strata", FACTUAL], ["--strata-by", ENGAGEMENT]])
+def test_a_column_of_a_pool_of_an_earlier_version_is_read_under_its_name_or_refused(tiny, tmp_path, monkeypatch, more):
+    root = shutil.copytree(tiny.folder, tmp_path / "root")
+    pools = Root(root).folders("pools")
+    arguments = [f"top={tiny.runs[0]}", f"rand={tiny.runs[1]}", "--root", str(root), "--name", "old", *more]
+    monkeypatch.setattr(code, "PREPARATION_VERSION", max(code.READ_VERSIONS) + 1)
+    monkeypatch.setattr(handle, "READ_VERSIONS", ())
+    refused = CliRunner().invoke(app, ["judge", *arguments])
+    assert refused.exit_code == 1 and f"The pool {pools[0]} cannot be read further" in " ".join(refused.output.split())
+    monkeypatch.undo()
+    monkeypatch.setattr(code, "PREPARATION_VERSION", max(code.READ_VERSIONS) + 1)
+    done = CliRunner().invoke(app, ["judge", *arguments])
+    assert done.exit_code == 0, done.output
+    assert Root(root).folders("pools") == pools, "no other pool was made"

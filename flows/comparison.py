@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from flows.leaks import search_arm
-from flows.sequence import Steps, prepare_arm, train_arm
+from flows.sequence import Steps, prepare_arms, train_arm
 from tasks.cores import limited
 from tasks.corpus.arm.listed import require_same_list
 from tasks.corpus.division import build_division, require_columns_there
@@ -62,8 +62,8 @@ class Hands:
 
     def prepare(self, spec: ComparisonSpec, arms: Mapping[str, Arm]) -> None:
         """Prepare arms, {id: arm}."""
-        for arm in arms.values():
-            prepare_arm(self.root, spec.pool, arm, spec.training, self.steps)
+        if arms:
+            prepare_arms(self.root, spec.pool, list(arms.values()), spec.training, self.steps)
 
     def train(self, runs: Sequence[tuple[ComparisonPlan, PlannedRun]]) -> None:
         """Train runs, each of a plan, as many at a time as there are GPUs. One that fails keeps none of the others from its turn; the

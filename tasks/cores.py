@@ -7,7 +7,7 @@ import contextlib
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 WORKERS = "FABRATING_WORKERS"
 OF_LIBRARIES = ("RAYON_NUM_THREADS", "OMP_NUM_THREADS")
@@ -24,11 +24,15 @@ def cores() -> int:
 @contextlib.contextmanager
 def limited(workers: int | None) -> Iterator[None]:
     """Use so many cores while the block lasts, in this process and in those that it starts; None: as many as before."""
-    if workers is None:
+    with variables({} if workers is None else dict.fromkeys((WORKERS, *OF_LIBRARIES), str(workers))):
         yield
-        return
-    before = {name: os.environ.get(name) for name in (WORKERS, *OF_LIBRARIES)}
-    os.environ.update(dict.fromkeys(before, str(workers)))
+
+
+@contextlib.contextmanager
+def variables(settings: Mapping[str, str]) -> Iterator[None]:
+    """These variables while the block lasts."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:

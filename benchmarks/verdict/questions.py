@@ -1,6 +1,6 @@
 """How many replicates tell a junk arm by questions? By bits of right answers, and by accuracy. `python -m benchmarks.verdict questions FOLDER`
 
-Two arms of the pool of `planted`, in which a third of the documents are junk (their letters are shuffled, as in `real`): the best rated documents, all of them text, and the
+Two arms of the pool of `real`, in which a third of the documents are junk (their letters are shuffled): the best rated documents, all of them text, and the
 worst rated, all junk. Two-layer models, real trainings and the bundle of questions, by the code of every comparison. Then, from the real answers: of random
 subsets with so many replicates an arm, the share whose 95 % interval excludes 0 on the right side, on bits and on either accuracy. README.md has what was measured.
 """

@@ -1,6 +1,6 @@
 """Do real runs end as they should? `python -m benchmarks.verdict real FOLDER`
 
-Three comparisons of two-layer models on small pools like those of `planted`, without a server, by the code that plans, registers, looks and judges:
+Three comparisons of two-layer models on small pools of documentation text, a third of it junk, without a server, by the code that plans, registers, looks and judges:
 
 junk         the worst rated documents, all junk (their letters are shuffled), against random ones, on the better-rated half: must lose, early; runs of the better
              arm that stop at the tokens it saved then check these
@@ -9,7 +9,6 @@ aa           one random selection under two names, 8 draws each: must not be tol
 """
 
 import json
-import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,11 +63,6 @@ def questions(junk: Path, permuted: Path) -> Sequence[ComparisonSpec]:
     ]
 
 
-def letters_shuffled(text: str, rng: random.Random) -> str:
-    """Junk that even a model of so few steps tells from text."""
-    return "".join(rng.sample(text, len(text)))
-
-
 class Aloud(Hands):
     """The hands of a comparison without a server, which say what they do."""
 
@@ -80,7 +74,7 @@ def pool_of(folder: Path, texts: Sequence[str]) -> Path:
     """Raw files of the pool that the folder is named after; those of an earlier call, if they are there."""
     if folder.exists():
         return folder
-    return write_pool(folder, texts, permuted=folder.name == "permuted", spoiled=letters_shuffled)
+    return write_pool(folder, texts, permuted=folder.name == "permuted")
 
 
 def main(

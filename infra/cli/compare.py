@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from infra.cli import terminal
+from infra.cli.experiment import has_gpu
 from infra.cli.options import JsonOption, root_of
 from tasks.errors import InputError, InterruptedRun
 from tasks.records.layout import REPORT
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
     from tasks.records.ladder import Ladder
     from tasks.records.verdict import Verdict
     from tasks.reports.live import Standing
+    from tasks.spec import Training
     from tasks.store.artifact import Artifact
     from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec, PlannedRun
     from tasks.verdict.form import ComparisonForm
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+NO_GPU = "That is for a GPU, and this machine has none: with device: cpu under train the estimate is for its CPU."
 FileArgument = Annotated[
     Path, typer.Argument(metavar="FILE", help="The experiment: a YAML file as `fabrating init` writes.")
 ]
@@ -61,6 +64,7 @@ def compare(file: FileArgument, as_json: JsonOption = False) -> None:
     """
     with _resumable():
         form, spec = _checked(file)
+        _require_device(spec.training)
         from flows.comparison import run_comparison
 
         store = Root(root_of(form.root))
@@ -104,6 +108,7 @@ def ladder(
                 "replicates": replicates
             }
         form = LadderForm.model_validate(given | {"to": to, "depths": _depths(depths), "most": most})
+        _require_device(form.train)
         store = Root(form.root)
         climbed = run_ladder(store, form.ladder(), _hands(store))
         _show_ended("ladder", climbed.made, climbed.ladder, as_json)
@@ -138,6 +143,14 @@ def _checked(file: Path) -> "tuple[ComparisonForm, ComparisonSpec]":
     return form, spec
 
 
+def _require_device(training: "Training") -> None:
+    """Raises InputError when the built-in trainer cannot compute so on this machine: better said before the arms are prepared."""
+    if training.engine == "builtin" and training.precision != "fp32" and (training.device == "cpu" or not has_gpu()):
+        raise InputError(
+            f"train.precision={training.precision} needs a GPU, and this machine would train on its CPU: set precision: fp32 under train."
+        )
+
+
 def _hands(root: Root) -> "Hands":
     """The hands of this process, which show what they do: bars and a table on a terminal, lines elsewhere."""
     from flows.comparison import Hands
@@ -162,7 +175,8 @@ def _hands(root: Root) -> "Hands":
         def show_cost(self, plan: "ComparisonPlan", costs: Sequence["CostEstimate"], notes: Sequence[str]) -> None:
             all_runs = costs[-1]
             price = f"{hours(all_runs.gpu_hours)}, {dollars(all_runs.dollars)} by {all_runs.source}"
-            for line in (f"{all_runs.runs} runs of {all_runs.tokens:,} tokens: {price}", *notes):
+            elsewhere = () if plan.spec.training.device == "cpu" or has_gpu() else (NO_GPU,)
+            for line in (f"{all_runs.runs} runs of {all_runs.tokens:,} tokens: {price}", *elsewhere, *notes):
                 terminal.say(line, terminal.err)
 
         def progress(self, run: "PlannedRun") -> "Progress":

@@ -192,7 +192,7 @@ def train(
         length, packing = _packed_as(store, arm, sequence_length, extra.pop("packing", None))
         training = Training(
             depth=depth,
-            precision=precision or ("bf16" if _has_gpu() else "fp32"),
+            precision=precision or ("bf16" if has_gpu() else "fp32"),
             sequence_length=length,
             packing=packing,
             **extra,
@@ -324,7 +324,8 @@ def _packed_as(root: Root, arm_id: str, sequence_length: int | None, packing: st
     return fitting[0]
 
 
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
+    """Whether PyTorch finds a GPU here; no memory of it is taken."""
     import torch
 
     return torch.cuda.is_available()

@@ -54,7 +54,7 @@ def _run(running: Stack, say: Say) -> dict[str, Any]:
     with connected(running.environment), get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(DEPLOYMENT)
         run = client.create_flow_run_from_deployment(deployment.id)
-        say(f"Running {DEPLOYMENT}: {running.ui}/runs/flow-run/{run.id}")
+        say(f"Running {DEPLOYMENT}: {running.page(run.id)}")
         shown: dict[UUID, str | None] = {}
         try:
             while True:
@@ -73,9 +73,7 @@ def _run(running: Stack, say: Say) -> dict[str, Any]:
             _cancel(client, run.id)
             raise
         if not state.is_completed():
-            raise InputError(
-                f"{DEPLOYMENT} is {state.name} ({state.message}): see {running.ui}/runs/flow-run/{run.id}."
-            )
+            raise InputError(f"{DEPLOYMENT} is {state.name} ({state.message}): see {running.page(run.id)}.")
         if len(shown) == 1:
             say("It was complete already: arms, checkpoints and scores were reused, nothing was made again")
         return _where_to_look(running, run)
@@ -111,7 +109,7 @@ def _where_to_look(running: Stack, run: "FlowRun") -> dict[str, Any]:
     return {
         "ui": running.ui,
         "password in": str(running.password_file),
-        "run": f"{running.ui}/runs/flow-run/{run.id}",
+        "run": running.page(run.id),
         "bits per byte": {arm.label: arm.bpb_by_seed for arm in verdict.arms},
         "bytes read": read,
         "report": (made.path / REPORT).as_uri(),

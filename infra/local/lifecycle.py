@@ -7,7 +7,6 @@ import contextlib
 import os
 import secrets
 import sys
-import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,8 +34,6 @@ def up(home: Path, say: Say, owner: str = "up", port: int = SERVER_PORT, gpu: bo
         stack = load(home) or Stack(home)
         if running(stack):
             say(f"The stack is running already: {stack.ui}")
-        if stack.alive("server") and access.is_open(stack.api):
-            _close(stack, say)
         fresh, known = not stack.alive("server"), stack.password_file.exists()
         if fresh:
             if stack.mark:
@@ -127,37 +124,6 @@ def _start_stores(stack: Stack, say: Say) -> None:
     )
 
 
-def _close(stack: Stack, say: Say) -> None:
-    """End a stack that lets everybody in: its server was started by a version without passwords.
-
-    Raises InputError while runs are active there, which would be shut out with everybody else.
-    """
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import (
-        FlowRunFilter,
-        FlowRunFilterState,
-        FlowRunFilterStateType,
-        FlowRunFilterTags,
-    )
-    from prefect.client.schemas.objects import StateType
-
-    from flows.maintenance import TAG
-
-    active = FlowRunFilter(
-        tags=FlowRunFilterTags(all_=[TAG]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING])),
-    )
-    with access.connected({access.URL: stack.api}), get_client(sync_client=True) as client:
-        runs = [run.name for run in client.read_flow_runs(flow_run_filter=active)]
-    if runs:
-        raise InputError(
-            f"The server at {stack.api} has no password yet, and runs are active there ({', '.join(runs[:5])}): run the "
-            "command again when they have ended, or `fabrating down` first, which ends them."
-        )
-    say("The stack ran without a password and starts anew with one; for each host, run provision/gpu-host again")
-    stop(stack)
-
-
 def _start_reports(stack: Stack, say: Say) -> None:
     """After the server, whose password they ask for, and before the workers, which tell where they are."""
     if stack.alive("reports"):
@@ -181,7 +147,9 @@ def _start_server(stack: Stack, say: Say, port: int) -> None:
         say(f"Starting the Prefect server on {stack.ui}")
         return [sys.executable, "-m", "prefect", "server", "start", "--host", ports.HOST, "--port", str(port)]
 
-    _serve(stack, "server", "the Prefect server", port, command, lambda _: _healthy(stack.api), say)
+    _serve(
+        stack, "server", "the Prefect server", port, command, lambda _: access.reachable(f"{stack.api}/health", 2), say
+    )
 
 
 def _serve(
@@ -255,11 +223,3 @@ def _start_maintenance(stack: Stack, say: Say) -> None:
     if not stack.alive("maintenance"):
         say("Starting the service that restarts workers that died and runs that ended badly")
         stack.pids["maintenance"] = start(stack, "maintenance", [sys.executable, "-m", "infra.cli", "maintain"])
-
-
-def _healthy(api: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{api}/health", timeout=2) as reply:
-            return bool(reply.status == 200)
-    except OSError:
-        return False

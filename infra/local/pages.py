@@ -117,10 +117,19 @@ def _html(body: str) -> str:
 
 
 def serve(port: int, root: str, password: str) -> ThreadingHTTPServer:
-    """A server on loopback that is ready to `serve_forever`; port 0 takes a free one."""
+    """A server on loopback that is ready to `serve_forever`; port 0 takes a free one.
+
+    Raises InputError when the password is empty: the reports would be open to whoever gets through a proxy.
+    """
+    if not password.partition(":")[2]:
+        raise InputError(f"{access.PASSWORD} has no password: set it, NAME:PASSWORD.")
     handler = type("StackPages", (Pages,), {"root": root, "password": password})
     return ThreadingHTTPServer((ports.HOST, port), handler)
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), sys.argv[2], os.environ[access.PASSWORD]).serve_forever()
+    try:
+        server = serve(int(sys.argv[1]), sys.argv[2], os.environ.get(access.PASSWORD, ""))
+    except InputError as error:
+        sys.exit(str(error))
+    server.serve_forever()

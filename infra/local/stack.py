@@ -62,6 +62,15 @@ class Stack:
         return f"http://{ports.HOST}:{self.server_port}"
 
     @property
+    def pages(self) -> str:
+        """Where the UI's pages are by address. The page of a run in the older UI, without v2, shows no login to who comes straight to it."""
+        return f"{self.ui}/v2"
+
+    def page(self, run: object) -> str:
+        """The page of a flow run, by its ID."""
+        return f"{self.pages}/runs/flow-run/{run}"
+
+    @property
     def api(self) -> str:
         return f"{self.ui}/api"
 
@@ -103,6 +112,7 @@ class Stack:
             "PREFECT_HOME": str(self.home / "prefect"),
             access.URL: self.api,
             access.PASSWORD: self.password,
+            access.PAGES: self.pages,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
             "PREFECT_CLI_PROMPT": "false",
@@ -209,7 +219,7 @@ def server_environment(stack: Stack | None) -> dict[str, str]:
     """
     api = os.environ.get(access.URL) or (stack.api if stack else "")
     if stack is not None and api.rstrip("/") == stack.api and stack.alive("server"):
-        return {access.URL: api, access.PASSWORD: stack.password}
+        return {access.URL: api, access.PASSWORD: stack.password, access.PAGES: stack.pages}
     return {access.URL: api} if api else {}
 
 

@@ -55,17 +55,17 @@ from tasks.store.locks import locked
 from tasks.store.root import Root
 
 
-def set_damaged_aside(root: Root, pool: Pool | PoolHandle, arm: Arm) -> None:
-    """Compare every file of the pool and of the arm's text with its checksum: a damaged artifact is set aside and made again."""
+def set_damaged_aside(root: Root, pool: Pool | PoolHandle, arms: Sequence[Arm]) -> None:
+    """Compare every file of the pool and of the arms' texts with its checksum: a damaged artifact is set aside and made again."""
     handle = open_pool(root, pool)
     folder = PoolFolder(handle.pool_id)
-    columns = [folder.column(wanted.name, wanted.use) for wanted in wanted_columns(arm, handle.pool)]
-    strata = folder.strata(arm.of(handle.pool).score or {})
-    text = handle.arm(arm).text
+    columns = [folder.column(wanted.name, wanted.use) for arm in arms for wanted in wanted_columns(arm, handle.pool)]
+    strata = [folder.strata(arm.of(handle.pool).score or {}) for arm in arms]
+    texts = [handle.arm(arm).text for arm in arms]
     whole = (
-        [] if root.find(text) else [folder.columnar]
-    )  # as large as the corpus, and not needed once the text is there
-    for name in [*whole, *folder.parts, *columns, strata, text]:
+        [] if all(map(root.find, texts)) else [folder.columnar]
+    )  # as large as the corpus, and not needed once the texts are there
+    for name in dict.fromkeys([*whole, *folder.parts, *columns, *strata, *texts]):
         root.intact(name)
 
 
@@ -353,13 +353,14 @@ def _scatter(
     taken = HeldOut(held, opened)
     with released(), ThreadPoolExecutor(1) as side:
         known = side.submit(taken.known_texts)
-        selections, unrated = {}, {}
+        selections, unrated, needed = {}, {}, 0
         for id, arm in arms.items():
             with_columns = open_index(root, handle, indexed, wanted_columns(arm, handle.pool))
             traits = _traits(root, handle, arm, with_columns, lists.get(id))
             unrated[id] = with_columns.unrated
             selections[id] = _select(handle, arm, opened, traits, taken)
-            check_disk(id, disk_bytes(opened, selections[id].documents), root.folder)
+            needed += disk_bytes(opened, selections[id].documents)
+        check_disk(", ".join(arms), needed, root.folder)
         spaces = {id: Scratch.open(root, ArmFolder(id).intermediate("runs"), shared=mapper.shared) for id in arms}
         wanted = [(spaces[id], selections[id].documents, arm.deduplicate) for id, arm in arms.items()]
         done = [set(spaces[id].sizes()) for id in arms]

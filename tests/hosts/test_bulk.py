@@ -13,8 +13,10 @@ from tasks.hosts.machine import Local
 from tasks.hosts.service import environment_file
 from tasks.hosts.ssh import Remote
 from tasks.hosts.transfer import move
+from tasks.store.access import open_blobs
 from tasks.store.artifact import Work
 from tasks.store.blobs import Blobs
+from tasks.store.mirror import Mirror
 from tasks.store.root import Root
 from tests.hosts.lab import Host as Machine
 from tests.hosts.lab import Lab, parameters
@@ -99,6 +101,15 @@ def test_a_send_that_was_cut_goes_on_without_a_manifest_of_something_else(
     assert [path.name for path in root.path(NAME).parent.glob(".*.sent")] == []
     fetch(store, NAME, tmp_path / "theirs")
     Root(tmp_path / "theirs").open(NAME, checksums=True)
+
+
+def test_a_cut_line_of_what_objects_hold_hides_no_other(root: Root, store: str, tmp_path: Path) -> None:
+    known, manifest, blobs = tmp_path / "known.jsonl", root.manifest(NAME), open_blobs(store)
+    known.write_text('["a.parq')
+    mirror = Mirror(blobs, NAME, known)
+    assert mirror.upload(root.path(NAME), manifest, lambda: None) == 25000
+    mirror.discard()
+    assert mirror.upload(root.path(NAME), manifest, lambda: None) == 0
 
 
 def test_damage_and_absence_are_named(

@@ -20,7 +20,8 @@ from tasks.hosts.removal import remove
 from tasks.hosts.ssh import Remote, StrangerError
 from tasks.hosts.wheel import CHECKOUT, build_wheel
 from tests.hosts.lab import Host as Machine
-from tests.hosts.lab import Lab, call, parameters, within
+from tests.hosts.lab import Lab, call, parameters
+from tests.waiting import within
 
 SECRET = {"WANDB_API_KEY": "it's $(no) `secret`\\", "AZURE_STORAGE_KEY": "a+/=="}
 RUN = "import os, signal; os.mkdir('runs'); signal.signal(signal.SIGTERM, lambda *_: exit(open('runs/saved', 'w').close())); signal.pause()"

@@ -13,7 +13,8 @@ from tasks.hosts.machine import CommandError, LinkError, Local
 from tasks.hosts.ssh import Remote
 from tasks.spec import Host
 from tests.hosts.lab import Host as Machine
-from tests.hosts.lab import Lab, call, parameters, within
+from tests.hosts.lab import Lab, call, parameters
+from tests.waiting import within
 
 
 def test_script_sees_its_arguments_and_input(remote: Remote) -> None:
@@ -48,10 +49,7 @@ def test_a_script_that_never_ran_is_no_success(start: str, says: str, remote: Re
 
 
 def test_words_of_a_forced_command_are_shown(lab: Lab, known: KnownHosts) -> None:
-    machine = lab.host("forced")
-    machine.stop()
-    machine.write_config(ForceCommand="echo come back on Monday; false")
-    machine.start()
+    machine = lab.host("forced", ForceCommand="echo come back on Monday; false")
     with (
         Remote(parameters(machine), known) as remote,
         pytest.raises(InputError, match="status 1 and says: come back on Monday"),
@@ -60,10 +58,7 @@ def test_words_of_a_forced_command_are_shown(lab: Lab, known: KnownHosts) -> Non
 
 
 def test_a_server_that_allows_one_session_at_a_time(lab: Lab, known: KnownHosts) -> None:
-    machine = lab.host("single")
-    machine.stop()
-    machine.write_config(MaxSessions="1")
-    machine.start()
+    machine = lab.host("single", MaxSessions="1")
     with Remote(parameters(machine), known) as remote:
         assert [remote.run(f"echo {number}").out for number in range(5)] == [f"{number}\n" for number in range(5)]
 
@@ -94,12 +89,8 @@ def test_an_agent_with_more_keys_than_the_server_tries(
 
 
 def test_an_account_with_a_second_factor_is_named(lab: Lab, known: KnownHosts) -> None:
-    machine = lab.host("careful")
-    machine.stop()
-    machine.write_config(
-        AuthenticationMethods="publickey,keyboard-interactive", KbdInteractiveAuthentication="yes", UsePAM="yes"
-    )
-    machine.start()
+    second = {"KbdInteractiveAuthentication": "yes", "UsePAM": "yes"}
+    machine = lab.host("careful", AuthenticationMethods="publickey,keyboard-interactive", **second)
     with (
         Remote(parameters(machine), known) as remote,
         pytest.raises(InputError, match="asks for a second factor beside the key"),

@@ -240,10 +240,7 @@ def test_a_host_without_rsync_is_named_before_anything_is_sent(
 def test_a_host_that_refuses_agent_forwarding_is_named(
     lab: Lab, known: KnownHosts, places: tuple[Place, Place]
 ) -> None:
-    machine = lab.host("closed")
-    machine.stop()
-    machine.write_config(AllowAgentForwarding="no")
-    machine.start()
+    machine = lab.host("closed", AllowAgentForwarding="no")
     machine.run("mkdir -p root/raw && touch root/raw/a")
     with (
         Remote(parameters(machine), known) as remote,

@@ -105,7 +105,6 @@ def test_a_worker_with_the_password_runs_a_flow_and_no_secret_shows(production: 
     assert [(where, secret[:8]) for where, text in places.items() for secret in secrets if secret in text] == []
 
 
-@pytest.mark.slow
 def test_reports_are_served_behind_the_same_password(production: Production, bench: Bench):
     arms = bench.arms(seeds=2, top16=-0.05, rand16=0.0)
     made = write_verdict(bench.root, judge(bench.root, "demo", arms))
@@ -123,6 +122,7 @@ def test_reports_are_served_behind_the_same_password(production: Production, ben
         assert client.get("/health").status_code == 200  # the API is where it was
 
 
+@pytest.mark.slow
 def test_whoever_asks_while_the_server_is_away_waits_for_it(production: Production):
     _stop_server(production)
     with production.client() as client:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from tasks.reports.report import write_verdict
 from tasks.reports.wandb_verdict import send_verdict, tables
 from tasks.verdict.judge import judge
+from tests.waiting import within
 
 
 def test_offline_files_hold_the_verdicts_tables(bench, monkeypatch):
@@ -25,10 +25,9 @@ def test_offline_files_hold_the_verdicts_tables(bench, monkeypatch):
     send_verdict(bench.root, made, verdict, "online")  # without a key it stays offline
     folder = bench.root.path("runs") / ".wandb"
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")
-    deadline = time.monotonic() + 20  # its service writes on for a moment after the run has finished
-    while made.path.name.encode() not in (content := file.read_bytes()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert made.path.name.encode() in content and verdict.pool.encode() in content
+    # its service writes on for a moment after the run has finished
+    assert within(20, lambda: made.path.name.encode() in file.read_bytes())
+    assert verdict.pool.encode() in file.read_bytes()
     stored = {path.name.split("_")[0]: json.loads(path.read_text()) for path in folder.rglob("*.table.json")}
     assert set(stored) == {"arms", "comparisons", "strata", "outside", "core", "leaks"}
     for name, (columns, rows) in tables(verdict).items():

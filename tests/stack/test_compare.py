@@ -36,10 +36,12 @@ def compare(stack, client, parameters, root, **changes):
 def test_two_arms_with_two_replicates_end_in_a_verdict_and_a_report(stack, client, parameters, root):
     run, children = compare(stack, client, parameters, root)
     assert run.state.is_completed()
-    assert children == {"prepare": 3, "train": 4}, "a draw of the random arm for each replicate"
+    assert children == {"prepare": 1, "train": 4}, "one child prepares all arms"
     trainers = {json.loads(lock.read_text())["pid"] for lock in root.glob("runs/*/.lock")}
     assert len(trainers) == 1, "one process trained all"
     store = Root(root)
+    drawn = [name for name in store.names("arms") if name.endswith("/text")]
+    assert len(drawn) == 3, "a draw of the random arm for each replicate"
     (name,) = store.names("verdicts")
     verdict = json.loads((store.open(name).path / "verdict.json").read_text())
     (pair,) = verdict["comparisons"]

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prefect import task
 from prefect.client.schemas.objects import StateType
-from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.events import emit_event
 from prefect.states import Cancelled, Cancelling, Crashed, Failed, Running, Scheduled
 
@@ -86,17 +85,6 @@ def test_the_service_outlives_its_server_and_is_a_part_of_the_stack(stack, capsy
         lines = [service.stderr.readline() for _ in range(2)]
         service.terminate()
     assert all("could not be looked after" in line for line in lines)
-
-
-def test_the_schedule_of_an_older_version_is_ended_and_any_other_kept(stack, client):
-    reaper_of = lambda: client.read_deployment_by_name("maintenance/reaper")  # noqa: E731
-    assert reaper_of().schedules == []
-    every = [(IntervalSchedule(interval=timedelta(seconds=seconds)), True) for seconds in (60, 300)]
-    client.create_deployment_schedules(reaper_of().id, every)
-    deploy.end_old_schedule(stack.environment)
-    (left,) = reaper_of().schedules
-    assert left.schedule.interval == timedelta(seconds=300)
-    client.delete_deployment_schedule(reaper_of().id, left.id)
 
 
 def test_it_sets_going_what_failed_and_nothing_else(stack, client, ended):

@@ -34,7 +34,7 @@ def given(sources, folder, **changes):
 def test_subsets_in_a_container_end_in_a_verdict(stack, client, sources, folder):
     run = run_deployment(client, "compare/ready", given(sources, folder, seeds=[1, 2]), minutes=9)
     assert run.state.is_completed()
-    assert below(client, run) == {"prepare": 2, "train": 4}
+    assert below(client, run) == {"prepare": 1, "train": 4}
     store = Root(folder / "root")
     (name,) = store.names("verdicts")
     (pair,) = Verdict.read(store.open(name).path / "verdict.json").comparisons

@@ -3,7 +3,7 @@
 Format: https://parquet.apache.org/docs/file-format/ (a file ends with the footer, its length as uint32, and `PAR1`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -27,6 +27,8 @@ SLACK = 100
 CODECS = dict(enumerate(("UNCOMPRESSED", "SNAPPY", "GZIP", "LZO", "BROTLI", "LZ4", "ZSTD", "LZ4_RAW")))
 
 NUMBERS = ("INT32", "INT64", "FLOAT", "DOUBLE")
+NUMBER_TYPES: dict[str, tuple[str, ...]] = dict.fromkeys(NUMBERS, ("NONE", "INT"))
+TEXT_TYPES = {"BYTE_ARRAY": ("NONE", "STRING")}
 
 
 class BadFile(Exception):
@@ -237,33 +239,26 @@ def top_level(footer: Footer) -> list[str]:
 
 def number_column(footer: Footer, column: str) -> int:
     """Position of a column of numbers. Raises BadFile if it is missing, ambiguous, nested or of another type."""
-    index = column_index(footer, column)
-    leaf = footer.leaves[index]
-    if leaf.physical_type not in NUMBERS or leaf.logical_type.type not in ("NONE", "INT"):
-        raise BadFile(
-            footer.name, f"has {column!r} as {leaf.physical_type} {leaf.logical_type.type}: a number is needed"
-        )
-    return index
+    return _typed_column(footer, column, NUMBER_TYPES, "a number is needed")
 
 
 def text_column(footer: Footer, column: str) -> int:
     """Position of a column of text. Raises BadFile if it is missing, ambiguous, nested or of another type."""
-    index = column_index(footer, column)
-    leaf = footer.leaves[index]
-    if leaf.physical_type != "BYTE_ARRAY" or leaf.logical_type.type not in ("NONE", "STRING"):
-        raise BadFile(footer.name, f"has {column!r} as {leaf.physical_type} {leaf.logical_type.type}: text is needed")
-    return index
+    return _typed_column(footer, column, TEXT_TYPES, "text is needed")
 
 
 def value_column(footer: Footer, column: str) -> int:
     """Position of a column of numbers, truth values or text. Raises BadFile if it is missing, ambiguous, nested or of another type."""
+    types = {**TEXT_TYPES, "BOOLEAN": ("NONE",), **NUMBER_TYPES}
+    return _typed_column(footer, column, types, "a number or text is needed")
+
+
+def _typed_column(footer: Footer, column: str, types: Mapping[str, tuple[str, ...]], needed: str) -> int:
+    """Position of a column of one of these {physical: logical types}."""
     index = column_index(footer, column)
-    leaf = footer.leaves[index]
-    kinds = {"BYTE_ARRAY": ("NONE", "STRING"), "BOOLEAN": ("NONE",)} | dict.fromkeys(NUMBERS, ("NONE", "INT"))
-    if leaf.logical_type.type not in kinds.get(leaf.physical_type, ()):
-        raise BadFile(
-            footer.name, f"has {column!r} as {leaf.physical_type} {leaf.logical_type.type}: a number or text is needed"
-        )
+    physical, logical = footer.leaves[index].physical_type, footer.leaves[index].logical_type.type
+    if logical not in types.get(physical, ()):
+        raise BadFile(footer.name, f"has {column!r} as {physical} {logical}: {needed}")
     return index
 
 

@@ -69,7 +69,7 @@ def survey(url: str, *, pool: Pool | None = None, ids: str | None = None, sample
         columns.setdefault(name, {"types": {"folder": count}, "files": count, "bytes": 0, "bytes_decoded": 0})
     return {
         "url": url,
-        "lacks": lacking(pool, asked, [footer for _, footer in good], folders) or None,
+        "fault": lacking(pool, asked, [footer for _, footer in good], folders) or None,
         "files": len(blobs),
         "bytes": raw,
         "bad_files": bad,

@@ -110,7 +110,6 @@ class Rig:
         """Start everything again, in the order of the product's `up`, and wait until the workers are online."""
         self.start_azurite()
         self.start_server()
-        deploy.end_old_schedule(self.environment)
         self._start_services()
         for pool in deploy.POOLS:
             path = f"/work_pools/{pool}/workers/filter"

@@ -29,6 +29,7 @@ from tasks.records.result import read_samples
 from tasks.spec import Arm, Experiment, Training
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
+from tests.waiting import within
 
 pytestmark = pytest.mark.slow
 STEPS = 8
@@ -223,7 +224,8 @@ def test_when_the_launcher_is_killed_the_ranks_save_and_end(
     words = [sys.executable, "-c", PROGRAM, str(root.folder), what.model_dump_json(), pool_id, arm_id]
     launcher = subprocess.Popen(words, env=environment)
     metrics_file = root.path(f"runs/{run}/metrics.jsonl")
-    wait_for(lambda: launcher.poll() is not None or any(line["kind"] == "train" for line in read_metrics(metrics_file)))
+    trained = lambda: any(line["kind"] == "train" for line in read_metrics(metrics_file))  # noqa: E731
+    assert within(120, lambda: launcher.poll() is not None or trained())
     ranks = psutil.Process(launcher.pid).children()
     launcher.kill()
     launcher.wait()
@@ -251,10 +253,3 @@ def test_a_hang_ends_the_run_with_its_cause(
         engine(upstream, what, at_step(25, stop))
     assert time.monotonic() - began[0] < 60
     assert ranks_of_nanochat() == []
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

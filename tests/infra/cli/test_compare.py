@@ -49,6 +49,18 @@ def test_init_writes_no_file_over_another(tmp_path):
     assert place.read_text() == first
 
 
+@pytest.mark.parametrize("command", ["compare", "ladder"])
+def test_a_precision_that_needs_a_gpu_is_refused_before_anything_is_prepared(command, file, tmp_path):
+    asked = yaml.safe_load(file.read_text())
+    del asked["train"]["precision"]  # as an example says nothing of it
+    if command == "ladder":
+        del asked["train"]["tokens"], asked["stop"]
+    file.write_text(yaml.safe_dump(asked))
+    refused = CliRunner().invoke(app, [command, str(file)])
+    assert refused.exit_code == 1 and "train.precision=bf16 needs a GPU" in refused.stderr
+    assert not (tmp_path / "root").exists()
+
+
 def until(process, words):
     """Read the command's lines until one has these words; returns the lines."""
     seen = []

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from infra.local import pages
+from tasks.errors import InputError
 from tasks.records.layout import REPORT, LadderFolder
 from tasks.reports.report import write_report, write_verdict
 from tasks.verdict.judge import judge
@@ -26,6 +27,12 @@ def served(bench):
 def get(url, password=PASSWORD):
     headers = {"Authorization": f"Basic {b64encode(password.encode()).decode()}"} if password else {}
     return httpx.get(url, headers=headers, trust_env=False)
+
+
+@pytest.mark.parametrize("password", ["", "fabrating", "fabrating:"])
+def test_nothing_is_served_without_a_password(bench, password):
+    with pytest.raises(InputError, match="has no password"):
+        pages.serve(0, str(bench.root.folder), password)
 
 
 def test_reports_of_ladders_are_served_and_listed(bench, served):

@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from flows.leaks import search_arm
 from flows.sequence import Steps, prepare_arms, train_arm
@@ -88,9 +89,15 @@ class Hands:
                 self.say(str(error))
                 raise
 
-        training = runs[0][1].experiment.training
-        with limited(training.workers):  # once for all threads, which share the environment
-            failed = share(one, runs, turns_at_once(training))
+        def host(each: tuple[ComparisonPlan, PlannedRun]) -> tuple[int | None, str, int]:
+            training = each[1].experiment.training
+            return training.workers, training.device, training.gpus
+
+        failed: list[Exception] = []
+        for (workers, _, _), alike in groupby(runs, host):  # threads share the environment, in which the cores are
+            batch = list(alike)
+            with limited(workers):
+                failed += share(one, batch, turns_at_once(batch[0][1].experiment.training))
         if failed:
             raise failed[0]
 

@@ -29,8 +29,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def pages_of(root: Path) -> list[str]:
-    """Every Markdown file of the checkout that git does not ignore, by its path below it."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
+    """Every Markdown file that git knows, by its path below the checkout: an exported model lies beside them with a card of its own."""
+    command = ["git", "ls-files", "*.md"]
     named = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.splitlines()
     return sorted(name for name in named if (root / name).is_file())
 

@@ -1,7 +1,8 @@
 """Questions in the tokens of a pool, cut where lm-eval cuts them: what runs of the pool are asked beside the holdout.
 
 A context and a choice are encoded together, and as many tokens as the context alone has are the context's. White space at the end of the
-context counts to the choice. A blank is put between the two where neither has white space there. A model reads `<|bos|>`, as before
+context counts to the choice. A blank is put between the two where neither has white space there. A choice that merges with the end of its context
+so that no token would be left for it, which lm-eval refuses, gets all tokens from the first on that the context alone does not have. A model reads `<|bos|>`, as before
 each document that it was trained on, then the context: lm-eval's numbers with `add_bos_token=True`.
 """
 
@@ -50,14 +51,12 @@ def encode_questions(root: Root, pool_id: str, asked: Questions, progress: Progr
         contexts, context_tokens = encoder.encode(pa.array([context for context, _ in pairs], pa.large_string()))
         ids, offsets = encoder.encode(pa.array(["".join(pair) for pair in pairs], pa.large_string()))
         parts: list[np.ndarray] = []
-        for i, (number, choice) in enumerate(places):
+        for i in range(len(places)):
             context = contexts[context_tokens[i] : context_tokens[i + 1]]
-            answer = ids[offsets[i] + len(context) : offsets[i + 1]]
-            if not len(answer):
-                raise InputError(
-                    f"{found[number][0]}: the answer {choice!r} has no token of its own after this context: put a blank between the two."
-                )
-            parts += [context, answer]
+            whole = ids[offsets[i] : offsets[i + 1]]
+            if len(context) >= len(whole):
+                context = whole[: np.argmax(whole != context[: len(whole)])]
+            parts += [context, whole[len(context) :]]
         sizes = np.array([len(part) for part in parts]).reshape(-1, 2)
         work.temporary(TOKENS).write_bytes(np.concatenate(parts).astype("<u2").tobytes())
         work.finish(TOKENS, rows=int(sizes.sum()))

@@ -45,7 +45,8 @@ def test_links_that_lead_nowhere_are_named(tmp_path):
     (tmp_path / "README.md").write_text("# Start\n\n[There](docs/page.md#part), [a file](mkdocs.yml)\n")
     page = tmp_path / "docs" / "page.md"
     page.write_text("# Page\n\n## Part\n\n```\n[no link](nowhere.md)\n```\n")
-    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    for command in (["init", "--quiet"], ["add", "."]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
     said, status = built(tmp_path, tmp_path / "site")
     assert status == 0, said
     page.write_text("\n\n".join(["# Page", "## Part", *LINKS]))

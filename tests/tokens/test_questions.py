@@ -143,3 +143,11 @@ def test_no_questions_at_all_are_refused(root, tmp_path):
     (tmp_path / "a.jsonl").write_text("\n")
     with pytest.raises(InputError, match="holds no questions"):
         encode(root, tmp_path)
+
+
+def test_a_choice_that_merges_with_the_end_of_its_context_gets_the_merged_token(tmp_path):
+    r"""`)` and a line's end are one token, so `"})` alone is two tokens, and one with it: nothing would be left for the answer."""
+    root = root_with_tokenizer(tmp_path / "root", 'a)\nb)\nc)\ncat "})\n12 the ', 275)
+    made = encode(root, written(tmp_path / "merged.jsonl", [{"context": 'cat "})\n', "answer": "1"}]))
+    assert decoded(root, made) == [("cat", ' "})\n1', True)]
+    assert read_choices(made.path / "choices.parquet")["bytes"].to_pylist() == [1]

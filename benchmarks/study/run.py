@@ -11,7 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from flows.ahead import register_all, score_all, train_all
+from benchmarks.study.ahead import register_all, score_all, train_all
 from flows.comparison import Hands, run_comparison
 from flows.leaks import search_arm
 from flows.rungs import run_ladder

@@ -48,10 +48,10 @@ def estimate(
 ) -> None:
     """Say what training would cost (hours, dollars, disk), by measured speed, and what so many seeds can show."""
     from tasks.records.cost import estimate_cost
-    from tasks.records.ledger import entries, spread_between_seeds
+    from tasks.records.ledger import entries
     from tasks.records.scaling import budget_tokens
     from tasks.reports import artifacts
-    from tasks.verdict.planning import what_seeds_show
+    from tasks.verdict.planning import spread_between_seeds, what_seeds_show
 
     training = Training(
         depth=depth,

@@ -5,12 +5,10 @@ second, hours, dollars, state, attempts, W&B run. Only this module writes it. Wh
 before and `finish` after; an entry whose process died in between says so when it is read.
 """
 
-import json
 import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from statistics import variance
 from typing import Literal
 
 import psutil
@@ -20,7 +18,7 @@ from tasks.records.code import Code
 from tasks.records.layout import ENTRY, METRICS, RUNS, RunFolder, run_id
 from tasks.records.metrics import last_metrics, mirrored_metrics
 from tasks.records.record import Record
-from tasks.spec import Experiment, Training
+from tasks.spec import Experiment
 from tasks.store.machine import machine
 from tasks.store.root import Root
 
@@ -318,28 +316,6 @@ def table(
         row |= {"attempts": len(entry.attempts), "step": entry.steps if entry.step is None else entry.step}
         rows.append(row)
     return rows
-
-
-def spread_between_seeds(found: Sequence[LedgerEntry], training: Training) -> tuple[float, int] | None:
-    """Variance of bits per byte between seeds in similar finished runs, and its degrees of freedom; None without such runs.
-
-    Similar: same engine, recipe, depth and precision, and half to twice the tokens if `training` has a budget. Pooled over groups that
-    differ in seeds alone, that of the run and that of the arm.
-    """
-    groups: dict[str, list[float]] = {}
-    for entry in found:
-        alike = all(getattr(entry, field) == getattr(training, field) for field in ("engine", "depth", "precision"))
-        budget = training.tokens
-        alike &= entry.experiment.training.recipe == training.recipe
-        near = not budget or (entry.tokens is not None and budget / 2 <= entry.tokens <= 2 * budget)
-        if entry.state == "completed" and entry.bpb is not None and alike and near:
-            asked = entry.experiment.identity()
-            asked["arm"].pop("seed")
-            del asked["seed"]
-            groups.setdefault(json.dumps([entry.pool_id, asked]), []).append(entry.bpb)
-    repeated = [values for values in groups.values() if len(values) > 1]
-    freedom = sum(len(values) - 1 for values in repeated)
-    return (sum(variance(values) * (len(values) - 1) for values in repeated) / freedom, freedom) if freedom else None
 
 
 def _known(root: Root, run: str, entry: LedgerEntry | None) -> LedgerEntry:

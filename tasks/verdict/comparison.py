@@ -8,7 +8,7 @@ from tasks.records import registration
 from tasks.records.cost import CostEstimate, estimate_cost, total
 from tasks.records.hardware import PATHS, Hardware, settle
 from tasks.records.layout import ArmFolder, PoolFolder, RunFolder, arm_id, run_id
-from tasks.records.ledger import entries, spread_between_seeds
+from tasks.records.ledger import entries
 from tasks.records.packed import PackedPlan
 from tasks.records.scaling import ModelShape, budget_tokens, choose_batch
 from tasks.records.stopping import StoppingRule
@@ -28,7 +28,14 @@ from tasks.verdict.matched import (
     require_redrawn,
     require_two_scores,
 )
-from tasks.verdict.planning import BESIDE_BYTES, Budget, equal_budget, what_is_read, what_seeds_show
+from tasks.verdict.planning import (
+    BESIDE_BYTES,
+    Budget,
+    equal_budget,
+    spread_between_seeds,
+    what_is_read,
+    what_seeds_show,
+)
 from tasks.verdict.target import HALVES, find_target
 
 

@@ -34,9 +34,8 @@ def train_all(root: Root, plans: Sequence[ComparisonPlan], hands: Hands) -> int:
             plan.require_alike(root)
         for run in wanted:
             missing.setdefault(run.id, (plan, run))
-    depths = list(
-        dict.fromkeys(plan.spec.training.depth for plan in plans)
-    )  # a trainer compiles anew for another depth
+    # a trainer compiles anew for another depth
+    depths = list(dict.fromkeys(plan.spec.training.depth for plan in plans))
     runs = sorted(missing.values(), key=lambda each: depths.index(each[0].spec.training.depth))
     if runs:
         hands.train(runs)
@@ -55,8 +54,5 @@ def score_all(root: Root, plans: Sequence[ComparisonPlan], hands: Hands) -> int:
             questions.setdefault(run.id, set()).update(asked)
             if plan.spec.core:
                 core.add(run.id)
-    score(
-        root,
-        [Scoring(run, tuple(sorted(texts[run])), tuple(sorted(questions[run])), run in core) for run in texts],
-    )
+    score(root, [Scoring(run, tuple(sorted(texts[run])), tuple(sorted(questions[run])), run in core) for run in texts])
     return len(texts)

@@ -6,7 +6,7 @@ has its ETag is neither read nor sent again.
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -55,9 +55,7 @@ class Mirror:
         if there is not None:
             if not replace:
                 return None
-            for record in there.files:
-                if blob := listed.get(record.path):
-                    self._note(record, blob.etag)
+            self._damaged([record for record in manifest.files if record in there.files])  # those that are right stay
             self.discard()
         known = self._read()
         missing = [record for record in manifest.files if not _holds(listed.get(record.path), record, known)]
@@ -100,6 +98,10 @@ class Mirror:
 
     def damage(self, manifest: Manifest) -> list[str]:
         """Which objects of the copy are not what the manifest says, in words. Reads only those with an unknown ETag."""
+        return self._damaged(manifest.files)
+
+    def _damaged(self, records: Sequence[FileRecord]) -> list[str]:
+        """The same of some files; those that are right are known from then on."""
         listed, known = self._listed(), self._read()
 
         def check(record: FileRecord) -> str | None:
@@ -116,7 +118,7 @@ class Mirror:
             return None
 
         with ThreadPoolExecutor(PARALLEL) as pool:
-            return [problem for problem in pool.map(check, manifest.files) if problem]
+            return [problem for problem in pool.map(check, records) if problem]
 
     def discard(self) -> None:
         """Delete the manifest: what is left is no artifact, and the next upload writes over it."""

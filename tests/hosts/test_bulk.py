@@ -64,8 +64,13 @@ def test_cut_fetch_goes_on_and_replaces_what_is_wrong(root: Root, store: str, tm
     Root(tmp_path / "theirs").open(NAME, checksums=True)
 
 
-def test_a_send_replaces_other_content_of_the_same_size(root: Root, store: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("shared", "sent"), [(b"deep/b c.parquet", 9000), (b"DEEP/B C.PARQUET", 25000)])
+def test_a_send_replaces_other_content_of_the_same_size(
+    root: Root, store: str, tmp_path: Path, shared: bytes, sent: int
+) -> None:
+    """What both have in common stays, unless it was damaged in the store, at equal size."""
     send(store, NAME, root.folder)
+    (tmp_path / "store" / NAME / "deep/b c.parquet").write_bytes(shared * 1000)
     other = Root(tmp_path / "remade")
 
     def make(work: Work) -> None:
@@ -74,7 +79,7 @@ def test_a_send_replaces_other_content_of_the_same_size(root: Root, store: str, 
             work.finish(name)
 
     other.build(NAME, make, spec={})
-    assert send(store, NAME, other.folder)["sent"] == 9000
+    assert send(store, NAME, other.folder)["sent"] == sent
     fetch(store, NAME, tmp_path / "theirs")
     assert (tmp_path / "theirs" / NAME / "a.parquet").read_bytes() == b"A.parquet" * 1000
 

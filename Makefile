@@ -7,10 +7,9 @@ CHAOS ?=
 SOAK ?=
 NEXT := setup: ready. Next: make demo (two arms and a verdict), make up for work of your own, make test, or make help for the rest. \
 	The command fabrating is .venv/bin/fabrating, or fabrating after: . .venv/bin/activate
-TOGETHER := chaos compare integration production stack
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-slow test-faults test-unit lint format bench-data chaos soak lock
+.PHONY: help setup demo up down test test-servers test-slow test-faults lint format docs bench-data chaos soak lock
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
@@ -28,8 +27,11 @@ up: setup ## Start the local stack and leave it running
 down: setup ## Stop the local stack
 	@$(RUN) down
 
-test: setup ## Run the tests, without the slow proofs
-	@$(PYTHON_ENV) -m pytest -n $(WORKERS) -m "not slow"
+test: setup ## Run the tests that need neither a Prefect server nor hosts, without the slow proofs
+	@$(PYTHON_ENV) -m pytest -n $(WORKERS) -m "not stack and not lab and not slow"
+
+test-servers: setup ## Run the others: with a Prefect server, workers, PostgreSQL, a browser, and with SSH hosts (as root)
+	@$(PYTHON_ENV) -m pytest -n $(WORKERS) -m "(stack or lab) and not slow"
 
 test-slow: setup ## Run the slow proofs: kills and resumes, several machines, hosts under a Prefect server, real nanochat
 	@$(PYTHON_ENV) -m pip install --quiet --disable-pip-version-check -r requirements-eval.lock || echo "test-slow: without lm-eval"
@@ -37,9 +39,6 @@ test-slow: setup ## Run the slow proofs: kills and resumes, several machines, ho
 
 test-faults: setup ## Run a short form of chaos: killed preparation, killed trainer, cancelled experiment, failing store
 	@$(PYTHON_ENV) -m pytest tests/chaos
-
-test-unit: setup ## Run the tests that need neither a Prefect server nor hosts
-	@$(PYTHON_ENV) -m pytest -n $(WORKERS) -m "not stack and not lab and not slow" $(TOGETHER:%=--ignore=tests/%)
 
 lint: setup ## Check style and types
 	@$(PYTHON_ENV) -m ruff check .
@@ -49,6 +48,10 @@ lint: setup ## Check style and types
 format: setup ## Fix style
 	@$(PYTHON_ENV) -m ruff check --fix .
 	@$(PYTHON_ENV) -m ruff format .
+
+docs: setup ## Build the pages as a site in build/site; a link that leads nowhere fails
+	@$(PYTHON_ENV) -m pip install --quiet --disable-pip-version-check -r requirements-docs.lock
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON_ENV) -m mkdocs build --strict
 
 bench-data: setup ## Measure preparation against its alternatives; DATA="floor", DATA="peers --files 8", ...
 	@$(PYTHON_ENV) -m benchmarks.data $(DATA)

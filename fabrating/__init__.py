@@ -8,7 +8,7 @@
     print(results.verdict("top16-vs-rand16").sentences)
     model, tokenizer = results.load(top.run)
 
-These names are stable: what others of the package's modules hold may change with any version. `tasks/records/FORMATS.md` describes
+These names are stable: what others of the package's modules hold may change with any version. `docs/formats.md` describes
 the columns and fields. Bad input raises `InputError`, one sentence that names it and the remedy.
 """
 

@@ -81,7 +81,7 @@ class Results:
     def scores(self, runs: str | Sequence[str], texts: str | None = None) -> pa.Table:
         """The scores of finished runs, one row for each run and document, in the order of `runs`.
 
-        Columns: run, arm, seed, those of scores.parquet (`tasks/records/FORMATS.md`), and bits_per_byte, null for an empty document. `texts`:
+        Columns: run, arm, seed, those of scores.parquet (`docs/formats.md`), and bits_per_byte, null for an empty document. `texts`:
         the name of texts from elsewhere that the runs were scored on; else it is the pool's holdout. `.to_pandas()` makes a
         DataFrame of it. Raises InputError for a run that has no such scores.
         """

@@ -20,10 +20,13 @@ from prefect.states import AwaitingRetry, Cancelling
 
 from flows.alive import lives, why_waiting
 from tasks.spec import Arm, Draw, Pool, Questions, Texts, Training
+from tasks.store.artifact import fingerprint
 
 POLL_SECONDS = 2.0
 SECONDS_IN_LINE = 30.0
 """A run that has waited for its start for so long, and longer, is asked why."""
+MOST_PARAMETERS = 200_000
+"""Characters of the arms that one child is given. A server takes 512 KiB of parameters."""
 
 
 class ChildFailed(RuntimeError):
@@ -39,9 +42,25 @@ class Child:
     parameters: Mapping[str, Any]
 
 
-def preparation(arm_id: str, arm: Arm, data: Pool, train: Training, root: str) -> Child:
-    """A child that prepares the arm with id `arm_id`."""
-    return Child("prepare/prepare", arm_id, {"arm": arm, "data": data, "train": train, "root": root})
+def preparation(arms: Mapping[str, Arm], data: Pool, train: Training, root: str) -> Child:
+    """A child that prepares arms, {id: arm}. Other arms make another child, though they begin alike."""
+    (first, arm), *others = arms.items()
+    name = f"{first}-and-{len(others)}-more-{fingerprint(*arms)}" if others else first
+    parameters: dict[str, Any] = {"arm": arm, "data": data, "train": train, "root": root}
+    return Child("prepare/prepare", name, parameters | ({"more": [more for _, more in others]} if others else {}))
+
+
+def preparations(arms: Mapping[str, Arm], data: Pool, train: Training, root: str) -> list[Child]:
+    """A child that prepares all of the arms, or several of them where one would have more parameters than a server takes."""
+    batches: list[dict[str, Arm]] = []
+    size = 0
+    for id, arm in arms.items():
+        needed = len(arm.model_dump_json())
+        if not batches or size + needed > MOST_PARAMETERS:
+            batches, size = [*batches, {}], 0
+        batches[-1][id] = arm
+        size += needed
+    return [preparation(batch, data, train, root) for batch in batches]
 
 
 def training(

@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 
-from flows.children import cancel_children, preparation, run_children, scoring, training
+from flows.children import cancel_children, preparations, run_children, scoring, training
 from flows.comparison import Hands, run_comparison
 from flows.deployed import as_deployed, taking
 from flows.prepare import TaskSteps
@@ -67,11 +67,11 @@ class Children(Hands):
         return show_standing(plan.spec.name, standing, self._pages)
 
     def prepare(self, spec: ComparisonSpec, arms: Mapping[str, Arm]) -> None:
-        children = [preparation(id, arm, spec.pool, spec.training, self._url) for id, arm in arms.items()]
+        children = preparations(arms, spec.pool, spec.training, self._url)
         run_children(children[:1])  # makes index, holdout and tokenizer, which the others find
         run_children(children[1:])
 
-    def train(self, plan: ComparisonPlan, runs: Sequence[PlannedRun]) -> None:
+    def train(self, runs: Sequence[tuple[ComparisonPlan, PlannedRun]]) -> None:
         run_children(
             [
                 training(
@@ -83,7 +83,7 @@ class Children(Hands):
                     run.experiment.held,
                     plan.spec.alike,
                 )
-                for run in runs
+                for plan, run in runs
             ],
             self._pages,
         )

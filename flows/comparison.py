@@ -8,18 +8,22 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from flows.leaks import search_arm
-from flows.sequence import Steps, prepare_arm, train_arm
+from flows.sequence import Steps, prepare_arms, train_arm
+from tasks.cores import limited
 from tasks.corpus.arm.listed import require_same_list
+from tasks.corpus.division import build_division, require_columns_there
 from tasks.corpus.pool.handle import open_pool
 from tasks.corpus.prepare import build_strata
 from tasks.engines import entry as engine
-from tasks.errors import InputError, LostProcessError, TrainingError
-from tasks.progress import Progress, silent
+from tasks.engines.shared import OF_ONE_RUN, Scoring, score, share, turns_at_once
+from tasks.errors import InputError
+from tasks.progress import Progress, Stop, silent
 from tasks.records.cost import CostEstimate
 from tasks.records.layout import ArmFolder, arm_id
-from tasks.records.near import HOLDOUT
+from tasks.records.near import HOLDOUT, of_questions
 from tasks.records.questions import require_fit
 from tasks.records.verdict import Verdict
 from tasks.reports.live import RunsTable, Standing
@@ -32,12 +36,13 @@ from tasks.tokens.outside import encode_outside
 from tasks.tokens.questions import encode_questions
 from tasks.verdict import looks, shortened
 from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec, PlannedRun
+from tasks.verdict.divided import divide
 from tasks.verdict.judge import judge
 from tasks.verdict.paired import FEWEST_CLUSTERS
 
 
 class Hands:
-    """Who does the work of a comparison, and shows it: here this process, one arm and one run after another, in silence."""
+    """Who does the work of a comparison, and shows it: here this process and the GPUs of its host, in silence."""
 
     def __init__(self, root: Root, steps: Steps):
         self.root, self.steps = root, steps
@@ -58,13 +63,16 @@ class Hands:
 
     def prepare(self, spec: ComparisonSpec, arms: Mapping[str, Arm]) -> None:
         """Prepare arms, {id: arm}."""
-        for arm in arms.values():
-            prepare_arm(self.root, spec.pool, arm, spec.training, self.steps)
+        if arms:
+            prepare_arms(self.root, spec.pool, list(arms.values()), spec.training, self.steps)
 
-    def train(self, plan: ComparisonPlan, runs: Sequence[PlannedRun]) -> None:
-        """Train runs of a plan. One that fails keeps none of the others from its turn; the first error is raised at the end."""
-        failed: list[Exception] = []
-        for run in runs:
+    def train(self, runs: Sequence[tuple[ComparisonPlan, PlannedRun]]) -> None:
+        """Train runs, each of a plan, as many at a time as there are GPUs. One that fails keeps none of the others from its turn; the
+        first error is raised at the end.
+        """
+
+        def one(each: tuple[ComparisonPlan, PlannedRun], stop: Stop) -> None:
+            plan, run = each
             whole = run.experiment
             try:
                 train_arm(
@@ -75,10 +83,21 @@ class Hands:
                     self.progress(run),
                     whole.held,
                     comparison=plan.spec.alike,
+                    stop=stop,
                 )
-            except (TrainingError, LostProcessError) as error:
+            except OF_ONE_RUN as error:
                 self.say(str(error))
-                failed.append(error)
+                raise
+
+        def host(each: tuple[ComparisonPlan, PlannedRun]) -> tuple[int | None, str, int]:
+            training = each[1].experiment.training
+            return training.workers, training.device, training.gpus
+
+        failed: list[Exception] = []
+        for (workers, _, _), alike in groupby(runs, host):  # threads share the environment, in which the cores are
+            batch = list(alike)
+            with limited(workers):
+                failed += share(one, batch, turns_at_once(batch[0][1].experiment.training))
         if failed:
             raise failed[0]
 
@@ -86,13 +105,8 @@ class Hands:
         self, plan: ComparisonPlan, runs: Sequence[PlannedRun], texts: Sequence[str], questions: Sequence[str]
     ) -> None:
         """Score finished runs on the encoded `texts` and `questions`, and on CORE if the plan asks for it."""
-        for run in runs:
-            for name in texts:
-                engine.score_outside(self.root, run.id, name)
-            for name in questions:
-                engine.score_questions(self.root, run.id, name)
-            if plan.spec.core:
-                engine.evaluate_core(self.root, run.id)
+        wanted = [Scoring(run.id, tuple(texts), tuple(questions), plan.spec.core) for run in runs]
+        score(self.root, wanted)
 
 
 @dataclass(frozen=True)
@@ -112,7 +126,7 @@ def run_comparison(root: Root, spec: ComparisonSpec, hands: Hands) -> Judged:
     spec.require_matched()
     judged: tuple[ComparisonPlan, Verdict] | None = None
     for each in looks.rounds(spec):
-        plan = _plan(root, each, hands)
+        plan = plan_of(root, each, hands)
         if looks.over_budget(root, plan, first=judged is None) and judged:
             judged = judged[0], looks.take(root, *judged, last=True)
             break
@@ -147,10 +161,12 @@ def _check_savings(root: Root, plan: ComparisonPlan, verdict: Verdict, hands: Ha
     return verdict
 
 
-def _plan(root: Root, spec: ComparisonSpec, hands: Hands) -> ComparisonPlan:
+def plan_of(root: Root, spec: ComparisonSpec, hands: Hands) -> ComparisonPlan:
     """Check that arms are matched, prepare those that are missing, and give each run its budget."""
     engine.check(spec.training, spec.arms)
-    pool_id = hands.steps.run(f"List {spec.pool.address}", lambda _: open_pool(root, spec.pool)).pool_id
+    handle = hands.steps.run(f"List {spec.pool.address}", lambda _: open_pool(root, spec.pool))
+    pool_id = handle.pool_id
+    require_columns_there(root, handle, spec.strata)
     missing = {arm_id(arm, spec.pool, pool_id): arm for arm in spec.missing_arms(root, pool_id)}
     for drawn in (each for arm in spec.arms for each in spec.draws_of(arm)):
         require_same_list(root, drawn, arm_id(drawn, spec.pool, pool_id))
@@ -160,12 +176,29 @@ def _plan(root: Root, spec: ComparisonSpec, hands: Hands) -> ComparisonPlan:
             f"Strata of {spec.pool.name}",
             lambda progress: build_strata(root, spec.pool, score, progress=progress),
         )
+    for column in spec.strata:
+        hands.steps.run(
+            f"Strata of {spec.pool.name} by {column}",
+            lambda progress, column=column: build_division(root, spec.pool, column, progress=progress),  # type: ignore[misc]
+        )
+    divide(root, pool_id, spec.strata)  # what makes no parts is said before anything is trained
     plan = ComparisonPlan.make(root, spec, pool_id)
     for run in plan.runs:
         trained = run.experiment
         engine.check(trained.training, [trained.arm], root.manifest(spec.packed(trained.arm, pool_id)).facts)
     questions_of(root, plan, hands)  # what is wrong with them is said before anything is trained
     return plan
+
+
+def texts_of(root: Root, plan: ComparisonPlan, hands: Hands) -> list[str]:
+    """Encode the texts that runs are scored on; the last parts of the artifacts' names."""
+    return [
+        hands.steps.run(
+            f"Texts {each.name} for {plan.pool_id}",
+            lambda progress, each=each: encode_outside(root, plan.pool_id, each, progress=progress),  # type: ignore[misc]
+        ).path.name
+        for each in plan.spec.texts
+    ]
 
 
 def questions_of(root: Root, plan: ComparisonPlan, hands: Hands) -> list[str]:
@@ -197,24 +230,18 @@ def _train(root: Root, plan: ComparisonPlan, hands: Hands) -> None:
     hands.show_cost(plan, costs, [shows, *plan.texts(root)])
     runs = RunsTable(root, {run.id: run.experiment for run in plan.runs})
     with hands.following(plan, lambda: Standing(runs.rows(), looks.so_far(root, plan))):
-        hands.train(plan, missing)
+        hands.train([(plan, run) for run in missing])
 
 
 def _judge(root: Root, plan: ComparisonPlan, hands: Hands) -> Verdict:
     """Score what is missing, and judge all runs at the level of this look."""
     spec = plan.spec
-    texts = [
-        hands.steps.run(
-            f"Texts {each.name} for {plan.pool_id}",
-            lambda progress, each=each: encode_outside(root, plan.pool_id, each, progress=progress),  # type: ignore[misc]
-        ).path.name
-        for each in spec.texts
-    ]
+    texts = texts_of(root, plan, hands)
     questions = questions_of(root, plan, hands)
     hands.score(plan, plan.unscored(root, texts, questions), texts, questions)
     for id in dict.fromkeys(run.arm_id for run in plan.runs):
-        if not all(root.find(ArmFolder(id).near(what)) for what in (HOLDOUT, *texts)):
-            search_arm(root, id, spec.texts, hands.steps)
+        if not all(root.find(ArmFolder(id).near(what)) for what in (HOLDOUT, *texts, *map(of_questions, questions))):
+            search_arm(root, id, spec.texts, hands.steps, spec.questions)
     return judge(
         root,
         spec.name,
@@ -227,5 +254,6 @@ def _judge(root: Root, plan: ComparisonPlan, hands: Hands) -> Verdict:
         core=spec.core,
         control=spec.control,
         strata_by=spec.score,
+        strata_columns=spec.strata,
         level=looks.level_of_look(root, plan) or looks.LEVEL,
     )

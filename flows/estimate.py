@@ -8,12 +8,12 @@ from pydantic import Field
 
 from flows.deployed import as_deployed
 from tasks.records.cost import estimate_cost
-from tasks.records.ledger import entries, spread_between_seeds
+from tasks.records.ledger import entries
 from tasks.records.scaling import ModelShape, tokens_at
 from tasks.reports.steps import show_estimate
 from tasks.spec import Count, Line, Pool, Training, Url
 from tasks.store.root import DEFAULT_ROOT, Root
-from tasks.verdict.planning import what_seeds_show
+from tasks.verdict.planning import spread_between_seeds, what_seeds_show
 
 Few = Annotated[int, Field(ge=1, le=1_000)]
 

@@ -57,7 +57,7 @@ def run_experiment(whole: Experiment, root: str, name: str | None = None) -> dic
     if store.intact(ArmFolder(chosen).packed(train.sequence_length, train.packing)):
         log.info("Arm %s is complete: nothing to prepare", chosen)
     else:
-        run_child(preparation(chosen, arm, data, train, root))
+        run_child(preparation({chosen: arm}, data, train, root))
     if finished := store.find(RunFolder(run).result):
         store.require_current([finished])
         call(store, run, name)

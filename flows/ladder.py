@@ -23,9 +23,9 @@ def ladder(form: LadderForm) -> dict[str, Any]:
     A ladder that would cost more than a part (`most`) of a direct comparison is refused before anything is spent.
     """
     store = Root(form.root)
-    climbed = run_ladder(store, form.ladder(), Children(store, form.root))
-    for judged in climbed.judged.values():
-        show_verdict(store, judged.made, judged.verdict)
+    climbed = run_ladder(
+        store, form.ladder(), Children(store, form.root), lambda rung: show_verdict(store, rung.made, rung.verdict)
+    )
     report = show_ladder(store, climbed.made, climbed.ladder)
     for sentence in climbed.ladder.sentences:
         get_run_logger().info(sentence)

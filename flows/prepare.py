@@ -1,12 +1,13 @@
 """Blobs -> pool -> arm: everything of an experiment that needs no GPU."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from prefect import flow, get_run_logger
+from pydantic import Field
 
 from flows.deployed import as_deployed, named
-from flows.sequence import Steps, prepare_arm
+from flows.sequence import Steps, prepare_arms
 from tasks.corpus.arm.plan import ArmPlan
 from tasks.corpus.steps import workers
 from tasks.corpus.workers import Workers
@@ -21,6 +22,7 @@ from tasks.store.root import DEFAULT_ROOT, Root
 from tasks.tokens.forecast import forecast_tokens
 
 T = TypeVar("T")
+MORE: list[Arm] = []  # the run form shows plain default values
 
 
 class TaskSteps(Steps):
@@ -41,24 +43,27 @@ def prepare(
     root: Url = DEFAULT_ROOT,
     arm: Arm = Arm(),
     train: Training = Training(),
+    more: Annotated[list[Arm], Field(max_length=4096)] = MORE,
 ) -> dict[str, object]:
-    """Index a pool, set its holdout aside, select an arm and pack it into rows of tokens.
+    """Index a pool, set its holdout aside, select arms and pack them into rows of tokens.
 
-    The plan (documents, tokens, steps, time and cost) is shown before any text is read: exact where a budget is given, else as a
+    The plan of each (documents, tokens, steps, time and cost) is shown before any text is read: exact where a budget is given, else as a
     range.
 
     Args:
         data: The pool: where the rated documents are, how they are scored, what is held out.
         root: Where artifacts are kept: a folder, or az://container/prefix (s3://, gs://) that all workers reach. Left as it is: FABRATING_ROOT.
         arm: Which documents of the pool are taken, and in which order.
-        train: How the arm will be trained: says the length of a row, and what the plan costs.
+        train: How the arms will be trained: says the length of a row, and what the plans cost.
+        more: Further arms of the pool, such as draws of the arm with other seeds: the pool's text is read once for all.
     """
     store = Root(root)
-    experiment = Experiment(pool=data, arm=arm, training=train)
+    arms = [arm, *more]
+    ledger = entries(store)
 
-    def planned(plan: ArmPlan) -> None:
+    def planned(arm: Arm, plan: ArmPlan) -> None:
         budget = budget_tokens(train, data.vocab_size)
-        bounds: dict[str, int] = {"": budget} if budget else forecast(plan)
+        bounds: dict[str, int] = {"": budget} if budget else forecast(arm, plan)
         costs = [
             estimate_cost(
                 train,
@@ -67,16 +72,16 @@ def prepare(
                 read_bytes=plan.bytes_to_read,
                 disk_bytes=plan.disk_bytes,
                 label=label,
-                ledger=entries(store),
+                ledger=ledger,
             )
             for label, tokens in bounds.items()
         ]
-        show_plan(experiment, plan.as_dict(), costs)
+        show_plan(Experiment(pool=data, arm=arm, training=train), plan.as_dict(), costs)
         if plan.bad_files:
             named = "; ".join(f"{name} {reason}" for name, reason in plan.bad_files.items())
             get_run_logger().warning("Files left out: %d. %s", plan.bad_files_count, named)
 
-    def forecast(plan: ArmPlan) -> dict[str, int]:
+    def forecast(arm: Arm, plan: ArmPlan) -> dict[str, int]:
         low, high = forecast_tokens(
             store,
             plan.pool_id,
@@ -89,6 +94,7 @@ def prepare(
         )
         return {"at least": low, "at most": high}
 
-    prepared = prepare_arm(store, data, arm, train, TaskSteps(), planned)
-    show_prepared(prepared.arm_id, prepared.facts)
-    return {"pool": prepared.pool_id, "arm": prepared.arm_id}
+    prepared = prepare_arms(store, data, arms, train, TaskSteps(), planned)
+    for one in prepared:
+        show_prepared(one.arm_id, one.facts)
+    return {"pool": prepared[0].pool_id, "arms": [one.arm_id for one in prepared]}

@@ -8,9 +8,10 @@ from pydantic import Field
 
 from flows.children import cancel_children
 from flows.compare import compare_and_show
+from flows.deployed import named
 from flows.experiment import run_experiment
 from tasks.errors import InputError
-from tasks.spec import CLOSED, Arm, Depth, Experiment, FieldsOf, Name, Pool, Seed, Share, Sources, Training, Url
+from tasks.spec import CLOSED, Arm, Depth, Experiment, FieldsOf, Label, Name, Pool, Seed, Share, Sources, Training, Url
 from tasks.store.root import DEFAULT_ROOT
 from tasks.verdict.comparison import ComparisonSpec
 from tasks.verdict.form import Seeds
@@ -27,7 +28,7 @@ SEEDS = [1, 2, 3]
 AS_THEY_ARE: dict[str, Any] = {}
 
 
-@flow(name="experiment", flow_run_name="{subset}-ready-s{seed}", on_cancellation=[cancel_children])
+@flow(name="experiment", flow_run_name=named("{subset}-ready-s{seed}"), on_cancellation=[cancel_children])
 def train_on_subset(
     subset: Name = "top16",
     sources: Subsets = SOURCES,
@@ -38,6 +39,7 @@ def train_on_subset(
     root: Url = DEFAULT_ROOT,
     data: PoolFields = AS_THEY_ARE,
     train: TrainingFields = AS_THEY_ARE,
+    name: Label | None = None,
 ) -> dict[str, object]:
     """Train on one of several ready-made subsets and score the model on the holdout that they have in common.
 
@@ -52,10 +54,11 @@ def train_on_subset(
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
         data: Other fields of the pool, by name, such as text_column.
         train: Other fields of the training, by name, such as tokens or precision.
+        name: What you call the run: shown here, in the ledger and in W&B. It changes nothing else. Empty: subset and seed.
     """
     (arm,) = arms_of([subset], sources, random_share)
     pool, training = pool_of(sources, holdout, data), training_of(depth, train)
-    return run_experiment(Experiment(pool=pool, arm=arm, training=training, seed=seed), root)
+    return run_experiment(Experiment(pool=pool, arm=arm, training=training, seed=seed), root, name)
 
 
 @flow(name="compare", flow_run_name="{name}", on_cancellation=[cancel_children])

@@ -3,6 +3,7 @@
 Each rung is a comparison with its own registered plan, so a ladder that is run again finds what is complete and resumes what is not.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from flows.comparison import Hands, Judged, run_comparison
@@ -24,8 +25,10 @@ class Climbed:
     made: Artifact
 
 
-def run_ladder(root: Root, spec: LadderSpec, hands: Hands) -> Climbed:
-    """Say what the rungs cost, make what is missing of each, and predict the target.
+def run_ladder(
+    root: Root, spec: LadderSpec, hands: Hands, show: Callable[[Judged], object] = lambda rung: None
+) -> Climbed:
+    """Say what the rungs cost, make what is missing of each, and predict the target. `show` gets each rung once it is judged.
 
     Raises InputError when they cost more than the part of a direct comparison that the spec allows, and for whatever the comparisons refuse.
     """
@@ -39,6 +42,7 @@ def run_ladder(root: Root, spec: LadderSpec, hands: Hands) -> Climbed:
     for depth, each in rungs.items():
         hands.say(f"Rung d{depth}: {each.name}")
         judged[depth] = run_comparison(root, each, hands)
+        show(judged[depth])
     found = {depth: (each.made.name, each.verdict) for depth, each in judged.items()}
     ladder = conclude(spec, found, cost, backtest(entries(root)))
     return Climbed(judged, ladder, write_ladder(root, ladder))

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from flows.recorded import recorded
 from tasks.cores import limited
-from tasks.corpus.arm.plan import ArmPlan
+from tasks.corpus.arm.plan import ArmPlan, passes
 from tasks.corpus.arm.traits import wanted_columns
 from tasks.corpus.pool.handle import PoolHandle, open_pool
 from tasks.corpus.prepare import (
@@ -23,12 +23,12 @@ from tasks.corpus.prepare import (
 )
 from tasks.corpus.workers import Workers, local_workers
 from tasks.engines import entry as engine
-from tasks.progress import Progress, silent
+from tasks.progress import Progress, Stop, never, silent
 from tasks.records.layout import ArmFolder, RunFolder
 from tasks.records.near import HOLDOUT
 from tasks.records.recall import recall
 from tasks.reports.report import leave_report
-from tasks.spec import Arm, Draw, Pool, Training
+from tasks.spec import Arm, Draw, Pool, Score, Training
 from tasks.store.artifact import Artifact, Manifest
 from tasks.store.root import Root
 from tasks.tokens.evaluation import encode_holdout
@@ -55,7 +55,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare_arm` made or found."""
+    """What `prepare_arms` made or found of an arm."""
 
     pool_id: str
     arm_id: str
@@ -78,48 +78,89 @@ def prepare_arm(
     steps: Steps,
     planned: Callable[[ArmPlan], None] = lambda plan: None,
 ) -> Prepared:
-    """Index a pool, set its holdout aside, select an arm and pack it for a training.
+    """`prepare_arms` for one arm."""
+    return prepare_arms(root, pool, [arm], training, steps, lambda _, plan: planned(plan))[0]
 
-    Steps that are complete are skipped; damaged ones are made again. `planned` gets the plan before any text of the arm is read.
-    Raises InputError when the plan cannot be carried out.
+
+def prepare_arms(
+    root: Root,
+    pool: Pool,
+    arms: Sequence[Arm],
+    training: Training,
+    steps: Steps,
+    planned: Callable[[Arm, ArmPlan], None] = lambda arm, plan: None,
+) -> list[Prepared]:
+    """Index a pool, set its holdout aside, select arms and pack them for a training. The pool's text is read once for all of them,
+    or for as many at a time as the disk holds.
+
+    Steps that are complete are skipped; damaged ones are made again. `planned` gets the plan of each arm before any text of an arm is read.
+    Raises InputError when a plan cannot be carried out.
     """
     handle = steps.run(f"List {pool.address}", lambda _: open_pool(root, pool))
     with limited(pool.workers), handle.borrowed(root):
-        return _prepare(root, handle, arm, training, steps, planned)
+        return _prepare(root, handle, arms, training, steps, planned)
 
 
 def _prepare(
-    root: Root, handle: PoolHandle, arm: Arm, training: Training, steps: Steps, planned: Callable[[ArmPlan], None]
-) -> Prepared:
-    pool = handle.pool
-    steps.run(f"Checksums of {arm.name}", lambda _: set_damaged_aside(root, handle, arm))
+    root: Root,
+    handle: PoolHandle,
+    arms: Sequence[Arm],
+    training: Training,
+    steps: Steps,
+    planned: Callable[[Arm, ArmPlan], None],
+) -> list[Prepared]:
+    pool, called = handle.pool, _called(arms)
+    steps.run(f"Checksums of {called}", lambda _: set_damaged_aside(root, handle, arms))
+    columns = list(dict.fromkeys(each for arm in arms for each in wanted_columns(arm, pool)))
     steps.spread(
         f"Index of {pool.name}",
-        lambda progress, workers: build_index(
-            root, handle, wanted_columns(arm, pool), mapper=workers, progress=progress
-        ),
+        lambda progress, workers: build_index(root, handle, columns, mapper=workers, progress=progress),
     )
     steps.run(f"Holdout of {pool.name}", lambda progress: build_holdout(root, handle, progress=progress))
-    score = arm.of(pool).score or {}
-    steps.run(f"Strata of {pool.name}", lambda progress: build_strata(root, handle, score, progress=progress))
-    plan = steps.run(f"Plan of {arm.name}", lambda _: plan_arm(root, handle, arm))
-    planned(plan)
-    (text,) = steps.spread(
-        f"Text of {arm.name}",
-        lambda progress, workers: build_arms(root, handle, [arm], mapper=workers, progress=progress),
-    )
+    steps.run(f"Strata of {pool.name}", lambda progress: _build_strata(root, handle, arms, progress))
+    plans = steps.run(f"Plan of {called}", lambda _: [plan_arm(root, handle, arm) for arm in arms])
+    for arm, plan in zip(arms, plans, strict=True):
+        planned(arm, plan)
+    texts: dict[str, Artifact] = {}
+    for together in passes(plans):
+        some = [arms[number] for number in together]
+        made = steps.spread(
+            f"Text of {_called(some)}",
+            lambda progress, workers, some=some: build_arms(root, handle, some, mapper=workers, progress=progress),  # type: ignore[misc]
+        )
+        texts |= {plans[number].arm_id: text for number, text in zip(together, made, strict=True)}
     steps.run(f"Sample of {pool.name}", lambda progress: build_sample(root, handle, progress=progress))
-    pool_id, arm_id = plan.pool_id, plan.arm_id
+    pool_id = handle.pool_id
     steps.run(
         f"Tokenizer of {pool.name}",
         lambda progress: train_tokenizer(root, pool_id, pool.vocab_size, progress=progress),
     )
     steps.run(f"Evaluation tokens of {pool.name}", lambda progress: encode_holdout(root, pool_id, progress=progress))
-    packed = steps.run(
-        f"Packed rows of {arm.name}",
-        lambda progress: pack_arm(root, arm_id, pool_id, training.sequence_length, training.packing, progress=progress),
-    )
-    return Prepared(pool_id, arm_id, text, packed, root.manifest(ArmFolder(arm_id).near(HOLDOUT)))
+    length, packing = training.sequence_length, training.packing
+    packed = [
+        steps.run(
+            f"Packed rows of {arm.name}",
+            lambda progress, id=id: pack_arm(root, id, pool_id, length, packing, progress=progress),  # type: ignore[misc]
+        )
+        for arm, id in ((arm, plan.arm_id) for arm, plan in zip(arms, plans, strict=True))
+    ]
+    return [
+        Prepared(pool_id, id, texts[id], rows, root.manifest(ArmFolder(id).near(HOLDOUT)))
+        for id, rows in zip((plan.arm_id for plan in plans), packed, strict=True)
+    ]
+
+
+def _called(arms: Sequence[Arm]) -> str:
+    """The names of arms, that of several draws of one arm once."""
+    return ", ".join(dict.fromkeys(arm.name for arm in arms))
+
+
+def _build_strata(root: Root, handle: PoolHandle, arms: Sequence[Arm], progress: Progress) -> None:
+    scores: list[Score] = []
+    for score in (arm.of(handle.pool).score or {} for arm in arms):
+        if score not in scores:
+            scores.append(score)
+            build_strata(root, handle, score, progress=progress)
 
 
 def train_arm(
@@ -131,14 +172,16 @@ def train_arm(
     held: Sequence[Draw] = (),
     comparison: str | None = None,
     name: str | None = None,
+    stop: Stop = never,
 ) -> Artifact:
     """Train on a prepared arm and score the model, with the attempt in the run ledger. Returns the run's result.
 
-    `comparison`: the name of the one whose runs must all have the same hardware, if any. `name`: what a person calls the run.
+    `comparison`: the name of the one whose runs must all have the same hardware, if any. `name`: what a person calls the run. `stop`: asked a
+    few times a second; once it says so, the run saves a checkpoint and InterruptedRun is raised.
     """
     experiment, pool_id = recall(root, arm_id, training, seed, held)
     with recorded(root, experiment, pool_id, arm_id, name=name, comparison=comparison) as facts:
-        result = engine.train(root, experiment, pool_id, arm_id, progress=progress, comparison=comparison)
+        result = engine.train(root, experiment, pool_id, arm_id, progress=progress, stop=stop, comparison=comparison)
         facts |= result.facts
     leave_report(root, RunFolder.of(result.name).id)
     return result

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from flows.deployed import as_deployed
 from tasks.hosts import report, steps
-from tasks.hosts.ssh import Local, Machine, Remote
+from tasks.hosts.machine import Local
+from tasks.hosts.ssh import Remote
 from tasks.spec import Host, Line, Url
 from tasks.steps import Sealed, key, show_markdown
 from tasks.store.root import Root
@@ -39,7 +40,7 @@ def shards(
     """
     with contextlib.ExitStack() as stack:
         ends = [
-            (_machine(host, stack), root or _own_root(host))
+            (stack.enter_context(Remote(host)) if host else Local(), root or _own_root(host))
             for host, root in ((source, source_root), (target, target_root))
         ]
         (there, from_root), (here, to_root) = ends
@@ -49,10 +50,6 @@ def shards(
         {"name": one.name, "bytes": one.bytes, "sent": one.sent, "seconds": one.seconds, "way": one.way}
         for one in moved
     ]
-
-
-def _machine(host: Host | None, stack: contextlib.ExitStack) -> Machine:
-    return stack.enter_context(Remote(host)) if host else Local()
 
 
 def _own_root(host: Host | None) -> str:

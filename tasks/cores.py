@@ -1,8 +1,13 @@
-"""How many cores of this machine the work may use: what FABRATING_WORKERS says, else all that this process may use."""
+"""How many cores of this machine the work may use: what FABRATING_WORKERS says, else all that this process may use.
+
+And the processes that use them: they end with the one that started them.
+"""
 
 import contextlib
+import multiprocessing
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 
 WORKERS = "FABRATING_WORKERS"
 OF_LIBRARIES = ("RAYON_NUM_THREADS", "OMP_NUM_THREADS")
@@ -19,11 +24,15 @@ def cores() -> int:
 @contextlib.contextmanager
 def limited(workers: int | None) -> Iterator[None]:
     """Use so many cores while the block lasts, in this process and in those that it starts; None: as many as before."""
-    if workers is None:
+    with variables({} if workers is None else dict.fromkeys((WORKERS, *OF_LIBRARIES), str(workers))):
         yield
-        return
-    before = {name: os.environ.get(name) for name in (WORKERS, *OF_LIBRARIES)}
-    os.environ.update(dict.fromkeys(before, str(workers)))
+
+
+@contextlib.contextmanager
+def variables(settings: Mapping[str, str]) -> Iterator[None]:
+    """These variables while the block lasts."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:
@@ -32,3 +41,17 @@ def limited(workers: int | None) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def end_with_parent() -> None:
+    """End this process, which multiprocessing started, with the one that started it: a killed one must leave no process behind that
+    holds memory, of GPUs too, and writes beside the next attempt.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "multiprocessing started this process"
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -26,7 +26,6 @@ LONGEST = 2_000
 """Characters of an expression: nesting stays far from the interpreter's limits."""
 OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow)
 ORDERINGS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
-COMPARISONS = (*ORDERINGS, ast.Eq, ast.NotEq)
 FUNCTIONS: Mapping[str, tuple[tuple[Kind, ...], Kind]] = {
     "abs": (("number",), "number"),
     "sqrt": (("number",), "number"),

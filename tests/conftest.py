@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from azure.storage.blob import BlobServiceClient
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -19,7 +20,7 @@ os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # test processes share the cores: threads that wait for one another slow both
 DOCUMENTS = 1_000
-STACKS = ("tests/stack/", "tests/compare/", "tests/chaos/")
+STACKS = ("tests/stack/", "tests/chaos/")
 
 
 class ByFile(LoadScopeScheduling):
@@ -39,6 +40,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first: the stack's tests, then what else needs a server."""
     items.sort(key=lambda item: (not item.nodeid.startswith(STACKS), item.get_closest_marker("stack") is None))
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """PyTorch has as many threads after a test as before it: scoring here takes those that the environment asks for."""
+    before = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != before:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,10 @@ Path = tuple[str | int, ...]
 INTEGERS = [-1, 0, 1, 2**31, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1, 2**64, -(2**63) - 1, 10**40]
 NUMBERS = [*INTEGERS, 0.5, -0.5, 1e-300, 1e308, -1e308]
 TEXTS = [*("", " ", "a", "../x", "x\n", "\n", "a\x00b", "\x1b[2J", "é", "漢字", "\ud800", "a" * 300, "a" * 20_000)]
+COUNTS = [
+    *("2B", "2e9", "0.5 b", "1.5M", "1_000", "1,000,000", "999", "1000", "0.001k", "999999.999999999g", "999.999e12")
+]
+COUNTS += ["0", "0.0k", "1.0005k", "9e99T", "1e15", "2X", "1000000000000000", "1_00", "2B\n", "+5", "5.0", "\u0663"]
 OTHERS = [None, True, [], {}, "1", 1, {"x": 2**64}, [2**64], {"\x00": 1}]
 WHOLE = {"gpu_host": {"host": {"address": "h"}}, "remove_host": {"host": {"address": "h"}}}
 WHOLE |= {"train": {"arm": "top16-0a1b2c3d4e"}, "score": {"run": "top16-d20-s1-0a1b2c3d4e"}, "shards": {"names": ["x"]}}
@@ -29,6 +33,7 @@ FILLED |= {
     "parts": [{}],
     "seeds": [1, 2],
     "depths": [4, 6, 8],
+    "strata": ["dump"],
     "stop": {},
     "random_share": {"top16": 0.5},
 }
@@ -118,7 +123,7 @@ def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     if kind == "number":
         return st.sampled_from([*near, *NUMBERS]) | st.floats(allow_nan=False)
     if kind == "string":
-        return st.sampled_from([*TEXTS, *schema.get("enum", [])]) | st.text(max_size=60)
+        return st.sampled_from([*TEXTS, *COUNTS, *schema.get("enum", [])]) | st.text(max_size=60)
     if kind == "array":
         return st.sampled_from([[], [None] * 20_000, *OTHERS])
     return st.sampled_from(OTHERS)

@@ -62,16 +62,18 @@ def tree(module: str) -> ast.Module:
     return ast.parse(modules()[module].read_text())
 
 
-def imported(module: str) -> Iterator[str]:
+@cache
+def imported(module: str) -> tuple[str, ...]:
     """Dotted names that a module imports anywhere, in functions too."""
+    found: list[str] = []
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module} imports relatively"
-            for alias in node.names:
-                name = f"{node.module}.{alias.name}"
-                yield name if name in modules() else str(node.module)
+            names = (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [name if name in modules() else str(node.module) for name in names]
+    return tuple(found)
 
 
 def inside(module: str, parts: tuple[str, ...]) -> bool:

@@ -1,10 +1,15 @@
 """Parameters: what counts for identity, and what is refused before anything is spent."""
 
+import re
+from decimal import Decimal
+from itertools import product
+
 import pytest
 from pydantic import ValidationError
 
 from tasks.records.layout import arm_id, pool_id, run_id
 from tasks.spec import Arm, Experiment, Host, Pool, Training, with_common_population
+from tasks.spec.base import LARGE, SMALL, UNITS, Written
 from tasks.store.blobs import Blob
 
 BLOBS = [Blob("a.parquet", 10, "e1"), Blob("b.parquet", 20, "e2")]
@@ -100,6 +105,11 @@ def test_the_server_of_a_host_is_the_one_that_provisions_it(monkeypatch):
         ("500 k", 500_000),
         ("2_000", 2_000),
         (2e9, 2 * 10**9),
+        ("0.5B", 5 * 10**8),
+        ("1,500,000", 1_500_000),
+        ("200e6", 2 * 10**8),
+        ("1.2345e9", 1_234_500_000),
+        ("2.097152e+06", 2**21),
     ],
 )
 def test_tokens_are_taken_as_people_write_them(written, number):
@@ -107,7 +117,21 @@ def test_tokens_are_taken_as_people_write_them(written, number):
     assert Arm(tokens=written).identity() == Arm(tokens=number).identity()
 
 
-@pytest.mark.parametrize("written", ["2X", "1.0000001k", "-2B", "B", "", "9e99T"])
+@pytest.mark.parametrize("written", ["2X", "1.0000001k", "1.2345e3", "-2B", "B", "", "9e99T", "2B\n", "0.0k"])
 def test_what_is_no_number_of_tokens_is_refused(written):
     with pytest.raises(ValidationError):
         Training(tokens=written)
+
+
+@pytest.mark.parametrize("least", [1, 1_000])
+def test_whole_numbers_are_those_of_their_patterns(least):
+    """The schema of a form has these patterns alone, the model bounds, too: they agree."""
+    patterns = LARGE if least == 1_000 else SMALL + LARGE
+    for digits, decimals, unit in product(range(1, 17), range(14), ["", *"kKmMbBgGtT"]):
+        for first in "19":
+            text = first * digits + ("." + "9" * decimals if decimals else "") + unit
+            number = Decimal(text.rstrip("kKmMbBgGtT")) * UNITS[unit.lower()]
+            whole = least <= number < 10**15 and number == int(number) and (decimals == 0 or unit != "")
+            assert bool(re.fullmatch("|".join(patterns), text)) == whole, text
+            if whole:
+                assert Written(patterns).number(text) == number

@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.data import corpus
-from infra.local import azurite
+from infra.local import azurite, ports
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -28,23 +27,27 @@ def main(arguments: argparse.Namespace) -> None:
     work = folder / "blobs"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    ports = [free_port(), free_port()]
+    ours = [ports.choose(0), ports.choose(0)]
     environment = os.environ | {
-        "AZURE_STORAGE_CONNECTION_STRING": azurite.connection_string(ports[0]),
+        "AZURE_STORAGE_CONNECTION_STRING": azurite.connection_string(ours[0]),
         "PREFECT_HOME": str(work / "prefect"),
-        "PREFECT_API_URL": f"http://127.0.0.1:{ports[1]}/api",
+        "PREFECT_API_URL": f"http://127.0.0.1:{ours[1]}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     }
-    store = subprocess.Popen(azurite.command(ports[0], work / "azurite"), stdout=subprocess.DEVNULL)
+    store = subprocess.Popen(azurite.command(ours[0], work / "azurite"), stdout=subprocess.DEVNULL)
     server = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(ports[1])],
+        [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(ours[1])],
         env=environment,
         stdout=(work / "server.log").open("w"),
         stderr=subprocess.STDOUT,
     )
     try:
-        wait(lambda: azurite.answers(ports[0]))
-        wait(lambda: answered(f"{environment['PREFECT_API_URL']}/health") is not None)
+        for ready, process in (
+            (lambda: azurite.answers(ours[0]), store),
+            (lambda: answered(f"{environment['PREFECT_API_URL']}/health") is not None, server),
+        ):
+            if not ports.wait(ready, lambda process=process: process.poll() is None, 120):
+                raise SystemExit("A server of the benchmark did not start.")
         upload(environment, raw)
         walls = {}
         answers: list[float] = []
@@ -112,19 +115,3 @@ def upload(environment: dict[str, str], raw: Path) -> None:
     container = service.get_container_client("raw")
     for path in sorted(raw.glob("*.parquet")):
         container.upload_blob(f"fw/{path.name}", path.read_bytes())
-
-
-def free_port() -> int:
-    """A loopback port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait(ready, seconds: float = 120) -> None:
-    """Until `ready()`; raises SystemExit when it takes too long."""
-    deadline = time.monotonic() + seconds
-    while not ready():
-        if time.monotonic() > deadline:
-            raise SystemExit("A server of the benchmark did not start.")
-        time.sleep(0.2)

@@ -1,4 +1,5 @@
-"""What is kept of the study beside its README: verdicts with their reports, the ledger as a table, and the scores of the first question.
+"""What is kept of the study beside its README: verdicts and ladders with their reports, the ledger as a table, and the scores of the first
+question. The report of a verdict on many pairs is left out: it is large.
 
 `results/scores.parquet` has a row for each document of the holdout and each run of `best`: enough to compute its difference by hand,
 as `by_hand` does.
@@ -14,14 +15,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.study.run import ORDER, asked
+from benchmarks.study.run import LADDERS, ORDER, form_of, specs_of
 from tasks.records import ledger
-from tasks.records.layout import REPORT, SCORES, VERDICT, RunFolder, VerdictFolder
+from tasks.records.ladder import Ladder
+from tasks.records.layout import LADDER, REPORT, SCORES, VERDICT, LadderFolder, RunFolder, VerdictFolder
 from tasks.records.verdict import Verdict
 from tasks.store.root import Root
 
 RESULTS = Path(__file__).with_name("results")
 QUESTION = "best"
+MOST_PAIRS = 3
+"""Of a verdict whose report is kept."""
 TABLE = (
     "run",
     "arm",
@@ -45,20 +49,49 @@ def newest(root: Root, name: str) -> tuple[Path, Verdict] | None:
     return max(read, key=lambda each: each[1].created, default=None)
 
 
+def newest_ladder(root: Root, name: str) -> tuple[Path, Ladder] | None:
+    """The same of a ladder."""
+    found = [root.path(LadderFolder(id).name) for id in LadderFolder.all(root) if id.rpartition("-")[0] == name]
+    read = [(folder, Ladder.read(folder / LADDER)) for folder in found]
+    return max(read, key=lambda each: each[1].created, default=None)
+
+
+def rungs() -> list[str]:
+    """The names of the comparisons that the ladders consist of."""
+    return [spec.name for name in LADDERS for spec in specs_of(name)]
+
+
 def published(folder: Path = RESULTS) -> dict[str, Verdict]:
-    """The verdicts that are kept, by experiment."""
+    """The verdicts that are kept, by experiment, without those of the rungs."""
     return {name: Verdict.read(file) for name in ORDER if (file := folder / f"{name}.json").exists()}
 
 
-def keep(folder: Path = RESULTS) -> None:
+def published_rungs(folder: Path = RESULTS) -> dict[str, Verdict]:
+    """Those of the rungs."""
+    return {name: Verdict.read(file) for name in rungs() if (file := folder / f"{name}.json").exists()}
+
+
+def published_ladders(folder: Path = RESULTS) -> dict[str, Ladder]:
+    """The ladders that are kept, by experiment."""
+    return {name: Ladder.read(file) for name in LADDERS if (file := folder / f"{name}.json").exists()}
+
+
+def keep(folder: Path = RESULTS, *, small: bool = False) -> None:
     """Copy what is kept from the study's root; what lies in the folder stays where the root has no verdict."""
-    root, kept = Root(asked(QUESTION)[0].root), []
+    root, kept = Root(form_of(QUESTION, small).root), []
     folder.mkdir(exist_ok=True)
-    for name in ORDER:
+    for name in LADDERS:
+        if ladder := newest_ladder(root, name):
+            shutil.copy(ladder[0] / LADDER, folder / f"{name}.json")
+            shutil.copy(ladder[0] / REPORT, folder / f"{name}.html")
+    for name in (*ORDER, *(spec.name for ladder in LADDERS for spec in specs_of(ladder, small))):
         if found := newest(root, name):
             kept.append(name)
             shutil.copy(found[0] / VERDICT, folder / f"{name}.json")
-            shutil.copy(found[0] / REPORT, folder / f"{name}.html")
+            report = folder / f"{name}.html"
+            report.unlink(missing_ok=True)
+            if name in ORDER and len(found[1].comparisons) <= MOST_PAIRS:
+                shutil.copy(found[0] / REPORT, report)
     if not kept:
         return
     runs = {run for name in kept for run in trained_for(Verdict.read(folder / f"{name}.json"))}

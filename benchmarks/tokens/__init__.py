@@ -1,1 +1,1 @@
-"""Packing an arm against the usual loader: `python -m benchmarks.tokens`."""
+"""Encoders side by side: `python -m benchmarks.tokens`."""

@@ -1,10 +1,9 @@
-"""python -m benchmarks.training speed|ranks|parity|quality|paired|resume|turns ...
+"""python -m benchmarks.training speed|ranks|parity|paired|resume|turns ...
 
 speed: steps of ours and of nanochat, each in a fresh process with cold compilation caches, one after the other on the same GPU.
 ranks: steps of ours on one GPU and on several, of the same batch.
 parity: how far bf16 (and fp8) gradients of ours and of nanochat are from ours in fp32, from equal weights and rows.
-quality: bits per byte of ours and of nanochat after equal tokens of a prepared arm.
-paired: the same of ours and of nanochat's code from equal initial weights on equal rows.
+paired: bits per byte of ours and of nanochat's code after equal tokens, from equal initial weights on equal rows.
 resume: are the bits of a killed and resumed training those of an undisturbed one?
 turns: what CUDA graphs are worth, with and without them in turn in one process.
 """
@@ -24,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.training import paired, parity, quality, resume, turns
+from benchmarks.training import paired, parity, resume, turns
 from benchmarks.training.tokens import rows_of_tokens
 from tasks.records.devices import peak_flops
 from tasks.records.scaling import ModelShape, plan_training
@@ -122,13 +121,11 @@ COMMANDS = {
     "speed": speed,
     "ranks": ranks,
     "parity": parity.main,
-    "quality": quality.main,
     "paired": paired.main,
     "resume": resume.main,
     "turns": turns.main,
 }
 DEFAULTS = {
-    "quality": {"depth": 12, "steps": 500, "batch_tokens": 131_072},
     "paired": {"depth": 12, "steps": 500, "batch_tokens": 131_072},
     "resume": {"depth": 12, "steps": 60, "batch_tokens": 131_072},
     "turns": {"depth": 6, "steps": 10, "batch_tokens": 131_072, "rows": 64},
@@ -150,8 +147,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--precision", choices=("bf16", "fp8"), default="bf16")
     parser.add_argument("--gpus", type=int, default=2, help="GPUs to compare with one (ranks)")
-    parser.add_argument("--root", help="where the arm lies (quality, paired)")
-    parser.add_argument("--arm", help="a prepared arm (quality, paired)")
+    parser.add_argument("--root", help="where the arm lies (paired)")
+    parser.add_argument("--arm", help="a prepared arm (paired)")
     parser.add_argument(
         "--seeds",
         type=int,
@@ -175,10 +172,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("this benchmark needs a GPU")
-    if arguments.command in ("quality", "paired") and not (arguments.root and arguments.arm):
-        raise SystemExit(f"{arguments.command} needs --root and --arm: an arm that `fabrating prepare` made")
-    if arguments.command == "paired" and not arguments.nanochat:
-        raise SystemExit("paired needs --nanochat: a checkout of it")
+    if arguments.command == "paired" and not (arguments.root and arguments.arm and arguments.nanochat):
+        raise SystemExit(
+            "paired needs --root and --arm, an arm that `fabrating prepare` made, and --nanochat, a checkout of it"
+        )
     COMMANDS[arguments.command](arguments)
 
 

@@ -1,12 +1,12 @@
-"""Bits per byte of ours and of nanochat's code after equal tokens, from equal initial weights on equal rows, in bf16.
+"""Bits per byte of ours and of nanochat's code after equal tokens, from equal initial weights on equal rows.
 
-`quality` compares two trainers as people use them, each with weights and rows of its own, and other initial weights alone can
-change more than its bar. Here nanochat's model and optimizer begin with our weights and read our rows by our schedule, once for
-each of several seeds, as many at a time as there are GPUs; what counts is the mean of the differences.
+Other initial weights alone can change more than the bar, so nanochat's model and optimizer begin with our weights and read our
+rows by our schedule, once for each of several seeds, as many at a time as there are GPUs; what counts is the mean of the differences.
 """
 
 import argparse
 import dataclasses
+import json
 import math
 import os
 import statistics
@@ -16,26 +16,51 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
 
 import torch
 
-from benchmarks.training import quality
 from tasks.engines.builtin.compute import build_compute, embedding_dtype
 from tasks.engines.builtin.distributed import World
 from tasks.engines.builtin.evaluation import EncodedHoldout, evaluate
 from tasks.engines.builtin.model import GPT
 from tasks.engines.builtin.schedule import schedule
 from tasks.engines.builtin.score import GPU_BATCH_TOKENS
-from tasks.records.layout import ArmFolder, PoolFolder
+from tasks.records.layout import PoolFolder
 from tasks.records.recall import recall
 from tasks.records.scaling import ModelShape, plan_training
 from tasks.records.scores import scores_table, summarize
 from tasks.spec import Training
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
+from tasks.tokens.pack import pack_arm
 
 UPSTREAM = Path(__file__).with_name("upstream.py")
+SEED = 1
+"""Of the initial weights: what `fabrating train` takes when none is given."""
 BAR = 0.002
+
+
+def train_ours(arguments: argparse.Namespace, seed: int, gpu: int) -> float:
+    """Bits per byte after `fabrating train` on one GPU. Exits with the log's end when it fails."""
+    settings = {
+        "engine": "builtin", "tokens": arguments.steps * arguments.batch_tokens, "batch_tokens": arguments.batch_tokens,
+        "window_pattern": arguments.window_pattern, "eval_every": max(1, arguments.steps // 2),
+        "save_every": arguments.steps, "device": "cuda", "wandb": "disabled",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "infra.cli", "train", arguments.arm, "--root", arguments.root, "--json"]
+    command += ["--depth", str(arguments.depth), "--precision", arguments.precision]
+    command += ["--sequence-length", str(arguments.sequence_length), "--seed", str(seed)]
+    for name, value in settings.items():
+        command += ["--set", f"{name}={value}"]
+    began = time.time()
+    done = subprocess.run(
+        command, env=os.environ | {"CUDA_VISIBLE_DEVICES": str(gpu)}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"ours ended with status {done.returncode}:\n{done.stderr[-3000:]}")
+    print(f"  ours, {arguments.precision}, seed {seed}, took {time.time() - began:.0f} s in all", flush=True)
+    return float(json.loads(done.stdout)["facts"]["bpb"])
 
 
 def train_upstream(
@@ -63,18 +88,20 @@ def train_upstream(
 def main(arguments: argparse.Namespace) -> None:
     """Train both for each seed, print bits per byte and their differences; exit status 1 when the mean is over the bar."""
     root = Root(arguments.root)
-    _, pool = recall(root, arguments.arm, Training(depth=arguments.depth), quality.SEED)
-    packed = root.open(ArmFolder(arguments.arm).packed(arguments.sequence_length, "crop"))
+    _, pool = recall(root, arguments.arm, Training(depth=arguments.depth), SEED)
+    packed = pack_arm(root, arguments.arm, pool, arguments.sequence_length, "crop")
     config = ModelShape.of_depth(
         arguments.depth, arguments.sequence_length, arguments.window_pattern, packed.facts["vocab_size"]
     )
-    gpus, seeds = quality.free_gpus(), range(quality.SEED, quality.SEED + arguments.seeds)
+    gpus: Queue[int] = Queue()
+    for gpu in range(torch.cuda.device_count()):
+        gpus.put(gpu)
+    seeds = range(SEED, SEED + arguments.seeds)
 
     def both(seed: int) -> tuple[float, dict[str, torch.Tensor]]:
         gpu = gpus.get()
         try:
-            ours = quality.train(arguments, "builtin", "bf16", gpu, seed)["facts"]["bpb"]
-            return ours, train_upstream(arguments, packed, config, seed, gpu)
+            return train_ours(arguments, seed, gpu), train_upstream(arguments, packed, config, seed, gpu)
         finally:
             gpus.put(gpu)
 

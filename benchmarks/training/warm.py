@@ -2,8 +2,7 @@
 and one after another in the process that stays (warm).
 
 Not steps: from the end of the run before (of the first: from the call) to the end of this one, its result complete and noted in the
-ledger, less its steps at their measured speed. With two evaluations, two checkpoints and samples. `--prefect`: a comparison of the demo's
-arms on a stack of its own, as `compare/demo` runs it; without, plain Python and rows packed from FabRating's own source.
+ledger, less its steps at their measured speed. With two evaluations, two checkpoints and samples, on rows packed from FabRating's own source.
 
 On a GPU:
 --depth 6 --steps 153 --sequence-length 2048 --batch-tokens 131072 --precision bf16 --vocabulary 32768 --holdout-tokens 4000000
@@ -13,8 +12,6 @@ import argparse
 import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -29,15 +26,6 @@ from tasks.store.artifact import MANIFEST
 from tasks.store.root import Root
 
 WAYS = ("cold", "warm")
-DATA = {
-    "name": "sample",
-    "holdout_documents": 40,
-    "holdout_fraction": 0.1,
-    "vocab_size": 512,
-    "tokenizer_characters": 200_000,
-}
-ARMS = [{"name": "top25", "share": 0.25}, {"name": "rand25", "select": "random", "share": 0.25}]
-"""What `--prefect` trains on: small, and prepared in seconds."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +69,7 @@ def told(way: str, spent: Sequence[Spent]) -> None:
         print(f"  {way}, run {number}: {each}", flush=True)
 
 
-def plain(given: argparse.Namespace) -> None:
+def compare(given: argparse.Namespace) -> None:
     """Runs one after another, by the call that a comparison makes without a server."""
     from flows.recorded import recorded
     from tasks.engines import entry
@@ -119,62 +107,7 @@ def plain(given: argparse.Namespace) -> None:
             if way == "warm":
                 holder = json.loads(root.path(RunFolder(run).file(".lock")).read_text())
                 os.kill(holder["pid"], signal.SIGTERM)
-        told(f"plain, {way}", spent[way])
-    alike(spent)
-
-
-def under_prefect(given: argparse.Namespace) -> None:
-    """Comparisons of the demo's arms, one that lets hardware differ, whose runs therefore have processes of their own, and one that does not."""
-    from infra.local import demo
-    from infra.local import stack as stacks
-    from infra.local.sample_data import build_sample
-
-    spent = {}
-    with tempfile.TemporaryDirectory() as folder:
-        stack = stacks.up(Path(folder) / "home", print, owner="benchmark")
-        try:
-            demo.publish(stack, build_sample(stack.home, given.documents, packages=()), print)
-            for way in WAYS:
-                root = Root(Path(folder) / way)
-                train = {
-                    "depth": given.depth,
-                    "sequence_length": given.sequence_length,
-                    "window_pattern": given.window_pattern,
-                    "batch_tokens": given.batch_tokens,
-                    "precision": given.precision,
-                    "tokens": given.steps * given.batch_tokens,
-                    "save_every": -(-given.steps // 2),
-                    "eval_every": -(-given.steps // 2),
-                    "wandb": "disabled",
-                }
-                parameters = {
-                    "seeds": None,
-                    "replicates": given.runs // 2,
-                    "redraw": ["init", "order"],
-                    "root": root.url,
-                    "name": way,
-                    "data": DATA | {"source": stack.sample},
-                    "arms": ARMS,
-                    "train": train,
-                    "allow": ["device"] if way == "cold" else [],
-                }
-                command = [sys.executable, "-m", "prefect", "deployment", "run", "compare/demo", "--watch"]
-                done = subprocess.run(
-                    [*command, "--params", json.dumps(parameters)],
-                    env=stacks.full_environment(stack),
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                )
-                if done.returncode:
-                    raise SystemExit(f"{done.stdout[-2_000:]}{done.stderr[-2_000:]}")
-                runs = sorted((path.name for path in root.path("runs").iterdir()), key=lambda run: ended_at(root, run))
-                since = [read_metrics(root.path(RunFolder(runs[0]).file(METRICS)))[0]["time"]]
-                since += [ended_at(root, run) for run in runs]
-                spent[way] = [Spent.of(root, run, then) for run, then in zip(runs, since, strict=False)]
-                told(f"Prefect, {way}", spent[way])
-        finally:
-            stacks.down(stack.home, print)
+        told(way, spent[way])
     alike(spent)
 
 
@@ -196,13 +129,10 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, default=1_024)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp8"), default="fp32")
-    parser.add_argument("--vocabulary", type=int, default=512, help="entries of the vocabulary (plain)")
-    parser.add_argument("--holdout-tokens", type=int, default=4_000, help="tokens that are scored twice a run (plain)")
-    parser.add_argument("--documents", type=int, default=1_000, help="documents of the sample (--prefect)")
+    parser.add_argument("--vocabulary", type=int, default=512, help="entries of the vocabulary")
+    parser.add_argument("--holdout-tokens", type=int, default=4_000, help="tokens that are scored twice a run")
     parser.add_argument("--runs", type=int, default=4)
-    parser.add_argument("--prefect", action="store_true")
-    given = parser.parse_args()
-    (under_prefect if given.prefect else plain)(given)
+    compare(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""python -m benchmarks.verdict planted FOLDER | real FOLDER | questions FOLDER | coverage | sequential | ladder | savings | cost | noise: what a verdict finds, whether its error bars are true, what it costs, what seeds do."""
+"""python -m benchmarks.verdict real FOLDER | questions FOLDER | coverage | sequential | ladder | savings | cost | noise: what a verdict finds, whether its error bars are true, what it costs, what seeds do."""
 
 import sys
 
@@ -11,10 +11,9 @@ def main() -> None:
         return
     import typer
 
-    from benchmarks.verdict import cost, coverage, ladder, planted, questions, real, savings, sequential
+    from benchmarks.verdict import cost, coverage, ladder, questions, real, savings, sequential
 
     app = typer.Typer(add_completion=False, help=__doc__)
-    app.command("planted")(planted.main)
     app.command("real")(real.main)
     app.command("questions")(questions.main)
     app.command("coverage")(coverage.main)

@@ -13,6 +13,7 @@ take the same part of a single look's replicates as there.
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -134,7 +135,7 @@ def main(
         replicates = found.replicates(np.append(found.sd, found.drawn(random)), difference)
         seconds = found.seconds(replicates)
         upstream.setdefault(found.depth, seconds)
-        part = "" if found.way == "upstream" else _interval(upstream[found.depth] / seconds, "1/{:.3g}")
+        part = "" if found.way == "upstream" else _interval(upstream[found.depth] / seconds, _part)
         paired = " in pairs" if found.pairs else ""
         cells = (
             f"d{found.depth}",
@@ -142,15 +143,20 @@ def main(
             f"{found.sd:.4f}{paired}",
             str(found.runs),
             f"{found.cold if found.warm is None else found.warm:.1f}",
-            _interval(replicates, "{:,.0f}"),
-            _interval(seconds, "{:,.0f}"),
+            _interval(replicates, "{:,.0f}".format),
+            _interval(seconds, "{:,.0f}".format),
             part,
         )
         print(f"| {' | '.join(cells)} |", flush=True)
     print(f"\n{time.monotonic() - started:.0f} s")
 
 
-def _interval(values: np.ndarray, form: str) -> str:
+def _part(times: float) -> str:
+    """One part in so many: 1/53, or 1.8 x where it is no part."""
+    return f"1/{times:,.0f}" if times >= 10 else f"1/{times:.1f}" if times >= 1 else f"{1 / times:.1f} x"
+
+
+def _interval(values: np.ndarray, form: Callable[[float], str]) -> str:
     """The first value, which is the estimate, and the middle 95 % of the others."""
     low, high = np.nanquantile(values[1:], [0.025, 0.975])
-    return f"{form.format(values[0])} ({form.format(low)} to {form.format(high)})"
+    return f"{form(values[0])} ({form(low)} to {form(high)})"

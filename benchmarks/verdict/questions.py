@@ -1,45 +1,31 @@
 """How many replicates tell a junk arm by questions? By bits of right answers, and by accuracy. `python -m benchmarks.verdict questions FOLDER`
 
-Two arms of the pool of `planted`, in which a third of the documents are junk (their letters are shuffled, as in `real`): the best rated documents, all of them text, and the
+Two arms of the pool of `real`, in which a third of the documents are junk (their letters are shuffled): the best rated documents, all of them text, and the
 worst rated, all junk. Two-layer models, real trainings and the bundle of questions, by the code of every comparison. Then, from the real answers: of random
 subsets with so many replicates an arm, the share whose 95 % interval excludes 0 on the right side, on bits and on either accuracy. README.md has what was measured.
 """
 
 import json
-import random
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pyarrow.parquet as pq
 import typer
 
-from benchmarks.verdict.planted import SEED
+from benchmarks.verdict.planted import SEED, documentation, small_arm, small_pool, small_training
 from benchmarks.verdict.real import Aloud, pool_of
 from flows.comparison import run_comparison
 from flows.sequence import Steps
-from infra.local.sample_data import build_sample
 from tasks.records.layout import REPORT, RunFolder
-from tasks.spec import DRAWS, Arm, Pool, Questions, Training
+from tasks.spec import DRAWS, Questions
 from tasks.store.root import Root
 from tasks.verdict.asked import sum_answers
 from tasks.verdict.comparison import ComparisonSpec
 from tasks.verdict.paired import LN2, paired_differences
 
-TRAINING = Training(
-    depth=2,
-    sequence_length=128,
-    window_pattern="L",
-    batch_tokens=1_024,
-    tokens=98_304,
-    recipe="quiet",
-    precision="fp32",
-    device="cpu",
-    eval_every=96,
-    wandb="disabled",
-)
+TRAINING = small_training(sequence_length=128, batch_tokens=1_024, tokens=98_304, recipe="quiet", eval_every=96)
 SHARE = 0.3
 CHARACTERS = 1_500  # of each document
 SUBSETS = 200
@@ -49,21 +35,10 @@ Sums = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def comparison(source: Path, replicates: int) -> ComparisonSpec:
     """Text against junk, judged by the bundle."""
-    pool = Pool(
-        name="junk",
-        source=source.as_uri(),
-        holdout_documents=80,
-        holdout_fraction=0.1,
-        vocab_size=1_024,
-        tokenizer_characters=2_000_000,
-    )
-    arms = [
-        Arm(name=name, select=select, share=SHARE, order="shuffled", documents_per_shard=400)
-        for name, select in (("good", "top"), ("junk", "bottom"))
-    ]
+    arms = [small_arm(name, select, SHARE) for name, select in (("good", "top"), ("junk", "bottom"))]
     return ComparisonSpec(
         "questions",
-        pool,
+        small_pool("junk", source, 80),
         arms,
         range(1, 1 + replicates),
         TRAINING,
@@ -106,13 +81,7 @@ def main(
 ) -> None:
     """Train both arms, and print which share of subsets tells them apart (exit status 1 unless bits need fewer replicates)."""
     started = time.monotonic()
-    sample = build_sample(folder)
-    texts = [
-        text[:CHARACTERS]
-        for file in sorted(sample.path.glob("*.parquet"))
-        for text in pq.read_table(file, columns=["text"])["text"].to_pylist()
-    ]
-    random.Random(SEED).shuffle(texts)
+    texts = documentation(folder, CHARACTERS)
     source = pool_of(folder / "junk", texts)
     root = Root(folder / "root")
     judged = run_comparison(root, comparison(source, replicates), Aloud(root, Steps()))

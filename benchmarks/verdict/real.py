@@ -1,6 +1,6 @@
 """Do real runs end as they should? `python -m benchmarks.verdict real FOLDER`
 
-Three comparisons of two-layer models on small pools like those of `planted`, without a server, by the code that plans, registers, looks and judges:
+Three comparisons of two-layer models on small pools of documentation text, a third of it junk, without a server, by the code that plans, registers, looks and judges:
 
 junk         the worst rated documents, all junk (their letters are shuffled), against random ones, on the better-rated half: must lose, early; runs of the better
              arm that stop at the tokens it saved then check these
@@ -9,37 +9,23 @@ aa           one random selection under two names, 8 draws each: must not be tol
 """
 
 import json
-import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import pyarrow.parquet as pq
 import typer
 
-from benchmarks.verdict.planted import SEED, write_pool
+from benchmarks.verdict.planted import documentation, small_arm, small_pool, small_training, write_pool
 from flows.comparison import Hands, run_comparison
 from flows.sequence import Steps
-from infra.local.sample_data import build_sample
 from tasks.records.layout import REPORT
 from tasks.records.stopping import StoppingRule
-from tasks.spec import DRAWS, Arm, Pool, Training
+from tasks.spec import DRAWS, Arm
 from tasks.store.root import Root
 from tasks.verdict.comparison import ComparisonSpec
 
-TRAINING = Training(
-    depth=2,
-    sequence_length=128,
-    window_pattern="L",
-    batch_tokens=512,
-    tokens=32_768,
-    recipe="quiet",
-    precision="fp32",
-    device="cpu",
-    eval_every=16,
-    wandb="disabled",
-)
+TRAINING = small_training(sequence_length=128, batch_tokens=512, tokens=32_768, recipe="quiet", eval_every=16)
 SHARE, MARGIN = 0.3, 0.03
 CHARACTERS = 400  # of each document
 EXPECTED = {"aa": "not distinguishable", "junk": "better", "equivalent": "equivalent"}
@@ -47,20 +33,10 @@ EXPECTED = {"aa": "not distinguishable", "junk": "better", "equivalent": "equiva
 
 def questions(junk: Path, permuted: Path) -> Sequence[ComparisonSpec]:
     """The three comparisons, on raw files of both pools."""
-    pools = {
-        name: Pool(
-            name=name,
-            source=folder.as_uri(),
-            holdout_documents=80,
-            holdout_fraction=0.1,
-            vocab_size=1_024,
-            tokenizer_characters=2_000_000,
-        )
-        for name, folder in (("junk", junk), ("permuted", permuted))
-    }
+    pools = {name: small_pool(name, folder, 80) for name, folder in (("junk", junk), ("permuted", permuted))}
 
     def arm(name: str, select: str) -> Arm:
-        return Arm(name=name, select=select, share=SHARE, order="shuffled", documents_per_shard=400)
+        return small_arm(name, select, SHARE)
 
     def asked(name: str, pool: str, arms: Sequence[Arm], replicates: int, **how: Any) -> ComparisonSpec:
         return ComparisonSpec(name, pools[pool], arms, range(1, 1 + replicates), TRAINING, redraw=DRAWS, **how)
@@ -87,11 +63,6 @@ def questions(junk: Path, permuted: Path) -> Sequence[ComparisonSpec]:
     ]
 
 
-def letters_shuffled(text: str, rng: random.Random) -> str:
-    """Junk that even a model of so few steps tells from text."""
-    return "".join(rng.sample(text, len(text)))
-
-
 class Aloud(Hands):
     """The hands of a comparison without a server, which say what they do."""
 
@@ -103,7 +74,7 @@ def pool_of(folder: Path, texts: Sequence[str]) -> Path:
     """Raw files of the pool that the folder is named after; those of an earlier call, if they are there."""
     if folder.exists():
         return folder
-    return write_pool(folder, texts, permuted=folder.name == "permuted", spoiled=letters_shuffled)
+    return write_pool(folder, texts, permuted=folder.name == "permuted")
 
 
 def main(
@@ -112,13 +83,7 @@ def main(
 ) -> None:
     """Run the three comparisons and say how each ended (exit status 1 if one did not end as it should)."""
     started = time.monotonic()
-    sample = build_sample(folder)
-    texts = [
-        text[:CHARACTERS]
-        for file in sorted(sample.path.glob("*.parquet"))
-        for text in pq.read_table(file, columns=["text"])["text"].to_pylist()
-    ]
-    random.Random(SEED).shuffle(texts)
+    texts = documentation(folder, CHARACTERS)
     root, found = Root(folder / "root"), {}
     for spec in questions(*(pool_of(folder / name, texts) for name in ("junk", "permuted"))):
         if only and spec.name not in only:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from infra.cli import terminal
+from infra.cli.experiment import has_gpu
 from infra.cli.options import JsonOption, root_of
 from tasks.errors import InputError, InterruptedRun
 from tasks.records.layout import REPORT
@@ -21,12 +22,17 @@ if TYPE_CHECKING:
     from flows.comparison import Hands
     from tasks.progress import Progress
     from tasks.records.cost import CostEstimate
+    from tasks.records.ladder import Ladder
+    from tasks.records.verdict import Verdict
     from tasks.reports.live import Standing
+    from tasks.spec import Training
+    from tasks.store.artifact import Artifact
     from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec, PlannedRun
     from tasks.verdict.form import ComparisonForm
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+NO_GPU = "That is for a GPU, and this machine has none: with device: cpu under train the estimate is for its CPU."
 FileArgument = Annotated[
     Path, typer.Argument(metavar="FILE", help="The experiment: a YAML file as `fabrating init` writes.")
 ]
@@ -40,17 +46,18 @@ A field behind a # has this value already: take the # away to change it."""
 
 def init(file: Annotated[Path, typer.Argument(metavar="FILE")] = Path("experiment.yaml")) -> None:
     """Write an example experiment with every field and what it means, to be run by `compare` or `launch`."""
-    with terminal.plain_errors():
-        from tasks.verdict.form import EXAMPLE
+    from tasks.verdict.form import EXAMPLE
 
-        try:
-            with file.open("x") as out:
-                out.write(example(EXAMPLE, TITLE.format(file=file)))
-        except FileExistsError:
-            raise InputError(f"{file} is there already: name another file, or remove it.") from None
-        terminal.show(
-            {"experiment": str(file), "next": f"set data and arms in it, then fabrating compare {file}"}, False
-        )
+    try:
+        with file.open("x") as out:
+            out.write(example(EXAMPLE, TITLE.format(file=file)))
+    except FileExistsError:
+        raise InputError(f"{file} is there already: name another file, or remove it.") from None
+    except OSError as error:
+        raise InputError(
+            f"{file} cannot be written ({error.strerror}): name a file in a folder that is there."
+        ) from None
+    terminal.show({"experiment": str(file), "next": f"set data and arms in it, then fabrating compare {file}"}, False)
 
 
 def compare(file: FileArgument, as_json: JsonOption = False) -> None:
@@ -59,30 +66,22 @@ def compare(file: FileArgument, as_json: JsonOption = False) -> None:
     Exit status: 0 when there is a verdict, 1 for what has to be changed, 75 when it was stopped by SIGTERM or a training was killed,
     130 after Ctrl-C.
     """
-    with terminal.plain_errors(), _resumable():
+    with _resumable():
         form, spec = _checked(file)
+        _require_device(spec.training)
         from flows.comparison import run_comparison
 
         store = Root(root_of(form.root))
         judged = run_comparison(store, spec, _hands(store))
-        report = (judged.made.path / REPORT).as_uri()
-        if as_json:
-            terminal.show(
-                {"artifact": judged.made.name, "report": report, **judged.verdict.model_dump(mode="json")}, True
-            )
-            return
-        for sentence in judged.verdict.sentences:
-            terminal.out.print(sentence, highlight=False, markup=False)
-        terminal.show({"verdict": judged.made.name, "report": report}, False)
+        _show_ended("verdict", judged.made, judged.verdict, as_json)
 
 
 def launch(file: FileArgument, as_json: JsonOption = False) -> None:
     """Run an experiment on the Prefect server that PREFECT_API_URL names, or that of `fabrating up`; says where it can be watched."""
-    with terminal.plain_errors():
-        form, _ = _checked(file)
-        from infra.local.launch import launch_comparison
+    form, _ = _checked(file)
+    from infra.local.launch import launch_comparison
 
-        terminal.show(launch_comparison(form.model_dump(mode="json")), as_json)
+    terminal.show(launch_comparison(form.model_dump(mode="json")), as_json)
 
 
 def ladder(
@@ -102,7 +101,7 @@ def ladder(
     Each depth is a comparison of the file's arms on equally many tokens a parameter, and the target is not trained. Says what it costs
     before anything is spent. Run it again after an interruption, and it resumes; exit status as of compare.
     """
-    with terminal.plain_errors(), _resumable():
+    with _resumable():
         from flows.rungs import run_ladder
         from tasks.verdict.form import ComparisonForm
         from tasks.verdict.rungs import LadderForm
@@ -113,20 +112,23 @@ def ladder(
                 "replicates": replicates
             }
         form = LadderForm.model_validate(given | {"to": to, "depths": _depths(depths), "most": most})
+        _require_device(form.train)
         store = Root(form.root)
         climbed = run_ladder(store, form.ladder(), _hands(store))
-        report = (climbed.made.path / REPORT).as_uri()
-        if as_json:
-            terminal.show(
-                {"artifact": climbed.made.name, "report": report, **climbed.ladder.model_dump(mode="json")}, True
-            )
-            return
-        for sentence in climbed.ladder.sentences:
-            terminal.out.print(sentence, highlight=False, markup=False)
-        terminal.show({"ladder": climbed.made.name, "report": report}, False)
+        _show_ended("ladder", climbed.made, climbed.ladder, as_json)
 
 
 COMMANDS = (init, compare, launch, ladder)
+
+
+def _show_ended(kind: str, made: "Artifact", ended: "Verdict | Ladder", as_json: bool) -> None:
+    report = (made.path / REPORT).as_uri()
+    if as_json:
+        terminal.show({"artifact": made.name, "report": report, **ended.model_dump(mode="json")}, True)
+        return
+    for sentence in ended.sentences:
+        terminal.out.print(sentence, highlight=False, markup=False)
+    terminal.show({kind: made.name, "report": report}, False)
 
 
 def _depths(given: str) -> list[int]:
@@ -143,6 +145,14 @@ def _checked(file: Path) -> "tuple[ComparisonForm, ComparisonSpec]":
     spec = form.spec()
     spec.require_matched()
     return form, spec
+
+
+def _require_device(training: "Training") -> None:
+    """Raises InputError when the built-in trainer cannot compute so on this machine: better said before the arms are prepared."""
+    if training.engine == "builtin" and training.precision != "fp32" and (training.device == "cpu" or not has_gpu()):
+        raise InputError(
+            f"train.precision={training.precision} needs a GPU, and this machine would train on its CPU: set precision: fp32 under train."
+        )
 
 
 def _hands(root: Root) -> "Hands":
@@ -169,7 +179,8 @@ def _hands(root: Root) -> "Hands":
         def show_cost(self, plan: "ComparisonPlan", costs: Sequence["CostEstimate"], notes: Sequence[str]) -> None:
             all_runs = costs[-1]
             price = f"{hours(all_runs.gpu_hours)}, {dollars(all_runs.dollars)} by {all_runs.source}"
-            for line in (f"{all_runs.runs} runs of {all_runs.tokens:,} tokens: {price}", *notes):
+            elsewhere = () if plan.spec.training.device == "cpu" or has_gpu() else (NO_GPU,)
+            for line in (f"{all_runs.runs} runs of {all_runs.tokens:,} tokens: {price}", *elsewhere, *notes):
                 terminal.say(line, terminal.err)
 
         def progress(self, run: "PlannedRun") -> "Progress":

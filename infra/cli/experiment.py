@@ -47,48 +47,47 @@ def estimate(
     as_json: JsonOption = False,
 ) -> None:
     """Say what training would cost (hours, dollars, disk), by measured speed, and what so many seeds can show."""
-    with terminal.plain_errors():
-        from tasks.records.cost import estimate_cost
-        from tasks.records.ledger import entries, spread_between_seeds
-        from tasks.records.scaling import budget_tokens
-        from tasks.reports import artifacts
-        from tasks.verdict.planning import what_seeds_show
+    from tasks.records.cost import estimate_cost
+    from tasks.records.ledger import entries
+    from tasks.records.scaling import budget_tokens
+    from tasks.reports import artifacts
+    from tasks.verdict.planning import spread_between_seeds, what_seeds_show
 
-        training = Training(
-            depth=depth,
-            precision=precision,
-            engine=engine,
-            gpus=gpus,
-            dollars_per_gpu_hour=price,
-            tokens=tokens,
-            tokens_per_parameter=ratio,
-        )
-        ledger = entries(Root(root))
-        if table:
-            _show_sizes(training, ledger, as_json)
-            return
-        tokens = budget_tokens(training, Pool().vocab_size)
-        if tokens is None:
-            raise InputError("There is no budget: give TOKENS, --tokens-per-parameter, or --table for all depths.")
-        training = training.model_copy(update={"tokens": tokens, "tokens_per_parameter": None})
-        cost = estimate_cost(training, tokens, runs=arms * seeds, ledger=ledger, device=device)
-        shows = what_seeds_show(spread_between_seeds(ledger, training), arms, seeds) if arms > 1 else None
-        if as_json:
-            terminal.show(asdict(cost) | ({"seeds": shows} if shows else {}), True)
-            return
-        lines = {
-            "runs": cost.runs,
-            "parameters": artifacts.short(cost.parameters),
-            "tokens": artifacts.short(cost.tokens),
-            "steps": cost.steps,
-            "tokens per second": artifacts.count(cost.tokens_per_second),
-            "time a run": artifacts.hours(cost.hours),
-            "GPU time in all": artifacts.hours(cost.gpu_hours),
-            "cost in all": artifacts.dollars(cost.dollars),
-            "disk": artifacts.byte_size(cost.disk_bytes),
-            "speed from": cost.source,
-        }
-        terminal.show(lines | ({"seeds": shows} if shows else {}), False)
+    training = Training(
+        depth=depth,
+        precision=precision,
+        engine=engine,
+        gpus=gpus,
+        dollars_per_gpu_hour=price,
+        tokens=tokens,
+        tokens_per_parameter=ratio,
+    )
+    ledger = entries(Root(root))
+    if table:
+        _show_sizes(training, ledger, as_json)
+        return
+    tokens = budget_tokens(training, Pool().vocab_size)
+    if tokens is None:
+        raise InputError("There is no budget: give TOKENS, --tokens-per-parameter, or --table for all depths.")
+    training = training.model_copy(update={"tokens": tokens, "tokens_per_parameter": None})
+    cost = estimate_cost(training, tokens, runs=arms * seeds, ledger=ledger, device=device)
+    shows = what_seeds_show(spread_between_seeds(ledger, training), arms, seeds) if arms > 1 else None
+    if as_json:
+        terminal.show(asdict(cost) | ({"seeds": shows} if shows else {}), True)
+        return
+    lines = {
+        "runs": cost.runs,
+        "parameters": artifacts.short(cost.parameters),
+        "tokens": artifacts.short(cost.tokens),
+        "steps": cost.steps,
+        "tokens per second": artifacts.count(cost.tokens_per_second),
+        "time a run": artifacts.hours(cost.hours),
+        "GPU time in all": artifacts.hours(cost.gpu_hours),
+        "cost in all": artifacts.dollars(cost.dollars),
+        "disk": artifacts.byte_size(cost.disk_bytes),
+        "speed from": cost.source,
+    }
+    terminal.show(lines | ({"seeds": shows} if shows else {}), False)
 
 
 def design(
@@ -101,20 +100,19 @@ def design(
     as_json: JsonOption = False,
 ) -> None:
     """Propose depth, tokens and replicates that show an effect for the money, by how far replicates are known to scatter."""
-    with terminal.plain_errors():
-        from tasks.records.ledger import entries
-        from tasks.verdict.design import propose, say
+    from tasks.records.ledger import entries
+    from tasks.verdict.design import propose, say
 
-        designs = propose(effect, dollars, entries(Root(root)), arms=arms, dollars_per_gpu_hour=price, device=device)
-        sentence = say(designs[0], effect, dollars, arms)
-        if as_json:
-            terminal.show({"proposal": sentence, "designs": [asdict(each) for each in designs]}, True)
-            return
-        shown = ("depth", "recipe", "tokens", "replicates", "shows", "reaches", "needed", "deviation", "freedom")
-        terminal.show_rows(
-            [{name: getattr(each, name) for name in shown} | {"dollars": each.cost.dollars} for each in designs], False
-        )
-        terminal.show({"proposal": sentence}, False)
+    designs = propose(effect, dollars, entries(Root(root)), arms=arms, dollars_per_gpu_hour=price, device=device)
+    sentence = say(designs[0], effect, dollars, arms)
+    if as_json:
+        terminal.show({"proposal": sentence, "designs": [asdict(each) for each in designs]}, True)
+        return
+    shown = ("depth", "recipe", "tokens", "replicates", "shows", "reaches", "needed", "deviation", "freedom")
+    terminal.show_rows(
+        [{name: getattr(each, name) for name in shown} | {"dollars": each.cost.dollars} for each in designs], False
+    )
+    terminal.show({"proposal": sentence}, False)
 
 
 def prepare(
@@ -144,7 +142,7 @@ def prepare(
 
     --select subset --set subset=top16 --set format=prebuilt --set sources='{"top16": "az://...", "rand16": "az://..."}'
     """
-    with terminal.plain_errors(), limited(workers):
+    with limited(workers):
         extra = parse(
             settings, ("source", "select", "share", "order", "seed", "name", "sequence_length", "packing"), Pool, Arm
         )
@@ -184,7 +182,7 @@ def train(
 
     With --set any other field of the training, such as batch_tokens=8192.
     """
-    with terminal.plain_errors(), limited(workers):
+    with limited(workers):
         extra = parse(settings, ("depth", "seed", "precision", "sequence_length"), Training)
         Training(depth=depth, **extra)  # checks the bounds before torch is loaded
         from flows.sequence import train_arm
@@ -194,7 +192,7 @@ def train(
         length, packing = _packed_as(store, arm, sequence_length, extra.pop("packing", None))
         training = Training(
             depth=depth,
-            precision=precision or ("bf16" if _has_gpu() else "fp32"),
+            precision=precision or ("bf16" if has_gpu() else "fp32"),
             sequence_length=length,
             packing=packing,
             **extra,
@@ -235,7 +233,7 @@ def score(
     With --texts, --questions or --core its final weights on texts from elsewhere, on right answers, or on CORE; `fabrating judge` compares
     those too.
     """
-    with terminal.plain_errors(), limited(workers):
+    with limited(workers):
         store = Root(root)
         wanted = {"--texts": texts, "--questions": questions, "--core": core}
         if len(given := [name for name, value in wanted.items() if value]) > 1:
@@ -326,7 +324,8 @@ def _packed_as(root: Root, arm_id: str, sequence_length: int | None, packing: st
     return fitting[0]
 
 
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
+    """Whether PyTorch finds a GPU here; no memory of it is taken."""
     import torch
 
     return torch.cuda.is_available()

@@ -8,7 +8,7 @@ import typer
 
 from infra.cli import terminal
 from infra.cli.options import JsonOption, RootOption, explained
-from tasks.errors import InputError
+from tasks.errors import DamagedError, InputError
 from tasks.records.layout import KINDS, RUNS
 from tasks.store.root import DEFAULT_ROOT, Root
 
@@ -23,23 +23,25 @@ def runs(
     as_json: JsonOption = False,
 ) -> None:
     """List the runs of the ledger, active ones first, then the newest: arm, seed, step, bits per byte, speed, cost, state."""
-    with terminal.plain_errors():
-        from tasks.records.ledger import core_scores, entries, table
-        from tasks.reports.ledger import narrow
-        from tasks.reports.live import left
+    from tasks.records.ledger import core_scores, entries, table
+    from tasks.reports.ledger import narrow
+    from tasks.reports.live import left
 
-        store = Root(root)
-        found = sorted(entries(store), key=lambda entry: not entry.active)
-        if as_json or wide:
-            rows = table(found, core_scores(store, found))
-            terminal.show_rows(rows, as_json)
-        elif found:
-            terminal.show_rows(narrow(found), False)
-            for entry in found:
-                if remaining := left(entry):
-                    terminal.say(f"{entry.run} has {remaining} left.", terminal.err)
-        if not as_json:
-            _say_where(store, RUNS if not found else None)
+    store = Root(root)
+    unreadable: list[DamagedError] = []
+    found = sorted(entries(store, unreadable), key=lambda entry: not entry.active)
+    if as_json or wide:
+        rows = table(found, core_scores(store, found))
+        terminal.show_rows(rows, as_json)
+    elif found:
+        terminal.show_rows(narrow(found), False)
+        for entry in found:
+            if remaining := left(entry):
+                terminal.say(f"{entry.run} has {remaining} left.", terminal.err)
+    for error in unreadable:
+        terminal.say(f"Not listed: {error}", terminal.err)
+    if not as_json:
+        _say_where(store, RUNS if not found and not unreadable else None)
 
 
 def ls(
@@ -48,20 +50,19 @@ def ls(
     as_json: JsonOption = False,
 ) -> None:
     """List the pools, arms, runs, verdicts or ladders under the root by their whole names, newest first."""
-    with terminal.plain_errors():
-        from tasks.records.inventory import listed
+    from tasks.records.inventory import listed
 
-        store = Root(root)
-        rows = listed(store, kind.value)
-        if as_json:
-            terminal.show_rows(rows, True)
-            return
-        says = [(row[next(iter(row))], row.pop("says")) for row in rows if "says" in row]
-        if rows:
-            terminal.show_rows(rows, False)
-        for name, sentences in says:
-            terminal.say(f"\n{name}: {'. '.join(sentences)}.")
-        _say_where(store, kind.value if not rows else None)
+    store = Root(root)
+    rows = listed(store, kind.value)
+    if as_json:
+        terminal.show_rows(rows, True)
+        return
+    says = [(row[next(iter(row))], row.pop("says")) for row in rows if "says" in row]
+    if rows:
+        terminal.show_rows(rows, False)
+    for name, sentences in says:
+        terminal.say(f"\n{name}: {'. '.join(sentences)}.")
+    _say_where(store, kind.value if not rows else None)
 
 
 def rm(
@@ -73,26 +74,25 @@ def rm(
     as_json: JsonOption = False,
 ) -> None:
     """Remove a pool, an arm, a run, a verdict or a ladder for good, here and in a remote root. What was made from it stays, and is named."""
-    with terminal.plain_errors():
-        from tasks.records.inventory import dependents, find, remove
+    from tasks.records.inventory import dependents, find, remove
 
-        store = Root(root)
-        thing = find(store, name)
-        left = dependents(store, thing)
-        if not yes:
+    store = Root(root)
+    thing = find(store, name)
+    left = dependents(store, thing)
+    if not yes:
+        terminal.say(
+            f"{store.url}/{thing.folder} would be removed, in all {_size(store, thing.folder)} here.", terminal.err
+        )
+        if left:
             terminal.say(
-                f"{store.url}/{thing.folder} would be removed, in all {_size(store, thing.folder)} here.", terminal.err
+                f"Made from it, these stay, but nothing can be added to them: {', '.join(each.folder for each in left)}.",
+                terminal.err,
             )
-            if left:
-                terminal.say(
-                    f"Made from it, these stay, but nothing can be added to them: {', '.join(each.folder for each in left)}.",
-                    terminal.err,
-                )
-            if not sys.stdin.isatty():
-                raise InputError(f"Nobody can be asked whether to remove the {thing.what}: add --yes.")
-            typer.confirm("Remove it for good?", abort=True, err=True)
-        remove(store, thing)
-        terminal.show({"removed": thing.folder} | ({"stays": [each.folder for each in left]} if left else {}), as_json)
+        if not sys.stdin.isatty():
+            raise InputError(f"Nobody can be asked whether to remove the {thing.what}: add --yes.")
+        typer.confirm("Remove it for good?", abort=True, err=True)
+    remove(store, thing)
+    terminal.show({"removed": thing.folder} | ({"stays": [each.folder for each in left]} if left else {}), as_json)
 
 
 COMMANDS = (runs, ls, rm)

@@ -31,7 +31,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 )
 FUNCTIONS = {command.__name__.removesuffix("_report").replace("_", "-"): command for command in COMMANDS}
 for name, command in FUNCTIONS.items():
-    app.command(name)(command)
+    app.command(name)(terminal.plain_errors()(command))
 
 
 def _version(asked: bool) -> None:

@@ -43,9 +43,10 @@ SetOption = Annotated[
 
 def tokens(given: str | int) -> int:
     """A number of tokens as people write it: 2B, 1.5M, 2e9."""
-    if isinstance(number := whole_number(given), int):
-        return number
-    terminal.fail(f"{given!r} is no number of tokens: write 2000000000, 2e9 or 2B.")
+    try:
+        return int(whole_number(given))
+    except ValueError:
+        terminal.fail(f"{given!r} is no number of tokens: write 2000000000, 2e9 or 2B.")
 
 
 WorkersOption = Annotated[

@@ -3,6 +3,7 @@
 import json
 import os
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from tasks.cores import limited
 from tasks.errors import InputError
 from tasks.records.layout import KINDS, LADDERS, REPORT, RUNS, VERDICTS, PoolFolder, RunFolder
 from tasks.records.verdict import Control, Pairing
-from tasks.spec import Arm, Pool, Score, Texts, spelled_out
+from tasks.spec import BUNDLE, Arm, Pool, Questions, Score, Texts, spelled_out
 from tasks.store.root import DEFAULT_ROOT, Root
 
 
@@ -41,34 +42,31 @@ def inspect(
 
     With --set any other field of the pool, such as format=unrated, or sources='{"top16": "az://...", "rand16": "az://..."}' instead of WHAT.
     """
-    with terminal.plain_errors():
-        if what and (run := _run(Root(root), what)):
-            from tasks.reports.ledger import facts
+    if what and (run := _run(Root(root), what)):
+        from tasks.reports.ledger import facts
 
-            terminal.show(facts(Root(root), run), as_json)
-            return
-        if what and what.split("/")[0] in KINDS:
-            manifest = Root(root).find(what.rstrip("/"))
-            if manifest is None:
-                raise InputError(f"There is no complete artifact {what} under {root}: check the name and --root.")
-            terminal.show(json.loads(manifest.to_json()), as_json)
-            return
-        if what and "/" not in what and not Path(what).exists():
-            raise InputError(
-                f"There is neither a run nor a folder {what!r}: `fabrating ls runs` lists the runs there are."
-            )
-        from tasks.corpus.pool.survey import survey
+        terminal.show(facts(Root(root), run), as_json)
+        return
+    if what and what.split("/")[0] in KINDS:
+        manifest = Root(root).find(what.rstrip("/"))
+        if manifest is None:
+            raise InputError(f"There is no complete artifact {what} under {root}: check the name and --root.")
+        terminal.show(json.loads(manifest.to_json()), as_json)
+        return
+    if what and "/" not in what and not Path(what).exists():
+        raise InputError(f"There is neither a run nor a folder {what!r}: `fabrating ls runs` lists the runs there are.")
+    from tasks.corpus.pool.survey import survey
 
-        fields = parse(settings, ("source", "text_column", "score"), Pool)
-        fields |= {"text_column": text_column} if text_column else {}
-        fields |= {"score": _weights(score) if score.startswith("{") else {score: 1.0}} if score else {}
-        pool = pool_of(what, fields)
-        found = {name: survey(url, pool=pool, ids=id_column) for name, url in pool.urls.items()}
-        if as_json:
-            terminal.show(found if pool.sources else found[""], True)
-            return
-        for name, each in found.items():
-            terminal.show({"source": name, **each} if name else each, False)
+    fields = parse(settings, ("source", "text_column", "score"), Pool)
+    fields |= {"text_column": text_column} if text_column else {}
+    fields |= {"score": _weights(score) if score.startswith("{") else {score: 1.0}} if score else {}
+    pool = pool_of(what, fields)
+    found = {name: survey(url, pool=pool, ids=id_column) for name, url in pool.urls.items()}
+    if as_json:
+        terminal.show(found if pool.sources else found[""], True)
+        return
+    for name, each in found.items():
+        terminal.show({"source": name, **each} if name else each, False)
 
 
 def report(
@@ -77,13 +75,12 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write the report of a run, a verdict or a ladder: one HTML page that needs no network. Prints where it lies."""
-    with terminal.plain_errors():
-        from tasks.records.inventory import find
-        from tasks.reports.report import write_report
+    from tasks.records.inventory import find
+    from tasks.reports.report import write_report
 
-        store = Root(root)
-        path = write_report(store, find(store, name, [RUNS, VERDICTS, LADDERS]).id)
-        terminal.show({"report": path.as_uri()}, as_json)
+    store = Root(root)
+    path = write_report(store, find(store, name, [RUNS, VERDICTS, LADDERS]).id)
+    terminal.show({"report": path.as_uri()}, as_json)
 
 
 def open_report(
@@ -92,26 +89,23 @@ def open_report(
     as_json: JsonOption = False,
 ) -> None:
     """Open the report of a run, a verdict or a ladder in the browser, and print its address: the running stack's, which asks for its password, else a file."""
-    with terminal.plain_errors():
-        from infra.local import stack
-        from tasks.records.inventory import find
-        from tasks.reports.address import VARIABLE, where
-        from tasks.reports.report import write_report
+    from infra.local import stack
+    from tasks.records.inventory import find
+    from tasks.reports.address import VARIABLE, where
+    from tasks.reports.report import write_report
 
-        store = Root(root)
-        thing = find(store, name, [RUNS, VERDICTS, LADDERS])
-        running = stack.load(stack.default_home())
-        if running is not None and running.alive("reports"):
-            os.environ[VARIABLE] = running.reports
-        found = where(store, thing.kind, thing.id, write_report(store, thing.id), stack.default_root()[0])
-        opened = (
-            not as_json
-            and bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-            and webbrowser.open(found)
-        )
-        terminal.show(
-            {"report": found} | ({} if as_json or opened else {"opened": "no, there is no browser here"}), as_json
-        )
+    store = Root(root)
+    thing = find(store, name, [RUNS, VERDICTS, LADDERS])
+    running = stack.load(stack.default_home())
+    if running is not None and running.alive("reports"):
+        os.environ[VARIABLE] = running.reports
+    found = where(store, thing.kind, thing.id, write_report(store, thing.id), stack.default_root()[0])
+    opened = (
+        not as_json and bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) and webbrowser.open(found)
+    )
+    terminal.show(
+        {"report": found} | ({} if as_json or opened else {"opened": "no, there is no browser here"}), as_json
+    )
 
 
 def judge(
@@ -142,6 +136,10 @@ def judge(
             help="The score of halves and deciles, if not that of the arms: an expression, or columns and weights as JSON."
         ),
     ] = None,
+    strata: Annotated[
+        list[str] | None,
+        typer.Option(help="A column of the pool whose parts of the holdout are told apart, such as language."),
+    ] = None,
     shorter: Annotated[
         str | None,
         typer.Option(
@@ -156,39 +154,42 @@ def judge(
 
     It counts as a look at these runs, with those of comparisons, and says what it does otherwise than was registered.
     """
-    with terminal.plain_errors():
-        from tasks.reports.report import write_verdict
-        from tasks.verdict import by_hand, shortened
-        from tasks.verdict.judge import judge as decide
+    from tasks.reports.report import write_verdict
+    from tasks.verdict import by_hand, shortened
+    from tasks.verdict.judge import judge as decide
 
-        store = Root(root)
-        runs = {arm: [_run(store, run) or run for run in named] for arm, named in _arms(arms).items()}
-        score = _strata(store, next(iter(runs.values()))[0], strata_by) if strata_by else None
-        verdict = decide(
-            store,
-            name,
-            runs,
-            allow=allow or (),
-            outside=outside or (),
-            questions=questions or (),
-            core=core,
-            target=target,
-            control=control,
-            pairing=pairing,
-            strata_by=score,
-        )
-        verdict = by_hand.take(store, verdict)
-        if shorter:
-            if len(verdict.comparisons) > 1:
-                raise InputError("--shorter checks the savings between two arms: judge these two alone.")
-            fewer = [_run(store, run) or run for run in shorter.split(",")]
-            verdict = shortened.check_savings(store, verdict, verdict.comparisons[0], fewer, score)
-        made = write_verdict(store, verdict)
-        if as_json:
-            terminal.show({"artifact": made.name, **verdict.model_dump(mode="json")}, True)
-            return
-        sentences = {f"{pair.a} - {pair.b}": pair.sentence for pair in verdict.comparisons}
-        terminal.show({**sentences, "verdict": made.name, "report": (made.path / REPORT).as_uri()}, False)
+    store = Root(root)
+    runs = {arm: [_run(store, run) or run for run in named] for arm, named in _arms(arms).items()}
+    first = next(iter(runs.values()))[0]
+    score = _strata(store, first, strata_by) if strata_by else None
+    if strata:
+        _divide(store, first, strata)
+    verdict = decide(
+        store,
+        name,
+        runs,
+        allow=allow or (),
+        outside=outside or (),
+        questions=questions or (),
+        core=core,
+        target=target,
+        control=control,
+        pairing=pairing,
+        strata_by=score,
+        strata_columns=strata or (),
+    )
+    verdict = by_hand.take(store, verdict)
+    if shorter:
+        if len(verdict.comparisons) > 1:
+            raise InputError("--shorter checks the savings between two arms: judge these two alone.")
+        fewer = [_run(store, run) or run for run in shorter.split(",")]
+        verdict = shortened.check_savings(store, verdict, verdict.comparisons[0], fewer, score)
+    made = write_verdict(store, verdict)
+    if as_json:
+        terminal.show({"artifact": made.name, **verdict.model_dump(mode="json")}, True)
+        return
+    sentences = {f"{pair.a} - {pair.b}": pair.sentence for pair in verdict.comparisons}
+    terminal.show({**sentences, "verdict": made.name, "report": (made.path / REPORT).as_uri()}, False)
 
 
 def leaks(
@@ -204,18 +205,29 @@ def leaks(
     documents: Annotated[
         int, typer.Option(help="Documents to take of them, the first by file name and place.")
     ] = 5_000,
+    questions: Annotated[
+        str | None,
+        typer.Option(
+            help="Questions, too: a file, folder or URL of .parquet or .jsonl, or bundle for those that FabRating ships."
+        ),
+    ] = None,
+    questions_name: Annotated[
+        str | None, typer.Option(help="Readable part of their name; default: bundle, or questions.")
+    ] = None,
     root: RootOption = DEFAULT_ROOT,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Count near copies of the holdout, and of texts from elsewhere, in an arm that is there. `fabrating judge` reads the counts."""
-    with terminal.plain_errors(), limited(workers):
+    """Count near copies of the holdout, of texts from elsewhere, and of questions, in an arm that is there. `fabrating judge` reads the counts."""
+    with limited(workers):
         from flows.leaks import search_arm
         from flows.sequence import Steps
 
         given = [Texts(name=texts_name, url=texts, column=column, documents=documents)] if texts else []
+        named = questions_name or (BUNDLE if questions == BUNDLE else "questions")
+        asked = [Questions(name=named, url=questions)] if questions else []
         with terminal.bars() as progress:
-            found = search_arm(Root(root), arm, given, Steps(progress))
+            found = search_arm(Root(root), arm, given, Steps(progress), asked)
         terminal.show_rows([{"of": what, **made.facts, "record": made.name} for what, made in found.items()], as_json)
 
 
@@ -235,13 +247,25 @@ def _run(root: Root, what: str) -> str | None:
 
 def _strata(store: Root, run: str, given: str) -> Score:
     """The score that is meant; the holdout of the run's pool is divided by it. Raises InputError."""
+    from tasks.corpus.pool.handle import open_known
     from tasks.corpus.prepare import build_strata
 
     score = spelled_out(Arm.model_validate({"score": _weights(given) if given.startswith("{") else given}).score or {})
     pool = PoolFolder(store.manifest(RunFolder(run).result).inputs["pool"])
     if store.find(pool.strata(score)) is None:
-        build_strata(store, Pool.model_validate(store.manifest(pool.index).spec), score)
+        build_strata(store, open_known(store, pool.id), score)
     return score
+
+
+def _divide(store: Root, run: str, columns: Sequence[str]) -> None:
+    """Read the columns for the holdout of the run's pool, where they are lacking. Raises InputError."""
+    from tasks.corpus.division import build_division
+    from tasks.corpus.pool.handle import open_known
+
+    pool = PoolFolder(store.manifest(RunFolder(run).result).inputs["pool"])
+    for column in columns:
+        if store.find(pool.division(column)) is None:
+            build_division(store, open_known(store, pool.id), column)
 
 
 def _arms(given: list[str]) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ import typer
 from infra.cli import terminal
 from infra.cli.options import JsonOption, RootOption
 from infra.local import deploy as deployments
-from infra.local import stack
+from infra.local import lifecycle, stack
 from tasks.errors import InputError
 from tasks.store.root import DEFAULT_ROOT
 
@@ -21,51 +21,47 @@ PortOption = Annotated[int, typer.Option(help="Port of the Prefect server; the n
 
 def up(
     home: HomeOption = None,
-    port: PortOption = stack.SERVER_PORT,
+    port: PortOption = lifecycle.SERVER_PORT,
     gpu: Annotated[
         bool, typer.Option("--gpu/--no-gpu", help="Serve the gpu pool from this machine, or leave it to other hosts.")
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Start the local stack (Prefect server, object store with a sample, workers) and leave it running."""
-    with terminal.plain_errors():
-        from infra.local.publish import publish_soon
+    from infra.local.publish import publish_soon
 
-        running = stack.up(_home(home), _say(as_json), port=port, gpu=gpu)
-        publish_soon(running, _say(as_json))
-        summary = {
-            "ui": running.ui,
-            "password in": str(running.password_file),
-            "reports": running.reports,
-            "api": running.api,
-            "sample": running.sample,
-            "processes": running.pids if as_json else {name: str(pid) for name, pid in running.pids.items()},
-        }
-        terminal.show({**summary, "environment": str(running.home / "env")}, as_json)
+    running = lifecycle.up(_home(home), _say(as_json), port=port, gpu=gpu)
+    publish_soon(running, _say(as_json))
+    summary = {
+        "ui": running.ui,
+        "password in": str(running.password_file),
+        "reports": running.reports,
+        "api": running.api,
+        "sample": running.sample,
+        "processes": running.pids if as_json else {name: str(pid) for name, pid in running.pids.items()},
+    }
+    terminal.show({**summary, "environment": str(running.home / "env")}, as_json)
 
 
 def down(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Stop the local stack, runs in progress included."""
-    with terminal.plain_errors():
-        terminal.show({"processes stopped": stack.down(_home(home), _say(as_json))}, as_json)
+    terminal.show({"processes stopped": lifecycle.down(_home(home), _say(as_json))}, as_json)
 
 
-def demo(home: HomeOption = None, port: PortOption = stack.SERVER_PORT, as_json: JsonOption = False) -> None:
+def demo(home: HomeOption = None, port: PortOption = lifecycle.SERVER_PORT, as_json: JsonOption = False) -> None:
     """Start the stack, run `compare/demo` to its verdict, and say where to look."""
-    with terminal.plain_errors():
-        from infra.local.demo import run_demo
+    from infra.local.demo import run_demo
 
-        terminal.show(run_demo(_home(home), _say(as_json), port), as_json)
+    terminal.show(run_demo(_home(home), _say(as_json), port), as_json)
 
 
 def deploy() -> None:
     """Create the work pools and deployments on the server that PREFECT_API_URL names."""
-    with terminal.plain_errors():
-        if not os.environ.get("PREFECT_API_URL"):
-            raise InputError(NO_SERVER)
-        environment = {**os.environ, **stack.server_environment(stack.load(stack.default_home()))}
-        deployments.create_pools(environment)
-        deployments.deploy(environment)
+    if not os.environ.get("PREFECT_API_URL"):
+        raise InputError(NO_SERVER)
+    environment = {**os.environ, **stack.server_environment(stack.load(stack.default_home()))}
+    deployments.create_pools(environment)
+    deployments.deploy(environment)
 
 
 def maintain(
@@ -74,16 +70,15 @@ def maintain(
     delay: Annotated[float, typer.Option(min=0, help="Seconds before the first restart; doubles each time.")] = 60,
 ) -> None:
     """Restart failed and crashed runs of the server that PREFECT_API_URL names, until stopped; each stack does so by itself."""
-    with terminal.plain_errors():
-        from infra.local import maintenance
+    from infra.local import maintenance
 
-        environment = stack.server_environment(stack.load(stack.default_home()))
-        if not environment:
-            raise InputError(NO_SERVER)
-        home = stack.default_home()
-        maintenance.maintain(
-            {**os.environ, **environment}, every, attempts, delay, lambda: stack.keep_workers(home, print)
-        )
+    environment = stack.server_environment(stack.load(stack.default_home()))
+    if not environment:
+        raise InputError(NO_SERVER)
+    home = stack.default_home()
+    maintenance.maintain(
+        {**os.environ, **environment}, every, attempts, delay, lambda: lifecycle.keep_workers(home, print)
+    )
 
 
 def doctor(

@@ -32,23 +32,22 @@ def write(
     as_json: JsonOption = False,
 ) -> None:
     """Let a trained model continue a text. It stops where the model ends its document."""
-    with terminal.plain_errors():
-        import fabrating
-        from tasks.engines.builtin.writing import Sampling
-        from tasks.records.inventory import find
+    import fabrating
+    from tasks.engines.builtin.writing import Sampling
+    from tasks.records.inventory import find
 
-        sampling = Sampling(temperature, top_k, top_p)
-        if device not in ("auto", "cpu", "cuda"):
-            raise InputError(f"The device is {device!r}: give auto, cpu or cuda.")
-        run = find(Root(root), run, [RUNS]).id
-        pieces = fabrating.open(root).load(run, device).write(prompt, tokens, sampling, seed)  # type: ignore[arg-type]
-        if as_json:
-            terminal.show({"run": run, "prompt": prompt, "text": "".join(pieces)}, True)
-            return
-        print(visible(prompt), end="", flush=True)
-        for piece in pieces:
-            print(visible(piece), end="", flush=True)
-        print()
+    sampling = Sampling(temperature, top_k, top_p)
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"The device is {device!r}: give auto, cpu or cuda.")
+    run = find(Root(root), run, [RUNS]).id
+    pieces = fabrating.open(root).load(run, device).write(prompt, tokens, sampling, seed)  # type: ignore[arg-type]
+    if as_json:
+        terminal.show({"run": run, "prompt": prompt, "text": "".join(pieces)}, True)
+        return
+    print(visible(prompt), end="", flush=True)
+    for piece in pieces:
+        print(visible(piece), end="", flush=True)
+    print()
 
 
 def export(
@@ -66,17 +65,16 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a trained model with its tokenizer and a model card for another program."""
-    with terminal.plain_errors():
-        from tasks.engines.export.folder import CARD
-        from tasks.engines.export.folder import export as write_export
-        from tasks.records.inventory import find
+    from tasks.engines.export.folder import CARD
+    from tasks.engines.export.folder import export as write_export
+    from tasks.records.inventory import find
 
-        if to not in ("hf", "nanochat", "safetensors"):
-            raise InputError(f"There is no export to {to!r}: give --to hf, nanochat or safetensors.")
-        store = Root(root)
-        written = write_export(store, find(store, run, [RUNS]).id, to, folder)  # type: ignore[arg-type]
-        card = {} if to == "nanochat" else {"card": str(written / CARD)}
-        terminal.show({"export": str(written), **card}, as_json)
+    if to not in ("hf", "nanochat", "safetensors"):
+        raise InputError(f"There is no export to {to!r}: give --to hf, nanochat or safetensors.")
+    store = Root(root)
+    written = write_export(store, find(store, run, [RUNS]).id, to, folder)  # type: ignore[arg-type]
+    card = {} if to == "nanochat" else {"card": str(written / CARD)}
+    terminal.show({"export": str(written), **card}, as_json)
 
 
 COMMANDS = (write, export)

@@ -80,7 +80,7 @@ def _gpu() -> Finding:
             f"PyTorch {torch.__version__} for {built} does not see {driver}",
             "update the driver, or delete .venv and run make setup for a PyTorch that fits it",
         )
-    return Finding("GPU", "note", "none: only small models train here", "rent one: deployments/PLAYBOOK.md")
+    return Finding("GPU", "note", "none: only small models train here", "rent one: docs/playbook.md")
 
 
 def _driver() -> str | None:

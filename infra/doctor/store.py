@@ -18,7 +18,7 @@ from tasks.store.azure import azure_settings
 from tasks.store.blobs import PAGE
 from tasks.store.urls import parse_url
 
-CONFIGURE = "name the account in .env (README, Your own container); for the local stack: . .fabrating/env"
+CONFIGURE = "name the account in .env (docs/data.md); for the local stack: . .fabrating/env"
 RENEW = {
     "account_key": "copy the key again from the account's page (Access keys) into .env",
     "sas_token": "make a new SAS token (read and list; where results go also write and delete) and put it into .env",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tasks.store.artifact import write_atomic
 
-URL, PASSWORD = "PREFECT_API_URL", "PREFECT_API_AUTH_STRING"
+URL, PASSWORD, PAGES = "PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_UI_URL"
 
 
 def secret(file: Path, make: Callable[[], str]) -> str:
@@ -34,8 +34,13 @@ def connected(environment: Mapping[str, str]) -> Iterator[None]:
 
 def is_open(api: str) -> bool:
     """Whether the server at `api` answers whoever asks, without a password."""
+    return reachable(f"{api}/admin/version", 10)
+
+
+def reachable(url: str, seconds: float) -> bool:
+    """Whether there is an answer within so many seconds, and no refusal, to who asks without a password."""
     try:
-        with urllib.request.urlopen(f"{api}/admin/version", timeout=10) as reply:
+        with urllib.request.urlopen(url, timeout=seconds) as reply:
             return bool(reply.status == 200)
     except OSError:  # a refusal, 401, is one as well
         return False

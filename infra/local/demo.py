@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from infra.local import stack
+from infra.local import lifecycle, stack
 from infra.local.access import connected
 from infra.local.deploy import PROJECT
 from infra.local.publish import publish
@@ -32,15 +32,15 @@ DEPLOYMENT = "compare/demo"
 POLL_SECONDS = 1.0
 
 
-def run_demo(home: Path, say: Say, port: int = stack.SERVER_PORT) -> dict[str, Any]:
+def run_demo(home: Path, say: Say, port: int = lifecycle.SERVER_PORT) -> dict[str, Any]:
     """Run the demo. Returns its verdict and where to look. Raises InputError when the run does not complete."""
     started = time.monotonic()
     before = stack.load(home)
-    keep = before is not None and before.owner == "up" and stack.running(before)
+    keep = before is not None and before.owner == "up" and lifecycle.running(before)
     with _stopped_on_signals(home, keep, say):
         with ThreadPoolExecutor(1) as background:
             sample = background.submit(build_sample, home)
-            running = stack.up(home, say, owner="demo", port=port)
+            running = lifecycle.up(home, say, owner="demo", port=port)
             publish(running, sample.result(), say)
         found = _run(running, say)
         say(f"Finished in {time.monotonic() - started:.0f} s")
@@ -54,7 +54,7 @@ def _run(running: Stack, say: Say) -> dict[str, Any]:
     with connected(running.environment), get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(DEPLOYMENT)
         run = client.create_flow_run_from_deployment(deployment.id)
-        say(f"Running {DEPLOYMENT}: {running.ui}/runs/flow-run/{run.id}")
+        say(f"Running {DEPLOYMENT}: {running.page(run.id)}")
         shown: dict[UUID, str | None] = {}
         try:
             while True:
@@ -73,9 +73,7 @@ def _run(running: Stack, say: Say) -> dict[str, Any]:
             _cancel(client, run.id)
             raise
         if not state.is_completed():
-            raise InputError(
-                f"{DEPLOYMENT} is {state.name} ({state.message}): see {running.ui}/runs/flow-run/{run.id}."
-            )
+            raise InputError(f"{DEPLOYMENT} is {state.name} ({state.message}): see {running.page(run.id)}.")
         if len(shown) == 1:
             say("It was complete already: arms, checkpoints and scores were reused, nothing was made again")
         return _where_to_look(running, run)
@@ -111,7 +109,7 @@ def _where_to_look(running: Stack, run: "FlowRun") -> dict[str, Any]:
     return {
         "ui": running.ui,
         "password in": str(running.password_file),
-        "run": f"{running.ui}/runs/flow-run/{run.id}",
+        "run": running.page(run.id),
         "bits per byte": {arm.label: arm.bpb_by_seed for arm in verdict.arms},
         "bytes read": read,
         "report": (made.path / REPORT).as_uri(),
@@ -140,7 +138,7 @@ def _stopped_on_signals(home: Path, keep: bool, say: Say) -> Iterator[None]:
             say("Stopped; the stack of `make up` goes on (`make down` ends it)")
         else:
             say("Stopping all processes of the demo")
-            stack.down(home, say)
+            lifecycle.down(home, say)
         raise
     finally:
         for number, handler in previous.items():

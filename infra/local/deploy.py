@@ -11,7 +11,6 @@ import importlib
 import json
 import re
 from collections.abc import Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -36,10 +35,6 @@ DESCRIPTIONS = {
 QUEUES = {"cpu": {"prepare": 1}}
 """Work queues besides `default`, with their concurrency limits: one preparation at a time, as it takes all cores."""
 
-REAPER, OLD_INTERVAL, OLD_AUTOMATION, OLD_LIMIT = "maintenance/reaper", timedelta(seconds=60), "fabrating-zombies", 1
-"""Earlier versions ran this deployment by a schedule, and found dead runs by this automation, which took those of a server that
-slept for dead, too. Now `fabrating maintain` looks, without a flow run. They let the gpu pool take one run at a time."""
-
 SAMPLE, NO_SAMPLE = "FABRATING_SAMPLE", "file:///sample"
 """Where the sample of a local stack lies, and what a server without one is told: a folder that is not there."""
 
@@ -61,8 +56,9 @@ def version() -> str:
     return digest.hexdigest()
 
 
-def _template(pool: str) -> dict[str, Any]:
-    return cast("dict[str, Any]", json.loads((DEPLOYMENTS / "pools" / f"{pool}.json").read_text()))
+def _template() -> dict[str, Any]:
+    """How the work pools start a run."""
+    return cast("dict[str, Any]", json.loads((DEPLOYMENTS / "pool.json").read_text()))
 
 
 def wrong_pools(environment: Mapping[str, str]) -> dict[str, str]:
@@ -84,7 +80,7 @@ def wrong_with(client: "SyncPrefectClient", pool: str) -> str:
         return "is not on the server"
     if found.is_paused:
         return "is paused"
-    return "" if found.base_job_template == _template(pool) else "is another than ours, which was deleted"
+    return "" if found.base_job_template == _template() else "is another than ours, which was deleted"
 
 
 def create_pools(environment: Mapping[str, str]) -> None:
@@ -102,8 +98,8 @@ def create_pools(environment: Mapping[str, str]) -> None:
                 name=name,
                 description=DESCRIPTIONS[name],
                 type="process",
-                base_job_template=_template(name),
-                concurrency_limit=None if limit == OLD_LIMIT else limit,  # a person's, if any
+                base_job_template=_template(),
+                concurrency_limit=limit,  # a person's, if any
             )
             client.create_work_pool(pool, overwrite=True)
             existing = {queue.name for queue in client.read_work_queues(work_pool_name=name)}
@@ -155,7 +151,7 @@ def load_flows() -> None:
 
 
 def deploy(environment: Mapping[str, str]) -> None:
-    """Put what `deployments/prefect.yaml` says onto the server, and end what earlier versions left there.
+    """Put what `deployments/prefect.yaml` says onto the server.
 
     It is what `prefect deploy --all` does, in one process, and every form is closed: parameters that a flow does not have are
     refused like values beyond a bound; Prefect would store them. The demo's deployments read the sample that FABRATING_SAMPLE names;
@@ -165,7 +161,6 @@ def deploy(environment: Mapping[str, str]) -> None:
     from prefect.client.orchestration import get_client
 
     environment = {SAMPLE: NO_SAMPLE, **environment}
-    end_old_schedule(environment)
     with connected(environment), get_client(sync_client=True) as client:
         try:
             for each in _declared(environment):
@@ -173,7 +168,6 @@ def deploy(environment: Mapping[str, str]) -> None:
         except httpx.HTTPStatusError as error:
             raise InputError(f"The deployments could not be put onto the server: {error}") from error
         _queue_again(client)
-        _end_old_automation(client)
 
 
 def _declared(environment: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -214,21 +208,3 @@ def _put(client: "SyncPrefectClient", declared: Mapping[str, Any]) -> None:
         paused=False,
         schedules=[],
     )
-
-
-def _end_old_automation(client: "SyncPrefectClient") -> None:
-    for one in client.request("POST", "/automations/filter", json={}).json():
-        if one["name"] == OLD_AUTOMATION:
-            client.request("DELETE", "/automations/{id}", path_params={"id": one["id"]})
-
-
-def end_old_schedule(environment: Mapping[str, str]) -> None:
-    """End the schedule of an earlier version; the server deletes what it has asked for, so that nothing catches up."""
-    from prefect.client.orchestration import get_client
-    from prefect.exceptions import ObjectNotFound
-
-    with connected(environment), get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
-        reaper = client.read_deployment_by_name(REAPER)
-        for one in reaper.schedules:
-            if getattr(one.schedule, "interval", None) == OLD_INTERVAL:
-                client.delete_deployment_schedule(reaper.id, one.id)

@@ -32,5 +32,5 @@ def launch_comparison(parameters: Mapping[str, Any]) -> dict[str, str]:
         raise InputError(
             f"The Prefect server at {api} cannot be used ({error}): start it, or name another in {access.URL}."
         ) from error
-    ui = api.removesuffix("/").removesuffix("/api")
-    return {"run": run.name, "ui": f"{ui}/runs/flow-run/{run.id}"}
+    pages = environment.get(access.PAGES) or api.removesuffix("/").removesuffix("/api")
+    return {"run": run.name, "ui": f"{pages}/runs/flow-run/{run.id}"}

@@ -1,5 +1,7 @@
 """The server of a stack's reports: `python -m infra.local.pages PORT ROOT`, on loopback, behind the password of the stack.
 
+A proxy may serve it below a prefix: its links are relative.
+
 /                     links to all runs, verdicts and ladders under the root
 /runs/RUN             the report of a run, as it stands now
 /verdicts/VERDICT     the report of a verdict
@@ -17,12 +19,15 @@ from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from obstore.exceptions import BaseError
+
 from infra.local import access, ports
 from tasks.errors import DamagedError, InputError, StoreError
 from tasks.escaping import visible
 from tasks.records.inventory import Thing, things
 from tasks.records.layout import LADDERS, REPORT, RUNS, VERDICTS
 from tasks.reports.report import run_report
+from tasks.store.blobs import brief
 from tasks.store.root import Root
 from tasks.store.urls import require_unsigned
 
@@ -59,6 +64,8 @@ class Pages(BaseHTTPRequestHandler):
             self._answer(404, str(error))
         except (DamagedError, StoreError) as error:
             self._answer(503, str(error))
+        except BaseError as error:
+            self._answer(503, f"The store cannot be used ({brief(error)}): try again later.")
 
     def _is_let_in(self) -> bool:
         wanted = base64.b64encode(self.password.encode())
@@ -102,7 +109,7 @@ def contents(root: Root, query: str) -> str:
     parts = [f"<h1>Reports</h1><p>{escape(visible(root.url))}</p>"]
     for kind in (LADDERS, VERDICTS, RUNS):
         links = [
-            f'<li><a href="/{each.folder}{escape(query)}">{escape(each.id)}</a></li>' for each in things(root, kind)
+            f'<li><a href="{each.folder}{escape(query)}">{escape(each.id)}</a></li>' for each in things(root, kind)
         ]
         parts.append(f"<h2>{kind.capitalize()}</h2><ul>{''.join(links) or '<li>none yet</li>'}</ul>")
     return _html("".join(parts))
@@ -115,10 +122,19 @@ def _html(body: str) -> str:
 
 
 def serve(port: int, root: str, password: str) -> ThreadingHTTPServer:
-    """A server on loopback that is ready to `serve_forever`; port 0 takes a free one."""
+    """A server on loopback that is ready to `serve_forever`; port 0 takes a free one.
+
+    Raises InputError when the password is empty: the reports would be open to whoever gets through a proxy.
+    """
+    if not password.partition(":")[2]:
+        raise InputError(f"{access.PASSWORD} has no password: set it, NAME:PASSWORD.")
     handler = type("StackPages", (Pages,), {"root": root, "password": password})
     return ThreadingHTTPServer((ports.HOST, port), handler)
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), sys.argv[2], os.environ[access.PASSWORD]).serve_forever()
+    try:
+        server = serve(int(sys.argv[1]), sys.argv[2], os.environ.get(access.PASSWORD, ""))
+    except InputError as error:
+        sys.exit(str(error))
+    server.serve_forever()

@@ -5,7 +5,7 @@
 
 import sys
 
-from infra.local import azurite, stack
+from infra.local import azurite, lifecycle, stack
 from infra.local.sample_data import build_sample, is_built
 from infra.local.stack import SAMPLE_CONTAINER, SAMPLE_NAME, Say, Stack
 from tasks.store.artifact import Artifact
@@ -29,7 +29,7 @@ def publish_soon(running: Stack, say: Say) -> None:
     if is_built(running.home):
         publish(running, build_sample(running.home), say)
         return
-    stack.start(running, "sample", [sys.executable, "-m", "infra.local.publish"])
+    lifecycle.start(running, "sample", [sys.executable, "-m", "infra.local.publish"])
     say(
         f"The sample of compare/demo is built in the background, in a minute or two: see {running.home}/logs/sample.log"
     )

@@ -3,7 +3,7 @@
 Texts are Python's help topics, docstrings of the standard library and of installed dependencies, and the descriptions in
 packages' metadata: read from source files, nothing is imported. The ratings are a plain heuristic over each text, no
 model's judgement, and the embeddings are random unit vectors that only stand in for the bytes of real ones. The same
-installed packages give the same files.
+packages of the lock give the same files.
 """
 
 import ast
@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from infra.local.deploy import PROJECT
 from infra.local.stack import SAMPLE_NAME
 from tasks.errors import DamagedError
 from tasks.progress import Progress, silent
@@ -30,6 +31,7 @@ RECIPE = 1  # raise it when the code below makes other files of the same package
 DOCUMENTS, FILES, ROW_GROUP = 4_000, 5, 200
 SHORTEST, LONGEST = 300, 4_000  # characters of one document; longer texts are cut between paragraphs
 DIMENSIONS = 1_024
+LOCK = PROJECT / "requirements.lock"
 NULL_SHARE = 0.002
 PACKAGES = ("numpy", "pyarrow", "pydantic", "matplotlib", "sqlalchemy", "rich", "paramiko", "fastapi")
 RATINGS = (
@@ -202,11 +204,17 @@ def _documented(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> 
 
 
 def _distributions() -> list[metadata.Distribution]:
-    """Installed distributions by name, each once."""
-    found = {d.name.lower(): d for d in metadata.distributions() if d.name}
-    return [found[name] for name in sorted(found) if name != "fabrating"]
+    """Installed distributions that requirements.lock names, each once: what somebody adds to the environment changes no sample."""
+    locked = {_named(line.partition("==")[0]) for line in LOCK.read_text().splitlines() if "==" in line}
+    found = {_named(d.name): d for d in metadata.distributions() if d.name}
+    return [found[name] for name in sorted(found) if name in locked]
+
+
+def _named(name: str) -> str:
+    """A distribution's name as PyPI compares them."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _versions() -> str:
-    """A fingerprint of the installed packages."""
+    """A fingerprint of those packages."""
     return fingerprint([[d.name, d.version] for d in _distributions()])

@@ -2,7 +2,7 @@
 
 Layers, each of which knows only those below it:
 
-`prepare`, `steps`  what a caller runs: plain functions, and Prefect tasks around them
+`prepare`, `steps`  what a caller runs: plain functions, and Prefect tasks around them; `division` columns of a holdout
 `arm`               which documents an arm takes, what that costs, its text as shards
 `pool`              the index of all documents, the holdout, the tokenizer's sample, the survey of a store
 `parquet`           what is read of a Parquet file by byte ranges

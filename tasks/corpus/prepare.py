@@ -55,17 +55,17 @@ from tasks.store.locks import locked
 from tasks.store.root import Root
 
 
-def set_damaged_aside(root: Root, pool: Pool | PoolHandle, arm: Arm) -> None:
-    """Compare every file of the pool and of the arm's text with its checksum: a damaged artifact is set aside and made again."""
+def set_damaged_aside(root: Root, pool: Pool | PoolHandle, arms: Sequence[Arm]) -> None:
+    """Compare every file of the pool and of the arms' texts with its checksum: a damaged artifact is set aside and made again."""
     handle = open_pool(root, pool)
     folder = PoolFolder(handle.pool_id)
-    columns = [folder.column(wanted.name, wanted.use) for wanted in wanted_columns(arm, handle.pool)]
-    strata = folder.strata(arm.of(handle.pool).score or {})
-    text = handle.arm(arm).text
+    columns = [folder.column(wanted.name, wanted.use) for arm in arms for wanted in wanted_columns(arm, handle.pool)]
+    strata = [folder.strata(arm.of(handle.pool).score or {}) for arm in arms]
+    texts = [handle.arm(arm).text for arm in arms]
     whole = (
-        [] if root.find(text) else [folder.columnar]
-    )  # as large as the corpus, and not needed once the text is there
-    for name in [*whole, *folder.parts, *columns, strata, text]:
+        [] if all(map(root.find, texts)) else [folder.columnar]
+    )  # as large as the corpus, and not needed once the texts are there
+    for name in dict.fromkeys([*whole, *folder.parts, *columns, *strata, *texts]):
         root.intact(name)
 
 
@@ -152,7 +152,7 @@ def build_holdout(
 
     def make(work: Work) -> None:
         near = _at_hand(root, handle, workers, progress)
-        opened = _open_index(root, near, indexed)
+        opened = open_index(root, near, indexed)
         with released():
             holdout.build(work, near.pool, near.source(), opened, local_workers(workers).threads, progress)
 
@@ -169,7 +169,7 @@ def build_sample(
 
     def make(work: Work) -> None:
         near = _at_hand(root, handle, workers, progress)
-        opened = _open_index(root, near, build_index(root, handle))
+        opened = open_index(root, near, build_index(root, handle))
         threads = local_workers(workers).threads
         sample.build(work, near.pool, near.source(), opened, HeldOut(held, opened), threads, progress)
 
@@ -187,7 +187,7 @@ def build_strata(
     indexed = build_index(root, handle, wanted, workers=workers, progress=progress)
 
     def make(work: Work) -> None:
-        opened = _open_index(root, handle, indexed, wanted)
+        opened = open_index(root, handle, indexed, wanted)
         used = score_there(opened, score, handle.pool)
         scores = scores_of(opened.columns, used, len(opened))
         scores = scores[HeldOut(held, opened).numbers]
@@ -207,7 +207,7 @@ def plan_arm(root: Root, pool: Pool | PoolHandle, arm: Arm, *, workers: int | No
     wanted = wanted_columns(arm, handle.pool)
     indexed = build_index(root, handle, wanted, workers=workers)
     held = build_holdout(root, handle, workers=workers)
-    opened = _open_index(root, handle, indexed, wanted)
+    opened = open_index(root, handle, indexed, wanted)
     listed = IdList.of(arm) if arm.ids else None
     traits = _traits(root, handle, arm, opened, listed)
     selection = _select(handle, arm, opened, traits, HeldOut(held, opened))
@@ -279,7 +279,7 @@ def _unreachable(work: Work) -> None:
     raise AssertionError(f"{work.path} was complete a moment ago")
 
 
-def _open_index(root: Root, handle: PoolHandle, indexed: Artifact, columns: Sequence[Wanted] = ()) -> Index:
+def open_index(root: Root, handle: PoolHandle, indexed: Artifact, columns: Sequence[Wanted] = ()) -> Index:
     """The index with these columns. Raises InputError when files lack one, unless they may be skipped."""
     stored, unrated = {}, {}
     for wanted in _there(handle, columns, indexed.facts["columns"]):
@@ -349,17 +349,18 @@ def _scatter(
     mapper.get_ready()
     handle = _at_hand(root, handle, mapper.count, progress, mapper.shared)
     indexed = build_index(root, handle)
-    opened = _open_index(root, handle, indexed)
+    opened = open_index(root, handle, indexed)
     taken = HeldOut(held, opened)
     with released(), ThreadPoolExecutor(1) as side:
         known = side.submit(taken.known_texts)
-        selections, unrated = {}, {}
+        selections, unrated, needed = {}, {}, 0
         for id, arm in arms.items():
-            with_columns = _open_index(root, handle, indexed, wanted_columns(arm, handle.pool))
+            with_columns = open_index(root, handle, indexed, wanted_columns(arm, handle.pool))
             traits = _traits(root, handle, arm, with_columns, lists.get(id))
             unrated[id] = with_columns.unrated
             selections[id] = _select(handle, arm, opened, traits, taken)
-            check_disk(id, disk_bytes(opened, selections[id].documents), root.folder)
+            needed += disk_bytes(opened, selections[id].documents)
+        check_disk(", ".join(arms), needed, root.folder)
         spaces = {id: Scratch.open(root, ArmFolder(id).intermediate("runs"), shared=mapper.shared) for id in arms}
         wanted = [(spaces[id], selections[id].documents, arm.deduplicate) for id, arm in arms.items()]
         done = [set(spaces[id].sizes()) for id in arms]

@@ -20,7 +20,7 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from tasks.cores import cores
+from tasks.cores import cores, end_with_parent, variables
 from tasks.corpus.heap import limit_arenas
 from tasks.progress import Progress
 
@@ -153,31 +153,17 @@ def _context() -> BaseContext:
         "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
         "OPENBLAS_NUM_THREADS": "1",  # one thread per core, which spin: nothing here multiplies large matrices
     }
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
+    with variables(settings):
         forkserver.ensure_running()
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
     return context
 
 
 def _begin(environment: dict[str, str]) -> None:
-    """Take the environment of the process that asked, share a few heaps, and end with that process: a killed preparation must
-    leave no process behind that holds memory and writes beside the next attempt."""
+    """Take the environment of the process that asked, share a few heaps, and end with that process."""
     os.environ.clear()
     os.environ.update(environment)
     limit_arenas()
-
-    def watch() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with_parent()
 
 
 def counted(function: Callable[[Job, Tick], Result], job: Job) -> tuple[Result, list[dict[str, int]]]:

@@ -30,7 +30,9 @@ from tasks.store.artifact import fingerprint
 from tasks.store.locks import PATIENCE
 
 SHELL = ("_", "COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL", "PYTEST_CURRENT_TEST", LAUNCHER)
-"""Variables that change from caller to caller and mean nothing to a trainer; nor do those of Prefect."""
+"""Variables that change from caller to caller and mean nothing to a trainer; nor do those of `OTHERS`."""
+OTHERS = ("PREFECT_", "WANDB_")
+"""How variables of callers' servers begin. W&B tells each process the socket of its own service."""
 Variables = Mapping[str, str]
 
 
@@ -135,7 +137,7 @@ class Line:
 
 def _line_to(root: Path, turn: Turn, log: Path, stop: Stop) -> Line | None:
     """A connection to a trainer that this process may use, which is started if need be. None when it died, or on `stop`."""
-    address, environment = _address(turn.places[0]), _environment(turn)
+    address, environment = _address(turn.places[0]), trainer_environment(turn)
     wanted = identity(root, environment)
     started, deadline = False, time.monotonic() + PATIENCE
     while True:
@@ -194,9 +196,9 @@ def identity(root: Path, environment: Variables) -> str:
     ).hexdigest()
 
 
-def _environment(turn: Turn) -> dict[str, str]:
+def trainer_environment(turn: Turn) -> dict[str, str]:
     """Ours without what is another for each caller, and with the GPU of this turn."""
-    kept = {name: value for name, value in os.environ.items() if name not in SHELL and not name.startswith("PREFECT_")}
+    kept = {name: value for name, value in os.environ.items() if name not in SHELL and not name.startswith(OTHERS)}
     return of_a_trainer(kept) | turn.environment
 
 

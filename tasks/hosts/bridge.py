@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import InputError
+from tasks.hosts.machine import CommandError, LinkError
 from tasks.hosts.route import bracketed, ssh_environment, ssh_options
-from tasks.hosts.ssh import CommandError, LinkError, Remote
+from tasks.hosts.ssh import Remote
 from tasks.hosts.streams import FAST_SSH, rsync_shell
 
 HOURS = 24

@@ -4,18 +4,16 @@ It runs here or on a provisioned host, next to the folder. azcopy fetches where 
 Files are compared with the manifest's SHA-256 after fetching and before sending; the manifest travels last.
 """
 
-import contextlib
 import json
 import shutil
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
 
 from tasks.errors import DamagedError, InputError
 from tasks.hosts.folders import replace
-from tasks.hosts.ssh import Local
+from tasks.hosts.machine import WRONG_INPUT, Local
 from tasks.progress import Progress, silent
 from tasks.store.access import open_blobs
 from tasks.store.artifact import (
@@ -23,6 +21,7 @@ from tasks.store.artifact import (
     FileRecord,
     Manifest,
     fingerprint,
+    has_size,
     read_manifest,
     safe_relative,
     sha256_file,
@@ -30,11 +29,10 @@ from tasks.store.artifact import (
 )
 from tasks.store.blobs import Blob
 from tasks.store.bulk import ETAGS, copy_blobs, why_not
+from tasks.store.mirror import Mirror
 
-PARALLEL = 8
-ROUNDS = 3
-WRONG_INPUT = 66
-SENT = ".sent"
+KNOWN = ".sent"
+"""Ending of the file of what objects hold, while an artifact travels."""
 HERE = Local()
 
 
@@ -61,22 +59,15 @@ def fetch(url: str, name: str, root: Path, progress: Progress = silent) -> dict[
         raise InputError(
             f"{incoming} needs {sent / 1e9:.1f} GB more than its disk has free: make room, or give another root."
         )
+    progress(f"fetch {name}", total - sent, total, {})
     bulk = why_not(url) is None
-    for _ in range(ROUNDS):
-        done = total - sum(record.bytes for record in missing)
-        progress(f"fetch {name}", done, total, {})
-        if not missing:
-            break
-        if bulk:
-            listed = {blob.name: blob for blob in open_blobs(f"{url.rstrip('/')}/{name}").list()}
-            copy_blobs(f"{url.rstrip('/')}/{name}", [_listed(listed, record, url) for record in missing], incoming)
-        else:
-            with ThreadPoolExecutor(PARALLEL) as pool:
-                list(pool.map(lambda record: _download(store, name, record, incoming), missing))
-        missing = _missing(incoming, manifest.files)
-    if missing:
-        raise DamagedError(f"{url}/{name}/{missing[0].path} is not what its manifest says: prepare {name} again.")
-    (incoming / ETAGS).unlink(missing_ok=True)
+    if bulk and missing:
+        listed = {blob.name: blob for blob in open_blobs(f"{url.rstrip('/')}/{name}").list()}
+        copy_blobs(f"{url.rstrip('/')}/{name}", [_listed(listed, record, url) for record in missing], incoming)
+    Mirror(store, name, incoming / KNOWN).download(manifest, incoming)
+    progress(f"fetch {name}", total, total, {})
+    for beside in (ETAGS, KNOWN):
+        (incoming / beside).unlink(missing_ok=True)
     (incoming / MANIFEST).write_bytes(raw)
     replace(HERE, str(incoming), str(final), manifest.files)
     return {"bytes": total, "sent": sent, "way": "azcopy" if bulk else "object store client"}
@@ -94,64 +85,23 @@ def send(url: str, name: str, root: Path, progress: Progress = silent) -> dict[s
     if manifest is None:
         raise InputError(f"There is no complete artifact {name} in {root}: check the name.")
     verify(folder, manifest)
-    store = open_blobs(url)
     total = sum(record.bytes for record in manifest.files)
-    raw = (folder / MANIFEST).read_bytes()
-    if store.read_if_exists(f"{name}/{MANIFEST}") == raw:
+    known = folder.with_name(f".{folder.name}.{fingerprint(url)}{KNOWN}")
+    mirror = Mirror(open_blobs(url), name, known)
+    try:
+        there = mirror.manifest()
+    except DamagedError:
+        mirror.discard()
+        there = None
+    if there is not None and there.content == manifest.content:
         return {"bytes": total, "sent": 0, "way": "already there"}
-    sending = _Sending(folder, url)
-    listed = {blob.name: blob for blob in store.list(name)}
-    before = store.read_if_exists(f"{name}/{MANIFEST}")
-    if before is not None:
-        with contextlib.suppress(DamagedError):
-            for record in Manifest.from_json(before, f"{url}/{name}/{MANIFEST}").files:
-                if blob := listed.get(f"{name}/{record.path}"):
-                    sending.note(record, blob.etag)
-        store.delete(f"{name}/{MANIFEST}")
-    missing = [record for record in manifest.files if not sending.has(record, listed.get(f"{name}/{record.path}"))]
-    sent = sum(record.bytes for record in missing)
-    progress(f"send {name}", total - sent, total, {})
-
-    def upload(record: FileRecord) -> None:
-        sending.note(record, store.upload(folder / record.path, f"{name}/{record.path}"))
-
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        list(pool.map(upload, missing))
-    there = {blob.name: blob.size for blob in store.list(name)}
-    for record in manifest.files:
-        if there.get(f"{name}/{record.path}") != record.bytes:
-            raise ConnectionError(f"{url}/{name}/{record.path} did not arrive whole: run again.")
-    store.write(f"{name}/{MANIFEST}", raw)
-    sending.over()
+    progress(f"send {name}", 0, total, {})
+    sent = mirror.upload(folder, manifest, lambda: None, replace=True)
+    if sent is None:
+        raise ConnectionError(f"{url}/{name} was written by another host meanwhile: run again.")
+    known.unlink(missing_ok=True)
     progress(f"send {name}", total, total, {})
     return {"bytes": total, "sent": sent, "way": "object store client"}
-
-
-class _Sending:
-    """What an attempt to send has brought to a store: the SHA-256 and the ETag of each object, in a file beside the folder."""
-
-    def __init__(self, folder: Path, url: str):
-        self.file = folder.with_name(f".{folder.name}.{fingerprint(url)}{SENT}")
-        self.lock = Lock()
-        self.sent: dict[str, list[str]] = {}
-        with contextlib.suppress(OSError, ValueError):  # the last line may be cut
-            for line in self.file.read_text().splitlines():
-                path, *facts = json.loads(line)
-                self.sent[path] = facts
-
-    def note(self, record: FileRecord, etag: str) -> None:
-        with self.lock, self.file.open("a") as file:
-            self.sent[record.path] = [record.sha256, etag.strip('"')]
-            file.write(json.dumps([record.path, *self.sent[record.path]]) + "\n")
-
-    def has(self, record: FileRecord, blob: Blob | None) -> bool:
-        """Whether the object of that name holds the file."""
-        if blob is None or not blob.etag or blob.size != record.bytes:
-            return False
-        return self.sent.get(record.path) == [record.sha256, blob.etag.strip('"')]
-
-    def over(self) -> None:
-        self.file.unlink(missing_ok=True)
 
 
 def _missing(folder: Path, files: Sequence[FileRecord]) -> list[FileRecord]:
@@ -159,19 +109,13 @@ def _missing(folder: Path, files: Sequence[FileRecord]) -> list[FileRecord]:
 
     def wrong(record: FileRecord) -> bool:
         path = folder / record.path
-        if path.is_file() and path.stat().st_size == record.bytes and sha256_file(path) == record.sha256:
+        if has_size(path, record.bytes) and sha256_file(path) == record.sha256:
             return False
         path.unlink(missing_ok=True)
         return True
 
     with ThreadPoolExecutor(4) as pool:
         return [record for record, bad in zip(files, pool.map(wrong, files), strict=True) if bad]
-
-
-def _download(store, name: str, record: FileRecord, folder: Path) -> None:
-    target = folder / record.path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    store.download(f"{name}/{record.path}", target)
 
 
 def _listed(blobs: dict[str, Blob], record: FileRecord, url: str) -> Blob:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks.errors import InputError
 from tasks.hosts.facts import Facts, script
-from tasks.hosts.ssh import Machine
+from tasks.hosts.machine import Machine
 from tasks.hosts.wheel import CHECKOUT
 from tasks.spec import Host
 from tasks.store.artifact import sha256_file

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from tasks.errors import InputError
-from tasks.hosts.ssh import Machine
+from tasks.hosts.machine import Machine
 from tasks.spec import Host
 
 ARCHITECTURES = ("x86_64", "aarch64")

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from tasks.errors import ChangedError, InputError
 from tasks.hosts.facts import script
-from tasks.hosts.ssh import CommandError, Machine, Result
+from tasks.hosts.machine import CommandError, Machine, Result
 from tasks.store.artifact import MANIFEST, FileRecord, Manifest
 
 T = TypeVar("T")

@@ -62,15 +62,6 @@ class KnownHosts:
             write_atomic(self.path, lines + line)
             return key
 
-    def forget(self, address: str, port: int) -> bool:
-        """Remove a host from the file; whether it was there."""
-        with locked(self.path.with_name(f".{self.path.name}.lock")):
-            lines = self.path.read_text().splitlines(keepends=True) if self.path.is_file() else []
-            kept = [line for line in lines if line.split(" ", 1)[0] != self.name(address, port)]
-            if len(kept) < len(lines):
-                write_atomic(self.path, "".join(kept))
-            return len(kept) < len(lines)
-
 
 class FirstKey(paramiko.MissingHostKeyPolicy):
     """Remembers the key of a host that is not pinned yet, as `key`, and goes no further with one that is not `expected`."""

@@ -19,8 +19,8 @@ from tasks.errors import InputError
 from tasks.hosts.facts import Facts, identify, script
 from tasks.hosts.hostkeys import KnownHosts, installation_folder
 from tasks.hosts.keys import encrypted
+from tasks.hosts.machine import Local, Machine
 from tasks.hosts.route import Route, bracketed, ssh_options
-from tasks.hosts.ssh import Local, Machine
 from tasks.spec import Host
 from tasks.store import azure
 from tasks.store.artifact import fingerprint

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from tasks.hosts.machine import WRONG_INPUT
 from tasks.records.job import INPUT, Job
 from tasks.records.layout import (
     CONTENTS,
@@ -49,7 +50,6 @@ BYTES = 256
 SPECIAL = ("bos", "user_start", "user_end", "assistant_start", "assistant_end")
 SPECIAL += ("python_start", "python_end", "output_start", "output_end")
 VOCABULARY = BYTES + len(SPECIAL)
-WRONG = 66
 HELD = 2_000
 """Bytes of the text that are the holdout."""
 
@@ -178,7 +178,7 @@ def main(folder: Path, gpus: int, asked: str = "auto") -> int:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         print((done.stderr.strip().splitlines() or ["the trainer said nothing"])[-1], file=sys.stderr)
-        return WRONG if done.returncode == INPUT else done.returncode
+        return WRONG_INPUT if done.returncode == INPUT else done.returncode
     lines = read_metrics(root.path(RunFolder(job.run).file(METRICS)))
     losses = [line["loss"] for line in lines if line["kind"] == "train"]
     facts = RunFacts.of(root.open(job.result).manifest)
@@ -198,7 +198,7 @@ def main(folder: Path, gpus: int, asked: str = "auto") -> int:
             f"{steps} steps did not lower the loss ({losses[0]:.3f}, at best {min(losses):.3f}): the device computes wrongly",
             file=sys.stderr,
         )
-        return WRONG
+        return WRONG_INPUT
     print(json.dumps(seen))
     return 0
 

@@ -14,8 +14,10 @@ from tasks import steps as show
 from tasks.errors import InputError
 from tasks.hosts import provision
 from tasks.hosts.facts import Facts
+from tasks.hosts.machine import Machine
 from tasks.hosts.provision import Outcome
-from tasks.hosts.ssh import Machine, Remote
+from tasks.hosts.removal import remove as undo
+from tasks.hosts.ssh import Remote
 from tasks.hosts.transfer import Moved
 from tasks.hosts.transfer import move as move_artifact
 from tasks.spec import Host
@@ -86,7 +88,7 @@ def forget_worker(name: str, pool: str) -> Outcome:
 @task(task_run_name="remove {name}", **RETRIED)
 def remove(name: str, remote: show.Sealed[Remote], host: Host, artifacts: bool, force: bool) -> list[Outcome]:
     """Undo provisioning."""
-    outcomes = provision.remove(remote.value, host, artifacts=artifacts, force=force)
+    outcomes = undo(remote.value, host, artifacts=artifacts, force=force)
     for outcome in outcomes:
         show.log().info("%s: %s", outcome.step, outcome.text)
     return outcomes

@@ -21,8 +21,9 @@ from tasks.hosts.bridge import Bridge, bridge
 from tasks.hosts.facts import identify, script
 from tasks.hosts.folders import beyond, clear_others, hash_files, join, lacking, listing, replace
 from tasks.hosts.hostkeys import installation_folder
+from tasks.hosts.machine import LinkError, Local, Machine
 from tasks.hosts.route import ssh_environment, ssh_options
-from tasks.hosts.ssh import LinkError, Local, Machine, Remote
+from tasks.hosts.ssh import Remote
 from tasks.hosts.streams import FAST_SSH, LINK_LOST, RSYNC, Failure, rsync_shell, run_streams, share_out
 from tasks.progress import Progress, silent
 from tasks.store.access import local_path

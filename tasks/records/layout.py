@@ -1,7 +1,7 @@
 """What lies under the root: the names of artifacts and of the files in them that more than one room knows.
 
-    pools/<pool>/       columnar, index, columns/<column>, holdout, passages, strata/<score>, sample, tokenizer, evaluation, outside/<texts>,
-                        questions/<set>
+    pools/<pool>/       columnar, index, columns/<column>, holdout, passages, strata/<score>, divisions/<column>, sample, tokenizer, evaluation,
+                        outside/<texts>, questions/<set>
     arms/<arm>/         text, packed/<sequence length>-<packing>, near/<version>-<what is held out>
     runs/<run>/         .lease, run.json, job.json, metrics.jsonl, log.txt, checkpoints/step_<step>, result, scores/, outside/,
                         questions/, core, export/
@@ -31,6 +31,8 @@ DOCUMENTS = "documents.parquet"
 """In a holdout, an arm's text and an evaluation: one row a document."""
 STRATA = "strata.parquet"
 """In strata: score and decile of each document of the holdout."""
+DIVISION = "division.parquet"
+"""In a division: a column's value for each document of the holdout."""
 NEAR = "near.parquet"
 """Which held-out documents have near copies in an arm (see `near`)."""
 SAMPLE = "sample.parquet"
@@ -67,8 +69,7 @@ class PoolFolder:
 
     def column(self, name: str, use: Literal["values", "ids"]) -> str:
         """A column of the index: its values, or what recognizes them as ids."""
-        readable = re.sub(r"[^A-Za-z0-9_]+", "-", name)[:40].strip("-")
-        return f"{POOLS}/{self.id}/columns/{readable}-{fingerprint(name, use)}"
+        return f"{POOLS}/{self.id}/columns/{_readable(name)}-{fingerprint(name, use)}"
 
     @property
     def holdout(self) -> str:
@@ -82,6 +83,10 @@ class PoolFolder:
     def strata(self, score: Score) -> str:
         """The documents of the holdout by a score that is spelled out (`Arm.of`)."""
         return f"{POOLS}/{self.id}/strata/{fingerprint(score)}"
+
+    def division(self, column: str) -> str:
+        """What a column of the pool says of the holdout's documents."""
+        return f"{POOLS}/{self.id}/divisions/{_readable(column)}-{fingerprint(column)}"
 
     @property
     def sample(self) -> str:
@@ -248,11 +253,21 @@ class LadderFolder:
     def name(self) -> str:
         return f"{LADDERS}/{self.id}"
 
+    @classmethod
+    def all(cls, root: Root) -> list[str]:
+        """The ids of the ladders."""
+        return [name.split("/")[1] for name in root.names(LADDERS)]
 
-def pool_id(pool: Pool, blobs: Iterable[Blob]) -> str:
-    """Name of a pool: its parameters, the blobs it is read from, ETags included, and the version of the preparation."""
+
+def _readable(column: str) -> str:
+    """The part of a column's name that a file's name may have."""
+    return re.sub(r"[^A-Za-z0-9_]+", "-", column)[:40].strip("-")
+
+
+def pool_id(pool: Pool, blobs: Iterable[Blob], version: int | None = None) -> str:
+    """Name of a pool: its parameters, the blobs it is read from, ETags included, and the version of the preparation, this one if none is given."""
     read = [[blob.name, blob.size, blob.etag] for blob in blobs]
-    return f"{pool.name}-{fingerprint(pool.identity(), read, code.PREPARATION_VERSION)}"
+    return f"{pool.name}-{fingerprint(pool.identity(), read, version or code.PREPARATION_VERSION)}"
 
 
 def arm_id(arm: Arm, pool: Pool, pool_id: str) -> str:

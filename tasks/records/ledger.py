@@ -5,22 +5,20 @@ second, hours, dollars, state, attempts, W&B run. Only this module writes it. Wh
 before and `finish` after; an entry whose process died in between says so when it is read.
 """
 
-import json
 import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from statistics import variance
 from typing import Literal
 
 import psutil
 
-from tasks.errors import InputError
+from tasks.errors import DamagedError, InputError
 from tasks.records.code import Code
 from tasks.records.layout import ENTRY, METRICS, RUNS, RunFolder, run_id
 from tasks.records.metrics import last_metrics, mirrored_metrics
 from tasks.records.record import Record
-from tasks.spec import Experiment, Training
+from tasks.spec import Experiment
 from tasks.store.machine import machine
 from tasks.store.root import Root
 
@@ -278,8 +276,9 @@ def find(root: Root, run: str) -> LedgerEntry | None:
     return _as_it_stands(root, entry) if entry else None
 
 
-def entries(root: Root) -> list[LedgerEntry]:
-    """All entries under the root, on this machine and in the remote store, newest attempt first.
+def entries(root: Root, unreadable: list[DamagedError] | None = None) -> list[LedgerEntry]:
+    """All entries under the root, on this machine and in the remote store, newest attempt first. Raises DamagedError for one that cannot be
+    read, or adds it to `unreadable`, if given.
 
     An entry that still says "running" gets its step, loss, bpb and speed from the metrics file; its state becomes "lost" when
     its process on this machine is gone, "silent" when nothing was heard from it for 15 minutes.
@@ -288,7 +287,14 @@ def entries(root: Root) -> list[LedgerEntry]:
     if root.remote is not None:
         listed = root.remote.list(RUNS, suffix=f"/{ENTRY}")
         runs |= {blob.name.split("/")[1] for blob in listed if blob.name.count("/") == 2}
-    found = [entry for run in runs if (entry := find(root, run))]
+    found = []
+    for run in sorted(runs):
+        try:
+            found += [entry] if (entry := find(root, run)) else []
+        except DamagedError as error:
+            if unreadable is None:
+                raise
+            unreadable.append(error)
     return sorted(found, key=lambda entry: entry.last.started, reverse=True)
 
 
@@ -310,28 +316,6 @@ def table(
         row |= {"attempts": len(entry.attempts), "step": entry.steps if entry.step is None else entry.step}
         rows.append(row)
     return rows
-
-
-def spread_between_seeds(found: Sequence[LedgerEntry], training: Training) -> tuple[float, int] | None:
-    """Variance of bits per byte between seeds in similar finished runs, and its degrees of freedom; None without such runs.
-
-    Similar: same engine, recipe, depth and precision, and half to twice the tokens if `training` has a budget. Pooled over groups that
-    differ in seeds alone, that of the run and that of the arm.
-    """
-    groups: dict[str, list[float]] = {}
-    for entry in found:
-        alike = all(getattr(entry, field) == getattr(training, field) for field in ("engine", "depth", "precision"))
-        budget = training.tokens
-        alike &= entry.experiment.training.recipe == training.recipe
-        near = not budget or (entry.tokens is not None and budget / 2 <= entry.tokens <= 2 * budget)
-        if entry.state == "completed" and entry.bpb is not None and alike and near:
-            asked = entry.experiment.identity()
-            asked["arm"].pop("seed")
-            del asked["seed"]
-            groups.setdefault(json.dumps([entry.pool_id, asked]), []).append(entry.bpb)
-    repeated = [values for values in groups.values() if len(values) > 1]
-    freedom = sum(len(values) - 1 for values in repeated)
-    return (sum(variance(values) * (len(values) - 1) for values in repeated) / freedom, freedom) if freedom else None
 
 
 def _known(root: Root, run: str, entry: LedgerEntry | None) -> LedgerEntry:

@@ -1,7 +1,7 @@
 """`arms/<arm>/near/<version>-<what>/near.parquet`: which held-out documents have near copies in an arm, how many, and where.
 
-One row per held-out document that has any. What is held out is the pool's holdout, texts from elsewhere, or anything else that is
-scored by document; the artifact's facts say how many documents were looked for and how many of the arm's are copies.
+One row per held-out document that has any. What is held out is the pool's holdout, texts from elsewhere, or
+questions with their right answers; the artifact's facts say how many documents were looked for and how many of the arm's are copies.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,13 @@ from tasks.store.artifact import Work
 
 HOLDOUT = "holdout"
 """The pool's, among what is held out; texts from elsewhere go by their names."""
+
+
+def of_questions(name: str) -> str:
+    """A set of questions among what is held out, by its name."""
+    return f"questions-{name}"
+
+
 SCHEMA = pa.schema(
     {
         "document": pa.int64(),  # its number, as in scores

@@ -48,6 +48,8 @@ class Plan(Record):
     level: float
     strata: Literal["exploration"] = "exploration"
     """Whether strata decide anything: they say where to look."""
+    strata_columns: tuple[str, ...] = ()
+    """Columns of the pool that there are strata by, too."""
     clean: Literal["beside"] = "beside"
     """The difference without documents that have near copies in arms decides nothing: it stands beside that on the target."""
     texts: tuple[str, ...]

@@ -21,7 +21,7 @@ FORMAT_KEY = b"fabrating.scores"
 """Key of the format in the file's metadata. A file without it is of format 1."""
 SCHEMA = pa.schema(
     {
-        "document": pa.int64(),  # number in the pool
+        "document": pa.int64(),  # its number in the holdout, or in the texts
         "cluster": pa.int32(),  # documents that lie side by side in the raw data share one
         "score": pa.float64(),  # the rating, NaN without one
         "decile": pa.int8(),  # of the score, 0 the lowest, -1 without a score

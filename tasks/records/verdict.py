@@ -34,8 +34,9 @@ Pairing = Literal["auto", "seed", "none"]
 """Whether seeds that two arms share are paired: by a rule that looks at the numbers of seeds alone, always, or never."""
 FEWEST_PAIRS = 3
 """From so many shared seeds on, "auto" pairs."""
-Kind = Literal["all", "half", "decile", "length", "source", "near", "taken"]
-"""near: with and without near copies in arms. taken: documents of the holdout that the rule of one arm would rather take than that of the other."""
+Kind = Literal["all", "half", "decile", "length", "source", "near", "taken", "column"]
+"""near: with and without near copies in arms. taken: documents of the holdout that the rule of one arm would rather take than that of the other.
+column: by a column of the pool that was asked for."""
 Conclusion = Literal["better", "equivalent", "not distinguishable", "one seed"]
 Weakness = Literal["two seeds", "opposed seeds", "few clusters", "single documents"]
 """What may make an interval worse than it says; `tasks.verdict.wording` puts each into words."""
@@ -64,6 +65,8 @@ class StratumDifference(Difference):
     bytes: int
     clusters: int
     """Those with documents in this stratum."""
+    column: str | None = None
+    """Of the pool, that the stratum is by, where its kind is `column`."""
     band_low: float | None = None
     """The bands of all strata of all pairs hold together with the verdict's level. Verdicts from before have none."""
     band_high: float | None = None
@@ -301,12 +304,14 @@ class ArmScores(Record):
 
 
 class ArmLeaks(Record):
-    """Near copies of the holdout, or of texts from elsewhere, in one arm; of several draws, the mean, but for `leaked`."""
+    """Near copies of the holdout, of texts from elsewhere, or of questions, in one arm; of several draws, the mean, but for `leaked`."""
 
     label: str
     what: str
     documents: int
     """That were looked for."""
+    unsearchable: int | None = None
+    """Of these, so short that nothing is found to be near them, as questions often are. Unknown in older verdicts."""
     leaked: int
     """Of these, with a near copy in any draw of the arm."""
     copies: float
@@ -350,6 +355,8 @@ class Verdict(Record):
     control: Control | None = None
     strata_by: Score | None = None
     """The score that the holdout's halves and deciles are by. None: unrated, or not recorded."""
+    strata_columns: tuple[str, ...] = ()
+    """Columns of the pool that the holdout is divided by, too."""
     pool: str
     """Its name below pools/."""
     tokens: int | None

@@ -142,7 +142,7 @@ def scores_table(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for result in results:
         row = {key: result.get(key) for key in ("run", "arm", "seed")}
-        row["bits per byte"] = _rounded(result.get("bpb"))
+        row["bits per byte"] = rounded(result.get("bpb"))
         row["tokens"] = count(result.get("tokens"))
         row["tokens/s"] = count(result.get("tokens_per_second"))
         if (seconds := result.get("wall_seconds")) is not None:
@@ -164,7 +164,7 @@ def deciles_table(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     names = {most: f"{most} (best scores)", 1: "1 (lowest scores)"}
     return [
         {"decile": names.get(decile, str(decile))}
-        | {run: _rounded(values[decile - 1]) for run, values in by_run.items()}
+        | {run: rounded(values[decile - 1]) for run, values in by_run.items()}
         for decile in range(most, 0, -1)
     ]
 
@@ -348,5 +348,6 @@ def _number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
+    """To the four digits that a table shows."""
     return None if value is None else round(value, 4)

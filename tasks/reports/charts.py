@@ -92,7 +92,7 @@ THROUGHPUT = Curve("Tokens per second", "train", "tokens_per_second", from_zero=
 MFU = Curve("Model FLOPs utilization in percent", "train", "mfu", scale=100, from_zero=True, optional=True)
 
 
-def loss_curve_svg(metrics: Sequence[Path], labels: Sequence[str], *, theme: Theme = "neutral") -> str:
+def loss_curve_svg(metrics: Sequence[Path], labels: Sequence[str]) -> str:
     """Bits per byte on the holdout and training loss over trained tokens, one colour a label.
 
     Files with equal labels are seeds of one arm: their mean is drawn, with the range from lowest to highest behind it.
@@ -108,10 +108,10 @@ def loss_curve_svg(metrics: Sequence[Path], labels: Sequence[str], *, theme: The
         _tokens_axis(below)
         _legend(above)
 
-    return _render(draw, 560, 420, theme, "Holdout bits per byte and training loss over trained tokens")
+    return _render(draw, 560, 420, "Holdout bits per byte and training loss over trained tokens", "neutral")
 
 
-def curve_svg(metrics: Sequence[Path], labels: Sequence[str], curve: Curve, *, theme: Theme = "page") -> str:
+def curve_svg(metrics: Sequence[Path], labels: Sequence[str], curve: Curve) -> str:
     """One quantity over trained tokens; equal labels are seeds of one arm. "" when it is optional and nothing is known."""
     runs = _by_label(metrics, labels)
     if curve.optional and not any(line.get(curve.key) for seeds in runs.values() for run in seeds for line in run):
@@ -127,10 +127,10 @@ def curve_svg(metrics: Sequence[Path], labels: Sequence[str], curve: Curve, *, t
         _tokens_axis(axes)
         _legend(axes)
 
-    return _render(draw, 380, 250, theme, f"{curve.title} over trained tokens")
+    return _render(draw, 380, 250, f"{curve.title} over trained tokens")
 
 
-def decile_svg(by_label: Mapping[str, Sequence[float]], *, theme: Theme = "page") -> str:
+def decile_svg(by_label: Mapping[str, Sequence[float]]) -> str:
     """Bits per byte per score decile of the holdout (10 values a label, the lowest scores first)."""
 
     def draw(figure: Figure) -> None:
@@ -141,10 +141,10 @@ def decile_svg(by_label: Mapping[str, Sequence[float]], *, theme: Theme = "page"
         axes.set_xticks(range(1, 1 + max(map(len, by_label.values()), default=0)))
         _legend(axes)
 
-    return _render(draw, 380, 250, theme, "Bits per byte per score decile of the holdout")
+    return _render(draw, 380, 250, "Bits per byte per score decile of the holdout")
 
 
-def score_histogram_svg(by_label: Mapping[str, np.ndarray], *, theme: Theme = "page") -> str:
+def score_histogram_svg(by_label: Mapping[str, np.ndarray]) -> str:
     """Distribution of composite scores: of what each arm took, and of whatever else is given (the holdout)."""
     scores = {label: values[np.isfinite(values)] for label, values in by_label.items()}
     scores = {label: values for label, values in scores.items() if len(values)}
@@ -163,10 +163,10 @@ def score_histogram_svg(by_label: Mapping[str, np.ndarray], *, theme: Theme = "p
         axes.set_ylabel("% of documents")
         _legend(axes)
 
-    return _render(draw, 380, 250, theme, "Distribution of composite scores")
+    return _render(draw, 380, 250, "Distribution of composite scores")
 
 
-def strata_svg(rows: Sequence[Interval], *, zero: str, theme: Theme = "page") -> str:
+def strata_svg(rows: Sequence[Interval], *, zero: str) -> str:
     """Differences with their intervals, one row each, against the line of no difference; `zero` says which side is whose.
 
     Where few documents or runs make some many times as wide as the others, they are cut at the edge.
@@ -185,15 +185,15 @@ def strata_svg(rows: Sequence[Interval], *, zero: str, theme: Theme = "page") ->
         axes.set_yticks(places, [_clean(label) for label, *_ in rows])
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.grid(visible=False, axis="y")
-        if max(ends) > edge:
+        if max(ends) > 1.5 * edge:
             axes.set_xlim(-edge, edge)
         axes.locator_params("x", nbins=5)
         figure.supxlabel(_clean(zero, 80), fontsize="medium", color=INK)  # under the labels too: it is long
 
-    return _render(draw, 380, 80 + 20 * len(rows), theme, f"Differences with intervals: {_clean(zero, 80)}")
+    return _render(draw, 380, 80 + 20 * len(rows), f"Differences with intervals: {_clean(zero, 80)}")
 
 
-def replicates_svg(by_label: Mapping[str, Sequence[tuple[int, float]]], *, joined: bool, theme: Theme = "page") -> str:
+def replicates_svg(by_label: Mapping[str, Sequence[tuple[int, float]]], *, joined: bool) -> str:
     """Each replicate as a point (its seed, its bits per byte), a row a label, with the mean; `joined`: a line joins equal seeds."""
 
     def draw(figure: Figure) -> None:
@@ -214,10 +214,10 @@ def replicates_svg(by_label: Mapping[str, Sequence[tuple[int, float]]], *, joine
         axes.ticklabel_format(axis="x", useOffset=False)
         axes.set_xlabel("Bits per byte on what decides (bar: mean)")
 
-    return _render(draw, 380, 90 + 34 * len(by_label), theme, "Bits per byte of each replicate")
+    return _render(draw, 380, 90 + 34 * len(by_label), "Bits per byte of each replicate")
 
 
-def looks_svg(looks: Sequence[tuple[int, Interval]], margin: float | None, *, zero: str, theme: Theme = "page") -> str:
+def looks_svg(looks: Sequence[tuple[int, Interval]], margin: float | None, *, zero: str) -> str:
     """The interval of each look, (replicates an arm, interval), against no difference and the margin of equivalence.
 
     Early ones may be many times as wide as the last: they are cut at the edge.
@@ -243,7 +243,7 @@ def looks_svg(looks: Sequence[tuple[int, Interval]], margin: float | None, *, ze
         axes.set_xlabel("Replicates an arm")
         axes.set_ylabel(_clean(zero, 60))
 
-    return _render(draw, 380, 240, theme, "Intervals of the looks so far")
+    return _render(draw, 380, 240, "Intervals of the looks so far")
 
 
 def ladder_svg(
@@ -278,7 +278,7 @@ def ladder_svg(
         axes.set_xlabel("Compute of a run, FLOPs")
         figure.supylabel(_clean(zero, 60), fontsize="medium", color=INK)
 
-    return _render(draw, 560, 320, theme, "Difference of the arms against compute")
+    return _render(draw, 560, 320, "Difference of the arms against compute", theme)
 
 
 def data_url(svg: str) -> str:
@@ -357,7 +357,7 @@ def _clean(label: str, longest: int = 24) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def _render(draw: Callable[[Figure], None], width: int, height: int, theme: Theme, title: str) -> str:
+def _render(draw: Callable[[Figure], None], width: int, height: int, title: str, theme: Theme = "page") -> str:
     """Draw on a figure of `width` x `height` CSS pixels and return it as one `<svg>` element."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG

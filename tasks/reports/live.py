@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tasks.records import ledger
 from tasks.records.layout import RunFolder
 from tasks.records.ledger import LedgerEntry
-from tasks.reports.artifacts import hours
+from tasks.reports.artifacts import hours, rounded
 from tasks.spec import Experiment
 from tasks.store.root import Root
 
@@ -86,15 +86,15 @@ class RunsTable:
         entry = ledger.find(self._root, run)
         if entry is None:
             finished = self._root.find(RunFolder(run).result)
-            bpb = _rounded(finished.facts["bpb"]) if finished else None
+            bpb = rounded(finished.facts["bpb"]) if finished else None
             state = "completed" if finished else "waiting"
             return row | {"state": state, "step": "", "loss": None, "bits per byte": bpb, "left": ""}
         step = "" if entry.step is None else f"{entry.step:,}" + (f" of {entry.steps:,}" if entry.steps else "")
         return row | {
             "state": entry.state,
             "step": step,
-            "loss": _rounded(entry.loss),
-            "bits per byte": _rounded(entry.bpb),
+            "loss": rounded(entry.loss),
+            "bits per byte": rounded(entry.bpb),
             "left": left(entry),
         }
 
@@ -110,7 +110,3 @@ def left(entry: LedgerEntry) -> str:
     else:
         return ""
     return hours(max(0, tokens - (entry.tokens or 0)) / entry.tokens_per_second / 3600)
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)

@@ -241,7 +241,7 @@ def _replicates(verdict: Verdict, pair: Comparison) -> dict[str, str]:
 
 
 def _strata(pair: Comparison, score: Score | None) -> dict[str, str]:
-    """Where the difference of a pair is: by score, by length, by source."""
+    """Where the difference of a pair is: by score, by length, by source, by the columns that were asked for."""
     by = score if isinstance(score, str) else ", ".join(score or ())
     side = f"bits per byte; left of 0 {pair.a} is better, right of it {pair.b}"
     kinds = {
@@ -251,12 +251,19 @@ def _strata(pair: Comparison, score: Score | None) -> dict[str, str]:
         "By near copies in arms": ("near",),
         "By which arm would rather take such documents": ("taken",),
     }
+    rows_of = {caption: [row for row in pair.strata if row.kind in wanted] for caption, wanted in kinds.items()}
+    for row in pair.strata:
+        if row.column is not None:
+            name = row.label.removeprefix(f"{row.column}: ")
+            rows_of.setdefault(f"By the column {visible(row.column)}", []).append(
+                row.model_copy(update={"label": name})
+            )
     pictures: dict[str, str] = {}
-    for caption, wanted in kinds.items():
+    for caption, known in rows_of.items():
         rows = [
             (row.label + " *" * row.stands_out, row.difference, row.low, row.high)
-            for row in pair.strata
-            if row.kind in wanted and row.low is not None and row.high is not None
+            for row in known
+            if row.low is not None and row.high is not None
         ]
         if len(rows) > 1:  # a single row is all documents once more
             pictures[caption] = Markup(charts.strata_svg(rows, zero=side))

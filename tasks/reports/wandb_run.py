@@ -95,7 +95,7 @@ def start(name: str, group: str, mode: Mode, folder: Path, label: str | None = N
         resume="allow",
         mode=mode,
         dir=str(folder),
-        settings=wandb.Settings(console="off", silent=True),
+        settings=wandb.Settings(console="off", silent=True, reinit="create_new"),
         **more,
     )
 

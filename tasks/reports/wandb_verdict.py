@@ -1,4 +1,4 @@
-"""A verdict as a W&B run in the group of the runs it judges, with tables of arms, pairs, strata, texts and tasks.
+"""A verdict as a W&B run in the group of the runs it judges, with tables of arms, pairs, strata, texts, leaks and tasks.
 
 It is sent after the verdict stands and cannot harm it: errors of W&B are logged, and a service that does not answer is left.
 """
@@ -37,7 +37,7 @@ def send_verdict(root: Root, made: Artifact, verdict: Verdict, wanted: Wanted) -
 
 
 def tables(verdict: Verdict) -> dict[str, Table]:
-    """{name: table} of arms, pairs and strata; and where the verdict has them, of outside texts, questions and CORE's tasks.
+    """{name: table} of arms, pairs and strata; and where the verdict has them, of outside texts, questions, near copies by arm, and CORE's tasks.
 
     Differences are bits per byte, but for accuracy and for CORE: centered accuracy, where more is better.
     """
@@ -47,6 +47,8 @@ def tables(verdict: Verdict) -> dict[str, Table]:
         for arm in verdict.arms
     ]
     pairs = verdict.comparisons
+    found = ("label", "what", "documents", "unsearchable", "leaked", "copies", "removed")
+    leaks: list[Row] = [[getattr(row, name) for name in found] for row in verdict.near]
     made = {
         "arms": (["label", "arm", "bpb", "seeds", "runs", *read], arms),
         "comparisons": _table(pairs, lambda pair: [pair], ("conclusion", "better", *CHANCE, "seeds", "sentence")),
@@ -54,6 +56,7 @@ def tables(verdict: Verdict) -> dict[str, Table]:
         "outside": _table(pairs, lambda pair: pair.outside, ("label", *CHANCE), label="texts"),
         "questions": _table(pairs, lambda pair: pair.questions, ("label", "questions", *CHANCE)),
         "accuracy": _accuracies(pairs),
+        "leaks": (["arm", *found[1:]], leaks),
         "core": _table(
             pairs, lambda pair: pair.tasks, ("label", "a", "b", *CHANCE), label="task", a="accuracy a", b="accuracy b"
         ),

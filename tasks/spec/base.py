@@ -115,22 +115,48 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """What draws are a hash of."""
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
+SMALL = ("[1-9][0-9]{0,2}", r"0\.(?=[0-9]*[1-9])[0-9]{1,3} ?[kK]")
+LARGE = (
+    "[1-9][0-9]{3,14}",
+    "[1-9][0-9]{0,2}(?:[,_][0-9]{3}){1,4}",
+    r"[1-9][0-9]{0,2}(?:\.[0-9]{1,3})?[eE]\+?(?:0?[3-9]|1[0-2])",
+    r"[1-9][0-9]{0,2}\.[0-9]{4,6}[eE]\+?(?:0?[6-9]|1[0-2])",
+    r"[1-9][0-9]{0,2}\.[0-9]{7,9}[eE]\+?(?:0?9|1[0-2])",
+    r"[1-9][0-9]{0,11}(?:\.[0-9]{1,3})? ?[kK]",
+    r"[1-9][0-9]{0,8}(?:\.[0-9]{1,6})? ?[mM]",
+    r"[1-9][0-9]{0,5}(?:\.[0-9]{1,9})? ?[bBgG]",
+    r"[1-9][0-9]{0,2}(?:\.[0-9]{1,12})? ?[tT]",
+    r"0\.(?=0{0,2}[1-9])[0-9]{1,6} ?[mMbBgGtT]",
+)
+"""Whole numbers as people write them, those below 1,000 and those from there to 10^15: so many decimals that the number is whole."""
 
 
-def whole_number(given: Any) -> Any:
-    """A number as people write it, 2B, 1.5M, 2e9 or 2_000_000, as an integer; anything else as it is, for the field to judge."""
-    found = (
-        re.fullmatch(r"\s*(\d[\d_,]*(?:\.\d+)?(?:e\+?\d{1,2})?)\s*([kmbgt]?)\s*", given.lower())
-        if isinstance(given, str)
-        else None
-    )
-    if found is None:
-        return given
-    number = Decimal(found[1].replace("_", "").replace(",", "")) * UNITS[found[2]]
-    return int(number) if number == int(number) else given
+@dataclass(frozen=True)
+class Written:
+    """Of a whole number up to 10^15: it may be written as one of these patterns, such as 2B, 1.5M, 2e9 or 2_000_000, in a form too."""
+
+    patterns: tuple[str, ...]
+
+    def number(self, given: Any) -> Any:
+        """The integer that a text means; what is no text as it is. Raises ValueError for a text without one of these patterns."""
+        if not isinstance(given, str):
+            return given
+        if not re.fullmatch("|".join(self.patterns), given):
+            raise ValueError("is not a whole number, such as 2000000000, 2e9 or 2B")
+        digits = re.sub("[,_ ]", "", given.lower())
+        unit = digits[-1] if digits[-1] in UNITS else ""
+        return int(Decimal(digits.removesuffix(unit)) * UNITS[unit])
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self.number, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        pattern = f"^(?:{'|'.join(self.patterns)})$(?!\\n)"
+        return {"anyOf": [handler(core), {"type": "string", "pattern": pattern}]}
 
 
-Count = Annotated[int, Field(ge=1, le=10**15), BeforeValidator(whole_number)]
+whole_number = Written(SMALL + LARGE).number
+Count = Annotated[int, Field(ge=1, le=10**15), Written(SMALL + LARGE)]
 """Documents, tokens, characters: more than there are."""
 
 Steps = Annotated[int, Field(ge=1, le=10**9)]

@@ -3,10 +3,10 @@
 import os
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from tasks.errors import InputError
-from tasks.spec.base import CLOSED, Column, Cores, Count, Half, Name, Seed, Spec, Url, how, if_set, whole_number
+from tasks.spec.base import CLOSED, LARGE, Column, Cores, Count, Half, Name, Seed, Spec, Url, Written, how, if_set
 from tasks.spec.score import Weights, columns_of
 from tasks.store.settings import load_settings
 from tasks.store.urls import require_unsigned
@@ -77,7 +77,7 @@ class Pool(Spec):
         "that have any, too. remove: every arm of the pool leaves them out.",
     )
     vocab_size: int = Field(32_768, ge=265, le=65_536, description="Tokens in the vocabulary, 9 special ones included.")
-    tokenizer_characters: Annotated[int, Field(ge=1_000, le=10**15), BeforeValidator(whole_number)] = Field(
+    tokenizer_characters: Annotated[int, Field(ge=1_000, le=10**15), Written(LARGE)] = Field(
         2_000_000_000,
         description="Characters of a random sample of the pool that the tokenizer is trained on.",
     )

@@ -40,7 +40,7 @@ class Training(Spec):
     )
     tokens: Count | None = Field(
         None,
-        description="Budget in trained tokens, 2000000000 or, in files and commands, 2B; empty: every packed row of the arm, as often as its epochs say.",
+        description="Budget in trained tokens, such as 2000000000, 2e9 or 2B; empty: every packed row of the arm, as often as its epochs say.",
     )
     tokens_per_parameter: float | None = if_set(
         None,

@@ -4,6 +4,6 @@
 `blobs`     object stores behind one interface: list, ranged reads with ETag, upload, download; `hub`, `bulk`: two of a kind;
             `named`: several as one
 `artifact`  a directory with a manifest: complete or not there, checksummed, resumable to the file
-`root`      the one URL under which all artifacts of an installation lie
+`root`      the one URL under which all artifacts of an installation lie; `shared`: a folder that several hosts share
 `locks`     one process at a time; `machine`: what tells machines apart
 """

@@ -138,6 +138,11 @@ def safe_relative(name: str) -> PurePosixPath:
     return path
 
 
+def has_size(path: Path, size: int) -> bool:
+    """Whether there is a file of so many bytes."""
+    return path.is_file() and path.stat().st_size == size
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file, read once; hashing releases the interpreter lock."""
     with path.open("rb") as file:
@@ -216,11 +221,6 @@ class Work:
             return record if (self.path / name).stat().st_size == record.bytes else None
         except (OSError, ValueError, TypeError):
             return None
-
-    def forget(self, name: str) -> None:
-        """Drop a finished file that is no part of the result (an intermediate)."""
-        self._record_path(name).unlink(missing_ok=True)
-        (self.path / safe_relative(name)).unlink(missing_ok=True)
 
     def _record_path(self, name: str) -> Path:
         return self.path / RECORDS / f"{safe_relative(name)}.json"

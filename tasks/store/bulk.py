@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from tasks.errors import ChangedError, InputError
 from tasks.store.access import open_blobs
-from tasks.store.artifact import safe_relative, write_atomic
+from tasks.store.artifact import has_size, safe_relative, write_atomic
 from tasks.store.azure import CONNECTION, KEYS, azure_settings, endpoint_of
 from tasks.store.blobs import Blob
 from tasks.store.urls import parse_source
@@ -90,7 +90,9 @@ def copy_blobs(url: str, blobs: Sequence[Blob], folder: Path) -> list[Blob]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     etags = _etags(folder)
-    missing = [b for b in blobs if not (_arrived(folder, b) and etags.get(b.name) == b.etag)]
+    missing = [
+        b for b in blobs if not (has_size(folder / safe_relative(b.name), b.size) and etags.get(b.name) == b.etag)
+    ]
     if missing:
         for blob in missing:
             (folder / safe_relative(blob.name)).unlink(missing_ok=True)
@@ -110,7 +112,7 @@ def copy_blobs(url: str, blobs: Sequence[Blob], folder: Path) -> list[Blob]:
             log.info("%s is copied by the store's client: %s.", url, reason)
             _fetch(url, missing, folder)
     for blob in blobs:
-        if not _arrived(folder, blob):
+        if not has_size(folder / safe_relative(blob.name), blob.size):
             raise ChangedError(f"{url}/{blob.name} did not arrive as it was listed: run again.")
     local = {blob.name: blob for blob in open_blobs(folder.as_uri()).list()}
     return [local[blob.name] for blob in blobs]
@@ -121,11 +123,6 @@ def _etags(folder: Path) -> dict[str, str]:
     with contextlib.suppress(OSError, ValueError):
         return dict(json.loads((folder / ETAGS).read_bytes()))
     return {}
-
-
-def _arrived(folder: Path, blob: Blob) -> bool:
-    path = folder / safe_relative(blob.name)
-    return path.is_file() and path.stat().st_size == blob.size
 
 
 def _fetch(url: str, blobs: Sequence[Blob], folder: Path) -> None:

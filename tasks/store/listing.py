@@ -23,13 +23,14 @@ ALIASES = {
 }
 
 
-def data_files(store: Blobs, suffixes: str | tuple[str, ...]) -> list[Blob]:
-    """The files with such endings, by name, without hidden ones and folder markers; how many were left out is logged.
+def data_files(store: Blobs, suffixes: str | tuple[str, ...], without: tuple[str, ...] = ()) -> list[Blob]:
+    """The files with such endings, by name, without hidden ones, folder markers and what lies in the folders `without` (`name/`); how many
+    hidden ones were left out is logged.
 
     Raises InputError when there are none, when the folder is a table whose live files only its log knows (Delta, Iceberg),
     or when a data set on the Hub holds several splits and the URL names none; and as `Blobs.list` does.
     """
-    listed = store.list()
+    listed = [blob for blob in store.list() if not blob.name.startswith(without)]
     url = store.place.url
     _require_no_table(url, listed)
     folders = {name[:end] for name in (blob.name for blob in listed) for end in _slashes(name)}

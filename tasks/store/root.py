@@ -13,16 +13,13 @@ file by file with the manifest last, downloaded and verified on another machine.
 import contextlib
 import logging
 import os
-import random
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tasks.errors import DamagedError, DiskError, InputError, StoreError, disk_fault
-from tasks.store.access import open_blobs, open_root
+from tasks.errors import DamagedError, DiskError, InputError, disk_fault
 from tasks.store.artifact import (
     MANIFEST,
     Artifact,
@@ -32,6 +29,7 @@ from tasks.store.artifact import (
     contents,
     fingerprint,
     fingerprints,
+    has_size,
     make_way,
     read_manifest,
     require_made_from,
@@ -41,64 +39,31 @@ from tasks.store.artifact import (
     verify,
     write_atomic,
 )
-from tasks.store.blobs import Blobs
-from tasks.store.lease import Lease, leased
 from tasks.store.locks import locked
 from tasks.store.mirror import Mirror
 from tasks.store.settings import load_settings
-from tasks.store.urls import require_folder
-
-if TYPE_CHECKING:
-    from obstore import UpdateVersion
+from tasks.store.shared import SharedFolder
 
 DEFAULT_ROOT = ".fabrating/root"
-EDITS = 50  # attempts to write a small file that other hosts write, too
 log = logging.getLogger(__name__)
 
 
-class Root:
+class Root(SharedFolder):
     """Artifacts by name (`arms/top16-0a1b2c3d4e/text`), wherever the root URL points.
 
-    `url` is a folder, `file:///folder`, or az://, s3:// or gs:// with container and prefix; the default one is what FABRATING_ROOT names, if that is
-    set. `cache` is the local folder for a remote root (default: FABRATING_CACHE, else `.fabrating/cache`). Without `make` a folder that
-    is not there raises InputError instead of being made.
+    The default `url` is what FABRATING_ROOT names, if that is set.
     """
 
     def __init__(self, url: str | Path = DEFAULT_ROOT, cache: Path | None = None, *, make: bool = True):
         if str(url) == DEFAULT_ROOT:
             load_settings()
             url = os.environ.get("FABRATING_ROOT") or DEFAULT_ROOT
-        local = require_folder(str(url)).path
-        self.remote: Blobs | None = None
-        self._lease: Lease | None = None
-        if local is not None:
-            self.folder = local.absolute()
-            self.url = self.folder.as_uri()
-            if not make and not self.folder.is_dir():
-                raise InputError(f"There is no root {self.folder}: check the name of the folder.")
-        else:
-            self.url = str(url).rstrip("/")
-            base = cache or Path(os.environ.get("FABRATING_CACHE", ".fabrating/cache"))
-            self.folder = base.absolute() / fingerprint(self.url)
-            self.remote = open_root(self.url)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"The root {url} cannot be used ({error}): give a folder that you can write to."
-            ) from error
-
-    def path(self, name: str) -> Path:
-        """The local directory of an artifact, complete or not."""
-        return self.folder / safe_relative(name)
+        super().__init__(url, cache, make)
 
     def find(self, name: str) -> Manifest | None:
         """The manifest of a complete artifact here or in the remote store, or None."""
         manifest = read_manifest(self.path(name))
-        if manifest is None and self.remote is not None:
-            raw = self.remote.read_if_exists(f"{name}/{MANIFEST}")
-            manifest = Manifest.from_json(raw, f"{self.url}/{name}/{MANIFEST}") if raw is not None else None
-        return manifest
+        return self._mirror(name).manifest() if manifest is None and self.remote is not None else manifest
 
     def manifest(self, name: str) -> Manifest:
         """The manifest of a complete artifact. Raises InputError when there is none."""
@@ -163,13 +128,10 @@ class Root:
         """
         directory = self.path(name)
         manifest = read_manifest(directory)
-        if manifest is None and (listed := self.find(name)) is not None:
+        if manifest is None:
+            listed = self.manifest(name)
             with locked(self._lock(name)):
                 manifest = read_manifest(directory) or self._download(name, listed)
-        if manifest is None:
-            raise InputError(
-                f"There is no complete artifact {name} under {self.url}: check the name, or prepare it first."
-            )
         verify(directory, manifest, checksums=checksums)
         return Artifact(name, directory, manifest, reused=True)
 
@@ -185,7 +147,7 @@ class Root:
         if self.remote is None or read_manifest(self.path(name)) is not None:
             return self.path(name) / safe_relative(path)
         single = self.folder / ".files" / safe_relative(name) / manifest.fingerprint / safe_relative(path)
-        if not _matches(single, record.bytes):
+        if not has_size(single, record.bytes):
             single.parent.mkdir(parents=True, exist_ok=True)
             self.remote.download(f"{name}/{path}", single)
             try:
@@ -251,18 +213,6 @@ class Root:
                 if (found := now[source]) is not None:
                     require_made_from(made, source, found.content)
 
-    def upload_file(self, path: Path) -> None:
-        """Mirror one file that lies below the root's folder to a remote root; nothing to do for a local one."""
-        if self.remote is not None:
-            self.check_lease()
-            self.remote.upload(path, path.relative_to(self.folder).as_posix())
-
-    def delete_file(self, path: Path) -> None:
-        """Delete a remote root's copy of one file below the root's folder; nothing to do for a local one."""
-        if self.remote is not None:
-            self.check_lease()
-            self.remote.delete(path.relative_to(self.folder).as_posix())
-
     def published(self, name: str) -> bool:
         """Whether the root itself, not this machine's cache of it, has the complete artifact."""
         return (self._mirror(name).manifest() if self.remote else read_manifest(self.path(name))) is not None
@@ -276,88 +226,8 @@ class Root:
         manifest = read_manifest(self.path(name))
         if self.remote is None or manifest is None:
             return True
-        return self._mirror(name).upload(self.path(name), manifest, self.check_lease, replace=self._lease is not None)
-
-    def settle(self, name: str, content: bytes) -> bytes:
-        """Write a small file unless there is one of that name, and return what stands there: of several hosts, the first decides.
-
-        Raises StoreError when a remote root does not answer, or when the file is empty: its writer was killed.
-        """
-        self._require_conditional()
-        store = self._blobs()
-        if store.create(name, content):
-            return content
-        for _ in range(20):
-            if found := store.read_if_exists(name):
-                return found
-            time.sleep(0.1)  # another host is writing it
-        raise StoreError(f"{store.address(name)} is empty: delete it, and run again.")
-
-    def _require_conditional(self) -> None:
-        if self.remote is not None:
-            self.remote.require_conditional()
-
-    def read(self, name: str) -> bytes | None:
-        """A small file of the remote root, else of this machine, or None."""
-        path = self.path(name)
-        found = self.remote.read_if_exists(name) if self.remote is not None else None
-        return path.read_bytes() if found is None and path.is_file() else found
-
-    def edit(self, name: str, change: Callable[[bytes | None], bytes]) -> bytes:
-        """Replace a small file by what `change` makes of it (None: there is none), and return that.
-
-        Nothing that another host writes meanwhile is lost: then `change` is asked again, with what stands there by now. Raises
-        StoreError when other hosts were quicker `EDITS` times.
-        """
-        self._require_conditional()
-        path = self.path(name)
-        with locked(self._lock(name)):
-            for _ in range(EDITS):
-                there = self.remote.read_tagged(name) if self.remote is not None else None
-                known = there[0] if there else path.read_bytes() if path.is_file() else None
-                changed = change(known)
-                same = changed == known and (there or self.remote is None)
-                if same or self._put(name, changed, there[1] if there else None):
-                    return changed
-                time.sleep(random.uniform(0, 0.2))
-        raise StoreError(f"{self.url}/{name} is being written by other hosts all the time: run again.")
-
-    def _put(self, name: str, content: bytes, tag: "UpdateVersion | None") -> bool:
-        """Write a small file over the one with this tag, or as the first; False: another host was quicker."""
-        won = True
-        try:
-            if self.remote is not None:
-                self.check_lease()
-                won = self.remote.replace(name, content, tag) if tag else self.remote.create(name, content)
-        finally:
-            if won:  # here even if the store does not answer
-                write_atomic(self.path(name), content)
-        return won
-
-    def _blobs(self) -> Blobs:
-        return self.remote or open_blobs(self.folder.as_uri())
-
-    @contextlib.contextmanager
-    def leased(self, name: str, what: str, folder: Path) -> Iterator[None]:
-        """Publish under a lease while the block lasts: `name` below the root, which stands for `what` (words for a person).
-
-        `folder`: where the caller holds a lock that stands for the same thing on this host. Raises BusyError when another host
-        holds the lease. From then on whatever this object publishes first asks whether the lease still stands.
-        """
-        self._require_conditional()
-        with leased(self._blobs(), name, what, folder) as self._lease:
-            try:
-                yield
-            finally:
-                self._lease = None
-
-    def check_lease(self, ask: bool = True) -> None:
-        """Raises SupersededError when another host has taken over the lease that this object publishes under.
-
-        `ask`: ask the store, which raises StoreError when it does not answer; else by what the renewals have seen.
-        """
-        if self._lease is not None:
-            self._lease.check() if ask else self._lease.require()
+        replace = self._lease is not None
+        return self._mirror(name).upload(self.path(name), manifest, self.check_lease, replace) is not None
 
     def remove(self, name: str) -> None:
         """Delete an artifact here and in a remote root: the manifest first, so that no half of it is ever taken for whole."""
@@ -380,15 +250,6 @@ class Root:
             self._blobs().delete(blob.name)
         for left in (self.path(name), self.folder / ".files" / safe_relative(name)):
             shutil.rmtree(left, ignore_errors=True)
-
-    def delete(self, name: str) -> None:
-        """Delete a small file, in the remote root first: what a cut leaves is the file of this machine."""
-        if self.remote is not None:
-            self.remote.delete(name)
-        self.path(name).unlink(missing_ok=True)
-
-    def _lock(self, name: str) -> Path:
-        return self.folder / ".locks" / f"{name.replace('/', '.')}.lock"
 
     @contextlib.contextmanager
     def _disk_faults_told(self, name: str) -> Iterator[None]:
@@ -413,7 +274,7 @@ class Root:
 
     def _mirror(self, name: str) -> Mirror:
         assert self.remote is not None, "only a remote root has copies"
-        return Mirror(self.remote, name, self.folder / ".verified" / f"{safe_relative(name)}.json")
+        return Mirror(self.remote, name, self.folder / ".verified" / f"{safe_relative(name)}.jsonl")
 
     def _adopt(self, made: Artifact) -> Artifact:
         """What another host published under the name of an artifact that was made here meanwhile, instead of this one."""
@@ -434,7 +295,3 @@ class Root:
         partial.rename(self.path(name))
         sync(self.path(name).parent)
         return manifest
-
-
-def _matches(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size

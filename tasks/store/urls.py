@@ -14,7 +14,7 @@ pattern with `*` (`az://raw/web/part-0*.parquet`; `**` crosses folders) or one d
 
 import re
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import unquote
 
@@ -57,6 +57,16 @@ class Location:
     def path(self) -> Path | None:
         """The folder on this machine, or None for a remote store."""
         return Path(self.folder).expanduser() if self.kind == "file" else None
+
+    def below(self, other: "Location") -> str | None:
+        """The names of what lies in `folder` begin so, seen from another location: "" if it is that one, None if it is not in it."""
+        different = self.account and other.account and self.account != other.account
+        if different or (self.kind, self.container) != (other.kind, other.container):
+            return None
+        inner, outer = (place.path.resolve() if place.path else PurePosixPath(place.folder) for place in (self, other))
+        if not inner.is_relative_to(outer):
+            return None
+        return f"{inner.relative_to(outer).as_posix()}/".removeprefix("./")
 
     @property
     def single(self) -> bool:

@@ -1,12 +1,13 @@
 """Questions in the tokens of a pool, cut where lm-eval cuts them: what runs of the pool are asked beside the holdout.
 
 A context and a choice are encoded together, and as many tokens as the context alone has are the context's. White space at the end of the
-context counts to the choice. A blank is put between the two where neither has white space there. A model reads `<|bos|>`, as before
+context counts to the choice. A blank is put between the two where neither has white space there. A choice that merges with the end of its context
+so that no token would be left for it, which lm-eval refuses, gets all tokens from the first on that the context alone does not have. A model reads `<|bos|>`, as before
 each document that it was trained on, then the context: lm-eval's numbers with `add_bos_token=True`.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -35,15 +36,7 @@ def encode_questions(root: Root, pool_id: str, asked: Questions, progress: Progr
 
     Raises InputError when there are no such files, one cannot be read, or a row is no question, as `read_questions` says.
     """
-    listed: list[list[str | int | None]]
-    if asked.url == BUNDLE:
-        listed = [[BUNDLE_FILE.name, hashlib.sha256(BUNDLE_FILE.read_bytes()).hexdigest()]]
-        rows = read_bundle()
-    else:
-        source = open_blobs(asked.url)
-        blobs = data_files(source, KINDS)
-        listed = [[blob.name, blob.size, blob.etag] for blob in blobs]
-        rows = read_questions(source, blobs)
+    listed, rows = _opened(asked)
     trained = root.open(PoolFolder(pool_id).tokenizer)
     tokenizer = load_tokenizer(trained.path)
 
@@ -58,14 +51,12 @@ def encode_questions(root: Root, pool_id: str, asked: Questions, progress: Progr
         contexts, context_tokens = encoder.encode(pa.array([context for context, _ in pairs], pa.large_string()))
         ids, offsets = encoder.encode(pa.array(["".join(pair) for pair in pairs], pa.large_string()))
         parts: list[np.ndarray] = []
-        for i, (number, choice) in enumerate(places):
+        for i in range(len(places)):
             context = contexts[context_tokens[i] : context_tokens[i + 1]]
-            answer = ids[offsets[i] + len(context) : offsets[i + 1]]
-            if not len(answer):
-                raise InputError(
-                    f"{found[number][0]}: the answer {choice!r} has no token of its own after this context: put a blank between the two."
-                )
-            parts += [context, answer]
+            whole = ids[offsets[i] : offsets[i + 1]]
+            if len(context) >= len(whole):
+                context = whole[: np.argmax(whole != context[: len(whole)])]
+            parts += [context, whole[len(context) :]]
         sizes = np.array([len(part) for part in parts]).reshape(-1, 2)
         work.temporary(TOKENS).write_bytes(np.concatenate(parts).astype("<u2").tobytes())
         work.finish(TOKENS, rows=int(sizes.sum()))
@@ -86,6 +77,21 @@ def encode_questions(root: Root, pool_id: str, asked: Questions, progress: Progr
     name = f"{asked.name}-{fingerprint(asked.identity(), listed)}"
     inputs = {"tokenizer": trained.manifest}
     return root.build(PoolFolder(pool_id).questions(name), make, spec=asked.identity(), inputs=inputs)
+
+
+def question_texts(asked: Questions) -> list[str]:
+    """What `encode_questions` encodes, each with its right answer, in its order: text number i is question i of the answers."""
+    questions = (question for _, question in islice(_opened(asked)[1], asked.questions))
+    return ["".join(boundary(each.context, each.choices[each.right])) for each in questions]
+
+
+def _opened(asked: Questions) -> tuple[list[list[str | int | None]], Iterator[tuple[str, Question]]]:
+    """The files that a set of questions is read from, with what tells their content, and its rows."""
+    if asked.url == BUNDLE:
+        return [[BUNDLE_FILE.name, hashlib.sha256(BUNDLE_FILE.read_bytes()).hexdigest()]], read_bundle()
+    source = open_blobs(asked.url)
+    blobs = data_files(source, KINDS)
+    return [[blob.name, blob.size, blob.etag] for blob in blobs], read_questions(source, blobs)
 
 
 def boundary(context: str, choice: str) -> tuple[str, str]:

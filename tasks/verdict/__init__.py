@@ -5,7 +5,7 @@
 `matched`     the proof that two arms differ in selection alone
 `sequential`  looking more than once: levels that hold together, and when to stop
 `target`      which documents decide
-`strata`      the scores of all runs, summed by stratum and cluster
+`strata`      the scores of all runs, summed by stratum and cluster; `divided` the parts by columns of the pool
 `asked`       the answers of all runs to questions
 `savings`     a difference in bits per byte as a share of trained tokens, by the measured loss curves
 `looks`       the plan that is registered, the looks that are counted; `by_hand` a look without a comparison

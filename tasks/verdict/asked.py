@@ -29,14 +29,16 @@ class Accuracies:
 
 
 def sum_answers(
-    results: Mapping[str, Sequence[Artifact]], what: str
+    results: Mapping[str, Sequence[Artifact]], what: str, leaked: np.ndarray | None = None
 ) -> tuple[tuple[ScoredDocuments, StratumSums], Accuracies]:
-    """Read the answers of every run, {arm: runs}. `what` names the questions.
+    """Read the answers of every run, {arm: runs}. `what` names the questions, `leaked` those that have a near copy in an arm.
 
     Raises InputError when runs were asked different ones, DamagedError when a log-likelihood is not a number.
     """
     tables = {run.name: read_answers(run.path / ANSWERS) for runs in results.values() for run in runs}
-    documents, sums = sum_scores(results, f"set of questions {what}", read=lambda run: as_scores(tables[run.name]))
+    documents, sums = sum_scores(
+        results, f"set of questions {what}", leaked=leaked, read=lambda run: as_scores(tables[run.name])
+    )
     with_choices = next(iter(tables.values()))["right"].is_valid().to_numpy()
     for name, table in tables.items():
         if not np.array_equal(table["right"].is_valid().to_numpy(), with_choices):

@@ -89,6 +89,7 @@ def _plan(verdict: Verdict, runs: Mapping[str, Fields], known: Registered | None
         "target": _target(verdict, known),
         "pairing": verdict.pairing,
         "level": verdict.level,
+        "strata_columns": verdict.strata_columns,
         "stop": None,
     }
     if known:

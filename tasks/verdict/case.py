@@ -8,8 +8,8 @@ import numpy as np
 
 from tasks.errors import InputError
 from tasks.records.layout import RunFolder
-from tasks.records.near import HOLDOUT
-from tasks.records.verdict import OUTSIDE, ArmScores, Pairing, StratumScore, Target
+from tasks.records.near import HOLDOUT, of_questions
+from tasks.records.verdict import QUESTIONS, ArmScores, Pairing, StratumScore, Target
 from tasks.spec import Arm, Score
 from tasks.store.artifact import Artifact
 from tasks.verdict import answers, draws, matched
@@ -42,7 +42,7 @@ class Case:
     divided_by: Score | None
     """The score of the strata, if there is one."""
     leaks: Mapping[str, Leaks]
-    """Near copies in arms of the holdout and of texts from elsewhere, by name, where they were counted."""
+    """Near copies in arms of the holdout, of texts from elsewhere and of questions, by name, where they were counted."""
 
     @property
     def deciding(self) -> tuple[ScoredDocuments, StratumSums]:
@@ -52,7 +52,8 @@ class Case:
     @property
     def leaked(self) -> dict[str, int]:
         """How many of the deciding documents' kind have near copies, by arm; {} where that was not counted."""
-        what = HOLDOUT if self.target in TARGETS else self.target.removeprefix(OUTSIDE)
+        kind, _, name = self.target.partition("/")
+        what = HOLDOUT if self.target in TARGETS else of_questions(name) if f"{kind}/" == QUESTIONS else name
         return {arm.label: arm.leaked for arm in self.leaks[what].arms} if what in self.leaks else {}
 
     @property

@@ -45,11 +45,16 @@ def comparison(a: str, b: str, case: Case) -> Comparison:
     """The difference between two arms, without its sentence."""
     holdout, decides = case.holdout.about(a, b), case.decides
     paired = case.paired(a, b)
-    explored = _paired(a, b, case, holdout, case.level, paired)
+    explored = _paired(
+        a, b, case, holdout.always_there(), case.level, paired
+    )  # the same whatever columns were asked for
+    together = explored
+    if len(explored.estimate) < len(holdout.strata):
+        together = _paired(a, b, case, holdout, case.level, paired)
     beside = {target: _paired(a, b, case, sums, case.level, paired) for target, (_, sums) in case.beside.items()}
     deciding = explored if case.target in TARGETS else beside[case.target]
     overall = deciding.at(case.level_of_a_pair).adjusted(case.pairs)
-    bands = explored.together(case.level_of_a_pair)
+    bands = together.together(case.level_of_a_pair)
     seeds = min(case.count(label) for label in (a, b))
     difference = float(overall.estimate[decides])
     detectable, needed = _power(abs(difference), overall, seeds, case)
@@ -75,10 +80,11 @@ def comparison(a: str, b: str, case: Case) -> Comparison:
         strata=[
             _row(
                 StratumDifference,
-                explored,
+                explored if i < len(explored.estimate) else together,
                 i,
                 kind=s.kind,
                 label=s.label,
+                column=s.column,
                 documents=s.documents,
                 bytes=s.bytes,
                 band_low=known(bands.low[i]),

@@ -8,7 +8,7 @@ from tasks.records import registration
 from tasks.records.cost import CostEstimate, estimate_cost, total
 from tasks.records.hardware import PATHS, Hardware, settle
 from tasks.records.layout import ArmFolder, PoolFolder, RunFolder, arm_id, run_id
-from tasks.records.ledger import entries, spread_between_seeds
+from tasks.records.ledger import entries
 from tasks.records.packed import PackedPlan
 from tasks.records.scaling import ModelShape, budget_tokens, choose_batch
 from tasks.records.stopping import StoppingRule
@@ -28,7 +28,14 @@ from tasks.verdict.matched import (
     require_redrawn,
     require_two_scores,
 )
-from tasks.verdict.planning import BESIDE_BYTES, Budget, equal_budget, what_is_read, what_seeds_show
+from tasks.verdict.planning import (
+    BESIDE_BYTES,
+    Budget,
+    equal_budget,
+    spread_between_seeds,
+    what_is_read,
+    what_seeds_show,
+)
 from tasks.verdict.target import HALVES, find_target
 
 
@@ -40,7 +47,7 @@ class ComparisonSpec:
     its own, and the rows of a budget. None: all but the documents of an arm. `stop`: add replicates in rounds by this rule.
     `budget`: what is equal between arms. `target`: which documents decide. `pairing`: whether runs are
     paired by seed. `allow`: differences besides selection that are meant, by their path. `texts`, `questions`, `core`: what runs are
-    scored on besides the holdout. `check_savings`: train runs of a better arm that stop at the tokens it saved. `strata_by`: the score of the holdout's halves and deciles, if not the pool's. `control`: "aa" if arms are meant to be equal; then each arm has seeds of its own, for
+    scored on besides the holdout. `check_savings`: train runs of a better arm that stop at the tokens it saved. `strata_by`: the score of the holdout's halves and deciles, if not the pool's, `strata`: columns that it is divided by too. `control`: "aa" if arms are meant to be equal; then each arm has seeds of its own, for
     equal arms with equal seeds would be one run twice.
     """
 
@@ -58,6 +65,7 @@ class ComparisonSpec:
     core: bool = False
     control: Control | None = None
     strata_by: Score | None = None
+    strata: Sequence[str] = ()
 
     @property
     def score(self) -> Score | None:
@@ -117,6 +125,8 @@ class ComparisonSpec:
             raise InputError(
                 "check_savings trains on a part of an arm, but nanochat trains on whole arms: set it to false, or engine to builtin."
             )
+        if len(set(self.strata)) < len(self.strata):
+            raise InputError(f"The strata are by {', '.join(self.strata)}: give each column once.")
         require_halves(self.score, self.target)
         find_target(self.target, [each.name for each in self.texts], [each.name for each in self.questions])
         experiments = {arm.name: Experiment(pool=self.pool, arm=arm, training=self.training) for arm in self.arms}

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from tasks.errors import InputError
 from tasks.records.cost import CostEstimate, estimate_cost
-from tasks.records.ledger import LedgerEntry, spread_between_seeds
+from tasks.records.ledger import LedgerEntry
 from tasks.records.stopping import MOST_REPLICATES
 from tasks.spec import Recipe, Training
-from tasks.verdict.planning import smallest_difference
+from tasks.verdict.planning import smallest_difference, spread_between_seeds
 
 BEYOND = 1 << 20
 """No number of replicates above this is looked for."""

@@ -10,6 +10,7 @@ from tasks.records.stopping import MOST_REPLICATES, StoppingRule
 from tasks.records.verdict import Control, Pairing, Target
 from tasks.spec import (
     Arm,
+    Column,
     Draw,
     Line,
     Name,
@@ -92,6 +93,11 @@ class ComparisonForm(Spec):
         description="The score that the holdout's halves and deciles are by: columns and their weights, or an expression. Empty: the "
         "pool's score.",
     )
+    strata: Annotated[list[Column], Field(max_length=16)] = Field(
+        [],
+        description="Further columns of the pool, such as language or dump, whose parts of the holdout the verdict tells apart: texts by "
+        "value, numbers by fifths, rare values together.",
+    )
     replicates: Replicates | None = Field(
         None,
         description="Runs of each arm, each redrawn as redraw says. Two are the fewest that make a verdict, three or more a good one. "
@@ -135,6 +141,7 @@ class ComparisonForm(Spec):
             core=self.core,
             control=self.control,
             strata_by=self.strata_by,
+            strata=self.strata,
             redraw=None if self.seeds else self.redraw,
             stop=self.stop,
             check_savings=self.check_savings,

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tasks.errors import InputError
 from tasks.records.layout import RunFolder
-from tasks.records.near import HOLDOUT
+from tasks.records.near import HOLDOUT, of_questions
 from tasks.records.verdict import OUTSIDE, QUESTIONS, Control, HoldoutSize, Matched, Pairing, Verdict
 from tasks.spec import Name, Score, spelled_out
 from tasks.store.artifact import Artifact, Manifest, code_version
@@ -20,6 +20,7 @@ from tasks.verdict import answers, matched
 from tasks.verdict.asked import sum_answers
 from tasks.verdict.case import Case, arm_scores, run_of
 from tasks.verdict.compared import comparison
+from tasks.verdict.divided import divide
 from tasks.verdict.leaks import read_leaks
 from tasks.verdict.strata import find_strata, score_used, sum_scores
 from tasks.verdict.taken import chances
@@ -40,6 +41,7 @@ def judge(
     pairing: Pairing = "auto",
     control: Control | None = None,
     strata_by: Score | None = None,
+    strata_columns: Sequence[str] = (),
     level: float = 0.95,
 ) -> Verdict:
     """Compare every pair of arms. `arms`: {label: ids of its finished runs, one a seed}.
@@ -50,7 +52,7 @@ def judge(
     look. `allow`: differences beside selection that are meant, by path ("arm.order"). `outside`: texts from elsewhere that every
     run was scored on, by the names of `runs/<run>/outside/<name>`. `questions`: those that every run was asked, likewise. `core`: compare `runs/<run>/core` of every run too.
     `control`: "aa" if arms are meant to be equal. `strata_by`: the score that the holdout's halves and deciles are by, if not that
-    of the arms: `pools/<pool>/strata` has it. With more than one pair, the intervals of the target are Bonferroni-adjusted
+    of the arms: `pools/<pool>/strata` has it. `strata_columns`: columns of the pool that it is divided by too, as `pools/<pool>/divisions` has them. With more than one pair, the intervals of the target are Bonferroni-adjusted
     so that all of them hold together with probability `level`, and p-values likewise; so are the bands of all strata of all pairs.
     The other intervals of strata explore.
 
@@ -68,10 +70,17 @@ def judge(
     arms = {label: [run_of(run) for run in runs] for label, runs in results.items()}
     allowed = _require_comparable(root, results, allow, control)
     divided_by, strata = find_strata(root, results, spelled_out(strata_by) if strata_by else None)
-    held_out = [HOLDOUT, *outside]
+    held_out = [HOLDOUT, *outside, *map(of_questions, questions)]
     leaks = {what: found for what in held_out if (found := read_leaks(root, results, what))}
     leaked = {what: leaks[what].documents if what in leaks else None for what in held_out}
-    documents, holdout = sum_scores(results, strata=strata, leaked=leaked[HOLDOUT], taken=chances(root, results))
+    first = next(iter(results.values()))[0].manifest
+    documents, holdout = sum_scores(
+        results,
+        strata=strata,
+        leaked=leaked[HOLDOUT],
+        taken=chances(root, results),
+        divided=divide(root, first.inputs["pool"], strata_columns),
+    )
     if target in HALVES:
         matched.require_two_scores(set(documents.score[np.isfinite(documents.score)].tolist()), target)
     beside = {
@@ -79,7 +88,9 @@ def judge(
         for name in outside
     }
     answered = {
-        QUESTIONS + name: sum_answers(_open(root, arms, partial(RunFolder.questions, asked=name)), name)
+        QUESTIONS + name: sum_answers(
+            _open(root, arms, partial(RunFolder.questions, asked=name)), name, leaked[of_questions(name)]
+        )
         for name in questions
     }
     case = Case(
@@ -96,7 +107,6 @@ def judge(
         leaks=leaks,
     )
     scored = {label: arm_scores(label, case) for label in results}
-    first = next(iter(results.values()))[0].manifest
     return Verdict(
         name=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -110,6 +120,7 @@ def judge(
         core=core,
         control=control,
         strata_by=score_used(root, first.inputs["pool"], divided_by),
+        strata_columns=tuple(strata_columns),
         pool=first.inputs["pool"],
         tokens=first.facts.get("tokens"),
         holdout=HoldoutSize(

@@ -21,7 +21,7 @@ class Leaks:
 
 
 def read_leaks(root: Root, results: Mapping[str, Sequence[Artifact]], what: str = HOLDOUT) -> Leaks | None:
-    """Near copies of the holdout, or of texts by their name, in the arms that the runs of `results`, {arm: runs}, trained on.
+    """Near copies of the holdout, or of texts or questions by their name, in the arms that the runs of `results`, {arm: runs}, trained on.
 
     An arm of several draws has what any of them has. None where one arm was not searched. What an arm leaves out is not in it.
     """
@@ -40,6 +40,7 @@ def read_leaks(root: Root, results: Mapping[str, Sequence[Artifact]], what: str 
                 label=label,
                 what=what,
                 documents=made[0].facts["documents"],
+                unsearchable=made[0].facts["unsearchable"],
                 leaked=len(documents),
                 copies=sum(each.facts["copies"] for each in inside) / len(made),
                 removed=sum(each.facts["copies"] for each in made if each.facts["removed"]) / len(made),

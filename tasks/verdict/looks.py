@@ -43,6 +43,7 @@ def register(root: Root, plan: ComparisonPlan) -> Registered:
             target=spec.target,
             pairing=spec.pairing,
             level=LEVEL,
+            strata_columns=tuple(spec.strata),
             texts=tuple(texts.name for texts in spec.texts),
             questions=tuple(questions.name for questions in spec.questions),
             core=spec.core,

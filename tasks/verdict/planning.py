@@ -1,11 +1,15 @@
 """Before arms are trained: the budget they share, and what a number of seeds can show."""
 
-from collections.abc import Mapping
+import json
+import statistics
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
 
 from tasks.errors import InputError
+from tasks.records.ledger import LedgerEntry
 from tasks.records.packed import TrainedText
+from tasks.spec import Training
 from tasks.verdict.paired import detectable_difference, level_of_a_pair
 from tasks.verdict.replicates import paired_by_seed
 
@@ -66,6 +70,32 @@ def smallest_difference(variance: float, seeds: int, arms: int) -> float:
     paired = paired_by_seed("auto", range(seeds), range(seeds))
     variances = [2 * variance] if paired else [variance, variance]
     return detectable_difference(0.0, variances, seeds, level_of_a_pair(0.95, arms))
+
+
+def spread_between_seeds(found: Sequence[LedgerEntry], training: Training) -> tuple[float, int] | None:
+    """Variance of bits per byte between seeds in similar finished runs, and its degrees of freedom; None without such runs.
+
+    Similar: same engine, recipe, depth and precision, and half to twice the tokens if `training` has a budget. Pooled over groups that
+    differ in seeds alone, that of the run and that of the arm.
+    """
+    groups: dict[str, list[float]] = {}
+    for entry in found:
+        alike = all(getattr(entry, field) == getattr(training, field) for field in ("engine", "depth", "precision"))
+        budget = training.tokens
+        alike &= entry.experiment.training.recipe == training.recipe
+        near = not budget or (entry.tokens is not None and budget / 2 <= entry.tokens <= 2 * budget)
+        if entry.state == "completed" and entry.bpb is not None and alike and near:
+            asked = entry.experiment.identity()
+            asked["arm"].pop("seed")
+            del asked["seed"]
+            groups.setdefault(json.dumps([entry.pool_id, asked]), []).append(entry.bpb)
+    repeated = [values for values in groups.values() if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in repeated)
+    return (
+        (sum(statistics.variance(values) * (len(values) - 1) for values in repeated) / freedom, freedom)
+        if freedom
+        else None
+    )
 
 
 def what_seeds_show(spread: tuple[float, int] | None, arms: int, seeds: int) -> str:

@@ -16,6 +16,7 @@ from tasks.records.verdict import Kind
 from tasks.spec import Score
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
+from tasks.verdict.divided import Parts
 from tasks.verdict.paired import FEWEST_CLUSTERS, cluster_sums
 from tasks.verdict.taken import Chances, disagreements
 from tasks.verdict.target import DECILES
@@ -23,8 +24,18 @@ from tasks.verdict.target import DECILES
 LENGTHS = (1_000, 2_000, 4_000, 8_000, 16_000)  # bytes: bounds of the length classes
 SOURCES = 20  # the largest ones get a row each
 
-Grouping = tuple[Kind, np.ndarray, list[str], tuple[str, str] | None]
-"""(kind, code of each document or -1, label of each code, the arms that it is about if not all)."""
+
+@dataclass(frozen=True)
+class Grouping:
+    """One way to divide documents: `codes`, (documents,), are places in `labels`, or -1."""
+
+    kind: Kind
+    codes: np.ndarray
+    labels: list[str]
+    pair: tuple[str, str] | None = None
+    """The arms that it is about, if not all."""
+    column: str | None = None
+    """Of the pool, that it is by."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +119,7 @@ class ScoredDocuments:
 
 @dataclass(frozen=True)
 class Stratum:
-    """A part of the documents: all, a half or decile by score, a class of lengths, a source, with or without near copies, by the arm that would take them."""
+    """A part of the documents: all, a half or decile by score, a class of lengths, a source, with or without near copies, by the arm that would take them, by a column."""
 
     kind: Kind
     label: str
@@ -116,6 +127,8 @@ class Stratum:
     bytes: int
     pair: tuple[str, str] | None = None
     """The arms that it is about, if not all."""
+    column: str | None = None
+    """Of the pool, that it is by."""
 
 
 @dataclass(frozen=True)
@@ -130,9 +143,16 @@ class StratumSums:
 
     def about(self, a: str, b: str) -> "StratumSums":
         """Without the strata of other pairs of arms."""
-        kept = [i for i, stratum in enumerate(self.strata) if stratum.pair in (None, (a, b))]
-        if len(kept) == len(self.strata):
+        return self._only([stratum.pair in (None, (a, b)) for stratum in self.strata])
+
+    def always_there(self) -> "StratumSums":
+        """Without the strata by columns that were asked for, which are the last."""
+        return self._only([stratum.column is None for stratum in self.strata])
+
+    def _only(self, wanted: Sequence[bool]) -> "StratumSums":
+        if all(wanted):
             return self
+        kept = np.flatnonzero(wanted).tolist()
         nats = {label: values[:, kept] for label, values in self.nats.items()}
         return replace(self, strata=[self.strata[i] for i in kept], sizes=self.sizes[kept], nats=nats)
 
@@ -172,14 +192,15 @@ def sum_scores(
     strata: Artifact | None = None,
     leaked: np.ndarray | None = None,
     taken: Chances = MappingProxyType({}),
+    divided: Mapping[str, Parts] = MappingProxyType({}),
     read: Callable[[Artifact], pa.Table] = lambda run: read_scores(run.path / SCORES),
 ) -> tuple[ScoredDocuments, StratumSums]:
     """Read the scores of every run, {arm: runs}, and sum them; by other `strata` than those that the runs recorded.
 
     `leaked`: numbers of documents that have a near copy in an arm. `taken`: which documents the arms would take, for strata of those on which two arms disagree.
-    `read`: the scores in an artifact.
+    `divided`: parts of the documents by columns of the pool. `read`: the scores in an artifact.
 
-    Raises InputError when runs were scored on different documents, DamagedError when a score is not a number.
+    Raises InputError when runs were scored on different documents, DamagedError when a score is not a number or a division is of other documents.
     """
     documents: ScoredDocuments | None = None
     nats: dict[str, list[np.ndarray]] = {label: [] for label in results}
@@ -201,11 +222,18 @@ def sum_scores(
     if documents is None:
         raise InputError("There are no runs to read scores of: name at least one.")
     stacked = {label: np.stack(values) for label, values in nats.items()}
-    groupings: list[Grouping] = [(*each, None) for each in documents.groupings()]
-    groupings += [("taken", codes, labels, pair) for pair, codes, labels in disagreements(taken)]
+    groupings = [Grouping(*each) for each in documents.groupings()]
+    groupings += [Grouping("taken", codes, labels, pair) for pair, codes, labels in disagreements(taken)]
+    for column, (codes, labels) in divided.items():
+        if len(codes) != len(documents.document):
+            raise DamagedError(
+                f"The pool's division by {column} has {len(codes):,} documents, the scores {len(documents.document):,}: delete it and "
+                "judge again."
+            )
+        groupings.append(Grouping("column", codes, labels, column=column))
     clean = None
     if documents.near.any():
-        clean = _summed(documents, stacked, [(*each, None) for each in documents.clean()])
+        clean = _summed(documents, stacked, [Grouping(*each) for each in documents.clean()])
     return documents, replace(_summed(documents, stacked, groupings), clean=clean)
 
 
@@ -213,12 +241,12 @@ def _summed(documents: ScoredDocuments, nats: Mapping[str, np.ndarray], grouping
     strata: list[Stratum] = []
     sizes: list[np.ndarray] = []
     sums: dict[str, list[np.ndarray]] = {label: [] for label in nats}
-    for kind, codes, labels, pair in groupings:
-        shape = (len(labels), documents.clusters)
+    for each in groupings:
+        codes, shape = each.codes, (len(each.labels), documents.clusters)
         size = cluster_sums(documents.bytes.astype(float), codes, documents.cluster, shape)
-        counts = np.bincount(codes[codes >= 0], minlength=len(labels)).tolist()
-        rows = zip(labels, counts, size.sum(1).astype(int).tolist(), strict=True)
-        strata += [Stratum(kind, *row, pair) for row in rows]
+        counts = np.bincount(codes[codes >= 0], minlength=len(each.labels)).tolist()
+        rows = zip(each.labels, counts, size.sum(1).astype(int).tolist(), strict=True)
+        strata += [Stratum(each.kind, *row, each.pair, each.column) for row in rows]
         sizes.append(size)
         for label, values in nats.items():
             sums[label].append(cluster_sums(values, codes, documents.cluster, shape))

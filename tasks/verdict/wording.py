@@ -42,13 +42,15 @@ DECIDES: dict[str, tuple[str, str]] = {
 """Targets on the holdout: how a finding names them, and what it means that they decide."""
 HARDLY = 0.8
 """More seeds hardly help if they leave the difference that can be told above this part of what it is now."""
+NAMED = 3
+"""Parts of the holdout that a sentence names for each arm."""
 UNEQUAL_TEXT = 0.01
 """Difference between the parts of two arms' text that were trained on, from which on the verdict says so."""
 
 
 def worded(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
     """The pair with its sentence."""
-    return with_text(with_draws(pair.model_copy(update={"sentence": sentence(pair)}), a, b), a, b)
+    return _with_columns(with_text(with_draws(pair.model_copy(update={"sentence": sentence(pair)}), a, b), a, b))
 
 
 def sentence(pair: Comparison) -> str:
@@ -117,7 +119,8 @@ def _clean(pair: Comparison) -> list[str]:
     where = " and ".join(f"{count} in {label}" for label, count in clean.leaked.items())
     where = f"of the whole holdout {where}" if pair.target in HALVES else where
     total = clean.documents + clean.left_out
-    without = f"Without the {clean.left_out} of {total} documents that have near copies in the arms ({where})"
+    what = "questions" if _by_questions(pair.target) else "documents"
+    without = f"Without the {clean.left_out} of {total} {what} that have near copies in the arms ({where})"
     if clean.low is None or clean.difference is None:
         return [f"{without}, too few are left to judge."]
     shown = f"{with_interval(clean.difference, clean.low, clean.high, '+')} bits per byte"
@@ -126,6 +129,28 @@ def _clean(pair: Comparison) -> list[str]:
     better = pair.a if clean.difference < 0 else pair.b
     same = " too" if better == pair.better else ""
     return [f"{without}, {better} is better{same}: the difference is {shown}."]
+
+
+def _with_columns(pair: Comparison) -> Comparison:
+    """The pair with a sentence more on which parts of the holdout stand out, by the columns that were asked for."""
+    parts = [row for row in pair.strata if row.column is not None]
+    if not parts or not pair.covers_seeds:
+        return pair
+    by = " and ".join(dict.fromkeys(str(row.column) for row in parts))
+    found = []
+    for better, sign in ((pair.a, -1), (pair.b, 1)):
+        out = sorted(
+            (row for row in parts if row.stands_out and row.difference * sign > 0), key=lambda row: row.p or 0.0
+        )
+        named = [
+            f"{row.label} ({with_interval(row.difference, row.band_low, row.band_high, '+')})" for row in out[:NAMED]
+        ]
+        more = [f"{len(out) - NAMED} more"] * (len(out) > NAMED)
+        found += [f"{better} is better on {', '.join([*named, *more])}"] * bool(out)
+    said = f"No part of the holdout by {by} stands out."
+    if found:
+        said = f"Of parts of the holdout by {by}, {'; '.join(found)}: by bands that hold for all parts at once, and decide nothing."
+    return pair.model_copy(update={"sentence": f"{pair.sentence} {said}"})
 
 
 def with_text(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:

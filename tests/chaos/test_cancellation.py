@@ -10,7 +10,7 @@ import pytest
 from prefect.states import Cancelled, Cancelling
 
 from flows.maintenance import reaper
-from infra.local import stack as stacks
+from infra.local import lifecycle
 from infra.local.access import connected
 from tests.chaos.harness.server import Server
 from tests.stack.conftest import TRAIN, children, wait
@@ -44,7 +44,7 @@ def test_a_cancelled_experiment_ends_although_its_worker_was_killed(stack, clien
 
     entry = json.loads(next(tmp_path.glob("root/runs/*/run.json")).read_text())
     assert entry["attempts"][-1]["state"] == "interrupted"
-    stack.pids = stacks.up(stack.home, print).pids
+    stack.pids = lifecycle.up(stack.home, print).pids
 
 
 def test_a_cancelled_training_is_not_set_going_again(stack, client, parameters, tmp_path):

@@ -95,6 +95,10 @@ ODD_SCORE = {
         lambda table: table.drop_columns([SCORES[0]]).append_column(SCORES[0], [pa.array([5] * 120, pa.date32())]),
         "a number or text is needed",
     ),
+    "bytes": (
+        lambda table: table.drop_columns([SCORES[0]]).append_column(SCORES[0], [[b"5", b"\xff"] * 60]),
+        "bytes that are no UTF-8: a number or text is needed",
+    ),
 }
 
 

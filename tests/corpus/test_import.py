@@ -10,7 +10,7 @@ import numpy, pyarrow, pyarrow.parquet, pyarrow.compute
 def state():
     return dict(os.environ), threading.active_count(), len(os.listdir("/proc/self/task"))
 before = state()
-import tasks.corpus.prepare, tasks.corpus.workers, tasks.corpus.pool.survey, tasks.corpus.arm.estimate
+import tasks.corpus.prepare, tasks.corpus.workers, tasks.corpus.pool.survey, tasks.corpus.arm.rates
 after = state()
 spawn = sys.modules.get("multiprocessing.spawn")
 print(json.dumps([before, after, spawn is None or spawn._fixup_main_from_path.__name__ == "_fixup_main_from_path"]))

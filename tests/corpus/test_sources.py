@@ -16,7 +16,6 @@ from azure.storage.blob import BlobServiceClient
 
 from infra.local.azurite import ACCOUNT
 from tasks.corpus.pool.handle import open_pool
-from tasks.corpus.pool.sample import sample_texts
 from tasks.corpus.prepare import build_arms, build_holdout, build_index, build_sample, plan_arm
 from tasks.errors import InputError
 from tasks.spec import Arm, Pool
@@ -166,9 +165,8 @@ def test_the_sample_is_of_the_pool_without_the_holdout(corpus: Path, tmp_path: P
     sampled = pq.read_table(build_sample(root, pool).path / "sample.parquet").column("text").to_pylist()
     assert 5_000 <= sum(map(len, sampled)) < 5_000 + len(sampled[-1])
     assert not set(sampled) & set(held)
-    assert list(sample_texts(root, open_pool(root, pool).pool_id, pool, 5_000, pool.seed)) == sampled
-    everything = list(sample_texts(root, open_pool(root, pool).pool_id, pool, 10**9, 1))
-    assert len(everything) == 360 - 16
+    everything = build_sample(root, pool.model_copy(update={"tokenizer_characters": 10**9}))
+    assert everything.facts["documents"] == 360 - 16
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -268,6 +266,19 @@ def test_a_data_set_that_cannot_be_opened_says_why(hub: str, monkeypatch: pytest
         open_blobs(hub)
     with pytest.raises(InputError, match="names no data set"):
         open_blobs("hf://just-a-name")
+
+
+@pytest.mark.parametrize("below", ["root", "deep/root", "."])
+def test_a_root_inside_its_source_is_no_data(below: str, tmp_path: Path) -> None:
+    write_corpus(tmp_path, files=2)
+    root, pool = Root(tmp_path / below), Pool(source=tmp_path.as_uri(), holdout_fraction=0.1)
+    before = open_pool(root, pool)
+    (text,) = build_arms(root, pool, [Arm(name="all", select="all")], workers=1)
+    again = open_pool(root, pool)
+    assert again.pool_id == before.pool_id and again.blobs == before.blobs
+    assert [blob.name for blob in again.blobs] == ["part_000.parquet", "part_001.parquet"]
+    shards = open_pool(root, Pool(source=text.path.as_uri(), format="unrated"))
+    assert "shard_00000.parquet" in [blob.name for blob in shards.blobs], "an artifact may be a source itself"
 
 
 def test_empty_and_missing_sources_say_what_to_do(tmp_path: Path, azure: str) -> None:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -12,6 +11,7 @@ import pytest
 from tasks.corpus import workers
 from tasks.corpus.workers import BATCH, Workers
 from tests.corpus.corpora import write_corpus
+from tests.waiting import within
 
 HOLDER = """
 import os, time
@@ -62,9 +62,7 @@ def test_a_killed_preparation_leaves_no_process_behind() -> None:
     finally:
         parent.kill()
         parent.wait()
-    deadline = time.monotonic() + 20
-    while not all(map(gone, below)) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    within(20, lambda: all(map(gone, below)))
     left = [pid for pid in below if not gone(pid)]
     for pid in left:
         psutil.Process(pid).kill()

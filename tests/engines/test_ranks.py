@@ -10,6 +10,7 @@ import pytest
 
 from tasks.engines import ranks
 from tasks.engines.ranks import Ranks, StopRequest, launch
+from tests.waiting import within
 
 PYTHON = [sys.executable, "-c"]
 
@@ -128,12 +129,7 @@ def test_a_killed_launcher_stops_its_ranks(tmp_path):
         f"launch([sys.executable, '-c', {LAUNCHED!r}], 1, log=Path({str(log)!r}))"
     )
     parent = subprocess.Popen([*PYTHON, code])
-    deadline = time.monotonic() + 60
-    while not (log.is_file() and "up" in log.read_text()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    assert within(60, lambda: log.is_file() and "up" in log.read_text())
     parent.kill()
     parent.wait()
-    while "stopped" not in log.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    assert within(60, lambda: "stopped" in log.read_text())

@@ -180,6 +180,16 @@ def test_another_environment_gets_another_process(shared, monkeypatch):
     assert not psutil.pid_exists(trainer_of(shared, 7))
 
 
+def test_what_callers_of_one_trainer_tell_their_own_servers_means_nothing_to_it(monkeypatch):
+    place = turns.Turn(("GPU-a",), gpus=True)
+    known = warm.trainer_environment(place)
+    for name in ("WANDB_SERVICE", "WANDB_MODE", "PREFECT_API_URL", "PWD"):
+        monkeypatch.setenv(name, "of this caller")
+    assert warm.trainer_environment(place) == known
+    monkeypatch.setenv("RAYON_NUM_THREADS", "7")
+    assert warm.trainer_environment(place) != known
+
+
 def test_a_folder_that_others_can_enter_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(warm, "Path", lambda _: tmp_path / "open")
     (tmp_path / "open").mkdir(mode=0o755)

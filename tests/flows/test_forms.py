@@ -1,12 +1,14 @@
 """What a form's schema takes, by which the server decides, its flow takes too, and the other way round."""
 
+from itertools import product
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prefect.exceptions import ParameterTypeError
 from prefect.utilities.schema_tools import is_valid_schema, validate
 
-from tests.forms import FORMS, values
+from tests.forms import COUNTS, FORMS, values
 
 MEANT = {"where", "score", "strata_by", "first_look", "max_replicates"}
 """Expressions, and numbers that depend on one another: a schema sees their shape, the flow their meaning."""
@@ -34,6 +36,16 @@ def test_every_number_has_both_bounds_and_every_text_a_shape(form):
             assert {"enum", "const", "pattern"} & set(schema), path
         if schema.get("type") == "array":
             assert "maxItems" in schema, path
+
+
+def test_numbers_as_people_write_them_are_taken_by_schema_and_flow_alike():
+    (form,) = (form for form in FORMS if form.flow.fn.__name__ == "experiment")
+    both = {"integer", "string"}
+    written = [path for path, each in form.places() if both <= {one.get("type") for one in each.get("anyOf", ())}]
+    assert {("train", "tokens"), ("arm", "tokens"), ("data", "holdout_documents")} < set(written)
+    for path, text in product(written, COUNTS):
+        parameters = form.filled(path, text)
+        assert (not validate(parameters, form.schema)) == taken(form, parameters), (path, text)
 
 
 @each_form

@@ -11,7 +11,7 @@ from flows.sequence import Steps, prepare_arm
 from infra.cli.main import app
 from tasks.records.layout import ArmFolder
 from tasks.records.near import HOLDOUT, leaked
-from tasks.spec import Arm, Pool, Texts, Training
+from tasks.spec import Arm, Pool, Questions, Texts, Training
 from tasks.store.root import Root
 from tests.corpus.corpora import prose, rated_table
 from tests.corpus.near.test_passages import edited
@@ -46,6 +46,17 @@ def test_texts_are_counted_in_an_arm_that_is_there_and_numbered_as_they_are_scor
     assert names[0] == HOLDOUT and names[1].startswith("outside-")
     assert leaked(found[HOLDOUT].path).tolist() == [4, 7] and leaked(found[names[1]].path).tolist() == [9]
     assert root.find(ArmFolder(arm).near(names[1]))
+    held = pq.read_table(tmp_path / "raw/a.parquet")["text"].to_pylist()
+    rows = [{"context": "How many " + str(i), "answer": "seven"} for i in range(3)]
+    rows.insert(1, {"context": "Complete: " + " ".join(held[9].split()[:40]), "answer": held[9].split()[40]})
+    (tmp_path / "exam.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    exam = Questions(name="exam", url=str(tmp_path / "exam.jsonl"))
+    (made,) = [each for what, each in search_arm(root, arm, [], Steps(), [exam]).items() if what != HOLDOUT]
+    assert made.name.rsplit("/", 1)[1].split("-", 1)[1].startswith("questions-exam-")
+    assert leaked(made.path).tolist() == [1] and made.facts["unsearchable"] == 3, "three are too short to tell"
     app(["leaks", arm, str(tmp_path / "texts"), "--root", str(tmp_path / "root"), "--json"], standalone_mode=False)
     shown = json.loads(capsys.readouterr().out)
     assert [row["of"] for row in shown] == names and shown[1]["documents"] == 13
+    given = ["leaks", arm, "--questions", str(tmp_path / "exam.jsonl"), "--questions-name", "exam"]
+    app([*given, "--root", str(tmp_path / "root"), "--json"], standalone_mode=False)
+    assert [row["leaked"] for row in json.loads(capsys.readouterr().out)] == [2, 1]

@@ -2,33 +2,20 @@
 
 import json
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from flows.comparison import Hands, questions_of
 from flows.sequence import Steps
 from tasks.errors import InputError
 from tasks.spec import Arm, Pool, Questions, Training
-from tasks.store.root import Root
-from tasks.tokens.train import train_tokenizer
 from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec
-
-POOL = "pool-0123456789"
+from tests.small import POOL, root_with_tokenizer
 
 
 @pytest.fixture
 def root(tmp_path):
     """A root whose pool has a tokenizer, and no runs."""
-    root = Root(tmp_path / "root")
-
-    def make(work):
-        pq.write_table(pa.table({"text": ["the cat sat on the mat 12 times"] * 50}), work.temporary("sample.parquet"))
-        work.finish("sample.parquet", rows=50)
-
-    root.build(f"pools/{POOL}/sample", make, spec={})
-    train_tokenizer(root, POOL, 280)
-    return root
+    return root_with_tokenizer(tmp_path / "root")
 
 
 def test_a_bad_row_too_few_and_an_answer_that_no_row_holds_are_refused_when_the_runs_are_planned(root, tmp_path):

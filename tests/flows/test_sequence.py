@@ -1,10 +1,11 @@
 """The sequence of a preparation without a server."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from flows.sequence import Prepared, Steps, prepare_arm
+from flows.sequence import Prepared, Steps, prepare_arm, prepare_arms
 from tasks.corpus.arm.plan import ArmPlan
 from tasks.records.layout import ArmFolder, PoolFolder
 from tasks.spec import Arm, Pool, Training
@@ -50,6 +51,36 @@ def test_everything_that_a_training_reads_is_there(prepared, root):
     assert prepared.packed.name == ArmFolder(prepared.arm_id).packed(LENGTH, "split")
     assert all(root.find(name) for name in PoolFolder(prepared.pool_id).parts)
     assert prepared.facts["sequence_length"] == LENGTH and prepared.facts["shards"] >= 1
+
+
+def test_arms_prepared_together_share_the_steps_and_are_what_each_is_alone(prepared, root, pool, tmp_path):
+    drawn = [Arm(name="rand", select="random", order="shuffled", seed=seed) for seed in (1, 2)]
+    titles: list[str] = []
+
+    class Noted(Steps):
+        def run(self, title, work):
+            titles.append(title)
+            return super().run(title, work)
+
+        def spread(self, title, work):
+            titles.append(title)
+            return super().spread(title, work)
+
+    shutil.copytree(root.path(f"pools/{prepared.pool_id}"), tmp_path / "pools" / prepared.pool_id)
+    alone = [prepare_arm(root, pool, arm, TRAINING, Steps()) for arm in drawn]
+    together = prepare_arms(Root(tmp_path), pool, [Arm(), *drawn], TRAINING, Noted())
+    assert [one.arm_id for one in together] == [one.arm_id for one in (prepared, *alone)]
+    for one, other in zip(together, (prepared, *alone), strict=True):
+        made, expected = ((each.text.manifest, each.packed.manifest, each.near) for each in (one, other))
+        for found, same in zip(made, expected, strict=True):
+            assert (found.name, found.fingerprint, found.content) == (same.name, same.fingerprint, same.content)
+            assert found.facts == same.facts
+    assert [title for title in titles if "top16" in title or "rand" in title] == [
+        "Checksums of top16, rand",
+        "Plan of top16, rand",
+        "Text of top16, rand",
+        *("Packed rows of top16", "Packed rows of rand", "Packed rows of rand"),
+    ]
 
 
 def test_a_damaged_shard_is_made_again_and_nothing_else(prepared, root, pool):

@@ -1,9 +1,7 @@
 """Hosts for the tests of this room: real ones in namespaces, and a stand-in for the Prefect server's health endpoint."""
 
-import http.server
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,19 +53,8 @@ def remote(machine: labs.Host, known: KnownHosts) -> Iterator[Remote]:
 @pytest.fixture
 def server() -> Iterator[str]:
     """URL of an API that is healthy and can do nothing else."""
-
-    class Health(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/api/health" else 404)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Health)
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{made.server_port}/api"
-    made.shutdown()
+    with labs.healthy_api() as url:
+        yield url
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

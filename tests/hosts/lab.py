@@ -7,13 +7,15 @@ machine's network, and with it the way to package indexes.
 """
 
 import contextlib
+import http.server
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -104,7 +106,6 @@ class Host:
         authorized = self.folder / "authorized_keys"
         shutil.copy(f"{lab.key}.pub", authorized)
         authorized.chmod(0o644)
-        self.write_config()
         if network:
             self.connect()
 
@@ -258,10 +259,11 @@ class Lab:
             self.bridges[network] = name
         return self.bridges[network]
 
-    def host(self, name: str, network: int = 1, disk: str = "2g", systemd: bool = False) -> Host:
-        """A new host that runs."""
+    def host(self, name: str, network: int = 1, disk: str = "2g", systemd: bool = False, **sshd: str) -> Host:
+        """A new host that runs, with these settings of its sshd."""
         made = Host(self, name, network, len(self.hosts), disk, systemd)
         self.hosts.append(made)
+        made.write_config(**sshd)
         made.start()
         return made
 
@@ -294,11 +296,19 @@ def parameters(machine: Host, **changes: object) -> Parameters:
     return Parameters(**{**fields, **changes})
 
 
-def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    """Whether the condition came true within that time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
+@contextlib.contextmanager
+def healthy_api(address: str = "127.0.0.1") -> Iterator[str]:
+    """The URL of an API that is healthy and can do nothing else."""
+
+    class Health(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/api/health" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    made = http.server.ThreadingHTTPServer((address, 0), Health)
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield f"http://{address}:{made.server_port}/api"
+    made.shutdown()

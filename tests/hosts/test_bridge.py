@@ -9,7 +9,7 @@ import pytest
 
 from tasks.errors import InputError
 from tasks.hosts.bridge import ADMIT, FORGET
-from tasks.hosts.ssh import CommandError, Local
+from tasks.hosts.machine import CommandError, Local
 
 OWNER = "ssh-ed25519 AAAAOWNER owner@laptop\n"
 TOGETHER = 4

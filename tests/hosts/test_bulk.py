@@ -9,11 +9,14 @@ from infra.local import azurite
 from tasks.errors import DamagedError, InputError
 from tasks.hosts.bulk import fetch, main, send
 from tasks.hosts.hostkeys import KnownHosts
+from tasks.hosts.machine import Local
 from tasks.hosts.service import environment_file
-from tasks.hosts.ssh import Local, Remote
+from tasks.hosts.ssh import Remote
 from tasks.hosts.transfer import move
+from tasks.store.access import open_blobs
 from tasks.store.artifact import Work
 from tasks.store.blobs import Blobs
+from tasks.store.mirror import Mirror
 from tasks.store.root import Root
 from tests.hosts.lab import Host as Machine
 from tests.hosts.lab import Lab, parameters
@@ -61,8 +64,13 @@ def test_cut_fetch_goes_on_and_replaces_what_is_wrong(root: Root, store: str, tm
     Root(tmp_path / "theirs").open(NAME, checksums=True)
 
 
-def test_a_send_replaces_other_content_of_the_same_size(root: Root, store: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("shared", "sent"), [(b"deep/b c.parquet", 9000), (b"DEEP/B C.PARQUET", 25000)])
+def test_a_send_replaces_other_content_of_the_same_size(
+    root: Root, store: str, tmp_path: Path, shared: bytes, sent: int
+) -> None:
+    """What both have in common stays, unless it was damaged in the store, at equal size."""
     send(store, NAME, root.folder)
+    (tmp_path / "store" / NAME / "deep/b c.parquet").write_bytes(shared * 1000)
     other = Root(tmp_path / "remade")
 
     def make(work: Work) -> None:
@@ -71,7 +79,7 @@ def test_a_send_replaces_other_content_of_the_same_size(root: Root, store: str, 
             work.finish(name)
 
     other.build(NAME, make, spec={})
-    assert send(store, NAME, other.folder)["sent"] == 9000
+    assert send(store, NAME, other.folder)["sent"] == sent
     fetch(store, NAME, tmp_path / "theirs")
     assert (tmp_path / "theirs" / NAME / "a.parquet").read_bytes() == b"A.parquet" * 1000
 
@@ -98,6 +106,15 @@ def test_a_send_that_was_cut_goes_on_without_a_manifest_of_something_else(
     assert [path.name for path in root.path(NAME).parent.glob(".*.sent")] == []
     fetch(store, NAME, tmp_path / "theirs")
     Root(tmp_path / "theirs").open(NAME, checksums=True)
+
+
+def test_a_cut_line_of_what_objects_hold_hides_no_other(root: Root, store: str, tmp_path: Path) -> None:
+    known, manifest, blobs = tmp_path / "known.jsonl", root.manifest(NAME), open_blobs(store)
+    known.write_text('["a.parq')
+    mirror = Mirror(blobs, NAME, known)
+    assert mirror.upload(root.path(NAME), manifest, lambda: None) == 25000
+    mirror.discard()
+    assert mirror.upload(root.path(NAME), manifest, lambda: None) == 0
 
 
 def test_damage_and_absence_are_named(

@@ -19,6 +19,7 @@ from infra.local.deploy import create_pools, deploy
 from tasks.hosts.environment import lock_file
 from tasks.spec import Host
 from tests.hosts.lab import USER, Lab, no_index, parameters, versions, without_systemd
+from tests.waiting import within
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 PROJECT = Path(__file__).resolve().parents[2]
@@ -149,14 +150,14 @@ def test_bare_account_to_online_worker_and_back(
         lines = machine.run("cat root/runs/*/metrics.jsonl 2>/dev/null || true").splitlines()
         return max((json.loads(line)["step"] for line in lines), default=0)
 
-    assert until(120, lambda: step() > STEPS // 20), state()
+    assert within(120, lambda: step() > STEPS // 20), state()
     machine.run(f"pkill -9 -f '{WORKER}'")
     machine.cut()
     before = step()
     time.sleep(12)
     assert before < step() < STEPS
     machine.mend()
-    assert until(240, lambda: state() == "COMPLETED"), state()
+    assert within(240, lambda: state() == "COMPLETED"), state()
     assert step() == STEPS
     shown = call(api, "POST", "/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}})
     assert any("bits per byte" in str(artifact["data"]) for artifact in shown)
@@ -166,7 +167,7 @@ def test_bare_account_to_online_worker_and_back(
     else:
         machine.run(f"pkill -9 -f '{WORKER}'")
     seen = workers(api, "last_heartbeat_time")
-    assert until(120, lambda: workers(api, "last_heartbeat_time")[machine.name] > seen[machine.name])
+    assert within(120, lambda: workers(api, "last_heartbeat_time")[machine.name] > seen[machine.name])
     removed = run_flow(environment, "remove_host", host=host.model_dump())
     assert set(removed["changed"]) == {"worker", "way-back", "files", "pool"}
     assert workers(api) == {}
@@ -197,12 +198,3 @@ def test_environment_from_the_lock_file_ends_in_an_online_worker(lab: Lab, prefe
     assert {name: found.get(name) for name in pinned} == pinned
     run_flow(environment, "remove_host", host=host.model_dump(), artifacts=True)
     assert machine.run("ls -A") == ""
-
-
-def until(seconds: float, condition) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(1)
-    return False

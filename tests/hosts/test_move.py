@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import DamagedError, InputError
-from tasks.hosts.ssh import Local
+from tasks.hosts.machine import Local
 from tasks.hosts.transfer import move
 from tasks.store.artifact import Work
 from tasks.store.root import Root
@@ -199,7 +199,7 @@ def put_before(monkeypatch: pytest.MonkeyPatch, folder: Path, **tools: str) -> N
     monkeypatch.setenv("PATH", str(folder), prepend=":")
 
 
-MOVE = "import sys; from tasks.hosts.ssh import Local; from tasks.hosts.transfer import move; print('go', flush=True); move(Local(), sys.argv[1], Local(), sys.argv[2], 'runs')"
+MOVE = "import sys; from tasks.hosts.machine import Local; from tasks.hosts.transfer import move; print('go', flush=True); move(Local(), sys.argv[1], Local(), sys.argv[2], 'runs')"
 
 
 @pytest.mark.slow

@@ -18,12 +18,15 @@ from tasks.errors import InputError
 from tasks.hosts import environment, provision, report, service, smoke
 from tasks.hosts.facts import Gpu, identify
 from tasks.hosts.hostkeys import KnownHosts
+from tasks.hosts.machine import LinkError, Local
 from tasks.hosts.provision import STEPS, Outcome, Setup, run_step
-from tasks.hosts.ssh import LinkError, Local, Remote, StrangerError
+from tasks.hosts.removal import remove
+from tasks.hosts.ssh import Remote, StrangerError
 from tasks.hosts.wheel import CHECKOUT, build_wheel
 from tasks.spec import Host as Parameters
 from tests.hosts.lab import Host as Machine
-from tests.hosts.lab import Lab, call, parameters, within
+from tests.hosts.lab import Lab, call, parameters
+from tests.waiting import within
 
 SECRET = {"WANDB_API_KEY": "it's $(no) `secret`\\", "AZURE_STORAGE_KEY": "a+/=="}
 RUN = "import os, signal; os.mkdir('runs'); signal.signal(signal.SIGTERM, lambda *_: exit(open('runs/saved', 'w').close())); signal.pause()"
@@ -94,8 +97,8 @@ def test_bare_account_to_worker_and_back(machine: Machine, known: KnownHosts, wh
     machine.run(f'cd "{folder}/root" && setsid "{folder}/venv/bin/python" -c "{RUN}" >/dev/null 2>&1 &')
     assert within(20, lambda: machine.run(f'ls "{folder}/root"') == "arms\nruns")
     with pytest.raises(InputError, match="still works on a run"):
-        provision.remove(again.remote, again.host)
-    outcomes = provision.remove(again.remote, again.host, force=True)
+        remove(again.remote, again.host)
+    outcomes = remove(again.remote, again.host, force=True)
     assert {outcome.step: outcome.changed for outcome in outcomes} == {"worker": True, "way-back": True, "files": True}
     assert outcomes[0].text == "stopped the worker and ended its run"
     assert (
@@ -103,9 +106,9 @@ def test_bare_account_to_worker_and_back(machine: Machine, known: KnownHosts, wh
         == "./fab rating/.fabrating\n./fab rating/root/arms/kept\n./fab rating/root/runs/saved"
     )
     assert "worker.sh" not in machine.run("ps ax -o args")
-    provision.remove(again.remote, again.host, artifacts=True)
+    remove(again.remote, again.host, artifacts=True)
     assert machine.run('ls -A "$HOME"') == ""
-    assert not any(outcome.changed for outcome in provision.remove(again.remote, again.host)[:2])
+    assert not any(outcome.changed for outcome in remove(again.remote, again.host)[:2])
 
 
 def test_server_of_another_account_at_the_tunnels_port_is_not_taken_for_ours(
@@ -126,7 +129,7 @@ def test_server_of_another_account_at_the_tunnels_port_is_not_taken_for_ours(
             setup.remote.run(provision.OWN, setup.folder, 4311)
     finally:
         machine.run("pkill -u nobody python3 || true", user="root")
-        provision.remove(setup.remote, setup.host, artifacts=True, force=True)
+        remove(setup.remote, setup.host, artifacts=True, force=True)
 
 
 def test_host_that_is_gone_is_forgotten_by_force(lab: Lab, known: KnownHosts, server: str) -> None:
@@ -140,9 +143,9 @@ def test_host_that_is_gone_is_forgotten_by_force(lab: Lab, known: KnownHosts, se
         machine.stop()
         remote.close()
         with pytest.raises(LinkError, match=r"gone .* does not answer .* remove it with force"):
-            provision.remove(remote, host)
+            remove(remote, host)
         assert tunnel.running()
-        worker, way_back = provision.remove(remote, host, force=True)
+        worker, way_back = remove(remote, host, force=True)
     assert not worker.changed and "does not answer" in worker.text
     assert way_back.changed and not Path(tunnel.folder).exists()
     assert not tunnel.running()
@@ -153,8 +156,8 @@ def test_another_machine_at_the_address_is_left_alone(lab: Lab, known: KnownHost
     known.pin(host.address, host.port, paramiko.ECDSAKey.generate())  # the host that was there before
     with Remote(host, known) as remote:
         with pytest.raises(StrangerError, match=r"another machine answers.* remove it with force"):
-            provision.remove(remote, host)
-        worker, way_back = provision.remove(remote, host, force=True)
+            remove(remote, host)
+        worker, way_back = remove(remote, host, force=True)
     assert not worker.changed and "nothing was removed there" in worker.text
     assert not way_back.changed
 
@@ -204,7 +207,7 @@ def test_run_that_is_cut_again_and_again_gets_there(lab: Lab, known: KnownHosts,
     try:
         assert [outcome.step for outcome in all_steps(setup) if outcome.changed] == []
     finally:
-        provision.remove(remote, host, artifacts=True)
+        remove(remote, host, artifacts=True)
 
 
 def test_misfits_are_refused_before_anything_is_changed(lab: Lab, machine: Machine, known: KnownHosts) -> None:
@@ -239,7 +242,7 @@ def test_folder_with_things_of_others_is_refused_and_left_alone(machine: Machine
                 InputError, match=r"has other things in .*fab rating \(nanochat, state, venv, \.\.\.\): give a folder"
             ):
                 provision.look(remote, host)
-            files = provision.remove(remote, host, artifacts=True)[-1]
+            files = remove(remote, host, artifacts=True)[-1]
         assert not files.changed
         assert machine.run("ls 'fab rating'").split() == ["nanochat", "state", "venv"]
     finally:
@@ -316,7 +319,7 @@ def test_missing_prepared_environment_is_named(machine: Machine, known: KnownHos
     setup = prepare(machine, known, wheel, python_environment="/opt/none")
     with pytest.raises(InputError, match="no bin/python in /opt/none"):
         run_step(setup, "environment")
-    provision.remove(setup.remote, setup.host)
+    remove(setup.remote, setup.host)
 
 
 def test_account_without_root_is_told_what_to_ask_for(machine: Machine, remote: Remote) -> None:

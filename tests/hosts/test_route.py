@@ -10,8 +10,9 @@ import pytest
 from tasks.errors import InputError
 from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.keys import PASSPHRASE, prepared_key
+from tasks.hosts.machine import LinkError, Local
 from tasks.hosts.route import Route, ssh_environment, ssh_options
-from tasks.hosts.ssh import LinkError, Local, Remote
+from tasks.hosts.ssh import Remote
 from tasks.hosts.transfer import Place, place, transfer
 from tasks.spec import Host
 from tests.hosts.lab import USER, Lab, call, parameters

@@ -13,11 +13,13 @@ import pytest
 
 from tasks.hosts.facts import identify
 from tasks.hosts.hostkeys import KnownHosts
+from tasks.hosts.machine import Local
 from tasks.hosts.provision import OWN
 from tasks.hosts.service import Service, environment_file, install_tunnel, secrets, tunnel
-from tasks.hosts.ssh import Local, Remote
+from tasks.hosts.ssh import Remote
 from tests.hosts.lab import Host as Machine
-from tests.hosts.lab import parameters, within
+from tests.hosts.lab import parameters
+from tests.waiting import within
 
 SUPERVISE = str(files("tasks.hosts.scripts") / "supervise.py")
 

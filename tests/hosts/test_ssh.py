@@ -9,10 +9,12 @@ import pytest
 
 from tasks.errors import InputError
 from tasks.hosts.hostkeys import KnownHosts
-from tasks.hosts.ssh import CommandError, LinkError, Local, Remote
+from tasks.hosts.machine import CommandError, LinkError, Local
+from tasks.hosts.ssh import Remote
 from tasks.spec import Host
 from tests.hosts.lab import Host as Machine
-from tests.hosts.lab import Lab, call, parameters, within
+from tests.hosts.lab import Lab, call, parameters
+from tests.waiting import within
 
 
 def test_script_sees_its_arguments_and_input(remote: Remote) -> None:
@@ -47,10 +49,7 @@ def test_a_script_that_never_ran_is_no_success(start: str, says: str, remote: Re
 
 
 def test_words_of_a_forced_command_are_shown(lab: Lab, known: KnownHosts) -> None:
-    machine = lab.host("forced")
-    machine.stop()
-    machine.write_config(ForceCommand="echo come back on Monday; false")
-    machine.start()
+    machine = lab.host("forced", ForceCommand="echo come back on Monday; false")
     with (
         Remote(parameters(machine), known) as remote,
         pytest.raises(InputError, match="status 1 and says: come back on Monday"),
@@ -59,10 +58,7 @@ def test_words_of_a_forced_command_are_shown(lab: Lab, known: KnownHosts) -> Non
 
 
 def test_a_server_that_allows_one_session_at_a_time(lab: Lab, known: KnownHosts) -> None:
-    machine = lab.host("single")
-    machine.stop()
-    machine.write_config(MaxSessions="1")
-    machine.start()
+    machine = lab.host("single", MaxSessions="1")
     with Remote(parameters(machine), known) as remote:
         assert [remote.run(f"echo {number}").out for number in range(5)] == [f"{number}\n" for number in range(5)]
 
@@ -93,12 +89,8 @@ def test_an_agent_with_more_keys_than_the_server_tries(
 
 
 def test_an_account_with_a_second_factor_is_named(lab: Lab, known: KnownHosts) -> None:
-    machine = lab.host("careful")
-    machine.stop()
-    machine.write_config(
-        AuthenticationMethods="publickey,keyboard-interactive", KbdInteractiveAuthentication="yes", UsePAM="yes"
-    )
-    machine.start()
+    second = {"KbdInteractiveAuthentication": "yes", "UsePAM": "yes"}
+    machine = lab.host("careful", AuthenticationMethods="publickey,keyboard-interactive", **second)
     with (
         Remote(parameters(machine), known) as remote,
         pytest.raises(InputError, match="asks for a second factor beside the key"),
@@ -158,11 +150,18 @@ def test_a_key_is_pinned_only_by_a_login_that_succeeds(machine: Machine, known: 
     assert "not pinned" not in str(caught.value)
 
 
+def unpin(known: KnownHosts, machine: Machine) -> None:
+    """Remove a host's line, as the messages say."""
+    lines = known.path.read_text().splitlines(keepends=True)
+    own = f"{known.name(machine.address, machine.port)} "
+    known.path.write_text("".join(line for line in lines if not line.startswith(own)))
+
+
 def test_given_fingerprint_is_compared_before_anything_is_sent(machine: Machine, known: KnownHosts) -> None:
     with Remote(parameters(machine, host_key=machine.fingerprint), known) as right:
         right.run("true")
         assert right.notes == []
-    known.forget(machine.address, machine.port)
+    unpin(known, machine)
     wrong = "SHA256:" + "A" * 43
     with Remote(parameters(machine, host_key=wrong), known) as other, pytest.raises(InputError) as caught:
         other.run("true")
@@ -183,7 +182,7 @@ def test_changed_host_key_is_refused_by_name(lab: Lab, known: KnownHosts) -> Non
         connection.run("true")
     for part in (before, after, str(known.path), "changed"):
         assert part in str(caught.value)
-    known.forget(machine.address, machine.port)
+    unpin(known, machine)
     with Remote(parameters(machine), known) as connection:
         assert connection.run("echo ok").out == "ok\n"
 

@@ -1,7 +1,5 @@
 """Services under a systemd that runs: started again when killed and after a reboot, gone when removed, runs left alone."""
 
-import http.server
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -12,7 +10,8 @@ from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.service import Service
 from tasks.hosts.ssh import Remote
 from tests.hosts import lab as labs
-from tests.hosts.lab import PROJECT, USER, Host, Lab, parameters, within
+from tests.hosts.lab import PROJECT, USER, Host, Lab, healthy_api, parameters
+from tests.waiting import within
 
 WORK = """#!/bin/sh
 cd "$(dirname "$0")" || exit
@@ -151,19 +150,15 @@ with Remote(host, KnownHosts(installation_folder() / "known_hosts")) as remote:
 """What provisioning does about a tunnel, run on the machine where the tunnel begins."""
 
 
+@pytest.fixture
+def api(booted: Host) -> Iterator[str]:
+    """An API on this machine's end of the booted host's network."""
+    with healthy_api(f"{booted.lab.prefix}.{booted.network}.1") as url:
+        yield url
+
+
 @pytest.mark.parametrize("account", [pytest.param("root", marks=pytest.mark.slow), "none"], indirect=True)
-def test_tunnel_is_a_unit(booted: Host, account: Remote, machine: Host) -> None:
-    class Health(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer((f"{booted.lab.prefix}.{booted.network}.1", 0), Health)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    api = f"http://{server.server_address[0]}:{server.server_port}/api"
+def test_tunnel_is_a_unit(booted: Host, account: Remote, machine: Host, api: str) -> None:
     here = account.run('printf %s "$HOME"').out
     account.put(machine.key.read_bytes(), f"{here}/key")
     host = parameters(machine, key_file=f"{here}/key", server=api, folder="tunnelled", tunnel_port=4303)
@@ -188,6 +183,5 @@ def test_tunnel_is_a_unit(booted: Host, account: Remote, machine: Host) -> None:
         assert within(10, lambda: not through())
         assert booted.run(f"find /etc '{booted.home}/.config' -name 'fabrating*'", user="root") == ""
     finally:
-        server.shutdown()
         account.run('rm -rf "$HOME/key" "$HOME/our installation"')
         machine.run("rm -rf tunnelled")

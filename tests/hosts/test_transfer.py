@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from tasks.errors import DamagedError, InputError
 from tasks.hosts.hostkeys import KnownHosts
-from tasks.hosts.ssh import Local, Remote
+from tasks.hosts.machine import Local
+from tasks.hosts.ssh import Remote
 from tasks.hosts.streams import share_out
 from tasks.hosts.transfer import Place, place, transfer
 from tasks.store.artifact import FileRecord, Work
@@ -239,10 +240,7 @@ def test_a_host_without_rsync_is_named_before_anything_is_sent(
 def test_a_host_that_refuses_agent_forwarding_is_named(
     lab: Lab, known: KnownHosts, places: tuple[Place, Place]
 ) -> None:
-    machine = lab.host("closed")
-    machine.stop()
-    machine.write_config(AllowAgentForwarding="no")
-    machine.start()
+    machine = lab.host("closed", AllowAgentForwarding="no")
     machine.run("mkdir -p root/raw && touch root/raw/a")
     with (
         Remote(parameters(machine), known) as remote,

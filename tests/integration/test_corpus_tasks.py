@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from tasks.progress import Progress
 from tasks.spec import ENGAGEMENT, FACTUAL, PEDAGOGICAL, Arm, Pool
 from tasks.store.access import open_blobs
 from tasks.store.root import Root
+from tests.waiting import within
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -95,14 +95,11 @@ def test_a_batch_of_blobs_is_one_task(raw: Path, tmp_path: Path, reference: list
     assert (index["documents"], held["documents"]) == (FILES * 20, 40)
     made = [shards(Root(tmp_path / "root").path(arm["artifact"])) for arm in arms]
     assert made == reference
-    deadline = time.monotonic() + 30
-    while len(names := task_names(began["run"])) < 7 and time.monotonic() < deadline:
-        time.sleep(0.5)  # the server learns of task runs a little later
-    assert [name for name in names if name.startswith("read")] == [
-        *(f"read scores {i} of 2" for i in (1, 2)),
-        *(f"read texts {i} of 2" for i in (1, 2)),
-    ]
-    assert "Holdout" in names
+    batches = [f"read columns {i} of 2" for i in (1, 1, 2, 2)]  # of the index, then of the scores that the arms ask for
+    batches += [f"read texts {i} of 2" for i in (1, 2)]
+    read = lambda: [name for name in task_names(began["run"]) if name.startswith("read")]  # noqa: E731
+    assert within(30, lambda: read() == batches), read()  # the server learns of task runs a little later
+    assert "Holdout" in task_names(began["run"])
 
 
 def test_progress_that_another_thread_reports_belongs_to_the_run() -> None:

@@ -14,19 +14,8 @@ from infra.local import azurite
 from tasks.store.access import open_blobs
 from tasks.store.root import Root
 
-PREPARE = [
-    "--select",
-    "top",
-    "--share",
-    "0.2",
-    "--order",
-    "best-first",
-    "--seed",
-    "1",
-    "--sequence-length",
-    "64",
-    "--json",
-]
+SHARE = 0.05
+PREPARE = f"--select top --share {SHARE} --order best-first --seed 1 --sequence-length 64 --json".split()
 POOL = ["vocab_size=512", "holdout_documents=40", "holdout_fraction=0.1", "tokenizer_characters=200000"]
 TRAIN = ["--depth", "1", "--json"]
 TRAINING = ["window_pattern=L", "batch_tokens=2048", "device=cpu", "eval_every=50", "save_every=50", "wandb=disabled"]
@@ -74,7 +63,7 @@ def test_the_arm_takes_the_best_documents_best_first(prepared, sample, root):
     assert taken == sorted(taken, reverse=True)
     left = sorted((score for text, score in by_text.items() if text not in held), reverse=True)
     np.testing.assert_allclose(taken, left[: len(taken)], rtol=1e-9)
-    assert len(taken) == pytest.approx(0.2 * len(by_text), abs=20)
+    assert len(taken) == pytest.approx(SHARE * len(by_text), abs=5)
 
 
 def test_the_text_pass_reads_the_text_column_and_no_more(prepared, sample, root):
@@ -121,19 +110,8 @@ def test_texts_from_elsewhere_are_scored_like_the_holdout(prepared, trained, roo
     texts = pq.read_table(root / "pools" / prepared["pool"] / "holdout" / "documents.parquet")["text"].to_pylist()
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"body": text}) + "\n" for text in texts))
     name = trained["name"].split("/")[1]
-    arguments = (
-        "score",
-        name,
-        "--root",
-        root,
-        "--texts",
-        tmp_path,
-        "--texts-name",
-        "same",
-        "--column",
-        "body",
-        "--json",
-    )
+    texts = ("--texts", tmp_path, "--texts-name", "same", "--column", "body")
+    arguments = ("score", name, "--root", root, *texts, "--json")
     scored = run(*arguments)
     assert scored["name"].startswith(f"runs/{name}/outside/same-")
     assert scored["facts"]["bpb"] == pytest.approx(trained["facts"]["bpb"], rel=1e-6)

@@ -46,11 +46,8 @@ class Production:
 
     def start_server(self) -> int:
         """Start the Prefect server as its unit does, but on a free port, and wait until it answers."""
-        unit = (FILES / "fabrating-server.service").read_text()
-        command = next(line for line in unit.splitlines() if line.startswith("ExecStart=")).split()[1:]
-        command = [sys.executable, *(str(self.port) if word == "4200" else word for word in command)]
         pid = processes.start(
-            command,
+            command_of("fabrating-server", {"4200": str(self.port)}),
             mark=self.mark,
             log=self.home / "logs" / "server.log",
             cwd=self.home,
@@ -58,6 +55,19 @@ class Production:
         )
         assert ports.wait(self.answers, lambda: processes.belongs(pid, self.mark), 240), self.log("server")
         return pid
+
+    def start_reports(self, root: Path) -> None:
+        """Start the server of reports as its unit does, likewise."""
+        port = self.settings["FABRATING_REPORTS_UPSTREAM"].rpartition(":")[2]
+        pid = processes.start(
+            command_of("fabrating-reports", {"4201": port, "${FABRATING_ROOT}": str(root)}),
+            mark=self.mark,
+            log=self.home / "logs" / "reports.log",
+            cwd=FILES.parents[1],
+            environment=clean() | self.settings,
+        )
+        up = ports.wait(lambda: ports.accepts(int(port)), lambda: processes.belongs(pid, self.mark), 60)
+        assert up, self.log("reports")
 
     def answers(self) -> bool:
         """Whether the API answers through the proxy."""
@@ -82,6 +92,13 @@ class Production:
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
+
+
+def command_of(unit: str, instead: dict[str, str]) -> list[str]:
+    """What a unit starts, by this Python, with some of its words replaced."""
+    lines = (FILES / f"{unit}.service").read_text().splitlines()
+    words = next(line for line in lines if line.startswith("ExecStart=")).split()[1:]
+    return [sys.executable, *(instead.get(word, word) for word in words)]
 
 
 def clean() -> dict[str, str]:
@@ -110,12 +127,13 @@ def production() -> Iterator[Production]:
     database.start()
     database.ask(f"create role prefect login password '{DATABASE_PASSWORD}'")
     database.ask("create database prefect owner prefect")
-    port, https, http = (ports.choose(0) for _ in range(3))
+    port, reports, https, http = (ports.choose(0) for _ in range(4))
     values = settings("server.env.example") | {
         "FABRATING_HOST": "localhost",
         "FABRATING_HTTPS_PORT": str(https),
         "FABRATING_HTTP_PORT": str(http),
         "FABRATING_UPSTREAM": f"127.0.0.1:{port}",
+        "FABRATING_REPORTS_UPSTREAM": f"127.0.0.1:{reports}",
         "PREFECT_SERVER_UI_API_URL": f"https://localhost:{https}/api",
         "PREFECT_SERVER_API_AUTH_STRING": PASSWORD,
         "PREFECT_API_AUTH_STRING": PASSWORD,

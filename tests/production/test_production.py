@@ -1,6 +1,7 @@
 """The production stack asks for a password, speaks TLS, keeps its secrets, and comes back from a backup."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,10 @@ import pytest
 import yaml
 
 from infra.local import processes
+from tasks.records.layout import REPORT
+from tasks.reports.report import write_verdict
+from tasks.verdict.judge import judge
+from tests.planted import Bench
 from tests.postgres import programs
 from tests.production.conftest import DATABASE_PASSWORD, FILES, PASSWORD, Production, clean, settings
 
@@ -98,6 +103,23 @@ def test_a_worker_with_the_password_runs_a_flow_and_no_secret_shows(production: 
         if path.is_file() and "postgres" not in path.parts:
             places[str(path)] = path.read_bytes().decode("latin1")
     assert [(where, secret[:8]) for where, text in places.items() for secret in secrets if secret in text] == []
+
+
+def test_reports_are_served_behind_the_same_password(production: Production, bench: Bench):
+    arms = bench.arms(seeds=2, top16=-0.05, rand16=0.0)
+    made = write_verdict(bench.root, judge(bench.root, "demo", arms))
+    with production.client() as client:
+        assert client.get(f"{production.url}/reports/").status_code == 503  # nobody serves them yet, and says so
+    production.start_reports(bench.root.folder)
+    with production.client(None) as client:
+        assert client.get(f"{production.url}/reports/{made.name}").status_code == 401
+    with production.client() as client:
+        listed = client.get(f"{production.url}/reports", follow_redirects=True)
+        (link,) = (link for link in re.findall(r'href="(.*?)"', listed.text) if link.startswith("verdicts/"))
+        shown = client.get(listed.url.join(link))
+        assert shown.text == (made.path / REPORT).read_text()
+        assert "default-src 'none'" in shown.headers["Content-Security-Policy"]
+        assert client.get("/health").status_code == 200  # the API is where it was
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""FORMATS.md says what is in the files: every column and field by its name, and the numbers of the formats."""
+"""docs/formats.md says what is in the files: every column and field by its name, and the numbers of the formats."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from tasks.records import scores
 from tasks.records.record import Record
 from tasks.records.verdict import ArmScores, Comparison, Verdict
 
-TEXT = (Path(scores.__file__).with_name("FORMATS.md")).read_text()
+TEXT = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
 PARTS = dict(zip(("files", "scores", "verdict", "arm", "pair"), re.split(r"\n## .*\n|\nOf a.*:\n", TEXT), strict=True))
 
 

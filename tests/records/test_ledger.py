@@ -59,19 +59,6 @@ def test_a_cpu_costs_no_gpu_hours(root):
     assert entry.hours > 0 and entry.dollars == 0
 
 
-def test_the_spread_between_seeds_is_pooled_over_runs_alike(root):
-    bpb = {("a", 1): 1.0, ("a", 2): 1.2, ("b", 1): 2.0, ("b", 2): 2.0, ("c", 1): 9.0}
-    for (arm, seed), value in bpb.items():
-        run = ledger.open_entry(root, Experiment(arm=Arm(name=arm), seed=seed), "pool-1", f"{arm}-1").run
-        ledger.finish(root, run, "completed", facts={"bpb": value, "tokens": 1_000})
-    found = ledger.entries(root)
-    assert ledger.spread_between_seeds(found, Training()) == (pytest.approx(0.01), 2)
-    assert ledger.spread_between_seeds(found, Training(tokens=1_500))[1] == 2
-    assert ledger.spread_between_seeds(found, Training(tokens=5_000)) is None
-    assert ledger.spread_between_seeds(found, Training(depth=12)) is None
-    assert ledger.spread_between_seeds(found, Training(recipe="quiet")) is None
-
-
 def test_a_second_attempt_keeps_the_first_and_closes_it_at_its_last_sign_of_life(root):
     run = opened(root)
     seen = time.time() + 1800

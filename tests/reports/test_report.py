@@ -196,7 +196,7 @@ def test_a_report_shows_leaks_by_arm_and_what_is_found_without_them(bench):
     bench.near("rand16", [1])
     verdict = judge(bench.root, "v", arms)
     read = Reader(verdict_report(bench.root, verdict))
-    assert "top16 holdout 600 60 (10.0 %) 60 0" in read.text and "rand16 holdout 600 1 (0.2 %) 1 0" in read.text
+    assert "top16 holdout 600 0 60 (10.0 %) 60 0" in read.text and "rand16 holdout 600 0 1 (0.2 %) 1 0" in read.text
     assert "Without near copies in any arm, on 539 documents (61 left out)" in read.text
     assert "By near copies in arms" in read.text
     shown = verdict_markdown(verdict)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import Artifact, FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 
-from infra.local import ports, processes
-from infra.local import stack as stacks
+from infra.local import lifecycle, ports, processes
 from infra.local.access import connected
 from infra.local.publish import publish
 from infra.local.sample_data import build_sample
@@ -50,7 +50,7 @@ SHELL = {
     **dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"), PROXY),
     **dict.fromkeys(("NO_PROXY", "no_proxy"), ""),
     **{"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "1"},
-    **{"OMP_NUM_THREADS": "2,1", "WANDB_RUN_ID": "mine", "WANDB_SWEEP_ID": "sweep"},
+    **{"OMP_NUM_THREADS": "1,1", "WANDB_RUN_ID": "mine", "WANDB_SWEEP_ID": "sweep"},
 }
 """What the shell of a person exports who works on a cluster."""
 TRAIN = {
@@ -100,14 +100,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory, sample: Path, said: list[str
             for name, value in (SHELL | PLANTED | {"WANDB_BASE_URL": url}).items():
                 shell.setenv(name, value)
             load_settings()  # as each command does
-            running = stacks.up(home, said.append, port=taken)
+            running = lifecycle.up(home, said.append, port=taken)
         urllib.request.install_opener(None)  # type: ignore[arg-type]  # it keeps the proxies of its first request
         try:
             publish(running, build_sample(home, DOCUMENTS, packages=()), said.append)
             yield running
         finally:
             mark = running.mark
-            stacks.down(home, said.append)
+            lifecycle.down(home, said.append)
             assert processes.members(mark) == []
 
 
@@ -153,31 +153,28 @@ def parameters_with(stack: Stack, root: Path) -> dict[str, Any]:
     }
 
 
-def run_deployment(
-    stack: Stack, client: SyncPrefectClient, name: str, parameters: dict[str, Any], status: int = 0, minutes: float = 6
-) -> FlowRun:
-    """`prefect deployment run NAME --watch` to its end, which must have this exit status; returns the flow run."""
-    command = [
-        sys.executable,
-        "-m",
-        "prefect",
-        "deployment",
-        "run",
-        name,
-        "--watch",
-        "--params",
-        json.dumps(parameters),
-    ]
+def run_deployment(client: SyncPrefectClient, name: str, parameters: dict[str, Any], minutes: float = 6) -> FlowRun:
+    """A run of a deployment, once it has ended."""
+    deployment = client.read_deployment_by_name(name)
+    run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+    state = lambda: client.read_flow_run(run.id).state  # noqa: E731
+    wait(lambda: state().is_final(), 60 * minutes)
+    return client.read_flow_run(run.id)
+
+
+def run_by_command(stack: Stack, client: SyncPrefectClient, name: str, parameters: dict[str, Any]) -> FlowRun:
+    """The same by `prefect deployment run NAME --watch`, which must end well."""
+    words = ("-m", "prefect", "deployment", "run", name, "--watch", "--params", json.dumps(parameters))
     result = subprocess.run(
-        command,
+        [sys.executable, *words],
         cwd=PROJECT,
         env=full_environment(stack),
         capture_output=True,
         text=True,
         check=False,
-        timeout=minutes * 60,
+        timeout=360,
     )
-    assert result.returncode == status, result.stdout + result.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
     return newest(client, name)
 
 
@@ -204,6 +201,12 @@ def children(client: SyncPrefectClient, run: FlowRun) -> dict[str, FlowRun]:
     """The runs below a run, by the name of their flow."""
     below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
     return {client.read_flow(one.flow_id).name: one for one in client.read_flow_runs(flow_run_filter=below)}
+
+
+def below(client: SyncPrefectClient, run: FlowRun) -> Counter[str]:
+    """How many children of each flow a run has."""
+    wanted = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
+    return Counter(client.read_flow(child.flow_id).name for child in client.read_flow_runs(flow_run_filter=wanted))
 
 
 def wait(condition: Callable[[], Any], seconds: float) -> Any:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prefect import task
 from prefect.client.schemas.objects import StateType
-from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.events import emit_event
 from prefect.states import Cancelled, Cancelling, Crashed, Failed, Running, Scheduled
 
@@ -25,7 +24,7 @@ from flows.maintenance import (
     is_permanent,
     reaper,
 )
-from infra.local import access, deploy, ports, processes
+from infra.local import access, deploy, lifecycle, ports, processes
 from infra.local import stack as stacks
 from infra.local.access import connected
 from infra.local.maintenance import look
@@ -41,7 +40,7 @@ def the_stacks_own_service_rests(stack):
     """It would be quicker than the test, now and then."""
     processes.end(stack.pids["maintenance"])
     yield
-    stack.pids.update(stacks.up(stack.home, print).pids)
+    stack.pids.update(lifecycle.up(stack.home, print).pids)
 
 
 @pytest.fixture
@@ -75,28 +74,17 @@ def test_no_flow_run_appears_unless_there_is_one_to_restart(stack, client, ended
 
 
 def test_the_service_outlives_its_server_and_is_a_part_of_the_stack(stack, capsys):
-    stack.pids.update(stacks.up(stack.home, print).pids)
+    stack.pids.update(lifecycle.up(stack.home, print).pids)
     assert "the service that restarts workers" in capsys.readouterr().out
     assert stack.alive("maintenance")
     processes.end(stack.pids["maintenance"])
     nobody = {access.URL: f"http://127.0.0.1:{ports.choose(0)}/api"}
     command = [sys.executable, "-m", "infra.cli", "maintain", "--every", "1"]
     environment = {**stacks.full_environment(stack), **nobody}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=stacks.PROJECT) as service:
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=deploy.PROJECT) as service:
         lines = [service.stderr.readline() for _ in range(2)]
         service.terminate()
     assert all("could not be looked after" in line for line in lines)
-
-
-def test_the_schedule_of_an_older_version_is_ended_and_any_other_kept(stack, client):
-    reaper_of = lambda: client.read_deployment_by_name("maintenance/reaper")  # noqa: E731
-    assert reaper_of().schedules == []
-    every = [(IntervalSchedule(interval=timedelta(seconds=seconds)), True) for seconds in (60, 300)]
-    client.create_deployment_schedules(reaper_of().id, every)
-    deploy.end_old_schedule(stack.environment)
-    (left,) = reaper_of().schedules
-    assert left.schedule.interval == timedelta(seconds=300)
-    client.delete_deployment_schedule(reaper_of().id, left.id)
 
 
 def test_it_sets_going_what_failed_and_nothing_else(stack, client, ended):
@@ -220,7 +208,7 @@ def test_what_the_server_keeps_is_bounded(stack, client, tmp_path):
         server.backup(copy)
     command = [sys.executable, "-m", "tests.stack.month", str(tmp_path / "db")]
     environment = stacks.full_environment(stack) | stack.private("server")
-    done = subprocess.run(command, env=environment, cwd=stacks.PROJECT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, cwd=deploy.PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     for rows, oldest in found["ages"].values():

@@ -1,7 +1,6 @@
 """A lease on the root: one holder, a number that rises, and a holder that was succeeded finds out before it publishes."""
 
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from tasks.errors import BusyError, SupersededError
 from tasks.store.access import open_blobs
 from tasks.store.blobs import Blobs
 from tasks.store.lease import Lease
+from tests.waiting import within
 
 NAME, WHAT = "runs/r/.lease", "The run r"
 LONG = 60.0
@@ -55,9 +55,7 @@ def test_of_hosts_that_take_it_at_once_one_does(host) -> None:
     threads = [threading.Thread(target=take, args=(host(f"host{number}"),)) for number in range(4)]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + 20
-    while len(busy) < 3 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    within(20, lambda: len(busy) == 3)
     done.set()
     for thread in threads:
         thread.join()

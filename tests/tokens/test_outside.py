@@ -10,26 +10,15 @@ import pytest
 from tasks.errors import InputError
 from tasks.records.scores import with_strata
 from tasks.spec import Texts
-from tasks.store.root import Root
 from tasks.tokens.outside import encode_outside
 from tasks.tokens.tokenizer import load_tokenizer
-from tasks.tokens.train import train_tokenizer
-
-POOL = "pool-0123456789"
+from tests.small import POOL, root_with_tokenizer
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """A root whose pool has a tokenizer."""
-    root = Root(tmp_path_factory.mktemp("root"))
-
-    def make(work):
-        pq.write_table(pa.table({"text": ["the cat sat on the mat 12 times"] * 50}), work.temporary("sample.parquet"))
-        work.finish("sample.parquet", rows=50)
-
-    root.build(f"pools/{POOL}/sample", make, spec={})
-    train_tokenizer(root, POOL, 280)
-    return root
+    return root_with_tokenizer(tmp_path_factory.mktemp("root"))
 
 
 def encode(root, folder, **fields):

@@ -14,12 +14,18 @@ from tasks.store.artifact import Work, sha256_file
 from tasks.store.root import Root
 from tasks.tokens import pack as pack_module
 from tasks.tokens.pack import pack_arm
-from tests.tokens.conftest import ARM, POOL, make_documents, write_text
+from tests.tokens import conftest
+from tests.tokens.conftest import ARM, POOL, make_documents
 
-SHARDS = [make_documents(900, seed=10), make_documents(700, seed=11), make_documents(450, seed=12)]
-
+GROUP = 20
+SHARDS = [make_documents(count, seed) for count, seed in ((90, 10), (70, 11), (45, 12))]
+"""Of five, four and three row groups."""
 
 WAYS = list(pack_module.PACKERS)
+
+
+def write_text(root: Root, arm: str, shards: list[list[str]]) -> None:
+    conftest.write_text(root, arm, shards, GROUP)
 
 
 def rows_of(artifact) -> np.ndarray:
@@ -34,8 +40,8 @@ def test_rows_are_the_texts_in_shard_order(root, tokenizer, packing):
     packer = pack_module.PACKERS[packing](64, tokenizer.bos)
     expected = []
     for shard in SHARDS:
-        for start in range(0, len(shard), 200):
-            ids = [tokenizer.encode(text) for text in shard[start : start + 200]]
+        for start in range(0, len(shard), GROUP):
+            ids = [tokenizer.encode(text) for text in shard[start : start + GROUP]]
             offsets = np.cumsum([0, *map(len, ids)])
             expected.append(packer.push(np.array(list(chain(*ids)), np.uint16), offsets).rows)
     expected.append(packer.flush().rows)
@@ -109,10 +115,10 @@ class KilledError(Exception):
     """Stands for the end of the process: nothing in the code under test catches it."""
 
 
-@pytest.fixture
-def packed_at_once(tmp_path, pool_folder):
+@pytest.fixture(scope="module")
+def packed_at_once(tmp_path_factory, pool_folder):
     """SHARDS packed without an interruption, T = 64."""
-    straight = Root(tmp_path / "straight")
+    straight = Root(tmp_path_factory.mktemp("straight"))
     straight.path("pools").mkdir()
     straight.path(f"pools/{POOL}").symlink_to(pool_folder / "pools" / POOL)
     write_text(straight, ARM, SHARDS)

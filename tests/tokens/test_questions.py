@@ -10,12 +10,10 @@ import pytest
 from tasks.errors import InputError
 from tasks.records.questions import read_choices
 from tasks.spec import Questions
-from tasks.store.root import Root
 from tasks.tokens.questions import boundary, encode_questions
 from tasks.tokens.tokenizer import load_tokenizer
-from tasks.tokens.train import train_tokenizer
+from tests.small import POOL, root_with_tokenizer
 
-POOL = "pool-0123456789"
 FEW = [
     {"question": "The cat sat on the", "choices": ["mat", "hat", "cat"], "answer": 0, "task": "cats"},
     {"context": "12 times 2 is", "answer": "24", "task": "sums"},
@@ -26,15 +24,7 @@ FEW = [
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """A root whose pool has a tokenizer."""
-    root = Root(tmp_path_factory.mktemp("root"))
-
-    def make(work):
-        pq.write_table(pa.table({"text": ["the cat sat on the mat 12 times"] * 50}), work.temporary("sample.parquet"))
-        work.finish("sample.parquet", rows=50)
-
-    root.build(f"pools/{POOL}/sample", make, spec={})
-    train_tokenizer(root, POOL, 280)
-    return root
+    return root_with_tokenizer(tmp_path_factory.mktemp("root"))
 
 
 def encode(root, url, **fields):
@@ -153,3 +143,11 @@ def test_no_questions_at_all_are_refused(root, tmp_path):
     (tmp_path / "a.jsonl").write_text("\n")
     with pytest.raises(InputError, match="holds no questions"):
         encode(root, tmp_path)
+
+
+def test_a_choice_that_merges_with_the_end_of_its_context_gets_the_merged_token(tmp_path):
+    r"""`)` and a line's end are one token, so `"})` alone is two tokens, and one with it: nothing would be left for the answer."""
+    root = root_with_tokenizer(tmp_path / "root", 'a)\nb)\nc)\ncat "})\n12 the ', 275)
+    made = encode(root, written(tmp_path / "merged.jsonl", [{"context": 'cat "})\n', "answer": "1"}]))
+    assert decoded(root, made) == [("cat", ' "})\n1', True)]
+    assert read_choices(made.path / "choices.parquet")["bytes"].to_pylist() == [1]

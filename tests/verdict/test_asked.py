@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from tasks.errors import InputError
+from tasks.records.near import of_questions
 from tasks.records.questions import answers_table, write_answers
 from tasks.records.verdict import Verdict
 from tasks.reports.artifacts import verdict_markdown
@@ -141,3 +142,31 @@ def test_an_accuracy_stays_within_its_bounds_where_one_question_tells_arms_apart
     give(bench, arms["rand16"], 0.0, tasks=1)
     (row,) = judged(bench, arms).comparisons[0].questions
     assert row.accuracy.difference == pytest.approx(0.1) and (row.accuracy.low, row.accuracy.high) == (-1, 1)
+
+
+def test_questions_whose_text_stands_in_an_arm_are_counted_by_arm_and_judged_without(bench):
+    arms = bench.arms(seeds=3, top16=0.05, rand16=0.0)
+    give(bench, arms["top16"], -0.2)
+    give(bench, arms["rand16"], 0.0)
+    assert judged(bench, arms, target="questions/few").near == ()
+    bench.near("top16", range(0, TASKS * EACH, 8), what=of_questions(NAME))
+    bench.near("rand16", [1], what=of_questions(NAME))
+    verdict = judged(bench, arms, target="questions/few")
+    assert [(row.label, row.what, row.leaked) for row in verdict.near] == [
+        ("top16", f"questions-{NAME}", 30),
+        ("rand16", f"questions-{NAME}", 1),
+    ]
+    (pair,) = verdict.comparisons
+    assert (pair.clean.documents, pair.clean.left_out, pair.clean.leaked) == (209, 31, {"top16": 30, "rand16": 1})
+    assert (
+        "Without the 31 of 240 questions that have near copies in the arms (30 in top16 and 1 in rand16)"
+        in pair.sentence
+    )
+    page = verdict_report(bench.root, verdict)
+    assert f"questions-{NAME}" in page and "on 209 questions (31 left out)" in page
+    (columns, rows) = tables(verdict)["leaks"]
+    assert columns == ["arm", "what", "documents", "unsearchable", "leaked", "copies", "removed"]
+    assert [row[:2] + row[4:5] for row in rows] == [
+        ["top16", f"questions-{NAME}", 30],
+        ["rand16", f"questions-{NAME}", 1],
+    ]

@@ -134,49 +134,31 @@ def test_rounds_that_draw_random_arms_need_a_budget(bench):
         spec.require_matched()
 
 
-def test_a_registered_budget_stays_when_replicates_are_added(bench):
+def with_sizes(bench: Bench, replicates: int, sizes: dict[int, int]) -> ComparisonPlan:
+    """A plan without a budget, whose draws of the random arm hold so many tokens, {seed: tokens}."""
     empty = TRAINING.model_copy(update={"tokens": None})
-    sizes: dict[int, int] = {42: 5_120, 43: 4_864, 44: 4_608}
+    spec = dataclasses.replace(plan_of(bench, replicates).spec, training=empty)
+    for arm in (drawn for each in spec.arms for drawn in spec.draws_of(each)):
+        size = sizes[arm.seed] if arm.at_random else 10_240
 
-    def plan(replicates: int) -> ComparisonPlan:
-        spec = dataclasses.replace(plan_of(bench, replicates).spec, training=empty)
-        for arm in (each for given in spec.arms for each in spec.draws_of(given)):
-            size = sizes[arm.seed] if arm.at_random else 10_240
+        def make(work: Work, arm: Arm = arm, size: int = size) -> None:
+            work.temporary("rows.bin").write_text(f"{arm.name}{arm.seed}")
+            work.finish("rows.bin")
+            work.facts.update(tokens=size, tokens_per_epoch=size, sequence_length=256, bytes=size)
 
-            def make(work: Work, arm: Arm = arm, size: int = size) -> None:
-                work.temporary("rows.bin").write_text(f"{arm.name}{arm.seed}")
-                work.finish("rows.bin")
-                work.facts.update(tokens=size, tokens_per_epoch=size, sequence_length=256, bytes=size)
+        bench.root.build(spec.packed(arm, POOL), make, spec={})
+    return ComparisonPlan.make(bench.root, spec, POOL)
 
-            bench.root.build(spec.packed(arm, POOL), make, spec={})
-        return ComparisonPlan.make(bench.root, spec, POOL)
 
-    first = plan(2)
+def test_a_registered_budget_stays_when_replicates_are_added(bench):
+    first = with_sizes(bench, 2, {42: 5_120, 43: 4_864})
     looks.register(bench.root, first)
     assert {run.tokens for run in first.runs} == {4_864}
-    sizes[44] = 5_376
-    assert {run.id for run in first.runs} < {run.id for run in plan(3).runs}
+    later = with_sizes(bench, 3, {42: 5_120, 43: 4_864, 44: 5_376})
+    assert {run.id for run in first.runs} < {run.id for run in later.runs}
 
 
 def test_a_later_draw_that_holds_less_than_was_registered_is_said_with_the_way_out(bench):
-    sizes = {42: 5_120, 43: 4_864, 44: 4_608}
-
-    def planned(replicates):
-        training = TRAINING.model_copy(update={"tokens": None})
-        spec = dataclasses.replace(plan_of(bench, replicates).spec, training=training)
-        for arm in (drawn for each in spec.arms for drawn in spec.draws_of(each)):
-            size = sizes[arm.seed] if arm.at_random else 10_240
-
-            def make(work: Work, label=f"{arm.name}{arm.seed}", size=size) -> None:
-                work.temporary("rows.bin").write_text(label)
-                work.finish("rows.bin")
-                work.facts.update(tokens=size, tokens_per_epoch=size, sequence_length=256, bytes=size)
-
-            bench.root.build(spec.packed(arm, POOL), make, spec={})
-        return ComparisonPlan.make(bench.root, spec, POOL)
-
-    first = planned(2)
-    looks.register(bench.root, first)
-    assert {run.tokens for run in first.runs} == {4_864}
+    looks.register(bench.root, with_sizes(bench, 2, {42: 5_120, 43: 4_864}))
     with pytest.raises(InputError, match=r"on 4,864 tokens.*draw of rand16 holds only 4,608: set train\.tokens"):
-        planned(3)
+        with_sizes(bench, 3, {42: 5_120, 43: 4_864, 44: 4_608})

@@ -1,7 +1,10 @@
 import pytest
 
 from tasks.errors import InputError
-from tasks.verdict.planning import equal_budget, what_seeds_show
+from tasks.records import ledger
+from tasks.spec import Arm, Experiment, Training
+from tasks.store.root import Root
+from tasks.verdict.planning import equal_budget, spread_between_seeds, what_seeds_show
 
 PACKED = {
     "top16": {"tokens_per_epoch": 80_000, "tokens": 100_000, "bytes": 500_000, "sequence_length": 256},
@@ -41,3 +44,17 @@ def test_what_seeds_show_is_said_only_when_it_is_known():
     few, many = (what_seeds_show((1e-6, 4), 2, seeds) for seeds in (2, 8))
     assert "a seed moved bits per byte by 0.001 " in few
     assert "2 seeds an arm show a difference of 0.0054" in few and "8 seeds an arm show a difference of 0.0016" in many
+
+
+def test_the_spread_between_seeds_is_pooled_over_runs_alike(tmp_path):
+    root = Root(tmp_path)
+    bpb = {("a", 1): 1.0, ("a", 2): 1.2, ("b", 1): 2.0, ("b", 2): 2.0, ("c", 1): 9.0}
+    for (arm, seed), value in bpb.items():
+        run = ledger.open_entry(root, Experiment(arm=Arm(name=arm), seed=seed), "pool-1", f"{arm}-1").run
+        ledger.finish(root, run, "completed", facts={"bpb": value, "tokens": 1_000})
+    found = ledger.entries(root)
+    assert spread_between_seeds(found, Training()) == (pytest.approx(0.01), 2)
+    assert spread_between_seeds(found, Training(tokens=1_500))[1] == 2
+    assert spread_between_seeds(found, Training(tokens=5_000)) is None
+    assert spread_between_seeds(found, Training(depth=12)) is None
+    assert spread_between_seeds(found, Training(recipe="quiet")) is None

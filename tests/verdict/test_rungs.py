@@ -11,7 +11,7 @@ from tasks.spec import Training
 from tasks.verdict.backtest import backtest
 from tasks.verdict.judge import judge
 from tasks.verdict.rungs import LadderForm, conclude
-from tests.planted import POOL, TRAINING
+from tests.planted import POOL, TRAINING, Bench
 
 FORM = {"name": "steps", "replicates": 4, "train": {"tokens_per_parameter": 10.5}}
 
@@ -62,9 +62,10 @@ def test_a_ladder_that_costs_too_much_is_refused_before_anything_is_spent():
 DEPTHS = (4, 6, 8, 10)
 
 
-@pytest.fixture
-def judged(bench):
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
     """The rungs of a ladder of planted runs, in which the first arm loses its lead of 0.02 by 0.004 a depth."""
+    bench = Bench(tmp_path_factory.mktemp("rungs"))
     form = LadderForm(
         **{**FORM, "to": 12, "depths": list(DEPTHS), "arms": [{"name": "top"}, {"name": "rand", "select": "random"}]},
         most=1,
@@ -77,17 +78,17 @@ def judged(bench):
             for arm, offset in (("top", -0.02 + 0.004 * place), ("rand", 0.0))
         }
         judged[depth] = (f"verdicts/steps-d{depth}", judge(bench.root, f"steps-d{depth}", runs))
-    return spec, judged
+    return bench, spec, judged
 
 
-@pytest.fixture
-def climbed(bench, judged):
-    spec, verdicts = judged
+@pytest.fixture(scope="module")
+def climbed(judged):
+    bench, spec, verdicts = judged
     return bench, conclude(spec, verdicts, spec.cost(), backtest([]))
 
 
 def test_documents_of_unknown_error_predict_nothing(judged):
-    spec, verdicts = judged
+    _, spec, verdicts = judged
     name, verdict = verdicts[6]
     (pair,) = verdict.comparisons
     unknown = pair.model_copy(update={"clusters": 5, "errors": pair.errors.model_copy(update={"documents": None})})

@@ -29,7 +29,7 @@ def test_the_first_look_has_what_may_be_spent_by_then_and_a_single_look_all_of_i
 
 @pytest.mark.parametrize("looks", [(3, 4, 5, 6, 7, 8), (2, 8), (4, 6, 8)])
 def test_streams_of_t_statistics_cross_all_levels_together_as_often_as_said(looks):
-    a, b = np.random.default_rng(7).normal(size=(2, 40_000, 8))
+    a, b = np.random.default_rng(7).normal(size=(2, 20_000, 8))
     alone = crossed(lambda n: ttest_1samp(a[:, :n], 0, axis=1).pvalue, looks, paired=True)
     assert alone == pytest.approx(0.05, abs=0.004)
     unlike = crossed(lambda n: ttest_ind(a[:, :n], 0.2 * b[:, :n], axis=1, equal_var=False).pvalue, looks, paired=False)

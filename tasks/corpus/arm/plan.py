@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.corpus.arm.estimate import DECODE_BYTES_PER_SECOND, ENCODE_BYTES_PER_SECOND, together
+from tasks.corpus.arm.rates import DECODE_BYTES_PER_SECOND, ENCODE_BYTES_PER_SECOND, together
 from tasks.corpus.arm.selection import Selection
 from tasks.corpus.left_out import left_out_facts
 from tasks.corpus.pool.index import Index
@@ -17,6 +17,9 @@ from tasks.errors import InputError
 
 RESERVE = 512 << 20
 """Bytes that a preparation leaves free on the disk."""
+
+MOST_DOCUMENTS = 30_000_000
+"""Documents of arms whose text is read together: some 60 bytes of memory each."""
 
 COMPRESSED = 0.5
 """Bytes of a zstd-3 shard per byte of web text, rounded up: 0.35 to 0.45 were measured."""
@@ -67,12 +70,30 @@ class ArmPlan:
         return asdict(self)
 
 
-def check_disk(arm_id: str, needed: int, folder: Path) -> None:
-    """Raises InputError if the disk under `folder` lacks the `needed` bytes of an arm (see `disk_bytes`)."""
+def passes(plans: Sequence[ArmPlan]) -> list[list[int]]:
+    """The numbers of the plans, in their order, divided into those whose text is read together.
+
+    Those of a pass take at most half of the free disk, as the shards and rows of the passes before it need room too, and have at most
+    MOST_DOCUMENTS; an arm that exceeds this has a pass of its own. One whose text is there needs nothing.
+    """
+    found: list[list[int]] = []
+    disk = documents = 0
+    for number, plan in enumerate(plans):
+        needed, more = (0, 0) if plan.reused else (plan.disk_bytes, plan.documents)
+        if not found or disk + needed > plan.disk_free // 2 or documents + more > MOST_DOCUMENTS:
+            found.append([])
+            disk = documents = 0
+        found[-1].append(number)
+        disk, documents = disk + needed, documents + more
+    return found
+
+
+def check_disk(arms: str, needed: int, folder: Path) -> None:
+    """Raises InputError if the disk under `folder` lacks the `needed` bytes of arms (see `disk_bytes`), whose ids are listed in `arms`."""
     free = shutil.disk_usage(folder).free
     if needed + RESERVE > free:
         raise InputError(
-            f"The arm {arm_id} needs {needed / 1e9:.1f} GB under {folder} and {free / 1e9:.1f} GB are free: "
+            f"Preparing {arms} needs {needed / 1e9:.1f} GB under {folder} and {free / 1e9:.1f} GB are free: "
             "make room, or choose another root."
         )
 

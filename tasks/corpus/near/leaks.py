@@ -6,7 +6,8 @@ again, and nothing is trained anew.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -77,61 +78,73 @@ def write_found(
     def make(work: Work) -> None:
         share = passages.manifest.spec["share"]
         known = open_passages(place_of(root, passages, shared=False), share)
-        copies = scan(root, arm_id, known, progress) if found is None else found
+        copies = scan(root, arm_id, [known], progress)[0] if found is None else found
         copies.write(work, len(known.sizes), known.unsearchable, removed=removed and found is not None)
 
     inputs = {"text": text, "passages": passages.manifest}
     return root.build(ArmFolder(arm_id).near(HOLDOUT), make, spec=dict(passages.manifest.spec), inputs=inputs)
 
 
-def count_leaks(
-    root: Root,
-    arm_id: str,
-    what: str,
-    texts: Callable[[], Sequence[str]],
-    share: float,
-    made_from: Mapping[str, str | Manifest],
-    progress: Progress = silent,
-) -> Artifact:
-    """`arms/<arm>/near/<version>-<what>`: near copies of `texts()` in an arm that is there. `made_from`: what the texts are, by role.
+@dataclass(frozen=True)
+class Beside:
+    """What is held out beside the holdout, by the name that its record has in an arm: `texts()`, and what they were made of, by role.
 
     Texts are numbered as they are given, which has to be the order in which they are scored.
     """
-    text = root.manifest(ArmFolder(arm_id).text)
 
-    def make(work: Work) -> None:
-        known = Passages.of([pa.array(texts(), pa.large_string())], share)
+    what: str
+    texts: Callable[[], Sequence[str]]
+    made_from: Mapping[str, str | Manifest]
+
+
+def count_leaks(
+    root: Root, arm_id: str, wanted: Sequence[Beside], share: float, progress: Progress = silent
+) -> list[Artifact]:
+    """`arms/<arm>/near/<version>-<what>` of each: near copies in an arm that is there, whose shards are read once for all that are lacking."""
+    text, folder = root.manifest(ArmFolder(arm_id).text), ArmFolder(arm_id)
+    lacking = [each for each in wanted if root.find(folder.near(each.what)) is None]
+
+    @cache
+    def found() -> dict[str, tuple[Passages, NearCopies]]:
+        known = [Passages.of([pa.array(each.texts(), pa.large_string())], share) for each in lacking]
         copies = scan(root, arm_id, known, progress)
-        copies.write(work, len(known.sizes), known.unsearchable, removed=False)
+        return {each.what: pair for each, pair in zip(lacking, zip(known, copies, strict=True), strict=True)}
 
-    inputs = {"text": text, **made_from}
-    return root.build(ArmFolder(arm_id).near(what), make, spec=_spec(share), inputs=inputs)
+    def make(each: Beside, work: Work) -> None:
+        passages, copies = found()[each.what]
+        copies.write(work, len(passages.sizes), passages.unsearchable, removed=False)
+
+    return [
+        root.build(
+            folder.near(each.what), partial(make, each), spec=_spec(share), inputs={"text": text, **each.made_from}
+        )
+        for each in wanted
+    ]
 
 
-def scan(root: Root, arm_id: str, passages: Passages, progress: Progress = silent) -> NearCopies:
-    """Search the shards of an arm."""
+def scan(root: Root, arm_id: str, wanted: Sequence[Passages], progress: Progress = silent) -> list[NearCopies]:
+    """Search the shards of an arm for each of the `wanted` passages."""
     text = root.open(ArmFolder(arm_id).text)
     shards = [text.path / shard_name(number) for number in range(text.facts["shards"])]
     rows = [pq.read_metadata(shard).num_rows for shard in shards]
     first = np.concatenate([[0], np.cumsum(rows)]).tolist()
 
-    def one(number: int) -> tuple[np.ndarray, Found]:
-        parts, ranks, place = [], [], first[number]
+    def one(number: int) -> list[Found]:
+        parts: list[list[Found]] = [[] for _ in wanted]
+        place = first[number]
         for texts in _column(shards[number]):
-            found = passages.find(texts)
-            parts.append(found)
-            ranks.append(found.row + place)
+            for part, passages in zip(parts, wanted, strict=True):
+                part.append(passages.find(texts).after(place))
             place += len(texts)
-        return np.concatenate([np.zeros(0, np.int64), *ranks]), Found.concat(parts)
+        return [Found.concat(part) for part in parts]
 
-    ranks, found = [], []
+    shown: list[list[Found]] = []
     with ThreadPoolExecutor(local_workers().threads) as threads:
-        for number, (rank, part) in enumerate(threads.map(one, range(len(shards)))):
-            ranks.append(rank)
-            found.append(part)
-            progress("near copies", number + 1, len(shards), {})
-    whole = Found.concat(found)
-    return NearCopies.of(np.concatenate([np.zeros(0, np.int64), *ranks]), whole.document, whole.share)
+        for found in threads.map(one, range(len(shards))):
+            shown.append(found)
+            progress("near copies", len(shown), len(shards), {})
+    whole = [Found.concat([found[i] for found in shown]) for i in range(len(wanted))]
+    return [NearCopies.of(each.row, each.document, each.share) for each in whole]
 
 
 def _column(file: Path) -> Iterator[pa.LargeStringArray]:

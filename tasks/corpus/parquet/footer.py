@@ -3,7 +3,7 @@
 Format: https://parquet.apache.org/docs/file-format/ (a file ends with the footer, its length as uint32, and `PAR1`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.corpus.parquet.ranges import Range
-from tasks.corpus.parquet.thrift import I16, I32, I64, LIST, STRUCT, read_list, read_number, skip
+from tasks.corpus.parquet.thrift import I16, I32, I64, LIST, STRUCT, read_field, read_list, read_number, skip
 
 TAIL = 128 << 10
 """Bytes read first, from the end of a file: enough for a footer of some hundred column chunks."""
@@ -27,6 +27,8 @@ SLACK = 100
 CODECS = dict(enumerate(("UNCOMPRESSED", "SNAPPY", "GZIP", "LZO", "BROTLI", "LZ4", "ZSTD", "LZ4_RAW")))
 
 NUMBERS = ("INT32", "INT64", "FLOAT", "DOUBLE")
+NUMBER_TYPES: dict[str, tuple[str, ...]] = dict.fromkeys(NUMBERS, ("NONE", "INT"))
+TEXT_TYPES = {"BYTE_ARRAY": ("NONE", "STRING")}
 
 
 class BadFile(Exception):
@@ -115,7 +117,7 @@ def _descriptions(data: bytes) -> list[list[int | None]]:
     def column_chunk(at: int) -> int:
         described, locked, number = None, False, 0
         while head := data[at]:
-            number, at = _field(data, at, number)
+            number, at = read_field(data, at, number)
             if number == 3 and head & 0x0F == STRUCT:
                 described = at
             locked |= number == 8
@@ -135,7 +137,7 @@ def _structs_in(data: bytes, at: int, wanted: int, one: Callable[[int], int]) ->
     """Go over the struct at `at`, with `one` over each struct of the list that is its field `wanted`; returns where it ends."""
     number = 0
     while head := data[at]:
-        number, at = _field(data, at, number)
+        number, at = read_field(data, at, number)
         if number != wanted or head & 0x0F != LIST:
             at = skip(data, at, head & 0x0F)
             continue
@@ -152,17 +154,12 @@ def _numbers(data: bytes, at: int, last: int) -> dict[int, int]:
     found: dict[int, int] = {}
     number = 0
     while (head := data[at]) and number < last:
-        number, at = _field(data, at, number)
+        number, at = read_field(data, at, number)
         if head & 0x0F in (I16, I32, I64):
             found[number], at = read_number(data, at)
         else:
             at = skip(data, at, head & 0x0F)
     return found
-
-
-def _field(data: bytes, at: int, before: int) -> tuple[int, int]:
-    """The number of the field whose head is at `at`, behind field `before`, and where its value begins."""
-    return (before + (data[at] >> 4), at + 1) if data[at] > 0x0F else read_number(data, at + 1)
 
 
 def read_footer(name: str, size: int, read: Callable[[Range], memoryview]) -> tuple[Footer, tuple[int, memoryview]]:
@@ -242,33 +239,26 @@ def top_level(footer: Footer) -> list[str]:
 
 def number_column(footer: Footer, column: str) -> int:
     """Position of a column of numbers. Raises BadFile if it is missing, ambiguous, nested or of another type."""
-    index = column_index(footer, column)
-    leaf = footer.leaves[index]
-    if leaf.physical_type not in NUMBERS or leaf.logical_type.type not in ("NONE", "INT"):
-        raise BadFile(
-            footer.name, f"has {column!r} as {leaf.physical_type} {leaf.logical_type.type}: a number is needed"
-        )
-    return index
+    return _typed_column(footer, column, NUMBER_TYPES, "a number is needed")
 
 
 def text_column(footer: Footer, column: str) -> int:
     """Position of a column of text. Raises BadFile if it is missing, ambiguous, nested or of another type."""
-    index = column_index(footer, column)
-    leaf = footer.leaves[index]
-    if leaf.physical_type != "BYTE_ARRAY" or leaf.logical_type.type not in ("NONE", "STRING"):
-        raise BadFile(footer.name, f"has {column!r} as {leaf.physical_type} {leaf.logical_type.type}: text is needed")
-    return index
+    return _typed_column(footer, column, TEXT_TYPES, "text is needed")
 
 
 def value_column(footer: Footer, column: str) -> int:
     """Position of a column of numbers, truth values or text. Raises BadFile if it is missing, ambiguous, nested or of another type."""
+    types = {**TEXT_TYPES, "BOOLEAN": ("NONE",), **NUMBER_TYPES}
+    return _typed_column(footer, column, types, "a number or text is needed")
+
+
+def _typed_column(footer: Footer, column: str, types: Mapping[str, tuple[str, ...]], needed: str) -> int:
+    """Position of a column of one of these {physical: logical types}."""
     index = column_index(footer, column)
-    leaf = footer.leaves[index]
-    kinds = {"BYTE_ARRAY": ("NONE", "STRING"), "BOOLEAN": ("NONE",)} | dict.fromkeys(NUMBERS, ("NONE", "INT"))
-    if leaf.logical_type.type not in kinds.get(leaf.physical_type, ()):
-        raise BadFile(
-            footer.name, f"has {column!r} as {leaf.physical_type} {leaf.logical_type.type}: a number or text is needed"
-        )
+    physical, logical = footer.leaves[index].physical_type, footer.leaves[index].logical_type.type
+    if logical not in types.get(physical, ()):
+        raise BadFile(footer.name, f"has {column!r} as {physical} {logical}: {needed}")
     return index
 
 

@@ -1,19 +1,14 @@
 """Thrift's compact protocol, as far as the headers and footers of Parquet need it.
 
-Specification: https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md. Reading a struct gives a
-dictionary of values by field number; to write one, list (number, type, value) in ascending order. `skip` goes over a value without
-keeping anything, four times as fast.
+Specification: https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md. `skip` goes over a value
+without keeping anything.
 """
 
-import struct
-from collections.abc import Callable, Iterable
 from typing import Any
 
 TRUE, FALSE, I8, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
 DEPTH = 16
 """Most levels of nesting: more than any header has, few enough for a hostile one."""
-
-Field = tuple[int, int, Any]
 
 
 def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
@@ -31,17 +26,31 @@ def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
 
 
 def read_struct(data: memoryview, at: int, depth: int = 0) -> tuple[dict[int, Any], int]:
-    """The struct at `at`, and where it ends. Raises ValueError or IndexError for bytes that are not a struct."""
+    """The numbers, truth values and structs of the struct at `at`, by field, and where it ends.
+
+    Raises ValueError or IndexError for bytes that are not a struct.
+    """
+    if depth > DEPTH:
+        raise ValueError("structs nested too deeply")
     found: dict[int, Any] = {}
     number = 0
     while (head := data[at]) != 0:
-        at += 1
-        if head >> 4:
-            number += head >> 4
+        number, at = read_field(data, at, number)
+        kind = head & 0x0F
+        if kind in (I16, I32, I64):
+            found[number], at = read_number(data, at)
+        elif kind in (TRUE, FALSE):
+            found[number] = kind == TRUE
+        elif kind == STRUCT:
+            found[number], at = read_struct(data, at, depth + 1)
         else:
-            number, at = read_number(data, at)
-        found[number], at = _read_value(data, at, head & 0x0F, depth)
+            at = skip(data, at, kind, depth)
     return found, at + 1
+
+
+def read_field(data: bytes | memoryview, at: int, before: int) -> tuple[int, int]:
+    """The number of the field whose head is at `at`, behind field `before`, and where its value begins."""
+    return (before + (data[at] >> 4), at + 1) if data[at] > 0x0F else read_number(data, at + 1)
 
 
 def read_number(data: bytes | memoryview, at: int) -> tuple[int, int]:
@@ -50,37 +59,7 @@ def read_number(data: bytes | memoryview, at: int) -> tuple[int, int]:
     return (value >> 1) ^ -(value & 1), at
 
 
-def _read_value(data: memoryview, at: int, kind: int, depth: int) -> tuple[Any, int]:
-    if depth > DEPTH:
-        raise ValueError("structs nested too deeply")
-    if kind in (TRUE, FALSE):
-        return kind == TRUE, at
-    if kind == I8:
-        return data[at], at + 1
-    if kind in (I16, I32, I64):
-        return read_number(data, at)
-    if kind == DOUBLE:
-        return struct.unpack_from("<d", data, at)[0], at + 8
-    if kind == BINARY:
-        size, at = read_varint(data, at)
-        if at + size > len(data):
-            raise ValueError("a string that goes on behind the end")
-        return bytes(data[at : at + size]), at + size
-    if kind in (LIST, SET):
-        count, kind, at = read_list(data, at)
-        if kind in (TRUE, FALSE):  # in a list a truth value has a byte of its own
-            kind = I8
-        values = []
-        for _ in range(count):
-            value, at = _read_value(data, at, kind, depth + 1)
-            values.append(value)
-        return values, at
-    if kind == STRUCT:
-        return read_struct(data, at, depth + 1)
-    raise ValueError(f"a value of the unknown type {kind}")
-
-
-def skip(data: bytes, at: int, kind: int, depth: int = 0) -> int:
+def skip(data: bytes | memoryview, at: int, kind: int, depth: int = 0) -> int:
     """Where the value of type `kind` at `at` ends. Raises ValueError or IndexError for bytes that are no such value."""
     if kind in (I16, I32, I64):
         while data[at] > 0x7F:
@@ -125,45 +104,3 @@ def read_list(data: bytes | memoryview, at: int) -> tuple[int, int, int]:
     if count == 15:
         count, at = read_varint(data, at)
     return count, kind, at
-
-
-def write_varint(value: int) -> bytes:
-    """An unsigned number of 7 bits a byte."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def write_struct(fields: Iterable[Field]) -> bytes:
-    """A struct; numbers ascend by at most 15. A list's value is (type of its elements, elements)."""
-    out, last = bytearray(), 0
-    for number, kind, value in fields:
-        out.append((number - last) << 4 | kind)
-        out += _WRITERS[kind](value)
-        last = number
-    out.append(0)
-    return bytes(out)
-
-
-def _write_number(value: int) -> bytes:
-    return write_varint(value << 1 if value >= 0 else (-value << 1) - 1)
-
-
-def _write_list(value: tuple[int, list[Any]]) -> bytes:
-    kind, elements = value
-    count = len(elements)
-    head = bytes([count << 4 | kind]) if count < 15 else bytes([0xF0 | kind]) + write_varint(count)
-    return head + b"".join(map(_WRITERS[kind], elements))
-
-
-_WRITERS: dict[int, Callable[[Any], bytes]] = {
-    I16: _write_number,
-    I32: _write_number,
-    I64: _write_number,
-    BINARY: lambda value: write_varint(len(value)) + value,
-    LIST: _write_list,
-    STRUCT: write_struct,
-}

@@ -92,16 +92,6 @@ class Views:
         """A contiguous copy, in order. The texts must be UTF-8."""
         return self.array(pa.string_view()).cast(pa.large_string())
 
-    def encoded(self, head: bytes) -> pa.Buffer:
-        """`head`, up to 12 bytes, and behind it copies of the texts, each behind its length as uint32: Parquet's PLAIN."""
-        table = np.zeros((2 * len(self) + 1, 4), np.int32)
-        table[0, 0] = len(head)
-        table[0, 1:] = np.frombuffer(head.ljust(INLINE, b"\0"), np.int32)
-        table[1::2, 0] = 4
-        table[1::2, 1] = self.sizes
-        table[2::2] = self.table
-        return Views(table, self.buffers).array(pa.binary_view()).cast(pa.large_binary()).buffers()[2]
-
     def cut(self, size: int) -> Iterator["Views"]:
         """The texts in order, in pieces that each end with the text that brings them to `size` bytes."""
         ends = np.cumsum(self.sizes, dtype=np.int64)

@@ -141,6 +141,13 @@ class StoredColumn:
             return pa.array(widened(values), from_pandas=not known(values).all())
         return pa.DictionaryArray.from_arrays(pa.array(values, mask=values == NOTHING), self.texts)
 
+    def at(self, documents: np.ndarray) -> pa.Array:
+        """The values of some documents, by their numbers: float64 or strings, null where there is none."""
+        values = self.values[documents]
+        if self.texts is None:
+            return pa.array(widened(values), from_pandas=True)
+        return self.texts.take(pa.array(values, mask=values == NOTHING)).cast(pa.string())
+
     def drop(self) -> None:
         """Give back the pages, if it is mapped."""
         if isinstance(self.values, np.memmap):

@@ -307,13 +307,19 @@ def _decode(todo: BlobToRead, fetched: _Fetched, pool: Pool) -> tuple[Entry, dic
             values = tables[wanted.name].column(wanted.name)
         else:
             values = pa.chunked_array([pa.repeat(todo.keys[wanted.name], fetched.footer.metadata.num_rows)])
-        if wanted.use == "ids":
-            columns[wanted] = ColumnEntry(values=recognized(values))
-        elif is_text(values.type):
-            columns[wanted] = ColumnEntry("", *encoded(values))
-        else:
-            columns[wanted] = ColumnEntry(values=numbers(values))
+        try:
+            columns[wanted] = _kept(wanted, values)
+        except (pa.ArrowInvalid, UnicodeDecodeError):
+            columns[wanted] = ColumnEntry(
+                f"has {wanted.name!r} with bytes that are no UTF-8: a number or text is needed"
+            )
     return entry, columns
+
+
+def _kept(wanted: Wanted, values: pa.ChunkedArray) -> ColumnEntry:
+    if wanted.use == "ids":
+        return ColumnEntry(values=recognized(values))
+    return ColumnEntry("", *encoded(values)) if is_text(values.type) else ColumnEntry(values=numbers(values))
 
 
 def _tokens(column: pa.ChunkedArray | None, rows: int) -> np.ndarray:

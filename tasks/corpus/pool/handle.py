@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tasks.corpus.pool.sources import list_blobs, place_of, places
+from tasks.errors import InputError
+from tasks.records.code import READ_VERSIONS
 from tasks.records.layout import ArmFolder, PoolFolder, arm_id, pool_id
 from tasks.spec import Arm, Pool
 from tasks.store import bulk
@@ -74,8 +76,22 @@ class PoolHandle:
 
 
 def open_pool(root: Root, pool: Pool | PoolHandle) -> PoolHandle:
-    """List the pool's sources. Raises InputError when one cannot be listed or has no data files."""
+    """List the pool's sources, without what lies under the root. Raises InputError when one cannot be listed or has no data files."""
     if isinstance(pool, PoolHandle):
         return pool
-    blobs = tuple(list_blobs(pool))
+    blobs = tuple(list_blobs(pool, root.url))
     return PoolHandle(pool, pool_id(pool, blobs), blobs, places(pool), blobs)
+
+
+def open_known(root: Root, id: str) -> PoolHandle:
+    """The pool that finished runs name, as its index records it: one of an earlier version keeps its name, as far as this code reads it.
+
+    Raises InputError when there is no such pool, its sources hold other files by now, or it is of a version that this code does not read.
+    """
+    handle = open_pool(root, Pool.model_validate(root.manifest(PoolFolder(id).index).spec))
+    if id not in (handle.pool_id, *(pool_id(handle.pool, handle.blobs, version) for version in READ_VERSIONS)):
+        raise InputError(
+            f"The pool {id} cannot be read further: {handle.pool.address} holds other files than it was made from, or an earlier version made it. "
+            "Judge without these strata, or prepare and train anew."
+        )
+    return replace(handle, pool_id=id)

@@ -52,7 +52,7 @@ from tasks.corpus.pool.handle import PoolHandle
 from tasks.corpus.pool.partitions import partition_keys
 from tasks.corpus.pool.sources import address, is_held_out, places
 from tasks.corpus.scratch import Scratch
-from tasks.corpus.workers import BATCH, Workers, of_batch
+from tasks.corpus.workers import BATCH, Count, Workers, of_batch
 from tasks.errors import InputError
 from tasks.progress import Progress
 from tasks.spec import Pool
@@ -86,15 +86,7 @@ def read(
         if missing or (opened is None and (number, ENTRY) not in there):
             todo.append((number, blob, missing))
     footers = opened.footers([number for number, *_ in todo]) if opened is not None else {}
-    finished, counters = len(blobs) - len(todo), {"bytes_read": 0, "requests": 0, "retries": 0, "rows": 0}
-
-    def tick(counted: dict[str, int]) -> None:
-        nonlocal finished
-        finished += counted["units"]
-        for name in counters:
-            counters[name] += counted[name]
-        progress("index", finished, len(blobs), counters)
-
+    count = Count("index", len(blobs), progress, len(blobs) - len(todo))
     keys = partition_keys(blobs)
     reads = [
         BlobToRead(number, blob, footers.get(number), missing, keys[number], handle.problems.get(blob.name, ""))
@@ -105,9 +97,9 @@ def read(
         IndexJob(handle.pool, handle.urls, tuple(batch), scratch, workers.threads)
         for batch in workers.batches(reads, lambda each: of_batch(each.blob.size), soon)
     ]
-    for _ in workers.run(index_blobs, jobs, tick):
+    for _ in workers.run(index_blobs, jobs, count):
         pass
-    return counters["retries"]
+    return count.counters["retries"]
 
 
 def _in_order(scratch: Scratch, parts: Places, numbers: Iterable[int], key: str) -> Iterator[memoryview]:

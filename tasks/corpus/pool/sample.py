@@ -18,15 +18,13 @@ from tasks.corpus.parquet.reading import Reading, take_texts
 from tasks.corpus.parquet.texts import lengths
 from tasks.corpus.pool.holdout import HeldOut
 from tasks.corpus.pool.index import Index
-from tasks.corpus.pool.sources import place_numbers, places
+from tasks.corpus.pool.sources import place_numbers
 from tasks.progress import Progress
 from tasks.records import draws
-from tasks.records.layout import SAMPLE, PoolFolder
+from tasks.records.layout import SAMPLE
 from tasks.spec import Pool
 from tasks.store.artifact import Work
 from tasks.store.blobs import Blobs
-from tasks.store.named import open_named
-from tasks.store.root import Root
 
 SCHEMA = pa.schema([("text", pa.large_string())])
 
@@ -119,14 +117,3 @@ def build(
         **left_out_facts(left_out.reasons),
     )
     warn(f"The sample of {pool.name}", left_out.reasons)
-
-
-def sample_texts(root: Root, pool_id: str, pool: Pool, characters: int, seed: int) -> Iterator[str]:
-    """Random texts of a pool that has an index and a holdout, `characters` characters in all, without the holdout."""
-    index = Index(root.open(PoolFolder(pool_id).index).path)
-    holdout = HeldOut(root.open(PoolFolder(pool_id).holdout), index)
-    source = open_named(places(pool))
-    left_out = LeftOut(source, pool.skip_bad_files)
-    for texts in sample_arrays(pool, source, index, holdout, characters, seed, left_out):
-        yield from texts.to_pylist()
-    warn(f"The texts of {pool.name}", left_out.reasons)

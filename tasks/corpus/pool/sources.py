@@ -11,12 +11,13 @@ import numpy as np
 
 from tasks.corpus.lines import ENDINGS, is_lines
 from tasks.errors import InputError
+from tasks.records.layout import KINDS
 from tasks.spec import Pool
 from tasks.store.access import open_blobs
 from tasks.store.blobs import Blob
 from tasks.store.listing import data_files
 from tasks.store.named import named
-from tasks.store.urls import parse_source
+from tasks.store.urls import parse_source, parse_url
 
 SUFFIXES = (".parquet", *ENDINGS)
 HOLDOUT = ".holdout"
@@ -27,14 +28,16 @@ def places(pool: Pool) -> dict[str, str]:
     return pool.urls | ({HOLDOUT: pool.holdout} if pool.holdout else {})
 
 
-def list_blobs(pool: Pool) -> list[Blob]:
-    """All blobs of the pool. Raises as `list_place` does."""
-    return [named(name, blob) for name, url in places(pool).items() for blob in list_place(url)]
+def list_blobs(pool: Pool, root: str) -> list[Blob]:
+    """All blobs of the pool but artifacts, should the `root` lie in one of its sources. Raises as `list_place` does."""
+    return [named(name, blob) for name, url in places(pool).items() for blob in list_place(url, root)]
 
 
-def list_place(url: str) -> list[Blob]:
-    """All data files below a URL. Raises InputError for files of several kinds, and as `data_files` does."""
-    blobs = data_files(open_blobs(url), SUFFIXES)
+def list_place(url: str, root: str | None = None) -> list[Blob]:
+    """All data files below a URL, without artifacts of the `root`. Raises InputError for files of several kinds, and as `data_files` does."""
+    source = open_blobs(url)
+    below = parse_url(root).below(source.place) if root else None
+    blobs = data_files(source, SUFFIXES, () if below is None else tuple(f"{below}{kind}/" for kind in KINDS))
     first = next((blob for blob in blobs if is_lines(blob.name) != is_lines(blobs[0].name)), blobs[0])
     if first is not blobs[0]:
         raise InputError(

@@ -69,7 +69,7 @@ def survey(url: str, *, pool: Pool | None = None, ids: str | None = None, sample
         columns.setdefault(name, {"types": {"folder": count}, "files": count, "bytes": 0, "bytes_decoded": 0})
     return {
         "url": url,
-        "lacks": lacking(pool, asked, [footer for _, footer in good], folders) or None,
+        "fault": lacking(pool, asked, [footer for _, footer in good], folders) or None,
         "files": len(blobs),
         "bytes": raw,
         "bad_files": bad,
@@ -181,7 +181,8 @@ def _look(source: Blobs, files: Sequence[tuple[Blob, Footer]], pool: Pool, sampl
     tables, wanted = [], []
     for number, group in chosen:
         blob, footer = files[number]
-        numeric = ratings(pool, _numeric(footer))
+        types = {leaf.path: leaf.physical_type for leaf in footer.leaves if leaf.max_repetition_level == 0}
+        numeric = ratings(pool, types)
         wanted = [name for name in numeric if not wanted or name in wanted] or wanted
         tables.append(_rows(source, blob, footer, group, pool.text_column, numeric))
     shared = [name for name in wanted if all(name in table.column_names for table in tables)]
@@ -222,10 +223,6 @@ def _look(source: Blobs, files: Sequence[tuple[Blob, Footer]], pool: Pool, sampl
         texts = table.column(pool.text_column)[:samples]
         result["examples"] = {"any": [{"text": (text.as_py() or "")[:EXCERPT]} for text in texts]}
     return result
-
-
-def _numeric(footer: Footer) -> dict[str, str]:
-    return {leaf.path: leaf.physical_type for leaf in footer.leaves if leaf.max_repetition_level == 0}
 
 
 def _rows(

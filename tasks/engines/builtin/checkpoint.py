@@ -72,11 +72,6 @@ def load_tensors(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def name_of(run: str, step: int) -> str:
-    """The artifact name of the checkpoint of a step."""
-    return RunFolder(run).checkpoint(step)
-
-
 def shard_name(rank: int) -> str:
     """The file of what one rank owns."""
     return f"optimizer_{rank:02d}.pt"
@@ -128,7 +123,7 @@ def find(root: Root, run: str, inputs: Sources, step: int | None = None) -> Chec
 
 def load(root: Root, run: str, step: int) -> Checkpoint:
     """The checkpoint of `step` on this machine, whose checksums another process has compared."""
-    return Checkpoint.of(root.open(name_of(run, step)))
+    return Checkpoint.of(root.open(RunFolder(run).checkpoint(step)))
 
 
 def _open(root: Root, name: str) -> Checkpoint | None:
@@ -177,7 +172,7 @@ def build_imported(root: Root, run: str, weights: Tensors, inputs: Sources, step
         put(work, shard_name(0), {"optimizer": {}, "compute": {}, "random": {}})
         put_state(work, {"step": step, "rows": rows, "ranks": 1})
 
-    return root.build(name_of(run, step), make, spec={"run": run, "step": step}, inputs=inputs)
+    return root.build(RunFolder(run).checkpoint(step), make, spec={"run": run, "step": step}, inputs=inputs)
 
 
 class Checkpoints:
@@ -250,7 +245,7 @@ class Checkpoints:
 
     def _write(self, model: Tensors, shard: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
         step = state["step"]
-        final = self._root.path(name_of(self._run, step))
+        final = self._root.path(RunFolder(self._run).checkpoint(step))
         work = Work(final.with_name(f".{final.name}.{self._attempt}.partial"))
         try:
             work.path.mkdir(parents=True, exist_ok=True)
@@ -268,7 +263,9 @@ class Checkpoints:
                     self._root.check_lease()
                 if final.exists():
                     shutil.rmtree(final)
-                work.publish(final, name_of(self._run, step), {"run": self._run, "step": step}, self._inputs)
+                work.publish(
+                    final, RunFolder(self._run).checkpoint(step), {"run": self._run, "step": step}, self._inputs
+                )
         except (TrainingError, SupersededError):
             shutil.rmtree(work.path, ignore_errors=True)
             raise
@@ -301,7 +298,7 @@ class Checkpoints:
         """Where a run would resume, for messages."""
         if self.last is None:
             return "there is no earlier checkpoint"
-        return f"the last good checkpoint is that of step {self.last}, {self._root.path(name_of(self._run, self.last))}"
+        return f"the last good checkpoint is that of step {self.last}, {self._root.path(RunFolder(self._run).checkpoint(self.last))}"
 
     def _publish_and_prune(self, step: int) -> None:
         """Upload the checkpoint (unless a newer one waits already), then drop what is not kept. Never stops training."""
@@ -325,7 +322,7 @@ class Checkpoints:
             return
         for path in filter(Path.is_file, self._mirrored):
             self._root.upload_file(path)
-        self._root.mirror(name_of(self._run, step))
+        self._root.mirror(RunFolder(self._run).checkpoint(step))
 
     def _prune(self, everywhere: bool) -> None:
         names = steps_of(self._root.names(RunFolder(self._run).checkpoints))

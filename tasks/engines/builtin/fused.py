@@ -32,7 +32,7 @@ from tasks.engines.builtin.kernels.rows import (
 from tasks.engines.builtin.kernels.scatter import order_of
 from tasks.engines.builtin.memory import LOGIT_ROWS
 from tasks.engines.builtin.model import GPT, QK_SCALE, SOFTCAP, VE_GATE_CHANNELS
-from tasks.engines.builtin.products import Bf16Products, Products
+from tasks.engines.builtin.products import Bf16Products
 from tasks.engines.builtin.storage import storage_of
 
 Result = TypeVar("Result")
@@ -87,7 +87,7 @@ class Fused:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.training.load_state_dict(state)
 
-    def _refresh(self, products: Products) -> None:
+    def _refresh(self, products: Bf16Products | Fp8Products) -> None:
         """Cast the weights anew if they changed since these products' last use."""
         ahead.wait()
         if self.versions.get(products.name) != self.storage.version:

@@ -4,54 +4,17 @@ Each product's weight gradient is added to the storage's fp32 gradient inside th
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from tasks.engines.builtin.blas import blas_of
 from tasks.engines.builtin.kernels import hopper
-from tasks.engines.builtin.kernels.chip import chip_of
-from tasks.engines.builtin.kernels.low import Slot
 from tasks.engines.builtin.kernels.relu2 import product_relu2, product_relu2_backward
 from tasks.engines.builtin.storage import Storage
 
 Rotary = tuple[Tensor, Tensor, int, float]
 """cos and sin (T, D/2), the sequences' length, and the scale of normed queries and keys."""
-
-
-class Products(Protocol):
-    """Forward functions return their result and what their backward needs; backward ones return the input's gradient."""
-
-    name: str
-    low_norms: bool
-    """Norms come in fp8; then gradients come in the fp8 of their slots."""
-
-    def slots(self, kind: str, layer: int) -> Slot | None:
-        """Where the gradient goes that enters the backward of "qkv", "proj" or "mlp"; None: plain."""
-
-    def refresh(self) -> None:
-        """Make low-precision copies of the weights: once per optimizer step."""
-
-    def qkv(self, layer: int, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor | None]:
-        """q, k, v packed, and where q and k are rotated and normed already what `heads` returns then."""
-
-    def qkv_backward(self, layer: int, d_out: Tensor, x: Tensor) -> Tensor: ...
-    def proj(self, layer: int, y: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        """The new residual stream; the old one may be overwritten."""
-
-    def proj_backward(self, layer: int, d_out: Tensor, y: Tensor) -> Tensor: ...
-    def mlp(self, layer: int, x: Tensor, residual: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The new residual stream; the old one may be overwritten unless `low_norms`."""
-
-    def mlp_backward(self, layer: int, d_out: Tensor, saved: tuple[Tensor, ...]) -> Tensor: ...
-    def logits(self, x: Tensor) -> Tensor: ...
-    def logits_backward(self, d_logits: Tensor, x: Tensor, d_x: Tensor) -> None: ...
-    def finish(self) -> None:
-        """After the backward of a micro-batch."""
-
-    def state_dict(self) -> dict[str, Tensor]: ...
-    def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
 
 
 @dataclass
@@ -85,10 +48,14 @@ def layer_views(storage: Storage, tensors: list[Tensor], layers: int) -> LayerWe
 
 
 class Bf16Products:
-    """Products in bf16 with fp32 sums; squared ReLU rides on the MLP's first one, on Hopper rotation and head norms on the others."""
+    """Products in bf16 with fp32 sums; squared ReLU rides on the MLP's first one, on Hopper rotation and head norms on the others.
+
+    Here and in fp8, forward functions return their result and what their backward needs; backward ones return the input's gradient.
+    """
 
     name = "bf16"
     low_norms = False
+    """Whether norms come in fp8; then gradients come in the fp8 of their slots."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
@@ -110,6 +77,7 @@ class Bf16Products:
         self.head, self.head_grad = torch.empty_like(head, dtype=dtype), storage.grads[head]
 
     def refresh(self) -> None:
+        """Make low-precision copies of the weights: once per optimizer step."""
         for stack, low in zip(self.storage.stacks, self.low, strict=True):
             if low is not stack.data:
                 low.copy_(stack.data)
@@ -120,7 +88,7 @@ class Bf16Products:
         self.head.copy_(self.storage.others["lm_head.weight"].detach())
 
     def slots(self, kind: str, layer: int) -> None:
-        return None
+        """Where the gradient goes that enters the backward of "qkv", "proj" or "mlp"; None: plain."""
 
     def _product(self, left: Tensor, right: Tensor) -> Tensor:
         return self.blas.multiply(left, right, left.new_empty(left.size(0), right.size(1)))
@@ -130,6 +98,7 @@ class Bf16Products:
         self.blas.add_product(grad, left.T, right)
 
     def qkv(self, layer: int, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor | None]:
+        """q, k, v packed, and where q and k are rotated and normed already what `heads` returns then."""
         if self.hopper:
             return hopper.product_heads(x, self.weights.qkv[layer], *rotary)
         return self._product(x, self.weights.qkv[layer].T), None
@@ -139,6 +108,7 @@ class Bf16Products:
         return self._product(d_out, self.weights.qkv[layer])
 
     def proj(self, layer: int, y: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """The new residual stream; the old one may be overwritten."""
         return self.blas.multiply(y, self.weights.proj[layer].T, residual, base=residual), y
 
     def proj_backward(self, layer: int, d_out: Tensor, y: Tensor) -> Tensor:
@@ -146,6 +116,7 @@ class Bf16Products:
         return self._product(d_out, self.weights.proj[layer])
 
     def mlp(self, layer: int, x: Tensor, residual: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The new residual stream; the old one may be overwritten unless `low_norms`."""
         h = product_relu2(x, self.weights.fc[layer])
         return self.blas.multiply(h, self.weights.mlp[layer].T, residual, base=residual), (x, h)
 
@@ -164,7 +135,7 @@ class Bf16Products:
         self.blas.multiply(d_logits, self.head, d_x)
 
     def finish(self) -> None:
-        """Nothing to do."""
+        """After the backward of a micro-batch: nothing to do."""
 
     def state_dict(self) -> dict[str, Tensor]:
         return {}

@@ -9,13 +9,14 @@ from tasks.engines.builtin.distributed import World, join
 from tasks.engines.builtin.evaluation import EncodedHoldout, evaluate
 from tasks.engines.builtin.guards import CPU_MICRO_TOKENS
 from tasks.engines.builtin.model import GPT
+from tasks.engines.builtin.sample import sample
 from tasks.engines.inputs import Inputs, open_inputs
 from tasks.engines.results import write_scored
 from tasks.errors import InputError
 from tasks.records.job import Job, find_job
-from tasks.records.layout import PoolFolder, RunFolder
+from tasks.records.layout import TOKENIZER, PoolFolder, RunFolder
 from tasks.records.questions import require_fit, summarize_answers, write_answers
-from tasks.records.result import RunFacts
+from tasks.records.result import RunFacts, Sample
 from tasks.records.scaling import ModelShape
 from tasks.records.scores import scores_table
 from tasks.store.artifact import Artifact, Manifest, Work, code_version, require_made_from
@@ -33,6 +34,16 @@ def score_checkpoint(root: Root, run: str, step: int | None = None) -> Artifact:
     inputs = open_inputs(root, job)
     found = _checkpoint(root, run, inputs, step)
     return _build(root, RunFolder(run).scores(found.step), job, inputs, found, inputs.evaluation)
+
+
+def sample_checkpoint(root: Root, run: str, step: int) -> list[Sample]:
+    """What the model of a checkpoint writes after the beginnings of some holdout documents. Raises InputError as `score_checkpoint` does."""
+    job = find_job(root, run)
+    inputs = open_inputs(root, job)
+    compute, world = _load(job, inputs, _checkpoint(root, run, inputs, step))
+    holdout = EncodedHoldout.of(inputs.evaluation, inputs.strata)
+    length = job.experiment.training.sequence_length
+    return sample(compute.logits, holdout, inputs.tokenizer.path / TOKENIZER, length, world.device)
 
 
 def score_outside(root: Root, run: str, texts: str) -> Artifact:

@@ -16,7 +16,7 @@ from tasks.engines.builtin.checkpoint import stale
 from tasks.engines.nanochat import contract
 from tasks.errors import InputError
 from tasks.records.layout import JOB, METRICS, RunFolder
-from tasks.store.artifact import safe_relative
+from tasks.store.artifact import has_size, safe_relative
 from tasks.store.root import Root
 
 log = logging.getLogger(__name__)
@@ -54,16 +54,12 @@ def whole_steps(folder: Path) -> list[int]:
     for path in sorted(folder.glob("meta_*.json")):
         step = int(match[1]) if (match := _META.match(path.name)) else -1
         files = files_of(folder, step)
-        bad = [name for name, size in (files or {}).items() if not _has_size(folder / name, size)]
+        bad = [name for name, size in (files or {}).items() if not has_size(folder / name, size)]
         if files and not bad:
             steps.append(step)
         else:
             log.warning("Skipping the checkpoint %s, which is incomplete: %s.", path, ", ".join(bad) or "metadata")
     return sorted(steps)
-
-
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
 
 
 def resume_step(root: Root, run: str, ranks: int) -> int:

@@ -152,7 +152,7 @@ class Attempt:
         theirs = upstream_scores(self._nats, documents)
         weights = checkpoints.folder_of(self.root, job.run)
         made_from = self.inputs.by_role
-        scores, scored_by = choose_scores(self.root, job, theirs, weights, plan.iterations, rows, made_from)
+        scored = choose_scores(self.root, job, theirs, weights, plan.iterations, rows, made_from)
         commit = self.environment.identity.name
         packed = self.inputs.packed
         read = TrainedText.of(read_contents(packed.path), np.arange(rows), packed.facts["bytes"])
@@ -166,10 +166,10 @@ class Attempt:
             parameters=parameter_counts(plan.shape).total,
             **asdict(self.hardware),
             commit=commit,
-            scored_by=scored_by,
+            scored_by=scored.by,
             bpb_nanochat=summarize(theirs)["bpb"],
         )
-        build_result(self.root, job, made_from, trained, scores)
+        build_result(self.root, job, made_from, trained, scored.scores, scored.samples)
 
     def _about(self) -> dict[str, Any]:
         return {

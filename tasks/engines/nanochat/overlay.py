@@ -65,8 +65,7 @@ def write_whole(path, write):
             os.fsync(file.fileno())
         os.replace(temporary, path)  # noqa: PTH105
     finally:
-        if os.path.exists(temporary):  # noqa: PTH110
-            os.unlink(temporary)  # noqa: PTH108
+        Path(temporary).unlink(missing_ok=True)
 
 
 # --- this process -----------------------------------------------------------------------------------------------------
@@ -140,27 +139,19 @@ class WithoutPrecision:
         """Nothing: the overlay sets it."""
 
 
-class Finished:
-    """The handle of a collective that is done."""
-
-    def get_future(self):
-        return self
-
-    def wait(self):
-        return True
-
-
 def join_cpu_ranks():
     """A gloo group. Its reduce-scatter has no futures, which upstream's optimizer asks for: it waits instead."""
     import torch.distributed as dist
 
     dist.init_process_group("gloo")
     scatter = dist.reduce_scatter_tensor
+    done = types.SimpleNamespace(wait=lambda: True)  # the handle of a collective that is over
+    done.get_future = lambda: done
 
     @functools.wraps(scatter)
     def reduce_scatter_tensor(*arguments, async_op=False, **options):
         scatter(*arguments, async_op=False, **options)
-        return Finished() if async_op else None
+        return done if async_op else None
 
     dist.reduce_scatter_tensor = reduce_scatter_tensor
 
@@ -227,10 +218,7 @@ def hook_data(settings):
     if most < world:
         raise SystemExit(f"Every shard has fewer documents than the {world} ranks: some would wait for ever.")
 
-    def list_parquet_files(data_dir=None, warn_on_legacy=False):
-        return paths
-
-    dataset.list_parquet_files = dataloader.list_parquet_files = list_parquet_files
+    dataset.list_parquet_files = dataloader.list_parquet_files = lambda *_, **__: paths
     dataloader.pq = types.SimpleNamespace(ParquetFile=lambda path: EvenFile(path, world))
 
 
@@ -290,17 +278,16 @@ class HoldoutEvaluation:
         device = token_bytes.device
         nats = torch.zeros(len(self.windows), dtype=torch.float64, device=device)
         mine = range(rank() * self.rows, len(self.windows), world_size() * self.rows)
-        beat = time.monotonic()
-        tell(event="evaluating", done=0, total=len(self.windows))
+        beat = -math.inf
         with torch.no_grad():
             for first in mine:
+                if time.monotonic() - beat > HEARTBEAT_SECONDS:
+                    beat = time.monotonic()
+                    tell(event="evaluating", done=first, total=len(self.windows))
                 windows = self.windows[first : first + self.rows]
                 inputs, targets = self.batch(windows, device)
                 losses = model(inputs, targets, loss_reduction="none").view(self.rows, self.sequence)
                 nats[first : first + len(windows)] = losses.double().sum(1)[: len(windows)]
-                if time.monotonic() - beat > HEARTBEAT_SECONDS:
-                    beat = time.monotonic()
-                    tell(event="evaluating", done=first, total=len(self.windows))
         if dist.is_initialized():
             dist.all_reduce(nats)
         documents = np.array([window[0] for window in self.windows], dtype=np.int64)

@@ -4,9 +4,12 @@ The evaluation runs in a process of its own. An upstream whose model differs fro
 scored so; then the nats count that its own forward pass gave to each document in the last evaluation, by the same rules.
 """
 
+import json
 import logging
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from tasks.engines.nanochat.exchange import import_checkpoint
 from tasks.errors import DamagedError, InputError, TrainingError
 from tasks.records.job import Job
 from tasks.records.layout import JOB, SCORES, RunFolder
+from tasks.records.result import Sample
 from tasks.records.scores import read_scores, scores_table, summarize
 from tasks.store.artifact import Sources
 from tasks.store.root import Root
@@ -24,28 +28,41 @@ log = logging.getLogger(__name__)
 TOLERANCE = 0.01
 """Bits per byte by which our evaluation of the weights may differ from upstream's own (bf16 on either side)."""
 SCORE = """
+import json
 import sys
 from pathlib import Path
-from tasks.engines.builtin.score import score_checkpoint
+from tasks.engines.builtin.score import sample_checkpoint, score_checkpoint
 from tasks.records.job import Job
 job = Job.read(Path(sys.argv[1]))
-score_checkpoint(job.open_root(), job.run, int(sys.argv[2]))
+root, step = job.open_root(), int(sys.argv[2])
+score_checkpoint(root, job.run, step)
+print(json.dumps(sample_checkpoint(root, job.run, step)))
 """
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of the final weights. `by`: whose forward pass gave them, "builtin" where the model is the one we know, else "nanochat"."""
+
+    scores: pa.Table
+    by: str
+    samples: Sequence[Sample] = ()
+    """What our model writes with these weights; none where it is not upstream's."""
 
 
 def choose_scores(
     root: Root, job: Job, upstream: pa.Table, folder: Path, step: int, rows: int, inputs: Sources
-) -> tuple[pa.Table, str]:
-    """Scores of the final weights, and who made them: "builtin" where the model is the one we know, else "nanochat".
+) -> Scored:
+    """The scores that count: ours of the final weights, or nanochat's own.
 
-    `upstream`: its own scores; `folder`: where its checkpoint of `step` lies, trained on `rows` rows made from `inputs`.
+    `upstream`: those; `folder`: where its checkpoint of `step` lies, trained on `rows` rows made from `inputs`.
     """
     try:
         import_checkpoint(root, job.run, folder, step, inputs, rows)
     except InputError as error:
         log.warning("The run %s is scored by nanochat's own forward pass: %s", job.run, error)
-        return upstream, "nanochat"
-    ours = _score(root, job, step)
+        return Scored(upstream, "nanochat")
+    ours, samples = _score(root, job, step)
     mine, theirs = summarize(ours)["bpb"], summarize(upstream)["bpb"]
     if abs(mine - theirs) > TOLERANCE:
         log.warning(
@@ -54,8 +71,8 @@ def choose_scores(
             mine,
             theirs,
         )
-        return upstream, "nanochat"
-    return ours, "builtin"
+        return Scored(upstream, "nanochat")
+    return Scored(ours, "builtin", samples)
 
 
 def upstream_scores(nats_file: Path, documents: pa.Table) -> pa.Table:
@@ -70,11 +87,12 @@ def upstream_scores(nats_file: Path, documents: pa.Table) -> pa.Table:
     return scores_table(nats, documents)
 
 
-def _score(root: Root, job: Job, step: int) -> pa.Table:
-    """The built-in trainer's scores of a checkpoint, made in a process of its own. Raises TrainingError when that fails."""
+def _score(root: Root, job: Job, step: int) -> tuple[pa.Table, list[Sample]]:
+    """The built-in trainer's scores and samples of a checkpoint, made in a process of its own. Raises TrainingError when that fails."""
     words = [sys.executable, "-c", SCORE, str(root.path(RunFolder(job.run).file(JOB))), str(step)]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise TrainingError(f"The weights of {job.run} after step {step} could not be scored ({reason}): run it again.")
-    return read_scores(root.open(RunFolder(job.run).scores(step)).path / SCORES)
+    samples: list[Sample] = json.loads(done.stdout.splitlines()[-1])
+    return read_scores(root.open(RunFolder(job.run).scores(step)).path / SCORES), samples

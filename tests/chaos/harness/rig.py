@@ -21,8 +21,9 @@ import psutil
 
 from infra.local import azurite, deploy, ports, processes
 from infra.local.deploy import PROJECT
+from infra.local.lifecycle import START_SECONDS
 from infra.local.sample_data import build_sample
-from infra.local.stack import SAMPLE_CONTAINER, SAMPLE_NAME, START_SECONDS, Stack
+from infra.local.stack import SAMPLE_CONTAINER, SAMPLE_NAME, Stack
 from tasks.errors import InputError
 from tests.chaos.harness.proxy import Proxy
 from tests.chaos.harness.reads import ROOTS
@@ -109,7 +110,6 @@ class Rig:
         """Start everything again, in the order of the product's `up`, and wait until the workers are online."""
         self.start_azurite()
         self.start_server()
-        deploy.end_old_schedule(self.environment)
         self._start_services()
         for pool in deploy.POOLS:
             path = f"/work_pools/{pool}/workers/filter"

@@ -1,5 +1,6 @@
 """Shards as nanochat reads them: eight ranks side by side, row groups of at most 1,024."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.corpus.arm.emit import DROPPED, plan_buckets
-from tasks.corpus.arm.plan import check_disk
+from tasks.corpus.arm.plan import MOST_DOCUMENTS, check_disk, passes
 from tasks.corpus.arm.scatter import Runs
 from tasks.corpus.arm.writer import write_texts
 from tasks.corpus.near.passages import Found
@@ -109,6 +110,20 @@ def test_a_plan_counts_exactly_and_needs_the_disk_it_has(corpus: Path, tmp_path:
     assert plan_arm(root, pool, Arm(share=0.5)).reused
     with pytest.raises(InputError, match=r"needs 9,?000\.0 GB under .* are free: make room"):
         check_disk(plan.arm_id, 9 * 10**12, root.folder)
+
+
+def test_arms_share_a_pass_as_far_as_disk_and_memory_go(corpus: Path, tmp_path: Path) -> None:
+    pool = Pool(source=corpus.as_uri(), holdout_documents=40, holdout_fraction=0.2)
+    plan = replace(plan_arm(Root(tmp_path), pool, Arm()), disk_bytes=20, disk_free=100, documents=MOST_DOCUMENTS // 3)
+    there, vast, many = (
+        replace(plan, reused=True),
+        replace(plan, disk_bytes=90),
+        replace(plan, documents=MOST_DOCUMENTS),
+    )
+    assert passes([plan] * 5) == [[0, 1], [2, 3], [4]]
+    assert passes([there, plan, there, plan, there]) == [[0, 1, 2, 3, 4]]
+    assert passes([vast, plan, many, plan]) == [[0], [1], [2], [3]]
+    assert passes([replace(plan, disk_bytes=1)] * 4) == [[0, 1, 2], [3]]
 
 
 @pytest.mark.parametrize("seed", range(5))

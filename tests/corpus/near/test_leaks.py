@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.corpus.near.leaks import count_leaks, write_found
+from tasks.corpus.near.leaks import Beside, count_leaks, write_found
 from tasks.corpus.prepare import build_arms
 from tasks.records.layout import NEAR, POOLS, ArmFolder
 from tasks.records.near import HOLDOUT, leaked
@@ -95,9 +95,17 @@ def test_texts_that_come_later_are_found_in_an_arm_that_is_there(tmp_path: Path,
     arm = made(root, pool)["bottom"]
     (first, *_) = shard_texts(root.path(ArmFolder(arm).text))
     texts = [*prose(2, seed=77), edited(first[5], 0.1, 1), prose(1, seed=78)[0] + " " + first[9]]
-    counted = count_leaks(root, arm, "later-0123456789", lambda: texts, 0.8, {"texts": "later"})
-    assert leaked(counted.path).tolist() == [2, 3]
+    asked = []
+
+    def beside(what: str, given: list[str]) -> Beside:
+        return Beside(what, lambda: asked.append(what) or given, {"texts": what})
+
+    wanted = [beside("later-0123456789", texts), beside("questions-few-0123456789", texts[2:])]
+    counted, few = count_leaks(root, arm, wanted, 0.8)
+    assert leaked(counted.path).tolist() == [2, 3] and leaked(few.path).tolist() == [0, 1]
     assert pq.read_table(counted.path / NEAR)["rank"].to_pylist() == [5, 9]
+    assert count_leaks(root, arm, [*wanted, beside("more-0123456789", texts[:1])], 0.8)[2].facts["leaked"] == 0
+    assert asked == ["later-0123456789", "questions-few-0123456789", "more-0123456789"], "each is searched once"
 
 
 def test_only_a_setting_that_changes_arms_changes_their_names(tmp_path: Path, pool: Pool) -> None:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from tasks.corpus.arm.writer import PAGE_BYTES, write_texts
 from tasks.corpus.parquet.pages import DATA, DATA_V2, PLAIN, RLE, Chunk, DamagedPage, UnknownPage, read_chunk
-from tasks.corpus.parquet.thrift import I32, STRUCT, write_struct, write_varint
+from tasks.corpus.parquet.thrift import I32, STRUCT
 from tasks.corpus.parquet.views import INLINE, WINDOW, Views
 from tasks.store.artifact import sha256_file
+from tests.corpus.parquet.headers import write_struct, write_varint
 
 TEXTS = st.lists(
     st.none() | st.text(max_size=40) | st.sampled_from(["", "a" * INLINE, "b" * (INLINE + 1)]), max_size=80

@@ -66,10 +66,10 @@ def test_all_columns_that_are_lacking_are_named(columns: dict[str, str], arm: Ar
 def test_a_look_shows_the_ratings_that_there_are_and_says_what_to_set(tmp_path: Path) -> None:
     raw = write(tmp_path / "raw", {"page": "long", "quality": "number", "doc_id": "number"})
     found = survey(str(raw))
-    assert found["lacks"].endswith("--set text_column=page --set score='{\"quality\": 1}'")
+    assert found["fault"].endswith("--set text_column=page --set score='{\"quality\": 1}'")
     assert list(found["ratings"]) == ["quality"] and found["ratings"]["quality"]["quantiles"]["1"] == 39
     given = survey(str(raw), pool=Pool(text_column="page", score={"quality": 1}), samples=1)
-    assert given["lacks"] is None and given["ranked_by"] == {"quality": 1}
+    assert given["fault"] is None and given["ranked_by"] == {"quality": 1}
     assert [given["examples"][where][0]["score"] for where in ("top", "bottom")] == [39, 0]
 
 
@@ -81,5 +81,5 @@ def test_a_look_knows_columns_that_are_folders_and_asks_for_ids(tmp_path: Path) 
     pool = Pool(source=str(tmp_path), score={"dump": 1.0, "score": 1.0})
     found = survey(str(tmp_path), pool=pool, ids="id")
     assert found["columns"]["dump"] == {"types": {"folder": 1}, "files": 1, "bytes": 0, "bytes_decoded": 0}
-    assert found["lacks"] == "no column 'id' (it has text, score, doc_id): --set id_column=doc_id"
-    assert survey(str(tmp_path), pool=pool, ids="doc_id")["lacks"] is None
+    assert found["fault"] == "no column 'id' (it has text, score, doc_id): --set id_column=doc_id"
+    assert survey(str(tmp_path), pool=pool, ids="doc_id")["fault"] is None

@@ -5,13 +5,28 @@ import os
 import socket
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
+
+import pytest
 
 from tasks.records.layout import JOB
 from tasks.records.metrics import read_metrics
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tasks.engines.builtin.__main__"])
+SERVER = (
+    forkserver.ForkServer()
+)  # not the one of this process: a preparation before may have started that without torch
+SERVER.set_forkserver_preload(["tasks.engines.builtin.__main__"])
+
+
+def fork(target, *arguments):
+    """Start a process that calls `target`."""
+    process = CONTEXT.Process(target=target, args=arguments, daemon=True)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(forkserver, "connect_to_new_process", SERVER.connect_to_new_process)
+        process.start()
+    return process
 
 
 def rank_main(job_file, environment, seen):
@@ -52,9 +67,7 @@ def start(root, job, seen=None):
         environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
         environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none"}
         record = seen / f"{world}-{rank}-{time.monotonic_ns()}" if seen else None
-        process = CONTEXT.Process(target=rank_main, args=(folder / JOB, environment, record), daemon=True)
-        process.start()
-        processes.append(process)
+        processes.append(fork(rank_main, folder / JOB, environment, record))
     return processes
 
 

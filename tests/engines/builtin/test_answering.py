@@ -4,23 +4,20 @@ import json
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 from tasks.engines.builtin.answering import answer, open_questions
 from tasks.engines.builtin.distributed import World
-from tasks.engines.builtin.model import GPT
 from tasks.errors import InputError
 from tasks.records.questions import answers_table, read_choices, require_fit, summarize_answers
 from tasks.records.scaling import ModelShape
 from tasks.spec import Questions, Training
-from tasks.store.root import Root
 from tasks.tokens.questions import encode_questions
 from tasks.tokens.tokenizer import load_tokenizer
-from tasks.tokens.train import train_tokenizer
+from tests.small import POOL, random_model, root_with_tokenizer
 
-POOL, LENGTH = "pool-0123456789", 96
+LENGTH = 96
 TEXT = "the cat sat on the mat 12 times, and 3.50 of (nine) green birds flew; they're gone\nQ: where? A:\n there. "
 HARD = [
     {"context": "Q: where is the cat?\nA:", "choices": ["on the mat", "there", "nine green birds"], "answer": 0},
@@ -38,15 +35,7 @@ HARD = [
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """A root whose pool has a tokenizer."""
-    root = Root(tmp_path_factory.mktemp("root"))
-
-    def make(work):
-        pq.write_table(pa.table({"text": [TEXT] * 50}), work.temporary("sample.parquet"))
-        work.finish("sample.parquet", rows=50)
-
-    root.build(f"pools/{POOL}/sample", make, spec={})
-    train_tokenizer(root, POOL, 310)
-    return root
+    return root_with_tokenizer(tmp_path_factory.mktemp("root"), TEXT, 310)
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +55,7 @@ def tokenizer(root):
 def model(tokenizer):
     """A model whose every part does something."""
     training = Training(depth=2, sequence_length=LENGTH, window_pattern="L")
-    model = GPT(ModelShape.of(training, tokenizer.vocab_size))
-    model.init_weights(1)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return model.eval()
+    return random_model(ModelShape.of(training, tokenizer.vocab_size))
 
 
 def answered(model, encoded, batch_tokens=256):

@@ -1,7 +1,5 @@
 """Two ranks are one: losses, weights and optimizer state, over gloo on the CPU."""
 
-import multiprocessing
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -11,11 +9,10 @@ from tasks.engines.builtin.model import GPT
 from tasks.engines.builtin.optimizer import build_optimizer
 from tasks.engines.builtin.schedule import schedule
 from tasks.records.scaling import ModelShape, plan_training
+from tests.engines.builtin.ranks import fork
 from tests.engines.builtin.reference import perturbed
 
 STEPS = 20
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.engines.builtin.test_ranks"])
 
 
 def train(folder, rank, world):
@@ -55,9 +52,7 @@ def train(folder, rank, world):
 
 
 def test_two_ranks_equal_one(tmp_path):
-    processes = [CONTEXT.Process(target=train, args=(tmp_path, rank, 2)) for rank in range(2)]
-    for process in processes:
-        process.start()
+    processes = [fork(train, tmp_path, rank, 2) for rank in range(2)]
     for process in processes:
         process.join()
         assert process.exitcode == 0

@@ -7,19 +7,14 @@ from tasks.engines.builtin.model import GPT, Memory
 from tasks.engines.builtin.writing import Sampling, write
 from tasks.errors import InputError
 from tasks.records.scaling import ModelShape
+from tests.small import random_model
 
 GREEDY = Sampling(temperature=0)
 
 
 @pytest.fixture(scope="module")
 def model() -> GPT:
-    made = GPT(ModelShape.of_depth(3, 256, "SSL", 300))
-    made.init_weights(1)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return made
+    return random_model(ModelShape.of_depth(3, 256, "SSL", 300))
 
 
 def tokens(count: int) -> list[int]:

@@ -14,6 +14,7 @@ from tasks.engines.export.hub import CONFIG, hub_config, hub_weights, save_tenso
 from tasks.engines.trained import Trained, open_trained
 from tasks.records.scaling import ModelShape
 from tasks.store.root import Root
+from tests.small import random_model
 from tests.trained import TinyRoot
 
 transformers = pytest.importorskip("transformers")
@@ -26,17 +27,6 @@ SHAPES = {
     "five layers": ModelShape.of_depth(5, LONG, "SSL", 300),
     "fewer key heads": replace(ModelShape.of_depth(3, LONG, "S", 300), n_kv_head=1),
 }
-
-
-def random_model(shape: ModelShape, seed: int = 1) -> GPT:
-    """A model in which every part matters; a new one's projections are zero."""
-    model = GPT(shape)
-    model.init_weights(seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return model.eval()
 
 
 def loaded(folder: Path, **options: Any) -> Any:

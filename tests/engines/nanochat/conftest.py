@@ -28,6 +28,7 @@ from tasks.store.root import Root
 from tasks.tokens.evaluation import encode_holdout
 from tasks.tokens.pack import pack_arm
 from tasks.tokens.train import train_tokenizer
+from tests.tokens.conftest import write_pool
 
 VOCAB = 512
 POOL, ARM = "pool-0123456789", "arm-0123456789"
@@ -71,38 +72,15 @@ def write_text(root: Root, name: str, texts: list[str], files: int, row_group: i
     root.build(name, make, spec={"files": files, "row_group": row_group}, inputs=inputs)
 
 
-def write_pool(root: Root, texts: list[str], holdout: list[str]) -> None:
-    """A pool's sample and holdout, as the corpus room leaves them."""
-
-    def make_sample(work: Work) -> None:
-        pq.write_table(pa.table({"text": texts}), work.temporary("sample.parquet"))
-        work.finish("sample.parquet", rows=len(texts))
-
-    def make_holdout(work: Work) -> None:
-        n = len(holdout)
-        columns = {
-            "document": pa.array(range(n), pa.int64()),
-            "cluster": pa.array([i // 10 for i in range(n)], pa.int32()),
-            "bytes": pa.array([len(text.encode()) for text in holdout], pa.int64()),
-            "source": ["stdlib"] * n,
-            "text": pa.array(holdout, pa.large_string()),
-        }
-        pq.write_table(pa.table(columns), work.temporary("documents.parquet"))
-        work.finish("documents.parquet", rows=n)
-
-    root.build(f"pools/{POOL}/sample", make_sample, spec={"texts": len(texts)})
-    held = root.build(f"pools/{POOL}/holdout", make_holdout, spec={"texts": len(holdout)})
-    rated = np.arange(len(holdout)) % 7.0
-    strata = PoolFolder(POOL).strata(Pool().score)
-    root.build(strata, lambda work: write_strata(work, rated), spec={}, inputs={"holdout": held.manifest})
-
-
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Path:
     """A root with a pool, and an arm in 4 shards of one row group each, packed for 64 tokens; read only."""
     folder = tmp_path_factory.mktemp("prepared")
     root = Root(folder)
-    write_pool(root, texts, texts[::25])
+    write_pool(root, POOL, texts, texts[::25])
+    held, rated = root.open(PoolFolder(POOL).holdout), np.arange(len(texts[::25])) % 7.0
+    strata = PoolFolder(POOL).strata(Pool().score)
+    root.build(strata, lambda work: write_strata(work, rated), spec={}, inputs={"holdout": held.manifest})
     train_tokenizer(root, POOL, VOCAB)
     encode_holdout(root, POOL)
     write_text(root, f"arms/{ARM}/text", texts, files=4, row_group=10_000)

@@ -25,9 +25,11 @@ from tasks.engines.nanochat.tokenizer import export_tokenizer
 from tasks.errors import InputError, InterruptedRun, LostProcessError, TrainingError
 from tasks.records.layout import ArmFolder, run_id
 from tasks.records.metrics import read_metrics
+from tasks.records.result import read_samples
 from tasks.spec import Arm, Experiment, Training
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
+from tests.waiting import within
 
 pytestmark = pytest.mark.slow
 STEPS = 8
@@ -104,6 +106,8 @@ def test_an_arm_is_trained_scored_and_recorded(
     holdout = root.open(f"pools/{pool_id}/evaluation")
     assert scores.column_names == ["document", "cluster", "score", "decile", "bytes", "tokens", "nats", "source"]
     assert scores.num_rows == holdout.facts["documents"]
+    samples = read_samples(result.path / "samples.json")
+    assert len(samples) == 4 and all(sample["prompt"] and sample["text"] for sample in samples)
     kept = np.fromfile(root.path(f"runs/{run}/nanochat/fabrating/nats.f64"))
     np.testing.assert_allclose(scores["nats"].to_numpy(), kept, rtol=1e-5)
     lines = read_metrics(result.path / "metrics.jsonl")
@@ -220,7 +224,8 @@ def test_when_the_launcher_is_killed_the_ranks_save_and_end(
     words = [sys.executable, "-c", PROGRAM, str(root.folder), what.model_dump_json(), pool_id, arm_id]
     launcher = subprocess.Popen(words, env=environment)
     metrics_file = root.path(f"runs/{run}/metrics.jsonl")
-    wait_for(lambda: launcher.poll() is not None or any(line["kind"] == "train" for line in read_metrics(metrics_file)))
+    trained = lambda: any(line["kind"] == "train" for line in read_metrics(metrics_file))  # noqa: E731
+    assert within(120, lambda: launcher.poll() is not None or trained())
     ranks = psutil.Process(launcher.pid).children()
     launcher.kill()
     launcher.wait()
@@ -248,10 +253,3 @@ def test_a_hang_ends_the_run_with_its_cause(
         engine(upstream, what, at_step(25, stop))
     assert time.monotonic() - began[0] < 60
     assert ranks_of_nanochat() == []
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

@@ -25,6 +25,7 @@ from tasks.records.scaling import ModelShape
 from tasks.spec import Arm, Experiment, Questions, Training
 from tasks.store.root import Root
 from tasks.tokens.questions import encode_questions
+from tests.small import random_model
 
 TRAINING = Training(
     depth=2, sequence_length=64, packing="crop", window_pattern="SL", precision="fp32", device="cpu", batch_tokens=512
@@ -42,16 +43,6 @@ LOGITS = """
     """
 
 
-def random_model(seed: int) -> GPT:
-    model = GPT(ModelShape.of_depth(2, 64, "SL", 512))
-    model.init_weights(seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return model
-
-
 def logits_of(model: GPT) -> torch.Tensor:
     with torch.no_grad():
         return model(TOKENS)[0]
@@ -60,7 +51,7 @@ def logits_of(model: GPT) -> torch.Tensor:
 @pytest.fixture
 def ours(root: Root, pool_id: str, arm_id: str) -> GPT:
     """A model, and its checkpoint of step 40 as the built-in trainer leaves it."""
-    model = random_model(1)
+    model = random_model(ModelShape.of_depth(2, 64, "SL", 512), 1)
 
     def make(work) -> None:
         torch.save(model.state_dict(), work.temporary("model.pt"))
@@ -138,7 +129,7 @@ def test_a_run_of_nanochat_is_asked_questions_by_our_model(
     training = TRAINING.model_copy(update={"engine": "nanochat"})
     job = Job.of(root, Experiment(arm=EXPERIMENT.arm, training=training), pool_id, arm_id)
     job.write(root.path(f"runs/{job.run}/job.json"))
-    inputs, model = open_inputs(root, job), random_model(4)
+    inputs, model = open_inputs(root, job), random_model(ModelShape.of_depth(2, 64, "SL", 512), 4)
     write_weights(tmp_path, 12, model.state_dict(), model.config, {})
     import_checkpoint(root, job.run, tmp_path, 12, inputs.by_role, rows=96)
     facts = {field.name: 0 for field in fields(RunFacts)} | {"steps": 12, "format": 1}
@@ -170,7 +161,13 @@ def test_what_is_not_there_is_named(
 
 def test_weights_of_another_depth_are_refused(root: Root, tmp_path: Path) -> None:
     config = ModelShape.of_depth(3, 64, "SL", 512)
-    write_weights(tmp_path, 1, random_model(2).state_dict(), ModelShape.of_depth(2, 64, "SL", 512), {})
+    write_weights(
+        tmp_path,
+        1,
+        random_model(ModelShape.of_depth(2, 64, "SL", 512), 2).state_dict(),
+        ModelShape.of_depth(2, 64, "SL", 512),
+        {},
+    )
     meta = tmp_path / contract.meta_file(1)
     meta.write_text(meta.read_text().replace('"n_layer": 2', f'"n_layer": {config.n_layer}'))
     with pytest.raises(InputError, match="another version of nanochat's model"):

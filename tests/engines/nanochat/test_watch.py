@@ -2,7 +2,6 @@
 
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from tasks.engines.nanochat import watch
 from tasks.engines.nanochat.logs import Step, Told, Validation
 from tasks.engines.nanochat.watch import Watch, likely_cause, stacks
 from tasks.engines.ranks import Ranks
+from tests.waiting import within
 
 
 def step(done: int, seconds: float = 3.0) -> Step:
@@ -111,7 +111,7 @@ def test_stacks_say_which_rank_does_what(tmp_path: Path) -> None:
     logs = [tmp_path / "0.txt", tmp_path / "1.txt"]
     ranks = Ranks.start([sys.executable, "dataloader.py"], logs, environment={}, folder=tmp_path)
     try:
-        wait_for(lambda: all("ready" in log.read_text() for log in logs))
+        assert within(20, lambda: all("ready" in log.read_text() for log in logs))
         assert likely_cause(stacks(ranks)).startswith(
             "rank 0 is in read_row_group (dataloader.py): it looks for documents"
         )
@@ -128,10 +128,3 @@ def test_a_rank_that_waits_for_others_is_not_the_cause() -> None:
         "rank 1 is in _document_batches (dataloader.py): it looks for documents"
     )
     assert "NCCL" in likely_cause([waits, waits])
-
-
-def wait_for(condition, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

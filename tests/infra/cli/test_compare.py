@@ -1,9 +1,11 @@
 """`fabrating compare` on this machine: killed and stopped in the middle, run again, and one verdict by the stopping rule."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -11,6 +13,9 @@ from typer.testing import CliRunner
 
 from infra.cli.main import app
 from tasks.records import ledger
+from tasks.records.layout import METRICS, RunFolder
+from tasks.records.metrics import read_metrics
+from tasks.spec import FACTUAL
 from tasks.store.root import Root
 
 STOP = {"first_look": 2, "max_replicates": 3, "margin": 1e-6}
@@ -41,7 +46,21 @@ def test_init_writes_no_file_over_another(tmp_path):
     assert f"fabrating compare {place}" in first
     refused = CliRunner().invoke(app, ["init", str(place)])
     assert refused.exit_code == 1 and "is there already: name another file" in refused.stderr
+    nowhere = CliRunner().invoke(app, ["init", str(tmp_path / "nowhere" / "mine.yaml")])
+    assert nowhere.exit_code == 1 and "cannot be written (No such file or directory)" in nowhere.stderr
     assert place.read_text() == first
+
+
+@pytest.mark.parametrize("command", ["compare", "ladder"])
+def test_a_precision_that_needs_a_gpu_is_refused_before_anything_is_prepared(command, file, tmp_path):
+    asked = yaml.safe_load(file.read_text())
+    del asked["train"]["precision"]  # as an example says nothing of it
+    if command == "ladder":
+        del asked["train"]["tokens"], asked["stop"]
+    file.write_text(yaml.safe_dump(asked))
+    refused = CliRunner().invoke(app, [command, str(file)])
+    assert refused.exit_code == 1 and "train.precision=bf16 needs a GPU" in refused.stderr
+    assert not (tmp_path / "root").exists()
 
 
 def until(process, words):
@@ -86,3 +105,54 @@ def test_killed_stopped_and_run_again_it_ends_in_one_verdict(file, tmp_path):
     assert {entry.state for entry in found.values()} == {"completed"}
     again = start()
     assert json.loads(again.communicate(timeout=60)[0])["comparisons"] == verdict["comparisons"]
+
+
+@pytest.mark.slow
+def test_columns_and_questions_that_come_later_need_no_training(file, tmp_path):
+    """Strata by a column, and near copies of questions by arm, of runs that were trained before either was asked for."""
+    asked = yaml.safe_load(file.read_text())
+    asked |= {"stop": None, "replicates": 2, "train": {**asked["train"], "tokens": 8_192}}
+    shown = []
+    for more in ({}, {"strata": [FACTUAL], "questions": "bundle"}):
+        file.write_text(yaml.safe_dump(asked | more))
+        done = CliRunner().invoke(app, ["compare", str(file), "--json"])
+        assert done.exit_code == 0, done.stderr
+        shown.append(json.loads(done.stdout))
+        entries = {entry.run: entry.updated for entry in ledger.entries(Root(tmp_path / "root"))}
+        shown[-1]["entries"] = entries
+    before, after = shown
+    assert before["entries"] == after["entries"], "nothing was trained again"
+    (pair,) = after["comparisons"]
+    parts = [row for row in pair["strata"] if row["column"] == FACTUAL]
+    assert len(parts) == 5 and sum(row["documents"] for row in parts) == 40
+    assert pair["low"] == before["comparisons"][0]["low"], "what decides is not moved"
+    found = [(row["label"], row["what"].partition("-")[0], row["documents"]) for row in after["near"]]
+    assert found == [
+        ("top", "holdout", 40),
+        ("rand", "holdout", 40),
+        ("top", "questions", 555),
+        ("rand", "questions", 555),
+    ]
+    assert after["registered"]["later"][-1]["strata_columns"] == [FACTUAL], "asked for after a look, and said so"
+
+
+@pytest.mark.slow
+def test_two_gpus_share_the_runs_and_the_scoring(file, tmp_path, monkeypatch):
+    """As nvidia-smi shows them: PyTorch finds none, so two trainers of their own share the CPU."""
+    (tmp_path / "bin").mkdir()
+    shows = tmp_path / "bin" / "nvidia-smi"
+    shows.write_text(f"#!/bin/sh\nprintf 'GPU-{os.getpid()}-a\\nGPU-{os.getpid()}-b\\n'\n")
+    shows.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{shows.parent}:{os.environ['PATH']}")
+    experiment = yaml.safe_load(file.read_text())
+    del experiment["train"]["device"], experiment["stop"]
+    experiment["texts"] = [{"name": "seen", "url": experiment["data"]["source"], "documents": 16}]
+    file.write_text(yaml.safe_dump(experiment | {"replicates": 2}))
+    ended = CliRunner().invoke(app, ["compare", str(file), "--json"])
+    assert ended.exit_code == 0, ended.stderr
+    root = Root(tmp_path / "root")
+    runs = [entry.run for entry in ledger.entries(root)]
+    lines = [read_metrics(root.path(RunFolder(run).file(METRICS))) for run in runs]
+    at_work = sorted((each[0]["time"], each[-1]["time"]) for each in lines)
+    assert len(runs) == 4 and any(begins < ends for (_, ends), (begins, _) in pairwise(at_work))
+    assert all(root.names(f"runs/{run}/outside") for run in runs)

@@ -35,6 +35,18 @@ def test_runs_fit_eighty_columns_whatever_arms_are_called(tmp_path):
     assert all(column in wide for column in ("loss", "attempts", "rand16-d20-s1-"))
 
 
+def test_a_run_that_cannot_be_read_is_named_beside_the_others(tmp_path):
+    root = Root(tmp_path)
+    kept, torn = (trained(root, arm, bpb=1.0).run for arm in ("rand16", "top16"))
+    root.path(f"runs/{torn}/run.json").write_text('{"run": ')
+    shown = run("runs", "--root", tmp_path)
+    assert shown.exit_code == 0 and "rand16" in shown.stdout and "top16" not in shown.stdout
+    assert f"runs/{torn}/run.json" in shown.stderr.replace("\n", "")
+    assert [row["run"] for row in json.loads(run("runs", "--root", tmp_path, "--json").stdout)] == [kept]
+    root.remove(f"runs/{kept}")
+    assert "There are no runs" not in run("runs", "--root", tmp_path).stderr
+
+
 def test_a_root_without_runs_is_named_with_the_reason_why_it_was_taken(tmp_path):
     shown = run("runs", "--root", tmp_path)
     assert shown.exit_code == 0

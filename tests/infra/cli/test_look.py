@@ -90,7 +90,7 @@ def test_estimate_by_ratio_and_the_table_of_depths(tmp_path):
         (("judge", "a=x", "a=y"), "The arm a is given twice"),
         (("judge", "a=x", "b=y"), "no complete artifact runs/x/result"),
         (("report", "nobody"), "There is no run, verdict or ladder 'nobody'"),
-        (("estimate", "0"), "tokens = 0 cannot be used"),
+        (("estimate", "0"), "'0' is no number of tokens: write 2000000000, 2e9 or 2B"),
         (("estimate",), "There is no budget: give TOKENS, --tokens-per-parameter, or --table"),
         (("estimate", "5", "--table"), "--table has a budget for each depth"),
         (("estimate", "5", "--tokens-per-parameter", "10"), "tokens 5 and tokens_per_parameter 10 are both given"),

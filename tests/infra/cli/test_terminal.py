@@ -1,11 +1,15 @@
 """What the command prints for people: nested findings as tables, text from outside as it is."""
 
 import io
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from infra.cli import terminal
+from infra.cli.main import app
 from tasks.errors import InputError
 
 
@@ -43,3 +47,29 @@ def test_words_of_a_stranger_move_no_cursor_and_open_no_markup(shown, capsys):
     with pytest.raises(SystemExit), terminal.plain_errors():
         raise InputError(f"{evil} is no name.")
     assert all(c.isprintable() or c == "\n" for c in printed + capsys.readouterr().err.replace("\ufffd", ""))
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A store that knows nobody."""
+
+    def do_GET(self):
+        self.send_error(403)
+
+    def log_message(self, *said):
+        pass
+
+
+@pytest.mark.parametrize("command", [("report", "nope"), ("leaks", "nope"), ("runs",)], ids=" ".join)
+def test_a_store_that_refuses_is_one_sentence(command, monkeypatch):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name, value in {"ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s", "REGION": "us-east-1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    try:
+        done = CliRunner().invoke(app, [*command, "--root", "s3://bucket/root"])
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.exit_code == 1 and done.stderr.count("\n") == 1, done.exception
+    assert "403" in done.stderr and "the credentials" in done.stderr

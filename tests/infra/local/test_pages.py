@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from infra.local import pages
+from tasks.errors import InputError
 from tasks.records.layout import REPORT, LadderFolder
 from tasks.reports.report import write_report, write_verdict
 from tasks.verdict.judge import judge
@@ -28,6 +29,12 @@ def get(url, password=PASSWORD):
     return httpx.get(url, headers=headers, trust_env=False)
 
 
+@pytest.mark.parametrize("password", ["", "fabrating", "fabrating:"])
+def test_nothing_is_served_without_a_password(bench, password):
+    with pytest.raises(InputError, match="has no password"):
+        pages.serve(0, str(bench.root.folder), password)
+
+
 def test_reports_of_ladders_are_served_and_listed(bench, served):
     def make(work):
         work.temporary(REPORT).write_text("<p>predicted")
@@ -35,7 +42,7 @@ def test_reports_of_ladders_are_served_and_listed(bench, served):
 
     made = bench.root.build(LadderFolder("to-d20-3333333333").name, make, spec={})
     assert get(f"{served}/{made.name}").text == "<p>predicted"
-    assert f'href="/{made.name}"' in get(served).text
+    assert f'href="{made.name}"' in get(served).text
     assert write_report(bench.root, made.path.name) == made.path / REPORT
 
 
@@ -46,7 +53,7 @@ def test_reports_of_runs_and_verdicts_are_served_and_listed(bench, served, tmp_p
     assert get(f"{served}/{made.name}").text == (made.path / "report.html").read_text()
     assert run in get(f"{served}/runs/{run}").text
     listed = get(served)
-    assert f'href="/runs/{run}"' in listed.text and f'href="/{made.name}"' in listed.text
+    assert f'href="runs/{run}"' in listed.text and f'href="{made.name}"' in listed.text
     policy = listed.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy and "form-action 'none'" in policy
     elsewhere = get(f"{served}/runs/{run}?root={tmp_path / 'elsewhere'}")

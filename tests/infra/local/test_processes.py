@@ -4,12 +4,12 @@ import os
 import socket
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
 
 from infra.local import ports, processes
+from tests.waiting import within
 
 NAP = [sys.executable, "-c", "import time; time.sleep(120)"]
 PARENT = """
@@ -37,16 +37,9 @@ def start(tmp_path, mark, command):
     return processes.start(command, mark=mark, log=log, cwd=tmp_path, environment=dict(os.environ)), log
 
 
-def until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_a_process_is_ended_with_a_child_that_left_its_session(tmp_path, mark):
     pid, _ = start(tmp_path, mark, [sys.executable, "-c", PARENT])
-    until(lambda: len(processes.members(mark)) == 2)
+    assert within(20, lambda: len(processes.members(mark)) == 2)
     psutil.Process(pid).kill()
     assert processes.stop(mark) >= 1
     assert processes.members(mark) == []
@@ -54,7 +47,7 @@ def test_a_process_is_ended_with_a_child_that_left_its_session(tmp_path, mark):
 
 def test_a_process_that_ignores_sigterm_is_killed(tmp_path, mark):
     pid, log = start(tmp_path, mark, [sys.executable, "-c", STUBBORN])
-    until(lambda: log.read_text() == "ready\n")
+    assert within(20, lambda: log.read_text() == "ready\n")
     assert processes.stop(mark, patience=0.5) == 1
     assert not processes.belongs(pid, mark)
 
@@ -63,7 +56,7 @@ def test_strangers_are_left_alone(tmp_path, mark):
     with subprocess.Popen(NAP) as stranger:
         try:
             pid, _ = start(tmp_path, mark, NAP)
-            until(lambda: processes.belongs(pid, mark))
+            assert within(20, lambda: processes.belongs(pid, mark))
             assert not processes.belongs(stranger.pid, mark)
             assert processes.stop(mark) == 1
             assert stranger.poll() is None

@@ -151,7 +151,7 @@ def main(folder: Path, gpus: int, asked: str = "auto") -> int:
         attention, reason = measure_attention(asked)
         if attention is None:
             print(reason, file=sys.stderr)
-            return WRONG
+            return WRONG_INPUT
     root = Root(folder)
     depth, steps, sequence = (4, 20, 512) if gpus else (1, 12, 32)
     batch = BATCH_ROWS * max(gpus, 1)

@@ -410,7 +410,7 @@ def test_flash_attention_is_installed_from_the_hosts_links_and_said_where_it_is_
         ):
             run_step(setup, "attention")
     finally:
-        provision.remove(setup.remote, setup.host, artifacts=True)
+        remove(setup.remote, setup.host, artifacts=True)
 
 
 def test_what_was_measured_of_attention_is_said_and_handed_to_the_worker() -> None:

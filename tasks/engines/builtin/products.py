@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tasks.engines.builtin.blas import blas_of
 from tasks.engines.builtin.kernels import hopper
+from tasks.engines.builtin.kernels.chip import chip_of
 from tasks.engines.builtin.kernels.relu2 import product_relu2, product_relu2_backward
 from tasks.engines.builtin.storage import Storage
 

@@ -171,7 +171,10 @@ def _kept(key: str) -> Path:
 
 def _lead(rehearse: Rehearsal, chip: Chip) -> bool:
     """In a process of its own: fork the helpers and wait for them."""
-    _hash_compiler(chip)
+    hashed = threading.Thread(target=_hash_compiler, args=(chip,))
+    hashed.start()
+    _import_for_the_meta_device()
+    hashed.join()
     with tempfile.TemporaryFile() as file:
         helpers = [
             _fork(lambda: _help(rehearse, chip, _Claims(file))) for _ in range(max(1, min(HELPERS, cores() - 1)))
@@ -182,7 +185,6 @@ def _lead(rehearse: Rehearsal, chip: Chip) -> bool:
 
 def _help(rehearse: Rehearsal, chip: Chip, claims: _Claims) -> bool:
     """Build the kernels of a rehearsal that are ours to build. Triton launches nothing in this process any more."""
-    _without_pytorchs_compiler()
     describe(chip)
     driver.set_active(_Compiler(chip))
     knobs.runtime.jit_cache_hook = claims.skip
@@ -194,13 +196,14 @@ def _help(rehearse: Rehearsal, chip: Chip, claims: _Claims) -> bool:
     return True
 
 
-def _without_pytorchs_compiler() -> None:
-    """Put a stand-in in its place unless it is there. Operations on the meta device import it to ask that it leave them alone, which
-    takes longer than all kernels."""
+def _import_for_the_meta_device() -> None:
+    """What operations on it import when they are first called, and a stand-in for PyTorch's compiler unless that is there: they ask it
+    to leave them alone, and importing it takes longer than building all kernels."""
     if "torch._dynamo" not in sys.modules:
         stand_in = ModuleType("torch._dynamo")
         stand_in.disable = lambda function, *_, **__: function  # type: ignore[attr-defined]
         sys.modules["torch._dynamo"] = stand_in
+    torch.empty_like(torch.empty(1, device="meta"))
 
 
 def _fork(work: Callable[[], bool]) -> int:

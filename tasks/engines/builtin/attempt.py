@@ -7,7 +7,6 @@ from dataclasses import asdict
 
 import torch
 
-from tasks.engines.builtin.attention import TRIALS
 from tasks.engines.builtin.checkpoint import Checkpoints
 from tasks.engines.builtin.compute import compile_ahead
 from tasks.engines.builtin.distributed import World
@@ -34,10 +33,8 @@ COMPILED = {
     "TORCHINDUCTOR_CACHE_DIR": "inductor",
     "TRITON_CACHE_DIR": "triton",
     "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR": "flash",
-    TRIALS: "trials",
 }
-"""Compiled kernels and the answers of trials are kept under the root's folder: the next attempt and the next run of this shape start
-with them."""
+"""Compiled kernels are kept under the root's folder: the next attempt and the next run of this shape start with them."""
 MIRROR_GRACE = 15.0
 """Seconds that an interrupted run gives to copying its last checkpoint to a remote root."""
 

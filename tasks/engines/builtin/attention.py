@@ -4,17 +4,10 @@ The plain form builds an explicit mask for windows and runs anywhere. On a GPU `
 that can be imported and gives the plain form's result and gradients on a small case; none of them builds a mask.
 """
 
-import contextlib
-import ctypes
 import functools
 import importlib
-import importlib.metadata
-import json
-import logging
 import os
 from collections.abc import Callable, Iterator
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,17 +16,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tasks.errors import InputError
-from tasks.store.artifact import fingerprint
 
-log = logging.getLogger(__name__)
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 """(q, k, v, window) -> y: (B, T, H, D) each (k and v may have fewer heads), softmax scale 1/sqrt(D)."""
 
-TRIALS = "FABRATING_TRIALS"
-"""The variable that names the folder where answers of trials are kept."""
-CODE = ("attention.py", "cudnn_attention.py")
-PACKAGES = ("flash-attn-3", "flash-attn-4", "nvidia-cudnn-frontend")
-"""What an answer depends on, beside the hardware, PyTorch and cuDNN."""
 TOLERANCE = 2e-2
 """Relative distance from the plain form that rounding to bf16 explains."""
 
@@ -168,54 +154,22 @@ def _agrees(function: Attend, length: int, window: int, heads: int, head_dim: in
     for run, dtype in ((function, torch.bfloat16), (attend, torch.float32)):
         q, k, v = (tensor.to(dtype, copy=True).requires_grad_() for tensor in inputs[:3])
         y = run(q, k, v, window)
-        results.append((y.detach(), *torch.autograd.grad(y, (q, k, v), inputs[3].to(dtype))))
+        results.append((y.detach(), *attend_backward(y, (q, k, v), inputs[3].to(dtype))))
     pairs = zip(*results, strict=True)
     return all(((got.float() - wanted).norm() <= TOLERANCE * wanted.norm()).item() for got, wanted in pairs)
 
 
 def attend_backward(y: Tensor, inputs: tuple[Tensor, ...], d_y: Tensor) -> tuple[Tensor, ...]:
-    """Gradients of attention's inputs. On the meta device, where a backend computes nothing, tensors of their shapes."""
-    return tuple(map(torch.empty_like, inputs)) if y.is_meta else torch.autograd.grad(y, inputs, d_y)
+    """Gradients of attention's inputs. On the meta device, where a backend computes nothing, tensors of their shapes.
 
-
-def _answer(
-    windows: frozenset[int], length: int, head_dim: int, device: torch.device, deterministic: bool, asked: str
-) -> Path | None:
-    """The file that keeps what a trial gave for the same question, GPU, driver, libraries and code; None where none is kept."""
-    folder = os.environ.get(TRIALS)
-    if not folder or device.type != "cuda":
-        return None
-    asked_for = [sorted(windows), length, head_dim, deterministic, asked, os.environ.get(MEASURED)]
-    hardware = [torch.cuda.get_device_name(device), _driver()]
-    libraries = [str(torch.__version__), torch.version.cuda, torch.backends.cudnn.version(), *map(_version, PACKAGES)]
-    code = [sha256((Path(__file__).parent / name).read_bytes()).hexdigest() for name in CODE]
-    return Path(folder) / f"attention-{fingerprint(asked_for, hardware, libraries, code)}.json"
-
-
-def _driver() -> int | None:
-    """The CUDA version of the driver, such as 13000; None where it does not say."""
-    version = ctypes.c_int()
-    try:
-        status = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
-    except (OSError, AttributeError):
-        return None
-    return version.value if status == 0 else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _remembered(answer: Path, candidates: list[tuple[str, Callable[[], Attend]]]) -> tuple[Attend, str] | None:
-    """The backend of a kept answer and its description; None where there is none, or it cannot be had any more."""
-    try:
-        kept = json.loads(answer.read_bytes())
-        return dict(candidates)[kept["name"]](), kept["description"]
-    except Exception:  # no file, half a file, no such candidate any more, or one that is gone
-        return None
+    Calls PyTorch's engine as `torch.autograd.grad` does, less its check of shapes: that imports SymPy, two seconds of a start.
+    """
+    if y.is_meta:
+        return tuple(map(torch.empty_like, inputs))
+    found: tuple[Tensor, ...] = torch.autograd.Variable._execution_engine.run_backward(  # type: ignore[attr-defined]
+        (y,), (d_y,), False, False, inputs, allow_unreachable=False, accumulate_grad=False
+    )
+    return found
 
 
 @functools.cache
@@ -233,16 +187,8 @@ def choose_backend(
     """
     if device.type == "meta":
         return lambda q, k, v, window: torch.empty_like(q), "none"
-    candidates = list(_candidates(deterministic, any(window < length for window in windows), asked))
-    try:
-        answer = _answer(windows, length, head_dim, device, deterministic, asked)
-    except Exception as error:  # a convenience: without it everything is tried, as the first time
-        log.info("the trial of attention is not kept: %s: %s", type(error).__name__, error)
-        answer = None
-    if answer is not None and (known := _remembered(answer, candidates)) is not None:
-        return known
     passed = []
-    for name, make in candidates:
+    for name, make in _candidates(deterministic, any(window < length for window in windows), asked):
         try:
             function = make()
             with torch.enable_grad():
@@ -253,12 +199,7 @@ def choose_backend(
             passed.append(f"{name} is not available ({type(error).__name__})")
             continue
         if not wrong:
-            description = name if not passed else f"{name}; {'; '.join(passed)}"
-            if answer is not None:
-                with contextlib.suppress(OSError):
-                    answer.parent.mkdir(parents=True, exist_ok=True)
-                    answer.write_text(json.dumps({"name": name, "description": description}))
-            return function, description
+            return function, name if not passed else f"{name}; {'; '.join(passed)}"
         passed.append(f"{name} is wrong at windows {wrong}")
     if asked in FLASH:
         raise InputError(

@@ -123,39 +123,20 @@ def test_flash_attention_that_is_missing_or_wrong_is_refused_where_it_was_asked_
     assert chosen(monkeypatch, "auto") == "plain; Flash Attention 3 is not available (ModuleNotFoundError)"
 
 
-def test_a_kept_answer_is_not_tried_again_while_the_backend_is_there(monkeypatch, tmp_path):
-    answer = tmp_path / "kept" / "answer.json"
-    monkeypatch.setattr(attention, "_answer", lambda *question: answer)
-    first = chosen(monkeypatch, "fa4", flash_attn=flash)
-    monkeypatch.setattr(attention, "_agrees", lambda *case: pytest.fail("tried again"))
-    assert chosen(monkeypatch, "fa4", flash_attn=flash) == first == "Flash Attention 4"
-    with pytest.raises(InputError, match="attention is fa4"):
-        chosen(monkeypatch, "fa4")
-    monkeypatch.setattr(attention, "_agrees", lambda *case: True)
-    answer.write_text("{")
-    assert chosen(monkeypatch, "fa4", flash_attn=flash) == first
-
-
-def test_the_same_question_has_the_same_answer_file_and_another_another(monkeypatch, tmp_path):
-    monkeypatch.setenv("FABRATING_TRIALS", str(tmp_path))
-    if not torch.cuda.is_available():
-        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU")
-    cuda = torch.device("cuda", 0)
-    one, same, other = (
-        attention._answer(frozenset({w}), 2048, 128, cuda, False, asked)
-        for w, asked in ((512, "auto"), (512, "auto"), (512, "cudnn"))
-    )
-    assert one == same != other and one.parent == tmp_path
-    monkeypatch.setattr(attention, "_driver", lambda: 12040)
-    assert attention._answer(frozenset({512}), 2048, 128, cuda, False, "auto") != one
-
-
-def test_a_question_that_cannot_be_put_ends_no_training(monkeypatch):
-    def broken(*question):
-        raise AttributeError("module 'torch._C' has no attribute")
-
-    monkeypatch.setattr(attention, "_answer", broken)
-    assert chosen(monkeypatch, "fa4", flash_attn=flash) == "Flash Attention 4"
+def test_gradients_are_autograds_and_cost_no_import_of_sympy():
+    program = """
+import sys, torch
+from tasks.engines.builtin.attention import attend, attend_backward
+torch.manual_seed(1)
+d_y, *parts = (torch.randn(2, 8, 3, 4) for _ in range(4))
+inputs = tuple(part.requires_grad_() for part in parts)
+found = attend_backward(attend(*inputs, 4), inputs, d_y)
+assert "sympy" not in sys.modules
+wanted = torch.autograd.grad(attend(*inputs, 4), inputs, d_y)
+assert "sympy" in sys.modules  # else PyTorch spares it itself
+assert all(map(torch.equal, found, wanted))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @GPU

@@ -12,7 +12,7 @@ def main(task: dict) -> None:
     """The same steps as `upstream.speed`, one line of JSON."""
     import torch
 
-    from tasks.engines.builtin.compute import build_compute, embedding_dtype
+    from tasks.engines.builtin.compute import build_compute, compile_ahead, embedding_dtype
     from tasks.engines.builtin.distributed import join, leave
     from tasks.engines.builtin.model import GPT
     from tasks.engines.builtin.optimizer import build_optimizer
@@ -20,6 +20,7 @@ def main(task: dict) -> None:
 
     world = join("cuda")
     config, accumulation = ModelShape(**task["config"]), task["accumulation"] // world.size
+    compile_ahead(config, task["precision"], True, world.device)
     tokens = torch.load(task["tokens"]).cuda()
     with torch.device("cuda"):
         model = GPT(config, embedding_dtype(task["precision"]))

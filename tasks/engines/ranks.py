@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from tasks.progress import Stop, never
 from tasks.records.job import RESUME
 
@@ -179,6 +181,15 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def began() -> float:
+    """When this process was started, as `time.time` has it, to a hundredth of a second. On Linux psutil adds to the whole second in
+    which the machine was booted, up to one too early."""
+    if sys.platform != "linux":
+        return float(psutil.Process().create_time())
+    ticks = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
+    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
 
 
 def die_with_launcher() -> bool:

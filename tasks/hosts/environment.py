@@ -160,6 +160,57 @@ def install_wheel(machine: Machine, facts: Facts, wheel: Path) -> str:
     return f"installed {wheel.name} (SHA-256 {digest[:12]})"
 
 
+FLASH = {
+    "fa3": ("flash-attn-3",),
+    "fa4": (
+        "flash-attn-4==4.0.0b36",
+        "nvidia-cutlass-dsl==4.8.1",
+        "nvidia-cutlass-dsl-libs-base==4.8.1",
+        "nvidia-cutlass-dsl-libs-core==4.8.1",
+        "nvidia-cutlass-dsl-libs-cuCUDA==4.8.1",
+        "quack-kernels==0.6.5",
+        "apache-tvm-ffi==0.1.15.post2",
+        "torch-c-dlpack-ext==0.1.5",
+        "einops==0.8.2",
+    ),
+}
+"""Packages of Flash Attention, with what they need beside PyTorch; CUDA is the number of its version. Version 3 is in no package index: a
+wheel that was built for the host's PyTorch and CUDA lies in find_links. Version 4 (BSD; NVIDIA's compiler below it has a licence of its
+own) is for any PyTorch."""
+
+
+def flash_wanted(host: Host) -> tuple[str, ...]:
+    """Which of them are looked for on a host: those that are asked for, or that there may be a wheel of."""
+    if not host.gpus or host.attention == "cudnn":
+        return ()
+    if host.attention != "auto":
+        return (host.attention,)
+    return ("fa3", "fa4") if host.find_links else () if host.python_environment else ("fa4",)
+
+
+def flash_recipe(host: Host, facts: Facts) -> list[Any]:
+    """What is looked for, where."""
+    return [flash_wanted(host), FLASH, host.find_links, environment_recipe(host, facts)]
+
+
+def install_flash(machine: Machine, host: Host, facts: Facts) -> str:
+    """Install what `flash_wanted` names, as far as there are wheels. Raises InputError where there is none of what was asked for."""
+    said = []
+    for name in flash_wanted(host):
+        links, index = host.find_links or "", "index" if name == "fa4" and not host.python_environment else ""
+        done = machine.run(
+            _script("uv.sh", "attention.sh"), facts.folder, *_uv(facts), links, index, *FLASH[name], check=False,
+            timeout=INSTALL_SECONDS,
+        )  # fmt: skip
+        if done.status != 0 and host.attention == name:
+            raise InputError(
+                f"attention is {name}, but {machine.label} cannot have it ({done.last}): put a wheel for its PyTorch and CUDA into find_links, "
+                "or give attention=auto."
+            )
+        said.append(f"{name} is installed" if done.status == 0 else f"no {name} ({done.last})")
+    return "; ".join(said)
+
+
 def probe(machine: Machine, facts: Facts, gpus: int) -> dict[str, Any]:
     """Versions and GPUs as the new environment sees them. Raises InputError when it computes on fewer than `gpus`."""
     result = machine.run(

@@ -24,7 +24,7 @@ from tasks.hosts.ssh import Remote
 from tasks.spec import Host
 from tasks.store.artifact import fingerprint, sha256_file
 
-STEPS = ("packages", "environment", "fabrating", "secrets", "nanochat", "smoke", "way-back", "worker")
+STEPS = ("packages", "environment", "fabrating", "attention", "secrets", "nanochat", "smoke", "way-back", "worker")
 WAY_BACK_SECONDS = 45
 RECONNECT_SECONDS = 15
 SMOKE_SECONDS = 1_200
@@ -115,7 +115,7 @@ def _environment_done(setup: Setup) -> str | None:
 
 
 def _environment(setup: Setup) -> str:
-    setup.remote.run('rm -f "$1/state/environment" "$1/state/fabrating"', setup.folder)
+    setup.remote.run('rm -f "$1/state/environment" "$1/state/fabrating" "$1/state/attention"', setup.folder)
     text = environment.install_environment(setup.remote, setup.host, setup.facts)
     stamp(setup, "environment", environment.environment_recipe(setup.host, setup.facts))
     return text
@@ -141,6 +141,21 @@ def _fabrating(setup: Setup) -> str:
 LOCATE = """cd / && exec "$1/venv/bin/python" -I -c '
 import importlib.metadata
 print(importlib.metadata.distribution("fabrating").locate_file(""))'"""
+
+
+def _attention_done(setup: Setup) -> str | None:
+    if not environment.flash_wanted(setup.host):
+        return "not asked for"
+    if not stamped(setup, "attention", environment.flash_recipe(setup.host, setup.facts)):
+        return None
+    return setup.remote.read(f"{setup.folder}/state/attention.txt")
+
+
+def _attention(setup: Setup) -> str:
+    text = environment.install_flash(setup.remote, setup.host, setup.facts)
+    setup.remote.put(text, f"{setup.folder}/state/attention.txt")
+    stamp(setup, "attention", environment.flash_recipe(setup.host, setup.facts))
+    return text
 
 
 def _secrets_file(setup: Setup) -> str:
@@ -183,7 +198,8 @@ def _nanochat(setup: Setup) -> str:
 
 
 def _smoke_recipe(setup: Setup) -> list[Any]:
-    return [_wheel_recipe(setup), setup.host.gpus, [gpu.driver for gpu in setup.facts.gpus]]
+    attention = [setup.host.attention, environment.flash_recipe(setup.host, setup.facts)]
+    return [_wheel_recipe(setup), setup.host.gpus, [gpu.driver for gpu in setup.facts.gpus], attention]
 
 
 def _smoke_done(setup: Setup) -> str | None:
@@ -196,21 +212,33 @@ def _smoke_done(setup: Setup) -> str | None:
 
 def _smoke(setup: Setup) -> str:
     setup.probed = environment.probe(setup.remote, setup.facts, setup.host.gpus)
-    result = setup.remote.run(SMOKE, setup.folder, max(setup.host.gpus, 0), timeout=SMOKE_SECONDS)
+    arguments = (max(setup.host.gpus, 0), setup.host.attention)
+    result = setup.remote.run(SMOKE, setup.folder, *arguments, timeout=SMOKE_SECONDS)
     setup.probed["smoke"] = json.loads(result.out.splitlines()[-1])
     setup.remote.put(json.dumps(setup.probed), f"{setup.folder}/state/probe.json")
     stamp(setup, "smoke", _smoke_recipe(setup))
     return _smoke_text(setup)
 
 
-SMOKE = """cd "$1" && exec "$1/venv/bin/python" -m tasks.hosts.smoke "$1/tmp/smoke" "$2" """
+SMOKE = """cd "$1" && exec "$1/venv/bin/python" -m tasks.hosts.smoke "$1/tmp/smoke" "$2" "$3" """
 
 
 def _smoke_text(setup: Setup) -> str:
     smoke = setup.probed["smoke"]
     return (
         f"{smoke['steps']} steps of a d{smoke['depth']} model on {smoke['device']}, loss {smoke['first_loss']:.2f} -> "
-        f"{smoke['lowest_loss']:.2f}, {smoke['seconds']:.0f} s"
+        f"{smoke['lowest_loss']:.2f}, {smoke['seconds']:.0f} s{_measured(smoke)}"
+    )
+
+
+def _measured(smoke: dict[str, Any]) -> str:
+    """What was measured of attention, if anything."""
+    found = smoke.get("attention")
+    if not found:
+        return ""
+    times = [f"{name} {ms:.2f} ms" for name, ms in found["milliseconds"].items()]
+    return "; ".join(
+        [f"; attention by {found['taken']}", *([", ".join(times)] if len(times) > 1 else []), *found["left"]]
     )
 
 
@@ -284,6 +312,8 @@ def _tunnel(setup: Setup) -> service.Service:
 def _worker_files(setup: Setup) -> dict[str, str]:
     code = setup.remote.run(LOCATE, setup.folder).out.strip()
     variables = service.worker_environment(setup.host, setup.facts, code)
+    if measured := setup.probed.get("smoke", {}).get("attention"):
+        variables["FABRATING_ATTENTION"] = measured["taken"]
     return {"worker.sh": script("worker.sh"), "worker.env": service.environment_file(variables)}
 
 
@@ -314,6 +344,7 @@ _ACTIONS: dict[str, tuple[Callable[[Setup], str | None], Callable[[Setup], str]]
     "packages": (_packages_done, _packages),
     "environment": (_environment_done, _environment),
     "fabrating": (_fabrating_done, _fabrating),
+    "attention": (_attention_done, _attention),
     "secrets": (_secrets_done, _secrets),
     "nanochat": (_nanochat_done, _nanochat),
     "smoke": (_smoke_done, _smoke),

@@ -1,7 +1,8 @@
-"""`python -m tasks.hosts.smoke FOLDER GPUS`, run on a host: does the built-in trainer train there?
+"""`python -m tasks.hosts.smoke FOLDER GPUS ATTENTION`, run on a host: does the built-in trainer train there?
 
 A d4 model takes 20 steps (without a GPU a d1 model takes 5) on the bytes of FabRating's own source, packed by hand. That uses
-driver, PyTorch, compiler, checkpoints and evaluation, and needs no data. The last line printed is JSON. Exit status 66: the loss
+driver, PyTorch, compiler, checkpoints and evaluation, and needs no data. On a GPU the ways to compute attention are measured first, and
+the fastest is trained with. The last line printed is JSON. Exit status 66: the loss
 did not fall.
 """
 
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -128,9 +130,28 @@ def build_inputs(root: Root, rows: int, sequence: int, held_tokens: int = HELD, 
     root.build(ArmFolder(ARM).packed(sequence, "split"), make_rows, spec=spec, inputs=tokens | {"text": texts.manifest})
 
 
-def main(folder: Path, gpus: int) -> int:
+def measure_attention(asked: str) -> tuple[dict[str, Any] | None, str]:
+    """What `tasks.engines.builtin.trial` says, or None and why it could not. Under auto whatever goes wrong there leaves cuDNN."""
+    command = [sys.executable, "-m", "tasks.engines.builtin.trial", asked]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or [f"the trial of attention ended with status {done.returncode}"])[
+            -1
+        ]
+        return ({"taken": "cudnn", "milliseconds": {}, "left": [reason]} if asked == "auto" else None), reason
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found, ""
+
+
+def main(folder: Path, gpus: int, asked: str = "auto") -> int:
     """Train and print what happened. Returns the exit status."""
     shutil.rmtree(folder, ignore_errors=True)
+    attention = None
+    if gpus:
+        attention, reason = measure_attention(asked)
+        if attention is None:
+            print(reason, file=sys.stderr)
+            return WRONG_INPUT
     root = Root(folder)
     depth, steps, sequence = (4, 20, 512) if gpus else (1, 12, 32)
     batch = BATCH_ROWS * max(gpus, 1)
@@ -142,6 +163,7 @@ def main(folder: Path, gpus: int) -> int:
         precision="bf16" if gpus else "fp32",
         gpus=max(gpus, 1),
         device="cuda" if gpus else "cpu",
+        attention=attention["taken"] if attention else "auto",
         wandb="disabled",
     )
     experiment = Experiment(
@@ -168,6 +190,7 @@ def main(folder: Path, gpus: int) -> int:
         "lowest_loss": min(losses),
         "seconds": round(time.monotonic() - started, 1),
         "tokens_per_second": facts.tokens_per_second,
+        "attention": attention,
     }
     shutil.rmtree(folder)
     if not min(losses) < FALL * losses[0]:
@@ -181,4 +204,4 @@ def main(folder: Path, gpus: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]))

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tasks.spec.base import ANY, Dollars, Line, Name, Shape, Spec, Url
+from tasks.spec.training import Attention
 
 
 class Host(Spec):
@@ -54,6 +55,11 @@ class Host(Spec):
     torch_index: Line | None = Field(
         None,
         description="Package index for PyTorch; empty: the one that has the build for the host's driver, or for none.",
+    )
+    attention: Attention = Field(
+        "auto",
+        description="Flash Attention for the trainer. auto: where find_links, or the package index, has a wheel for the host, it is installed, "
+        "measured against cuDNN, and taken if it is faster. fa3 and fa4 want that one. cudnn: none.",
     )
     nanochat_source: Line = Field(
         "https://github.com/karpathy/nanochat.git",

@@ -8,6 +8,7 @@ from tasks.spec.base import Cores, Count, Dollars, Shape, Spec, Steps, how, if_s
 
 Packing = Literal["split", "crop"]
 Recipe = Literal["upstream", "quiet"]
+Attention = Literal["auto", "fa3", "fa4", "cudnn"]
 Depth = Annotated[int, Field(ge=1, le=64)]
 
 
@@ -70,6 +71,11 @@ class Training(Spec):
         False,
         description="The same bits from the same start on one GPU, and so after a kill: attention sums in one order, a little slower. "
         "A CPU always is.",
+    )
+    attention: Attention = how(
+        "auto",
+        description="What computes attention on a GPU. auto: what provisioning found fastest on the host, else cuDNN. fa3, fa4: Flash "
+        "Attention 3 or 4, refused where it is not installed. Runs of a comparison never mix them.",
     )
     wandb: Literal["auto", "online", "offline", "disabled"] = how(
         "auto",

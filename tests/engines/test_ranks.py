@@ -133,3 +133,10 @@ def test_a_killed_launcher_stops_its_ranks(tmp_path):
     parent.kill()
     parent.wait()
     assert within(60, lambda: "stopped" in log.read_text())
+
+
+def test_a_process_knows_when_it_was_started() -> None:
+    before = time.time()
+    program = "import time; woke = time.time(); from tasks.engines.ranks import began; print(began(), woke)"
+    started, woke = map(float, subprocess.check_output([*PYTHON, program]).split())
+    assert before - 0.02 <= started <= woke

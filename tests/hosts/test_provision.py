@@ -1,14 +1,18 @@
 """A bare account becomes a host with a worker's service, stays one, survives cuts, and is a bare account again."""
 
 import json
+import re
 import shutil
 import threading
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import ANY
 
 import paramiko
 import pytest
+import torch
 
 from tasks.errors import InputError
 from tasks.hosts import environment, provision, report, service, smoke
@@ -19,6 +23,7 @@ from tasks.hosts.provision import STEPS, Outcome, Setup, run_step
 from tasks.hosts.removal import remove
 from tasks.hosts.ssh import Remote, StrangerError
 from tasks.hosts.wheel import CHECKOUT, build_wheel
+from tasks.spec import Host as Parameters
 from tests.hosts.lab import Host as Machine
 from tests.hosts.lab import Lab, call, parameters
 from tests.waiting import within
@@ -65,6 +70,7 @@ def test_bare_account_to_worker_and_back(machine: Machine, known: KnownHosts, wh
         "packages": False,
         "environment": True,
         "fabrating": True,
+        "attention": False,
         "secrets": True,
         "nanochat": False,
         "way-back": True,
@@ -365,6 +371,65 @@ def test_report_tells_what_is_there(machine: Machine, known: KnownHosts, wheel: 
         "after a reboot",
     ):
         assert part in text
+
+
+def test_flash_attention_is_looked_for_where_there_may_be_a_wheel() -> None:
+    host = Parameters(name="gpu", address="gpu")
+    assert environment.flash_wanted(host) == ("fa4",)
+    assert environment.flash_wanted(host.model_copy(update={"find_links": "/wheels"})) == ("fa3", "fa4")
+    assert environment.flash_wanted(host.model_copy(update={"python_environment": "/opt/torch"})) == ()
+    assert environment.flash_wanted(host.model_copy(update={"attention": "fa3", "python_environment": "/opt"})) == (
+        "fa3",
+    )
+    for change in ({"attention": "cudnn"}, {"gpus": 0}):
+        assert environment.flash_wanted(host.model_copy(update=change)) == ()
+
+
+def test_flash_attention_is_installed_from_the_hosts_links_and_said_where_it_is_not(
+    machine: Machine, known: KnownHosts, wheel: Path, server: str
+) -> None:
+    links = machine.folder / "links"
+    links.mkdir(mode=0o755)
+    name = "flash_attn_3-3.0.0"
+    with zipfile.ZipFile(links / f"{name}-py3-none-any.whl", "w") as archive:
+        archive.writestr("flash_attn_interface.py", "flash_attn_func = print\n")
+        archive.writestr(f"{name}.dist-info/METADATA", "Metadata-Version: 2.1\nName: flash-attn-3\nVersion: 3.0.0\n")
+        archive.writestr(f"{name}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{name}.dist-info/RECORD", "")
+    setup = prepare(machine, known, wheel, server=server, folder="flash")
+    setup.host = setup.host.model_copy(update={"gpus": 1, "find_links": str(links)})
+    try:
+        run_step(setup, "environment")
+        first = run_step(setup, "attention")
+        assert first.changed and re.match(r"fa3 is installed; no fa4 \(there is no wheel for this host", first.text)
+        assert run_step(setup, "attention") == replace(first, changed=False, seconds=ANY)
+        setup.remote.run('"$1/venv/bin/python" -I -c "import flash_attn_interface, torch"', setup.folder)
+        setup.host = setup.host.model_copy(update={"attention": "fa4"})
+        with pytest.raises(
+            InputError, match=r"attention is fa4, but .* cannot have it .*put a wheel .* attention=auto"
+        ):
+            run_step(setup, "attention")
+    finally:
+        remove(setup.remote, setup.host, artifacts=True)
+
+
+def test_what_was_measured_of_attention_is_said_and_handed_to_the_worker() -> None:
+    found = {
+        "taken": "fa4",
+        "milliseconds": {"fa4": 1.0, "cudnn": 1.25},
+        "left": ["Flash Attention 3 is not available"],
+    }
+    text = provision._measured({"attention": found})
+    assert text == "; attention by fa4; fa4 1.00 ms, cudnn 1.25 ms; Flash Attention 3 is not available"
+    assert provision._measured({"attention": None}) == provision._measured({}) == ""
+
+
+def test_a_trial_of_attention_that_fails_leaves_cudnn_unless_another_is_asked_for() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a CPU has no attention to measure")
+    found, reason = smoke.measure_attention("auto")
+    assert found == {"taken": "cudnn", "milliseconds": {}, "left": [reason]} and reason
+    assert smoke.measure_attention("fa4") == (None, reason)
 
 
 def test_the_smoke_test_trains_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,12 +10,10 @@ import os
 import sys
 from pathlib import Path
 
-import psutil
-
 from tasks.engines.builtin.attempt import attempt
 from tasks.engines.builtin.distributed import join
 from tasks.engines.builtin.outcome import outcome
-from tasks.engines.ranks import StopRequest, die_with_launcher, is_rank, launch
+from tasks.engines.ranks import StopRequest, began, die_with_launcher, is_rank, launch
 from tasks.records.job import DONE, INPUT, RESUME, Job
 
 
@@ -31,7 +29,7 @@ def main(job_file: Path) -> int:
         return launch([sys.executable, "-m", "tasks.engines.builtin", str(job_file)], ranks, stop=stop.asked)
     world = join(job.experiment.training.device)
     logging.getLogger().setLevel(logging.INFO if world.leads else logging.WARNING)
-    return DONE if attempt(job, world, stop, psutil.Process().create_time()) else RESUME
+    return DONE if attempt(job, world, stop, began()) else RESUME
 
 
 def entry() -> int:

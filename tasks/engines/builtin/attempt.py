@@ -8,6 +8,7 @@ from dataclasses import asdict
 import torch
 
 from tasks.engines.builtin.checkpoint import Checkpoints
+from tasks.engines.builtin.compute import compile_ahead
 from tasks.engines.builtin.distributed import World
 from tasks.engines.builtin.evaluation import EncodedHoldout
 from tasks.engines.builtin.loop import Loop
@@ -23,12 +24,16 @@ from tasks.records.layout import JOB, METRICS, TOKENIZER, RunFolder
 from tasks.records.metrics import MetricsLog, cut_back
 from tasks.records.packed import TrainedText, read_contents
 from tasks.records.result import TrainedFacts
-from tasks.records.scaling import parameter_counts
+from tasks.records.scaling import ModelShape, parameter_counts
 from tasks.store.artifact import verify
 from tasks.store.root import Root
 
 log = logging.getLogger(__name__)
-COMPILED = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+COMPILED = {
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "TRITON_CACHE_DIR": "triton",
+    "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR": "flash",
+}
 """Compiled kernels are kept under the root's folder: the next attempt and the next run of this shape start with them."""
 MIRROR_GRACE = 15.0
 """Seconds that an interrupted run gives to copying its last checkpoint to a remote root."""
@@ -55,7 +60,10 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest, began: float, 
     metrics_file = root.path(run.file(METRICS))
     for variable, kind in COMPILED.items():
         os.environ.setdefault(variable, str(root.folder / ".compiled" / kind))
+    os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")  # it keeps nothing by itself
     inputs = open_inputs(root, job)
+    config = ModelShape.of(training, inputs.packed.facts["vocab_size"])
+    compile_ahead(config, training.precision, training.compile, world.device)
     if world.leads and not verified:  # a flipped byte is no error to a trainer: it would learn it
         verify(inputs.packed.path, inputs.packed.manifest)
     shape = shape_run(job.experiment, inputs.packed, world)

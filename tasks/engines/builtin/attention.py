@@ -6,6 +6,7 @@ that can be imported and gives the plain form's result and gradients on a small 
 
 import functools
 import importlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tasks.errors import InputError
 
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 """(q, k, v, window) -> y: (B, T, H, D) each (k and v may have fewer heads), softmax scale 1/sqrt(D)."""
@@ -36,24 +39,26 @@ def attend(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped).transpose(1, 2)
 
 
-def _flash_attention_3() -> Attend:
-    """The wheel `flash_attn_interface`, or the same kernels from the `kernels` hub."""
-    try:
-        function = importlib.import_module("flash_attn_interface").flash_attn_func
-    except ImportError:
-        hub = importlib.import_module("kernels")
-        function = hub.get_kernel("kernels-community/flash-attn3").flash_attn_func
-    return lambda q, k, v, window: _first(function(q, k, v, causal=True, window_size=(window, 0)))
+def _flash_attention_3(deterministic: bool) -> Attend:
+    function = importlib.import_module("flash_attn_interface").flash_attn_func
+    order = {"deterministic": True} if deterministic else {}
+    return lambda q, k, v, window: _first(function(q, k, v, causal=True, window_size=(window, 0), **order))
 
 
-def _flash_attention_4() -> Attend:
+def _flash_attention_4(deterministic: bool) -> Attend:
     function = importlib.import_module("flash_attn.cute").flash_attn_func
 
     def run(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
-        left = None if window >= q.size(1) else window
-        return _first(function(q, k, v, causal=True, window_size=(left, None if left is None else 0)))
+        sides = (None, None) if window >= q.size(1) else (window, 0)
+        return _first(function(q, k, v, causal=True, window_size=sides, deterministic=deterministic))
 
     return run
+
+
+FLASH = {"fa3": ("Flash Attention 3", _flash_attention_3), "fa4": ("Flash Attention 4", _flash_attention_4)}
+"""By the names of `training.attention`."""
+MEASURED = "FABRATING_ATTENTION"
+"""The variable that says which of "fa3", "fa4" and "cudnn" was fastest when the host was provisioned."""
 
 
 def _first(result: Tensor | tuple[Tensor, ...]) -> Tensor:
@@ -121,14 +126,19 @@ def _pytorch() -> Attend:
     return attend
 
 
-def _candidates(deterministic: bool, windowed: bool) -> Iterator[tuple[str, Callable[[], Attend]]]:
-    """Fastest first, as measured on an H100."""
+def _candidates(deterministic: bool, windowed: bool, asked: str) -> Iterator[tuple[str, Callable[[], Attend]]]:
+    """Best first: what is `asked` for or was measured on the host, then as measured on an H100."""
+    if asked in FLASH:
+        name, make = FLASH[asked]
+        yield f"{name} (deterministic)" if deterministic else name, functools.partial(make, deterministic)
+        return
+    measured = os.environ.get(MEASURED)
+    if asked == "auto" and measured in FLASH and not deterministic:
+        yield FLASH[measured][0], functools.partial(FLASH[measured][1], False)
     if deterministic:
         yield "cuDNN's frontend (deterministic)", _deterministic_cudnn
         yield "FlexAttention (deterministic)", _flex_attention
         return
-    yield "Flash Attention 3", _flash_attention_3
-    yield "Flash Attention 4", _flash_attention_4
     if windowed:
         yield "cuDNN (full) and its frontend (windows)", _cudnn_and_frontend
     yield "cuDNN (full) and FlexAttention (windows)", _cudnn_and_flex
@@ -144,28 +154,56 @@ def _agrees(function: Attend, length: int, window: int, heads: int, head_dim: in
     for run, dtype in ((function, torch.bfloat16), (attend, torch.float32)):
         q, k, v = (tensor.to(dtype, copy=True).requires_grad_() for tensor in inputs[:3])
         y = run(q, k, v, window)
-        results.append((y.detach(), *torch.autograd.grad(y, (q, k, v), inputs[3].to(dtype))))
+        results.append((y.detach(), *attend_backward(y, (q, k, v), inputs[3].to(dtype))))
     pairs = zip(*results, strict=True)
     return all(((got.float() - wanted).norm() <= TOLERANCE * wanted.norm()).item() for got, wanted in pairs)
 
 
+def attend_backward(y: Tensor, inputs: tuple[Tensor, ...], d_y: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of attention's inputs. On the meta device, where a backend computes nothing, tensors of their shapes.
+
+    Calls PyTorch's engine as `torch.autograd.grad` does, less its check of shapes: that imports SymPy, two seconds of a start.
+    """
+    if y.is_meta:
+        return tuple(map(torch.empty_like, inputs))
+    found: tuple[Tensor, ...] = torch.autograd.Variable._execution_engine.run_backward(  # type: ignore[attr-defined]
+        (y,), (d_y,), False, False, inputs, allow_unreachable=False, accumulate_grad=False
+    )
+    return found
+
+
 @functools.cache
 def choose_backend(
-    windows: frozenset[int], length: int, head_dim: int, device: torch.device, deterministic: bool = False
+    windows: frozenset[int],
+    length: int,
+    head_dim: int,
+    device: torch.device,
+    deterministic: bool = False,
+    asked: str = "auto",
 ) -> tuple[Attend, str]:
-    """The first backend that is there and right for all windows of a model, and its name with those passed over; tried once."""
+    """The first backend that is there and right for all windows of a model, and its name with those passed over; tried once.
+
+    `asked`: auto, fa3, fa4 or cudnn. Raises InputError when Flash Attention is asked for that is not there or wrong.
+    """
+    if device.type == "meta":
+        return lambda q, k, v, window: torch.empty_like(q), "none"
     passed = []
-    for name, make in _candidates(deterministic, any(window < length for window in windows)):
+    for name, make in _candidates(deterministic, any(window < length for window in windows), asked):
         try:
             function = make()
             with torch.enable_grad():
                 wrong = [
                     window for window in sorted(windows) if not _agrees(function, length, window, 1, head_dim, device)
                 ]
-        except (ImportError, AssertionError, AttributeError, RuntimeError, OSError, TypeError, ValueError) as error:
+        except Exception as error:  # compilers of others raise what they like
             passed.append(f"{name} is not available ({type(error).__name__})")
             continue
         if not wrong:
             return function, name if not passed else f"{name}; {'; '.join(passed)}"
         passed.append(f"{name} is wrong at windows {wrong}")
+    if asked in FLASH:
+        raise InputError(
+            f"attention is {asked}, but here {'; '.join(passed)}: install it on the host (gpu-host with attention={asked} and find_links), or "
+            "take attention=auto."
+        )
     raise RuntimeError(f"no attention backend gives the right result: {'; '.join(passed)}")

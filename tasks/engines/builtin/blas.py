@@ -156,7 +156,17 @@ class Blas:
             raise RuntimeError(f"{name} of cuBLAS ended with status {status}")
 
 
+class NoBlas:
+    """The same on the meta device, where there is nothing to multiply."""
+
+    def multiply(self, left: Tensor, right: Tensor, out: Tensor, **how: object) -> Tensor:
+        return out
+
+    def add_product(self, grad: Tensor, left: Tensor, right: Tensor, scales: object = None) -> None:
+        """Nothing to add."""
+
+
 @functools.cache
-def blas_of(device: torch.device) -> Blas:
+def blas_of(device: torch.device) -> Blas | NoBlas:
     """The one of this process: its handle and its plans serve every run."""
-    return Blas(device)
+    return NoBlas() if device.type == "meta" else Blas(device)

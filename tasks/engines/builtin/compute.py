@@ -98,10 +98,21 @@ def fusable(config: ModelShape) -> bool:
     return config.n_layer > 2 and config.n_kv_head == config.n_head
 
 
-def build_compute(model: GPT, precision: str, kernels: bool = True, deterministic: bool = False) -> Compute:
+def compile_ahead(config: ModelShape, precision: str, kernels: bool, device: torch.device) -> None:
+    """Have all that training a model by `build_compute` needs compiled from now on, while the caller does other things."""
+    if device.type == "cuda" and precision != "fp32" and kernels and fusable(config):
+        from tasks.engines.builtin.ahead import begin
+        from tasks.engines.builtin.rehearsal import rehearse
+
+        begin(config, precision, device, lambda: rehearse(config, precision))
+
+
+def build_compute(
+    model: GPT, precision: str, kernels: bool = True, deterministic: bool = False, attention: str = "auto"
+) -> Compute:
     """The way to compute a model that is on its device already. `kernels=False`: autograd on a GPU too, to debug.
 
-    `deterministic`: the same bits every time. Raises InputError when the device cannot compute in `precision` ("fp32", "bf16",
+    `deterministic`: the same bits every time; `attention`: as `choose_backend` has it. Raises InputError when the device cannot compute in `precision` ("fp32", "bf16",
     "fp8"), or so.
     """
     device = model.lm_head.weight.device
@@ -114,10 +125,15 @@ def build_compute(model: GPT, precision: str, kernels: bool = True, deterministi
     if device.type == "cuda" and precision != "fp32" and fused:
         from tasks.engines.builtin.fused import Fused  # needs Triton, which PyTorch for CPUs does not bring
 
-        return Fused(model, precision, deterministic)
+        return Fused(model, precision, deterministic, attention)
     if deterministic and device.type == "cuda":
         raise InputError(
             "deterministic is true, but on a GPU autograd adds in any order: take precision=bf16 or fp8, compile=true, 3 "
             "layers or more and as many key as query heads."
+        )
+    if attention != "auto":
+        raise InputError(
+            f"attention is {attention}, but this model is computed by autograd: take attention=auto, or a GPU, precision=bf16 or fp8, "
+            "compile=true and 3 layers or more."
         )
     return Plain(model, f"{device.type}, {precision}, autograd, PyTorch attention")

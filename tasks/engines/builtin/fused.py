@@ -14,7 +14,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from tasks.engines.builtin.attention import choose_backend
+from tasks.engines.builtin import ahead
+from tasks.engines.builtin.attention import attend_backward, choose_backend
 from tasks.engines.builtin.fp8 import Fp8Products
 from tasks.engines.builtin.graphs import Replayed, replayable, small
 from tasks.engines.builtin.kernels.heads import heads, heads_backward
@@ -61,23 +62,21 @@ class Saved:
 class Fused:
     """A model's computation on one CUDA GPU. Evaluation is in bf16 whatever the precision of training."""
 
-    def __init__(self, model: GPT, precision: str, deterministic: bool = False) -> None:
+    def __init__(self, model: GPT, precision: str, deterministic: bool = False, attention: str = "auto") -> None:
         config = model.config
         self.model = model
         self.storage = storage_of(model)
         device = model.lm_head.weight.device
         self.evaluation = Bf16Products(self.storage)
         self.training = Fp8Products(self.evaluation) if precision == "fp8" else self.evaluation
-        if self.training is self.evaluation:
-            self.evaluation.compile_ahead(config.sequence_len)
-        self.attend, attention = choose_backend(
-            frozenset(config.windows), config.sequence_len, config.head_dim, device, deterministic
+        self.attend, backend = choose_backend(
+            frozenset(config.windows), config.sequence_len, config.head_dim, device, deterministic, attention
         )
         self.one = torch.ones((), device=device)
         self.versions: dict[str, int] = {}
         self.graphed = replayable(model)
         self.replayed: dict[object, Replayed] = {}
-        self.description = f"{device.type}, {precision} products, fused kernels, attention by {attention}"
+        self.description = f"{device.type}, {precision} products, fused kernels, attention by {backend}"
 
     def invalidate(self) -> None:
         self.storage.version += 1
@@ -90,6 +89,7 @@ class Fused:
 
     def _refresh(self, products: Bf16Products | Fp8Products) -> None:
         """Cast the weights anew if they changed since these products' last use."""
+        ahead.wait()
         if self.versions.get(products.name) != self.storage.version:
             self._replay("refresh", products.refresh) if products is self.training else products.refresh()
             self.versions[products.name] = self.storage.version
@@ -213,7 +213,7 @@ class Fused:
             )
             d_y = products.proj_backward(layer, dx if low is None else low, saved.proj_input)
             q, k, v, y = saved.attention
-            d_qkv = torch.autograd.grad(y, (q, k, v), d_y.view_as(y))
+            d_qkv = attend_backward(y, (q, k, v), d_y.view_as(y))
             values = self._values(layer, flat, saved.first)
             d_table = grads[model.value_embeds[str(layer)].weight] if values else None
             d_qkv, d_logit = heads_backward(

@@ -92,7 +92,7 @@ class Optimizer:
         self.graphed = replayable(model)
         self._replayed = Replayed(lambda: self._update_all(self._rates))
         device = model.lm_head.weight.device
-        if device.type == "cuda":
+        if device.type != "cpu":
             self._rates = torch.zeros(len(self.moments) + len(self.muon), RATES, device=device)
         if self.world > 1:
             self.storage.on_ready = self._ready

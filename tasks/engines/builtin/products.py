@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tasks.engines.builtin.blas import blas_of
 from tasks.engines.builtin.kernels import hopper
+from tasks.engines.builtin.kernels.chip import chip_of
 from tasks.engines.builtin.kernels.relu2 import product_relu2, product_relu2_backward
-from tasks.engines.builtin.model import QK_SCALE
 from tasks.engines.builtin.storage import Storage
 
 Rotary = tuple[Tensor, Tensor, int, float]
@@ -62,7 +62,7 @@ class Bf16Products:
         self.storage = storage
         device = storage.stacks[0].data.device
         self.blas = blas_of(device)
-        self.hopper = torch.cuda.get_device_capability(device)[0] == 9
+        self.hopper = chip_of(device).capability[0] == 9
         self.relu2_backward = hopper.product_relu2_backward if self.hopper else product_relu2_backward
         self.layers = max(int(name.split(".")[2]) for stack in storage.stacks for name in stack.names) + 1
         dtype = storage.others["transformer.wte.weight"].dtype
@@ -76,11 +76,6 @@ class Bf16Products:
         self.mlp_transposed = torch.empty_like(self.weights.fc)
         head = storage.others["lm_head.weight"]
         self.head, self.head_grad = torch.empty_like(head, dtype=dtype), storage.grads[head]
-
-    def compile_ahead(self, length: int) -> None:
-        """Have what takes long to compile begun while other things are got ready, for sequences of `length`."""
-        if self.hopper:
-            hopper.compile_ahead(self.weights.qkv.size(-1), length, QK_SCALE, self.blas.device)
 
     def refresh(self) -> None:
         """Make low-precision copies of the weights: once per optimizer step."""

@@ -97,7 +97,7 @@ def build_learner(root: Root, job: Job, inputs: Sources, shape: RunShape, world:
     if found is None:
         model.init_weights(job.experiment.seed_of("init"))
     model.to(world.device)
-    compute = build_compute(model, training.precision, training.compile, training.deterministic)
+    compute = build_compute(model, training.precision, training.compile, training.deterministic, training.attention)
     learner = Learner(model, compute, build_optimizer(model, shape.plan, training.recipe))
     if found is None:
         return learner, 0

@@ -63,7 +63,9 @@ def storage_of(model: GPT) -> Storage:
     stacks = []
     for shape in sorted(by_shape):
         names, parameters = map(list, zip(*by_shape[shape], strict=True))
-        data = torch.stack([parameter.detach() for parameter in parameters])
+        data = torch.empty(len(names), *shape, dtype=parameters[0].dtype, device=parameters[0].device)
+        for place, parameter in zip(data, parameters, strict=True):
+            place.copy_(parameter.detach())
         grad = torch.zeros_like(data, dtype=torch.float32)
         for parameter, values, gradient in zip(parameters, data, grad, strict=True):
             parameter.data = values

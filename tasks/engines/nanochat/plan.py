@@ -38,7 +38,7 @@ class UpstreamPlan(TrainingPlan):
 
 
 def require_upstreams_ways(training: Training) -> None:
-    """Raises InputError for a way of packing or a recipe that upstream does not have."""
+    """Raises InputError for a way of packing, a recipe or a choice of attention that upstream does not have."""
     if training.packing != "crop":
         raise InputError(
             f"packing is {training.packing}, but nanochat packs by itself and crops: set it to crop, or engine to builtin."
@@ -46,6 +46,10 @@ def require_upstreams_ways(training: Training) -> None:
     if training.recipe != "upstream":
         raise InputError(
             f"recipe is {training.recipe}, but nanochat trains by its own: set it to upstream, or engine to builtin."
+        )
+    if training.attention != "auto":
+        raise InputError(
+            f"attention is {training.attention}, but nanochat picks its own: set it to auto, or engine to builtin."
         )
 
 

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tasks.engines.builtin import attention
+from tasks.errors import InputError
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="cuDNN needs a GPU")
 
@@ -60,18 +62,96 @@ def test_where_no_layer_has_a_window_pytorchs_compiler_is_not_imported():
 def test_without_cudnns_frontend_the_next_backend_takes_the_windows_and_the_description_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "cudnn", None)
     monkeypatch.delitem(sys.modules, "tasks.engines.builtin.cudnn_attention", raising=False)
-    names = [name for name, _ in attention._candidates(False, True)]
+    names = [name for name, _ in attention._candidates(False, True, "auto")]
     assert names.index("cuDNN (full) and its frontend (windows)") < names.index(
         "cuDNN (full) and FlexAttention (windows)"
     )
-    frontends = [candidate for candidate in attention._candidates(False, True) if "frontend" in candidate[0]]
+    frontends = [candidate for candidate in attention._candidates(False, True, "auto") if "frontend" in candidate[0]]
     monkeypatch.setattr(attention, "_candidates", lambda *asked: iter([*frontends, ("plain", attention._pytorch)]))
     _, description = attention.choose_backend(frozenset({64}), 192, 32, torch.device("cpu"))
     assert description == "plain; cuDNN (full) and its frontend (windows) is not available (ModuleNotFoundError)"
 
 
 def test_the_backend_of_full_attention_does_not_depend_on_cudnns_frontend():
-    assert not any("frontend" in name for name, _ in attention._candidates(False, False))
+    assert not any("frontend" in name for name, _ in attention._candidates(False, False, "auto"))
+
+
+def chosen(monkeypatch, asked, **modules):
+    """Choose among the candidates that a CPU can have, with modules of Flash Attention that are there (a function) or not."""
+    for name in ("flash_attn_interface", "flash_attn.cute"):
+        there = modules.get(name.split(".")[0])
+        monkeypatch.setitem(sys.modules, name, there and SimpleNamespace(flash_attn_func=there))
+    real = attention._candidates
+    plain = ("plain", attention._pytorch)
+    monkeypatch.setattr(
+        attention,
+        "_candidates",
+        lambda *given: iter(
+            [c for c in real(*given) if c[0].startswith("Flash")] + [plain] * (given[2] in ("auto", "cudnn"))
+        ),
+    )
+    attention.choose_backend.cache_clear()
+    return attention.choose_backend(frozenset({100, 256}), 256, 32, torch.device("cpu"), asked=asked)[1]
+
+
+def flash(q, k, v, causal, window_size, deterministic=False):
+    """Flash Attention's function, in plain PyTorch: the result, and what else it returns."""
+    left = window_size[0]
+    return attention.attend(q, k, v, q.size(1) if left is None else left), None
+
+
+def test_flash_attention_is_taken_where_it_is_asked_for_or_was_fastest_on_the_host(monkeypatch):
+    assert chosen(monkeypatch, "fa3", flash_attn_interface=flash) == "Flash Attention 3"
+    assert chosen(monkeypatch, "fa4", flash_attn=flash) == "Flash Attention 4"
+    assert chosen(monkeypatch, "auto", flash_attn=flash) == "plain"
+    monkeypatch.setenv("FABRATING_ATTENTION", "fa4")
+    assert chosen(monkeypatch, "auto", flash_attn=flash) == "Flash Attention 4"
+    assert chosen(monkeypatch, "cudnn", flash_attn=flash) == "plain"
+
+
+def test_flash_attention_that_is_missing_or_wrong_is_refused_where_it_was_asked_for(monkeypatch):
+    with pytest.raises(
+        InputError, match=r"attention is fa3, but here Flash Attention 3 is not available .*attention=auto"
+    ):
+        chosen(monkeypatch, "fa3")
+    wrong = lambda q, k, v, **how: attention.attend(q, k, v, 1)  # noqa: E731
+    with pytest.raises(
+        InputError, match=r"attention is fa4, but here Flash Attention 4 is wrong at windows \[100, 256\]"
+    ):
+        chosen(monkeypatch, "fa4", flash_attn=wrong)
+    monkeypatch.setenv("FABRATING_ATTENTION", "fa3")
+    assert chosen(monkeypatch, "auto") == "plain; Flash Attention 3 is not available (ModuleNotFoundError)"
+
+
+def test_gradients_are_autograds_and_cost_no_import_of_sympy():
+    program = """
+import sys, torch
+from tasks.engines.builtin.attention import attend, attend_backward
+torch.manual_seed(1)
+d_y, *parts = (torch.randn(2, 8, 3, 4) for _ in range(4))
+inputs = tuple(part.requires_grad_() for part in parts)
+found = attend_backward(attend(*inputs, 4), inputs, d_y)
+assert "sympy" not in sys.modules
+wanted = torch.autograd.grad(attend(*inputs, 4), inputs, d_y)
+assert "sympy" in sys.modules  # else PyTorch spares it itself
+assert all(map(torch.equal, found, wanted))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@GPU
+@pytest.mark.parametrize("window", [128, 512])
+@pytest.mark.parametrize("asked", ["fa3", "fa4"])
+def test_flash_attention_computes_what_cudnn_computes(asked, window):
+    name, make = attention.FLASH[asked]
+    try:
+        function = make(False)
+    except ImportError:
+        pytest.skip(f"{name} is not installed")
+    assert attention._agrees(function, 512, window, 2, 128, torch.device("cuda", 0))
+    q, k, v = (torch.randn(2, 512, 3, 128, device="cuda").bfloat16() for _ in range(3))
+    cudnn = attention._cudnn_and_frontend()(q, k, v, window).float()
+    assert (function(q, k, v, window).float() - cudnn).norm() < 0.01 * cudnn.norm()
 
 
 @GPU

@@ -45,6 +45,7 @@ def test_the_measured_run_is_planned_as_measured() -> None:
         ({"batch_tokens": 16_384, "micro_batch": 3}, "choose a divisor"),
         ({"depth": 64, "batch_tokens": 16_384}, "lower depth"),
         ({"deterministic": True}, "set it to false"),
+        ({"attention": "fa4"}, "nanochat picks its own: set it to auto"),
         ({"packing": "split"}, "packing is split, but nanochat packs by itself and crops: set it to crop"),
         ({"recipe": "quiet"}, "recipe is quiet, but nanochat trains by its own: set it to upstream"),
         (

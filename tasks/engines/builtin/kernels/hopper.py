@@ -10,9 +10,6 @@ instead. `relu2.py` and `heads.py` compute the same for other GPUs. (Squared ReL
     With HEADS, N = 3 C: two quarters are one head of 128; cos and sin (T, 64), rstd (M, 2, H) fp32
 """
 
-import functools
-from concurrent.futures import Future, ThreadPoolExecutor
-
 import torch
 from torch import Tensor
 from triton.experimental import gluon
@@ -25,6 +22,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+from tasks.engines.builtin.kernels.chip import chip_of
 
 _fetch = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared  # the second until Triton 3.8
 _send = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
@@ -196,20 +195,6 @@ def _describe(x: Tensor, rows: int, columns: int) -> TensorDescriptor:
     return TensorDescriptor.from_tensor(x, shape, gl.NVMMASharedLayout.get_default_for(shape, gl.bfloat16))
 
 
-_compiling: dict[bool, Future[Tensor]] = {}
-"""What `compile_ahead` has begun and nobody needed yet, by HEADS."""
-
-
-def compile_ahead(channels: int, length: int, scale: float, device: torch.device) -> None:
-    """Begin to compile the kernels in threads, for a model of this width: they take longer than all others together."""
-    x = torch.empty(ROWS.value, channels, dtype=torch.bfloat16, device=device)
-    weight = torch.empty(4 * channels, channels, dtype=torch.bfloat16, device=device)
-    pool = ThreadPoolExecutor(2, initializer=torch.cuda.set_device, initargs=(device,))
-    _compiling[True] = pool.submit(_launch, x, weight[: 3 * channels], None, x, x, x.float(), length, scale, ahead=True)
-    _compiling[False] = pool.submit(_launch, x, weight, x, x, x, x, 1, 1.0, ahead=True)
-    pool.shutdown(wait=False)
-
-
 def _launch(
     a: Tensor,
     b: Tensor,
@@ -219,22 +204,13 @@ def _launch(
     rstd: Tensor,
     length: int,
     scale: float,
-    ahead: bool = False,
 ) -> Tensor:
-    """a b^T with heads or (given h) squared ReLU's derivative at its end. `ahead`: only compile."""
+    """a b^T with heads or (given h) squared ReLU's derivative at its end."""
     (rows, depth), columns = a.shape, b.size(0)
     out = torch.empty(rows, columns, dtype=a.dtype, device=a.device)
     quarter = _describe(out, HALF.value, QUARTER.value)
-    programs = torch.cuda.get_device_properties(a.device).multi_processor_count
     stages, quarters = (4, 2) if h is None else (3, 4)
-    if ahead:
-        launch = functools.partial(_product.warmup, grid=(programs,))
-    else:
-        begun = _compiling.pop(h is None, None)
-        if begun is not None:
-            begun.result()
-        launch = _product[(programs,)]
-    launch(
+    _product[(chip_of(a.device).processors,)](
         _describe(a, HALF.value, DEPTH.value), _describe(b, COLUMNS.value, DEPTH.value),
         quarter if h is None else _describe(h, HALF.value, QUARTER.value), quarter, cos, sin, rstd, rows, columns, depth, length,
         2 * columns // (3 * 128), h is None, stages, quarters, scale, num_warps=4,

@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from tasks.engines.builtin.kernels.chip import chip_of
 from tasks.engines.builtin.kernels.low import Slot, record, to_low
 
 
@@ -123,7 +124,7 @@ def _launch(
     (rows, depth), columns = a.shape, b.size(0)  # M, K, N
     out = torch.empty(rows, columns, dtype=low[3].dtype if low else a.dtype, device=a.device)
     turned = torch.empty(columns, rows, dtype=out.dtype, device=a.device) if low else out
-    programs = torch.cuda.get_device_properties(a.device).multi_processor_count if a.is_cuda else 4
+    programs = chip_of(a.device).processors
     depth_block, half = DEPTH_BYTES // a.element_size(), COLUMNS // 2
     describe = TensorDescriptor.from_tensor
     out_desc = describe(out, [ROWS, half])

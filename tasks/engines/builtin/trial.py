@@ -1,0 +1,81 @@
+"""`python -m tasks.engines.builtin.trial ASKED`: which way to compute attention is the fastest on this GPU? Prints a line of JSON.
+
+    {"taken": "cudnn", "milliseconds": {"cudnn": 1.48, "fa4": 1.61}, "left": ["Flash Attention 3 is not available (...)"]}
+
+Forward and backward are timed in turn, full and with the default's window. Flash Attention is taken when it is faster by more than the
+measurement's own error; with ASKED fa3, fa4 or cudnn, that one. Exit status 65: it is not there, or gives the wrong result.
+"""
+
+import json
+import statistics
+import sys
+
+import torch
+from torch import Tensor
+
+from tasks.engines.builtin.attention import FLASH, Attend, attend_backward, choose_backend
+from tasks.errors import InputError
+from tasks.records.job import INPUT
+
+ROWS, LENGTH, HEADS, WIDTH = 16, 2048, 6, 128
+"""Of the case: a micro-batch of d12."""
+WINDOWS = {LENGTH: 1, LENGTH // 4: 3}
+"""How often each window occurs in SSSL."""
+ROUNDS = 20
+MARGIN = 0.98
+"""The part of cuDNN's time that another must stay below."""
+
+
+def milliseconds(ways: dict[str, Attend], window: int) -> dict[str, float]:
+    """Of forward and backward, the median of several rounds in turn."""
+    packed, d_y = (
+        torch.randn(ROWS, LENGTH, *shape, WIDTH, device="cuda").bfloat16() for shape in ((3, HEADS), (HEADS,))
+    )
+    inputs = tuple(part.detach().requires_grad_() for part in packed.unbind(2))
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS + 2):
+        for name, attend in ways.items():
+            found[name].append(_once(attend, inputs, d_y, window))
+    return {name: statistics.median(times[2:]) for name, times in found.items()}  # the first ones compile
+
+
+def _once(attend: Attend, inputs: tuple[Tensor, ...], d_y: Tensor, window: int) -> float:
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    attend_backward(attend(*inputs, window), inputs, d_y)
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end)
+
+
+def fastest(times: dict[str, float]) -> str:
+    """The name to take: cuDNN's, unless another is clearly faster or there is no cuDNN's."""
+    best = min(times, key=lambda name: times[name])
+    return best if "cudnn" not in times or times[best] < MARGIN * times["cudnn"] else "cudnn"
+
+
+def trial(asked: str) -> dict[str, object]:
+    """Measure what may be taken. Raises InputError where what is asked for is not there, or wrong."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    ways: dict[str, Attend] = {}
+    left = []
+    for name in (*FLASH, "cudnn") if asked == "auto" else (asked,):
+        try:
+            ways[name], _ = choose_backend(frozenset(WINDOWS), LENGTH, WIDTH, device, asked=name)
+        except InputError as error:
+            if asked != "auto":
+                raise
+            left.append(str(error).partition(" but here ")[2].partition(": install it")[0])
+    times = dict.fromkeys(ways, 0.0)
+    for window, count in WINDOWS.items() if len(ways) > 1 else ():
+        for name, each in milliseconds(ways, window).items():
+            times[name] += each * count / sum(WINDOWS.values())
+    return {"taken": fastest(times), "milliseconds": times, "left": left}
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(trial(sys.argv[1])))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(INPUT)

@@ -141,7 +141,7 @@ def _candidates(deterministic: bool, windowed: bool, asked: str) -> Iterator[tup
         return
     if windowed:
         yield "cuDNN (full) and its frontend (windows)", _cudnn_and_frontend
-    yield "cuDNN (full) and FlexAttention (windows)", _cudnn_and_flex
+    yield "cuDNN (full) and FlexAttention (windows)" if windowed else "cuDNN", _cudnn_and_flex
     yield "PyTorch", _pytorch
 
 

@@ -172,18 +172,25 @@ def _tried(key: str) -> Path:
 
 
 def _lead(rehearse: Rehearsal, chip: Chip) -> bool:
-    """In a process of its own: fork the helpers and wait for them."""
+    """In a process of its own: fork the helpers and wait for them. If some fail, one says why: mostly all fail at the same."""
     hashed = threading.Thread(target=_hash_compiler, args=(chip,))
     hashed.start()
     _import_for_the_meta_device()
     hashed.join()
     with tempfile.TemporaryFile() as file:
-        helpers = [_fork(lambda: _help(rehearse, chip, _Claims(file))) for _ in range(min(HELPERS, cores() - 1))]
-        return all([_wait_for(helper) for helper in helpers])
+        helpers = [_fork(lambda: _help(rehearse, chip, file)) for _ in range(min(HELPERS, cores() - 1))]
+        done = all([_wait_for(helper) for helper in helpers])
+        file.seek(0)
+        if not done and (said := file.read().splitlines()):
+            print(said[-1].decode(errors="replace"), file=sys.stderr, flush=True)
+        return done
 
 
-def _help(rehearse: Rehearsal, chip: Chip, claims: _Claims) -> bool:
-    """Build the kernels of a rehearsal that are ours to build. Triton launches nothing in this process any more."""
+def _help(rehearse: Rehearsal, chip: Chip, file: IO[bytes]) -> bool:
+    """Build the kernels of a rehearsal that are ours to build, and say what there is to say into `file`. Triton launches nothing in
+    this process any more."""
+    os.dup2(file.fileno(), sys.stderr.fileno())
+    claims = _Claims(file)
     describe(chip)
     driver.set_active(_Compiler(chip))
     knobs.runtime.jit_cache_hook = claims.skip

@@ -115,6 +115,14 @@ def test_a_helper_that_cannot_even_say_why_it_fails_ends_all_the_same(monkeypatc
         assert not ahead._wait_for(forked(fail))
 
 
+def test_of_helpers_that_fail_at_the_same_one_says_so(kept, monkeypatch, capfd):
+    monkeypatch.setenv("FABRATING_WORKERS", "5")
+    monkeypatch.setattr(ahead, "_hash_compiler", lambda chip: None)
+    monkeypatch.setattr(ahead._Claims, "mine", lambda claims, what: False)
+    assert not ahead._wait_for(forked(lambda: ahead._lead(fail, Chip((9, 0), 132))))
+    assert capfd.readouterr().err == "kernels are not compiled ahead: RuntimeError: no compiler\n"
+
+
 @pytest.fixture
 def around(kept, monkeypatch):
     """`compiling` for a chip that need not be there, with two cores, and whatever the leader of the helpers shall do."""

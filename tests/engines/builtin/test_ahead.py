@@ -1,10 +1,13 @@
 """Kernels compiled ahead by helpers: all that a step and an evaluation need, and none twice."""
 
+import contextlib
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -17,6 +20,7 @@ from tasks.errors import InputError
 from tasks.progress import never
 from tasks.records.scaling import ModelShape, plan_training
 from tasks.store.locks import hold
+from tests.waiting import within
 
 pytest.importorskip("triton", reason="PyTorch for CPUs comes without Triton")
 from triton import knobs
@@ -99,7 +103,8 @@ def fail() -> bool:
 
 
 def hang() -> bool:
-    return bool(os.read(os.pipe()[0], 1))
+    time.sleep(100)  # nothing is left for ever should a test fail
+    return True
 
 
 def test_a_helper_that_fails_or_hangs_is_ended_and_said(capfd):
@@ -149,6 +154,31 @@ def test_helpers_end_with_the_block_that_they_work_for(around, tmp_path, monkeyp
         """Nor does a start wait for them for ever."""
     assert "the first step takes longer" in caplog.text
     assert time.monotonic() - beginning < 30
+
+
+def test_helpers_of_a_killed_trainer_die_with_it(around, tmp_path):
+    said = tmp_path / "said"
+
+    def lead() -> bool:
+        said.write_text(f"{os.getpid()} {ahead._fork(hang)}\n")
+        return hang()
+
+    def trainer() -> bool:
+        with around(lead):
+            return hang()
+
+    def lives(pid: str) -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE
+        return False
+
+    process = forked(trainer)
+    assert within(20, lambda: said.exists() and said.read_text().endswith("\n"))
+    helpers = said.read_text().split()
+    assert all(map(lives, helpers))
+    os.kill(process, signal.SIGKILL)
+    assert not ahead._wait_for(process)
+    assert within(20, lambda: not any(map(lives, helpers)))
 
 
 def test_helpers_that_hang_do_so_at_one_start_only(around, tmp_path):

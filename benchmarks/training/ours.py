@@ -20,13 +20,13 @@ def main(task: dict) -> None:
 
     world = join("cuda")
     config, accumulation = ModelShape(**task["config"]), task["accumulation"] // world.size
-    compile_ahead(config, task["precision"], True, world.device)
-    tokens = torch.load(task["tokens"]).cuda()
-    with torch.device("cuda"):
-        model = GPT(config, embedding_dtype(task["precision"]))
-    model.init_weights(1)
-    compute = build_compute(model, task["precision"])
-    optimizer = build_optimizer(model, TrainingPlan(**task["plan"]))
+    with compile_ahead(config, task["precision"], True, world):
+        tokens = torch.load(task["tokens"]).cuda()
+        with torch.device("cuda"):
+            model = GPT(config, embedding_dtype(task["precision"]))
+        model.init_weights(1)
+        compute = build_compute(model, task["precision"])
+        optimizer = build_optimizer(model, TrainingPlan(**task["plan"]))
     x, y = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
     seconds, losses, first = [], [], 0.0
     for step in range(task["steps"] + 1):

@@ -22,6 +22,7 @@ from tasks.hosts.facts import Facts, identify, require, script
 from tasks.hosts.machine import LinkError
 from tasks.hosts.ssh import Remote
 from tasks.spec import Host
+from tasks.spec.training import MEASURED
 from tasks.store.artifact import fingerprint, sha256_file
 
 STEPS = ("packages", "environment", "fabrating", "attention", "secrets", "nanochat", "smoke", "way-back", "worker")
@@ -313,7 +314,7 @@ def _worker_files(setup: Setup) -> dict[str, str]:
     code = setup.remote.run(LOCATE, setup.folder).out.strip()
     variables = service.worker_environment(setup.host, setup.facts, code)
     if measured := setup.probed.get("smoke", {}).get("attention"):
-        variables["FABRATING_ATTENTION"] = measured["taken"]
+        variables[MEASURED] = measured["taken"]
     return {"worker.sh": script("worker.sh"), "worker.env": service.environment_file(variables)}
 
 

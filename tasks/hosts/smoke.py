@@ -7,6 +7,7 @@ did not fall.
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -39,12 +40,15 @@ from tasks.records.packed import ROW_CONTENTS
 from tasks.records.result import RunFacts
 from tasks.records.scores import write_strata
 from tasks.spec import Arm, Experiment, Pool, Training
+from tasks.spec.training import MEASURED
 from tasks.store.artifact import Work
 from tasks.store.root import Root
 
 BATCH_ROWS = 8
 FALL = 0.9995
 """The lowest loss must be below this part of the first one."""
+TRIAL_SECONDS = 600
+"""Flash Attention 4 compiles its kernels in a minute or two. The rest of the test needs as long again."""
 POOL, ARM = "smoke-0000000000", "smoke-0000000001"
 BYTES = 256
 SPECIAL = ("bos", "user_start", "user_end", "assistant_start", "assistant_end")
@@ -133,14 +137,18 @@ def build_inputs(root: Root, rows: int, sequence: int, held_tokens: int = HELD, 
 def measure_attention(asked: str) -> tuple[dict[str, Any] | None, str]:
     """What `tasks.engines.builtin.trial` says, or None and why it could not. Under auto whatever goes wrong there leaves cuDNN."""
     command = [sys.executable, "-m", "tasks.engines.builtin.trial", asked]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or [f"the trial of attention ended with status {done.returncode}"])[
-            -1
-        ]
-        return ({"taken": "cudnn", "milliseconds": {}, "left": [reason]} if asked == "auto" else None), reason
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found, ""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TRIAL_SECONDS)
+        if done.returncode == 0:
+            found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+            return found, ""
+        said = done.stderr.strip().splitlines()
+        reason = said[-1] if said else f"the trial of attention ended with status {done.returncode}"
+    except subprocess.TimeoutExpired:
+        reason = f"the trial of attention took longer than {TRIAL_SECONDS} s"
+    except (ValueError, IndexError):  # a library that is there said something more
+        reason = "the trial of attention printed no result"
+    return ({"taken": "cudnn", "milliseconds": {}, "left": [reason]} if asked == "auto" else None), reason
 
 
 def main(folder: Path, gpus: int, asked: str = "auto") -> int:
@@ -163,7 +171,7 @@ def main(folder: Path, gpus: int, asked: str = "auto") -> int:
         precision="bf16" if gpus else "fp32",
         gpus=max(gpus, 1),
         device="cuda" if gpus else "cpu",
-        attention=attention["taken"] if attention else "auto",
+        attention=asked if gpus else "auto",
         wandb="disabled",
     )
     experiment = Experiment(
@@ -175,7 +183,8 @@ def main(folder: Path, gpus: int, asked: str = "auto") -> int:
     job.write(folder / JOB)
     started = time.monotonic()
     command = [sys.executable, "-m", "tasks.engines.builtin", str(folder / JOB)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    measured = {MEASURED: attention["taken"]} if attention else {}
+    done = subprocess.run(command, env=os.environ | measured, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         print((done.stderr.strip().splitlines() or ["the trainer said nothing"])[-1], file=sys.stderr)
         return WRONG_INPUT if done.returncode == INPUT else done.returncode

@@ -11,6 +11,7 @@ from typing import Any
 
 from tasks.errors import InputError
 from tasks.records.layout import VerdictFolder
+from tasks.records.metrics import THEN
 from tasks.spec import Training
 from tasks.store.root import Root
 
@@ -35,6 +36,19 @@ class Hardware:
         return cls(**{path: facts.get(path) for path in PATHS})
 
 
+def comparable(compute: str | None, window_pattern: str) -> str | None:
+    """What must be equal of two descriptions: not the attention backends that a host passed over, which stand behind a semicolon.
+
+    Of a model without windows cuDNN was named together with FlexAttention, which computes windows alone.
+    """
+    if compute is None:
+        return None
+    ways = [way.partition(";")[0] for way in compute.split(THEN)]
+    if "S" not in window_pattern:
+        ways = [way.replace("cuDNN (full) and FlexAttention (windows)", "cuDNN") for way in ways]
+    return THEN.join(dict.fromkeys(ways))
+
+
 def settle(root: Root, comparison: str, training: Training, pool: str, run: str, own: Hardware) -> None:
     """Write down that the runs of a comparison on a pool are trained on `own`, unless another run has said so before.
 
@@ -42,10 +56,14 @@ def settle(root: Root, comparison: str, training: Training, pool: str, run: str,
     """
     name = VerdictFolder(comparison).hardware(training, pool)
     settled = json.loads(root.settle(name, json.dumps({"run": run, **asdict(own)}).encode()))
+
+    def counted(path: str, value: str) -> str | None:
+        return comparable(value, training.window_pattern) if path == "compute" else value
+
     different = [
         f"{path} {mine} instead of {settled[path]}"
         for path, mine in asdict(own).items()
-        if mine is not None and settled[path] is not None and mine != settled[path]
+        if None not in (mine, settled[path]) and counted(path, mine) != counted(path, settled[path])
     ]
     if different:
         raise InputError(

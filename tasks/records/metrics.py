@@ -173,6 +173,10 @@ def wall_seconds(lines: Sequence[MetricsLine]) -> float:
     return total + (last - began if began is not None else 0.0)
 
 
+THEN = ", then "
+"""Between what the attempts at a run say."""
+
+
 def of_attempts(lines: Sequence[MetricsLine], name: str) -> str | None:
     """What the attempts that trained a run say of `name`, such as its device: "NVIDIA A100, then NVIDIA H100"; None if nothing.
 
@@ -180,7 +184,7 @@ def of_attempts(lines: Sequence[MetricsLine], name: str) -> str | None:
     """
     starts = [line for line in lines if line["kind"] == "event" and line.get("event") in ("started", "resumed")]
     trained = [a for a, b in pairwise(starts) if b["step"] > a["step"]] + starts[-1:]
-    return ", then ".join(dict.fromkeys(str(line.get(name)) for line in trained if name in line)) or None
+    return THEN.join(dict.fromkeys(str(line.get(name)) for line in trained if name in line)) or None
 
 
 def _newest(lines: Sequence[MetricsLine]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from tasks.spec.base import Cores, Count, Dollars, Shape, Spec, Steps, how, if_s
 Packing = Literal["split", "crop"]
 Recipe = Literal["upstream", "quiet"]
 Attention = Literal["auto", "fa3", "fa4", "cudnn"]
+MEASURED = "FABRATING_ATTENTION"
+"""The variable that says to trainings which attention was fastest when their host was provisioned: fa3, fa4 or cudnn."""
 Depth = Annotated[int, Field(ge=1, le=64)]
 
 

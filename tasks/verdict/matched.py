@@ -11,6 +11,7 @@ from itertools import combinations
 from typing import Any
 
 from tasks.errors import InputError
+from tasks.records.hardware import comparable
 from tasks.records.layout import ArmFolder, PoolFolder, RunFolder
 from tasks.records.ledger import find
 from tasks.records.verdict import Control, Pairing
@@ -267,6 +268,7 @@ def _facts(root: Root, results: Sequence[Manifest]) -> dict[str, dict[str, Any]]
     for each in results:
         pool, made_from = PoolFolder(each.inputs["pool"]), each.made_from or {}
         facts = {name: each.facts.get(name) for name in FACTS}
+        facts["compute"] = comparable(facts["compute"], each.spec["training"].get("window_pattern", "SSSL"))
         facts |= {f"{name}.content": made_from.get(getattr(pool, name)) for name in ("evaluation", "tokenizer")}
         if facts["engine"] == "nanochat":
             facts["nanochat"] = each.facts.get("commit")

@@ -87,6 +87,10 @@ def test_bare_account_to_worker_and_back(machine: Machine, known: KnownHosts, wh
     started = time.monotonic()
     assert [outcome.step for outcome in all_steps(again) if outcome.changed] == []
     assert time.monotonic() - started < 20
+    assert "FABRATING_ATTENTION" not in provision._worker_files(again)["worker.env"]
+    again.probed = {"smoke": {"attention": {"taken": "fa4"}}}
+    assert "FABRATING_ATTENTION=fa4\n" in provision._worker_files(again)["worker.env"]
+    again.probed = {}
 
     rotated = Setup(again.host, again.remote, again.facts, wheel, SECRET | {"HF_TOKEN": "new"})
     assert [o.step for o in all_steps(rotated) if o.changed] == ["secrets", "worker"]
@@ -396,6 +400,7 @@ def test_flash_attention_is_installed_from_the_hosts_links_and_said_where_it_is_
         archive.writestr(f"{name}.dist-info/METADATA", "Metadata-Version: 2.1\nName: flash-attn-3\nVersion: 3.0.0\n")
         archive.writestr(f"{name}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{name}.dist-info/RECORD", "")
+    machine.run('touch "$HOME/pip.py" "$HOME/torch.py"')  # of a person's own: nothing of it is imported
     setup = prepare(machine, known, wheel, server=server, folder="flash")
     setup.host = setup.host.model_copy(update={"gpus": 1, "find_links": str(links)})
     try:
@@ -413,7 +418,7 @@ def test_flash_attention_is_installed_from_the_hosts_links_and_said_where_it_is_
         remove(setup.remote, setup.host, artifacts=True)
 
 
-def test_what_was_measured_of_attention_is_said_and_handed_to_the_worker() -> None:
+def test_what_was_measured_of_attention_is_said() -> None:
     found = {
         "taken": "fa4",
         "milliseconds": {"fa4": 1.0, "cudnn": 1.25},
@@ -430,6 +435,22 @@ def test_a_trial_of_attention_that_fails_leaves_cudnn_unless_another_is_asked_fo
     found, reason = smoke.measure_attention("auto")
     assert found == {"taken": "cudnn", "milliseconds": {}, "left": [reason]} and reason
     assert smoke.measure_attention("fa4") == (None, reason)
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [("exec sleep 30", "took longer than 0.2 s"), ("echo done", "printed no result"), ("kill -SEGV $$", "status -11")],
+)
+def test_whatever_a_trial_of_attention_does_leaves_cudnn(
+    does: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{does}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(smoke.sys, "executable", str(python))
+    monkeypatch.setattr(smoke, "TRIAL_SECONDS", 0.2 if "sleep" in does else 60)
+    found, reason = smoke.measure_attention("auto")
+    assert found == {"taken": "cudnn", "milliseconds": {}, "left": [reason]} and said in reason
 
 
 def test_the_smoke_test_trains_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

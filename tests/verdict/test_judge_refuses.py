@@ -1,5 +1,7 @@
 """Which runs are judged together: what is refused, by name, and what is allowed or said."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -63,6 +65,18 @@ def test_runs_of_unlike_machines_are_refused_though_others_lie_between(bench):
     ):
         judge(bench.root, "x", arms)
     assert set(judge(bench.root, "x", arms, allow=["device", "compute"]).matched.allowed) == {"device", "compute"}
+
+
+@pytest.mark.parametrize(("pattern", "refused"), [("L", False), ("SSSL", True)])
+def test_runs_of_equal_attention_by_two_names_are_alike(bench, pattern, refused):
+    names = ("cuDNN (full) and FlexAttention (windows); Flash Attention 3 is not available (ImportError)", "cuDNN")
+    training = TRAINING.model_copy(update={"window_pattern": pattern})
+    arms = {
+        arm: [bench.run(arm, 1, training=training, facts={"compute": f"cuda, attention by {name}"})]
+        for arm, name in zip(("top16", "rand16"), names, strict=True)
+    }
+    with pytest.raises(InputError, match=r"compute: .*FlexAttention") if refused else nullcontext():
+        judge(bench.root, "x", arms)
 
 
 def test_what_is_not_known_of_a_run_is_listed(bench):

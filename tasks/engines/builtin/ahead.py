@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -24,7 +24,6 @@ from types import ModuleType
 from typing import IO, Any
 
 import torch
-import torch.distributed as dist
 import triton
 from triton import knobs
 from triton.backends.compiler import GPUTarget
@@ -33,15 +32,17 @@ from triton.runtime import driver
 from triton.runtime.cache import triton_key
 
 from tasks.cores import cores
+from tasks.engines.builtin.distributed import World
 from tasks.engines.builtin.kernels.chip import Chip, chip_of, describe
+from tasks.progress import Stop, never
 from tasks.records.scaling import ModelShape
 from tasks.store.artifact import fingerprint
 
 log = logging.getLogger(__name__)
 HELPERS = 16
 """At most: a model has some 40 kernels, and the longest takes as long as four others."""
-PATIENCE = 120.0
-"""Seconds after which helpers that are still at it are ended."""
+PATIENCE = 60.0
+"""Seconds from the start of the helpers after which they are ended: what they have built by then is kept."""
 Rehearsal = Callable[[], object]
 """Computes what is wanted on the meta device, with tensors of the right shapes."""
 
@@ -108,39 +109,40 @@ class _Claims:
         return not self.mine((fn.module, fn.name, key))
 
 
-_begun: set[str] = set()
-_awaited: list[tuple[str, int]] = []
-"""Sets of kernels that nobody waited for yet, and the process that leads their helpers, 0 where there is none."""
+@contextlib.contextmanager
+def compiling(
+    config: ModelShape, precision: str, world: World, rehearse: Rehearsal, stop: Stop = never
+) -> Iterator[None]:
+    """Have the kernels of a model's training steps and evaluations built while the block lasts, and wait for them at its end.
 
-
-def begin(config: ModelShape, precision: str, device: torch.device, rehearse: Rehearsal) -> None:
-    """Have the kernels of a model's training steps and evaluations built from now on, unless they were kept. Once for a set; of
-    several ranks the first one does it for all. `rehearse` is called in the helpers."""
-    chip = chip_of(device)
-    key = _key(config, precision, chip)
-    if key not in _begun:
-        _begun.add(key)
-        ours = not _of_several() or dist.get_rank() == 0
-        process = _fork(lambda: _lead(rehearse, chip)) if ours and not _kept(key).exists() else 0
-        _awaited.append((key, process))
+    The first of several ranks does it for all, once for a set of kernels. `rehearse` is called in the helpers. They are ended by
+    `stop`, and when the block raises: they hold what this process holds, its locks among it.
+    """
+    chip = chip_of(world.device)
+    tried = _tried(_key(config, precision, chip))
+    deadline = time.monotonic() + PATIENCE
+    process = _begin(tried, lambda: _lead(rehearse, chip)) if world.leads else 0
+    try:
         threading.Thread(target=_hash_compiler, args=(chip,), name="compiler", daemon=True).start()
-
-
-def wait() -> None:
-    """Until all that was begun is built, or failed; on all ranks."""
-    while _awaited:
-        key, process = _awaited.pop()
-        if process and _wait_for(process, time.monotonic() + PATIENCE):
-            with contextlib.suppress(OSError):
-                _kept(key).touch()
-        elif process:
+        yield
+        if process and not _wait_for(process, deadline, stop):
             log.info("not all kernels could be compiled ahead: the first step takes longer")
-        if _of_several():
-            dist.barrier()
+        if process and not stop():
+            with contextlib.suppress(OSError):
+                tried.touch()
+    finally:
+        if process:
+            _wait_for(process, 0.0)
+    world.barrier()
 
 
-def _of_several() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+def _begin(tried: Path, lead: Callable[[], bool]) -> int:
+    """The process that leads the helpers; 0 where they were at it before, or there is no core, memory or process for them."""
+    try:
+        return 0 if cores() == 1 or tried.exists() else _fork(lead)
+    except OSError as error:
+        log.info("kernels are not compiled ahead: %s", error)
+        return 0
 
 
 def _key(config: ModelShape, precision: str, chip: Chip) -> str:
@@ -164,27 +166,31 @@ def _hash_compiler(chip: Chip) -> None:
     make_backend(_target(chip)).hash()
 
 
-def _kept(key: str) -> Path:
-    """The file that says that a set is complete in Triton's cache."""
-    return Path(knobs.cache.dir) / f"complete-{key}"
+def _tried(key: str) -> Path:
+    """The file beside Triton's cache that says that helpers were at a set to their end. What they failed at is kept by the first step."""
+    return Path(knobs.cache.dir) / f"ahead-{key}"
 
 
 def _lead(rehearse: Rehearsal, chip: Chip) -> bool:
-    """In a process of its own: fork the helpers and wait for them."""
+    """In a process of its own: fork the helpers and wait for them. If some fail, one says why: mostly all fail at the same."""
     hashed = threading.Thread(target=_hash_compiler, args=(chip,))
     hashed.start()
     _import_for_the_meta_device()
     hashed.join()
     with tempfile.TemporaryFile() as file:
-        helpers = [
-            _fork(lambda: _help(rehearse, chip, _Claims(file))) for _ in range(max(1, min(HELPERS, cores() - 1)))
-        ]
-        deadline = time.monotonic() + PATIENCE
-        return all([_wait_for(helper, deadline) for helper in helpers])
+        helpers = [_fork(lambda: _help(rehearse, chip, file)) for _ in range(min(HELPERS, cores() - 1))]
+        done = all([_wait_for(helper) for helper in helpers])
+        file.seek(0)
+        if not done and (said := file.read().splitlines()):
+            print(said[-1].decode(errors="replace"), file=sys.stderr, flush=True)
+        return done
 
 
-def _help(rehearse: Rehearsal, chip: Chip, claims: _Claims) -> bool:
-    """Build the kernels of a rehearsal that are ours to build. Triton launches nothing in this process any more."""
+def _help(rehearse: Rehearsal, chip: Chip, file: IO[bytes]) -> bool:
+    """Build the kernels of a rehearsal that are ours to build, and say what there is to say into `file`. Triton launches nothing in
+    this process any more."""
+    os.dup2(file.fileno(), sys.stderr.fileno())
+    claims = _Claims(file)
     describe(chip)
     driver.set_active(_Compiler(chip))
     knobs.runtime.jit_cache_hook = claims.skip
@@ -207,7 +213,8 @@ def _import_for_the_meta_device() -> None:
 
 
 def _fork(work: Callable[[], bool]) -> int:
-    """A child that does some work, ends with status 0 if that is done, and dies with this process. Its number."""
+    """A child that does some work, ends with status 0 if that is done, and dies with this process. Its number. Whatever happens in it,
+    the child does not get out of here: it would go on as a second trainer."""
     parent = os.getpid()
     with warnings.catch_warnings():  # of other threads here: the child needs nothing that they could hold
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -224,11 +231,12 @@ def _fork(work: Callable[[], bool]) -> int:
             status = 0 if work() else 1
     except BaseException as error:
         print(f"kernels are not compiled ahead: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-    os._exit(status)
+    finally:
+        os._exit(status)
 
 
-def _wait_for(process: int, deadline: float) -> bool:
-    """Whether a child did its work by then; else it is killed."""
+def _wait_for(process: int, deadline: float = float("inf"), stop: Stop = never) -> bool:
+    """Whether a child did its work by then; else, or on `stop`, it is killed."""
     while True:
         try:
             ended, status = os.waitpid(process, os.WNOHANG)
@@ -236,7 +244,7 @@ def _wait_for(process: int, deadline: float) -> bool:
             return False
         if ended:
             return status == 0
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or stop():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
             deadline = float("inf")

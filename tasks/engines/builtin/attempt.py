@@ -63,11 +63,12 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest, began: float, 
     os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")  # it keeps nothing by itself
     inputs = open_inputs(root, job)
     config = ModelShape.of(training, inputs.packed.facts["vocab_size"])
-    compile_ahead(config, training.precision, training.compile, world.device)
-    if world.leads and not verified:  # a flipped byte is no error to a trainer: it would learn it
-        verify(inputs.packed.path, inputs.packed.manifest)
-    shape = shape_run(job.experiment, inputs.packed, world)
-    learner, start = build_learner(root, job, inputs.by_role, shape, world)
+    with compile_ahead(config, training.precision, training.compile, world, stop.asked):
+        if world.leads and not verified:  # a flipped byte is no error to a trainer: it would learn it
+            verify(inputs.packed.path, inputs.packed.manifest)
+        shape = shape_run(job.experiment, inputs.packed, world)
+        learner, start = build_learner(root, job, inputs.by_role, shape, world)
+        holdout = EncodedHoldout.of(inputs.evaluation, inputs.strata)
     kept = world.share(cut_back(root, run.id, start) if world.leads else None)
     evaluated = {line["step"] for line in kept if line["kind"] == "eval"}
     hardware = hardware_of(learner, world)
@@ -89,7 +90,6 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest, began: float, 
         mirrored=(metrics_file, root.path(run.file(JOB))),
         last=start or None,
     )
-    holdout = EncodedHoldout.of(inputs.evaluation, inputs.strata)
     scores = None
     try:
         scores = Loop(training, shape, learner, holdout, world, checkpoints, metrics, stop, evaluated, began).run(start)

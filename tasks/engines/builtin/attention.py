@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tasks.errors import InputError
+from tasks.spec.training import MEASURED
 
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 """(q, k, v, window) -> y: (B, T, H, D) each (k and v may have fewer heads), softmax scale 1/sqrt(D)."""
@@ -57,8 +58,6 @@ def _flash_attention_4(deterministic: bool) -> Attend:
 
 FLASH = {"fa3": ("Flash Attention 3", _flash_attention_3), "fa4": ("Flash Attention 4", _flash_attention_4)}
 """By the names of `training.attention`."""
-MEASURED = "FABRATING_ATTENTION"
-"""The variable that says which of "fa3", "fa4" and "cudnn" was fastest when the host was provisioned."""
 
 
 def _first(result: Tensor | tuple[Tensor, ...]) -> Tensor:
@@ -141,7 +140,7 @@ def _candidates(deterministic: bool, windowed: bool, asked: str) -> Iterator[tup
         return
     if windowed:
         yield "cuDNN (full) and its frontend (windows)", _cudnn_and_frontend
-    yield "cuDNN (full) and FlexAttention (windows)", _cudnn_and_flex
+    yield "cuDNN (full) and FlexAttention (windows)" if windowed else "cuDNN", _cudnn_and_flex
     yield "PyTorch", _pytorch
 
 

@@ -3,14 +3,18 @@
 Both add gradients to the storage's fp32 gradients, and both compute the same function.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from tasks.engines.builtin.distributed import World
 from tasks.engines.builtin.model import GPT
 from tasks.engines.builtin.storage import storage_of
 from tasks.errors import InputError
+from tasks.progress import Stop, never
 from tasks.records.scaling import ModelShape
 
 
@@ -98,13 +102,19 @@ def fusable(config: ModelShape) -> bool:
     return config.n_layer > 2 and config.n_kv_head == config.n_head
 
 
-def compile_ahead(config: ModelShape, precision: str, kernels: bool, device: torch.device) -> None:
-    """Have all that training a model by `build_compute` needs compiled from now on, while the caller does other things."""
-    if device.type == "cuda" and precision != "fp32" and kernels and fusable(config):
-        from tasks.engines.builtin.ahead import begin
-        from tasks.engines.builtin.rehearsal import rehearse
+@contextlib.contextmanager
+def compile_ahead(
+    config: ModelShape, precision: str, kernels: bool, world: World, stop: Stop = never
+) -> Iterator[None]:
+    """Have all that training a model by `build_compute` needs compiled at the end of the block, which does other things meanwhile."""
+    if world.device.type != "cuda" or precision == "fp32" or not kernels or not fusable(config):
+        yield
+        return
+    from tasks.engines.builtin.ahead import compiling
+    from tasks.engines.builtin.rehearsal import rehearse
 
-        begin(config, precision, device, lambda: rehearse(config, precision))
+    with compiling(config, precision, world, lambda: rehearse(config, precision), stop):
+        yield
 
 
 def build_compute(
@@ -112,8 +122,8 @@ def build_compute(
 ) -> Compute:
     """The way to compute a model that is on its device already. `kernels=False`: autograd on a GPU too, to debug.
 
-    `deterministic`: the same bits every time; `attention`: as `choose_backend` has it. Raises InputError when the device cannot compute in `precision` ("fp32", "bf16",
-    "fp8"), or so.
+    `deterministic`: the same bits every time; `attention`: as `choose_backend` has it. Raises InputError when the device cannot
+    compute in `precision` ("fp32", "bf16", "fp8"), or so.
     """
     device = model.lm_head.weight.device
     check_precision(precision, device)

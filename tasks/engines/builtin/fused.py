@@ -14,7 +14,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from tasks.engines.builtin import ahead
 from tasks.engines.builtin.attention import attend_backward, choose_backend
 from tasks.engines.builtin.fp8 import Fp8Products
 from tasks.engines.builtin.graphs import Replayed, replayable, small
@@ -89,7 +88,6 @@ class Fused:
 
     def _refresh(self, products: Bf16Products | Fp8Products) -> None:
         """Cast the weights anew if they changed since these products' last use."""
-        ahead.wait()
         if self.versions.get(products.name) != self.storage.version:
             self._replay("refresh", products.refresh) if products is self.training else products.refresh()
             self.versions[products.name] = self.storage.version

@@ -72,11 +72,11 @@ def test_without_cudnns_frontend_the_next_backend_takes_the_windows_and_the_desc
     assert description == "plain; cuDNN (full) and its frontend (windows) is not available (ModuleNotFoundError)"
 
 
-def test_the_backend_of_full_attention_does_not_depend_on_cudnns_frontend():
-    assert not any("frontend" in name for name, _ in attention._candidates(False, False, "auto"))
+def test_the_backend_of_full_attention_is_cudnn_alone():
+    assert [name for name, _ in attention._candidates(False, False, "auto")] == ["cuDNN", "PyTorch"]
 
 
-def chosen(monkeypatch, asked, **modules):
+def chosen(monkeypatch, asked, deterministic=False, **modules):
     """Choose among the candidates that a CPU can have, with modules of Flash Attention that are there (a function) or not."""
     for name in ("flash_attn_interface", "flash_attn.cute"):
         there = modules.get(name.split(".")[0])
@@ -91,7 +91,7 @@ def chosen(monkeypatch, asked, **modules):
         ),
     )
     attention.choose_backend.cache_clear()
-    return attention.choose_backend(frozenset({100, 256}), 256, 32, torch.device("cpu"), asked=asked)[1]
+    return attention.choose_backend(frozenset({100, 256}), 256, 32, torch.device("cpu"), deterministic, asked)[1]
 
 
 def flash(q, k, v, causal, window_size, deterministic=False):
@@ -107,6 +107,19 @@ def test_flash_attention_is_taken_where_it_is_asked_for_or_was_fastest_on_the_ho
     monkeypatch.setenv("FABRATING_ATTENTION", "fa4")
     assert chosen(monkeypatch, "auto", flash_attn=flash) == "Flash Attention 4"
     assert chosen(monkeypatch, "cudnn", flash_attn=flash) == "plain"
+    for other in ("fa5", "", "cudnn", "auto", "FA4; rm"):
+        monkeypatch.setenv("FABRATING_ATTENTION", other)
+        assert chosen(monkeypatch, "auto", flash_attn=flash) == "plain"
+
+
+def test_deterministic_flash_attention_is_asked_for_by_name_alone(monkeypatch):
+    monkeypatch.setenv("FABRATING_ATTENTION", "fa4")
+    assert not any("Flash" in name for name, _ in attention._candidates(True, True, "auto"))
+    asked: list[bool] = []
+    function = lambda *tensors, deterministic=False, **how: asked.append(deterministic) or flash(*tensors, **how)  # noqa: E731
+    assert chosen(monkeypatch, "fa3", True, flash_attn_interface=function) == "Flash Attention 3 (deterministic)"
+    assert chosen(monkeypatch, "fa4", True, flash_attn=function) == "Flash Attention 4 (deterministic)"
+    assert len(asked) == 4 and all(asked)
 
 
 def test_flash_attention_that_is_missing_or_wrong_is_refused_where_it_was_asked_for(monkeypatch):

@@ -28,7 +28,7 @@ from tasks.records.inventory import Thing, things
 from tasks.records.layout import LADDERS, REPORT, RUNS, VERDICTS
 from tasks.reports.report import run_report
 from tasks.store.blobs import brief
-from tasks.store.root import Root
+from tasks.store.root import Root, root_url
 from tasks.store.urls import require_unsigned
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,120}")
@@ -74,7 +74,7 @@ class Pages(BaseHTTPRequestHandler):
 
     def _page(self, root: Root, parts: list[str]) -> str:
         if not parts:
-            return contents(root, "" if root.url == Root(self.root).url else f"?root={quote(root.url, safe='')}")
+            return contents(root, "" if root.url == root_url(self.root) else f"?root={quote(root.url, safe='')}")
         if len(parts) != 2 or not NAME.fullmatch(parts[1]):
             raise InputError("There is no such page: / lists those there are.")
         with DRAWING:

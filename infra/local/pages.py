@@ -19,15 +19,12 @@ from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from obstore.exceptions import BaseError
-
 from infra.local import access, ports
 from tasks.errors import DamagedError, InputError, StoreError
 from tasks.escaping import visible
 from tasks.records.inventory import Thing, things
 from tasks.records.layout import LADDERS, REPORT, RUNS, VERDICTS
 from tasks.reports.report import run_report
-from tasks.store.blobs import brief
 from tasks.store.root import Root, root_url
 from tasks.store.urls import require_unsigned
 
@@ -64,8 +61,6 @@ class Pages(BaseHTTPRequestHandler):
             self._answer(404, str(error))
         except (DamagedError, StoreError) as error:
             self._answer(503, str(error))
-        except BaseError as error:
-            self._answer(503, f"The store cannot be used ({brief(error)}): try again later.")
 
     def _is_let_in(self) -> bool:
         wanted = base64.b64encode(self.password.encode())

@@ -41,7 +41,7 @@ def score(
         root: Where artifacts are kept: a folder, file:///folder or az://container/prefix that all workers reach.
         workers: Cores that encoding and scoring on a CPU take; empty: FABRATING_WORKERS, else all.
     """
-    store = Root(root)
+    store = Root(root, make=False)
     with limited(workers):
         pool = find_job(store, run).pool_id
         names = [outside(store, pool, one) for one in texts]

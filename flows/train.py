@@ -47,7 +47,7 @@ def train(
         comparison: The comparison that the run belongs to, if any: all its runs are trained on the device and by the attention path of the first.
         name: What you call the run: shown here, in the ledger and in W&B. It changes nothing else.
     """
-    store = Root(root)
+    store = Root(root, make=False)
     experiment, pool = recall(store, arm, train, seed, held)
     run = run_id(experiment, arm)
     try:

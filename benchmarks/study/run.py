@@ -6,7 +6,7 @@ trains.
 
 import multiprocessing
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +15,12 @@ from benchmarks.study.ahead import register_all, score_all, train_all
 from flows.comparison import Hands, run_comparison
 from flows.leaks import search_arm
 from flows.rungs import run_ladder
-from flows.sequence import Steps, prepare_arm
-from tasks.cores import cores, limited
+from flows.sequence import Steps, prepare_arms
+from tasks.cores import cores
 from tasks.corpus.pool.handle import open_pool
 from tasks.progress import Evaluations, Progress
 from tasks.records.layout import arm_id
-from tasks.spec import Arm, Pool, Texts, Training
+from tasks.spec import Arm, Texts
 from tasks.spec.written import read
 from tasks.store.root import Root
 from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec, PlannedRun
@@ -48,7 +48,6 @@ ORDER = tuple(name for stage in STAGES for name in stage if name not in LADDERS)
 SMALL_DEPTHS = {4: 1, 6: 2, 8: 3, 10: 4, 12: 4}
 SMALL = {"sequence_length": 128, "eval_every": 1_000, "precision": "fp32", "device": "cpu"}
 """A training that a CPU does in seconds: whether the road works, and nothing about data."""
-CORES_OF_AN_ARM = 2
 
 
 def form_of(name: str, small: bool = False) -> ComparisonForm:
@@ -121,35 +120,23 @@ class Aloud(Hands):
         self.say(f"{len(runs)} runs in {time.monotonic() - started:.1f} s")
 
 
-def prepare(root: Root, specs: Iterable[ComparisonSpec]) -> None:
-    """Prepare every arm that the experiments may train on, several at a time, so that no GPU waits for one.
+def prepare(root: Root, specs: Sequence[ComparisonSpec]) -> None:
+    """Prepare every arm that the experiments may train on in one pass over the text of their pool, so that no GPU waits for one.
 
-    The first one makes what a pool has once: index, holdout and tokenizer. Near copies of texts are counted, too.
+    Near copies of texts are counted, too.
     """
-    arms: dict[str, tuple[Pool, Arm, Training]] = {}
+    pool, training = specs[0].pool, specs[0].training
+    pool_id = open_pool(root, pool).pool_id
+    arms: dict[str, Arm] = {}
     texts: dict[str, dict[str, Texts]] = {}
     for spec in specs:
         most = replace(spec, seeds=range(1, spec.stop.max_replicates + 1)) if spec.stop else spec
-        pool_id = open_pool(root, spec.pool).pool_id
         for drawn in (each for arm in most.arms for each in most.draws_of(arm)):
-            id = arm_id(drawn, spec.pool, pool_id)
-            arms.setdefault(id, (spec.pool, drawn, spec.training))
+            id = arm_id(drawn, pool, pool_id)
+            arms[id] = drawn
             texts.setdefault(id, {}).update({each.name: each for each in spec.texts})
-    jobs = [(*each, list(texts[id].values())) for id, each in arms.items()]
-    if not jobs:
-        return
-    _prepare(root.url, *jobs[0], workers=cores())
-    with _processes(max(1, cores() // CORES_OF_AN_ARM)) as processes:
-        for job in [processes.submit(_prepare, root.url, *each) for each in jobs[1:]]:
-            job.result()
-
-
-def _prepare(
-    root: str, pool: Pool, arm: Arm, training: Training, texts: Sequence[Texts], workers: int = CORES_OF_AN_ARM
-) -> None:
-    with limited(workers):
-        prepared = prepare_arm(Root(root), pool, arm, training, Steps())
-        search_arm(Root(root), prepared.arm_id, texts, Steps())
+    for made in prepare_arms(root, pool, list(arms.values()), training, Steps()):
+        search_arm(root, made.arm_id, list(texts[made.arm_id].values()), Steps())
 
 
 def run(names: Sequence[str] = (), small: bool = False) -> None:
@@ -162,7 +149,7 @@ def run(names: Sequence[str] = (), small: bool = False) -> None:
     root = Root(form_of("best", small).root)
     hands = Aloud(root, Steps())
     hands.say("preparing all arms")
-    prepare(root, (spec for each in specs.values() for spec in each))
+    prepare(root, [spec for each in specs.values() for spec in each])
     plans = {name: register_all(root, each, hands) for name, each in specs.items()}
     hands.say(f"{len(plans)} experiments are registered")
     judged: list[Future[None]] = []

@@ -9,7 +9,7 @@ import typer
 from pydantic import TypeAdapter
 
 from infra.cli import options, terminal
-from infra.cli.options import JsonOption, RootOption, SetOption, WorkersOption, parse, pool_of
+from infra.cli.options import JsonOption, RootOption, SetOption, WorkersOption, parse, pool_of, reading, reading_if_made
 from tasks.cores import limited
 from tasks.engines import entry
 from tasks.errors import InputError
@@ -62,7 +62,8 @@ def estimate(
         tokens=tokens,
         tokens_per_parameter=ratio,
     )
-    ledger = entries(Root(root))
+    store = reading_if_made(root)
+    ledger = entries(store) if store else []
     if table:
         _show_sizes(training, ledger, as_json)
         return
@@ -103,7 +104,9 @@ def design(
     from tasks.records.ledger import entries
     from tasks.verdict.design import propose, say
 
-    designs = propose(effect, dollars, entries(Root(root)), arms=arms, dollars_per_gpu_hour=price, device=device)
+    store = reading_if_made(root)
+    known = entries(store) if store else []
+    designs = propose(effect, dollars, known, arms=arms, dollars_per_gpu_hour=price, device=device)
     sentence = say(designs[0], effect, dollars, arms)
     if as_json:
         terminal.show({"proposal": sentence, "designs": [asdict(each) for each in designs]}, True)
@@ -188,7 +191,7 @@ def train(
         from flows.sequence import train_arm
 
         name = TypeAdapter(Label).validate_python(name) if name is not None else None
-        store = Root(root)
+        store = reading(root)
         length, packing = _packed_as(store, arm, sequence_length, extra.pop("packing", None))
         training = Training(
             depth=depth,
@@ -234,7 +237,7 @@ def score(
     those too.
     """
     with limited(workers):
-        store = Root(root)
+        store = reading(root)
         wanted = {"--texts": texts, "--questions": questions, "--core": core}
         if len(given := [name for name, value in wanted.items() if value]) > 1:
             raise InputError(f"{' and '.join(given)} were given together: score one after the other.")

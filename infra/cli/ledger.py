@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from infra.cli import terminal
-from infra.cli.options import JsonOption, RootOption, explained
+from infra.cli.options import JsonOption, RootOption, explained, reading
 from tasks.errors import DamagedError, InputError
 from tasks.records.layout import KINDS, RUNS
 from tasks.store.root import DEFAULT_ROOT, Root
@@ -27,7 +27,7 @@ def runs(
     from tasks.reports.ledger import narrow
     from tasks.reports.live import left
 
-    store = Root(root)
+    store = reading(root)
     unreadable: list[DamagedError] = []
     found = sorted(entries(store, unreadable), key=lambda entry: not entry.active)
     if as_json or wide:
@@ -52,7 +52,7 @@ def ls(
     """List the pools, arms, runs, verdicts or ladders under the root by their whole names, newest first."""
     from tasks.records.inventory import listed
 
-    store = Root(root)
+    store = reading(root)
     rows = listed(store, kind.value)
     if as_json:
         terminal.show_rows(rows, True)
@@ -76,7 +76,7 @@ def rm(
     """Remove a pool, an arm, a run, a verdict or a ladder for good, here and in a remote root. What was made from it stays, and is named."""
     from tasks.records.inventory import dependents, find, remove
 
-    store = Root(root)
+    store = reading(root)
     thing = find(store, name)
     left = dependents(store, thing)
     if not yes:

@@ -14,7 +14,8 @@ from tasks.errors import InputError
 from tasks.spec import Pool, Spec, kind_of, no_field
 from tasks.spec.base import whole_number
 from tasks.spec.pool import SOURCE_VARIABLE
-from tasks.store.root import DEFAULT_ROOT, Root
+from tasks.store.access import local_path
+from tasks.store.root import DEFAULT_ROOT, Root, root_url
 
 
 def root_of(given: str) -> str:
@@ -22,10 +23,21 @@ def root_of(given: str) -> str:
     return stack.default_root()[0] if given == DEFAULT_ROOT else given
 
 
+def reading(url: str) -> Root:
+    """The root of a command that looks up what is there. Raises InputError when there is no such root."""
+    return Root(url, make=False)
+
+
+def reading_if_made(url: str) -> Root | None:
+    """The same for a command that can do without: None for the default root as long as it has not been made."""
+    place = local_path(url)
+    return None if url == root_of(DEFAULT_ROOT) and place is not None and not place.is_dir() else reading(url)
+
+
 def explained(url: str) -> str:
     """A root's URL, and where it comes from."""
     default, why = stack.default_root()
-    return f"{url} ({why if Root(default).url == url else 'given with --root'})"
+    return f"{url} ({why if root_url(default) == url else 'given with --root'})"
 
 
 RootOption = Annotated[

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from infra.cli import terminal
-from infra.cli.options import JsonOption, RootOption, SetOption, WorkersOption, parse, pool_of
+from infra.cli.options import JsonOption, RootOption, SetOption, WorkersOption, parse, pool_of, reading, reading_if_made
 from tasks.cores import limited
 from tasks.errors import InputError
 from tasks.records.layout import KINDS, LADDERS, REPORT, RUNS, VERDICTS, PoolFolder, RunFolder
@@ -42,13 +42,15 @@ def inspect(
 
     With --set any other field of the pool, such as format=unrated, or sources='{"top16": "az://...", "rand16": "az://..."}' instead of WHAT.
     """
-    if what and (run := _run(Root(root), what)):
+    of_root = what is not None and (what.split("/")[0] in KINDS or not _is_place(what))
+    store = reading_if_made(root) if of_root else None
+    if what and store and (run := _run(store, what)):
         from tasks.reports.ledger import facts
 
-        terminal.show(facts(Root(root), run), as_json)
+        terminal.show(facts(store, run), as_json)
         return
     if what and what.split("/")[0] in KINDS:
-        manifest = Root(root).find(what.rstrip("/"))
+        manifest = store.find(what.rstrip("/")) if store else None
         if manifest is None:
             raise InputError(f"There is no complete artifact {what} under {root}: check the name and --root.")
         terminal.show(json.loads(manifest.to_json()), as_json)
@@ -78,7 +80,7 @@ def report(
     from tasks.records.inventory import find
     from tasks.reports.report import write_report
 
-    store = Root(root)
+    store = reading(root)
     path = write_report(store, find(store, name, [RUNS, VERDICTS, LADDERS]).id)
     terminal.show({"report": path.as_uri()}, as_json)
 
@@ -94,7 +96,7 @@ def open_report(
     from tasks.reports.address import VARIABLE, where
     from tasks.reports.report import write_report
 
-    store = Root(root)
+    store = reading(root)
     thing = find(store, name, [RUNS, VERDICTS, LADDERS])
     running = stack.load(stack.default_home())
     if running is not None and running.alive("reports"):
@@ -158,7 +160,7 @@ def judge(
     from tasks.verdict import by_hand, shortened
     from tasks.verdict.judge import judge as decide
 
-    store = Root(root)
+    store = reading(root)
     runs = {arm: [_run(store, run) or run for run in named] for arm, named in _arms(arms).items()}
     first = next(iter(runs.values()))[0]
     score = _strata(store, first, strata_by) if strata_by else None
@@ -227,11 +229,16 @@ def leaks(
         named = questions_name or (BUNDLE if questions == BUNDLE else "questions")
         asked = [Questions(name=named, url=questions)] if questions else []
         with terminal.bars() as progress:
-            found = search_arm(Root(root), arm, given, Steps(progress), asked)
+            found = search_arm(reading(root), arm, given, Steps(progress), asked)
         terminal.show_rows([{"of": what, **made.facts, "record": made.name} for what, made in found.items()], as_json)
 
 
 COMMANDS = (inspect, report, open_report, judge, leaks)
+
+
+def _is_place(what: str) -> bool:
+    """Whether it is a URL, or a file or folder that is there."""
+    return "://" in what or Path(what).exists()
 
 
 def _run(root: Root, what: str) -> str | None:
@@ -240,7 +247,7 @@ def _run(root: Root, what: str) -> str | None:
 
     kind, _, below = what.rstrip("/").partition("/")
     artifact = kind in KINDS and (kind != RUNS or "/" in below)
-    if "://" in what or artifact or Path(what).exists() or not matching(root, what, [RUNS]):
+    if _is_place(what) or artifact or not matching(root, what, [RUNS]):
         return None
     return find(root, what, [RUNS]).id
 

@@ -8,7 +8,6 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from obstore.exceptions import BaseError
 from pydantic import ValidationError
 from rich.cells import cell_len
 from rich.console import Console, Group
@@ -33,7 +32,6 @@ from tasks.errors import (
 from tasks.escaping import plain, visible
 from tasks.progress import Evaluations, Progress
 from tasks.spec.faults import faults
-from tasks.store.blobs import brief
 
 if TYPE_CHECKING:
     from tasks.reports.live import Standing
@@ -201,8 +199,6 @@ def plain_errors() -> Iterator[None]:
         fail(str(error))
     except ValidationError as error:
         fail("\n".join(fault for _, fault in faults(error)))
-    except BaseError as error:
-        fail(f"The store cannot be used ({brief(error)}): check its URL and the credentials, or try again later.")
     except (InterruptedRun, LostProcessError) as error:
         fail(str(error), INTERRUPTED)
     except OSError as error:

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from infra.cli import terminal
-from infra.cli.options import JsonOption, RootOption
+from infra.cli.options import JsonOption, RootOption, reading
 from tasks.errors import InputError
 from tasks.escaping import visible
 from tasks.records.layout import RUNS
-from tasks.store.root import DEFAULT_ROOT, Root
+from tasks.store.root import DEFAULT_ROOT
 
 RunArgument = Annotated[str, typer.Argument(help="A finished run: its name, or a part that no other has.")]
 
@@ -39,7 +39,7 @@ def write(
     sampling = Sampling(temperature, top_k, top_p)
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"The device is {device!r}: give auto, cpu or cuda.")
-    run = find(Root(root), run, [RUNS]).id
+    run = find(reading(root), run, [RUNS]).id
     pieces = fabrating.open(root).load(run, device).write(prompt, tokens, sampling, seed)  # type: ignore[arg-type]
     if as_json:
         terminal.show({"run": run, "prompt": prompt, "text": "".join(pieces)}, True)
@@ -71,7 +71,7 @@ def export(
 
     if to not in ("hf", "nanochat", "safetensors"):
         raise InputError(f"There is no export to {to!r}: give --to hf, nanochat or safetensors.")
-    store = Root(root)
+    store = reading(root)
     written = write_export(store, find(store, run, [RUNS]).id, to, folder)  # type: ignore[arg-type]
     card = {} if to == "nanochat" else {"card": str(written / CARD)}
     terminal.show({"export": str(written), **card}, as_json)

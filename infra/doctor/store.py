@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import parse_qs
 
-from obstore.exceptions import BaseError
-
 from infra.doctor.finding import Finding
 from infra.local import azurite
 from tasks.errors import DeniedError, InputError, StoreError
@@ -95,15 +93,15 @@ def look(what: str, url: str, write: bool = False) -> Finding:
         blobs.require_conditional()
         blobs.write(name, b"")
         blobs.delete(name)
-    except InputError as error:
-        return Finding(what, "bad", str(error), "give another root")
-    except (BaseError, OSError):
+    except (DeniedError, StoreError):
         return Finding(
             what,
             "bad",
             f"{url} can be listed, but not written and cleaned",
             "give the credential the rights write and delete (in Azure: role Storage Blob Data Contributor)",
         )
+    except InputError as error:
+        return Finding(what, "bad", str(error), "give another root")
     return Finding(what, "good", f"{url} can be listed and written: {amount}")
 
 

@@ -19,16 +19,13 @@ from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from obstore.exceptions import BaseError
-
 from infra.local import access, ports
 from tasks.errors import DamagedError, InputError, StoreError
 from tasks.escaping import visible
 from tasks.records.inventory import Thing, things
 from tasks.records.layout import LADDERS, REPORT, RUNS, VERDICTS
 from tasks.reports.report import run_report
-from tasks.store.blobs import brief
-from tasks.store.root import Root
+from tasks.store.root import Root, root_url
 from tasks.store.urls import require_unsigned
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,120}")
@@ -64,8 +61,6 @@ class Pages(BaseHTTPRequestHandler):
             self._answer(404, str(error))
         except (DamagedError, StoreError) as error:
             self._answer(503, str(error))
-        except BaseError as error:
-            self._answer(503, f"The store cannot be used ({brief(error)}): try again later.")
 
     def _is_let_in(self) -> bool:
         wanted = base64.b64encode(self.password.encode())
@@ -74,7 +69,7 @@ class Pages(BaseHTTPRequestHandler):
 
     def _page(self, root: Root, parts: list[str]) -> str:
         if not parts:
-            return contents(root, "" if root.url == Root(self.root).url else f"?root={quote(root.url, safe='')}")
+            return contents(root, "" if root.url == root_url(self.root) else f"?root={quote(root.url, safe='')}")
         if len(parts) != 2 or not NAME.fullmatch(parts[1]):
             raise InputError("There is no such page: / lists those there are.")
         with DRAWING:

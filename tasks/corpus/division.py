@@ -6,7 +6,7 @@ It changes nothing that is there: pools keep their names, and runs of before can
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tasks.corpus.pool.asked import require_asked
+from tasks.corpus.pool.asked import require_asked, require_values
 from tasks.corpus.pool.column import Wanted
 from tasks.corpus.pool.columnar import has_lines
 from tasks.corpus.pool.handle import PoolHandle, open_pool
@@ -22,12 +22,18 @@ from tasks.store.root import Root
 
 
 def require_columns_there(root: Root, pool: Pool | PoolHandle, columns: Sequence[str]) -> None:
-    """Raises InputError when the pool lacks one of the `columns` that strata are by. Without an index a few footers tell; JSON lines tell later."""
+    """Raises InputError when the pool lacks one of the `columns` that strata are by, or has a date or the like there.
+
+    Without an index a few footers tell the names, and always the types of what has not been read yet. JSON lines tell later, but have no such types.
+    """
     handle = open_pool(root, pool)
-    if (found := root.find(PoolFolder(handle.pool_id).index)) is not None:
+    folder, lines = PoolFolder(handle.pool_id), has_lines(handle)
+    if (found := root.find(folder.index)) is not None:
         require_columns("strata", columns, found.facts["columns"], handle.pool.address)
-    elif columns and not has_lines(handle):
+    elif columns and not lines:
         require_asked(handle, [Wanted(name) for name in columns])
+    if not lines and (unread := [name for name in columns if root.find(folder.division(name)) is None]):
+        require_values(handle, unread)
 
 
 def build_division(

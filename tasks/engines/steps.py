@@ -64,7 +64,7 @@ def core(root_url: str, run_id: str) -> dict[str, Any]:
 @task(task_run_name="{run_id} to {to}", persist_result=False)
 def export(root_url: str, run_id: str, to: Kind) -> dict[str, Any]:
     """Write a finished run for another program; returns the name of the artifact and where it lies on this machine."""
-    root = Root(root_url)
+    root = Root(root_url, make=False)
     made = entry.export(root, run_id, to)
     log.info("The export is %s/%s, on this machine %s.", root.url, made.name, made.path)
     return {"run": run_id, "artifact": made.name, "folder": str(made.path), **made.facts}

@@ -80,6 +80,7 @@ def remove(remote: Machine, host: Host, *, artifacts: bool = False, force: bool 
     _close_tunnel(service.tunnel(host, facts.folder, getattr(remote, "known", None)), note)
     started = time.monotonic()
     if present:
+        remote.run('[ ! -f "$1" ] || sh "$1" release', f"{facts.folder}/tunnel-far.sh")
         # secrets first, and last what says that there is something: a removal that breaks off is gone on with
         names = "secrets.env worker.env worker.sh requirements.txt tunnel-far.sh tunnel wheels nanochat nanochat.new cache tmp"
         names += " prefect tools supervise.py venv" + (" root" if artifacts else "") + " state"

@@ -2,13 +2,16 @@
 
 An entry says what a spreadsheet kept by hand would: arm, seed, host, GPUs, commit, budget, step, bits per byte, tokens per
 second, hours, dollars, state, attempts, W&B run. Only this module writes it. Whoever drives the trainer calls `open_entry`
-before and `finish` after; an entry whose process died in between says so when it is read.
+before and `finish` after; an entry whose process died in between says so when it is read. A run whose result the root has is
+completed, however its last attempt ended.
 """
 
+import contextlib
 import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Literal
 
 import psutil
@@ -19,6 +22,7 @@ from tasks.records.layout import ENTRY, METRICS, RUNS, RunFolder, run_id
 from tasks.records.metrics import last_metrics, mirrored_metrics
 from tasks.records.record import Record
 from tasks.spec import Experiment
+from tasks.store.artifact import Manifest
 from tasks.store.machine import machine
 from tasks.store.root import Root
 
@@ -229,12 +233,12 @@ def finish(
 ) -> LedgerEntry:
     """Close this process's attempt with `state`; take over what the result counted (`facts`), or else the newest metrics.
 
-    Raises InputError when there is no such run.
+    An attempt that was stopped after the root had the result is completed. Raises InputError when there is no such run.
     """
+    if state != "completed" and (found := _result(root, run)) is not None:
+        state, error, facts = "completed", None, found.facts
     newest = last_metrics(root.path(RunFolder(run).file(METRICS)))
-    if facts is not None:
-        newest = {"loss": newest.get("loss"), **facts, "step": facts.get("steps")}
-    measured = Measured.of(newest)
+    measured = Measured.of(newest) if facts is None else _of_result(facts, newest.get("loss"))
 
     def finished(known: LedgerEntry | None) -> LedgerEntry:
         entry = _known(root, run, known)
@@ -349,10 +353,32 @@ def _newest(root: Root, run: str, there: bytes | None) -> LedgerEntry | None:
     )
 
 
+def _result(root: Root, run: str) -> Manifest | None:
+    """A run's result, if the root itself has it: one that waits for its upload is there for nobody else."""
+    name = RunFolder(run).result
+    with contextlib.suppress(DamagedError):
+        return root.find(name) if root.published(name) else None
+    return None
+
+
+def _of_result(facts: Mapping[str, object], loss: object) -> Measured:
+    return Measured.of({"loss": loss, **facts, "step": facts.get("steps")})
+
+
 def _as_it_stands(root: Root, entry: LedgerEntry) -> LedgerEntry:
-    """An entry that says "running", with its live numbers and the state that its process is really in."""
-    if entry.state != "running":
-        return entry
+    """One that says "running" with its live numbers and the state that its process is really in; completed if the result is there and
+    nobody was left to note it."""
+    live = _live(root, entry) if entry.state == "running" else entry
+    if live.state in ("running", "completed") or (result := _result(root, entry.run)) is None:
+        return live
+    ended = {"finished": entry.last.finished or datetime.fromisoformat(result.created).timestamp()}
+    last = entry.last.model_copy(update={**ended, "state": "completed", "error": None})
+    reached = _of_result(result.facts, live.loss).model_dump(exclude_none=True)
+    closed = {"state": "completed", "error": None, "attempts": (*entry.attempts[:-1], last)}
+    return _priced(live.model_copy(update={**reached, **closed}))
+
+
+def _live(root: Root, entry: LedgerEntry) -> LedgerEntry:
     here = entry.last.machine == machine()
     elsewhere = root.remote is not None and not here
     live = (

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
-from tasks.store.root import DEFAULT_ROOT, Root
+from tasks.store.root import DEFAULT_ROOT, Root, root_url
 
 VARIABLE = "FABRATING_REPORTS"
 """The address of the stack's reports, which its processes and the shells that source its `env` have."""
@@ -18,7 +18,7 @@ def address(root: Root, kind: str, id: str, default: str = DEFAULT_ROOT) -> str 
     base = os.environ.get(VARIABLE)
     if not base:
         return None
-    query = "" if root.url == Root(default).url else f"?{urlencode({'root': root.url})}"
+    query = "" if root.url == root_url(default) else f"?{urlencode({'root': root.url})}"
     return f"{base.rstrip('/')}/{kind}/{quote(id)}{query}"
 
 

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from tasks.errors import InputError
 from tasks.escaping import visible
 from tasks.records.layout import REPORT, VERDICT, LadderFolder, RunFolder, VerdictFolder
-from tasks.records.verdict import FEWEST_PAIRS, Comparison, Verdict
+from tasks.records.verdict import FEWEST_PAIRS, ArmScores, Comparison, Verdict
 from tasks.reports import artifacts, charts
 from tasks.reports.evidence import Run, Taken, holdout_scores, lineage, only_in
 from tasks.spec import Score
@@ -24,10 +24,11 @@ from tasks.store.artifact import Artifact, Work, contents, fingerprint, write_at
 from tasks.store.root import Root
 
 log = logging.getLogger(__name__)
+DOCUMENTS_OF, ROWS_OF = "documents of a random arm", "rows of a budget"
 HOW = {
     "init": "initial weights",
     "order": "order of a shuffled arm",
-    "sample": "documents of a random arm, rows of a budget",
+    "sample": f"{DOCUMENTS_OF}, {ROWS_OF}",
 }
 """What a replicate redraws, in words."""
 Labelled = Sequence[tuple[str, Run]]
@@ -53,6 +54,7 @@ def verdict_report(root: Root, verdict: Verdict) -> str:
         verdict=verdict,
         strata=[_strata(pair, verdict.strata_by) for pair in verdict.comparisons],
         replicates=[_replicates(verdict, pair) for pair in verdict.comparisons],
+        redrawn={arm.label: _redrawn(arm, [run for label, run in runs if label == arm.label]) for arm in verdict.arms},
         taken=taken,
         alone=_alone(verdict, taken),
         shared=_shared(verdict, runs[0][1]),
@@ -291,6 +293,15 @@ def _alone(verdict: Verdict, taken: Mapping[str, Taken]) -> list[list[dict[str, 
             sides.append({"ours": ours, "theirs": theirs, "total": total, "documents": documents})
         found.append(sides)
     return found
+
+
+def _redrawn(arm: ArmScores, runs: Sequence[Run]) -> str:
+    """What differs by chance between the runs of an arm, in words: of `sample` the documents, the rows of a budget, or both."""
+    rows = any(
+        "sample" not in run.spec.get("held", ()) and run.result and run.result.facts.get("rows_left") for run in runs
+    )
+    sample = [DOCUMENTS_OF] * bool(arm.draws) + [ROWS_OF] * (rows or not arm.draws)
+    return "; ".join(", ".join(sample) if draw == "sample" else HOW[draw] for draw in arm.redrawn or ())
 
 
 def _shared(verdict: Verdict, run: Run) -> list[str]:

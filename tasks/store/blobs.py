@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 import obstore
 from obstore.exceptions import (
     AlreadyExistsError,
+    BaseError,
     NotFoundError,
     PermissionDeniedError,
     PreconditionError,
@@ -28,7 +29,7 @@ from obstore.exceptions import (
 )
 from obstore.store import LocalStore, ObjectStore
 
-from tasks.errors import ChangedError, DeniedError, InputError, StoreError
+from tasks.errors import ChangedError, DeniedError, InputError, StoreError, disk_fault
 from tasks.store.artifact import safe_relative
 from tasks.store.urls import Location
 
@@ -41,7 +42,10 @@ PAGE = 1_000
 ATTEMPTS = 4
 BEHIND_ITS_END = 416
 """HTTP status of a range that an object does not reach."""
+PASSING = (408, 409, BEHIND_ITS_END, 429)
+"""Of the statuses 400 to 499 those that no other URL or credential would mend."""
 DENIED = (PermissionDeniedError, UnauthenticatedError, PermissionError)
+GONE = (NotFoundError, FileNotFoundError)
 BACKOFF: "BackoffConfig" = {"init_backoff": timedelta(seconds=1), "max_backoff": timedelta(seconds=15), "base": 2}
 RETRIES: "RetryConfig" = {"max_retries": 15, "retry_timeout": timedelta(minutes=3), "backoff": BACKOFF}
 """About half a minute in all: the client's own six retries are over within 1.2 s, sooner than a busy store answers again."""
@@ -71,7 +75,11 @@ class Counters:
 
 
 class Blobs:
-    """A prefix of an object store."""
+    """A prefix of an object store.
+
+    Whatever is asked of it raises DeniedError when the credential does not allow it, InputError when there is no such container or
+    object, StoreError when the store does not answer; the client's own errors stay in here.
+    """
 
     conditional = True
     """Whether a read asks for the ETag that was listed."""
@@ -106,7 +114,7 @@ class Blobs:
         """What lies at the one name that the URL means: a file, or the files of a folder that is called like one."""
         if not self.place.single:
             return []
-        with contextlib.suppress(NotFoundError, FileNotFoundError):
+        with contextlib.suppress(*GONE):
             if (found := obstore.head(self._store, self.place.pattern))["size"]:  # else perhaps the marker of a folder
                 return [found]
         return [item for page in obstore.list(self._store, self.place.pattern) for item in page]
@@ -117,16 +125,23 @@ class Blobs:
             return len(next(iter(obstore.list(self._store, chunk_size=PAGE)), ()))
 
     @contextlib.contextmanager
-    def _said(self, what: str) -> Iterator[None]:
+    def _said(self, what: str, name: str = "") -> Iterator[None]:
+        """Translate the client's errors: the store, or the object `name`, cannot be `what` (listed, read, written, removed)."""
         try:
             yield
-        except (FileNotFoundError, PermissionError, obstore.exceptions.BaseError, OSError) as error:
-            what, status = f"{self.place.url} cannot be {what} ({brief(error)})", _status(error)
-            if isinstance(error, DENIED) or status in (401, 403):
-                raise DeniedError(f"{what}: check or renew the credentials.") from error
-            if isinstance(error, NotFoundError | FileNotFoundError) or (status and 400 <= status < 500):
-                raise InputError(f"{what}: check the URL and the credentials.") from error
-            raise StoreError(f"{what}: the store does not answer as it should, try again later.") from error
+        except (BaseError, OSError) as error:
+            if isinstance(error, OSError) and disk_fault(error):  # of this machine
+                raise
+            raise self._fault(error, what, name) from error
+
+    def _fault(self, error: Exception, what: str, name: str) -> InputError | StoreError:
+        where, status = self.address(name) if name else self.place.url, _status(error)
+        said = f"{where} cannot be {what} ({brief(error)})"
+        if isinstance(error, DENIED) or status in (401, 403):
+            return DeniedError(f"{said}: check or renew the credentials.")
+        if isinstance(error, GONE) or (status and 400 <= status < 500 and status not in PASSING):
+            return InputError(f"{said}: check the URL and the credentials.")
+        return StoreError(f"{said}: the store does not answer as it should, try again later.")
 
     def read_range(self, blob: Blob, start: int, end: int) -> memoryview:
         """Bytes [start, end) of the blob as it was listed, tried `ATTEMPTS` times.
@@ -172,16 +187,12 @@ class Blobs:
                 return ask()
             except PreconditionError as error:
                 raise ChangedError(f"{self.url}/{blob.name} has changed since it was indexed: run again.") from error
-            except (NotFoundError, FileNotFoundError) as error:
+            except GONE as error:
                 raise ChangedError(f"{self.url}/{blob.name} is gone since it was indexed: run again.") from error
-            except DENIED as error:
-                raise DeniedError(
-                    f"{self.url}/{blob.name} cannot be read ({brief(error)}): check or renew the credentials."
-                ) from error
-            except (obstore.exceptions.BaseError, OSError) as error:
+            except (BaseError, OSError) as error:
                 # the client itself repeats requests that fail; this is for answers that break off in the middle
-                if attempt == ATTEMPTS - 1 or _status(error) == BEHIND_ITS_END:
-                    raise StoreError(f"{self.url}/{blob.name} cannot be read ({brief(error)})") from error
+                if attempt == ATTEMPTS - 1 or isinstance(error, DENIED) or _status(error) == BEHIND_ITS_END:
+                    raise self._fault(error, "read", blob.name) from error
                 self._count(retries=1)
                 time.sleep(random.uniform(0.5, 1.0) * 2**attempt)
         raise AssertionError("the loop returns or raises")
@@ -196,20 +207,22 @@ class Blobs:
 
     def read_if_exists(self, name: str) -> bytes | None:
         """A small object as a whole, or None."""
-        try:
-            data = bytes(obstore.get(self._store, name).bytes())
-        except (NotFoundError, FileNotFoundError):
-            return None
+        with self._said("read", name):
+            try:
+                data = bytes(obstore.get(self._store, name).bytes())
+            except GONE:
+                return None
         self._count(requests=1, bytes_read=len(data))
         return data
 
     def read_tagged(self, name: str) -> "tuple[bytes, UpdateVersion] | None":
         """A small object as a whole, and what tells it from others of that name (its ETag, of Google its generation), or None."""
-        try:
-            found = obstore.get(self._store, name)
-        except (NotFoundError, FileNotFoundError):
-            return None
-        data = bytes(found.bytes())
+        with self._said("read", name):
+            try:
+                found = obstore.get(self._store, name)
+            except GONE:
+                return None
+            data = bytes(found.bytes())
         self._count(requests=1, bytes_read=len(data))
         tag: UpdateVersion = {}
         if found.meta["e_tag"]:
@@ -220,13 +233,16 @@ class Blobs:
 
     def upload(self, path: Path, name: str) -> str:
         """Copy a local file to `name`, in parallel blocks when large; returns its ETag. The object appears whole or not at all."""
-        put = obstore.put(self._store, str(safe_relative(name)), path, chunk_size=CHUNK)
-        self._count(requests=1, bytes_written=path.stat().st_size)
+        size = path.stat().st_size  # what is not on this machine is no fault of the store
+        with self._said("written", name):
+            put = obstore.put(self._store, str(safe_relative(name)), path, chunk_size=CHUNK)
+        self._count(requests=1, bytes_written=size)
         return put["e_tag"] or ""
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small object."""
-        obstore.put(self._store, str(safe_relative(name)), data)
+        with self._said("written", name):
+            obstore.put(self._store, str(safe_relative(name)), data)
         self._count(requests=1, bytes_written=len(data))
 
     def create(self, name: str, data: bytes) -> bool:
@@ -234,8 +250,8 @@ class Blobs:
 
         Returns whether it was this call. An attempt whose answer was lost, and was repeated, counts as a success.
         """
-        name = str(safe_relative(name))
-        try:
+        name, first = str(safe_relative(name)), False
+        with self._said("written", name), contextlib.suppress(AlreadyExistsError, FileExistsError):
             if self.place.path is not None:  # not by way of hard links, which many mounted stores lack
                 path = self.place.path / name
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -245,7 +261,8 @@ class Blobs:
                     os.fsync(file.fileno())
             else:
                 obstore.put(self._store, name, data, mode="create")
-        except (AlreadyExistsError, FileExistsError):
+            first = True
+        if not first:
             return self.read_if_exists(name) == data
         self._count(requests=1, bytes_written=len(data))
         return True
@@ -258,11 +275,10 @@ class Blobs:
         if self._proved:
             return
         name = f".fabrating-{secrets.token_hex(4)}"
-        with self._said("written"):
-            kept = self.create(name, b"first") and not self.create(name, b"second")
-            if kept and (found := self.read_tagged(name)):
-                kept = self.replace(name, b"third", found[1]) and not self.replace(name, b"fourth", found[1])
-        with contextlib.suppress(obstore.exceptions.BaseError, OSError):
+        kept = self.create(name, b"first") and not self.create(name, b"second")
+        if kept and (found := self.read_tagged(name)):
+            kept = self.replace(name, b"third", found[1]) and not self.replace(name, b"fourth", found[1])
+        with contextlib.suppress(InputError, StoreError):
             self.delete(name)
         if not kept:
             raise InputError(
@@ -273,33 +289,37 @@ class Blobs:
 
     def replace(self, name: str, data: bytes, tag: "UpdateVersion") -> bool:
         """Write a small object over the one that `read_tagged` told. Returns False when another one is there by now, or none."""
-        try:
-            obstore.put(self._store, str(safe_relative(name)), data, mode=tag)
-        except (PreconditionError, NotFoundError):
-            return False
+        with self._said("written", name):
+            try:
+                obstore.put(self._store, str(safe_relative(name)), data, mode=tag)
+            except (PreconditionError, NotFoundError):
+                return False
         self._count(requests=1, bytes_written=len(data))
         return True
 
     def changed(self, name: str) -> datetime | None:
         """When an object was written last, by the store's clock, or None when there is none."""
-        try:
+        with self._said("read", name), contextlib.suppress(*GONE):
             return obstore.head(self._store, name)["last_modified"]
-        except (NotFoundError, FileNotFoundError):
-            return None
+        return None
 
     def delete(self, name: str) -> None:
         """Remove an object; one that is not there is no error."""
-        with contextlib.suppress(NotFoundError, FileNotFoundError):
+        with self._said("removed", name), contextlib.suppress(*GONE):
             obstore.delete(self._store, str(safe_relative(name)))
         self._count(requests=1)
 
     def copy(self, blob: Blob, path: Path) -> None:
         """Copy a blob as it was listed to a local file, tried `ATTEMPTS` times. Raises as `read_range` does."""
         options: GetOptions = {"if_match": blob.etag} if self._tied(blob) else {}
-        self._ask(blob, lambda: self.download(blob.name, path, options))
+        self._ask(blob, lambda: self._download(blob.name, path, options))
 
-    def download(self, name: str, path: Path, options: "GetOptions | None" = None) -> str:
+    def download(self, name: str, path: Path) -> str:
         """Copy an object to a local file by way of a temporary sibling; returns its ETag."""
+        with self._said("read", name):
+            return self._download(name, path)
+
+    def _download(self, name: str, path: Path, options: "GetOptions | None" = None) -> str:
         temporary = path.with_name(f".{path.name}.download")
         size, found = 0, obstore.get(self._store, name, options=options)
         with temporary.open("wb") as file:
@@ -312,9 +332,10 @@ class Blobs:
     def sha256(self, name: str) -> str:
         """SHA-256 of an object, which is read as a whole."""
         digest, size = hashlib.sha256(), 0
-        for chunk in obstore.get(self._store, name).stream(min_chunk_size=CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
+        with self._said("read", name):
+            for chunk in obstore.get(self._store, name).stream(min_chunk_size=CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
         self._count(requests=1, bytes_read=size)
         return digest.hexdigest()
 

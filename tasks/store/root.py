@@ -42,10 +42,22 @@ from tasks.store.artifact import (
 from tasks.store.locks import locked
 from tasks.store.mirror import Mirror
 from tasks.store.settings import load_settings
-from tasks.store.shared import SharedFolder
+from tasks.store.shared import SharedFolder, url_of
 
 DEFAULT_ROOT = ".fabrating/root"
 log = logging.getLogger(__name__)
+
+
+def root_url(url: str | Path = DEFAULT_ROOT) -> str:
+    """The URL of a root, which is neither opened nor made. Raises InputError for what cannot be one."""
+    return url_of(_named(url))
+
+
+def _named(url: str | Path) -> str | Path:
+    if str(url) != DEFAULT_ROOT:
+        return url
+    load_settings()
+    return os.environ.get("FABRATING_ROOT") or DEFAULT_ROOT
 
 
 class Root(SharedFolder):
@@ -55,10 +67,7 @@ class Root(SharedFolder):
     """
 
     def __init__(self, url: str | Path = DEFAULT_ROOT, cache: Path | None = None, *, make: bool = True):
-        if str(url) == DEFAULT_ROOT:
-            load_settings()
-            url = os.environ.get("FABRATING_ROOT") or DEFAULT_ROOT
-        super().__init__(url, cache, make)
+        super().__init__(_named(url), cache, make)
 
     def find(self, name: str) -> Manifest | None:
         """The manifest of a complete artifact here or in the remote store, or None."""

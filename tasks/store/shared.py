@@ -23,30 +23,37 @@ from tasks.store.urls import require_folder
 if TYPE_CHECKING:
     from obstore import UpdateVersion
 
+FIRST = "or prepare an arm there first"
 EDITS = 50  # attempts to write a small file that other hosts write, too
+
+
+def url_of(url: str | Path) -> str:
+    """A folder's URL in one form, whether it is there or not. Raises InputError as `require_folder` does."""
+    local = require_folder(str(url)).path
+    return local.absolute().as_uri() if local is not None else str(url).rstrip("/")
 
 
 class SharedFolder:
     """`url` is a folder, `file:///folder`, or az://, s3:// or gs:// with container and prefix.
 
     `cache` is the local folder for a remote one (default: FABRATING_CACHE, else `.fabrating/cache`). Without `make` a folder
-    that is not there raises InputError instead of being made.
+    that is not there raises InputError instead of being made, and so does a remote one that holds nothing.
     """
 
     def __init__(self, url: str | Path, cache: Path | None, make: bool):
-        local = require_folder(str(url)).path
+        local, self.url = require_folder(str(url)).path, url_of(url)
         self.remote: Blobs | None = None
         self._lease: Lease | None = None
         if local is not None:
             self.folder = local.absolute()
-            self.url = self.folder.as_uri()
             if not make and not self.folder.is_dir():
-                raise InputError(f"There is no root {self.folder}: check the name of the folder.")
+                raise InputError(f"There is no root {self.folder}: check the name of the folder, {FIRST}.")
         else:
-            self.url = str(url).rstrip("/")
             base = cache or Path(os.environ.get("FABRATING_CACHE", ".fabrating/cache"))
             self.folder = base.absolute() / fingerprint(self.url)
             self.remote = open_root(self.url)
+            if not make and not self.folder.is_dir() and not self.remote.peek():
+                raise InputError(f"There is no root {self.url}, nothing lies there: check the URL, {FIRST}.")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

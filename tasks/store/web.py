@@ -37,8 +37,7 @@ class WebBlobs(Blobs):
 
     def list(self, prefix: str = "", suffix: str = "") -> list[Blob]:
         """The files on the list below `prefix` with names ending in `suffix`, by name. Raises InputError when it or one of them is not there."""
-        with self._said("listed"):
-            raw = self.read_if_exists(self._list)
+        raw = self.read_if_exists(self._list)
         if raw is None:
             raise InputError(f"The list {self.address(self._list)} is not there: check the URL.")
         names = sorted(

@@ -55,14 +55,14 @@ def parts(scores: np.ndarray, draws: Sequence[str]) -> Parts | None:
 
 
 def redrawn(results: Sequence[Manifest], draws: Sequence[str]) -> tuple[Draw, ...]:
-    """What differs by chance between the runs of a label; the rows of a budget are a sample too."""
+    """What differs by chance between the runs of a label; the rows of a budget are a sample too, of a random arm as well."""
     spec = results[0].spec
     arm, held = Arm.model_validate(spec["arm"]), spec.get("held", ())
-    rows = bool(results[0].facts.get("rows_left"))
+    rows = any(each.facts.get("rows_left") for each in results)
     there: dict[Draw, bool] = {
         "init": "init" not in held,
         "order": "order" not in held and (arm.order == "shuffled" or len(set(draws)) > 1),
-        "sample": len(set(draws)) > 1 or ("sample" not in held and rows and not arm.at_random),
+        "sample": len(set(draws)) > 1 or ("sample" not in held and rows),
     }
     return tuple(draw for draw, is_there in there.items() if is_there)
 

@@ -31,7 +31,7 @@ PAGES = pages()
 FABRATING = typer.main.get_command(app)
 DEPLOYMENTS = yaml.safe_load((deploy.DEPLOYMENTS / "prefect.yaml").read_text())["deployments"]
 CHEAP = {"design", "estimate", "init", "ls", "runs"}
-"""What is run, in an empty folder: commands that read a root, or nothing."""
+"""What is run, in an empty folder: commands that read a root, which has nothing in it yet, or nothing."""
 each_page = pytest.mark.parametrize("page", PAGES)
 
 
@@ -39,6 +39,7 @@ each_page = pytest.mark.parametrize("page", PAGES)
 def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FABRATING_ROOT", str(tmp_path / "root"))
+    (tmp_path / "root").mkdir()
 
 
 def parse(command):

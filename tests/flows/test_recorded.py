@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from flows.recorded import recorded
-from tasks.errors import BusyError
+from tasks.errors import BusyError, InterruptedRun
 from tasks.records import ledger
 from tasks.records.inventory import Thing, find
 from tasks.records.layout import run_id
+from tasks.records.ledger import LedgerEntry
 from tasks.spec import Arm, Experiment, Training
+from tasks.store.access import open_blobs
 from tasks.store.root import Root
 
 EXPERIMENT = Experiment(arm=Arm(name="top16"), training=Training(wandb="disabled"))
@@ -43,6 +45,34 @@ def test_a_complete_run_is_not_attempted_again(tmp_path: Path) -> None:
     (root.path(f"runs/{RUN}/result") / "manifest.json").unlink()
     train()
     assert attempts(root) == ["failed", "completed", "completed"]
+
+
+def test_an_attempt_that_is_stopped_after_its_result_is_completed(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+
+    def stopped() -> None:
+        with pytest.raises(KeyboardInterrupt), recorded(root, EXPERIMENT, POOL, ARM):
+            root.build(f"runs/{RUN}/result", lambda work: work.facts.update(bpb=1.5, steps=9), spec={})
+            raise KeyboardInterrupt
+
+    stopped()
+    noted = LedgerEntry.parse((root.path(f"runs/{RUN}") / "run.json").read_bytes(), tmp_path, "")
+    assert (noted.state, noted.error, noted.bpb, noted.step) == ("completed", None, 1.5, 9)
+    assert [(attempt.state, attempt.error) for attempt in noted.attempts] == [("completed", None)]
+    stopped()
+    assert attempts(root) == ["completed"]  # there was nothing left to attempt
+
+
+def test_a_result_that_waits_for_its_upload_completes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    root = Root(tmp_path / "here")
+    with pytest.raises(InterruptedRun), recorded(root, EXPERIMENT, POOL, ARM):
+        root.build(f"runs/{RUN}/result", lambda work: work.facts.update(bpb=1.5), spec={})
+        root.remote = open_blobs((tmp_path / "store").as_uri())
+        raise InterruptedRun("in the middle of the upload")
+    assert attempts(root) == ["interrupted"]
+    root.mirror(f"runs/{RUN}/result")  # by one that is killed before its note
+    assert attempts(root) == ["completed"]
 
 
 def test_a_second_start_that_is_refused_leaves_the_living_attempt_as_it_was(tmp_path: Path) -> None:

@@ -134,6 +134,7 @@ def test_server_of_another_account_at_the_tunnels_port_is_not_taken_for_ours(
     finally:
         machine.run("pkill -u nobody python3 || true", user="root")
         remove(setup.remote, setup.host, artifacts=True, force=True)
+    assert "tunnel-far.sh" not in machine.run("ps ax -o args"), "nothing of it is left to notice in its own time"
 
 
 def test_host_that_is_gone_is_forgotten_by_force(lab: Lab, known: KnownHosts, server: str) -> None:

@@ -181,7 +181,7 @@ def test_tunnel_is_a_unit(booted: Host, account: Remote, machine: Host, api: str
         assert within(30, through)
         tunnel("close")
         assert within(10, lambda: not through())
-        assert booted.run(f"find /etc '{booted.home}/.config' -name 'fabrating*'", user="root") == ""
+        assert booted.run(f"find /etc '{booted.home}' -name 'fabrating*'", user="root") == ""
     finally:
         account.run('rm -rf "$HOME/key" "$HOME/our installation"')
         machine.run("rm -rf tunnelled")

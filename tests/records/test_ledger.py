@@ -95,6 +95,19 @@ def test_an_entry_whose_process_is_gone_is_lost(root):
     assert ledger.entries(root)[0].state == "lost"
 
 
+def test_an_entry_whose_process_was_killed_after_its_result_is_completed(root):
+    run = opened(root)
+    path = root.path(f"runs/{run}") / "run.json"
+    entry = json.loads(path.read_text())
+    entry["attempts"][0].update(started=time.time() - 3600, pid=2**22 + 1)  # above any process
+    path.write_text(json.dumps(entry))
+    facts = {"bpb": 1.5, "steps": 9, "device": "NVIDIA H200"}
+    root.build(f"runs/{run}/result", lambda work: work.facts.update(facts), spec={})
+    entry = ledger.find(root, run)
+    assert (entry.state, entry.last.state, entry.bpb, entry.step) == ("completed", "completed", 1.5, 9)
+    assert entry.hours == pytest.approx(1, abs=0.01) and entry.dollars == pytest.approx(6, abs=0.1)
+
+
 @pytest.mark.parametrize("known", ["another", None])
 def test_a_process_of_another_machine_of_this_name_is_not_judged_here(root, known):
     """None: an entry of the time when it held the hostname alone."""

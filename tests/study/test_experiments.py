@@ -17,6 +17,7 @@ def test_every_experiment_can_be_asked():
 def test_all_experiments_share_pool_and_root_and_all_of_a_kind_their_training():
     forms = {name: run.form_of(name) for stage in run.STAGES for name in stage}
     assert all((form.data, form.root) == (forms["best"].data, forms["best"].root) for form in forms.values())
+    assert len({(form.train.sequence_length, form.train.packing) for form in forms.values()}) == 1, "the same rows"
     scaled = {name for name in forms if name.startswith("scale")}
     for names in (scaled, set(forms) - scaled):
         assert len({forms[name].train.model_copy(update={"depth": 6}).model_dump_json() for name in names}) == 1

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from flows.comparison import Hands, plan_of
 from flows.sequence import Steps
 from infra.cli.main import app
-from tasks.corpus.division import build_division
+from tasks.corpus.division import build_division, require_columns_there
 from tasks.corpus.pool import handle
-from tasks.corpus.prepare import build_holdout
+from tasks.corpus.prepare import build_holdout, build_index
 from tasks.errors import DamagedError, InputError
 from tasks.records import code
 from tasks.records.division import read_division, write_division
@@ -163,6 +163,29 @@ def test_a_column_that_the_pool_lacks_is_refused_before_anything_is_read_or_trai
     with pytest.raises(InputError, match=r"no column 'langage' \(it has .*language.*take language instead"):
         plan_of(root, spec, Hands(root, Steps()))
     assert root.names("pools") == [] and root.names("arms") == []
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_column_of_dates_is_refused_before_arms_are_prepared(indexed, tmp_path):
+    days = {"day": pa.date32(), "time": pa.timestamp("us"), "price": pa.decimal128(9, 2), "year": pa.int64()}
+    table = rated_texts(400)
+    for name, kind in days.items():
+        table = table.append_column(name, pa.array([2] * 400, kind))
+    (tmp_path / "raw").mkdir()
+    pq.write_table(table, tmp_path / "raw" / "a.parquet")
+    pool = Pool(source=(tmp_path / "raw").as_uri(), holdout_documents=50, holdout_fraction=0.2, vocab_size=512)
+    root = Root(tmp_path / "root")
+    if indexed:
+        build_index(root, pool)
+    require_columns_there(root, pool, ["year", FACTUAL])
+    arms = [Arm(order="shuffled"), Arm(name="rand", select="random", order="shuffled")]
+    for name in ("day", "time", "price"):
+        spec = ComparisonSpec("x", pool, arms, [1, 2], Training(device="cpu", precision="fp32"), strata=["year", name])
+        with pytest.raises(
+            InputError, match=rf"a\.parquet has '{name}' as .*: a number or text is needed; take another"
+        ):
+            plan_of(root, spec, Hands(root, Steps()))
+    assert root.names("arms") == []
 
 
 def test_fabrating_judge_reads_a_column_for_runs_that_are_there(tiny, tmp_path):

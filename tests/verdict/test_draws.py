@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tasks.errors import InputError
+from tasks.reports.report import verdict_report
 from tasks.verdict.draws import nested, parts, replicates
 from tasks.verdict.judge import judge
 
@@ -45,6 +46,17 @@ def test_a_label_holds_a_draw_for_each_replicate_and_the_sentence_says_so(bench)
     assert "It is for new draws of rand16 too." in pair.sentence
     one = judge(bench.root, "one", bench.arms(seeds=3, top8=0.0, rand8=0.0)).comparisons[0]
     assert "It is not for other draws of rand8: the runs are all on one." in one.sentence
+
+
+def test_the_report_says_of_random_arms_whether_documents_or_rows_of_a_budget_are_redrawn(bench):
+    arms = {"rand8": [bench.run("rand8", seed, facts={"rows_left": 7}) for seed in (1, 2)]}
+    arms["rand9"] = [bench.run("rand9", seed, draw=seed) for seed in (1, 2)]
+    verdict = judge(bench.root, "redrawn", arms)
+    cells = verdict_report(bench.root, verdict).split('data-head="Redrawn for each run">')[1:]
+    assert [cell.partition("</td>")[0] for cell in cells] == [
+        "initial weights; rows of a budget",
+        "initial weights; order of a shuffled arm; documents of a random arm",
+    ]
 
 
 def test_runs_on_one_draw_are_no_replicates_of_the_selection(bench):

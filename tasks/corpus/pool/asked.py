@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
-from tasks.corpus.parquet.footer import NUMBERS, BadFile, Footer, read_footer
+from tasks.corpus.parquet.footer import NUMBERS, BadFile, Footer, read_footer, single_values, value_column
 from tasks.corpus.pool.column import Wanted
 from tasks.corpus.pool.handle import PoolHandle
 from tasks.corpus.pool.partitions import folder_columns
-from tasks.corpus.pool.sources import is_held_out
+from tasks.corpus.pool.sources import address, is_held_out
 from tasks.errors import InputError
 from tasks.spec import Pool, columns_of
 
@@ -25,6 +25,22 @@ def require_asked(handle: PoolHandle, wanted: Sequence[Wanted]) -> None:
     """Look into the first, the middle and the last file. Raises InputError naming every column that none of them has; a file that
     cannot be read, or that alone lacks one, is for the index to name.
     """
+    footers = _looked_into(handle)
+    if footers and (said := lacking(handle.pool, wanted, footers, folder_columns(handle.readable))):
+        raise InputError(f"{handle.pool.address} has {said}.")
+
+
+def require_values(handle: PoolHandle, columns: Sequence[str]) -> None:
+    """Look into the same files. Raises InputError naming a column that all of them that have it have as what is neither number nor text."""
+    folders, footers = folder_columns(handle.readable), _looked_into(handle)
+    for column in columns:
+        faults = [_fault(footer, column) for footer in footers if column in single_values(footer)]
+        if column not in folders and faults and (first := faults[0]) and all(faults):
+            raise InputError(f"{address(handle.pool, first.name)} {first.reason}; take another column.")
+
+
+def _looked_into(handle: PoolHandle) -> list[Footer]:
+    """The footers of the first, the middle and the last file; none when one of them cannot be read."""
     blobs = [blob for blob in handle.readable if not is_held_out(blob) and blob.name not in handle.problems]
     store, footers = handle.source(), []
     for number in sorted({0, len(blobs) // 2, len(blobs) - 1}) if blobs else ():
@@ -34,11 +50,19 @@ def require_asked(handle: PoolHandle, wanted: Sequence[Wanted]) -> None:
                 read_footer(blob.name, blob.size, lambda r, blob=blob: store.read_range(blob, r.start, r.end))[0]
             )
         except BadFile:
-            return
-    if not footers:
-        return
-    if said := lacking(handle.pool, wanted, footers, folder_columns(handle.readable)):
-        raise InputError(f"{handle.pool.address} has {said}.")
+            return []
+    return footers
+
+
+def _fault(footer: Footer, column: str) -> BadFile | None:
+    """Why a column cannot be read as numbers, truth values or text, if it cannot."""
+    try:
+        place = value_column(footer, column)
+        for group in range(len(footer.rows)):
+            footer.chunk(group, place)
+    except BadFile as error:
+        return error
+    return None
 
 
 def lacking(pool: Pool, wanted: Iterable[Wanted], footers: Sequence[Footer], folders: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from tasks.errors import DamagedError, InputError, SupersededError, TrainingError
+from tasks.errors import DamagedError, DeniedError, InputError, StoreError, SupersededError, TrainingError
 from tasks.records.layout import RunFolder
 from tasks.store.artifact import MANIFEST, Artifact, Sources, Work, contents, fingerprints, set_aside, sha256_file, sync
 from tasks.store.root import Root
@@ -133,6 +133,8 @@ def _open(root: Root, name: str) -> Checkpoint | None:
             checkpoint.model()
             checkpoint.shards()
             return checkpoint
+        except (StoreError, DeniedError):  # says nothing of the checkpoint
+            raise
         except (DamagedError, OSError, ValueError, KeyError) as error:
             log.warning("Checkpoint %s on %s is passed over: %s", name, source, error)
             if root.path(name).exists():

@@ -5,6 +5,7 @@ import logging
 import os
 import pickle
 import resource
+import shutil
 import threading
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from obstore.store import LocalStore
 
 from tasks.engines.builtin.checkpoint import Checkpoints, find, load_tensors, stale
-from tasks.errors import DamagedError, InputError, TrainingError
+from tasks.errors import DamagedError, InputError, StoreError, TrainingError
 from tasks.store.blobs import Blobs
 from tasks.store.root import Root
 from tasks.store.urls import parse_url
@@ -196,6 +197,18 @@ def test_a_store_that_is_away_does_not_stop_training_nor_cost_its_copies(remote,
     assert any(name.endswith("step_000003") for name in remote.names(f"runs/{RUN}/checkpoints"))
     write(remote, 12, keep_last=1)
     assert [name[-2:] for name in remote.names(f"runs/{RUN}/checkpoints")] == ["12"]
+
+
+def test_a_store_that_is_away_is_no_reason_to_begin_anew(remote, monkeypatch):
+    write(remote, 3)
+    shutil.rmtree(remote.path(f"runs/{RUN}"))
+
+    def away(name, path):
+        raise StoreError("the store does not answer")
+
+    monkeypatch.setattr(remote.remote, "download", away)
+    with pytest.raises(StoreError):
+        find(remote, RUN, INPUTS)
 
 
 def test_training_does_not_wait_for_the_mirror(remote):

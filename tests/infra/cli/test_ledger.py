@@ -8,6 +8,7 @@ from infra.cli import options
 from infra.cli.main import app
 from infra.local import stack
 from infra.local.stack import Stack
+from tasks.errors import InputError
 from tasks.records import ledger
 from tasks.spec import Arm, Experiment, Training
 from tasks.store.root import Root
@@ -53,6 +54,43 @@ def test_a_root_without_runs_is_named_with_the_reason_why_it_was_taken(tmp_path)
     assert f"There are no runs under {tmp_path.as_uri()} (given with --root)." in shown.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(["runs"], ["runs", "--wide"], ["ls", "arms"], ["rm", "top16", "--yes"]),
+        *(["inspect", "top16"], ["inspect", "arms/top16/text"], ["report", "top16"], ["open", "top16"]),
+        *(["judge", "a=1", "b=2"], ["leaks", "top16"], ["train", "top16"], ["score", "top16"]),
+        *(["write", "top16", "Water"], ["export", "top16", "out"]),
+        *(["estimate", "2B"], ["design", "--effect", "0.01", "--dollars", "9"]),
+    ],
+    ids=" ".join,
+)
+def test_a_command_that_looks_up_what_is_there_makes_no_root(command, tmp_path, monkeypatch):
+    typo, default = tmp_path / "typo", tmp_path / "default"
+    monkeypatch.setenv("FABRATING_ROOT", str(default))
+    monkeypatch.chdir(tmp_path)
+    refused = run(*command, "--root", typo)
+    assert refused.exit_code == 1 and list(tmp_path.iterdir()) == []
+    assert f"There is no root {typo}: check the name of the folder" in refused.stderr
+    by_default = run(*command)
+    assert list(tmp_path.iterdir()) == []
+    if command[0] in ("estimate", "design"):  # which can do without a ledger
+        assert by_default.exit_code == 0, by_default.output
+    elif command[0] == "inspect":
+        assert "There is n" in by_default.stderr
+    else:
+        assert f"There is no root {default}: " in by_default.stderr
+
+
+def test_a_remote_root_with_nothing_in_it_is_refused(bucket, tmp_path):
+    url = f"{bucket('s3')}/root"
+    with pytest.raises(InputError, match=rf"There is no root {url}, nothing lies there: check the URL, or prepare"):
+        Root(url, tmp_path, make=False)
+    assert list(tmp_path.iterdir()) == []
+    trained(Root(url, tmp_path / "there"), bpb=1.0)
+    assert len(ledger.entries(Root(url, tmp_path / "here", make=False))) == 1
+
+
 def test_a_command_takes_the_root_of_the_running_stack_wherever_it_stands(tmp_path, monkeypatch):
     monkeypatch.setenv("FABRATING_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("FABRATING_ROOT", raising=False)
@@ -63,6 +101,7 @@ def test_a_command_takes_the_root_of_the_running_stack_wherever_it_stands(tmp_pa
     running.save()
     assert options.root_of(".fabrating/root") == "az://results/of-env", "a stack that is down says nothing"
     monkeypatch.setattr(Stack, "alive", lambda self, name: name == "server")
+    Root(tmp_path / "stack")
     assert "(the running stack's)" in run("runs").stderr
     assert options.root_of(".fabrating/root") == str(tmp_path / "stack")
     assert options.root_of("/elsewhere") == "/elsewhere"

@@ -17,7 +17,7 @@ def test_the_module_is_the_command():
         text=True,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("fabrating: The root file:///dev/null/x cannot be used")
+    assert done.stderr.startswith("fabrating: There is no root /dev/null/x: check the name")
 
 
 @pytest.mark.parametrize("command", FUNCTIONS)

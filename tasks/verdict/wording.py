@@ -99,11 +99,16 @@ def _accuracy(pair: Comparison) -> list[str]:
 
 
 def _finding(pair: Comparison) -> str:
+    now = f"by an earlier look; now the difference, {pair.a} minus {pair.b}, is {_signed(pair)}"
     if pair.conclusion == "better":
         better, worse = (pair.a, pair.b) if pair.better == pair.a else (pair.b, pair.a)
+        if pair.better != pair.lower or not pair.excludes_zero:
+            return f"{better} is better than {worse}{pair.on} {now} bits per byte{_equivalent(pair)}."
         return f"{better} is better than {worse} by {_amount(pair)} bits per byte{pair.on}{_equivalent(pair)}."
     if pair.conclusion == "equivalent":
         within = f"within {pair.margin:g} bits per byte{pair.on}"
+        if pair.margin and not max(abs(pair.low or 0.0), abs(pair.high or 0.0)) < pair.margin:
+            return f"{pair.a} and {pair.b} are equivalent {within} {now}."
         return f"{pair.a} and {pair.b} are equivalent {within}: the difference is {_signed(pair)}."
     if pair.conclusion == "one seed":
         return f"{_one_seed(pair)} What other seeds would say is not known: train at least 2 seeds an arm."
@@ -177,8 +182,11 @@ def with_draws(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
     return pair.model_copy(update={"sentence": " ".join([pair.sentence, *more, *shared])})
 
 
-def with_looks(pair: Comparison, registered: Registered, error: float) -> Comparison:
-    """The pair with a sentence more on the looks that were taken and on what was said too late. `error`: of all looks together."""
+def with_looks(pair: Comparison, registered: Registered, error: float, fewest: int) -> Comparison:
+    """The pair with a sentence more on the looks that were taken, on what was said too late, and on replicates that are not judged.
+
+    `error`: of all looks together. `fewest`: runs of the arm that has fewest.
+    """
     counts, plan, more = {look.replicates for look in registered.looks}, registered.newest, []
     if pair.decision is not None and plan.stop is not None:
         end = "Undecided" if pair.decision == "undecided" else "Goes on" if pair.decision == "go on" else "Decided"
@@ -186,10 +194,17 @@ def with_looks(pair: Comparison, registered: Registered, error: float) -> Compar
             f"{end} at look {sum(count <= pair.seeds for count in counts)} of at most {len(plan.stop.looks)}, with {pair.seeds} of at most {plan.stop.max_replicates} "
             "replicates an arm."
         )
-    taken = len({(look.target, frozenset(look.runs)) for look in registered.looks})
-    if error > 1 - registered.plan.level:
+    if plan.stop is None and fewest < plan.replicates:
         more.append(
-            f"Replicates, rules or targets were added after a look: over all {taken} looks, up to {100 * error:.2g} % of equal arms are "
+            f"Of {plan.replicates} replicates an arm that were registered, {fewest} are judged: had they been chosen by their scores, the "
+            "interval would not hold."
+        )
+    taken = len({(look.asked, frozenset(look.runs)) for look in registered.all_looks})
+    if error > 1 - registered.plan.level:
+        names = ", ".join(registered.elsewhere)
+        under = f", under other names too ({names})" if names else ""
+        more.append(
+            f"Replicates, rules or targets were added after a look{under}: over all {taken} looks, up to {100 * error:.2g} % of equal arms are "
             "told apart."
         )
     elif registered.changes and any(change.looks_before for change, _ in registered.changes):
@@ -219,8 +234,6 @@ def _amount(pair: Comparison) -> str:
     """The size of a difference whose interval excludes 0, in favour of the better arm."""
     if pair.low is None or pair.high is None:
         return with_interval(abs(pair.difference), None, None)
-    if pair.low <= 0 <= pair.high:  # decided by an earlier look
-        return _signed(pair)
     low, high = sorted((abs(pair.low), abs(pair.high)))
     return with_interval(abs(pair.difference), low, high)
 

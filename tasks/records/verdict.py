@@ -38,7 +38,7 @@ Kind = Literal["all", "half", "decile", "length", "source", "near", "taken", "co
 """near: with and without near copies in arms. taken: documents of the holdout that the rule of one arm would rather take than that of the other.
 column: by a column of the pool that was asked for."""
 Conclusion = Literal["better", "equivalent", "not distinguishable", "one seed"]
-Weakness = Literal["two seeds", "opposed seeds", "few clusters", "single documents"]
+Weakness = Literal["two seeds", "opposed seeds", "few clusters", "single documents", "long documents"]
 """What may make an interval worse than it says; `tasks.verdict.wording` puts each into words."""
 
 

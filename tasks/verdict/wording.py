@@ -20,6 +20,7 @@ WARNINGS: dict[Weakness, str] = {
     "opposed seeds": "Seeds that raise one arm lower the other, so the interval is too narrow: pair by seed.",
     "few clusters": "The documents come from fewer than 20 blocks, so few of them can decide.",
     "single documents": "The holdout has too few blocks, so documents count as independent: if neighbors are alike, the interval is too narrow.",
+    "long documents": "Few long documents hold most bytes: if arms differ by length, the interval misses more often than it says.",
 }
 
 OF_QUESTIONS: dict[Weakness, str] = {
@@ -159,7 +160,11 @@ def _with_columns(pair: Comparison) -> Comparison:
 
 
 def with_text(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
-    """The pair with a sentence more if its arms trained on unequal parts of their text, which the difference then includes."""
+    """The pair with a sentence more if its arms trained on unequal parts of their text or read it unequally often, which the difference then
+    includes."""
+    if a.epochs is not None and b.epochs is not None and a.epochs != b.epochs:
+        often = ", ".join(f"{arm.label} {arm.epochs:g} times" for arm in (a, b)).replace(" 1 times", " once")
+        pair = pair.model_copy(update={"sentence": f"{pair.sentence} Their text was read unequally often: {often}."})
     if a.text_share is None or b.text_share is None or abs(a.text_share - b.text_share) < UNEQUAL_TEXT:
         return pair
     parts = " and ".join(

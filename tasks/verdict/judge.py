@@ -131,7 +131,9 @@ def judge(
         ),
         matched=Matched(allowed=allowed, unknown=matched.unknown_of_runs(root, _manifests(results))),
         arms=tuple(scored.values()),
-        comparisons=tuple(worded(comparison(a, b, case), scored[a], scored[b]) for a, b in combinations(arms, 2)),
+        comparisons=tuple(
+            worded(comparison(a, b, case), scored[a], scored[b], control) for a, b in combinations(arms, 2)
+        ),
         near=tuple(arm for each in leaks.values() for arm in each.arms),
     )
 

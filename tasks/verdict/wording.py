@@ -8,6 +8,7 @@ from tasks.records.verdict import (
     QUESTIONS,
     ArmScores,
     Comparison,
+    Control,
     QuestionsDifference,
     Target,
     TokensSaved,
@@ -49,9 +50,10 @@ UNEQUAL_TEXT = 0.01
 """Difference between the parts of two arms' text that were trained on, from which on the verdict says so."""
 
 
-def worded(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
+def worded(pair: Comparison, a: ArmScores, b: ArmScores, control: Control | None = None) -> Comparison:
     """The pair with its sentence."""
-    return _with_columns(with_text(with_draws(pair.model_copy(update={"sentence": sentence(pair)}), a, b), a, b))
+    said = pair.model_copy(update={"sentence": " ".join([sentence(pair), *_control(pair, control)])})
+    return _with_columns(with_text(with_draws(said, a, b), a, b))
 
 
 def sentence(pair: Comparison) -> str:
@@ -60,6 +62,16 @@ def sentence(pair: Comparison) -> str:
     warnings = (said[weakness] for weakness in pair.warnings)
     parts = [_finding(pair), *_clean(pair), *_checked(pair), _decides(pair.target), *_accuracy(pair), *_covers(pair)]
     return " ".join([*parts, *warnings])
+
+
+def _control(pair: Comparison, control: Control | None) -> list[str]:
+    """That arms are equal on purpose, and what it means if they seem to differ."""
+    if control is None:
+        return []
+    equal = "A control: the arms are equal on purpose"
+    if not pair.better:
+        return [f"{equal}."]
+    return [f"{equal}, so this is a false alarm, as {100 * (1 - pair.level):.2g} % of such intervals are, or a fault."]
 
 
 def on(target: Target) -> str:

@@ -132,11 +132,11 @@ class Registered(Record):
     others: int = 0
     """Other questions that were registered under the same name before."""
     elsewhere: dict[str, tuple[TakenLook, ...]] = Field(default_factory=dict)
-    """{other name: looks under it at runs of two of the verdict's arms}"""
+    """{name: looks at runs of two of the verdict's arms under it, if it is another one, or with other arms}"""
 
     @property
     def all_looks(self) -> list[TakenLook]:
-        """Those under other names included, each once."""
+        """Those under other names or with other arms included, each once."""
         found: list[TakenLook] = []
         for look in (*self.looks, *(each for looks in self.elsewhere.values() for each in looks)):
             if not any(look.same_as(known) for known in found):
@@ -201,18 +201,21 @@ def note(root: Root, name: str, look: TakenLook) -> Registered:
     return _about(_edit(root, name, noted), look.question)
 
 
-def elsewhere(root: Root, name: str, arms: Mapping[str, Sequence[str]]) -> dict[str, tuple[TakenLook, ...]]:
-    """Looks at runs of two or more of `arms`, {label: runs}, that were taken under other names than `name`: {name: looks}.
+def elsewhere(
+    root: Root, name: str, question: str, arms: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[TakenLook, ...]]:
+    """Looks at runs of two or more of `arms`, {label: runs}, under other names than `name` or at another `question`: {name: looks}.
 
-    Another name is no other data: whoever renames a comparison looks again.
+    Another name is no other data, and neither is another arm beside: whoever renames a comparison looks again.
     """
     found: dict[str, tuple[TakenLook, ...]] = {}
-    for other in sorted(set(VerdictFolder.all_registered(root)) - {name}):
+    for other in sorted(VerdictFolder.all_registered(root)):
         with contextlib.suppress(DamagedError):  # of another verdict, which says so itself
             at_both = tuple(
                 look
                 for look in read(root, other).looks
-                if sum(not set(look.runs).isdisjoint(runs) for runs in arms.values()) > 1
+                if (other != name or look.question != question)
+                and sum(not set(look.runs).isdisjoint(runs) for runs in arms.values()) > 1
             )
             found |= {other: at_both} if at_both else {}
     return found

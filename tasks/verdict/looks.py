@@ -138,8 +138,8 @@ def take(root: Root, plan: ComparisonPlan, verdict: Verdict, *, last: bool = Fal
 
 
 def note(root: Root, name: str, look: TakenLook, verdict: Verdict) -> Registered:
-    """Register a look at a verdict under a name. Returns all that is said of its question, with looks at its runs under other names."""
-    elsewhere = registration.elsewhere(root, name, {arm.label: arm.runs for arm in verdict.arms})
+    """Register a look at a verdict under a name. Returns all that is said of its question, with looks at its runs elsewhere."""
+    elsewhere = registration.elsewhere(root, name, look.question, {arm.label: arm.runs for arm in verdict.arms})
     return registration.note(root, name, look).model_copy(update={"elsewhere": elsewhere})
 
 
@@ -173,7 +173,7 @@ def error_over_looks(registered: Registered) -> float:
     """Probability at most that some look concludes something wrong of one pair: 1 - `LEVEL` where one rule planned all looks.
 
     Looks that ask otherwise (on another target, by other halves, by another pairing) or at other runs, such as those on another budget,
-    add their errors. Looks under other names count.
+    add their errors. Looks under other names and with other arms count.
     """
     looks = registered.all_looks
     counts = sorted({look.replicates for look in looks if look.replicates > 1})

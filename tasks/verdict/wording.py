@@ -219,7 +219,7 @@ def with_looks(pair: Comparison, registered: Registered, error: float, fewest: i
     taken = len({(look.asked, frozenset(look.runs)) for look in registered.all_looks})
     if error > 1 - registered.plan.level:
         names = ", ".join(registered.elsewhere)
-        under = f", under other names too ({names})" if names else ""
+        under = f", under other names or with other arms too ({names})" if names else ""
         more.append(
             f"Replicates, rules or targets were added after a look{under}: over all {taken} looks, up to {100 * error:.2g} % of equal arms are "
             "told apart."

@@ -84,9 +84,11 @@ def test_looks_at_the_same_runs_under_other_names_count(bench):
     verdict = look(bench, renamed[0])
     assert list(verdict.registered.elsewhere) == ["v"] and len(verdict.registered.looks) == 1
     assert looks.error_over_looks(verdict.registered) == pytest.approx(false_alarms((3, 4)))
-    assert "after a look, under other names too (v): over all 2 looks, up to 7" in verdict.sentences[0]
+    assert (
+        "after a look, under other names or with other arms too (v): over all 2 looks, up to 7" in verdict.sentences[0]
+    )
     page = verdict_report(bench.root, verdict)
-    assert "Looked at under the name <code>v</code>, too: 3 replicates an arm, all" in page
+    assert "looked at as <code>v</code>, too: 3 replicates an arm, all" in page
     same = look(bench, renamed[1])
     assert looks.error_over_looks(same.registered) == looks.error_over_looks(verdict.registered), "asked before"
 
@@ -94,9 +96,11 @@ def test_looks_at_the_same_runs_under_other_names_count(bench):
 def test_looks_at_one_arm_of_a_pair_are_no_looks_at_the_pair(bench):
     look(bench, plan_of(bench, 3))
     arms = plan_of(bench, 3).runs_by_arm
-    assert list(registration.elsewhere(bench.root, "other", arms)) == ["v"]
-    assert not registration.elsewhere(bench.root, "other", arms | {"top16": ["another"]})
-    assert not registration.elsewhere(bench.root, "v", arms)
+    (taken,) = registration.read(bench.root, "v").looks
+    assert registration.elsewhere(bench.root, "other", taken.question, arms) == {"v": (taken,)}
+    assert registration.elsewhere(bench.root, "v", "with an arm more", arms) == {"v": (taken,)}
+    assert not registration.elsewhere(bench.root, "other", taken.question, arms | {"top16": ["another"]})
+    assert not registration.elsewhere(bench.root, "v", taken.question, arms)
 
 
 def test_a_difference_that_an_earlier_look_decided_is_shown_with_its_sign_and_saves_no_tokens(bench):

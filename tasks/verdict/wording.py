@@ -46,6 +46,8 @@ HARDLY = 0.8
 """More seeds hardly help if they leave the difference that can be told above this part of what it is now."""
 NAMED = 3
 """Parts of the holdout that a sentence names for each arm."""
+MANY_TIES = 0.05
+"""The part of an arm that chance drew from equal scores, from which on the verdict says so."""
 UNEQUAL_TEXT = 0.01
 """Difference between the parts of two arms' text that were trained on, from which on the verdict says so."""
 
@@ -196,6 +198,11 @@ def with_draws(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
     shared = [] if a.redrawn is None or "init" in a.redrawn else ["All runs have the same initial weights."]
     more = [f"It is for new draws of {' and of '.join(drawn)} too."] * bool(drawn)
     more += [f"It is not for other draws of {' and of '.join(fixed)}: the runs are all on one."] * bool(fixed)
+    more += [
+        f"Of the documents of {arm.label}, {100 * arm.drawn_of_ties:.0f} % were drawn, once, from those with the score at its cut-off."
+        for arm in (a, b)
+        if arm.drawn_of_ties is not None and arm.drawn_of_ties >= MANY_TIES
+    ]
     return pair.model_copy(update={"sentence": " ".join([pair.sentence, *more, *shared])})
 
 

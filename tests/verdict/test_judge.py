@@ -184,6 +184,16 @@ def test_what_weakens_an_interval_is_said(bench):
     assert pair.warnings == ("long documents",) and "Few long documents hold most bytes" in pair.sentence
 
 
+@pytest.mark.parametrize(("taken", "tied", "said"), [(400, 5_000, "40 %"), (400, 400, None), (40, 5_000, None)])
+def test_documents_that_chance_drew_from_equal_scores_are_said(bench, taken, tied, said):
+    facts = {"documents": 1_000, "cut_off_documents": tied, "cut_off_taken": taken}
+    bench.root.build("arms/top16-arm/text", lambda work: work.facts.update(facts), spec={})
+    (pair,) = judge(bench.root, "ties", bench.arms(seeds=2, top16=0.0, rand16=0.0)).comparisons
+    sentence = "of the documents of top16, {} were drawn, once, from those with the score at its cut-off."
+    assert ("with the score at its cut-off" in pair.sentence) == bool(said)
+    assert said is None or sentence.format(said) in pair.sentence.replace("Of the", "of the")
+
+
 def test_arms_that_read_their_text_unequally_often_say_so(bench):
     arms = {"top16": [bench.run("top16", seed, epochs=4) for seed in (1, 2, 3)]} | bench.arms(rand16=0.0)
     (pair,) = judge(bench.root, "often", arms).comparisons

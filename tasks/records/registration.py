@@ -7,15 +7,19 @@ A question is what is compared: the arms, their pool, how they are trained. How 
 replicates, budget) can change without making it another question, so looks at it add up.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Literal
 
+from pydantic import Field
+
+from tasks.errors import DamagedError
 from tasks.records.layout import VerdictFolder
 from tasks.records.record import Record
 from tasks.records.stopping import Decision, Look, StoppingRule
-from tasks.spec import Draw
+from tasks.spec import Draw, Score
 from tasks.store.root import Root
 
 MOMENT = ("said", "code", "runs_before", "looks_before", "training")
@@ -101,6 +105,20 @@ class TakenLook(Record):
     pairs: tuple[PairLook, ...]
     target: str = "all"
     """Which documents decided."""
+    strata_by: Score | None = None
+    """The score of the halves, where one of them decided. Unknown of older looks, as the next."""
+    pairing: str | None = None
+
+    @property
+    def asked(self) -> tuple[str, str, str]:
+        """What it asked of its runs; two looks that ask differently are two chances to be wrong."""
+        return self.target, str(self.strata_by), self.pairing or ""
+
+    def same_as(self, other: "TakenLook") -> bool:
+        """Whether the same was asked of the same runs at the same level, whatever it was called."""
+        ours, theirs = ((set(look.runs), look.rule, look.level) for look in (self, other))
+        unknown = None in (self.pairing, other.pairing) and self.target == other.target
+        return ours == theirs and (unknown or self.asked == other.asked)
 
 
 class Registered(Record):
@@ -113,6 +131,17 @@ class Registered(Record):
     looks: tuple[TakenLook, ...] = ()
     others: int = 0
     """Other questions that were registered under the same name before."""
+    elsewhere: dict[str, tuple[TakenLook, ...]] = Field(default_factory=dict)
+    """{name: looks at runs of two of the verdict's arms under it, if it is another one, or with other arms}"""
+
+    @property
+    def all_looks(self) -> list[TakenLook]:
+        """Those under other names or with other arms included, each once."""
+        found: list[TakenLook] = []
+        for look in (*self.looks, *(each for looks in self.elsewhere.values() for each in looks)):
+            if not any(look.same_as(known) for known in found):
+                found.append(look)
+        return found
 
     @property
     def newest(self) -> Plan:
@@ -172,13 +201,33 @@ def note(root: Root, name: str, look: TakenLook) -> Registered:
     return _about(_edit(root, name, noted), look.question)
 
 
+def elsewhere(
+    root: Root, name: str, question: str, arms: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[TakenLook, ...]]:
+    """Looks at runs of two or more of `arms`, {label: runs}, under other names than `name` or at another `question`: {name: looks}.
+
+    Another name is no other data, and neither is another arm beside: whoever renames a comparison looks again.
+    """
+    found: dict[str, tuple[TakenLook, ...]] = {}
+    for other in sorted(VerdictFolder.all_registered(root)):
+        with contextlib.suppress(DamagedError):  # of another verdict, which says so itself
+            at_both = tuple(
+                look
+                for look in read(root, other).looks
+                if (other != name or look.question != question)
+                and sum(not set(look.runs).isdisjoint(runs) for runs in arms.values()) > 1
+            )
+            found |= {other: at_both} if at_both else {}
+    return found
+
+
 def now() -> str:
     """This moment, ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _same(a: TakenLook, b: TakenLook) -> bool:
-    return (a.question, a.target, set(a.runs), a.rule, a.level) == (b.question, b.target, set(b.runs), b.rule, b.level)
+    return a.question == b.question and a.same_as(b)
 
 
 def _about(registration: Registration, question: str) -> Registered:

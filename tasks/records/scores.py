@@ -38,10 +38,15 @@ DECILES = 10
 
 
 def deciles(scores: np.ndarray) -> np.ndarray:
-    """The decile of each score, 0 the lowest, int8 (n,); -1 for NaN."""
-    decile = np.full(len(scores), -1, np.int8)
-    known = int(np.isfinite(scores).sum())
-    decile[np.argsort(scores, kind="stable")[:known]] = np.arange(known) * DECILES // max(1, known)  # NaN comes last
+    """The decile of each score, 0 the lowest, int8 (n,); -1 for NaN.
+
+    Equal scores share the decile of the middle one: were they divided, it would be by their place in the pool. So deciles are unequal
+    where many scores are equal, and some may be empty.
+    """
+    decile, known = np.full(len(scores), -1, np.int8), np.isfinite(scores)
+    _, group, counts = np.unique(scores[known], return_inverse=True, return_counts=True)
+    middle = 2 * (np.cumsum(counts) - counts) + counts - 1  # twice the rank
+    decile[known] = (middle * DECILES // max(1, 2 * int(known.sum())))[group]
     return decile
 
 

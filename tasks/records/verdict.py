@@ -38,7 +38,7 @@ Kind = Literal["all", "half", "decile", "length", "source", "near", "taken", "co
 """near: with and without near copies in arms. taken: documents of the holdout that the rule of one arm would rather take than that of the other.
 column: by a column of the pool that was asked for."""
 Conclusion = Literal["better", "equivalent", "not distinguishable", "one seed"]
-Weakness = Literal["two seeds", "opposed seeds", "few clusters", "single documents"]
+Weakness = Literal["two seeds", "opposed seeds", "few clusters", "single documents", "long documents"]
 """What may make an interval worse than it says; `tasks.verdict.wording` puts each into words."""
 
 
@@ -290,6 +290,9 @@ class ArmScores(Record):
     """What chance decided anew for each run. Unknown in older verdicts, as what follows."""
     at_random: bool = False
     """Whether chance decides which documents the arm takes."""
+    drawn_of_ties: float | None = None
+    """The part of its documents, 0 to 1, that chance drew from those with the score at the cut-off, once for all runs. Unknown where the arm is not
+    at hand."""
     deviation_between_draws: float | None = None
     """The part of the deviation that comes from the draw of the documents; None where the design cannot tell, as in the next."""
     deviation_within_draws: float | None = None

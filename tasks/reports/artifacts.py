@@ -3,6 +3,7 @@
 Whatever is not a number or a word of this module passes through `markdown`: names of files, columns, arms and devices are data.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from tasks.escaping import markdown
 from tasks.records.cost import CostEstimate
+from tasks.records.stopping import Look
 from tasks.records.verdict import ArmScores, Difference, Verdict
 from tasks.reports.charts import data_url, loss_curve_svg
 from tasks.spec import Experiment
@@ -196,7 +198,7 @@ def verdict_markdown(verdict: Verdict, report: str | None = None, fetch: str | N
                 rows.append((f"{name}: {better}{markdown(asked.label)}", asked.accuracy))
         rows += [(f"{name}: {accuracy}{markdown(row.label)}", row) for row in pair.tasks[:1]]
         for title, row in rows:
-            numbers = " | ".join(signed(value) for value in (row.difference, row.low, row.high))
+            numbers = " | ".join(signed(value, digits(row)) for value in (row.difference, row.low, row.high))
             lines.append(f"| {title} | {numbers} | {probability(row.p)} |")
     held = verdict.holdout
     over = f"{held.documents:,} documents in {held.clusters:,} {held.clusters_are}"
@@ -295,6 +297,12 @@ def decimal(value: float | None, digits: int = 4) -> str:
 def percent(value: float | None) -> str:
     """A share as 41.5 %, or a dash for what is not known."""
     return MISSING if value is None else f"{100 * value:.1f} %"
+
+
+def digits(row: Difference | Look) -> int:
+    """Decimals for the numbers of a difference: four, or as many as give its interval's half width two digits, up to eight."""
+    width = (row.high - row.low) / 2 if row.low is not None and row.high is not None else 0.0
+    return min(8, max(4, 1 - math.floor(math.log10(width)))) if 0 < width < math.inf else 4
 
 
 def signed(value: float | None, digits: int = 4) -> str:

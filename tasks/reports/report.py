@@ -143,6 +143,7 @@ def _templates() -> Environment:
         "byte_size",
         "count",
         "decimal",
+        "digits",
         "dollars",
         "hours",
         "percent",
@@ -311,8 +312,8 @@ def _shared(verdict: Verdict, run: Run) -> list[str]:
         "pool": f"pool {verdict.pool} with its holdout and tokenizer",
         "tokens": f"{artifacts.count(verdict.tokens)} trained tokens",
         "training": f"engine {training['engine']}, depth {training['depth']}, {training['precision']}, schedule",
-        "code": f"version {verdict.code} of the code",
-        "commit": "the code that trained, where it is known",
+        "code": f"version {run.result.facts.get('code', verdict.code) if run.result else verdict.code} of the code that trained",
+        "commit": "its commit, where versions do not tell",
     }
     unequal = {path.split(".")[0] for path in verdict.matched.allowed}
     return [text for path, text in shared.items() if path not in unequal]

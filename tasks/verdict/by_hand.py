@@ -18,8 +18,8 @@ from tasks.records.verdict import Verdict
 from tasks.spec import DRAWS, Arm, Pool
 from tasks.store.artifact import code_version, fingerprint
 from tasks.store.root import Root
-from tasks.verdict.looks import said
-from tasks.verdict.target import unmarked
+from tasks.verdict.looks import note, said
+from tasks.verdict.target import HALVES, unmarked
 
 BUDGET = ("tokens", "tokens_per_parameter")
 Fields = Mapping[str, Any]
@@ -53,8 +53,10 @@ def take(root: Root, verdict: Verdict) -> Verdict:
         dollars=sum(entry.dollars for entry in entries if entry),
         pairs=tuple(pairs),
         target=plan.target,
+        strata_by=verdict.strata_by if verdict.target in HALVES else None,
+        pairing=verdict.pairing,
     )
-    return said(verdict.model_copy(update={"registered": registration.note(root, name, look)}))
+    return said(verdict.model_copy(update={"registered": note(root, name, look, verdict)}))
 
 
 def _registered(root: Root, verdict: Verdict, runs: Mapping[str, Fields]) -> tuple[str, Registered | None]:
@@ -93,7 +95,8 @@ def _plan(verdict: Verdict, runs: Mapping[str, Fields], known: Registered | None
         "stop": None,
     }
     if known:
-        now["replicates"] = max(now["replicates"], known.newest.replicates)
+        if known.newest.stop is None:  # with a rule they were a limit
+            now["replicates"] = max(now["replicates"], known.newest.replicates)
         if set(tokens.values()) == set(known.newest.tokens.values()):
             del now["tokens"]  # the same under other names
         return known.newest.model_copy(update=now)

@@ -23,7 +23,7 @@ from tasks.verdict.compared import comparison
 from tasks.verdict.divided import divide
 from tasks.verdict.leaks import read_leaks
 from tasks.verdict.strata import find_strata, score_used, sum_scores
-from tasks.verdict.taken import chances
+from tasks.verdict.taken import chances, drawn_of_ties
 from tasks.verdict.target import HALVES, find_target
 from tasks.verdict.wording import worded
 
@@ -106,7 +106,8 @@ def judge(
         divided_by=divided_by,
         leaks=leaks,
     )
-    scored = {label: arm_scores(label, case) for label in results}
+    ties = {label: drawn_of_ties(root, runs[0].manifest) for label, runs in results.items()}
+    scored = {label: arm_scores(label, case).model_copy(update={"drawn_of_ties": part}) for label, part in ties.items()}
     return Verdict(
         name=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -131,7 +132,9 @@ def judge(
         ),
         matched=Matched(allowed=allowed, unknown=matched.unknown_of_runs(root, _manifests(results))),
         arms=tuple(scored.values()),
-        comparisons=tuple(worded(comparison(a, b, case), scored[a], scored[b]) for a, b in combinations(arms, 2)),
+        comparisons=tuple(
+            worded(comparison(a, b, case), scored[a], scored[b], control) for a, b in combinations(arms, 2)
+        ),
         near=tuple(arm for each in leaks.values() for arm in each.arms),
     )
 

@@ -14,7 +14,9 @@ from tasks.records.verdict import Comparison, Verdict
 from tasks.store.artifact import code_version
 from tasks.store.root import Root
 from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec
+from tasks.verdict.savings import UNKNOWN
 from tasks.verdict.sequential import decide, false_alarms, look_alpha
+from tasks.verdict.target import HALVES
 from tasks.verdict.wording import with_interval, with_looks, worded
 
 LEVEL = 0.95
@@ -124,22 +126,30 @@ def take(root: Root, plan: ComparisonPlan, verdict: Verdict, *, last: bool = Fal
         dollars=_dollars(root, plan),
         pairs=tuple(pairs),
         target=spec.target,
+        strata_by=verdict.strata_by if spec.target in HALVES else None,
+        pairing=spec.pairing,
     )
-    registered = registration.note(root, spec.name, look)
+    registered = note(root, spec.name, look, verdict)
     decided = (
-        pair.model_copy(update={"decision": looked.decision, "margin": spec.stop.margin}) if spec.stop else pair
+        _decided(pair, looked, spec.stop.margin) if spec.stop else pair
         for pair, looked in zip(verdict.comparisons, pairs, strict=True)
     )
     return said(verdict.model_copy(update={"comparisons": tuple(decided), "registered": registered}))
 
 
+def note(root: Root, name: str, look: TakenLook, verdict: Verdict) -> Registered:
+    """Register a look at a verdict under a name. Returns all that is said of its question, with looks at its runs elsewhere."""
+    elsewhere = registration.elsewhere(root, name, look.question, {arm.label: arm.runs for arm in verdict.arms})
+    return registration.note(root, name, look).model_copy(update={"elsewhere": elsewhere})
+
+
 def said(verdict: Verdict) -> Verdict:
     """The verdict with the sentences of its pairs, with what was registered and looked at if anything was."""
     scored, registered = {arm.label: arm for arm in verdict.arms}, verdict.registered
-    pairs = [worded(pair, scored[pair.a], scored[pair.b]) for pair in verdict.comparisons]
+    pairs = [worded(pair, scored[pair.a], scored[pair.b], verdict.control) for pair in verdict.comparisons]
     if registered is not None:
-        error = error_over_looks(registered)
-        pairs = [with_looks(pair, registered, error) for pair in pairs]
+        error, fewest = error_over_looks(registered), min(len(arm.runs) for arm in verdict.arms)
+        pairs = [with_looks(pair, registered, error, fewest) for pair in pairs]
     return verdict.model_copy(update={"comparisons": tuple(pairs)})
 
 
@@ -162,13 +172,15 @@ def so_far(root: Root, plan: ComparisonPlan) -> str:
 def error_over_looks(registered: Registered) -> float:
     """Probability at most that some look concludes something wrong of one pair: 1 - `LEVEL` where one rule planned all looks.
 
-    Looks on another target or at other runs, such as those on another budget, add their errors.
+    Looks that ask otherwise (on another target, by other halves, by another pairing) or at other runs, such as those on another budget,
+    add their errors. Looks under other names and with other arms count.
     """
-    looks = registered.looks
+    looks = registered.all_looks
     counts = sorted({look.replicates for look in looks if look.replicates > 1})
     plans = {_most(look.rule) for look in looks}
     nested = all(set(a.runs) <= set(b.runs) or set(b.runs) <= set(a.runs) for a, b in combinations(looks, 2))
-    one_stream = nested and len({look.target for look in looks}) < 2
+    asked = {look.asked for look in looks if look.pairing is not None}  # older looks do not say
+    one_stream = nested and len({look.target for look in looks}) < 2 and len(asked) < 2
     if one_stream and (len(counts) < 2 or (len(plans) == 1 and None not in plans)):
         return 1 - LEVEL
     if one_stream and plans == {None}:
@@ -204,6 +216,14 @@ def _looked(
     ]
     decision = decide(spec.stop, [*earlier, now], last=last) if spec.stop else "go on"
     return PairLook(a=pair.a, b=pair.b, difference=pair.difference, look=now, decision=decision)
+
+
+def _decided(pair: Comparison, looked: PairLook, margin: float | None) -> Comparison:
+    """The pair with what all looks conclude. Tokens saved are those of the arm that is lower now: if an earlier look found the other
+    one better, nothing is known to be saved."""
+    decided = pair.model_copy(update={"decision": looked.decision, "margin": margin})
+    turned = decided.better not in (None, pair.lower)
+    return decided.model_copy(update={"tokens_saved": UNKNOWN}) if turned else decided
 
 
 def _most(rule: StoppingRule | None) -> int | None:

@@ -38,7 +38,9 @@ def curve_of(
         weights = sizes[deciles] / sizes[deciles].sum()
         found = {line["tokens"]: line.get("bpb_by_decile") for line in lines}
         points = {
-            tokens: float(np.array(values[deciles], dtype=float) @ weights)
+            tokens: float(
+                np.nan_to_num(np.array(values[deciles], dtype=float)) @ weights
+            )  # an empty one weighs nothing
             for tokens, values in found.items()
             if values
         }

@@ -40,6 +40,16 @@ def disagreements(known: Chances) -> list[tuple[tuple[str, str], np.ndarray, lis
     return found
 
 
+def drawn_of_ties(root: Root, run: Manifest) -> float | None:
+    """The part of an arm's documents, 0 to 1, that its seed drew from those with the score at the cut-off; None where it is not at hand."""
+    text = root.find(ArmFolder(run.inputs["arm"]).text)
+    facts = text.facts if text else {}
+    tied, taken, documents = (facts.get(name) for name in ("cut_off_documents", "cut_off_taken", "documents"))
+    if not (tied and taken and documents):
+        return None
+    return min(1.0, taken / documents) if taken < tied else 0.0
+
+
 def _of(root: Root, run: Manifest) -> np.ndarray | None:
     """Of one arm; None where more than a rating decides, or where its arm or its ratings are not at hand."""
     arm = Arm.model_validate(run.spec["arm"])

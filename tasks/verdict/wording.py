@@ -8,6 +8,7 @@ from tasks.records.verdict import (
     QUESTIONS,
     ArmScores,
     Comparison,
+    Control,
     QuestionsDifference,
     Target,
     TokensSaved,
@@ -20,6 +21,7 @@ WARNINGS: dict[Weakness, str] = {
     "opposed seeds": "Seeds that raise one arm lower the other, so the interval is too narrow: pair by seed.",
     "few clusters": "The documents come from fewer than 20 blocks, so few of them can decide.",
     "single documents": "The holdout has too few blocks, so documents count as independent: if neighbors are alike, the interval is too narrow.",
+    "long documents": "Few long documents hold most bytes: if arms differ by length, the interval misses more often than it says.",
 }
 
 OF_QUESTIONS: dict[Weakness, str] = {
@@ -44,13 +46,16 @@ HARDLY = 0.8
 """More seeds hardly help if they leave the difference that can be told above this part of what it is now."""
 NAMED = 3
 """Parts of the holdout that a sentence names for each arm."""
+MANY_TIES = 0.05
+"""The part of an arm that chance drew from equal scores, from which on the verdict says so."""
 UNEQUAL_TEXT = 0.01
 """Difference between the parts of two arms' text that were trained on, from which on the verdict says so."""
 
 
-def worded(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
+def worded(pair: Comparison, a: ArmScores, b: ArmScores, control: Control | None = None) -> Comparison:
     """The pair with its sentence."""
-    return _with_columns(with_text(with_draws(pair.model_copy(update={"sentence": sentence(pair)}), a, b), a, b))
+    said = pair.model_copy(update={"sentence": " ".join([sentence(pair), *_control(pair, control)])})
+    return _with_columns(with_text(with_draws(said, a, b), a, b))
 
 
 def sentence(pair: Comparison) -> str:
@@ -59,6 +64,16 @@ def sentence(pair: Comparison) -> str:
     warnings = (said[weakness] for weakness in pair.warnings)
     parts = [_finding(pair), *_clean(pair), *_checked(pair), _decides(pair.target), *_accuracy(pair), *_covers(pair)]
     return " ".join([*parts, *warnings])
+
+
+def _control(pair: Comparison, control: Control | None) -> list[str]:
+    """That arms are equal on purpose, and what it means if they seem to differ."""
+    if control is None:
+        return []
+    equal = "A control: the arms are equal on purpose"
+    if not pair.better:
+        return [f"{equal}."]
+    return [f"{equal}, so this is a false alarm, as {100 * (1 - pair.level):.2g} % of such intervals are, or a fault."]
 
 
 def on(target: Target) -> str:
@@ -99,11 +114,16 @@ def _accuracy(pair: Comparison) -> list[str]:
 
 
 def _finding(pair: Comparison) -> str:
+    now = f"by an earlier look; now the difference, {pair.a} minus {pair.b}, is {_signed(pair)}"
     if pair.conclusion == "better":
         better, worse = (pair.a, pair.b) if pair.better == pair.a else (pair.b, pair.a)
+        if pair.better != pair.lower or not pair.excludes_zero:
+            return f"{better} is better than {worse}{pair.on} {now} bits per byte{_equivalent(pair)}."
         return f"{better} is better than {worse} by {_amount(pair)} bits per byte{pair.on}{_equivalent(pair)}."
     if pair.conclusion == "equivalent":
         within = f"within {pair.margin:g} bits per byte{pair.on}"
+        if pair.margin and not max(abs(pair.low or 0.0), abs(pair.high or 0.0)) < pair.margin:
+            return f"{pair.a} and {pair.b} are equivalent {within} {now}."
         return f"{pair.a} and {pair.b} are equivalent {within}: the difference is {_signed(pair)}."
     if pair.conclusion == "one seed":
         return f"{_one_seed(pair)} What other seeds would say is not known: train at least 2 seeds an arm."
@@ -154,7 +174,11 @@ def _with_columns(pair: Comparison) -> Comparison:
 
 
 def with_text(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
-    """The pair with a sentence more if its arms trained on unequal parts of their text, which the difference then includes."""
+    """The pair with a sentence more if its arms trained on unequal parts of their text or read it unequally often, which the difference then
+    includes."""
+    if a.epochs is not None and b.epochs is not None and a.epochs != b.epochs:
+        often = ", ".join(f"{arm.label} {arm.epochs:g} times" for arm in (a, b)).replace(" 1 times", " once")
+        pair = pair.model_copy(update={"sentence": f"{pair.sentence} Their text was read unequally often: {often}."})
     if a.text_share is None or b.text_share is None or abs(a.text_share - b.text_share) < UNEQUAL_TEXT:
         return pair
     parts = " and ".join(
@@ -174,11 +198,19 @@ def with_draws(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
     shared = [] if a.redrawn is None or "init" in a.redrawn else ["All runs have the same initial weights."]
     more = [f"It is for new draws of {' and of '.join(drawn)} too."] * bool(drawn)
     more += [f"It is not for other draws of {' and of '.join(fixed)}: the runs are all on one."] * bool(fixed)
+    more += [
+        f"Of the documents of {arm.label}, {100 * arm.drawn_of_ties:.0f} % were drawn, once, from those with the score at its cut-off."
+        for arm in (a, b)
+        if arm.drawn_of_ties is not None and arm.drawn_of_ties >= MANY_TIES
+    ]
     return pair.model_copy(update={"sentence": " ".join([pair.sentence, *more, *shared])})
 
 
-def with_looks(pair: Comparison, registered: Registered, error: float) -> Comparison:
-    """The pair with a sentence more on the looks that were taken and on what was said too late. `error`: of all looks together."""
+def with_looks(pair: Comparison, registered: Registered, error: float, fewest: int) -> Comparison:
+    """The pair with a sentence more on the looks that were taken, on what was said too late, and on replicates that are not judged.
+
+    `error`: of all looks together. `fewest`: runs of the arm that has fewest.
+    """
     counts, plan, more = {look.replicates for look in registered.looks}, registered.newest, []
     if pair.decision is not None and plan.stop is not None:
         end = "Undecided" if pair.decision == "undecided" else "Goes on" if pair.decision == "go on" else "Decided"
@@ -186,10 +218,17 @@ def with_looks(pair: Comparison, registered: Registered, error: float) -> Compar
             f"{end} at look {sum(count <= pair.seeds for count in counts)} of at most {len(plan.stop.looks)}, with {pair.seeds} of at most {plan.stop.max_replicates} "
             "replicates an arm."
         )
-    taken = len({(look.target, frozenset(look.runs)) for look in registered.looks})
-    if error > 1 - registered.plan.level:
+    if plan.stop is None and fewest < plan.replicates:
         more.append(
-            f"Replicates, rules or targets were added after a look: over all {taken} looks, up to {100 * error:.2g} % of equal arms are "
+            f"Of {plan.replicates} replicates an arm that were registered, {fewest} are judged: had they been chosen by their scores, the "
+            "interval would not hold."
+        )
+    taken = len({(look.asked, frozenset(look.runs)) for look in registered.all_looks})
+    if error > 1 - registered.plan.level:
+        names = ", ".join(registered.elsewhere)
+        under = f", under other names or with other arms too ({names})" if names else ""
+        more.append(
+            f"Replicates, rules or targets were added after a look{under}: over all {taken} looks, up to {100 * error:.2g} % of equal arms are "
             "told apart."
         )
     elif registered.changes and any(change.looks_before for change, _ in registered.changes):
@@ -219,8 +258,6 @@ def _amount(pair: Comparison) -> str:
     """The size of a difference whose interval excludes 0, in favour of the better arm."""
     if pair.low is None or pair.high is None:
         return with_interval(abs(pair.difference), None, None)
-    if pair.low <= 0 <= pair.high:  # decided by an earlier look
-        return _signed(pair)
     low, high = sorted((abs(pair.low), abs(pair.high)))
     return with_interval(abs(pair.difference), low, high)
 

@@ -8,7 +8,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.errors import DamagedError
-from tasks.records.scores import FORMAT_KEY, SCHEMA, bits_per_byte, read_scores, scores_table, summarize, write_scores
+from tasks.records.scores import (
+    FORMAT_KEY,
+    SCHEMA,
+    bits_per_byte,
+    deciles,
+    read_scores,
+    scores_table,
+    summarize,
+    write_scores,
+)
 from tasks.store.artifact import Work
 
 DOCUMENTS = pa.table(
@@ -40,6 +49,15 @@ def test_a_document_without_a_rating_counts_in_all_and_in_no_decile():
     found = summarize(scores_table(np.array([1.0, 2.0, 3.0]), unrated))
     assert found["bpb"] == pytest.approx(6 / (math.log(2) * 36))
     assert found["bpb_by_decile"] == pytest.approx([1 / (math.log(2) * 12), 3 / (math.log(2) * 12)] + [None] * 8)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_equal_scores_share_a_decile_wherever_they_lie_in_the_pool(order):
+    assert deciles(np.arange(100.0)[::order]).tolist() == (np.arange(100) // 10)[::order].tolist()
+    assert deciles(np.array([3.0] * 90 + [4.0] * 10)[::order]).tolist() == ([4] * 90 + [9] * 10)[::order]
+    assert deciles(np.array([2.0] * 10 + [3.0] * 90)[::order]).tolist() == ([0] * 10 + [5] * 90)[::order]
+    assert deciles(np.array([np.nan, 1.0, np.inf, 1.0])).tolist() == [-1, 2, -1, 2]
+    assert deciles(np.array([])).tolist() == []
 
 
 def test_what_is_written_is_read(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tasks.records.cost import estimate_cost
+from tasks.records.verdict import Difference
 from tasks.reports import artifacts, charts
 from tasks.spec import Arm, Experiment, Pool, Training
 
@@ -184,6 +185,19 @@ def test_scores_table_has_a_row_a_run_and_deciles_are_rows_the_best_first():
 )
 def test_hours_are_shown_in_a_sensible_unit(value, shown):
     assert artifacts.hours(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wanted"),
+    [(-0.01, 0.02, 4), (0.00001, 0.00005, 6), (None, None, 4), (0.0, 0.0, 4), (1e-12, 2e-12, 8)],
+)
+def test_a_difference_is_shown_with_two_digits_of_its_interval_and_four_decimals_at_least(low, high, wanted):
+    found = artifacts.digits(Difference(difference=0.0, low=low, high=high, p=None))
+    assert found == wanted
+    if wanted == 6:
+        assert [artifacts.signed(end, found) for end in (low, high)] == ["+0.000010", "+0.000050"], (
+            "not +0.0000, +0.0001"
+        )
 
 
 @pytest.mark.parametrize(("value", "shown"), [(999, "999 B"), (1_460_000_000, "1.46 GB"), (12_300, "12.3 kB")])

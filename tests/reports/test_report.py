@@ -201,3 +201,11 @@ def test_a_report_shows_leaks_by_arm_and_what_is_found_without_them(bench):
     assert "By near copies in arms" in read.text
     shown = verdict_markdown(verdict)
     assert "| top16 | holdout | 600 | 60 | 60 | 0 |" in shown and "without near copies in any arm" in shown
+
+
+def test_a_report_claims_no_equal_tokens_and_no_code_but_that_of_the_runs(bench):
+    facts = {"top16": {"code": "0.0.7", "tokens": 2_000_000}, "rand16": {"code": "0.0.7"}}
+    arms = {arm: [bench.run(arm, seed, facts=known) for seed in (1, 2)] for arm, known in facts.items()}
+    text = Reader(verdict_report(bench.root, judge(bench.root, "unequal", arms, allow=["tokens"]))).text
+    assert "trained on unequal numbers of tokens: 2,000,000 (top16" in text and "tokens a run" not in text
+    assert "version 0.0.7 of the code that trained" in text

@@ -5,11 +5,13 @@ from itertools import product
 import pytest
 
 from tasks.records import registration
+from tasks.records.layout import PoolFolder
+from tasks.records.scores import write_strata
 from tasks.records.stopping import StoppingRule
 from tasks.spec import Texts
 from tasks.verdict import by_hand, looks
 from tasks.verdict.judge import judge
-from tests.planted import look, plan_of
+from tests.planted import POOL, look, plan_of
 
 
 def by_hand_of(bench, name="v", seeds=3, target="all", labels=("top16", "rand16")):
@@ -46,6 +48,38 @@ def test_runs_that_nobody_registered_are_registered_when_they_are_judged(bench):
     more = by_hand_of(bench, seeds=5)
     assert [each.replicates for each in more.registered.looks] == [3, 5]
     assert looks.error_over_looks(more.registered) > 0.06
+
+
+def test_replicates_that_were_registered_and_are_not_judged_are_named(bench):
+    plan = plan_of(bench, 6)
+    looks.register(bench.root, plan)
+    bench.arms(seeds=6, top16=0.0, rand16=0.0)
+    chosen = {label: [runs[0], runs[2], runs[5]] for label, runs in plan.runs_by_arm.items()}
+    said = "Of 6 replicates an arm that were registered, 3 are judged: had they been chosen by their scores"
+    assert said in by_hand.take(bench.root, judge(bench.root, "v", chosen)).sentences[0]
+    fewer = {**plan.runs_by_arm, "top16": plan.runs_by_arm["top16"][:5]}
+    assert "registered, 5 are judged" in by_hand.take(bench.root, judge(bench.root, "v", fewer)).sentences[0]
+    whole = by_hand.take(bench.root, judge(bench.root, "v", plan.runs_by_arm))
+    assert "are judged" not in whole.sentences[0]
+
+
+def test_a_rule_that_stopped_early_leaves_no_replicates_out(bench):
+    look(bench, plan_of(bench, 3, stop=StoppingRule(max_replicates=6, first_look=3)), -0.2)
+    arms = plan_of(bench, 3).runs_by_arm
+    assert "are judged" not in by_hand.take(bench.root, judge(bench.root, "v", arms)).sentences[0]
+
+
+def test_halves_by_another_score_and_another_pairing_are_other_looks(bench):
+    arms = bench.arms(top16=0.0, rand16=0.0)
+    by_hand.take(bench.root, judge(bench.root, "v", arms, target="upper half"))
+    unpaired = by_hand.take(bench.root, judge(bench.root, "v", arms, target="upper half", pairing="none"))
+    assert looks.error_over_looks(unpaired.registered) == pytest.approx(0.1)
+    other = {"fluency": 1.0}
+    bench.root.build(
+        PoolFolder(POOL).strata(other), lambda work: write_strata(work, -bench.score), spec={"score": other}
+    )
+    turned = by_hand.take(bench.root, judge(bench.root, "v", arms, target="upper half", strata_by=other))
+    assert len(turned.registered.looks) == 3 and looks.error_over_looks(turned.registered) == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize("target", ["outside/papers", "outside/papers-0123456789"])

@@ -179,6 +179,25 @@ def test_what_weakens_an_interval_is_said(bench):
     bench.cluster = np.arange(600) // 200
     (pair,) = judge(bench.root, "single", bench.arms(seeds=3, top4=0.0, rand4=0.0)).comparisons
     assert pair.warnings == ("single documents",)
+    bench.cluster, bench.bytes = np.arange(600) // 20, np.where(np.arange(600) % 60, 500, 10_000_000)
+    (pair,) = judge(bench.root, "long", bench.arms(seeds=3, top2=0.0, rand2=0.0)).comparisons
+    assert pair.warnings == ("long documents",) and "Few long documents hold most bytes" in pair.sentence
+
+
+@pytest.mark.parametrize(("taken", "tied", "said"), [(400, 5_000, "40 %"), (400, 400, None), (40, 5_000, None)])
+def test_documents_that_chance_drew_from_equal_scores_are_said(bench, taken, tied, said):
+    facts = {"documents": 1_000, "cut_off_documents": tied, "cut_off_taken": taken}
+    bench.root.build("arms/top16-arm/text", lambda work: work.facts.update(facts), spec={})
+    (pair,) = judge(bench.root, "ties", bench.arms(seeds=2, top16=0.0, rand16=0.0)).comparisons
+    sentence = "of the documents of top16, {} were drawn, once, from those with the score at its cut-off."
+    assert ("with the score at its cut-off" in pair.sentence) == bool(said)
+    assert said is None or sentence.format(said) in pair.sentence.replace("Of the", "of the")
+
+
+def test_arms_that_read_their_text_unequally_often_say_so(bench):
+    arms = {"top16": [bench.run("top16", seed, epochs=4) for seed in (1, 2, 3)]} | bench.arms(rand16=0.0)
+    (pair,) = judge(bench.root, "often", arms).comparisons
+    assert "Their text was read unequally often: top16 4 times, rand16 once." in pair.sentence
 
 
 def test_a_holdout_of_few_blocks_falls_back_to_documents_and_says_so(bench):

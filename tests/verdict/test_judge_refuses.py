@@ -8,6 +8,7 @@ import pytest
 from tasks.errors import InputError
 from tasks.spec import Pool, Training
 from tasks.verdict.judge import judge
+from tasks.verdict.wording import worded
 from tests.planted import TRAINING
 
 
@@ -97,6 +98,11 @@ def test_equal_arms_are_a_control_or_refused(bench):
         judge(bench.root, "x", arms)
     verdict = judge(bench.root, "x", arms, control="aa")
     assert verdict.control == "aa"
+    assert "A control: the arms are equal on purpose." in verdict.sentences[0]
+    (pair,) = verdict.comparisons
+    alarm = pair.model_copy(update={"low": 0.001, "difference": 0.002, "high": 0.003})
+    said = worded(alarm, *verdict.arms, "aa").sentence
+    assert "equal on purpose, so this is a false alarm, as 5 % of such intervals are, or a fault." in said
     with pytest.raises(InputError, match="a and b hold the same rows and both have a run with seed 2"):
         judge(bench.root, "x", {**arms, "b": [bench.run("b", 2, **rows), arms["b"][0]]}, control="aa")
     with pytest.raises(InputError, match="control 'bb' is unknown"):

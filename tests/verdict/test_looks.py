@@ -5,14 +5,16 @@ import dataclasses
 import pytest
 
 from tasks.errors import InputError
-from tasks.records import ledger
+from tasks.records import ledger, registration
 from tasks.records.layout import ENTRY, PoolFolder, RunFolder
 from tasks.records.registration import Registration
 from tasks.records.stopping import StoppingRule
+from tasks.reports.report import verdict_report
 from tasks.spec import DRAWS, Arm
 from tasks.store.artifact import Work
 from tasks.verdict import looks
 from tasks.verdict.comparison import ComparisonPlan
+from tasks.verdict.sequential import false_alarms
 from tests.planted import POOL, TRAINING, Bench, in_rounds, look, plan_of
 
 RULE = StoppingRule(margin=0.005, max_replicates=6, first_look=3)
@@ -73,6 +75,48 @@ def test_another_question_under_the_same_name_is_counted_and_has_looks_of_its_ow
     )
     registered = looks.register(bench.root, other)
     assert registered.looks == () and registered.others == 1 and registered.later == ()
+
+
+def test_looks_at_the_same_runs_under_other_names_count(bench):
+    look(bench, plan_of(bench, 3))
+    plan = plan_of(bench, 4)
+    renamed = [dataclasses.replace(plan, spec=dataclasses.replace(plan.spec, name=name)) for name in ("again", "copy")]
+    verdict = look(bench, renamed[0])
+    assert list(verdict.registered.elsewhere) == ["v"] and len(verdict.registered.looks) == 1
+    assert looks.error_over_looks(verdict.registered) == pytest.approx(false_alarms((3, 4)))
+    assert (
+        "after a look, under other names or with other arms too (v): over all 2 looks, up to 7" in verdict.sentences[0]
+    )
+    page = verdict_report(bench.root, verdict)
+    assert "looked at as <code>v</code>, too: 3 replicates an arm, all" in page
+    same = look(bench, renamed[1])
+    assert looks.error_over_looks(same.registered) == looks.error_over_looks(verdict.registered), "asked before"
+
+
+def test_looks_at_one_arm_of_a_pair_are_no_looks_at_the_pair(bench):
+    look(bench, plan_of(bench, 3))
+    arms = plan_of(bench, 3).runs_by_arm
+    (taken,) = registration.read(bench.root, "v").looks
+    assert registration.elsewhere(bench.root, "other", taken.question, arms) == {"v": (taken,)}
+    assert registration.elsewhere(bench.root, "v", "with an arm more", arms) == {"v": (taken,)}
+    assert not registration.elsewhere(bench.root, "other", taken.question, arms | {"top16": ["another"]})
+    assert not registration.elsewhere(bench.root, "v", taken.question, arms)
+
+
+def test_a_difference_that_an_earlier_look_decided_is_shown_with_its_sign_and_saves_no_tokens(bench):
+    rule = StoppingRule(max_replicates=6, first_look=3)
+    first = in_rounds(bench, rule, -0.2)[-1]
+    assert first.comparisons[0].decision == "better" and first.comparisons[0].tokens_saved.estimate is not None
+    plan = plan_of(bench, 4, stop=rule)
+    for arm, offset in (("top16", 5.0), ("rand16", 0.0)):
+        if bench.root.find(f"runs/{plan.runs_by_arm[arm][3]}/result") is None:
+            bench.run(arm, 4, offset)
+    (pair,) = look(bench, plan).comparisons
+    assert (pair.better, pair.lower) == ("top16", "rand16") and not pair.excludes_zero
+    assert pair.sentence.startswith(
+        "top16 is better than rand16 by an earlier look; now the difference, top16 minus rand16, is +1."
+    )
+    assert pair.tokens_saved.estimate is None
 
 
 @pytest.mark.parametrize(("offset", "decision"), [(0.2, "worse"), (-0.2, "better")])

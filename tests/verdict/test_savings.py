@@ -80,6 +80,12 @@ def test_only_tokens_that_all_replicates_share_count_and_curves_end_at_the_score
     assert found.estimate == pytest.approx(1 - np.sqrt(10 * 20) / 20)
 
 
+def test_a_decile_without_documents_leaves_the_curve_of_its_half_as_it_is():
+    lines = [{"kind": "eval", "tokens": 10, "bpb": 1.0, "bpb_by_decile": [None, 2.0, 4.0]}]
+    tokens, values = curve_of(lines, np.array([0, 1, 3]), slice(0, 3))
+    assert (tokens.tolist(), values.tolist()) == ([10.0], [3.5])
+
+
 def test_the_curve_of_some_deciles_weighs_them_by_bytes():
     by_decile = [float(i) for i in range(10)]
     lines = [{"kind": "eval", "tokens": 10, "bpb": 9.0, "bpb_by_decile": by_decile}]

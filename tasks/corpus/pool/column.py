@@ -1,7 +1,8 @@
 """A column of the index: one value per document, in files that are memory-mapped.
 
     number  values.npy  int32 multiples of 1/UNITS if every value is one exactly, -1 for none; otherwise float32 where the source has
-                        it, else float64; NaN for none. A value that is null, NaN or infinite is none.
+                        it, else float64; NaN for none. A value that is null, NaN or infinite is none. A float32 stands for the
+                        multiple of 1/UNITS that it is nearest to of all float32: 3.3 is 3.3, not 3.2999999523.
     text    codes.npy   int32, -1 for null; texts.parquet: the text of each code
     ids     ids.npy     uint64, the first 8 bytes of the BLAKE2b digest of a value's text; 0 for null
 
@@ -29,6 +30,8 @@ MOST_TEXTS = 1_000_000
 NOTHING = -1
 UNITS = 10_000 * 63
 """Numbers of up to four decimals and means of up to ten whole numbers are multiples of 1/UNITS: half the bytes of a float64."""
+MOST_MEANT = 1e9
+"""From here on a float64 does not tell multiples of 1/UNITS apart."""
 PART = 1 << 15
 """Values that are changed at a time: they stay in the cache."""
 
@@ -130,9 +133,18 @@ class StoredColumn:
         return known(self.values[part])
 
     def numbers(self, part: slice = slice(None)) -> np.ndarray:
-        """The numbers of a slice, float32 or float64, NaN where there is none."""
+        """The numbers of a slice, float64, NaN where there is none."""
+        return widened(self.values[part])
+
+    @property
+    def in_units(self) -> bool:
+        """Whether it is of numbers that are kept as multiples of 1/UNITS."""
+        return self.texts is None and self.values.dtype == np.int32
+
+    def units(self, part: slice) -> np.ndarray:
+        """The multiples of 1/UNITS of a slice of a column `in_units`, float64, NaN where there is none."""
         values = self.values[part]
-        return values if values.dtype.kind == "f" else widened(values)
+        return np.where(known(values), values, np.nan)
 
     def read(self, part: slice) -> pa.Array:
         """The values of a slice: float64 or dictionary-encoded strings, null where there is none."""
@@ -172,12 +184,18 @@ def numbers(values: pa.ChunkedArray) -> np.ndarray:
     if values.type != kind:  # else a cast would copy them
         values = values.cast(kind, safe=False)
     found: np.ndarray = values.to_numpy()
-    if found.dtype == np.float64 and (kept := narrowed(found)) is not found:
+    if (kept := _kept(found)) is not found:
         return kept  # none of them is infinite
     if (finite := np.isfinite(found)).all():
         return found
-    found = np.where(finite, found, np.array(np.nan, found.dtype))
-    return narrowed(found) if found.dtype == np.float64 else found
+    return _kept(np.where(finite, found, np.array(np.nan, found.dtype)))
+
+
+def _kept(values: np.ndarray) -> np.ndarray:
+    """Floating-point `values` as multiples of 1/UNITS if all are; otherwise as they are."""
+    wide = widened(values) if values.dtype == np.float32 else values
+    found = narrowed(wide)
+    return values if found is wide else found
 
 
 def narrowed(values: np.ndarray) -> np.ndarray:
@@ -201,6 +219,11 @@ def narrowed(values: np.ndarray) -> np.ndarray:
 
 def widened(values: np.ndarray) -> np.ndarray:
     """Numbers in any form that a column keeps as float64, NaN for none."""
+    if values.dtype == np.float32:
+        wide = values.astype(np.float64)
+        nearest = np.rint(wide * UNITS) / UNITS
+        meant = (nearest.astype(np.float32) == values) & (np.abs(wide) < MOST_MEANT)
+        return np.where(meant, nearest, wide)
     if values.dtype.kind == "f":
         return values.astype(np.float64)
     found: np.ndarray = values / UNITS

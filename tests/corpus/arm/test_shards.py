@@ -1,6 +1,7 @@
 """Shards as nanochat reads them: eight ranks side by side, row groups of at most 1,024."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -81,10 +82,12 @@ def test_the_holdout_is_the_last_shard_of_every_arm(corpus: Path, tmp_path: Path
     strata = build_strata(root, pool, pool.score)
     table = pq.read_table(strata.path / "strata.parquet")
     score, decile = table.column("score").to_numpy(), table.column("decile").to_numpy()
-    assert sorted(set(decile)) == [-1, *range(10)]
+    assert {-1, 0, 9} <= set(decile.tolist())
     assert ((decile == -1) == np.isnan(score)).all() and strata.facts["unrated_documents"] == np.isnan(score).sum()
-    assert all(score[decile == d].max() <= score[decile == d + 1].min() for d in range(9))
-    assert np.ptp(np.bincount(decile[decile >= 0])) <= 1
+    known = np.unique(decile[decile >= 0])
+    assert all(score[decile == low].max() < score[decile == high].min() for low, high in pairwise(known)), (
+        "no tie is cut"
+    )
     assert documents.column("bytes").to_pylist() == [len(t.encode()) for t in documents.column("text").to_pylist()]
     blocks = documents.group_by("cluster").aggregate([("row", "min"), ("row", "max"), ("row", "count"), ("row_group", "count_distinct")])  # fmt: skip
     assert (blocks.column("row_max").to_numpy() - blocks.column("row_min").to_numpy() < blocks.column("row_count").to_numpy()).all()  # fmt: skip

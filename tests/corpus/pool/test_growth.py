@@ -124,7 +124,7 @@ def test_values_are_kept_exactly_and_a_column_widens_where_a_file_needs_it(tmp_p
     build_index(root, pool, [Wanted("x")])
     column = root.open(PoolFolder(open_pool(root, pool).pool_id).column("x", "values"))
     found = StoredColumn.open(column).numbers()
-    single, double = np.float32(0.1), (0.1 + math.pi, 1.5 + math.pi)
+    single, double = 0.1, (0.1 + math.pi, 1.5 + math.pi)
     expected = [[np.nan] * 3, [0.0, 1.0, np.nan]]
     for first, second in ((single, 1.5), double, (1.0, 1.0)):
         expected += [[first, second, np.nan]] * 2

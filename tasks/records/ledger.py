@@ -26,7 +26,7 @@ State = Literal["running", "completed", "interrupted", "failed", "cancelled", "l
 """lost: the process ended without reporting it. silent: no news for a while; found when an entry is read, never written."""
 SILENT_AFTER = 15 * 60  # seconds; compiling and a large evaluation each take a few minutes without a new line
 REMEDY = "move this ledger entry away, and the next attempt starts a new one"
-LIVE = ("step", "steps", "tokens", "bpb", "loss", "tokens_per_second", "mfu")
+LIVE = ("step", "steps", "tokens", "bpb", "loss", "tokens_per_second", "mfu", "device")
 COLUMNS = (
     *(
         "run",

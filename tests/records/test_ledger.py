@@ -59,6 +59,14 @@ def test_a_cpu_costs_no_gpu_hours(root):
     assert entry.hours > 0 and entry.dollars == 0
 
 
+def test_a_run_on_a_cpu_costs_nothing_while_it_goes_on_either(root):
+    run = opened(root)
+    began = {"step": 0, "kind": "event", "time": time.time() + 1, "event": "started", "device": "cpu"}
+    metrics(root, run, began, {"step": 1, "kind": "train", "time": time.time() + 1, "loss": 3.0})
+    (entry,) = ledger.entries(root)
+    assert (entry.state, entry.step, entry.dollars) == ("running", 1, 0)
+
+
 def test_a_second_attempt_keeps_the_first_and_closes_it_at_its_last_sign_of_life(root):
     run = opened(root)
     seen = time.time() + 1800

@@ -25,7 +25,9 @@ def launch_comparison(parameters: Mapping[str, Any]) -> dict[str, str]:
     try:
         with access.connected({**os.environ, **environment}), get_client(sync_client=True) as client:
             deployment = client.read_deployment_by_name(DEPLOYMENT)
-            run = client.create_flow_run_from_deployment(deployment.id, parameters=dict(parameters), name=parameters["name"])
+            run = client.create_flow_run_from_deployment(
+                deployment.id, parameters=dict(parameters), name=parameters["name"]
+            )
     except ObjectNotFound as error:
         raise InputError(f"{api} has no deployment {DEPLOYMENT}: run `fabrating deploy` first.") from error
     except httpx.HTTPError as error:

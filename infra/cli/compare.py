@@ -189,7 +189,10 @@ def _hands(root: Root) -> "Hands":
         def show_cost(self, plan: "ComparisonPlan", costs: Sequence["CostEstimate"], notes: Sequence[str]) -> None:
             all_runs = costs[-1]
             price = f"{hours(all_runs.gpu_hours)}, {dollars(all_runs.dollars)} by {all_runs.source}"
-            for line in (f"{all_runs.runs} runs of {all_runs.tokens:,} tokens: {price}", *notes):
+            for line in (
+                f"{all_runs.runs} runs of {all_runs.tokens:,} tokens in {all_runs.steps:,} steps: {price}",
+                *notes,
+            ):
                 terminal.say(line, terminal.err)
 
         def progress(self, run: "PlannedRun") -> "Progress":

@@ -92,7 +92,7 @@ class ScoredDocuments:
         sources = [str(found[i]) or "(no source)" for i in largest] + ["all others"] * (len(found) > SOURCES)
         decile = self.decile.astype(np.int64)
         near: tuple[Kind, np.ndarray, list[str]]
-        near = ("near", self.near.astype(np.int64), ["without a near copy", "with a near copy"])
+        near = ("near", self.near.astype(np.int64), ["without a near copy", "with a near copy in an arm"])
         return [
             *self._targets(),
             ("decile", decile, [f"decile {i + 1}" for i in range(DECILES)]),

@@ -90,7 +90,7 @@ def ladder(
     file: FileArgument,
     to: Annotated[int, typer.Option(min=2, max=64, help="Depth at which the difference is predicted.")] = 20,
     depths: Annotated[
-        str, typer.Option(metavar="D,D,...", help="Depths that are trained and compared.")
+        str, typer.Option(metavar="D,D,...", help="Depths that are trained and compared, three or more.")
     ] = "4,6,8,10,12",
     replicates: Annotated[
         int | None, typer.Option(min=2, help="Runs of each arm at each depth, instead of the file's.")

@@ -366,6 +366,8 @@ def _as_it_stands(root: Root, entry: LedgerEntry) -> LedgerEntry:
     elif time.time() - max(entry.last.started, live.get("time", 0)) > SILENT_AFTER:
         state = "silent"
     until = time.time() if state == "running" else live.get("time")
+    if here and live.get("time", 0) < entry.last.started:
+        until = entry.last.started  # it loads, or waits for its turn, which costs nothing
     return _priced(entry.model_copy(update={**measured, "state": state}), until)
 
 

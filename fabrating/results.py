@@ -93,7 +93,12 @@ class Results:
     def _scores(self, run: str, texts: str | None) -> pa.Table:
         folder = RunFolder(run)
         name = folder.result if texts is None else folder.outside(texts)
-        experiment = self._root.manifest(name).spec
+        if (found := self._root.find(name)) is None:
+            on, why = ("", "") if texts is None else (f" on {texts}", ", or was not scored on them")
+            raise InputError(
+                f"The run {run} has no scores{on} under {self._root.url}: it is not there, or has not finished{why}."
+            )
+        experiment = found.spec
         table = read_scores(self._root.file(name, SCORES)).replace_schema_metadata(None)
         size = pc.if_else(pc.equal(table["bytes"], 0), None, table["bytes"])
         table = table.append_column("bits_per_byte", pc.divide(table["nats"], pc.multiply(size, math.log(2))))

@@ -39,6 +39,7 @@ from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec, PlannedRun
 from tasks.verdict.divided import divide
 from tasks.verdict.judge import judge
 from tasks.verdict.paired import FEWEST_CLUSTERS
+from tasks.verdict.planning import what_steps_are_few
 
 
 class Hands:
@@ -227,7 +228,8 @@ def _train(root: Root, plan: ComparisonPlan, hands: Hands) -> None:
         return
     plan.require_alike(root)
     costs, shows = plan.cost(root, missing)
-    hands.show_cost(plan, costs, [shows, *plan.texts(root)])
+    few = what_steps_are_few(costs[-1].tokens, costs[-1].steps, plan.spec.training.sequence_length)
+    hands.show_cost(plan, costs, [*few, shows, *plan.texts(root)])
     runs = RunsTable(root, {run.id: run.experiment for run in plan.runs})
     with hands.following(plan, lambda: Standing(runs.rows(), looks.so_far(root, plan))):
         hands.train([(plan, run) for run in missing])

@@ -64,11 +64,17 @@ def as_deployed(function: Callable[Parameters, Result]) -> Callable[Parameters, 
 
 
 def named(template: str) -> Callable[[], str]:
-    """A `flow_run_name`: the parameter `name` if a person gave one, else such as "{arm.name}-s{seed}", from the completed parameters."""
+    """A `flow_run_name`: the parameter `name` if a person gave one, else such as "{arm.name}-s{seed}", from the completed parameters.
+
+    A child keeps the name that its parent gave it, of what it makes: tables, logs and the ledger call it so.
+    """
 
     def name() -> str:
         context = FlowRunContext.get()
         parameters = _of_this_run(context.parameters or {} if context else {})
+        run = context.flow_run if context else None
+        if run and run.parent_task_run_id:
+            return parameters.get("name") or run.name
         return parameters.get("name") or template.format(**parameters)
 
     return name

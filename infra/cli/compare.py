@@ -4,6 +4,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -13,6 +14,7 @@ import typer
 from infra.cli import terminal
 from infra.cli.experiment import has_gpu
 from infra.cli.options import JsonOption, root_of
+from tasks.engines.turns import visible_gpus
 from tasks.errors import InputError, InterruptedRun
 from tasks.records.layout import REPORT
 from tasks.spec.written import example, read
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-NO_GPU = "That is for a GPU, and this machine has none: with device: cpu under train the estimate is for its CPU."
 FileArgument = Annotated[
     Path, typer.Argument(metavar="FILE", help="The experiment: a YAML file as `fabrating init` writes.")
 ]
@@ -68,10 +69,11 @@ def compare(file: FileArgument, as_json: JsonOption = False) -> None:
     """
     with _resumable():
         form, spec = _checked(file)
-        _require_device(spec.training)
+        spec = replace(spec, training=_here(spec.training))
         from flows.comparison import run_comparison
 
         store = Root(root_of(form.root))
+        terminal.say(f"Everything is kept under {store.url}", terminal.err)
         judged = run_comparison(store, spec, _hands(store))
         _show_ended("verdict", judged.made, judged.verdict, as_json)
 
@@ -88,7 +90,7 @@ def ladder(
     file: FileArgument,
     to: Annotated[int, typer.Option(min=2, max=64, help="Depth at which the difference is predicted.")] = 20,
     depths: Annotated[
-        str, typer.Option(metavar="D,D,...", help="Depths that are trained and compared.")
+        str, typer.Option(metavar="D,D,...", help="Depths that are trained and compared, three or more.")
     ] = "4,6,8,10,12",
     replicates: Annotated[
         int | None, typer.Option(min=2, help="Runs of each arm at each depth, instead of the file's.")
@@ -112,8 +114,9 @@ def ladder(
                 "replicates": replicates
             }
         form = LadderForm.model_validate(given | {"to": to, "depths": _depths(depths), "most": most})
-        _require_device(form.train)
-        store = Root(form.root)
+        form = form.model_copy(update={"train": _here(form.train)})
+        store = Root(root_of(form.root))
+        terminal.say(f"Everything is kept under {store.url}", terminal.err)
         climbed = run_ladder(store, form.ladder(), _hands(store))
         _show_ended("ladder", climbed.made, climbed.ladder, as_json)
 
@@ -147,12 +150,19 @@ def _checked(file: Path) -> "tuple[ComparisonForm, ComparisonSpec]":
     return form, spec
 
 
-def _require_device(training: "Training") -> None:
-    """Raises InputError when the built-in trainer cannot compute so on this machine: better said before the arms are prepared."""
-    if training.engine == "builtin" and training.precision != "fp32" and (training.device == "cpu" or not has_gpu()):
+def _here(training: "Training") -> "Training":
+    """On the CPU if that is what this machine takes for `auto`: then costs are those of a CPU.
+
+    Raises InputError when the built-in trainer cannot compute so here: better said before the arms are prepared.
+    """
+    if training.engine != "builtin" or (training.device != "cpu" and has_gpu()):
+        return training
+    if training.precision != "fp32":
         raise InputError(
             f"train.precision={training.precision} needs a GPU, and this machine would train on its CPU: set precision: fp32 under train."
         )
+    alone = training.device == "auto" and not visible_gpus()
+    return training.model_copy(update={"device": "cpu"}) if alone else training
 
 
 def _hands(root: Root) -> "Hands":
@@ -179,8 +189,10 @@ def _hands(root: Root) -> "Hands":
         def show_cost(self, plan: "ComparisonPlan", costs: Sequence["CostEstimate"], notes: Sequence[str]) -> None:
             all_runs = costs[-1]
             price = f"{hours(all_runs.gpu_hours)}, {dollars(all_runs.dollars)} by {all_runs.source}"
-            elsewhere = () if plan.spec.training.device == "cpu" or has_gpu() else (NO_GPU,)
-            for line in (f"{all_runs.runs} runs of {all_runs.tokens:,} tokens: {price}", *elsewhere, *notes):
+            for line in (
+                f"{all_runs.runs} runs of {all_runs.tokens:,} tokens in {all_runs.steps:,} steps: {price}",
+                *notes,
+            ):
                 terminal.say(line, terminal.err)
 
         def progress(self, run: "PlannedRun") -> "Progress":

@@ -26,7 +26,7 @@ from tasks.store.root import DEFAULT_ROOT, Root
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
-    from prefect.client.schemas import FlowRun
+    from prefect.client.schemas import FlowRun, State
 
 DEPLOYMENT = "compare/demo"
 POLL_SECONDS = 1.0
@@ -53,16 +53,16 @@ def _run(running: Stack, say: Say) -> dict[str, Any]:
 
     with connected(running.environment), get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(DEPLOYMENT)
-        run = client.create_flow_run_from_deployment(deployment.id)
+        run = client.create_flow_run_from_deployment(deployment.id, name=deployment.parameters["name"])
         say(f"Running {DEPLOYMENT}: {running.page(run.id)}")
-        shown: dict[UUID, str | None] = {}
+        shown: dict[UUID, str] = {}
         try:
             while True:
                 run = client.read_flow_run(run.id)
                 for each in [*_children(client, run.id), run]:
-                    if each.state is not None and shown.get(each.id) != each.state.name:
-                        shown[each.id] = each.state.name
-                        say(f"  {each.name}: {each.state.name}")
+                    if each.state is not None and shown.get(each.id) != (now := _how_far(each.state)):
+                        shown[each.id] = now
+                        say(f"  {each.name}: {now}")
                 if run.state is not None and run.state.is_final():
                     state = run.state
                     break
@@ -77,6 +77,11 @@ def _run(running: Stack, say: Say) -> dict[str, Any]:
         if len(shown) == 1:
             say("It was complete already: arms, checkpoints and scores were reused, nothing was made again")
         return _where_to_look(running, run)
+
+
+def _how_far(state: "State") -> str:
+    """A state as a person reads it: a run that has to wait for another is called neither Late, Pending nor Submitting."""
+    return "Waiting" if state.is_scheduled() or state.is_pending() else state.name or state.type.value
 
 
 def _children(client: "SyncPrefectClient", run: UUID) -> "list[FlowRun]":

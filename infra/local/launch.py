@@ -2,16 +2,21 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from infra.local import access, stack
 from tasks.errors import InputError
+from tasks.spec.pool import SOURCE
+from tasks.store.root import DEFAULT_ROOT
 
 DEPLOYMENT = "compare/file"
+PLACES = ("source", "sources", "holdout", "url", "ids", "root")
+"""Fields of the form, at any depth, that name a place."""
 
 
 def launch_comparison(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Start it and return at once. `parameters`: every field of the form. Raises InputError when there is no server or deployment."""
+    """Start it and return at once. `parameters`: every field of the form; workers stand elsewhere, so paths go as whole ones. Raises InputError when there is no server or deployment."""
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
@@ -25,7 +30,9 @@ def launch_comparison(parameters: Mapping[str, Any]) -> dict[str, str]:
     try:
         with access.connected({**os.environ, **environment}), get_client(sync_client=True) as client:
             deployment = client.read_deployment_by_name(DEPLOYMENT)
-            run = client.create_flow_run_from_deployment(deployment.id, parameters=dict(parameters))
+            run = client.create_flow_run_from_deployment(
+                deployment.id, parameters=whole(parameters), name=parameters["name"]
+            )
     except ObjectNotFound as error:
         raise InputError(f"{api} has no deployment {DEPLOYMENT}: run `fabrating deploy` first.") from error
     except httpx.HTTPError as error:
@@ -34,3 +41,14 @@ def launch_comparison(parameters: Mapping[str, Any]) -> dict[str, str]:
         ) from error
     pages = environment.get(access.PAGES) or api.removesuffix("/").removesuffix("/api")
     return {"run": run.name, "ui": f"{pages}/runs/flow-run/{run.id}"}
+
+
+def whole(value: Any, place: bool = False) -> Any:
+    """The same with whole paths instead of those from here; the default root stays the stack's, the default source the worker's."""
+    if isinstance(value, Mapping):
+        return {name: whole(each, place or name in PLACES) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [whole(each, place) for each in value]
+    if not place or not isinstance(value, str) or "://" in value or value in (DEFAULT_ROOT, SOURCE):
+        return value
+    return str(Path(value).expanduser().absolute())

@@ -111,7 +111,7 @@ def contents(root: Root, query: str) -> str:
 
 
 def _html(body: str) -> str:
-    style = "body{font:16px system-ui,sans-serif;margin:2rem auto;max-width:48rem;padding:0 1rem}"
+    style = ":root{color-scheme:light dark}body{font:16px system-ui,sans-serif;margin:2rem auto;max-width:48rem;padding:0 1rem}"
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     return f"<!doctype html><html lang=en><head>{head}<title>FabRating</title><style>{style}</style></head><body>{body}</body></html>"
 

@@ -51,17 +51,19 @@ def turn(root: Root, run: str, device: str, count: int = 1, stop: Stop = never, 
     places = (gpus if choose else gpus[:count]) or [fingerprint(str(root.folder))]
     with contextlib.ExitStack() as held:
         told = 0.0
-        while not (mine := _take(held, places, min(count, len(places)), run)):
-            if not told:
-                log.info("%s waits for its turn: %s", run, holder(turn_lock(places[0])))
-            if time.monotonic() > told + NEWS_SECONDS or stop():
+        try:
+            while not (mine := _take(held, places, min(count, len(places)), run)):
+                if not told:
+                    log.info("%s waits for its turn: %s", run, holder(turn_lock(places[0])))
+                if time.monotonic() > told + NEWS_SECONDS:
+                    ledger.start_clock(root, run)
+                    told = time.monotonic()
+                if stop():
+                    raise InterruptedRun(f"The run {run} was asked to stop before its turn came: start it again.")
+                time.sleep(POLL_SECONDS)
+        finally:
+            if told:
                 ledger.start_clock(root, run)
-                told = time.monotonic()
-            if stop():
-                raise InterruptedRun(f"The run {run} was asked to stop before its turn came: start it again.")
-            time.sleep(POLL_SECONDS)
-        if told:
-            ledger.start_clock(root, run)
         yield Turn(mine, bool(gpus))
 
 

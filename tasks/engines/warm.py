@@ -7,6 +7,7 @@ and exit status. A client that dies or hangs up asks it to stop by that: it save
 
 import contextlib
 import json
+import logging
 import os
 import select
 import signal
@@ -29,6 +30,7 @@ from tasks.records.job import RESUME
 from tasks.store.artifact import fingerprint
 from tasks.store.locks import PATIENCE
 
+NEWS = logging.getLogger(__name__)
 SHELL = ("_", "COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL", "PYTEST_CURRENT_TEST", LAUNCHER)
 """Variables that change from caller to caller and mean nothing to a trainer; nor do those of `OTHERS`."""
 OTHERS = ("PREFECT_", "WANDB_")
@@ -54,6 +56,7 @@ def train(
             while (answer := line.hear(POLL_SECONDS)) is None and not stop():
                 poll()
         except BaseException:
+            NEWS.warning("Stopping: the training saves a checkpoint first, in %.0f s at most.", GRACE)
             line.hang_up()
             raise
         return (line.hang_up() if answer is None else answer).get("status")

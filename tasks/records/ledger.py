@@ -30,7 +30,7 @@ State = Literal["running", "completed", "interrupted", "failed", "cancelled", "l
 """lost: the process ended without reporting it. silent: no news for a while; found when an entry is read, never written."""
 SILENT_AFTER = 15 * 60  # seconds; compiling and a large evaluation each take a few minutes without a new line
 REMEDY = "move this ledger entry away, and the next attempt starts a new one"
-LIVE = ("step", "steps", "tokens", "bpb", "loss", "tokens_per_second", "mfu")
+LIVE = ("step", "steps", "tokens", "bpb", "loss", "tokens_per_second", "mfu", "device")
 COLUMNS = (
     *(
         "run",
@@ -392,6 +392,8 @@ def _live(root: Root, entry: LedgerEntry) -> LedgerEntry:
     elif time.time() - max(entry.last.started, live.get("time", 0)) > SILENT_AFTER:
         state = "silent"
     until = time.time() if state == "running" else live.get("time")
+    if here and live.get("time", 0) < entry.last.started:
+        until = entry.last.started  # it loads, or waits for its turn, which costs nothing
     return _priced(entry.model_copy(update={**measured, "state": state}), until)
 
 

@@ -222,6 +222,8 @@ def selection(arm: Mapping[str, Any]) -> str:
     parts = arm.get("parts") or ()
     if arm.get("tokens") or arm.get("documents"):
         size = f" {arm['tokens']:,} tokens" if arm.get("tokens") else f" {arm['documents']:,} documents"
+    elif arm.get("min_score") is not None:
+        size = f" from a score of {arm['min_score']:g} on"
     elif arm["select"] in ("all", "subset") and not parts:
         size = ""
     else:
@@ -229,7 +231,8 @@ def selection(arm: Mapping[str, Any]) -> str:
     taken = " and ".join(f"{part['weight']:g} {_select(part)}" for part in parts)
     what = f"mixed{size}{_source(arm)} ({taken})" if parts else _select(arm, size)
     often = f", {arm['epochs']} times" if arm.get("epochs", 1) > 1 else ""
-    return f"{what}, {arm['order']}{often}"
+    only = f", where {arm['where']}" if arm.get("where") else ", on a list" if arm.get("ids") else ""
+    return f"{what}{only}, {arm['order']}{often}"
 
 
 def _select(arm: Mapping[str, Any], size: str = "") -> str:
@@ -306,8 +309,8 @@ def digits(row: Difference | Look) -> int:
 
 
 def signed(value: float | None, digits: int = 4) -> str:
-    """+0.0123 or −0.0123."""
-    return MISSING if value is None else f"{value:+.{digits}f}".replace("-", "−")
+    """+0.0123 or −0.0123; never −0.0000."""
+    return MISSING if value is None else f"{value:+z.{digits}f}".replace("-", "−")
 
 
 def probability(p: float | None) -> str:

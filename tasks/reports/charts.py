@@ -145,8 +145,9 @@ def decile_svg(by_label: Mapping[str, Sequence[float]]) -> str:
 
 
 def score_histogram_svg(by_label: Mapping[str, np.ndarray]) -> str:
-    """Distribution of composite scores: of what each arm took, and of whatever else is given (the holdout)."""
+    """Distribution of composite scores: of what each arm took, and of whatever else is given (the holdout). What has none keeps its color."""
     scores = {label: values[np.isfinite(values)] for label, values in by_label.items()}
+    colors = {label: COLORS[at % SERIES] for at, label in enumerate(scores)}
     scores = {label: values for label, values in scores.items() if len(values)}
     if not scores:
         return ""
@@ -155,7 +156,8 @@ def score_histogram_svg(by_label: Mapping[str, np.ndarray]) -> str:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for color, (label, values) in zip(COLORS, scores.items(), strict=False):
+        for label, values in scores.items():
+            color = colors[label]
             share = 100 * np.histogram(values, edges)[0] / len(values)
             axes.stairs(share, edges, color=color, label=_clean(label), linewidth=1.6)
             axes.stairs(share, edges, color=color, fill=True, alpha=0.12)
@@ -182,7 +184,7 @@ def strata_svg(rows: Sequence[Interval], *, zero: str) -> str:
             axes.plot([low, high], [place, place], color=color, linewidth=2)
             axes.plot([estimate], [place], "o", color=color, markersize=5)
         axes.axvline(0, color=INK, linewidth=1)
-        axes.set_yticks(places, [_clean(label) for label, *_ in rows])
+        axes.set_yticks(places, [_clean(label, 28) for label, *_ in rows])
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.grid(visible=False, axis="y")
         if max(ends) > 1.5 * edge:

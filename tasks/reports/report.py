@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -187,9 +188,9 @@ def _scores(first: Mapping[str, Run], deciles: Mapping[str, Sequence[float | Non
     rated = {label: values for label, values in deciles.items() if any(value is not None for value in values)}
     known = {label: [float("nan") if v is None else v for v in values] for label, values in rated.items()}
     leading = next(iter(first.values()))
-    alike = {label: Taken(run.root, run.arm) for label, run in first.items() if run.score == leading.score}
-    shown = {label: took.scores for label, took in alike.items() if took}
-    if shown:
+    alike = {label: run.score == leading.score and Taken(run.root, run.arm) for label, run in first.items()}
+    shown = {label: took.scores if took else np.empty(0) for label, took in alike.items()}  # each keeps its color
+    if any(map(len, shown.values())):
         shown["holdout (the pool)"] = holdout_scores(leading)
     by_decile = charts.decile_svg(known) if known else ""
     return {

@@ -52,10 +52,19 @@ def _sentence(name: str, place: Place, problems: Sequence[Mapping[str, Any]], fo
         problem.get("ctx", {}).get("error"), InputError
     ):  # it shows what it may: the value can hold a signature
         return f"{name}: {problem['msg'].removeprefix('Value error, ')}"
-    messages = [each["msg"].removeprefix("Value error, ") for each in problems]
+    messages = [_message(each) for each in problems]
     wanted = ", or ".join(dict.fromkeys(message[:1].lower() + message[1:] for message in messages))
     value = "" if isinstance(problem["input"], Mapping | list) else f" = {problem['input']!r}"
     return f"{name}{value} cannot be used: {wanted}{'' if wanted.endswith('?') else '.'}"
+
+
+def _message(problem: Mapping[str, Any]) -> str:
+    """pydantic's words, but for a list's length, of which it says what happens inside."""
+    counted = {"too_short": ("at least", "min_length"), "too_long": ("at most", "max_length")}.get(problem["type"])
+    if counted is None:
+        return str(problem["msg"]).removeprefix("Value error, ")
+    (bound, name), ctx = counted, problem["ctx"]
+    return f"give {bound} {ctx[name]:,}, not {ctx['actual_length'] or 'more'}"
 
 
 def _all(model: type[BaseModel]) -> Iterator[type[BaseModel]]:

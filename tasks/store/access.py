@@ -30,7 +30,7 @@ def open_blobs(url: str, hurried: bool = False) -> Blobs:
     place = parse_source(url)
     if place.path is not None:
         if not place.path.is_dir():
-            raise InputError(f"The folder {place.path} does not exist: check the URL {url}.")
+            raise InputError(f"The folder {place.path.absolute()} does not exist: check the URL {url}.")
         return Blobs(place, LocalStore(place.path.absolute()))
     load_settings()
     if place.kind == "hf":

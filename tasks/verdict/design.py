@@ -94,14 +94,15 @@ def propose(
 ) -> list[Design]:
     """What each known setting can show of `effect` (bits per byte) for `dollars` in all, the proposed one first.
 
-    Replicates are as few as show the effect, and no more than `dollars` pay for, nor than `MOST_REPLICATES`. Raises InputError when the
+    What ran on a CPU proposes nothing for a GPU, nor the other way round. Replicates are as few as show the effect, and no more than
+    `dollars` pay for, nor than `MOST_REPLICATES`. Raises InputError when the
     effect or the dollars are not above 0, or when no setting's speed is known on the device.
     """
     for name, value in (("effect", effect), ("budget in dollars", dollars)):
         if value <= 0:
             raise InputError(f"The {name} is {value:g}: give a number above 0.")
     designs = []
-    for known in known_spreads(ledger):
+    for known in known_spreads([entry for entry in ledger if (entry.device == "cpu") == (device == "cpu")]):
         training = known.training.model_copy(update={"dollars_per_gpu_hour": dollars_per_gpu_hour})
 
         def cost(replicates: int, training: Training = training) -> CostEstimate:

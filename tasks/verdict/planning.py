@@ -15,6 +15,8 @@ from tasks.verdict.replicates import paired_by_seed
 
 Budget = Literal["tokens", "bytes"]
 """What is equal between arms: trained tokens, or bytes of text."""
+FEW_STEPS = 40
+"""The learning rate rises for so long, in either recipe."""
 BESIDE_BYTES = ("training.tokens", "tokens", "steps")
 """What differs between arms of equal bytes, as paths for `allow`."""
 
@@ -60,6 +62,20 @@ def what_is_read(label: str, text: TrainedText) -> str:
     if text.mean_score is None or text.arm_mean_score is None:
         return f"{read}."
     return f"{read}, mean score {text.mean_score:.2f} (the arm's: {text.arm_mean_score:.2f})."
+
+
+def what_steps_are_few(tokens: int, steps: int, sequence_length: int) -> list[str]:
+    """A sentence if a budget of `tokens` makes so few `steps` that a model hardly learns, with a batch that makes `FEW_STEPS`; or none."""
+    if not 0 < steps < FEW_STEPS:
+        return []
+    rows = max(1, tokens // FEW_STEPS // sequence_length)
+    batch = sequence_length << rows.bit_length() - 1
+    if tokens // batch <= steps:
+        return []
+    return [
+        f"A run has {steps} step{'s' if steps > 1 else ''}, in which a model learns little: batch_tokens: {batch:,} under train makes "
+        f"{tokens // batch:,} of the same tokens."
+    ]
 
 
 def smallest_difference(variance: float, seeds: int, arms: int) -> float:

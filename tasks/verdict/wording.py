@@ -242,10 +242,10 @@ def with_interval(value: float, low: float | None, high: float | None, sign: str
     The ends stand by themselves, because an interval need not be symmetric about its estimate.
     """
     if low is None or high is None:
-        return f"{value:{sign}.4f}".replace("-", "−")
+        return f"{value:{sign}z.4f}".replace("-", "−")
     width = (high - low) / 2
     decimals = min(8, max(0, 2 - math.floor(math.log10(width)))) if width > 0 else 4
-    shown, first, last = (f"{number:{sign}.{decimals}f}".replace("-", "−") for number in (value, low, high))
+    shown, first, last = (f"{number:{sign}z.{decimals}f}".replace("-", "−") for number in (value, low, high))
     return f"{shown} ({first} to {last})"
 
 

@@ -87,10 +87,13 @@ def test_to_open_a_folder_makes_none(tmp_path: Path) -> None:
     [
         (lambda results: results.names("models"), "There are no names of 'models': ask for pools, arms, runs, verd"),
         (lambda results: results.scores([]), "No runs are named"),
-        (lambda results: results.scores("nobody"), "no complete artifact runs/nobody/result"),
+        (
+            lambda results: results.scores("nobody"),
+            "The run nobody has no scores under .*: it is not there, or has not finished",
+        ),
         (
             lambda results: results.scores(results.runs()[0].run, "wiki"),
-            "no complete artifact runs/rand.*/outside/wiki",
+            "The run rand.* has no scores on wiki under .*, or was not scored on them",
         ),
         (lambda results: results.verdict("nothing"), "There is no verdict 'nothing' .*: there are tiny-"),
         (lambda results: results.arm("best"), "There is no arm 'best' under .*: give one of rand-.*, top-"),

@@ -59,6 +59,23 @@ def test_a_cpu_costs_no_gpu_hours(root):
     assert entry.hours > 0 and entry.dollars == 0
 
 
+def test_a_run_that_has_not_begun_costs_nothing_yet(root):
+    run = opened(root)
+    path = root.path(f"runs/{run}/run.json")
+    path.write_text(path.read_text().replace(str(ledger.find(root, run).last.started), str(time.time() - 50)))
+    assert (ledger.find(root, run).hours, ledger.find(root, run).dollars) == (0, 0)
+    metrics(root, run, {"step": 0, "kind": "event", "time": time.time(), "event": "started", "device": "NVIDIA H100"})
+    assert ledger.find(root, run).dollars > 0
+
+
+def test_a_run_on_a_cpu_costs_nothing_while_it_goes_on_either(root):
+    run = opened(root)
+    began = {"step": 0, "kind": "event", "time": time.time() + 1, "event": "started", "device": "cpu"}
+    metrics(root, run, began, {"step": 1, "kind": "train", "time": time.time() + 1, "loss": 3.0})
+    (entry,) = ledger.entries(root)
+    assert (entry.state, entry.step, entry.dollars) == ("running", 1, 0)
+
+
 def test_a_second_attempt_keeps_the_first_and_closes_it_at_its_last_sign_of_life(root):
     run = opened(root)
     seen = time.time() + 1800

@@ -77,6 +77,17 @@ def test_histogram_deciles_and_strata_are_wellformed():
     assert charts.score_histogram_svg({"empty": np.array([])}) == ""
 
 
+def test_an_arm_keeps_its_color_where_another_has_no_scores():
+    svg = charts.score_histogram_svg({"best": np.array([4.0]), "other": np.array([]), "random": np.array([1.0])})
+    assert "var(--s0)" in svg and "var(--s1)" not in svg and "var(--s2)" in svg
+
+
+def test_a_selection_says_its_filter_and_its_threshold():
+    arm = Arm(select="top", min_score=3.5, where="dump > 3")
+    assert artifacts.selection(arm.identity()) == "top from a score of 3.5 on, where dump > 3, best-first"
+    assert artifacts.signed(-0.00001) == "+0.0000"
+
+
 def test_smoothing_keeps_a_constant_and_the_ends():
     assert np.allclose(charts._smoothed(np.full(100, 3.0), share=0.2), 3.0)
     ramp = np.arange(100.0)

@@ -203,10 +203,15 @@ def children(client: SyncPrefectClient, run: FlowRun) -> dict[str, FlowRun]:
     return {client.read_flow(one.flow_id).name: one for one in client.read_flow_runs(flow_run_filter=below)}
 
 
+def children_of(client: SyncPrefectClient, run: FlowRun) -> list[FlowRun]:
+    """The runs that a run has started."""
+    wanted = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
+    return client.read_flow_runs(flow_run_filter=wanted)
+
+
 def below(client: SyncPrefectClient, run: FlowRun) -> Counter[str]:
     """How many children of each flow a run has."""
-    wanted = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
-    return Counter(client.read_flow(child.flow_id).name for child in client.read_flow_runs(flow_run_filter=wanted))
+    return Counter(client.read_flow(child.flow_id).name for child in children_of(client, run))
 
 
 def wait(condition: Callable[[], Any], seconds: float) -> Any:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tasks.store.root import Root
-from tests.stack.conftest import ARM, artifacts_of, below, run_deployment
+from tests.stack.conftest import ARM, artifacts_of, below, children_of, run_deployment
 
 pytestmark = pytest.mark.stack
 
@@ -37,6 +37,8 @@ def test_two_arms_with_two_replicates_end_in_a_verdict_and_a_report(stack, clien
     run, children = compare(stack, client, parameters, root)
     assert run.state.is_completed()
     assert children == {"prepare": 1, "train": 4}, "one child prepares all arms"
+    named = {child.name for child in children_of(client, run)}
+    assert named >= set(Root(root).folders("runs")), "a child is called as the run that it makes"
     trainers = {json.loads(lock.read_text())["pid"] for lock in root.glob("runs/*/.lock")}
     assert len(trainers) == 1, "one process trained all"
     store = Root(root)

@@ -47,6 +47,7 @@ def test_own_runs_count_before_the_table(tmp_path):
     (only,) = propose(0.01, 1, ledger.entries(root), device="cpu")
     assert (only.depth, only.cost.dollars, only.reaches) == (4, 0.0, True)
     assert known_spreads([]) == list(MEASURED)
+    assert propose(0.01, 100, ledger.entries(root))[0].depth == 12, "runs on a CPU say nothing of a GPU"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from tasks.errors import InputError
 from tasks.records import ledger
 from tasks.spec import Arm, Experiment, Training
 from tasks.store.root import Root
-from tasks.verdict.planning import equal_budget, spread_between_seeds, what_seeds_show
+from tasks.verdict.planning import equal_budget, spread_between_seeds, what_seeds_show, what_steps_are_few
 
 PACKED = {
     "top16": {"tokens_per_epoch": 80_000, "tokens": 100_000, "bytes": 500_000, "sequence_length": 256},
@@ -58,3 +58,11 @@ def test_the_spread_between_seeds_is_pooled_over_runs_alike(tmp_path):
     assert spread_between_seeds(found, Training(tokens=5_000)) is None
     assert spread_between_seeds(found, Training(depth=12)) is None
     assert spread_between_seeds(found, Training(recipe="quiet")) is None
+
+
+def test_a_budget_of_few_steps_is_said_with_a_batch_that_makes_more():
+    (said,) = what_steps_are_few(274_688, 2, 256)
+    assert (
+        said.startswith("A run has 2 steps, ") and "batch_tokens: 4,096 under train makes 67 of the same tokens" in said
+    )
+    assert what_steps_are_few(274_688, 40, 256) == [] and what_steps_are_few(1_024, 4, 256) == [], "no batch makes more"

@@ -74,7 +74,7 @@ def model_card(root: Root, trained: Trained, facts: RunFacts, judged: Sequence[J
         "Documents trained on": None if facts.trained_documents is None else f"{facts.trained_documents:,}",
         "Trained tokens": f"{facts.tokens:,}, {facts.tokens / counts.scaling:.1f} for each scaling parameter",
         "Parameters": f"{counts.total:,}, of which {counts.scaling:,} are scaling parameters (block matrices and lm_head)",
-        "Shape": f"{shape.n_layer} layers, {shape.n_embd} channels, {shape.n_head} heads, windows {shape.window_pattern}",
+        "Shape": f"{shape.n_layer} layers, {shape.n_embd} channels, {shape.n_head} head{'s' if shape.n_head > 1 else ''}, windows {shape.window_pattern}",
         "Context": f"{shape.sequence_len:,} tokens",
         "Vocabulary": f"{shape.vocab_size:,} tokens, byte-level BPE",
         "Training": f"engine {training.engine}, recipe {training.recipe}, {training.precision}, seed {experiment.seed}, {facts.steps:,} steps",

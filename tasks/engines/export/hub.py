@@ -70,7 +70,10 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
         from safetensors.torch import save_file
     except ImportError as error:
         raise InputError("The package safetensors is not installed: pip install 'fabrating[export]'.") from error
+    path.touch()
+    mode = path.stat().st_mode
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+    path.chmod(mode)  # it leaves a file that its owner alone can read
 
 
 def write_hub(trained: Trained, folder: Path) -> None:

@@ -48,6 +48,7 @@ def test_a_folder_for_transformers_has_all_and_a_card_of_the_ledger(root: Root, 
         "README.md", "config.json", "generation_config.json", "model.safetensors", "modeling_fabrating.py",
         "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1, "who may read one may read all"
     card = (folder / "README.md").read_text()
     _, facts = open_trained(root, run)
     (sentence,) = Verdict.read(root.path(f"verdicts/{tiny.verdict}/verdict.json")).sentences

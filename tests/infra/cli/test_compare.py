@@ -63,6 +63,20 @@ def test_a_precision_that_needs_a_gpu_is_refused_before_anything_is_prepared(com
     assert not (tmp_path / "root").exists()
 
 
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_a_machine_without_a_gpu_is_told_what_its_cpu_takes(device, file, tmp_path, monkeypatch):
+    monkeypatch.setattr("infra.cli.compare.has_gpu", lambda: False)
+    monkeypatch.setattr("infra.cli.compare.visible_gpus", list)
+    monkeypatch.setattr("flows.comparison.Hands.train", lambda *_: sys.exit(9))
+    asked = yaml.safe_load(file.read_text())
+    asked["train"]["device"] = device
+    file.write_text(yaml.safe_dump(asked))
+    said = CliRunner().invoke(app, ["compare", str(file)])
+    assert said.exit_code == 9, said.output
+    assert f"Everything is kept under {(tmp_path / 'root').as_uri()}" in said.stderr
+    assert "$0" in said.stderr and "on 2 cores of an AMD EPYC" in said.stderr and "H100" not in said.stderr
+
+
 def until(process, words):
     """Read the command's lines until one has these words; returns the lines."""
     seen = []

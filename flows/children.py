@@ -1,12 +1,12 @@
 """Runs of other deployments that a flow waits for: visible below it, found again by a retried parent, cancelled with it."""
 
 import contextvars
+import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, cast
-from uuid import UUID
 
 import httpx
 from prefect import get_run_logger, runtime
@@ -27,6 +27,8 @@ SECONDS_IN_LINE = 30.0
 """A run that has waited for its start for so long, and longer, is asked why."""
 MOST_PARAMETERS = 200_000
 """Characters of the arms that one child is given. A server takes 512 KiB of parameters."""
+NEVER_LEFT = threading.Event()
+"""Of a child that is waited for to its end."""
 
 
 class ChildFailed(RuntimeError):
@@ -87,21 +89,29 @@ def scoring(run_id: str, texts: Sequence[Texts], core: bool, root: str, question
 
 
 def run_children(children: Sequence[Child], pages: dict[str, str] | None = None) -> None:
-    """Run children side by side. The first error is raised when all have ended. `pages`: as of `run_child`."""
+    """Run children side by side. The first error is raised when all have ended. `pages`: as of `run_child`.
+
+    An exception from outside, as of a cancellation, is raised at once: nobody waits for the children any more.
+    """
     if not children:
         return
+    left = threading.Event()
     with ThreadPoolExecutor(len(children)) as pool:
-        started = [pool.submit(contextvars.copy_context().run, run_child, child, pages) for child in children]
+        try:
+            started = [pool.submit(contextvars.copy_context().run, run_child, child, pages, left) for child in children]
+            wait(started)
+        finally:
+            left.set()
     for child in started:
         child.result()
 
 
-def run_child(child: Child, pages: dict[str, str] | None = None) -> FlowRun:
+def run_child(child: Child, pages: dict[str, str] | None = None, left: threading.Event = NEVER_LEFT) -> FlowRun:
     """Run a child and wait for its end; the address of its page is logged, and put into `pages` under its name.
 
     A retried parent attaches to the child of its earlier attempt: it waits if that still runs, and restarts it
     if it has ended. (Even a completed one: what it made must be gone or damaged since, or the parent would not ask for it.)
-    Raises ChildFailed when the child ends in any state but Completed. After a person cancelled it, the reaper leaves the parent
+    Raises ChildFailed when the child ends in any state but Completed, and once it is `left` alone. After a person cancelled it, the reaper leaves the parent
     alone, too.
     """
     started = run_deployment(
@@ -121,11 +131,11 @@ def run_child(child: Child, pages: dict[str, str] | None = None) -> FlowRun:
     with get_client(sync_client=True) as client:
         if run.state is not None and run.state.is_final():
             while lives(client, run):  # it was declared crashed by mistake: two at once would be in each other's way
-                time.sleep(POLL_SECONDS)
+                _pause(run.name, left)
                 run = client.read_flow_run(run.id)
             get_run_logger().info("%s was %s: starting it again", child.name, run.state.name if run.state else "new")
             client.set_flow_run_state(run.id, AwaitingRetry(), force=True)
-        run = _wait(client, run.id)
+        run = _wait(client, run, left)
     if run.state is None or not run.state.is_completed():
         reason = (run.state.message if run.state else None) or "see its logs"
         raise ChildFailed(f"{child.deployment} ({child.name}) is {run.state_name}: {reason}")
@@ -141,18 +151,18 @@ def cancel_children(flow: Any, flow_run: FlowRun, state: State) -> None:
                 client.set_flow_run_state(child.id, Cancelling(message=f"{flow_run.name} was cancelled"), force=True)
 
 
-def _wait(client: SyncPrefectClient, run: UUID) -> FlowRun:
+def _wait(client: SyncPrefectClient, run: FlowRun, left: threading.Event) -> FlowRun:
     """Poll until the run has ended, and wait out a server (or its database) that is down for a while."""
     away, reason, asked = False, "", time.monotonic()
     while True:
         try:
-            found = client.read_flow_run(run)
+            found = client.read_flow_run(run.id)
             if found.state is not None and found.state.is_scheduled() and time.monotonic() - asked > SECONDS_IN_LINE:
                 asked, before, reason = time.monotonic(), reason, why_waiting(client, found)
                 if reason not in ("", before):
                     get_run_logger().warning("%s waits: %s", found.name, reason)
         except ObjectNotFound as error:
-            raise ChildFailed(f"The run {run} was deleted: run it again") from error
+            raise ChildFailed(f"The run {run.name} was deleted: run it again") from error
         except (httpx.TransportError, httpx.HTTPStatusError) as error:
             if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
                 raise
@@ -163,4 +173,9 @@ def _wait(client: SyncPrefectClient, run: UUID) -> FlowRun:
             away = False
             if found.state is not None and found.state.is_final():
                 return found
-        time.sleep(POLL_SECONDS)
+        _pause(run.name, left)
+
+
+def _pause(child: str, left: threading.Event) -> None:
+    if left.wait(POLL_SECONDS):
+        raise ChildFailed(f"Nobody waits for {child} any more")

@@ -25,7 +25,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import AwaitingRetry, Cancelling
 from pydantic import Field
 
-from flows.alive import lives
+from flows.alive import Watch, lives
 
 TAG = "fabrating"
 ENDS = (StateType.FAILED, StateType.CRASHED)
@@ -44,6 +44,8 @@ longer be matched, so a person decides."""
 
 OURS = "Set going again by the reaper"
 """Message of the state that starts a run again."""
+START = timedelta(minutes=5)
+"""A run that has been with a worker for so long and has not begun was lost with it: the slowest start takes a minute or two."""
 BUSY = ("BusyError", "SupersededError")
 """Marks of an attempt that found what it needs in use: it did nothing, and is no failed attempt."""
 ALIVE = "BusyError: The run "
@@ -168,6 +170,26 @@ def cancel_left_behind(client: SyncPrefectClient) -> list[FlowRun]:
     found = client.read_flow_runs(flow_run_filter=below, limit=200)
     for run in found:
         client.set_flow_run_state(run.id, Cancelling(message="What waits for it was cancelled"))
+    return found
+
+
+def put_back(client: SyncPrefectClient, watch: Watch) -> list[FlowRun]:
+    """Let our runs wait for a worker again that one had taken and never started, and return them: it was killed, or its host lost, in between.
+
+    Nobody else would ever start them, and they would keep their place in a queue. Time counts from the beginning of the `watch`.
+    """
+    taken = FlowRunFilter(
+        tags=FlowRunFilterTags(all_=[TAG]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])),
+    )
+    since = watch.answered(datetime.now(UTC))
+    found = [
+        run
+        for run in client.read_flow_runs(flow_run_filter=taken, limit=200)
+        if run.state and datetime.now(UTC) - max(since, run.state.timestamp) >= START
+    ]
+    for run in found:
+        client.set_flow_run_state(run.id, AwaitingRetry(message=OURS), force=True)
     return found
 
 

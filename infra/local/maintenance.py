@@ -1,7 +1,7 @@
 """Looks after the runs of a Prefect server, without a flow run where there is nothing to do.
 
-A running one without a process is declared crashed, what ended badly is restarted, and what a person cancelled is cancelled
-down to its last child.
+A running one without a process is declared crashed, one that was never started waits for a worker again, what ended badly is
+restarted, and what a person cancelled is cancelled down to its last child.
 """
 
 import logging
@@ -43,7 +43,7 @@ def look(environment: Mapping[str, str], attempts: int, delay: float, watch: "Wa
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     from flows.alive import declare_dead
-    from flows.maintenance import TAG, cancel_left_behind, ended_badly, reaper
+    from flows.maintenance import TAG, cancel_left_behind, ended_badly, put_back, reaper
 
     with connected(environment):
         # The client doubles its wait with each retry: an outage would be followed by a pause as long.
@@ -52,6 +52,8 @@ def look(environment: Mapping[str, str], attempts: int, delay: float, watch: "Wa
                 log.warning("%s is cancelled, as what waits for it was", run.name)
             for run in declare_dead(client, watch, TAG):
                 log.warning("%s sends no heartbeat any more: it has crashed", run.name)
+            for run in put_back(client, watch):
+                log.warning("%s was taken by a worker that never started it: it waits for one again", run.name)
             restarts, _ = ended_badly(client, attempts, timedelta(seconds=delay))
         if restarts:
             reaper(attempts=attempts, delay_seconds=delay)

@@ -15,10 +15,9 @@ from tasks.engines.locks import hold_attempt
 from tasks.engines.turns import turn
 from tasks.progress import Progress, Stop, never, silent
 from tasks.records.job import Job
-from tasks.records.layout import JOB, WAITING, RunFolder
+from tasks.records.layout import JOB, RunFolder
 from tasks.spec import Arm, Experiment, Training
 from tasks.store.artifact import Artifact
-from tasks.store.locks import hold
 from tasks.store.root import Root
 
 
@@ -60,10 +59,7 @@ def train(
             with hold_attempt(root, job.run, {}):
                 root.mirror(job.result)
         return root.open(job.result)
-    folder = root.path(RunFolder(job.run).folder)
-    with hold(folder / WAITING, f"The run {job.run}", job.run):  # who waits for a GPU has the run already
-        if root.find(job.result) is None:
-            _train(root, job, progress, stop)
+    _train(root, job, progress, stop)
     return replace(root.open(job.result), reused=False)
 
 

@@ -1,10 +1,12 @@
 """What Prefect calls by name must have the names that it uses."""
 
 import inspect
+import signal
 
 import pytest
 
-from flows.children import MOST_PARAMETERS, preparations
+from flows import children
+from flows.children import MOST_PARAMETERS, preparations, run_children, scoring
 from flows.compare import compare
 from flows.experiment import experiment
 from tasks.spec import Arm, Pool, Training
@@ -35,3 +37,25 @@ def test_arms_that_a_server_would_not_take_at_once_are_several_children():
     )
     size = len(arms["listed-1"].model_dump_json())
     assert 1 < len(found) <= 128 * size / (MOST_PARAMETERS - size) + 1
+
+
+def test_who_is_cancelled_waits_for_no_child(monkeypatch):
+    """Threads that wait would keep its process alive until it is killed; a timer's signal stands for the worker's."""
+    ended = []
+
+    def wait(child, pages, left):
+        ended.append(left.wait(30))
+
+    def cancel(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(children, "run_child", wait)
+    previous = signal.signal(signal.SIGALRM, cancel)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(KeyboardInterrupt):
+            run_children([scoring(name, (), False, "/root") for name in "abc"])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert ended == [True] * 3

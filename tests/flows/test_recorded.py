@@ -94,6 +94,25 @@ def test_a_second_start_that_is_refused_leaves_the_living_attempt_as_it_was(tmp_
         os.waitpid(child, 0)
 
 
+def test_who_asks_for_a_run_that_is_trained_waits_for_it_and_attempts_nothing(tmp_path: Path) -> None:
+    """As when a comparison is launched twice: hours, dollars and W&B would have the run twice."""
+    root, child = Root(tmp_path), os.fork()
+    if child == 0:
+        try:
+            with recorded(root, EXPERIMENT, POOL, ARM):
+                time.sleep(1)
+                root.build(f"runs/{RUN}/result", lambda work: None, spec={})
+        finally:
+            os._exit(0)
+    while ledger.find(root, RUN) is None:
+        time.sleep(0.01)
+    with recorded(root, EXPERIMENT, POOL, ARM):
+        pass
+    os.waitpid(child, 0)
+    (attempt,) = ledger.find(root, RUN).attempts
+    assert (attempt.state, attempt.pid) == ("completed", child)
+
+
 def test_a_name_is_kept_given_later_too_and_changes_no_identity(tmp_path: Path) -> None:
     root = Root(tmp_path)
     with recorded(root, EXPERIMENT, POOL, ARM, name="First try: sharp", comparison="top-vs-rand"):

@@ -199,19 +199,18 @@ def artifacts_of(client: SyncPrefectClient, run: FlowRun) -> list[Artifact]:
 
 def children(client: SyncPrefectClient, run: FlowRun) -> dict[str, FlowRun]:
     """The runs below a run, by the name of their flow."""
-    below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
-    return {client.read_flow(one.flow_id).name: one for one in client.read_flow_runs(flow_run_filter=below)}
-
-
-def children_of(client: SyncPrefectClient, run: FlowRun) -> list[FlowRun]:
-    """The runs that a run has started."""
-    wanted = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
-    return client.read_flow_runs(flow_run_filter=wanted)
+    return {client.read_flow(one.flow_id).name: one for one in runs_below(client, run)}
 
 
 def below(client: SyncPrefectClient, run: FlowRun) -> Counter[str]:
     """How many children of each flow a run has."""
-    return Counter(client.read_flow(child.flow_id).name for child in children_of(client, run))
+    return Counter(client.read_flow(child.flow_id).name for child in runs_below(client, run))
+
+
+def runs_below(client: SyncPrefectClient, run: FlowRun) -> list[FlowRun]:
+    """The runs below a run."""
+    wanted = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
+    return client.read_flow_runs(flow_run_filter=wanted)
 
 
 def wait(condition: Callable[[], Any], seconds: float) -> Any:

@@ -1,11 +1,17 @@
-"""`compare/demo` on the running stack: arms prepared and trained as its children, judged, shown, and not made twice."""
+"""`compare/demo` on the running stack: arms prepared and trained as its children, cancelled, judged, shown, and not made twice."""
 
 import json
+import os
+import time
+from uuid import UUID
 
 import pytest
+from prefect.states import Cancelling
 
+from tasks.records import ledger
 from tasks.store.root import Root
-from tests.stack.conftest import ARM, artifacts_of, below, children_of, run_deployment
+from tests.chaos.harness.server import Server
+from tests.stack.conftest import ARM, artifacts_of, below, run_deployment, runs_below, wait
 
 pytestmark = pytest.mark.stack
 
@@ -18,8 +24,8 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp("root")
 
 
-def compare(stack, client, parameters, root, **changes):
-    """A run of `compare/demo` that has ended, and its children by flow."""
+def asked(parameters, root, **changes):
+    """Parameters of `compare/demo`."""
     given = {
         "data": parameters["data"],
         "train": {**parameters["train"], "tokens": 32_768},
@@ -28,19 +34,57 @@ def compare(stack, client, parameters, root, **changes):
         "replicates": 2,
         "name": "test",
     }
-    given |= {"arms": [ARM, RANDOM], **changes}
-    run = run_deployment(client, "compare/demo", given, minutes=9)
+    return given | {"arms": [ARM, RANDOM], **changes}
+
+
+def compare(stack, client, parameters, root, **changes):
+    """A run of `compare/demo` that has ended, and its children by flow."""
+    run = run_deployment(client, "compare/demo", asked(parameters, root, **changes), minutes=9)
     return run, below(client, run)
+
+
+def test_a_run_that_is_cancelled_ends_alone_and_all_end_with_their_comparison(stack, client, parameters, root):
+    """What it prepares, and the process that stays, serve the next test."""
+    long = {**parameters["train"], "depth": 6, "batch_tokens": 64, "tokens": 131_072}
+    deployment = client.read_deployment_by_name("compare/demo")
+    given = asked(parameters, root, train=long, name="long")
+    whole = client.create_flow_run_from_deployment(deployment.id, parameters=given)
+    state = lambda run: client.read_flow_run(run).state  # noqa: E731
+
+    def at_work(but=None):
+        return next((each for each in ledger.entries(Root(root)) if each.step and each.run != but), None)
+
+    one = wait(at_work, 240)
+    child = UUID(one.last.flow_run)
+    client.set_flow_run_state(child, Cancelling(), force=True)
+    other = wait(lambda: at_work(but=one.run), 60)
+    wait(lambda: state(child).is_cancelled(), 60)
+
+    client.set_flow_run_state(whole.id, Cancelling(), force=True)
+    began = time.monotonic()
+    children = runs_below(client, whole)
+    wait(lambda: all(state(each.id).is_final() for each in (whole, *children)), 120)
+    took = time.monotonic() - began
+    print(f"all were cancelled in {took:.0f} s")
+    assert took < 30 or os.getloadavg()[0] > 4, f"{took:.0f} s"
+    assert state(whole.id).is_cancelled()
+    ends = [state(each.id).name for each in children]
+    assert len(ends) == 5 and sorted(ends) == [*["Cancelled"] * 4, "Completed"], "all but the preparation"
+    server = Server(stack.api, stack.mark, stack.password)
+    assert not any(server.processes_of(str(each.id)) for each in (whole, *children))
+    entries = {each.run: each.state for each in ledger.entries(Root(root))}
+    assert set(entries.values()) <= {"cancelled", "interrupted"} and {one.run, other.run} <= set(entries)
+    assert all(list(root.glob(f"runs/{run}/checkpoints/*/manifest.json")) for run in (one.run, other.run))
 
 
 def test_two_arms_with_two_replicates_end_in_a_verdict_and_a_report(stack, client, parameters, root):
     run, children = compare(stack, client, parameters, root)
     assert run.state.is_completed()
-    assert children == {"prepare": 1, "train": 4}, "one child prepares all arms"
-    named = {child.name for child in children_of(client, run)}
+    assert children == {"train": 4}
+    named = {child.name for child in runs_below(client, run)}
     assert named >= set(Root(root).folders("runs")), "a child is called as the run that it makes"
     trainers = {json.loads(lock.read_text())["pid"] for lock in root.glob("runs/*/.lock")}
-    assert len(trainers) == 1, "one process trained all"
+    assert len(trainers) == 1, "one process trained all, with those that were cancelled"
     store = Root(root)
     drawn = [name for name in store.names("arms") if name.endswith("/text")]
     assert len(drawn) == 3, "a draw of the random arm for each replicate"

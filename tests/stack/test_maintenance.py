@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from prefect import task
+from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import StateType
 from prefect.events import emit_event
-from prefect.states import Cancelled, Cancelling, Crashed, Failed, Running, Scheduled
+from prefect.states import Cancelled, Cancelling, Crashed, Failed, Pending, Running, Scheduled
 
-from flows import alive
+from flows import alive, maintenance
 from flows.alive import Watch
 from flows.maintenance import (
     FIRST_DELAY,
@@ -22,6 +23,7 @@ from flows.maintenance import (
     due,
     failed_runs,
     is_permanent,
+    put_back,
     reaper,
 )
 from infra.local import access, deploy, lifecycle, ports, processes
@@ -198,6 +200,21 @@ def test_a_silent_run_is_dead_only_if_the_server_listened(client, ended, monkeyp
     assert not alive.lives(client, client.read_flow_run(run))
     beat()
     wait(lambda: alive.lives(client, client.read_flow_run(run)), 30)
+
+
+def test_a_run_whose_worker_was_killed_before_it_started_it_waits_for_another(client, ended, monkeypatch):
+    run, now = ended(Pending()), datetime.now(UTC)
+    long_ago, soon = now - timedelta(hours=1), now + timedelta(minutes=1)
+    assert put_back(client, Watch(since=long_ago, last=now)) == [], "it may still be starting"
+    monkeypatch.setattr(maintenance, "START", timedelta(milliseconds=1))
+    assert put_back(client, Watch(since=soon, last=now)) == [], "the server woke just now"
+    client.update_work_pool("cpu", WorkPoolUpdate(is_paused=True))  # it must not start here
+    try:
+        assert [one.id for one in put_back(client, Watch(since=long_ago, last=now))] == [run]
+        assert client.read_flow_run(run).state.name == "AwaitingRetry"
+    finally:
+        client.set_flow_run_state(run, Cancelled(), force=True)
+        client.update_work_pool("cpu", WorkPoolUpdate(is_paused=False))
 
 
 def test_what_the_server_keeps_is_bounded(stack, client, tmp_path):

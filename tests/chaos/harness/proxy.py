@@ -85,16 +85,19 @@ class Proxy:
         self._upstream, self._random = upstream, random.Random(seed)
         self._trouble: Trouble | None = None
         self._lock = threading.Lock()
+        self._started = False
         self._server = _Server((HOST, 0), self._handler())
         self.port: int = self._server.server_address[1]
 
     def start(self) -> None:
         """Listen, until `close`."""
+        self._started = True
         threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
 
     def close(self) -> None:
         """Stop listening; a second call changes nothing."""
-        self._server.shutdown()
+        if self._started:
+            self._server.shutdown()  # which waits for ever for what never served
         self._server.server_close()
 
     @contextlib.contextmanager

@@ -3,8 +3,8 @@ random moment of it, does the harm, and returns when. It sets nothing going agai
 person would whom the product tells what to do.
 """
 
-from tests.chaos.harness.faults import disk, hosts, people, processes, store
+from tests.chaos.harness.faults import comparisons, disk, hosts, people, processes, store
 from tests.chaos.harness.faults.disk import small_disk
 from tests.chaos.harness.faults.kind import KINDS, Harm, Kind
 
-__all__ = ["KINDS", "Harm", "Kind", "disk", "hosts", "people", "processes", "small_disk", "store"]
+__all__ = ["KINDS", "Harm", "Kind", "comparisons", "disk", "hosts", "people", "processes", "small_disk", "store"]

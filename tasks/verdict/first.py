@@ -80,4 +80,4 @@ def first_experiment(
 def _two_digits(number: float) -> int:
     """Rounded down to two digits."""
     unit = 10 ** max(0, len(str(int(number))) - 2)
-    return int(number) // unit * unit
+    return int(int(number) // unit * unit)

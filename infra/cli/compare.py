@@ -13,7 +13,7 @@ import typer
 
 from infra.cli import terminal
 from infra.cli.experiment import has_gpu
-from infra.cli.options import JsonOption, root_of
+from infra.cli.options import JsonOption, pool_of, root_of
 from tasks.engines.turns import visible_gpus
 from tasks.errors import InputError, InterruptedRun
 from tasks.records.layout import REPORT
@@ -45,20 +45,51 @@ fabrating launch {file}     runs the same on a Prefect server and its workers
 A field behind a # has this value already: take the # away to change it."""
 
 
-def init(file: Annotated[Path, typer.Argument(metavar="FILE")] = Path("experiment.yaml")) -> None:
+def init(
+    file: Annotated[Path, typer.Argument(metavar="FILE")] = Path("experiment.yaml"),
+    data: Annotated[
+        str | None,
+        typer.Option(help="Raw data, a URL or folder: its columns and a size that suits it are filled in."),
+    ] = None,
+    gpu: Annotated[
+        bool | None, typer.Option("--gpu/--cpu", help="What --data sizes it for. Default: what this machine has.")
+    ] = None,
+) -> None:
     """Write an example experiment with every field and what it means, to be run by `compare` or `launch`."""
     from tasks.verdict.form import EXAMPLE
 
+    if file.exists():
+        raise InputError(f"{file} is there already: name another file, or remove it.")
+    form = _first(data, has_gpu() if gpu is None else gpu) if data else EXAMPLE
     try:
         with file.open("x") as out:
-            out.write(example(EXAMPLE, TITLE.format(file=file)))
-    except FileExistsError:
-        raise InputError(f"{file} is there already: name another file, or remove it.") from None
+            out.write(example(form, TITLE.format(file=file)))
     except OSError as error:
         raise InputError(
             f"{file} cannot be written ({error.strerror}): name a file in a folder that is there."
         ) from None
-    terminal.show({"experiment": str(file), "next": f"set data and arms in it, then fabrating compare {file}"}, False)
+    then = "look at data and train" if data else "set data and arms"
+    terminal.show({"experiment": str(file), "next": f"{then} in it, then fabrating compare {file}"}, False)
+
+
+def _first(data: str, gpu: bool) -> "ComparisonForm":
+    """The best-rated fifth of some data against a random one."""
+    from tasks.corpus.pool.survey import survey
+    from tasks.verdict.first import first_experiment
+
+    pool = pool_of(data, {})
+    found = survey(pool.urls[""], pool=pool)
+    text, score = found["guess"]["text_column"], found["guess"]["score"]
+    if not text or not score:
+        raise InputError(
+            f"{data} has no column of {'ratings' if text else 'text'} (it has {', '.join(found['columns'])}): give data with one, or write "
+            "the experiment yourself, from what init writes without --data."
+        )
+    size = found["columns"][text]["bytes_decoded"]
+    documents = found["documents"]
+    if "note" in found:  # of JSON lines only the first were read
+        size, documents = found["bytes"], documents * found["bytes"] / max(1, size)
+    return first_experiment(pool, text, score, documents, size, gpu)
 
 
 def compare(file: FileArgument, as_json: JsonOption = False) -> None:

@@ -10,6 +10,7 @@ from tasks.errors import ChangedError, DeniedError, InputError, StoreError
 from tasks.store.access import open_blobs
 from tasks.store.blobs import Blob, Blobs
 from tests.chaos.harness.proxy import Proxy
+from tests.waiting import within
 
 
 @pytest.fixture
@@ -44,6 +45,7 @@ def test_it_hands_on_what_the_store_says(proxy, blobs, first, sample):
     data = (sample / first.name).read_bytes()
     assert first.size == len(data)
     assert read(blobs, first) == data[100:5_000]
+    within(10, lambda: any(answer.read for answer in proxy.answers))  # noted once it is sent
     delivered = [answer.read for answer in proxy.answers if answer.read]
     assert delivered == [(f"/{azurite.ACCOUNT}/chaos/docs/{first.name}", 100, 5_000)]
     assert proxy.met() == []

@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 from tasks.corpus.parquet.footer import NUMBERS, BadFile, Footer, read_footer, single_values, value_column
 from tasks.corpus.pool.column import Wanted
@@ -90,6 +91,16 @@ def lacking(pool: Pool, wanted: Iterable[Wanted], footers: Sequence[Footer], fol
     names = [*list(there)[:SHOWN], *(["..."] if len(there) > SHOWN else [])]
     named = f"no column{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))} (it has {', '.join(names)})"
     return f"{named}: {', '.join(advice) or 'ask for others'}"
+
+
+def guessed(pool: Pool, footers: Sequence[Footer]) -> dict[str, Any]:
+    """The columns of text and of ratings ({"text_column": name or None, "score": names}): the pool's own where they are there, else the likeliest."""
+    there = {leaf.path: leaf.physical_type for each in footers for leaf in each.leaves if not leaf.max_repetition_level}
+    own = columns_of(pool.score)
+    return {
+        "text_column": pool.text_column if pool.text_column in there else _text(there, footers),
+        "score": list(own) if all(name in there for name in own) else ratings(pool, there)[:3],
+    }
 
 
 def ratings(pool: Pool, kinds: Mapping[str, str]) -> list[str]:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from itertools import pairwise
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -16,7 +18,9 @@ from tasks.records import ledger
 from tasks.records.layout import METRICS, RunFolder
 from tasks.records.metrics import read_metrics
 from tasks.spec import FACTUAL
+from tasks.spec.written import read
 from tasks.store.root import Root
+from tasks.verdict.form import ComparisonForm
 
 STOP = {"first_look": 2, "max_replicates": 3, "margin": 1e-6}
 
@@ -49,6 +53,23 @@ def test_init_writes_no_file_over_another(tmp_path):
     nowhere = CliRunner().invoke(app, ["init", str(tmp_path / "nowhere" / "mine.yaml")])
     assert nowhere.exit_code == 1 and "cannot be written (No such file or directory)" in nowhere.stderr
     assert place.read_text() == first
+
+
+def test_init_fills_in_what_the_data_hold(tmp_path):
+    table = pa.table(
+        {"body": [f"{n} words " * 50 for n in range(4_000)], "clarity": [0.5] * 4_000, "year": [2000] * 4_000}
+    )
+    pq.write_table(table, tmp_path / "docs.parquet")
+    asked = ["init", str(tmp_path / "mine.yaml"), "--data", str(tmp_path / "docs.parquet"), "--cpu"]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    form = read(tmp_path / "mine.yaml", ComparisonForm)
+    assert (form.data.text_column, form.data.score) == ("body", {"clarity": 1.0})
+    assert form.data.urls[""].endswith("/docs.parquet") and form.train.precision == "fp32"
+    pq.write_table(table.drop_columns(["clarity", "year"]), tmp_path / "docs.parquet")
+    (tmp_path / "mine.yaml").unlink()
+    refused = CliRunner().invoke(app, asked)
+    assert refused.exit_code == 1 and "has no column of ratings (it has body)" in refused.stderr
 
 
 @pytest.mark.parametrize("command", ["compare", "ladder"])

@@ -1,0 +1,83 @@
+"""A first experiment on data that nobody trained on yet: the best-rated fifth against a random one, as large as data and machine allow."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.errors import InputError
+from tasks.spec import Arm, Pool, Training
+from tasks.store.root import DEFAULT_ROOT
+from tasks.verdict.form import REPLICATES, ComparisonForm
+
+SHARE = 0.2
+BYTES_PER_TOKEN = 3.0
+"""Of English in a vocabulary of 2,048. Larger ones have longer tokens, so an arm has at most a third fewer than this says."""
+KEPT = 0.55
+"""The part of an arm's tokens that may be counted on: what holdout, longer tokens and packing leave."""
+STEPS = 100
+HELD_OUT = 500
+"""Documents that the holdout should have."""
+VOCABULARIES = {300_000_000: 32_768, 20_000_000: 8_192, 0: 2_048}
+"""Tokens of a vocabulary, by the bytes of text from which it is worth training."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What one run takes minutes for: on a GPU, and on a CPU."""
+
+    depth: int
+    sequence_length: int
+    tokens: int
+
+
+GPU, CPU = Size(6, 1_024, 20_000_000), Size(2, 256, 400_000)
+
+
+def first_experiment(
+    pool: Pool, text_column: str, score: Sequence[str], documents: float, text_bytes: float, gpu: bool
+) -> ComparisonForm:
+    """The form of an experiment on the pool's source, whose texts and ratings are in these columns; it has so many documents and bytes of text.
+
+    Raises InputError when an arm would not fill 10 steps of one row each.
+    """
+    size = GPU if gpu else CPU
+    held = min(0.1, HELD_OUT / documents)
+    pool = pool.model_copy(
+        update={
+            "text_column": text_column,
+            "score": dict.fromkeys(score, 1.0),
+            "vocab_size": next(count for least, count in VOCABULARIES.items() if text_bytes >= least),
+        }
+        | ({"holdout_fraction": round(held, 3)} if held > pool.holdout_fraction else {})
+    )
+    tokens = min(size.tokens, _two_digits(SHARE * KEPT * text_bytes / BYTES_PER_TOKEN))
+    if tokens < 10 * size.sequence_length:
+        raise InputError(
+            f"{pool.address} has some {text_bytes:,.0f} bytes of text, of which a fifth does not train a model: take more text."
+        )
+    rows = 1
+    while 2 * rows * size.sequence_length * STEPS <= tokens and rows < 128:
+        rows *= 2
+    return ComparisonForm(
+        name="best-vs-random",
+        arms=[
+            Arm(name="best", select="top", share=SHARE, order="shuffled"),
+            Arm(name="random", select="random", share=SHARE, order="shuffled"),
+        ],
+        data=pool,
+        train=Training(
+            recipe="quiet",
+            depth=size.depth,
+            sequence_length=size.sequence_length,
+            batch_tokens=rows * size.sequence_length,
+            tokens=tokens,
+            precision="bf16" if gpu else "fp32",
+        ),
+        replicates=REPLICATES,
+        root=DEFAULT_ROOT,
+    )
+
+
+def _two_digits(number: float) -> int:
+    """Rounded down to two digits."""
+    unit = 10 ** max(0, len(str(int(number))) - 2)
+    return int(int(number) // unit * unit)

@@ -93,7 +93,7 @@ def test_tunnel_comes_back_after_its_connection_was_lost(machine: Machine, known
             assert within(20, through)
             assert service.installed()
             assert within(10, lambda: remote.run(OWN, facts.folder, 4301, check=False).status == 0)
-            process, _ = mark = remote.read(f"{facts.folder}/tunnel").split()
+            process, *_ = mark = remote.read(f"{facts.folder}/tunnel").split()
             machine.run(f"kill -STOP {process}", user="root")  # what the far end looks like after the cable was pulled
             ours = subprocess.run(
                 ["pgrep", "-f", f"127.0.0.1:4301:{server.split('/')[2]}"], capture_output=True, text=True

@@ -79,7 +79,7 @@ def _first(data: str, gpu: bool) -> "ComparisonForm":
 
     pool = pool_of(data, {})
     found = survey(pool.urls[""], pool=pool)
-    text, score = found["guess"]["text_column"], found["guess"]["score"]
+    text, score = found["likely_columns"]["text_column"], found["likely_columns"]["score"]
     if not text or not score:
         raise InputError(
             f"{data} has no column of {'ratings' if text else 'text'} (it has {', '.join(found['columns'])}): give data with one, or write "

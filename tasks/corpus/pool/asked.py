@@ -93,7 +93,7 @@ def lacking(pool: Pool, wanted: Iterable[Wanted], footers: Sequence[Footer], fol
     return f"{named}: {', '.join(advice) or 'ask for others'}"
 
 
-def guessed(pool: Pool, footers: Sequence[Footer]) -> dict[str, Any]:
+def likely_columns(pool: Pool, footers: Sequence[Footer]) -> dict[str, Any]:
     """The columns of text and of ratings ({"text_column": name or None, "score": names}): the pool's own where they are there, else the likeliest."""
     there = {leaf.path: leaf.physical_type for each in footers for leaf in each.leaves if not leaf.max_repetition_level}
     own = columns_of(pool.score)

@@ -18,7 +18,7 @@ from tasks.corpus.lines import is_lines, write_columns
 from tasks.corpus.parquet.footer import BadFile, Footer, chunk_range, column_index, read_footer, top_name
 from tasks.corpus.parquet.ranges import Range, coalesce, read_parts
 from tasks.corpus.parquet.reading import decode
-from tasks.corpus.pool.asked import guessed, lacking, ratings
+from tasks.corpus.pool.asked import lacking, likely_columns, ratings
 from tasks.corpus.pool.column import Wanted
 from tasks.corpus.pool.partitions import folder_columns
 from tasks.corpus.pool.scores import composite, quantiles
@@ -70,7 +70,7 @@ def survey(url: str, *, pool: Pool | None = None, ids: str | None = None, sample
     return {
         "url": url,
         "fault": lacking(pool, asked, [footer for _, footer in good], folders) or None,
-        "guess": guessed(pool, [footer for _, footer in good]),
+        "likely_columns": likely_columns(pool, [footer for _, footer in good]),
         "files": len(blobs),
         "bytes": raw,
         "bad_files": bad,

@@ -43,8 +43,8 @@ from tasks.engines.builtin.adamw import AdamW
 from tasks.engines.builtin.compute import Compute, build_compute, embedding_dtype
 from tasks.engines.builtin.model import GPT
 from tasks.engines.builtin.optimizer import SCALARS, Optimizer, build_optimizer
-from tasks.engines.builtin.schedule import WARMUP_STEPS, schedule
-from tasks.records.scaling import ModelShape, plan_training
+from tasks.engines.builtin.schedule import schedule
+from tasks.records.scaling import WARMUP_STEPS, ModelShape, plan_training
 
 LAST_STEPS = 25
 """The training loss is the mean of so many last steps."""

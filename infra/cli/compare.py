@@ -85,10 +85,11 @@ def _first(data: str, gpu: bool) -> "ComparisonForm":
             f"{data} has no column of {'ratings' if text else 'text'} (it has {', '.join(found['columns'])}): give data with one, or write "
             "the experiment yourself, from what init writes without --data."
         )
-    size = found["columns"][text]["bytes_decoded"]
-    documents = found["documents"]
+    column = text if text in found["columns"] else text.partition(".")[0]  # of a field the whole struct
+    size, documents = found["columns"][column]["bytes_decoded"], found["documents"]
     if "note" in found:  # of JSON lines only the first were read
-        size, documents = found["bytes"], documents * found["bytes"] / max(1, size)
+        part = min(1.0, found["read"]["bytes_read"] / max(1, found["bytes"]))
+        size, documents = size / part, documents / part
     return first_experiment(pool, text, score, documents, size, gpu)
 
 

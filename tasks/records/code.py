@@ -11,7 +11,7 @@ PREPARATION_VERSION = 5
 """Raised by every change that alters the bytes of an arm's text, tokenizer, holdout or packed rows. A part of a pool's name,
 and so of its arms' and runs'."""
 READ_VERSIONS = (3, 4, 5)
-"""Those whose pools this code can add to for a verdict: index, columns and holdout of version 3 are as they are now."""
+"""Those whose pools this code can add to for a verdict: it reads index, columns and holdout from version 3 on."""
 NEAR_VERSION = 1
 """Raised by every change of the rule by which documents are near copies. A part of the names of what it found."""
 TRAINING_VERSION = 1

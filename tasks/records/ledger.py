@@ -19,7 +19,7 @@ import psutil
 from tasks.errors import DamagedError, InputError
 from tasks.records.code import Code
 from tasks.records.layout import ENTRY, METRICS, RUNS, RunFolder, run_id
-from tasks.records.metrics import last_metrics, mirrored_metrics
+from tasks.records.metrics import THEN, last_metrics, mirrored_metrics
 from tasks.records.record import Record
 from tasks.spec import Experiment
 from tasks.store.artifact import Manifest
@@ -315,7 +315,7 @@ def table(
     rows = []
     for entry in found:
         row = {column: getattr(entry, column, None) for column in COLUMNS}
-        row |= {"core": (core or {}).get(entry.run), "host": ", then ".join(entry.hosts), "gpus": entry.last.gpus}
+        row |= {"core": (core or {}).get(entry.run), "host": THEN.join(entry.hosts), "gpus": entry.last.gpus}
         row |= {"commit": entry.last.commit or entry.last.code}
         row |= {"attempts": len(entry.attempts), "step": entry.steps if entry.step is None else entry.step}
         rows.append(row)

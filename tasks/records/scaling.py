@@ -36,6 +36,8 @@ REFERENCE_DEPTH = 12
 REFERENCE_BATCH = 2**19
 """Tokens; the best batch at the reference depth, and the one for which the learning rates were tuned."""
 BATCH_EXPONENT = 0.383
+WARMUP_STEPS = 40
+"""While which all learning rates rise, in either recipe."""
 WEIGHT_DECAY = 0.28
 """Of the matrices, at the reference depth and batch."""
 DEFAULT_RATIO = 12

@@ -16,6 +16,8 @@ KEPT = 0.55
 STEPS = 100
 HELD_OUT = 500
 """Documents that the holdout should have."""
+FEWEST = 80
+"""Documents of which a tenth makes a holdout, of 8 at least."""
 VOCABULARIES = {300_000_000: 32_768, 20_000_000: 8_192, 0: 2_048}
 """Tokens of a vocabulary, by the bytes of text from which it is worth training."""
 
@@ -37,10 +39,10 @@ def first_experiment(
 ) -> ComparisonForm:
     """The form of an experiment on the pool's source, whose texts and ratings are in these columns; it has so many documents and bytes of text.
 
-    Raises InputError when an arm would not fill 10 steps of one row each.
+    Raises InputError when an arm would not fill 10 steps of one row each, or a tenth of the documents make no holdout.
     """
     size = GPU if gpu else CPU
-    held = min(0.1, HELD_OUT / documents)
+    held = min(0.1, HELD_OUT / max(1, documents))
     pool = pool.model_copy(
         update={
             "text_column": text_column,
@@ -53,6 +55,10 @@ def first_experiment(
     if tokens < 10 * size.sequence_length:
         raise InputError(
             f"{pool.address} has some {text_bytes:,.0f} bytes of text, of which a fifth does not train a model: take more text."
+        )
+    if documents < FEWEST:
+        raise InputError(
+            f"{pool.address} has {documents:,.0f} documents, of which a tenth is no holdout: take {FEWEST} or more."
         )
     rows = 1
     while 2 * rows * size.sequence_length * STEPS <= tokens and rows < 128:

@@ -9,14 +9,13 @@ from typing import Literal
 from tasks.errors import InputError
 from tasks.records.ledger import LedgerEntry
 from tasks.records.packed import TrainedText
+from tasks.records.scaling import WARMUP_STEPS
 from tasks.spec import Training
 from tasks.verdict.paired import detectable_difference, level_of_a_pair
 from tasks.verdict.replicates import paired_by_seed
 
 Budget = Literal["tokens", "bytes"]
 """What is equal between arms: trained tokens, or bytes of text."""
-FEW_STEPS = 40
-"""The learning rate rises for so long, in either recipe."""
 BESIDE_BYTES = ("training.tokens", "tokens", "steps")
 """What differs between arms of equal bytes, as paths for `allow`."""
 
@@ -65,10 +64,10 @@ def what_is_read(label: str, text: TrainedText) -> str:
 
 
 def what_steps_are_few(tokens: int, steps: int, sequence_length: int) -> list[str]:
-    """A sentence if a budget of `tokens` makes so few `steps` that a model hardly learns, with a batch that makes `FEW_STEPS`; or none."""
-    if not 0 < steps < FEW_STEPS:
+    """A sentence if a budget of `tokens` makes so few `steps` that a model hardly learns, with a batch that makes `WARMUP_STEPS`; or none."""
+    if not 0 < steps < WARMUP_STEPS:
         return []
-    rows = max(1, tokens // FEW_STEPS // sequence_length)
+    rows = max(1, tokens // WARMUP_STEPS // sequence_length)
     batch = sequence_length << rows.bit_length() - 1
     if tokens // batch <= steps:
         return []

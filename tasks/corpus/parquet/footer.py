@@ -267,6 +267,16 @@ def single_values(footer: Footer) -> list[str]:
     return list(dict.fromkeys(leaf.path for leaf in footer.leaves if not leaf.max_repetition_level))
 
 
+def value_types(footer: Footer) -> dict[str, str]:
+    """{name: physical type} of the columns that can be read as numbers or text, fields of structs by their path; of dates, for one, not."""
+    types = {**TEXT_TYPES, **NUMBER_TYPES}
+    return {
+        leaf.path: leaf.physical_type
+        for leaf in footer.leaves
+        if not leaf.max_repetition_level and leaf.logical_type.type in types.get(leaf.physical_type, ())
+    }
+
+
 def chunk_range(size: int, footer: Footer, row_group: int, column: int) -> Range:
     """Where a column chunk of a file of `size` bytes lies. Raises BadFile if it is encrypted or the footer points outside the file."""
     chunk = footer.chunk(row_group, column)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from tasks.corpus.parquet.footer import NUMBERS, BadFile, Footer, read_footer, single_values, value_column
+from tasks.corpus.parquet.footer import NUMBERS, BadFile, Footer, read_footer, single_values, value_column, value_types
 from tasks.corpus.pool.column import Wanted
 from tasks.corpus.pool.handle import PoolHandle
 from tasks.corpus.pool.partitions import folder_columns
@@ -95,11 +95,14 @@ def lacking(pool: Pool, wanted: Iterable[Wanted], footers: Sequence[Footer], fol
 
 def likely_columns(pool: Pool, footers: Sequence[Footer]) -> dict[str, Any]:
     """The columns of text and of ratings ({"text_column": name or None, "score": names}): the pool's own where they are there, else the likeliest."""
-    there = {leaf.path: leaf.physical_type for each in footers for leaf in each.leaves if not leaf.max_repetition_level}
+    there = {name: kind for each in footers for name, kind in value_types(each).items()}
+    likely = ratings(
+        pool, {name: there[name] for name in there if not name.startswith("language")}
+    )  # a detector's confidence
     own = columns_of(pool.score)
     return {
         "text_column": pool.text_column if pool.text_column in there else _text(there, footers),
-        "score": list(own) if all(name in there for name in own) else ratings(pool, there)[:3],
+        "score": list(own) if all(name in there for name in own) else likely[:3],
     }
 
 

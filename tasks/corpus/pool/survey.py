@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.corpus.lines import is_lines, write_columns
-from tasks.corpus.parquet.footer import BadFile, Footer, chunk_range, column_index, read_footer, top_name
+from tasks.corpus.parquet.footer import BadFile, Footer, chunk_range, column_index, read_footer, top_name, value_types
 from tasks.corpus.parquet.ranges import Range, coalesce, read_parts
 from tasks.corpus.parquet.reading import decode
 from tasks.corpus.pool.asked import lacking, likely_columns, ratings
@@ -182,8 +182,7 @@ def _look(source: Blobs, files: Sequence[tuple[Blob, Footer]], pool: Pool, sampl
     tables, wanted = [], []
     for number, group in chosen:
         blob, footer = files[number]
-        types = {leaf.path: leaf.physical_type for leaf in footer.leaves if leaf.max_repetition_level == 0}
-        numeric = ratings(pool, types)
+        numeric = ratings(pool, value_types(footer))
         wanted = [name for name in numeric if not wanted or name in wanted] or wanted
         tables.append(_rows(source, blob, footer, group, pool.text_column, numeric))
     shared = [name for name in wanted if all(name in table.column_names for table in tables)]

@@ -3,9 +3,8 @@
 import math
 from typing import NamedTuple
 
-from tasks.records.scaling import TrainingPlan
+from tasks.records.scaling import WARMUP_STEPS, TrainingPlan
 
-WARMUP_STEPS = 40
 WARMDOWN = 0.65
 FINAL_LR = 0.05
 MOMENTUM_STEPS = 400

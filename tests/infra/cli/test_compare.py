@@ -66,10 +66,15 @@ def test_init_fills_in_what_the_data_hold(tmp_path):
     form = read(tmp_path / "mine.yaml", ComparisonForm)
     assert (form.data.text_column, form.data.score) == ("body", {"clarity": 1.0})
     assert form.data.urls[""].endswith("/docs.parquet") and form.train.precision == "fp32"
-    pq.write_table(table.drop_columns(["clarity", "year"]), tmp_path / "docs.parquet")
+    dated = pa.table({"doc": [{"text": text} for text in table["body"].to_pylist()], "language_score": [0.9] * 4_000})
+    dated = dated.append_column("day", pa.array([0] * 4_000, pa.timestamp("us")))
+    pq.write_table(dated, tmp_path / "docs.parquet")
     (tmp_path / "mine.yaml").unlink()
     refused = CliRunner().invoke(app, asked)
-    assert refused.exit_code == 1 and "has no column of ratings (it has body)" in refused.stderr
+    assert refused.exit_code == 1 and "has no column of ratings (it has doc, language_score, day)" in refused.stderr
+    pq.write_table(dated.append_column("clarity", table["clarity"]), tmp_path / "docs.parquet")
+    assert CliRunner().invoke(app, asked).exit_code == 0
+    assert read(tmp_path / "mine.yaml", ComparisonForm).data.text_column == "doc.text"
 
 
 @pytest.mark.parametrize("command", ["compare", "ladder"])

@@ -12,7 +12,6 @@ from unittest.mock import ANY
 
 import paramiko
 import pytest
-import torch
 
 from tasks.errors import InputError
 from tasks.hosts import environment, provision, report, service, smoke
@@ -430,19 +429,11 @@ def test_what_was_measured_of_attention_is_said() -> None:
     assert provision._measured({"attention": None}) == provision._measured({}) == ""
 
 
-def test_a_trial_of_attention_that_fails_leaves_cudnn_unless_another_is_asked_for() -> None:
-    if torch.cuda.is_available():
-        pytest.skip("a CPU has no attention to measure")
-    found, reason = smoke.measure_attention("auto")
-    assert found == {"taken": "cudnn", "milliseconds": {}, "left": [reason]} and reason
-    assert smoke.measure_attention("fa4") == (None, reason)
-
-
 @pytest.mark.parametrize(
     ("does", "said"),
     [("exec sleep 30", "took longer than 0.2 s"), ("echo done", "printed no result"), ("kill -SEGV $$", "status -11")],
 )
-def test_whatever_a_trial_of_attention_does_leaves_cudnn(
+def test_whatever_a_trial_of_attention_does_leaves_cudnn_unless_another_is_asked_for(
     does: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     python = tmp_path / "python"
@@ -452,6 +443,7 @@ def test_whatever_a_trial_of_attention_does_leaves_cudnn(
     monkeypatch.setattr(smoke, "TRIAL_SECONDS", 0.2 if "sleep" in does else 60)
     found, reason = smoke.measure_attention("auto")
     assert found == {"taken": "cudnn", "milliseconds": {}, "left": [reason]} and said in reason
+    assert smoke.measure_attention("fa4") == (None, reason)
 
 
 def test_the_smoke_test_trains_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,10 +74,11 @@ def init(
 
 def _first(data: str, gpu: bool) -> "ComparisonForm":
     """The best-rated fifth of some data against a random one."""
+    from infra.local.launch import whole
     from tasks.corpus.pool.survey import survey
     from tasks.verdict.first import first_experiment
 
-    pool = pool_of(data, {})
+    pool = pool_of(whole(data, place=True), {})  # the file may be read from another folder
     found = survey(pool.urls[""], pool=pool)
     text, score = found["likely_columns"]["text_column"], found["likely_columns"]["score"]
     if not text or not score:

@@ -23,8 +23,8 @@ def runs(
     as_json: JsonOption = False,
 ) -> None:
     """List the runs of the ledger, active ones first, then the newest: arm, seed, step, bits per byte, speed, cost, state."""
-    from tasks.records.ledger import core_scores, entries, table
-    from tasks.reports.ledger import narrow
+    from tasks.records.ledger import entries
+    from tasks.reports.ledger import core_scores, narrow, table
     from tasks.reports.live import left
 
     store = reading(root)

@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -19,7 +19,7 @@ import psutil
 from tasks.errors import DamagedError, InputError
 from tasks.records.code import Code
 from tasks.records.layout import ENTRY, METRICS, RUNS, RunFolder, run_id
-from tasks.records.metrics import THEN, last_metrics, mirrored_metrics
+from tasks.records.metrics import last_metrics, mirrored_metrics
 from tasks.records.record import Record
 from tasks.spec import Experiment
 from tasks.store.artifact import Manifest
@@ -31,30 +31,6 @@ State = Literal["running", "completed", "interrupted", "failed", "cancelled", "l
 SILENT_AFTER = 15 * 60  # seconds; compiling and a large evaluation each take a few minutes without a new line
 REMEDY = "move this ledger entry away, and the next attempt starts a new one"
 LIVE = ("step", "steps", "tokens", "bpb", "loss", "tokens_per_second", "mfu", "device")
-COLUMNS = (
-    *(
-        "run",
-        "name",
-        "comparison",
-        "arm",
-        "seed",
-        "depth",
-        "engine",
-        "host",
-        "gpus",
-        "commit",
-        "tokens",
-        "epochs",
-        "text_share",
-        "mean_score",
-        "step",
-        "steps",
-        "loss",
-        "bpb",
-        "core",
-    ),
-    *("tokens_per_second", "hours", "dollars", "state", "attempts", "wandb"),
-)
 
 
 class Attempt(Code):
@@ -300,26 +276,6 @@ def entries(root: Root, unreadable: list[DamagedError] | None = None) -> list[Le
                 raise
             unreadable.append(error)
     return sorted(found, key=lambda entry: entry.last.started, reverse=True)
-
-
-def core_scores(root: Root, found: Sequence[LedgerEntry]) -> dict[str, float]:
-    """CORE of the runs that were evaluated on it, by run."""
-    evaluated = ((entry.run, root.find(RunFolder(entry.run).core)) for entry in found)
-    return {run: core.facts["core"] for run, core in evaluated if core is not None}
-
-
-def table(
-    found: Sequence[LedgerEntry], core: Mapping[str, float] | None = None
-) -> list[dict[str, str | int | float | None]]:
-    """The ledger's columns, one row an entry: what `fabrating runs --wide` prints. `core`: as `core_scores` says."""
-    rows = []
-    for entry in found:
-        row = {column: getattr(entry, column, None) for column in COLUMNS}
-        row |= {"core": (core or {}).get(entry.run), "host": THEN.join(entry.hosts), "gpus": entry.last.gpus}
-        row |= {"commit": entry.last.commit or entry.last.code}
-        row |= {"attempts": len(entry.attempts), "step": entry.steps if entry.step is None else entry.step}
-        rows.append(row)
-    return rows
 
 
 def _known(root: Root, run: str, entry: LedgerEntry | None) -> LedgerEntry:

@@ -1,6 +1,6 @@
 """The ledger as people read it: a table of runs that fits a terminal, and all facts of one run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +9,7 @@ from tasks.records import ledger
 from tasks.records.inventory import Thing, dependents
 from tasks.records.layout import RUNS, VERDICTS, RunFolder
 from tasks.records.ledger import Attempt, LedgerEntry
+from tasks.records.metrics import THEN
 from tasks.records.result import RunFacts
 from tasks.reports.artifacts import MISSING, count, decile_rows, decimal, dollars, hours, selection, when
 from tasks.reports.live import left
@@ -17,6 +18,50 @@ from tasks.store.root import Root
 DIGITS = 6
 """Of a run's fingerprint, by which commands find it."""
 WIDTH = 80
+COLUMNS = (
+    *(
+        "run",
+        "name",
+        "comparison",
+        "arm",
+        "seed",
+        "depth",
+        "engine",
+        "host",
+        "gpus",
+        "commit",
+        "tokens",
+        "epochs",
+        "text_share",
+        "mean_score",
+        "step",
+        "steps",
+        "loss",
+        "bpb",
+        "core",
+    ),
+    *("tokens_per_second", "hours", "dollars", "state", "attempts", "wandb"),
+)
+
+
+def core_scores(root: Root, found: Sequence[LedgerEntry]) -> dict[str, float]:
+    """CORE of the runs that were evaluated on it, by run."""
+    evaluated = ((entry.run, root.find(RunFolder(entry.run).core)) for entry in found)
+    return {run: core.facts["core"] for run, core in evaluated if core is not None}
+
+
+def table(
+    found: Sequence[LedgerEntry], core: Mapping[str, float] | None = None
+) -> list[dict[str, str | int | float | None]]:
+    """The ledger's columns, one row an entry: what `fabrating runs --wide` prints. `core`: as `core_scores` says."""
+    rows = []
+    for entry in found:
+        row = {column: getattr(entry, column, None) for column in COLUMNS}
+        row |= {"core": (core or {}).get(entry.run), "host": THEN.join(entry.hosts), "gpus": entry.last.gpus}
+        row |= {"commit": entry.last.commit or entry.last.code}
+        row |= {"attempts": len(entry.attempts), "step": entry.steps if entry.step is None else entry.step}
+        rows.append(row)
+    return rows
 
 
 def narrow(found: Sequence[LedgerEntry]) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ from tasks.errors import DamagedError, InputError
 from tasks.records import ledger
 from tasks.records.code import PREPARATION_VERSION, TRAINING_VERSION, commit
 from tasks.records.layout import run_id
+from tasks.reports.ledger import COLUMNS, table
 from tasks.spec import Arm, Experiment, Training
 from tasks.store.machine import machine
 from tasks.store.root import Root
@@ -48,9 +49,9 @@ def test_finish_takes_over_the_result_and_the_cost_of_all_gpus(root):
     entry = ledger.finish(root, run, "completed", facts=facts)
     spent = entry.last.finished - entry.last.started
     assert entry.dollars == pytest.approx(spent / 3600 * 2 * 3.0)
-    (row,) = ledger.table(ledger.entries(root))
+    (row,) = table(ledger.entries(root))
     assert (row["bpb"], row["step"], row["state"], row["attempts"], row["gpus"]) == (1.1, 90, "completed", 1, 2)
-    assert set(row) == set(ledger.COLUMNS)
+    assert set(row) == set(COLUMNS)
 
 
 def test_a_cpu_costs_no_gpu_hours(root):

@@ -55,17 +55,18 @@ def test_init_writes_no_file_over_another(tmp_path):
     assert place.read_text() == first
 
 
-def test_init_fills_in_what_the_data_hold(tmp_path):
+def test_init_fills_in_what_the_data_hold(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     table = pa.table(
         {"body": [f"{n} words " * 50 for n in range(4_000)], "clarity": [0.5] * 4_000, "year": [2000] * 4_000}
     )
     pq.write_table(table, tmp_path / "docs.parquet")
-    asked = ["init", str(tmp_path / "mine.yaml"), "--data", str(tmp_path / "docs.parquet"), "--cpu"]
+    asked = ["init", str(tmp_path / "mine.yaml"), "--data", "docs.parquet", "--cpu"]
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
     form = read(tmp_path / "mine.yaml", ComparisonForm)
     assert (form.data.text_column, form.data.score) == ("body", {"clarity": 1.0})
-    assert form.data.urls[""].endswith("/docs.parquet") and form.train.precision == "fp32"
+    assert form.data.urls[""] == str(tmp_path / "docs.parquet") and form.train.precision == "fp32"
     dated = pa.table({"doc": [{"text": text} for text in table["body"].to_pylist()], "language_score": [0.9] * 4_000})
     dated = dated.append_column("day", pa.array([0] * 4_000, pa.timestamp("us")))
     pq.write_table(dated, tmp_path / "docs.parquet")

@@ -237,7 +237,8 @@ def _measured(smoke: dict[str, Any]) -> str:
     found = smoke.get("attention")
     if not found:
         return ""
-    times = [f"{name} {ms:.2f} ms" for name, ms in found["milliseconds"].items()]
+    starts = found["seconds"]
+    times = [f"{name} {ms:.2f} ms and {starts[name]:.1f} s to start" for name, ms in found["milliseconds"].items()]
     return "; ".join(
         [f"; attention by {found['taken']}", *([", ".join(times)] if len(times) > 1 else []), *found["left"]]
     )

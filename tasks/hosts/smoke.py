@@ -148,7 +148,8 @@ def measure_attention(asked: str) -> tuple[dict[str, Any] | None, str]:
         reason = f"the trial of attention took longer than {TRIAL_SECONDS} s"
     except (ValueError, IndexError):  # a library that is there said something more
         reason = "the trial of attention printed no result"
-    return ({"taken": "cudnn", "milliseconds": {}, "left": [reason]} if asked == "auto" else None), reason
+    unmeasured = {"taken": "cudnn", "milliseconds": {}, "seconds": {}, "left": [reason]}
+    return (unmeasured if asked == "auto" else None), reason
 
 
 def main(folder: Path, gpus: int, asked: str = "auto") -> int:

@@ -59,7 +59,7 @@ class Host(Spec):
     attention: Attention = Field(
         "auto",
         description="Flash Attention for the trainer. auto: where find_links, or the package index, has a wheel for the host, it is installed, "
-        "measured against cuDNN, and taken if it is faster. fa3 and fa4 want that one. cudnn: none.",
+        "measured against cuDNN, and taken if it shortens a training of a quarter of an hour, its start included. fa3 and fa4 want that one. cudnn: none.",
     )
     nanochat_source: Line = Field(
         "https://github.com/karpathy/nanochat.git",

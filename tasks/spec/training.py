@@ -10,7 +10,7 @@ Packing = Literal["split", "crop"]
 Recipe = Literal["upstream", "quiet"]
 Attention = Literal["auto", "fa3", "fa4", "cudnn"]
 MEASURED = "FABRATING_ATTENTION"
-"""The variable that says to trainings which attention was fastest when their host was provisioned: fa3, fa4 or cudnn."""
+"""The variable that says to trainings which attention was taken when their host was provisioned: fa3, fa4 or cudnn."""
 Depth = Annotated[int, Field(ge=1, le=64)]
 
 
@@ -76,7 +76,7 @@ class Training(Spec):
     )
     attention: Attention = how(
         "auto",
-        description="What computes attention on a GPU. auto: what provisioning found fastest on the host, else cuDNN. fa3, fa4: Flash "
+        description="What computes attention on a GPU. auto: what provisioning took on the host, else cuDNN. fa3, fa4: Flash "
         "Attention 3 or 4, refused where it is not installed. Runs of a comparison never mix them.",
     )
     wandb: Literal["auto", "online", "offline", "disabled"] = how(

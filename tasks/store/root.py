@@ -69,6 +69,11 @@ class Root(SharedFolder):
     def __init__(self, url: str | Path = DEFAULT_ROOT, cache: Path | None = None, *, make: bool = True):
         super().__init__(_named(url), cache, make)
 
+    @property
+    def compiled(self) -> Path:
+        """Where this machine keeps compiled kernels: a run begins with those of the runs of its shape before it."""
+        return self.folder / ".compiled"
+
     def find(self, name: str) -> Manifest | None:
         """The manifest of a complete artifact here or in the remote store, or None."""
         manifest = read_manifest(self.path(name))

@@ -422,10 +422,12 @@ def test_what_was_measured_of_attention_is_said() -> None:
     found = {
         "taken": "fa4",
         "milliseconds": {"fa4": 1.0, "cudnn": 1.25},
+        "seconds": {"fa4": 16.25, "cudnn": 0.2},
         "left": ["Flash Attention 3 is not available"],
     }
     text = provision._measured({"attention": found})
-    assert text == "; attention by fa4; fa4 1.00 ms, cudnn 1.25 ms; Flash Attention 3 is not available"
+    measured = "fa4 1.00 ms and 16.2 s to start, cudnn 1.25 ms and 0.2 s to start"
+    assert text == f"; attention by fa4; {measured}; Flash Attention 3 is not available"
     assert provision._measured({"attention": None}) == provision._measured({}) == ""
 
 
@@ -442,7 +444,7 @@ def test_whatever_a_trial_of_attention_does_leaves_cudnn_unless_another_is_asked
     monkeypatch.setattr(smoke.sys, "executable", str(python))
     monkeypatch.setattr(smoke, "TRIAL_SECONDS", 0.2 if "sleep" in does else 60)
     found, reason = smoke.measure_attention("auto")
-    assert found == {"taken": "cudnn", "milliseconds": {}, "left": [reason]} and said in reason
+    assert found == {"taken": "cudnn", "milliseconds": {}, "seconds": {}, "left": [reason]} and said in reason
     assert smoke.measure_attention("fa4") == (None, reason)
 
 

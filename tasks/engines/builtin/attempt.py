@@ -34,7 +34,7 @@ COMPILED = {
     "TRITON_CACHE_DIR": "triton",
     "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR": "flash",
 }
-"""Compiled kernels are kept under the root's folder: the next attempt and the next run of this shape start with them."""
+"""Kinds of compiled kernels that are kept, by the variables that say where."""
 MIRROR_GRACE = 15.0
 """Seconds that an interrupted run gives to copying its last checkpoint to a remote root."""
 
@@ -59,7 +59,7 @@ def _train(root: Root, job: Job, world: World, stop: StopRequest, began: float, 
     training, run = job.experiment.training, RunFolder(job.run)
     metrics_file = root.path(run.file(METRICS))
     for variable, kind in COMPILED.items():
-        os.environ.setdefault(variable, str(root.folder / ".compiled" / kind))
+        os.environ.setdefault(variable, str(root.compiled / kind))
     os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")  # it keeps nothing by itself
     inputs = open_inputs(root, job)
     config = ModelShape.of(training, inputs.packed.facts["vocab_size"])

@@ -25,6 +25,17 @@ TOLERANCE = 2e-2
 """Relative distance from the plain form that rounding to bf16 explains."""
 
 
+class NoAttentionError(InputError):
+    """The attention that is asked for is not there, or wrong; `reason` says which."""
+
+    def __init__(self, asked: str, reason: str) -> None:
+        super().__init__(
+            f"attention is {asked}, but here {reason}: install it on the host (gpu-host with attention={asked} and find_links), or take "
+            "attention=auto."
+        )
+        self.reason = reason
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     """Attention of each position to itself and the `window` positions before it.
 
@@ -182,7 +193,7 @@ def choose_backend(
 ) -> tuple[Attend, str]:
     """The first backend that is there and right for all windows of a model, and its name with those passed over; tried once.
 
-    `asked`: auto, fa3, fa4 or cudnn. Raises InputError when Flash Attention is asked for that is not there or wrong.
+    `asked`: auto, fa3, fa4 or cudnn. Raises NoAttentionError when Flash Attention is asked for that is not there or wrong.
     """
     if device.type == "meta":
         return lambda q, k, v, window: torch.empty_like(q), "none"
@@ -201,8 +212,5 @@ def choose_backend(
             return function, name if not passed else f"{name}; {'; '.join(passed)}"
         passed.append(f"{name} is wrong at windows {wrong}")
     if asked in FLASH:
-        raise InputError(
-            f"attention is {asked}, but here {'; '.join(passed)}: install it on the host (gpu-host with attention={asked} and find_links), or "
-            "take attention=auto."
-        )
+        raise NoAttentionError(asked, "; ".join(passed))
     raise RuntimeError(f"no attention backend gives the right result: {'; '.join(passed)}")

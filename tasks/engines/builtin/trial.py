@@ -1,19 +1,22 @@
 """`python -m tasks.engines.builtin.trial ASKED`: which way to compute attention is the fastest on this GPU? Prints a line of JSON.
 
-    {"taken": "cudnn", "milliseconds": {"cudnn": 1.48, "fa4": 1.61}, "left": ["Flash Attention 3 is not available (...)"]}
+    {"taken": "cudnn", "milliseconds": {"cudnn": 1.48, "fa4": 1.44}, "seconds": {"cudnn": 0.2, "fa4": 16.3},
+     "left": ["Flash Attention 3 is not available (...)"]}
 
-Forward and backward are timed in turn, full and with the default's window. Flash Attention is taken when it is faster by more than the
-measurement's own error; with ASKED fa3, fa4 or cudnn, that one. Exit status 65: it is not there, or gives the wrong result.
+Forward and backward are timed in turn, full and with the default's window; seconds: until the first results, imports and compilation
+included. Flash Attention is taken when it is faster by more than the measurement's own error and so saves more of a training than it takes to
+start; with ASKED fa3, fa4 or cudnn, that one. Exit status 65: it is not there, or gives the wrong result.
 """
 
 import json
 import statistics
 import sys
+import time
 
 import torch
 from torch import Tensor
 
-from tasks.engines.builtin.attention import FLASH, Attend, attend_backward, choose_backend
+from tasks.engines.builtin.attention import FLASH, Attend, NoAttentionError, attend_backward, choose_backend
 from tasks.errors import InputError
 from tasks.records.job import INPUT
 
@@ -24,6 +27,8 @@ WINDOWS = {LENGTH: 1, LENGTH // 4: 3}
 ROUNDS = 20
 MARGIN = 0.98
 """The part of cuDNN's time that another must stay below."""
+TRAINING, SHARE = 900.0, 1 / 6
+"""Seconds of a training whose length decides, and the part of them that is attention (benchmarks/training/README.md)."""
 
 
 def milliseconds(ways: dict[str, Attend], window: int) -> dict[str, float]:
@@ -48,29 +53,38 @@ def _once(attend: Attend, inputs: tuple[Tensor, ...], d_y: Tensor, window: int) 
     return begin.elapsed_time(end)
 
 
-def fastest(times: dict[str, float]) -> str:
-    """The name to take: cuDNN's, unless another is clearly faster or there is no cuDNN's."""
-    best = min(times, key=lambda name: times[name])
-    return best if "cudnn" not in times or times[best] < MARGIN * times["cudnn"] else "cudnn"
+def fastest(times: dict[str, float], starts: dict[str, float]) -> str:
+    """The name to take, by milliseconds and by seconds of a start: cuDNN's, unless a training is clearly shorter with another."""
+    if "cudnn" not in times:
+        return min(times, key=lambda name: times[name])
+
+    def whole(name: str) -> float:
+        return starts[name] + TRAINING * SHARE * times[name] / times["cudnn"]
+
+    return min((name for name in times if name == "cudnn" or times[name] < MARGIN * times["cudnn"]), key=whole)
 
 
 def trial(asked: str) -> dict[str, object]:
-    """Measure what may be taken. Raises InputError where what is asked for is not there, or wrong."""
+    """Measure what may be taken. Raises NoAttentionError where what is asked for is not there, or wrong."""
     device = torch.device("cuda", torch.cuda.current_device())
     ways: dict[str, Attend] = {}
-    left = []
+    starts, left = dict[str, float](), list[str]()
+    torch.zeros(1, device=device)  # PyTorch's own start is nobody's
     for name in (*FLASH, "cudnn") if asked == "auto" else (asked,):
+        began = time.monotonic()
         try:
             ways[name], _ = choose_backend(frozenset(WINDOWS), LENGTH, WIDTH, device, asked=name)
-        except InputError as error:
+        except NoAttentionError as error:
             if asked != "auto":
                 raise
-            left.append(str(error).partition(" but here ")[2].partition(": install it")[0])
+            left.append(error.reason)
+        starts[name] = time.monotonic() - began
     times = dict.fromkeys(ways, 0.0)
     for window, count in WINDOWS.items() if len(ways) > 1 else ():
         for name, each in milliseconds(ways, window).items():
             times[name] += each * count / sum(WINDOWS.values())
-    return {"taken": fastest(times), "milliseconds": times, "left": left}
+    seconds = {name: starts[name] for name in ways}
+    return {"taken": fastest(times, seconds), "milliseconds": times, "seconds": seconds, "left": left}
 
 
 if __name__ == "__main__":

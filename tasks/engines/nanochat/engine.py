@@ -127,7 +127,7 @@ class Attempt:
         self._ranks = Ranks.start(
             words,
             [self._folder / (f"log.rank{rank}.txt" if rank else LOG) for rank in range(training.gpus)],
-            environment=launch.variables(self._base, self._settings, training.precision),
+            environment=launch.variables(self._base, self._settings, self.root.compiled, training.precision),
             folder=self.environment.source,
             inherit=descriptors,
         )

@@ -88,12 +88,18 @@ def write_settings(
     write_atomic(path, json.dumps(settings, indent=1))
 
 
-def variables(base: Path, settings: Path, precision: str, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of every rank."""
-    return child_environment(inherited) | {
-        contract.BASE_VARIABLE: str(base),
-        contract.DTYPE_VARIABLE: DTYPES[precision],
-        SETTINGS_VARIABLE: str(settings),
-        "PYTHONUNBUFFERED": "1",
-        "TORCHINDUCTOR_CACHE_DIR": str(base / "inductor"),
-    }
+def variables(
+    base: Path, settings: Path, compiled: Path, precision: str, inherited: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """The environment of every rank. `compiled`: where its kernels are kept, unless TORCHINDUCTOR_CACHE_DIR is set."""
+    kept = {"TORCHINDUCTOR_CACHE_DIR": str(compiled / "nanochat")}
+    return (
+        kept
+        | child_environment(inherited)
+        | {
+            contract.BASE_VARIABLE: str(base),
+            contract.DTYPE_VARIABLE: DTYPES[precision],
+            SETTINGS_VARIABLE: str(settings),
+            "PYTHONUNBUFFERED": "1",
+        }
+    )

@@ -103,9 +103,10 @@ def test_without_a_checkpoint_and_fp8_nothing_is_said_of_them() -> None:
 
 def test_ranks_see_no_secrets_of_the_store_and_none_of_our_packages() -> None:
     inherited = {"AZURE_STORAGE_KEY": "secret", "PYTHONPATH": "/ours", "WANDB_API_KEY": "theirs", "PATH": "/bin"}
-    given_to_ranks = variables(Path("/base"), Path("/base/settings.json"), "bf16", inherited)
+    given_to_ranks = variables(Path("/base"), Path("/base/settings.json"), Path("/compiled"), "bf16", inherited)
     assert "AZURE_STORAGE_KEY" not in given_to_ranks and "PYTHONPATH" not in given_to_ranks
     assert given_to_ranks["WANDB_API_KEY"] == "theirs" and given_to_ranks["NANOCHAT_DTYPE"] == "bfloat16"
+    assert given_to_ranks["TORCHINDUCTOR_CACHE_DIR"] == "/compiled/nanochat"
     assert child_environment({"FABRATING_X": "1", "VIRTUAL_ENV": "/v"}) == {}
 
 

@@ -28,12 +28,7 @@ def taking(form: type[Form]) -> Callable[[Callable[[Form], Result]], Callable[..
     def of_fields(function: Callable[[Form], Result]) -> Callable[..., Result]:
         @functools.wraps(function)
         def filled_in(**given: Any) -> Result:
-            # Prefect has made models of them: the form is given what was given, and completes it
-            fields = {
-                name: value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
-                for name, value in given.items()
-            }
-            return function(form(**fields))
+            return function(filled(form, given))
 
         types = get_type_hints(form, include_extras=True)
         filled_in.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -44,20 +39,30 @@ def taking(form: type[Form]) -> Callable[[Callable[[Form], Result]], Callable[..
         )
         described = [f"    {name}: {field.description}" for name, field in form.model_fields.items()]
         filled_in.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", "Args:", *described])
+        filled_in.form = form  # type: ignore[attr-defined]
         return filled_in
 
     return of_fields
 
 
+def filled(form: type[Form], given: Mapping[str, Any]) -> Form:
+    """The form with its fields as given. Prefect has made models of them: the form sees what was set, and completes it."""
+    fields = {
+        name: value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
+        for name, value in given.items()
+    }
+    return form(**fields)
+
+
 def as_deployed(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Decorator below `@flow`: call the function with its parameters completed. Outside of a deployment's run they stay as given."""
 
-    signature = inspect.signature(function)
+    signature, form = inspect.signature(function), getattr(function, "form", None)
 
     @functools.wraps(function)
     def complete(*args: Parameters.args, **given: Parameters.kwargs) -> Result:
         bound = signature.bind(*args, **given)
-        bound.arguments = _of_this_run(bound.arguments)
+        bound.arguments = _of_this_run(bound.arguments, form)
         return function(*bound.args, **bound.kwargs)
 
     return complete
@@ -80,28 +85,38 @@ def named(template: str) -> Callable[[], str]:
     return name
 
 
-def _of_this_run(given: Mapping[str, Any]) -> dict[str, Any]:
+def _of_this_run(given: Mapping[str, Any], form: type[BaseModel] | None = None) -> dict[str, Any]:
     run, deployment = runtime.flow_run.id, runtime.deployment.id
     if not run or not deployment:
         return dict(given)
     with get_client(sync_client=True) as client:
-        return completed(client, UUID(str(run)), UUID(str(deployment)), given)
+        return completed(client, UUID(str(run)), UUID(str(deployment)), given, form)
 
 
-def completed(client: SyncPrefectClient, run: UUID, deployment: UUID, given: Mapping[str, Any]) -> dict[str, Any]:
+def completed(
+    client: SyncPrefectClient,
+    run: UUID,
+    deployment: UUID,
+    given: Mapping[str, Any],
+    form: type[BaseModel] | None = None,
+) -> dict[str, Any]:
     """The parameters of a flow run, what was not given of a model's fields taken from the deployment; stored on the server.
 
-    Once they are stored every field is given, so that another call changes nothing.
+    A flow's `form` completes what neither gives before it is stored: stored, every field is given, so that another call, as of a
+    rerun, changes nothing.
     """
     deployed = client.read_deployment(deployment).parameters
-    whole = {name: _filled(value, deployed.get(name)) for name, value in given.items()}
+    whole = {name: _merged_with(value, deployed.get(name)) for name, value in given.items()}
+    if form:
+        made = filled(form, whole)
+        whole = {name: getattr(made, name) for name in whole}
     stored = to_jsonable_python(whole)
     if client.read_flow_run(run).parameters != stored:
         client.update_flow_run(run, parameters=stored)
     return whole
 
 
-def _filled(value: Any, deployed: Any) -> Any:
+def _merged_with(value: Any, deployed: Any) -> Any:
     if isinstance(value, BaseModel) and isinstance(deployed, Mapping):
         return type(value).model_validate(_merged(value, deployed))
     return value

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from tasks.escaping import markdown
 from tasks.hosts.facts import Facts
 from tasks.hosts.provision import Outcome, Setup
+from tasks.hosts.route import Route
 from tasks.hosts.transfer import Moved
 from tasks.spec import Host
 
@@ -40,7 +41,7 @@ def provisioned(setup: Setup, outcomes: Sequence[Outcome], notes: Sequence[str],
         "",
         *(f"- {markdown(note)}" for note in notes),
         "",
-        *_found(host, facts),
+        *_found(setup.remote.route, facts),
         "",
         *outcomes_table(outcomes),
         "",
@@ -64,10 +65,10 @@ def removed(host: Host, outcomes: Sequence[Outcome]) -> str:
     return "\n".join([f"## {markdown(host.name)} is no worker any more", "", *outcomes_table(outcomes)]) + "\n"
 
 
-def _found(host: Host, facts: Facts) -> list[str]:
+def _found(route: Route, facts: Facts) -> list[str]:
     gpus = ", ".join(f"{gpu.name} ({gpu.memory_mib / 1024:.0f} GiB, driver {gpu.driver})" for gpu in facts.gpus)
     rows = {
-        "Address": f"{host.user}@{host.address}:{host.port}",
+        "Address": f"{route.place}:{route.port}",
         "System": f"{facts.system}, {facts.architecture}",
         "GPUs": gpus or "none",
         "CPU and memory": f"{facts.cores} cores, {facts.memory_bytes / 2**30:.0f} GiB",

@@ -46,10 +46,9 @@ class Route:
         def first(name: str) -> str | None:
             return own[name][0] if name in own and own[name][0] != "none" else None
 
-        given = host.model_fields_set
         address = first("hostname") or host.address
-        port = host.port if "port" in given else int(first("port") or host.port)
-        user = host.user if "user" in given else first("user") or host.user
+        port = host.port or int(first("port") or 22)
+        user = host.user or first("user") or "root"
         keys = [key for key in own.get("identityfile", ()) if _loads(key)]
         key_file = host.key_file or (keys[0] if keys else None)
         proxy = first("proxycommand")

@@ -16,9 +16,11 @@ class Host(Spec):
     address: Annotated[str, Shape(rf"(?!-)(?:(?![\s@]){ANY}){{1,255}}", "the address of a host")] = Field(
         description="Host name, IP address, or alias of ~/.ssh/config."
     )
-    port: int = Field(22, ge=1, le=65_535, description="Port of its SSH server.")
-    user: Annotated[str, Shape(rf"(?!-)(?:(?![\s@:]){ANY}){{1,255}}", "the name of an account")] = Field(
-        "root", description="The account that runs the worker."
+    port: Annotated[int, Field(ge=1, le=65_535)] | None = Field(
+        None, description="Port of its SSH server; empty: what ~/.ssh/config says, else 22."
+    )
+    user: Annotated[str, Shape(rf"(?!-)(?:(?![\s@:]){ANY}){{1,255}}", "the name of an account")] | None = Field(
+        None, description="The account that runs the worker; empty: what ~/.ssh/config says, else root."
     )
     key_file: Line | None = Field(
         None,

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from prefect.states import Cancelling, Scheduled
 
-from flows.deployed import completed
+from flows.deployed import completed, filled
 from infra.local import deploy
+from tasks.verdict.form import ComparisonForm
 from tests.stack.conftest import DATA, TRAIN
 
 pytestmark = pytest.mark.stack
@@ -69,6 +70,19 @@ def test_lists_and_scores_are_replaced_and_a_later_deployment_changes_no_rerun(c
         assert completed(client, run.id, found.id, flow.validate_parameters(again)) == whole
     finally:
         client.request("PATCH", f"/deployments/{found.id}", json={"parameters": before})
+        client.delete_flow_run(run.id)
+
+
+def test_a_rerun_of_a_form_is_what_its_first_attempt_was(client):
+    flow = flow_of({"entrypoint": "flows/compare.py:compare"})
+    run, found = start(client, "compare/file", {"train": {"depth": 3}})
+    try:
+        whole = completed(client, run.id, found.id, flow.validate_parameters(run.parameters), ComparisonForm)
+        assert whole["train"].recipe == "quiet", "as the form completes it, not as a training alone does"
+        again = flow.validate_parameters(client.read_flow_run(run.id).parameters)
+        assert completed(client, run.id, found.id, again, ComparisonForm) == whole
+        assert filled(ComparisonForm, again) == filled(ComparisonForm, {"train": {"depth": 3}})
+    finally:
         client.delete_flow_run(run.id)
 
 

@@ -142,18 +142,17 @@ def _trained(harm: Harm, root: Path, step: int, but: Path | None = None) -> Path
 
     def ready() -> Path | None:
         return next(
-            (
-                path.parent
-                for path in root.glob("runs/*/metrics.jsonl")
-                if path.parent != but
-                and not (path.parent / "result").exists()
-                and _step(path.parent) >= step
-                and read_metrics(path)[-1]["kind"] == "train"
-            ),
+            (path.parent for path in root.glob("runs/*/metrics.jsonl") if path.parent != but and _at_work(path, step)),
             None,
         )
 
     return harm.run.wait(f"step {step}", ready, 300, 0.05)
+
+
+def _at_work(metrics: Path, step: int) -> bool:
+    """Lines of steps come together with that of their checkpoint; what a run writes at its end is of its last step, or says interrupted."""
+    last = read_metrics(metrics)[-1]
+    return step <= last["step"] < STEPS and (last["kind"] == "train" or last.get("event") == "checkpoint")
 
 
 def _step(run: Path) -> int:

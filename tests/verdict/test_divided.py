@@ -102,7 +102,7 @@ def test_the_part_where_an_arm_was_planted_worse_stands_out_in_verdict_report_an
     assert {row.column for row in rows.values()} == {"language", "length"}
     assert rows["language: de"].difference == pytest.approx(0.25, abs=0.01) and rows["language: de"].stands_out
     assert "rand16 is better on language: de (+0.2" in pair.sentence and pair.sentence.endswith("decide nothing.")
-    assert "It is not for other draws" in pair.sentence, "the interval, of which the sentence before speaks"
+    assert "The interval is not for other draws" in pair.sentence
     page = verdict_report(bench.root, verdict)
     assert "By the column language" in page and "By the column length" in page and "en &lt;b&gt;" in page
     assert Verdict.parse(verdict.to_json(), "x", "y") == verdict

@@ -400,11 +400,13 @@ def test_flash_attention_is_installed_from_the_hosts_links_and_said_where_it_is_
         archive.writestr(f"{name}.dist-info/METADATA", "Metadata-Version: 2.1\nName: flash-attn-3\nVersion: 3.0.0\n")
         archive.writestr(f"{name}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{name}.dist-info/RECORD", "")
-    machine.run('touch "$HOME/pip.py" "$HOME/torch.py"')  # of a person's own: nothing of it is imported
+    machine.run("cd && touch pip.py torch.py venv.py")  # of a person's own: nothing of it is imported
     setup = prepare(machine, known, wheel, server=server, folder="flash")
     setup.host = setup.host.model_copy(update={"gpus": 1, "find_links": str(links)})
     try:
-        run_step(setup, "environment")
+        for step in ("environment", "fabrating"):
+            run_step(setup, step)
+        setup.remote.run('ls "$1"/venv/lib/python*/site-packages/tasks', setup.folder)
         first = run_step(setup, "attention")
         assert first.changed and re.match(r"fa3 is installed; no fa4 \(there is no wheel for this host", first.text)
         assert run_step(setup, "attention") == replace(first, changed=False, seconds=ANY)
@@ -415,6 +417,7 @@ def test_flash_attention_is_installed_from_the_hosts_links_and_said_where_it_is_
         ):
             run_step(setup, "attention")
     finally:
+        machine.run("cd && rm pip.py torch.py venv.py")
         remove(setup.remote, setup.host, artifacts=True)
 
 

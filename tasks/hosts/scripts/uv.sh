@@ -26,8 +26,8 @@ get_uv() {
         echo "there is neither uv, nor a Python with venv to install it with" >&2
         return 66
     }
-    "$3" -m venv "$1/tools" || return
+    "$3" -I -m venv "$1/tools" || return
     set -- "$1/tools/bin/python" "$4"
     tell "uv is not to be had: install it on the host, or give find_links" \
-        "$1" -m pip install --quiet --disable-pip-version-check --no-input --no-cache-dir ${2:+--find-links "$2"} uv
+        "$1" -I -m pip install --quiet --disable-pip-version-check --no-input --no-cache-dir ${2:+--find-links "$2"} uv
 }

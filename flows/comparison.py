@@ -167,7 +167,7 @@ def plan_of(root: Root, spec: ComparisonSpec, hands: Hands) -> ComparisonPlan:
     engine.check(spec.training, spec.arms)
     handle = hands.steps.run(f"List {spec.pool.address}", lambda _: open_pool(root, spec.pool))
     pool_id = handle.pool_id
-    require_columns_there(root, handle, spec.strata)
+    require_columns_there(root, handle, spec.strata, spec.score)
     missing = {arm_id(arm, spec.pool, pool_id): arm for arm in spec.missing_arms(root, pool_id)}
     for drawn in (each for arm in spec.arms for each in spec.draws_of(arm)):
         require_same_list(root, drawn, arm_id(drawn, spec.pool, pool_id))

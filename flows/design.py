@@ -10,7 +10,7 @@ from flows.deployed import as_deployed
 from tasks.records.ledger import entries
 from tasks.reports.steps import show_estimate
 from tasks.spec import Dollars, Line, Url
-from tasks.store.root import DEFAULT_ROOT, Root
+from tasks.store.root import DEFAULT_ROOT, root_if_made
 from tasks.verdict.design import propose, say
 
 
@@ -34,11 +34,11 @@ def design(
         arms: Arms of the comparison.
         dollars_per_gpu_hour: What a GPU costs.
         device: Name of the GPU as its driver reports it, or cpu; empty: the GPU that the table's default names.
-        root: Where artifacts and the run ledger are kept.
+        root: Where artifacts and the run ledger are kept. The default one need not be there yet.
     """
-    designs = propose(
-        effect, dollars, entries(Root(root)), arms=arms, dollars_per_gpu_hour=dollars_per_gpu_hour, device=device
-    )
+    store = root_if_made(root)
+    known = entries(store) if store else []
+    designs = propose(effect, dollars, known, arms=arms, dollars_per_gpu_hour=dollars_per_gpu_hour, device=device)
     sentence = say(designs[0], effect, dollars, arms)
     show_estimate("design", [each.cost for each in designs], [sentence])
     return {"proposal": sentence, "designs": [asdict(each) for each in designs]}

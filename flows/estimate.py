@@ -12,7 +12,7 @@ from tasks.records.ledger import entries
 from tasks.records.scaling import ModelShape, tokens_at
 from tasks.reports.steps import show_estimate
 from tasks.spec import Count, Line, Pool, Training, Url
-from tasks.store.root import DEFAULT_ROOT, Root
+from tasks.store.root import DEFAULT_ROOT, root_if_made
 from tasks.verdict.planning import spread_between_seeds, what_seeds_show
 
 Few = Annotated[int, Field(ge=1, le=1_000)]
@@ -38,9 +38,10 @@ def estimate(
         arms: Arms of the comparison.
         seeds: Seeds of each arm.
         device: Name of the GPU as its driver reports it, or cpu; empty: the GPU that the table's default names.
-        root: Where artifacts and the run ledger are kept.
+        root: Where artifacts and the run ledger are kept. The default one need not be there yet.
     """
-    ledger = entries(Root(root))
+    store = root_if_made(root)
+    ledger = entries(store) if store else []
     if train.tokens_per_parameter is not None:
         tokens = tokens_at(train.tokens_per_parameter, ModelShape.of(train, Pool().vocab_size))
     whole = f"{arms} arms x {seeds} seeds"

@@ -58,6 +58,9 @@ def init(
     """Write an example experiment with every field and what it means, to be run by `compare` or `launch`."""
     from tasks.verdict.form import EXAMPLE
 
+    if gpu is not None and not data:
+        flag = "--gpu" if gpu else "--cpu"
+        raise InputError(f"{flag} sizes what --data fills in, but --data is not given: give both, or leave out {flag}.")
     if file.exists():
         raise InputError(f"{file} is there already: name another file, or remove it.")
     form = _first(data, has_gpu() if gpu is None else gpu) if data else EXAMPLE

@@ -14,8 +14,7 @@ from tasks.errors import InputError
 from tasks.spec import Pool, Spec, kind_of, no_field
 from tasks.spec.base import whole_number
 from tasks.spec.pool import SOURCE_VARIABLE
-from tasks.store.access import local_path
-from tasks.store.root import DEFAULT_ROOT, Root, root_url
+from tasks.store.root import DEFAULT_ROOT, Root, root_if_made, root_url
 
 
 def root_of(given: str) -> str:
@@ -30,8 +29,7 @@ def reading(url: str) -> Root:
 
 def reading_if_made(url: str) -> Root | None:
     """The same for a command that can do without: None for the default root as long as it has not been made."""
-    place = local_path(url)
-    return None if url == root_of(DEFAULT_ROOT) and place is not None and not place.is_dir() else reading(url)
+    return root_if_made(url, root_of(DEFAULT_ROOT))
 
 
 def explained(url: str) -> str:

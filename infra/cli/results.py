@@ -13,6 +13,7 @@ from infra.cli import terminal
 from infra.cli.options import JsonOption, RootOption, SetOption, WorkersOption, parse, pool_of, reading, reading_if_made
 from tasks.cores import limited
 from tasks.errors import InputError
+from tasks.records import caveats
 from tasks.records.layout import KINDS, LADDERS, REPORT, RUNS, VERDICTS, PoolFolder, RunFolder
 from tasks.records.verdict import Control, Pairing
 from tasks.spec import BUNDLE, Arm, Pool, Questions, Score, Texts, spelled_out
@@ -190,8 +191,9 @@ def judge(
     if as_json:
         terminal.show({"artifact": made.name, **verdict.model_dump(mode="json")}, True)
         return
-    sentences = {f"{pair.a} - {pair.b}": pair.sentence for pair in verdict.comparisons}
-    terminal.show({**sentences, "verdict": made.name, "report": (made.path / REPORT).as_uri()}, False)
+    names = [f"{pair.a} - {pair.b}" for pair in verdict.comparisons]
+    said = dict(zip(names, caveats.own(verdict.comparisons), strict=True)) | caveats.shared(verdict.comparisons)
+    terminal.show({**said, "verdict": made.name, "report": (made.path / REPORT).as_uri()}, False)
 
 
 def leaks(

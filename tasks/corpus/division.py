@@ -6,6 +6,7 @@ It changes nothing that is there: pools keep their names, and runs of before can
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tasks.corpus.arm.traits import score_columns
 from tasks.corpus.pool.asked import require_asked, require_values
 from tasks.corpus.pool.column import Wanted
 from tasks.corpus.pool.columnar import has_lines
@@ -16,24 +17,33 @@ from tasks.expression import require_columns
 from tasks.progress import Progress, silent
 from tasks.records.division import write_division
 from tasks.records.layout import PoolFolder
-from tasks.spec import Pool
+from tasks.spec import Pool, Score
 from tasks.store.artifact import Artifact, Work
 from tasks.store.root import Root
 
 
-def require_columns_there(root: Root, pool: Pool | PoolHandle, columns: Sequence[str]) -> None:
-    """Raises InputError when the pool lacks one of the `columns` that strata are by, or has a date or the like there.
+def require_columns_there(
+    root: Root, pool: Pool | PoolHandle, columns: Sequence[str], score: Score | None = None
+) -> None:
+    """Raises InputError when the pool lacks one of the `columns` that strata are by, or of those of the `score` of its halves and
+    deciles, has a date or the like there, or text in a mean.
 
     Without an index a few footers tell the names, and always the types of what has not been read yet. JSON lines tell later, but have no such types.
     """
     handle = open_pool(root, pool)
     folder, lines = PoolFolder(handle.pool_id), has_lines(handle)
+    rated = score is not None and root.find(folder.strata(score)) is not None
+    wanted = [*map(Wanted, columns), *(() if score is None or rated else score_columns(score, handle.pool))]
     if (found := root.find(folder.index)) is not None:
-        require_columns("strata", columns, found.facts["columns"], handle.pool.address)
-    elif columns and not lines:
-        require_asked(handle, [Wanted(name) for name in columns])
-    if not lines and (unread := [name for name in columns if root.find(folder.division(name)) is None]):
-        require_values(handle, unread)
+        needed = [each.name for each in wanted if each.may_lack != "all"]
+        require_columns("strata", needed, found.facts["columns"], handle.pool.address)
+    elif wanted and not lines:
+        require_asked(handle, wanted)
+    values = [name for name in columns if root.find(folder.division(name)) is None]
+    scored = [each.name for each in wanted[len(columns) :] if root.find(folder.column(each.name, each.use)) is None]
+    if not lines and (values or scored):
+        mean = not isinstance(score, str)
+        require_values(handle, [*values, *([] if mean else scored)], scored if mean else [])
 
 
 def build_division(

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -193,22 +194,50 @@ def flash_recipe(host: Host, facts: Facts) -> list[Any]:
     return [flash_wanted(host), FLASH, host.find_links, environment_recipe(host, facts)]
 
 
-def install_flash(machine: Machine, host: Host, facts: Facts) -> str:
-    """Install what `flash_wanted` names, as far as there are wheels. Raises InputError where there is none of what was asked for."""
-    said = []
+NOTHING_FITS = 69
+"""Exit status of attention.sh where whoever was asked for a wheel has none, as `tell` of uv.sh tells it from a network that fails."""
+
+
+@dataclass(frozen=True)
+class Flash:
+    """What became of the Flash Attentions that were looked for: those installed, what to say, and whether some were out of reach."""
+
+    installed: tuple[str, ...]
+    text: str
+    unreached: bool
+
+
+def install_flash(machine: Machine, host: Host, facts: Facts) -> Flash:
+    """Install what `flash_wanted` names, as far as there are wheels.
+
+    Raises InputError where there is none of what was asked for, ConnectionError where that is out of reach.
+    """
+    said, installed, unreached = [], [], False
     for name in flash_wanted(host):
         links, index = host.find_links or "", "index" if name == "fa4" and not host.python_environment else ""
         done = machine.run(
             _script("uv.sh", "attention.sh"), facts.folder, *_uv(facts), links, index, *FLASH[name], check=False,
             timeout=INSTALL_SECONDS,
         )  # fmt: skip
-        if done.status != 0 and host.attention == name:
-            raise InputError(
-                f"attention is {name}, but {machine.label} cannot have it ({done.last}): put a wheel for its PyTorch and CUDA into find_links, "
-                "or give attention=auto."
-            )
-        said.append(f"{name} is installed" if done.status == 0 else f"no {name} ({done.last})")
-    return "; ".join(said)
+        if done.status == 0:
+            installed.append(name)
+            said.append(f"{name} is installed")
+        elif done.status == NOTHING_FITS:
+            if host.attention == name:
+                raise InputError(
+                    f"attention is {name}, but {machine.label} cannot have it (there is no wheel for it: {done.last}): put a wheel for its "
+                    "PyTorch and CUDA into find_links, or give attention=auto."
+                )
+            said.append(f"no {name} (there is no wheel for this host: {done.last})")
+        else:
+            if host.attention == name:
+                raise ConnectionError(
+                    f"attention is {name}, but {machine.label} could not install it ({done.last}): check find_links and the host's way to "
+                    "the package index, or give attention=auto."
+                )
+            unreached = True
+            said.append(f"no {name} yet (it could not be installed: {done.last}; the next gpu-host tries again)")
+    return Flash(tuple(installed), "; ".join(said), unreached)
 
 
 def probe(machine: Machine, facts: Facts, gpus: int) -> dict[str, Any]:

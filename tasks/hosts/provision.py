@@ -43,7 +43,10 @@ class Outcome:
 
 @dataclass
 class Setup:
-    """A host on its way to a worker: its parameters, the connection, what was found, the package to install, secrets."""
+    """A host on its way to a worker: its parameters, the connection, what was found, the package to install, secrets.
+
+    `unreached` says what became of Flash Attention where the network failed: enough for this run, and the next one tries again.
+    """
 
     host: Host
     remote: Remote
@@ -51,6 +54,7 @@ class Setup:
     wheel: Path
     secrets: Mapping[str, str]
     probed: dict[str, Any] = field(default_factory=dict)
+    unreached: str | None = None
 
     @property
     def folder(self) -> str:
@@ -147,16 +151,22 @@ print(importlib.metadata.distribution("fabrating").locate_file(""))'"""
 def _attention_done(setup: Setup) -> str | None:
     if not environment.flash_wanted(setup.host):
         return "not asked for"
+    if setup.unreached is not None:
+        return setup.unreached
     if not stamped(setup, "attention", environment.flash_recipe(setup.host, setup.facts)):
         return None
     return setup.remote.read(f"{setup.folder}/state/attention.txt")
 
 
 def _attention(setup: Setup) -> str:
-    text = environment.install_flash(setup.remote, setup.host, setup.facts)
-    setup.remote.put(text, f"{setup.folder}/state/attention.txt")
-    stamp(setup, "attention", environment.flash_recipe(setup.host, setup.facts))
-    return text
+    found = environment.install_flash(setup.remote, setup.host, setup.facts)
+    recipe = environment.flash_recipe(setup.host, setup.facts)
+    setup.remote.put(found.text, f"{setup.folder}/state/attention.txt")
+    if found.unreached:
+        setup.unreached = found.text
+        recipe = [recipe, found.installed]
+    stamp(setup, "attention", recipe)
+    return found.text
 
 
 def _secrets_file(setup: Setup) -> str:
@@ -199,7 +209,8 @@ def _nanochat(setup: Setup) -> str:
 
 
 def _smoke_recipe(setup: Setup) -> list[Any]:
-    attention = [setup.host.attention, environment.flash_recipe(setup.host, setup.facts)]
+    # The stamp tells what could be installed so far: what comes later is to be measured.
+    attention = [setup.host.attention, setup.remote.read(f"{setup.folder}/state/attention")]
     return [_wheel_recipe(setup), setup.host.gpus, [gpu.driver for gpu in setup.facts.gpus], attention]
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, computed_field
 
+from tasks.records import caveats
 from tasks.records.record import Record
 from tasks.records.registration import Registered
 from tasks.records.stopping import Decision
@@ -223,6 +224,8 @@ class Comparison(Difference):
     decision: Decision | None = None
     """What all looks by the stopping rule conclude; None without one."""
     sentence: str = ""
+    caveats: tuple[str, ...] = ()
+    """What the sentence ends with, after its finding. Not told apart in older verdicts."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -242,6 +245,10 @@ class Comparison(Difference):
         if self.conclusion != "better":
             return None
         return {"better": self.a, "worse": self.b}[self.decision] if self.decision else self.lower
+
+    @property
+    def finding(self) -> str:  # the sentence without its caveats
+        return self.sentence.removesuffix(" ".join(self.caveats)).rstrip()
 
     @property
     def pairing_gain(self) -> float | None:
@@ -380,8 +387,9 @@ class Verdict(Record):
 
     @property
     def sentences(self) -> list[str]:
-        """The conclusion of each comparison in words."""
-        return [pair.sentence for pair in self.comparisons]
+        """The conclusion of each comparison in words, then what restricts several of them."""
+        more = caveats.shared(self.comparisons)
+        return [*caveats.own(self.comparisons), *(f"Of {pairs}: {said}" for pairs, said in more.items())]
 
     @classmethod
     def read(cls, path: Path) -> "Verdict":

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from tasks.errors import InputError
 from tasks.escaping import visible
+from tasks.records import caveats
 from tasks.records.layout import REPORT, VERDICT, LadderFolder, RunFolder, VerdictFolder
 from tasks.records.verdict import FEWEST_PAIRS, ArmScores, Comparison, Verdict
 from tasks.reports import artifacts, charts
@@ -53,6 +54,8 @@ def verdict_report(root: Root, verdict: Verdict) -> str:
         runs,
         {arm.label: [row.bpb for row in arm.strata if row.kind == "decile"] for arm in verdict.arms},
         verdict=verdict,
+        findings=caveats.own(verdict.comparisons),
+        shared_caveats=caveats.shared(verdict.comparisons),
         strata=[_strata(pair, verdict.strata_by) for pair in verdict.comparisons],
         replicates=[_replicates(verdict, pair) for pair in verdict.comparisons],
         redrawn={arm.label: _redrawn(arm, [run for label, run in runs if label == arm.label]) for arm in verdict.arms},
@@ -83,7 +86,7 @@ def write_verdict(root: Root, verdict: Verdict) -> Artifact:
         work.finish(VERDICT)
         work.temporary(REPORT).write_text(verdict_report(root, verdict))
         work.finish(REPORT)
-        work.facts["sentences"] = verdict.sentences
+        work.facts["sentences"] = [pair.sentence for pair in verdict.comparisons]
 
     return root.build(name, make, spec=spec, inputs=judged)
 

@@ -39,8 +39,11 @@ class Arm(Spec):
         description="top and bottom by score; random; temperature: sampled with weights exp(score / temperature); "
         "all: the whole population; subset: all of one source.",
     )
-    subset: Name | None = if_set(
-        None, description="Take documents of this source alone, one of the pool's sources, by whatever selection."
+    share: Share = Field(
+        0.165, description="Part of its population's documents that the arm takes, after where and ids."
+    )
+    order: Literal["best-first", "shuffled", "worst-first"] = Field(
+        "best-first", description="The order in which the trainer meets the documents."
     )
     score: Score | None = Field(
         None,
@@ -52,14 +55,14 @@ class Arm(Spec):
         description='Only documents for which this is true, such as \'factual_accuracy_average > 3 and dump in ("CC-MAIN-2023-50", '
         '"CC-MAIN-2024-10")\'. A column whose name has blanks or hyphens goes in backticks. Empty: no filter.',
     )
+    subset: Name | None = if_set(
+        None, description="Take documents of this source alone, one of the pool's sources, by whatever selection."
+    )
     ids: Url | None = if_set(
         None,
         description="Only documents on this list: a parquet, csv or text file with an id a line, at any URL that fsspec reads. Empty: no list.",
     )
     id_column: Column = if_set("id", description="The column that holds a document's id; only for ids.")
-    share: Share = Field(
-        0.165, description="Part of its population's documents that the arm takes, after where and ids."
-    )
     share_of: Literal["documents", "tokens"] = if_set(
         "documents",
         description="What the share counts. tokens: documents are taken in the order of selection until they hold that part of the "
@@ -97,9 +100,6 @@ class Arm(Spec):
         "ones.",
     )
     temperature: Temperature = Field(2.0, description="Only for select=temperature: higher is closer to random.")
-    order: Literal["best-first", "shuffled", "worst-first"] = Field(
-        "best-first", description="The order in which the trainer meets the documents."
-    )
     epochs: int = if_set(
         1,
         ge=1,

@@ -196,10 +196,16 @@ def if_set(default: Any, **field: Any) -> Any:
     return Field(default, json_schema_extra={"identity": "if set"}, **field)
 
 
-class Spec(BaseModel):
-    """Base of all parameters: immutable, unknown fields refused."""
+def _in_order(schema: dict[str, Any]) -> None:
+    """Number the fields in a schema: by that Prefect's form sorts them, and PostgreSQL keeps no other order."""
+    for position, field in enumerate(schema.get("properties", {}).values()):
+        field["position"] = position
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+class Spec(BaseModel):
+    """Base of all parameters: immutable, unknown fields refused. A form shows the fields in their order: first what people set most."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, json_schema_extra=_in_order)
 
     def identity(self) -> dict[str, Any]:
         """The fields that determine content, as JSON-ready values, in declaration order."""

@@ -36,6 +36,17 @@ class Pool(Spec):
         "FABRATING_SOURCE says in .env. Not read if sources are given.",
     )
     name: Name = Field("pool", description="Readable part of the pool's name.")
+    text_column: Column = Field("text", description="The column that holds a document's text.")
+    score: Weights = how(
+        {PEDAGOGICAL: 1.0, FACTUAL: 1.0, ENGAGEMENT: 1.0},
+        description="The score of arms that name none: columns and their weights, of which it is the weighted mean. A document that lacks "
+        "a column with a weight above 0 (null, NaN) has no score.",
+    )
+    format: Literal["rated", "unrated", "prebuilt"] = Field(
+        "rated",
+        description="rated: text with score columns. unrated: text alone, arms can only sample at random. "
+        "prebuilt: subsets that somebody chose already, taken as they are or at random; scores are read where they exist.",
+    )
     sources: Sources | None = if_set(
         None,
         description="Several sources instead of one, each a name and a URL: {top16: az://..., rand16: az://...}. All their files make "
@@ -46,19 +57,8 @@ class Pool(Spec):
         description="Take the holdout from here, any data files with the text column, instead of from the pool. Arms leave out "
         "documents with the same text.",
     )
-    format: Literal["rated", "unrated", "prebuilt"] = Field(
-        "rated",
-        description="rated: text with score columns. unrated: text alone, arms can only sample at random. "
-        "prebuilt: subsets that somebody chose already, taken as they are or at random; scores are read where they exist.",
-    )
-    text_column: Column = Field("text", description="The column that holds a document's text.")
     token_count_column: Column | None = Field(
         "token_count", description="The column with a document's length in tokens, if any: used for plans and budgets."
-    )
-    score: Weights = how(
-        {PEDAGOGICAL: 1.0, FACTUAL: 1.0, ENGAGEMENT: 1.0},
-        description="The score of arms that name none: columns and their weights, of which it is the weighted mean. A document that lacks "
-        "a column with a weight above 0 (null, NaN) has no score.",
     )
     holdout_documents: Count = Field(
         20_000, description="Documents set aside for evaluation: the same ones for every arm, trained on by none."
@@ -89,7 +89,6 @@ class Pool(Spec):
     download: Literal["ranged", "bulk"] = how(
         "ranged", description="ranged: read only the needed columns. bulk: copy whole blobs first, with azcopy."
     )
-
     workers: Cores | None = how(
         None,
         description="Cores that preparing takes (threads, and a process for every four). Empty: FABRATING_WORKERS, else all.",

@@ -17,29 +17,7 @@ Depth = Annotated[int, Field(ge=1, le=64)]
 class Training(Spec):
     """How an arm is trained: the same for all arms of a comparison. Defaults are nanochat's for depth 20."""
 
-    engine: Literal["builtin", "nanochat"] = Field(
-        "builtin", description="builtin: FabRating's trainer. nanochat: upstream's, patched, in its own environment."
-    )
     depth: Depth = Field(20, description="Layers of the model; its width is 64 times as much.")
-    sequence_length: int = Field(2_048, ge=16, le=65_536, description="Tokens of one packed row that are trained on.")
-    packing: Packing = Field(
-        "split",
-        description="How documents fill rows. split: one that does not fit goes on in the next row, nothing is lost. crop: nanochat's "
-        "best fit, which loses the rest of a document at the end of a row.",
-    )
-    recipe: Recipe = if_set(
-        "upstream",
-        description="Constants of the optimizer. upstream: nanochat's. quiet: steps of the residual stream's factors in proportion to "
-        "their gradients, so that runs that differ in their seed alone differ less; the same model and checkpoints.",
-    )
-    window_pattern: Annotated[str, Shape(r"[SL]{1,64}", "a pattern of at most 64 letters S and L")] = Field(
-        "SSSL",
-        description="Attention windows, tiled over the layers: S a quarter of the sequence, L all of it. The last is always L.",
-    )
-    batch_tokens: Annotated[int, Field(ge=1, le=2**30), BeforeValidator(whole_number)] | None = Field(
-        None,
-        description="Tokens of one optimizer step; empty: by the scaling rule, from the depth alone.",
-    )
     tokens: Count | None = Field(
         None,
         description="Budget in trained tokens, such as 2000000000, 2e9 or 2B; empty: every packed row of the arm, as often as its epochs say.",
@@ -51,13 +29,37 @@ class Training(Spec):
         description="Budget as trained tokens for each scaling parameter (block matrices and lm_head) instead of a number of tokens: "
         "10.5 is near compute-optimal, nanochat's default is 12.",
     )
+    sequence_length: int = Field(2_048, ge=16, le=65_536, description="Tokens of one packed row that are trained on.")
+    batch_tokens: Annotated[int, Field(ge=1, le=2**30), BeforeValidator(whole_number)] | None = Field(
+        None,
+        description="Tokens of one optimizer step; empty: by the scaling rule, from the depth alone.",
+    )
+    recipe: Recipe = if_set(
+        "upstream",
+        description="Constants of the optimizer. upstream: nanochat's. quiet: steps of the residual stream's factors in proportion to "
+        "their gradients, so that runs that differ in their seed alone differ less; the same model and checkpoints.",
+    )
+    precision: Literal["bf16", "fp8", "fp32"] = Field(
+        "bf16", description="fp8 needs a Hopper GPU or later; a CPU computes in fp32 only."
+    )
+    engine: Literal["builtin", "nanochat"] = Field(
+        "builtin", description="builtin: FabRating's trainer. nanochat: upstream's, patched, in its own environment."
+    )
+    gpus: int = how(1, ge=1, le=8, description="GPUs of one host; on a CPU, processes.")
+    device: Literal["auto", "cpu", "cuda"] = how("auto", description="auto takes a GPU where there is one.")
+    packing: Packing = Field(
+        "split",
+        description="How documents fill rows. split: one that does not fit goes on in the next row, nothing is lost. crop: nanochat's "
+        "best fit, which loses the rest of a document at the end of a row.",
+    )
+    window_pattern: Annotated[str, Shape(r"[SL]{1,64}", "a pattern of at most 64 letters S and L")] = Field(
+        "SSSL",
+        description="Attention windows, tiled over the layers: S a quarter of the sequence, L all of it. The last is always L.",
+    )
     budget_from: Literal["random", "front"] = Field(
         "random",
         description="Which rows a budget below the arm takes. random: a sample drawn by the run's seed. front: the first ones, for a "
         "best-first curriculum that stops early.",
-    )
-    precision: Literal["bf16", "fp8", "fp32"] = Field(
-        "bf16", description="fp8 needs a Hopper GPU or later; a CPU computes in fp32 only."
     )
     eval_every: Steps = Field(250, description="Steps between evaluations on the holdout.")
     micro_batch: int | None = how(
@@ -66,8 +68,6 @@ class Training(Spec):
     save_every: Steps = how(250, description="Steps between checkpoints: the most that a killed run loses.")
     keep_last: Steps = how(3, description="Checkpoints kept.")
     keep_every: Steps | None = how(None, description="Keep a checkpoint of every so many steps for good.")
-    gpus: int = how(1, ge=1, le=8, description="GPUs of one host; on a CPU, processes.")
-    device: Literal["auto", "cpu", "cuda"] = how("auto", description="auto takes a GPU where there is one.")
     compile: bool = how(True, description="Compile the model (GPU only); turn off to debug.")
     deterministic: bool = how(
         False,

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import DamagedError, DiskError, InputError, disk_fault
+from tasks.store.access import local_path
 from tasks.store.artifact import (
     MANIFEST,
     Artifact,
@@ -51,6 +52,16 @@ log = logging.getLogger(__name__)
 def root_url(url: str | Path = DEFAULT_ROOT) -> str:
     """The URL of a root, which is neither opened nor made. Raises InputError for what cannot be one."""
     return url_of(_named(url))
+
+
+def root_if_made(url: str | Path = DEFAULT_ROOT, default: str = DEFAULT_ROOT) -> "Root | None":
+    """The root for who looks up what is there and can do without: None for the default one, as a folder, as long as it has not been made.
+
+    Raises InputError when there is no other such root.
+    """
+    there = root_url(url)
+    place = local_path(there)
+    return None if place is not None and not place.is_dir() and there == root_url(default) else Root(url, make=False)
 
 
 def _named(url: str | Path) -> str | Path:

@@ -47,31 +47,25 @@ class ComparisonForm(Spec):
         [Arm(order="shuffled"), Arm(name="rand16", select="random", order="shuffled")],
         description="Two or more selections of the pool. Their order must be the same, unless allow names arm.order.",
     )
-    seeds: Seeds | None = Field(
-        None,
-        description="Instead of replicates: seeds of runs that all train on one draw of each arm. They redraw initial weights, the rows "
-        "of a budget and the order of a shuffled arm.",
-    )
     train: Training = Field(
         Training(recipe="quiet"),
         description="How every arm is trained, by the quiet recipe unless another is given. Its tokens are the common budget; empty: as "
         "many as the smaller arm's packed rows hold. A larger arm trains on a random part of its rows.",
     )
     name: Name = Field("top16-vs-rand16", description="Name of the verdict.")
+    replicates: Replicates | None = Field(
+        None,
+        description="Runs of each arm, each redrawn as redraw says. Two are the fewest that make a verdict, three or more a good one. "
+        f"With neither replicates, seeds nor stop: {REPLICATES}.",
+    )
+    stop: StoppingRule | None = Field(
+        None,
+        description="Instead of replicates: add them in rounds, look after each round, and stop when the answer is clear.",
+    )
     target: Target = Field(
         "all",
         description="Which documents decide: all of the holdout, as they come in the pool, lower half or upper half of them by score, or "
         "outside/NAME, one of texts, or questions/NAME, one of questions.",
-    )
-    pairing: Pairing = Field(
-        "auto",
-        description="Whether runs of two arms are paired by seed: auto (from 3 seeds on), seed (always) or none.",
-    )
-    budget: Budget = Field(
-        "tokens", description="What is equal between arms: tokens (those of the smaller arm), or bytes of text."
-    )
-    allow: Annotated[list[Line], Field(max_length=64)] = Field(
-        [], description="Differences besides selection that are meant, by their path, such as arm.order."
     )
     texts: Annotated[list[Texts], Field(max_length=64)] = Field(
         [], description="Folders of texts that no arm has trained on, to score every run on besides the holdout."
@@ -84,38 +78,44 @@ class ComparisonForm(Spec):
         False,
         description="Compare nanochat's CORE tasks too. Needs nanochat and its evaluation bundle where runs are trained.",
     )
-    control: Control | None = Field(
-        None,
-        description="aa if arms are equal on purpose, to see how far equal arms seem to differ; each arm then gets seeds of its own.",
+    strata: Annotated[list[Column], Field(max_length=16)] = Field(
+        [],
+        description="Further columns of the pool, such as language or dump, whose parts of the holdout the verdict tells apart: texts by "
+        "value, numbers by fifths, rare values together.",
     )
     strata_by: Score | None = Field(
         None,
         description="The score that the holdout's halves and deciles are by: columns and their weights, or an expression. Empty: the "
         "pool's score.",
     )
-    strata: Annotated[list[Column], Field(max_length=16)] = Field(
-        [],
-        description="Further columns of the pool, such as language or dump, whose parts of the holdout the verdict tells apart: texts by "
-        "value, numbers by fifths, rare values together.",
+    budget: Budget = Field(
+        "tokens", description="What is equal between arms: tokens (those of the smaller arm), or bytes of text."
     )
-    replicates: Replicates | None = Field(
-        None,
-        description="Runs of each arm, each redrawn as redraw says. Two are the fewest that make a verdict, three or more a good one. "
-        f"With neither replicates, seeds nor stop: {REPLICATES}.",
+    pairing: Pairing = Field(
+        "auto",
+        description="Whether runs of two arms are paired by seed: auto (from 3 seeds on), seed (always) or none.",
     )
     redraw: Annotated[list[Draw], Field(max_length=3)] = Field(
         REDRAW,
         description="What a replicate draws anew: init (initial weights), order (of a shuffled arm), sample (documents of a random or "
         "temperature arm, rows of a budget). What is not named is the same in all runs.",
     )
-    stop: StoppingRule | None = Field(
-        None,
-        description="Instead of replicates: add them in rounds, look after each round, and stop when the answer is clear.",
-    )
     check_savings: bool = Field(
         False,
         description="If an arm is better, train its replicates again on as many fewer tokens as its curves say that it saved, and say "
         "whether they still reach the other arm. Only for all or a half of the holdout as target.",
+    )
+    control: Control | None = Field(
+        None,
+        description="aa if arms are equal on purpose, to see how far equal arms seem to differ; each arm then gets seeds of its own.",
+    )
+    seeds: Seeds | None = Field(
+        None,
+        description="Instead of replicates: seeds of runs that all train on one draw of each arm. They redraw initial weights, the rows "
+        "of a budget and the order of a shuffled arm.",
+    )
+    allow: Annotated[list[Line], Field(max_length=64)] = Field(
+        [], description="Differences besides selection that are meant, by their path, such as arm.order."
     )
 
     @field_validator("train", mode="before")

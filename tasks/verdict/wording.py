@@ -53,17 +53,20 @@ UNEQUAL_TEXT = 0.01
 
 
 def worded(pair: Comparison, a: ArmScores, b: ArmScores, control: Control | None = None) -> Comparison:
-    """The pair with its sentence."""
-    said = pair.model_copy(update={"sentence": " ".join([sentence(pair), *_control(pair, control)])})
+    """The pair with its sentence: the verdict, what its interval covers, and what may be wrong with it."""
+    weak = WARNINGS | OF_QUESTIONS if _by_questions(pair.target) else WARNINGS
+    said = pair.model_copy(
+        update={"sentence": " ".join([_finding(pair), *_clean(pair), *_checked(pair)]), "caveats": ()}
+    )
+    warnings = [weak[weakness] for weakness in pair.warnings]
+    said = _adding(said, _decides(pair.target), *_accuracy(pair), *_covers(pair), *warnings, *_control(pair, control))
     return _with_columns(with_text(with_draws(said, a, b), a, b))
 
 
-def sentence(pair: Comparison) -> str:
-    """The verdict on one pair of arms, what its interval covers, and what may be wrong with it."""
-    said = WARNINGS | OF_QUESTIONS if _by_questions(pair.target) else WARNINGS
-    warnings = (said[weakness] for weakness in pair.warnings)
-    parts = [_finding(pair), *_clean(pair), *_checked(pair), _decides(pair.target), *_accuracy(pair), *_covers(pair)]
-    return " ".join([*parts, *warnings])
+def _adding(pair: Comparison, *caveats: str) -> Comparison:
+    """The pair with more caveats, each a sentence."""
+    more = {"sentence": " ".join([pair.sentence, *caveats]), "caveats": (*pair.caveats, *caveats)}
+    return pair.model_copy(update=more)
 
 
 def _control(pair: Comparison, control: Control | None) -> list[str]:
@@ -170,7 +173,7 @@ def _with_columns(pair: Comparison) -> Comparison:
     said = f"No part of the holdout by {by} stands out."
     if found:
         said = f"Of parts of the holdout by {by}, {'; '.join(found)}: by bands that hold for all parts at once, and decide nothing."
-    return pair.model_copy(update={"sentence": f"{pair.sentence} {said}"})
+    return _adding(pair, said)
 
 
 def with_text(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
@@ -178,32 +181,32 @@ def with_text(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
     includes."""
     if a.epochs is not None and b.epochs is not None and a.epochs != b.epochs:
         often = ", ".join(f"{arm.label} {arm.epochs:g} times" for arm in (a, b)).replace(" 1 times", " once")
-        pair = pair.model_copy(update={"sentence": f"{pair.sentence} Their text was read unequally often: {often}."})
+        pair = _adding(pair, f"Their text was read unequally often: {often}.")
     if a.text_share is None or b.text_share is None or abs(a.text_share - b.text_share) < UNEQUAL_TEXT:
         return pair
     parts = " and ".join(
         f"{100 * arm.text_share:.1f} % of that of {arm.label}" for arm in (a, b) if arm.text_share is not None
     )
-    return pair.model_copy(
-        update={"sentence": f"{pair.sentence} Unequal parts of their text were trained on: {parts}."}
-    )
+    return _adding(pair, f"Unequal parts of their text were trained on: {parts}.")
 
 
 def with_draws(pair: Comparison, a: ArmScores, b: ArmScores) -> Comparison:
     """The pair with a sentence more on draws of random arms that the interval covers, or does not, and on what all runs share."""
     if not pair.covers_seeds:
         return pair
-    fixed = [arm.label for arm in (a, b) if arm.at_random and not arm.draws]
-    drawn = [arm.label for arm in (a, b) if arm.draws]
     shared = [] if a.redrawn is None or "init" in a.redrawn else ["All runs have the same initial weights."]
-    more = [f"It is for new draws of {' and of '.join(drawn)} too."] * bool(drawn)
-    more += [f"It is not for other draws of {' and of '.join(fixed)}: the runs are all on one."] * bool(fixed)
+    more = [f"The interval is for new draws of {arm.label} too." for arm in (a, b) if arm.draws]
+    more += [
+        f"The interval is not for other draws of {arm.label}: the runs are all on one."
+        for arm in (a, b)
+        if arm.at_random and not arm.draws
+    ]
     more += [
         f"Of the documents of {arm.label}, {100 * arm.drawn_of_ties:.0f} % were drawn, once, from those with the score at its cut-off."
         for arm in (a, b)
         if arm.drawn_of_ties is not None and arm.drawn_of_ties >= MANY_TIES
     ]
-    return pair.model_copy(update={"sentence": " ".join([pair.sentence, *more, *shared])})
+    return _adding(pair, *more, *shared)
 
 
 def with_looks(pair: Comparison, registered: Registered, error: float, fewest: int) -> Comparison:
@@ -233,7 +236,7 @@ def with_looks(pair: Comparison, registered: Registered, error: float, fewest: i
         )
     elif registered.changes and any(change.looks_before for change, _ in registered.changes):
         more.append("The plan was changed after a look.")
-    return pair.model_copy(update={"sentence": " ".join([pair.sentence, *more])})
+    return _adding(pair, *more)
 
 
 def with_interval(value: float, low: float | None, high: float | None, sign: str = "-") -> str:
@@ -315,12 +318,12 @@ def _covers(pair: Comparison) -> list[str]:
     if pair.low is None or not pair.covers_seeds:
         return []
     pairing = pair.pairing
+    gain = f", which made it {pair.pairing_gain:.2g} times as wide" if pairing.paired and pair.pairing_gain else ""
     known = "" if pairing.correlation is None else f" (correlation {pairing.correlation:.2f})".replace("-", "−")
-    paired = f", {'paired' if pairing.paired else 'not paired'} by seed{known}" if pairing.shared else ""
-    gain = f"; pairing made it {pair.pairing_gain:.2g} times as wide" if pairing.paired and pair.pairing_gain else ""
+    paired = [f"{'Paired' if pairing.paired else 'Not paired'} by seed{known}{gain}."] if pairing.shared else []
     like = "documents like those of the holdout" if pair.target in DECIDES else "documents like those of these texts"
     like = "tasks like those of these questions" if _by_questions(pair.target) else like
-    return [f"The {100 * pair.level:.3g} % interval is for new {like} and for new seeds{paired}{gain}."]
+    return [f"The {100 * pair.level:.3g} % interval is for new {like} and for new seeds.", *paired]
 
 
 def _outlook(pair: Comparison) -> str:

@@ -1,4 +1,4 @@
-"""A form asks for source and root first, and nobody's source is said to be lacking before anything is spent."""
+"""A form asks for source and root first, and next for what people set most, and nobody's source is said to be lacking before anything is spent."""
 
 import pytest
 import yaml
@@ -16,6 +16,16 @@ from tasks.spec import Pool
 def test_source_and_root_come_first(flow) -> None:
     assert list(parameter_schema(flow).properties)[:2] == ["data", "root"]
     assert next(iter(Pool.model_json_schema()["properties"])) == "source"
+
+
+def test_a_form_sorts_its_fields_by_their_positions_to_the_lowest_level() -> None:
+    """Prefect's form does, at every level; PostgreSQL sorts the keys of what it stores."""
+    schema = parameter_schema(compare).model_dump_for_openapi()
+    for each in (schema, *schema["definitions"].values()):
+        fields = list(each["properties"].values())
+        assert [field["position"] for field in fields] == list(range(len(fields)))
+    assert list(schema["properties"])[2:7] == ["arms", "train", "name", "replicates", "stop"]
+    assert list(schema["definitions"]["Training"]["properties"])[:2] == ["depth", "tokens"]
 
 
 def test_a_source_is_set_once_for_all_deployments(monkeypatch: pytest.MonkeyPatch) -> None:

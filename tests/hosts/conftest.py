@@ -9,6 +9,7 @@ import pytest
 
 from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.ssh import Remote
+from tasks.hosts.wheel import build_wheel
 from tests.hosts import lab as labs
 from tests.hosts.lab import parameters
 
@@ -37,6 +38,12 @@ def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     yield folder
     for left in folder.glob("tunnels/*/*.pid"):
         os.kill(int(left.read_text()), signal.SIGTERM)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """FabRating's package, as provisioning installs it."""
+    return build_wheel(tmp_path_factory.mktemp("wheels"))
 
 
 @pytest.fixture

@@ -21,6 +21,10 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 from infra.local import ports
+from tasks.hosts import provision
+from tasks.hosts.hostkeys import KnownHosts
+from tasks.hosts.provision import Setup
+from tasks.hosts.ssh import Remote
 from tasks.spec import Host as Parameters
 
 SSHD = "/usr/sbin/sshd"
@@ -35,8 +39,7 @@ SYSTEMD = {
     "sudo": "/usr/bin/sudo",
 }
 """What a host with systemd needs, by Debian package."""
-
-
+SECRET = {"WANDB_API_KEY": "it's $(no) `secret`\\", "AZURE_STORAGE_KEY": "a+/=="}
 INDEX_SETTINGS = ("SSL_CERT_", "PIP_", "UV_", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 
 
@@ -294,6 +297,13 @@ def parameters(machine: Host, **changes: object) -> Parameters:
         "python_environment": sys.prefix,
     }
     return Parameters(**{**fields, **changes})
+
+
+def prepare(machine: Host, known: KnownHosts, wheel: Path, **changes: object) -> Setup:
+    """A lab's host that was looked at, with secrets to bring there."""
+    host = parameters(machine, **changes)
+    remote = Remote(host, known)
+    return Setup(host, remote, provision.look(remote, host), wheel, SECRET)
 
 
 @contextlib.contextmanager

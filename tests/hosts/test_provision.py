@@ -1,48 +1,31 @@
 """A bare account becomes a host with a worker's service, stays one, survives cuts, and is a bare account again."""
 
 import json
-import re
 import shutil
 import threading
 import time
-import zipfile
-from dataclasses import replace
 from pathlib import Path
-from unittest.mock import ANY
 
 import paramiko
 import pytest
 
 from tasks.errors import InputError
-from tasks.hosts import environment, provision, report, service, smoke
-from tasks.hosts.facts import Gpu, identify
+from tasks.hosts import provision, report, service, smoke
+from tasks.hosts.facts import identify
 from tasks.hosts.hostkeys import KnownHosts
 from tasks.hosts.machine import LinkError, Local
 from tasks.hosts.provision import STEPS, Outcome, Setup, run_step
 from tasks.hosts.removal import remove
 from tasks.hosts.ssh import Remote, StrangerError
 from tasks.hosts.wheel import CHECKOUT, build_wheel
-from tasks.spec import Host as Parameters
+from tests.hosts.lab import SECRET, Lab, call, parameters, prepare
 from tests.hosts.lab import Host as Machine
-from tests.hosts.lab import Lab, call, parameters
 from tests.waiting import within
 
-SECRET = {"WANDB_API_KEY": "it's $(no) `secret`\\", "AZURE_STORAGE_KEY": "a+/=="}
 RUN = "import os, signal; os.mkdir('runs'); signal.signal(signal.SIGTERM, lambda *_: exit(open('runs/saved', 'w').close())); signal.pause()"
 """A run that saves what it has when it is asked to end."""
 QUICK = [step for step in STEPS if step != "smoke"]
 """Without the training, which takes a while on a CPU: the test of the flow has it."""
-
-
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_wheel(tmp_path_factory.mktemp("wheels"))
-
-
-def prepare(machine: Machine, known: KnownHosts, wheel: Path, **changes: object) -> Setup:
-    host = parameters(machine, **changes)
-    remote = Remote(host, known)
-    return Setup(host, remote, provision.look(remote, host), wheel, SECRET)
 
 
 def all_steps(setup: Setup) -> list[Outcome]:
@@ -253,53 +236,6 @@ def test_folder_with_things_of_others_is_refused_and_left_alone(machine: Machine
         machine.run("rm -r 'fab rating'")
 
 
-def test_nanochat_that_is_not_ours_or_was_changed_is_not_reset(tmp_path: Path) -> None:
-    script = environment.script("nanochat.sh").partition('cd "$checkout" || exit\nif [ -n "$prepared"')[0]
-    upstream = tmp_path / "upstream"
-    upstream.mkdir()
-    Local().run(
-        'cd "$1" && git init -q && echo 1 >a && git add a && git -c user.name=n -c user.email=e commit -qm a',
-        str(upstream),
-    )
-    commit = Local().run('git -C "$1" rev-parse HEAD', str(upstream)).out.strip()
-
-    def check_out(folder: Path) -> None:
-        (folder / "state").mkdir(parents=True, exist_ok=True)
-        Local().run(script, str(folder), str(upstream), commit)
-
-    check_out(tmp_path / "ours")
-    check_out(tmp_path / "ours")
-    (tmp_path / "ours/nanochat/a").write_text("2")
-    with pytest.raises(InputError, match="nanochat has uncommitted changes"):
-        check_out(tmp_path / "ours")
-    (tmp_path / "theirs/nanochat").mkdir(parents=True)
-    with pytest.raises(InputError, match="nanochat is not ours to change: move it away"):
-        check_out(tmp_path / "theirs")
-
-
-def test_settings_of_the_person_do_not_steer_an_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = {"PIP_INDEX_URL": "https://mirror/simple", "UV_DEFAULT_INDEX": "https://mirror", "PIP_CERT": "/ca.pem"}
-    dropped = (
-        "PIP_TARGET",
-        "PIP_PREFIX",
-        "UV_PYTHON",
-        "UV_SYSTEM_PYTHON",
-        "CONDA_PREFIX",
-        "PYTHONPATH",
-        "PYTHONHOME",
-        "VIRTUAL_ENV",
-    )
-    for name, value in (kept | dict.fromkeys(dropped, "/theirs") | {"PIP_USER": "1"}).items():
-        monkeypatch.setenv(name, value)
-    seen = dict(
-        line.split("=", 1)
-        for line in Local().run(environment.script("hold.sh") + "env", str(tmp_path)).out.splitlines()
-    )
-    assert {name: seen.get(name) for name in kept} == kept
-    assert [name for name in dropped if name in seen] == []
-    assert seen["PIP_USER"] == "0"
-
-
 def test_disk_that_runs_no_programs_is_refused(machine: Machine, known: KnownHosts) -> None:
     place = f"{machine.home}/no programs"
     machine.run(f"mkdir '{place}' && mount -t tmpfs -o noexec,mode=777,size=1g none '{place}'", user="root")
@@ -319,47 +255,6 @@ def test_key_with_a_passphrase_is_refused_for_a_tunnel(machine: Machine, known: 
         provision.look(remote, host)
 
 
-def test_missing_prepared_environment_is_named(machine: Machine, known: KnownHosts, wheel: Path) -> None:
-    setup = prepare(machine, known, wheel, python_environment="/opt/none")
-    with pytest.raises(InputError, match="no bin/python in /opt/none"):
-        run_step(setup, "environment")
-    remove(setup.remote, setup.host)
-
-
-def test_account_without_root_is_told_what_to_ask_for(machine: Machine, remote: Remote) -> None:
-    facts = identify(remote, "fabrating")
-    assert facts.privilege == "none"
-    with pytest.raises(InputError, match=r"lacks rsync, venv .* `apt-get install rsync python3-venv`"):
-        environment.install_packages(remote, facts, ["rsync", "venv"])
-
-
-def test_build_of_torch_follows_driver_and_architecture(machine: Machine) -> None:
-    here = identify(Local(), "/tmp/none")
-    gpu_host = parameters(machine, gpus=1, python_environment=None)
-    older = "https://download.pytorch.org/whl/cu126"
-    for driver, index in {"580.65.06": "", "570.172.08": older, "535.1": older}.items():
-        for architecture in ("x86_64", "aarch64"):
-            facts = replace(here, architecture=architecture, gpus=(Gpu("H100", 81559, driver),))
-            assert environment.torch_index(gpu_host, facts) == index
-    with pytest.raises(InputError, match="NVIDIA driver 470"):
-        environment.torch_index(gpu_host, replace(here, gpus=(Gpu("A100", 81559, "470.1"),)))
-    assert environment.torch_index(parameters(machine, gpus=0), here).endswith("/cpu")
-
-
-def test_what_is_lacking_depends_on_rights_and_python(machine: Machine) -> None:
-    bare = replace(identify(Local(), "/tmp/none"), uv=None, python=None, maker=None, missing=("venv", "cc", "git"))
-    plain, gpu = (parameters(machine, gpus=gpus, python_environment=None) for gpus in (0, 1))
-    assert environment.lacking(plain, bare) == ["venv"]
-    assert environment.lacking(plain, replace(bare, uv="/usr/bin/uv")) == []
-    assert environment.interpreter(plain, bare) == environment.PYTHON
-    headless = replace(bare, python="/usr/bin/python3.11", maker="/usr/bin/python3", missing=("Python.h",))
-    assert environment.lacking(gpu, replace(headless, privilege="sudo")) == ["Python.h"]
-    assert environment.lacking(gpu, replace(headless, privilege="none")) == []
-    assert environment.interpreter(gpu, headless) == environment.PYTHON
-    assert environment.interpreter(gpu, replace(headless, missing=())) == "/usr/bin/python3.11"
-    assert environment.interpreter(plain, headless) == "/usr/bin/python3.11"
-
-
 def test_report_tells_what_is_there(machine: Machine, known: KnownHosts, wheel: Path) -> None:
     setup = prepare(machine, known, wheel)
     setup.probed = {"versions": {"torch": "2.13.0", "fabrating": "0.1.0"}}
@@ -375,77 +270,6 @@ def test_report_tells_what_is_there(machine: Machine, known: KnownHosts, wheel: 
         "after a reboot",
     ):
         assert part in text
-
-
-def test_flash_attention_is_looked_for_where_there_may_be_a_wheel() -> None:
-    host = Parameters(name="gpu", address="gpu")
-    assert environment.flash_wanted(host) == ("fa4",)
-    assert environment.flash_wanted(host.model_copy(update={"find_links": "/wheels"})) == ("fa3", "fa4")
-    assert environment.flash_wanted(host.model_copy(update={"python_environment": "/opt/torch"})) == ()
-    assert environment.flash_wanted(host.model_copy(update={"attention": "fa3", "python_environment": "/opt"})) == (
-        "fa3",
-    )
-    for change in ({"attention": "cudnn"}, {"gpus": 0}):
-        assert environment.flash_wanted(host.model_copy(update=change)) == ()
-
-
-def test_flash_attention_is_installed_from_the_hosts_links_and_said_where_it_is_not(
-    machine: Machine, known: KnownHosts, wheel: Path, server: str
-) -> None:
-    links = machine.folder / "links"
-    links.mkdir(mode=0o755)
-    name = "flash_attn_3-3.0.0"
-    with zipfile.ZipFile(links / f"{name}-py3-none-any.whl", "w") as archive:
-        archive.writestr("flash_attn_interface.py", "flash_attn_func = print\n")
-        archive.writestr(f"{name}.dist-info/METADATA", "Metadata-Version: 2.1\nName: flash-attn-3\nVersion: 3.0.0\n")
-        archive.writestr(f"{name}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{name}.dist-info/RECORD", "")
-    machine.run('touch "$HOME/pip.py" "$HOME/torch.py"')  # of a person's own: nothing of it is imported
-    setup = prepare(machine, known, wheel, server=server, folder="flash")
-    setup.host = setup.host.model_copy(update={"gpus": 1, "find_links": str(links)})
-    try:
-        run_step(setup, "environment")
-        first = run_step(setup, "attention")
-        assert first.changed and re.match(r"fa3 is installed; no fa4 \(there is no wheel for this host", first.text)
-        assert run_step(setup, "attention") == replace(first, changed=False, seconds=ANY)
-        setup.remote.run('"$1/venv/bin/python" -I -c "import flash_attn_interface, torch"', setup.folder)
-        setup.host = setup.host.model_copy(update={"attention": "fa4"})
-        with pytest.raises(
-            InputError, match=r"attention is fa4, but .* cannot have it .*put a wheel .* attention=auto"
-        ):
-            run_step(setup, "attention")
-    finally:
-        remove(setup.remote, setup.host, artifacts=True)
-
-
-def test_what_was_measured_of_attention_is_said() -> None:
-    found = {
-        "taken": "fa4",
-        "milliseconds": {"fa4": 1.0, "cudnn": 1.25},
-        "seconds": {"fa4": 16.25, "cudnn": 0.2},
-        "left": ["Flash Attention 3 is not available"],
-    }
-    text = provision._measured({"attention": found})
-    measured = "fa4 1.00 ms and 16.2 s to start, cudnn 1.25 ms and 0.2 s to start"
-    assert text == f"; attention by fa4; {measured}; Flash Attention 3 is not available"
-    assert provision._measured({"attention": None}) == provision._measured({}) == ""
-
-
-@pytest.mark.parametrize(
-    ("does", "said"),
-    [("exec sleep 30", "took longer than 0.2 s"), ("echo done", "printed no result"), ("kill -SEGV $$", "status -11")],
-)
-def test_whatever_a_trial_of_attention_does_leaves_cudnn_unless_another_is_asked_for(
-    does: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    python = tmp_path / "python"
-    python.write_text(f"#!/bin/sh\n{does}\n")
-    python.chmod(0o755)
-    monkeypatch.setattr(smoke.sys, "executable", str(python))
-    monkeypatch.setattr(smoke, "TRIAL_SECONDS", 0.2 if "sleep" in does else 60)
-    found, reason = smoke.measure_attention("auto")
-    assert found == {"taken": "cudnn", "milliseconds": {}, "seconds": {}, "left": [reason]} and said in reason
-    assert smoke.measure_attention("fa4") == (None, reason)
 
 
 def test_the_smoke_test_trains_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

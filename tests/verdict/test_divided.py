@@ -102,7 +102,7 @@ def test_the_part_where_an_arm_was_planted_worse_stands_out_in_verdict_report_an
     assert {row.column for row in rows.values()} == {"language", "length"}
     assert rows["language: de"].difference == pytest.approx(0.25, abs=0.01) and rows["language: de"].stands_out
     assert "rand16 is better on language: de (+0.2" in pair.sentence and pair.sentence.endswith("decide nothing.")
-    assert "It is not for other draws" in pair.sentence, "the interval, of which the sentence before speaks"
+    assert "The interval is not for other draws" in pair.sentence
     page = verdict_report(bench.root, verdict)
     assert "By the column language" in page and "By the column length" in page and "en &lt;b&gt;" in page
     assert Verdict.parse(verdict.to_json(), "x", "y") == verdict
@@ -177,14 +177,22 @@ def test_a_column_of_dates_is_refused_before_arms_are_prepared(indexed, tmp_path
     root = Root(tmp_path / "root")
     if indexed:
         build_index(root, pool)
-    require_columns_there(root, pool, ["year", FACTUAL])
+    require_columns_there(root, pool, ["year", FACTUAL], {FACTUAL: 1.0})
     arms = [Arm(order="shuffled"), Arm(name="rand", select="random", order="shuffled")]
-    for name in ("day", "time", "price"):
-        spec = ComparisonSpec("x", pool, arms, [1, 2], Training(device="cpu", precision="fp32"), strata=["year", name])
-        with pytest.raises(
-            InputError, match=rf"a\.parquet has '{name}' as .*: a number or text is needed; take another"
-        ):
+    training = Training(device="cpu", precision="fp32")
+    number, either = "a number is needed", "a number or text is needed"
+    for name, given, needed in [
+        *((name, {"strata": ["year", name]}, either) for name in ("day", "time", "price")),
+        ("day", {"strata_by": {"day": 1.0}}, number),
+        ("text", {"strata_by": {"text": 1.0}}, number),
+        ("time", {"strata_by": "time * 2"}, either),
+    ]:
+        spec = ComparisonSpec("x", pool, arms, [1, 2], training, **given)
+        with pytest.raises(InputError, match=rf"a\.parquet has '{name}' as .*: {needed}; take another column\."):
             plan_of(root, spec, Hands(root, Steps()))
+    spec = ComparisonSpec("x", pool, arms, [1, 2], training, strata_by={"yaer": 1.0})
+    with pytest.raises(InputError, match=r"column 'yaer'.*take year"):
+        plan_of(root, spec, Hands(root, Steps()))
     assert root.names("arms") == []
 
 

@@ -43,9 +43,9 @@ def test_a_label_holds_a_draw_for_each_replicate_and_the_sentence_says_so(bench)
     top, rand = verdict.arms
     assert top.draws == () and len(set(rand.draws)) == 4
     assert "init" in rand.redrawn and "sample" in rand.redrawn and "sample" not in top.redrawn
-    assert "It is for new draws of rand16 too." in pair.sentence
+    assert "The interval is for new draws of rand16 too." in pair.sentence
     one = judge(bench.root, "one", bench.arms(seeds=3, top8=0.0, rand8=0.0)).comparisons[0]
-    assert "It is not for other draws of rand8: the runs are all on one." in one.sentence
+    assert "The interval is not for other draws of rand8: the runs are all on one." in one.sentence
 
 
 def test_the_report_says_of_random_arms_whether_documents_or_rows_of_a_budget_are_redrawn(bench):

@@ -6,8 +6,10 @@ import pytest
 
 from tasks.errors import InputError
 from tasks.records.verdict import HoldoutSize
+from tasks.reports.artifacts import verdict_markdown
+from tasks.reports.report import verdict_report
 from tasks.verdict.judge import judge
-from tasks.verdict.wording import sentence, with_interval
+from tasks.verdict.wording import with_interval
 
 
 def test_a_planted_difference_is_found_with_its_size_and_its_price_in_tokens(bench):
@@ -109,6 +111,25 @@ def test_three_arms_make_three_pairs_with_wider_intervals(bench):
     assert "98.3 % interval" in again.sentence
 
 
+def test_a_caveat_of_several_pairs_is_said_once_with_the_pairs_that_it_is_of(bench):
+    verdict = judge(bench.root, "three", bench.arms(seeds=3, top16=-0.05, rand16=0.0, bottom16=0.05))
+    everywhere = "Documents of the pool decide, which favors the arm that resembles the pool."
+    rand, bottom = (
+        f"The interval is not for other draws of {arm}: the runs are all on one." for arm in ("rand16", "bottom16")
+    )
+    assert [rand in pair.sentence for pair in verdict.comparisons] == [True, False, True]
+    *own, of_all, of_rand, of_bottom = verdict.sentences
+    assert [said.split(" is better")[0] for said in own] == ["top16", "top16", "rand16"]
+    assert of_all.startswith("Of all pairs: Documents")
+    assert of_rand == f"Of top16 - rand16, rand16 - bottom16: {rand}"
+    assert of_bottom == f"Of top16 - bottom16, rand16 - bottom16: {bottom}"
+    for shown in (" ".join(verdict.sentences), verdict_markdown(verdict), verdict_report(bench.root, verdict)):
+        assert [shown.count(caveat) for caveat in (everywhere, rand, bottom, "98.3 % interval is for new")] == [1] * 4
+    older = tuple(pair.model_copy(update={"caveats": ()}) for pair in verdict.comparisons)
+    whole = [pair.sentence for pair in verdict.comparisons]
+    assert verdict.model_copy(update={"comparisons": older}).sentences == whole and everywhere in whole[2]
+
+
 def shared(bench, seeds, common):
     """Two equal arms whose seeds move both by `common`, and each by 0.0005 more."""
     random = np.random.default_rng(4)
@@ -124,7 +145,7 @@ def test_many_shared_seeds_are_paired_by_a_rule_that_no_score_changes(bench):
     assert pair.pairing.paired and pair.pairing.shared == 4
     assert pair.pairing.correlation > 0.95 and pair.pairing.low < pair.pairing.correlation < pair.pairing.high
     assert pair.pairing.other.high - pair.pairing.other.low > 3 * (pair.high - pair.low)
-    assert "new seeds, paired by seed (correlation 1.00)" in pair.sentence and pair.warnings == ()
+    assert "new seeds. Paired by seed (correlation 1.00)" in pair.sentence and pair.warnings == ()
     (pair,) = judge(bench.root, "unlike", shared(bench, 4, 0.0)).comparisons
     assert pair.pairing.paired
 
@@ -140,7 +161,7 @@ def test_two_seeds_are_paired_only_if_asked_for(bench):
 
 def test_seeds_that_are_not_paired_are_said_with_their_correlation(bench):
     (pair,) = judge(bench.root, "none", shared(bench, 4, 0.02), pairing="none").comparisons
-    assert "new seeds, not paired by seed (correlation 1.00)" in pair.sentence
+    assert "new seeds. Not paired by seed (correlation 1.00)" in pair.sentence
 
 
 def test_runs_are_paired_by_their_seed_and_not_by_their_place(bench):
@@ -312,4 +333,4 @@ def test_the_sentence_names_the_winner_whichever_side_it_is_on(bench):
     turned = {"rand16": arms["rand16"], "top16": arms["top16"]}
     (pair,) = judge(bench.root, "turned", turned).comparisons
     assert pair.better == "top16" and pair.low > 0
-    assert sentence(pair).startswith("top16 is better than rand16")
+    assert pair.sentence.startswith("top16 is better than rand16")

@@ -3,11 +3,20 @@
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from tasks.corpus.parquet.footer import NUMBERS, BadFile, Footer, read_footer, single_values, value_column, value_types
+from tasks.corpus.parquet.footer import (
+    NUMBERS,
+    BadFile,
+    Footer,
+    number_column,
+    read_footer,
+    single_values,
+    value_column,
+    value_types,
+)
 from tasks.corpus.pool.column import Wanted
 from tasks.corpus.pool.handle import PoolHandle
 from tasks.corpus.pool.partitions import folder_columns
@@ -31,11 +40,14 @@ def require_asked(handle: PoolHandle, wanted: Sequence[Wanted]) -> None:
         raise InputError(f"{handle.pool.address} has {said}.")
 
 
-def require_values(handle: PoolHandle, columns: Sequence[str]) -> None:
-    """Look into the same files. Raises InputError naming a column that all of them that have it have as what is neither number nor text."""
+def require_values(handle: PoolHandle, columns: Sequence[str], numbers: Sequence[str] = ()) -> None:
+    """Look into the same files. Raises InputError naming a column that all of them that have it have as what is neither number nor text,
+    or one of `numbers` that is no number.
+    """
     folders, footers = folder_columns(handle.readable), _looked_into(handle)
-    for column in columns:
-        faults = [_fault(footer, column) for footer in footers if column in single_values(footer)]
+    kinds = [*((name, value_column) for name in columns), *((name, number_column) for name in numbers)]
+    for column, kind in kinds:
+        faults = [_fault(footer, column, kind) for footer in footers if column in single_values(footer)]
         if column not in folders and faults and (first := faults[0]) and all(faults):
             raise InputError(f"{address(handle.pool, first.name)} {first.reason}; take another column.")
 
@@ -55,10 +67,10 @@ def _looked_into(handle: PoolHandle) -> list[Footer]:
     return footers
 
 
-def _fault(footer: Footer, column: str) -> BadFile | None:
-    """Why a column cannot be read as numbers, truth values or text, if it cannot."""
+def _fault(footer: Footer, column: str, kind: Callable[[Footer, str], int]) -> BadFile | None:
+    """Why a column cannot be read as `kind` says (value_column, number_column), if it cannot."""
     try:
-        place = value_column(footer, column)
+        place = kind(footer, column)
         for group in range(len(footer.rows)):
             footer.chunk(group, place)
     except BadFile as error:

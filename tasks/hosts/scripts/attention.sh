@@ -1,4 +1,5 @@
 # Flash Attention in folder/venv, beside the PyTorch that is there, which it must not replace: every package is named, with no dependencies.
+# Ends with 69 where there is no wheel, with another status where that is not known.
 # $1: folder  $2: uv or ""  $3: python to install uv with  $4: find-links or ""  $5: "index": the package index may be asked  $6...: packages
 folder=$1 links=$4 index=$5 python=$1/venv/bin/python
 if "$python" -I -c 'import pip' 2>/dev/null; then # of a prepared environment
@@ -20,7 +21,7 @@ install() {
     else
         set -- "$uv" pip install --quiet --python "$python" --no-deps "$@"
     fi
-    tell "there is no wheel for this host" "$@"
+    tell "" "$@"
 }
 [ -z "$links" ] || set -- --find-links "$links" "$@"
 if [ "$index" = index ] && [ -n "$links" ]; then # what the links lack comes from the index

@@ -61,15 +61,15 @@ done
 # The newest Python that our packages support wins. Any that makes environments can install uv, which fetches one that does.
 for python in python3.13 python3.12 python3.11 python3; do
     path=$(command -v $python 2>/dev/null) || continue
-    "$path" -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || continue
+    "$path" -I -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || continue
     say python "$path"
-    header=$("$path" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
+    header=$("$path" -I -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
     [ -e "$header" ] || say missing Python.h
     break
 done
 maker=
 for python in python3 python3.13 python3.12 python3.11; do
-    path=$(command -v $python 2>/dev/null) && "$path" -c 'import ensurepip, venv' 2>/dev/null || continue
+    path=$(command -v $python 2>/dev/null) && "$path" -I -c 'import ensurepip, venv' 2>/dev/null || continue
     maker=$path
     break
 done

@@ -2,8 +2,8 @@
 # into ours, nothing into theirs. Meant to be put before a script.
 overlay() {
     [ -x "$1/bin/python" ] || { echo "there is no bin/python in $1" >&2; return 66; }
-    rm -rf "$2" && "$1/bin/python" -m venv --without-pip "$2" || return
-    "$1/bin/python" - "$2" <<'PYTHON'
+    rm -rf "$2" && "$1/bin/python" -I -m venv --without-pip "$2" || return
+    "$1/bin/python" -I - "$2" <<'PYTHON'
 import glob, sys, sysconfig
 folders = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
 target = glob.glob(glob.escape(sys.argv[1]) + "/lib/python*/site-packages")[0]

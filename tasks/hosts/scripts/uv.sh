@@ -1,11 +1,17 @@
-# tell WHAT COMMAND...: run uv or pip; if it fails, say what that means and, in one line, its first and last reason.
+# tell WHAT COMMAND...: run uv or pip; if it fails, say what that means (nothing: "") and, in one line, its first and last reason. Ends with 69 if
+# the tool asked wherever it was to ask and was told that nothing there fits: another try tells the same.
 tell() {
     what=$1 said=$(mktemp) && shift || return
-    "$@" </dev/null 2>"$said"
+    PIP_LOG=$said.log "$@" </dev/null 2>"$said" # to its log alone pip says that an index answered with an error
     status=$?
-    [ $status = 0 ] || awk -v what="$what" '{ sub(/^ *(error|ERROR|WARNING|cause|Caused by): */, "") } NR == 2 { first = $0 }
-        END { print what " (" (NR > 2 ? first ": " : "") $0 ")" }' "$said" >&2
-    rm -f "$said"
+    [ $status = 0 ] || {
+        grep -o 'Could not fetch URL .*' "$said.log" >>"$said" 2>/dev/null
+        ! grep -Eq 'No solution found|No matching distribution found' "$said" ||
+            grep -Eq 'Could not fetch URL|is (being )?ignored|hint: An index' "$said" || status=69
+        awk -v what="$what" '{ sub(/^ *(error|ERROR|WARNING|cause|Caused by): */, "") } NR == 2 { first = $0 }
+            END { said = (NR > 2 ? first ": " : "") $0; print what (what == "" ? said : " (" said ")") }' "$said" >&2
+    }
+    rm -f "$said" "$said.log"
     return $status
 }
 # get_uv FOLDER UV PYTHON LINKS: set `uv` to the host's own, or to one that PYTHON installs into FOLDER/tools. What it keeps
@@ -20,8 +26,8 @@ get_uv() {
         echo "there is neither uv, nor a Python with venv to install it with" >&2
         return 66
     }
-    "$3" -m venv "$1/tools" || return
+    "$3" -I -m venv "$1/tools" || return
     set -- "$1/tools/bin/python" "$4"
     tell "uv is not to be had: install it on the host, or give find_links" \
-        "$1" -m pip install --quiet --disable-pip-version-check --no-input --no-cache-dir ${2:+--find-links "$2"} uv
+        "$1" -I -m pip install --quiet --disable-pip-version-check --no-input --no-cache-dir ${2:+--find-links "$2"} uv
 }

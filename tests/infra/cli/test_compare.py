@@ -43,7 +43,7 @@ def file(sample, tmp_path):
     return tmp_path / "experiment.yaml"
 
 
-def test_init_writes_no_file_over_another(tmp_path):
+def test_init_writes_no_file_over_another_and_none_that_is_not_what_was_asked_for(tmp_path):
     place = tmp_path / "mine.yaml"
     assert CliRunner().invoke(app, ["init", str(place)]).exit_code == 0
     first = place.read_text()
@@ -53,6 +53,12 @@ def test_init_writes_no_file_over_another(tmp_path):
     nowhere = CliRunner().invoke(app, ["init", str(tmp_path / "nowhere" / "mine.yaml")])
     assert nowhere.exit_code == 1 and "cannot be written (No such file or directory)" in nowhere.stderr
     assert place.read_text() == first
+    unsized = CliRunner().invoke(app, ["init", str(tmp_path / "other.yaml"), "--gpu"])
+    assert (
+        unsized.exit_code == 1
+        and "--gpu sizes what --data fills in, but --data is not given: give both" in unsized.stderr
+    )
+    assert list(tmp_path.iterdir()) == [place]
 
 
 def test_init_fills_in_what_the_data_hold(tmp_path, monkeypatch):

@@ -163,13 +163,14 @@ class Root(SharedFolder):
     def file(self, name: str, path: str) -> Path:
         """One file of a complete artifact on this machine: of a remote one that is not here, this file alone is fetched.
 
-        Raises InputError when there is no such artifact or file, DamagedError when what was fetched differs.
+        Raises InputError when there is no such artifact or file, DamagedError when the one here has another size, or what was fetched differs.
         """
         manifest = self.find(name)
         record = next((r for r in manifest.files if r.path == path), None) if manifest is not None else None
         if manifest is None or record is None:
             raise InputError(f"There is no file {path} of a complete artifact {name} under {self.url}: check the name.")
         if self.remote is None or read_manifest(self.path(name)) is not None:
+            verify(self.path(name), replace(manifest, files=(record,)), checksums=False)
             return self.path(name) / safe_relative(path)
         single = self.folder / ".files" / safe_relative(name) / manifest.fingerprint / safe_relative(path)
         if not has_size(single, record.bytes):

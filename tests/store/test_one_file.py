@@ -36,7 +36,7 @@ def test_one_file_is_fetched_without_the_others(remote):
 
 
 def test_a_file_that_is_not_there_or_damaged_is_named(remote):
-    _, fresh, elsewhere = remote
+    root, fresh, elsewhere = remote
     with pytest.raises(InputError, match=r"no file other\.txt of a complete artifact arms/a/text"):
         fresh.file("arms/a/text", "other.txt")
     with pytest.raises(InputError, match="no file x of a complete artifact arms/b"):
@@ -45,3 +45,6 @@ def test_a_file_that_is_not_there_or_damaged_is_named(remote):
     for _ in range(2):
         with pytest.raises(DamagedError, match=r"small\.txt has another SHA-256"):
             fresh.file("arms/a/text", "small.txt")
+    (root.path("arms/a/text") / "small.txt").unlink()
+    with pytest.raises(DamagedError, match=r"small\.txt is missing: delete .* and run again"):
+        root.file("arms/a/text", "small.txt")

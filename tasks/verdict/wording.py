@@ -237,12 +237,15 @@ def with_looks(pair: Comparison, registered: Registered, error: float, fewest: i
 
 
 def with_interval(value: float, low: float | None, high: float | None, sign: str = "-") -> str:
-    """0.0240 (0.0008 to 0.0504): three digits of the interval's half width; `sign="+"` shows both signs.
+    """0.0240 (0.0008 to 0.0504): three digits of the interval's half width; `sign="+"` shows both signs. Without an interval four decimals,
+    of what is smaller two digits.
 
     The ends stand by themselves, because an interval need not be symmetric about its estimate.
     """
     if low is None or high is None:
-        return f"{value:{sign}z.4f}".replace("-", "−")
+        small = 0 < abs(value) < 1e-4  # 0.0000 would say that there is none
+        decimals = min(8, 1 - math.floor(math.log10(abs(value)))) if small else 4
+        return f"{value:{sign}z.{decimals}f}".replace("-", "−")
     width = (high - low) / 2
     decimals = min(8, max(0, 2 - math.floor(math.log10(width)))) if width > 0 else 4
     shown, first, last = (f"{number:{sign}z.{decimals}f}".replace("-", "−") for number in (value, low, high))

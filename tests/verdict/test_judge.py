@@ -276,6 +276,8 @@ def test_more_seeds_are_not_promised_to_help_where_the_documents_are_too_few(ben
         ((-0.0046, -0.0123, 0.0031), "+", "−0.00460 (−0.01230 to +0.00310)"),
         ((1.5, 1.2, 1.9), "-", "1.500 (1.200 to 1.900)"),
         ((0.2, None, None), "-", "0.2000"),
+        ((-0.0000213, None, None), "+", "−0.000021"),
+        ((0.0, None, None), "+", "+0.0000"),
     ],
 )
 def test_an_interval_stands_with_its_own_ends(numbers, sign, shown):

@@ -116,6 +116,10 @@ def test_a_document_without_a_score_is_taken_by_no_selection_and_by_no_control()
         assert (made.population, made.unrated) == (15_000, 5_000)
         assert len(made.documents) == (15_000 if kind == "all" else 7_500)
         assert not np.isnan(scores[made.documents]).any()
+    with pytest.raises(
+        InputError, match=r"None of the 9 documents that the arm top16 may take has the ratings that it asks"
+    ):
+        take(Arm(), np.full(9, NAN))
 
 
 def test_a_population_of_every_document_is_for_controls_and_shares_refer_to_it() -> None:

@@ -69,7 +69,7 @@ class Hands:
 
     def train(self, runs: Sequence[tuple[ComparisonPlan, PlannedRun]]) -> None:
         """Train runs, each of a plan, as many at a time as there are GPUs. One that fails keeps none of the others from its turn; the
-        first error is raised at the end.
+        first error is raised at the end. Raises InputError first when runs are wanted for CORE and its questions are not here.
         """
 
         def one(each: tuple[ComparisonPlan, PlannedRun], stop: Stop) -> None:
@@ -94,6 +94,8 @@ class Hands:
             training = each[1].experiment.training
             return training.workers, training.device, training.gpus
 
+        if any(plan.spec.core for plan, _ in runs):
+            engine.require_core()
         failed: list[Exception] = []
         for (workers, _, _), alike in groupby(runs, host):  # threads share the environment, in which the cores are
             batch = list(alike)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from tasks.corpus.arm.selection import SAMPLED, CutOff, Selection, first, ranked, select, smallest
 from tasks.corpus.arm.traits import Traits
@@ -176,6 +177,10 @@ def test_a_cold_temperature_is_the_top_and_a_hot_one_is_random() -> None:
     hot = set(take(Arm(select="temperature", temperature=1e4), scores).documents)
     assert len(top & cold) > 0.99 * len(top)
     assert abs(len(top & hot) / len(top) - 0.165) < 0.02
+    coldest = take(Arm(select="temperature", temperature=1e-6), 1e300 * scores).documents
+    assert set(coldest) == top, "no score overflows"
+    with pytest.raises(ValidationError, match="greater than or equal to 0.000001"):
+        Arm(temperature=1e-320)
 
 
 def test_a_token_budget_is_reached_and_not_by_more_than_a_document() -> None:

@@ -179,7 +179,7 @@ def test_a_cold_temperature_is_the_top_and_a_hot_one_is_random() -> None:
     assert abs(len(top & hot) / len(top) - 0.165) < 0.02
     coldest = take(Arm(select="temperature", temperature=1e-6), 1e300 * scores).documents
     assert set(coldest) == top, "no score overflows"
-    with pytest.raises(ValidationError, match="greater than or equal to 0.000001"):
+    with pytest.raises(ValidationError, match=r"greater than or equal to 0\.000001"):
         Arm(temperature=1e-320)
 
 

@@ -42,6 +42,12 @@ DECIDES: dict[str, tuple[str, str]] = {
     ),
 }
 """Targets on the holdout: how a finding names them, and what it means that they decide."""
+ELSEWHERE = {
+    "all": "Documents of data.holdout, from outside the pool, decide, which favors the arm that resembles them.",
+    "lower half": "The worse-rated half of data.holdout's documents, from outside the pool, decides, which favors the arm that resembles it.",
+    "upper half": "The better-rated half of data.holdout's documents, from outside the pool, decides, which favors the arm that resembles it.",
+}
+"""What it means where the holdout was not taken from the pool."""
 HARDLY = 0.8
 """More seeds hardly help if they leave the difference that can be told above this part of what it is now."""
 NAMED = 3
@@ -52,17 +58,20 @@ UNEQUAL_TEXT = 0.01
 """Difference between the parts of two arms' text that were trained on, from which on the verdict says so."""
 
 
-def worded(pair: Comparison, a: ArmScores, b: ArmScores, control: Control | None = None) -> Comparison:
-    """The pair with its sentence."""
-    said = pair.model_copy(update={"sentence": " ".join([sentence(pair), *_control(pair, control)])})
+def worded(
+    pair: Comparison, a: ArmScores, b: ArmScores, control: Control | None = None, *, elsewhere: bool = False
+) -> Comparison:
+    """The pair with its sentence. `elsewhere`: whether the holdout is not of the pool."""
+    said = pair.model_copy(update={"sentence": " ".join([sentence(pair, elsewhere), *_control(pair, control)])})
     return _with_columns(with_text(with_draws(said, a, b), a, b))
 
 
-def sentence(pair: Comparison) -> str:
+def sentence(pair: Comparison, elsewhere: bool = False) -> str:
     """The verdict on one pair of arms, what its interval covers, and what may be wrong with it."""
     said = WARNINGS | OF_QUESTIONS if _by_questions(pair.target) else WARNINGS
     warnings = (said[weakness] for weakness in pair.warnings)
-    parts = [_finding(pair), *_clean(pair), *_checked(pair), _decides(pair.target), *_accuracy(pair), *_covers(pair)]
+    decides = _decides(pair.target, elsewhere)
+    parts = [_finding(pair), *_clean(pair), *_checked(pair), decides, *_accuracy(pair), *_covers(pair)]
     return " ".join([*parts, *warnings])
 
 
@@ -89,7 +98,9 @@ def _by_questions(target: Target) -> bool:
     return target.startswith(QUESTIONS)
 
 
-def _decides(target: Target) -> str:
+def _decides(target: Target, elsewhere: bool) -> str:
+    if elsewhere and target in ELSEWHERE:
+        return ELSEWHERE[target]
     if target in DECIDES:
         return DECIDES[target][1]
     if _by_questions(target):

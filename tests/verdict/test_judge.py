@@ -6,6 +6,8 @@ import pytest
 
 from tasks.errors import InputError
 from tasks.records.verdict import HoldoutSize
+from tasks.spec import Pool
+from tasks.verdict import looks
 from tasks.verdict.judge import judge
 from tasks.verdict.wording import sentence, with_interval
 
@@ -205,6 +207,16 @@ def test_a_holdout_of_few_blocks_falls_back_to_documents_and_says_so(bench):
     verdict = judge(bench.root, "few", bench.arms(seeds=2, top16=0.0, rand16=0.0))
     held = {"documents": 600, "bytes": int(bench.bytes.sum()), "clusters": 600, "clusters_are": "single documents"}
     assert verdict.holdout == HoldoutSize(**held)
+
+
+@pytest.mark.parametrize("target", ["all", "lower half"])
+def test_a_holdout_from_elsewhere_is_not_called_documents_of_the_pool(bench, target):
+    pool = Pool(holdout="az://raw/exam")
+    arms = {arm: [bench.run(arm, seed, pool=pool) for seed in (1, 2)] for arm in ("top16", "rand16")}
+    verdict = judge(bench.root, "x", arms, target=target)
+    said = verdict.comparisons[0].sentence
+    assert verdict.holdout.elsewhere and "data.holdout" in said and "from outside the pool, decide" in said
+    assert "of the pool" not in said and looks.said(verdict).comparisons[0].sentence == said
 
 
 def test_outside_texts_are_compared_beside_the_holdout(bench):

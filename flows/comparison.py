@@ -69,7 +69,7 @@ class Hands:
 
     def train(self, runs: Sequence[tuple[ComparisonPlan, PlannedRun]]) -> None:
         """Train runs, each of a plan, as many at a time as there are GPUs. One that fails keeps none of the others from its turn; the
-        first error is raised at the end.
+        first error is raised at the end. Raises InputError first when runs are wanted for CORE and its questions are not here.
         """
 
         def one(each: tuple[ComparisonPlan, PlannedRun], stop: Stop) -> None:
@@ -94,6 +94,8 @@ class Hands:
             training = each[1].experiment.training
             return training.workers, training.device, training.gpus
 
+        if any(plan.spec.core for plan, _ in runs):
+            engine.require_core()
         failed: list[Exception] = []
         for (workers, _, _), alike in groupby(runs, host):  # threads share the environment, in which the cores are
             batch = list(alike)
@@ -187,19 +189,25 @@ def plan_of(root: Root, spec: ComparisonSpec, hands: Hands) -> ComparisonPlan:
     for run in plan.runs:
         trained = run.experiment
         engine.check(trained.training, [trained.arm], root.manifest(spec.packed(trained.arm, pool_id)).facts)
-    questions_of(root, plan, hands)  # what is wrong with them is said before anything is trained
+    texts_of(root, plan, hands)  # what is wrong with them is said before anything is trained
+    questions_of(root, plan, hands)
     return plan
 
 
 def texts_of(root: Root, plan: ComparisonPlan, hands: Hands) -> list[str]:
-    """Encode the texts that runs are scored on; the last parts of the artifacts' names."""
-    return [
-        hands.steps.run(
+    """Encode the texts that runs are scored on; the last parts of the artifacts' names. Raises InputError for what no verdict can be made of."""
+    names = []
+    for each in plan.spec.texts:
+        encoded = hands.steps.run(
             f"Texts {each.name} for {plan.pool_id}",
             lambda progress, each=each: encode_outside(root, plan.pool_id, each, progress=progress),  # type: ignore[misc]
-        ).path.name
-        for each in plan.spec.texts
-    ]
+        )
+        if (count := encoded.facts["documents"]) < FEWEST_CLUSTERS:
+            raise InputError(
+                f"There are {count} texts {each.name}: a verdict needs at least {FEWEST_CLUSTERS}, better 1,000."
+            )
+        names.append(encoded.path.name)
+    return names
 
 
 def questions_of(root: Root, plan: ComparisonPlan, hands: Hands) -> list[str]:

@@ -6,7 +6,8 @@ Each rung is a comparison with its own registered plan, so a ladder that is run 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flows.comparison import Hands, Judged, run_comparison
+from flows.comparison import Hands, Judged, plan_of, run_comparison
+from tasks.errors import InputError
 from tasks.records.ladder import Ladder
 from tasks.records.ledger import entries
 from tasks.reports.ladder import spent_before, write_ladder
@@ -38,6 +39,11 @@ def run_ladder(
     cost = spec.cost(entries(root))
     hands.say(spent_before(spec.depths, spec.to, cost))
     spec.require_affordable(cost)
+    for depth, each in reversed(rungs.items()):  # the deepest asks for most tokens: said before the others are trained
+        try:
+            plan_of(root, each, hands)
+        except InputError as error:
+            raise InputError(f"Rung d{depth}: {error}") from error
     judged = {}
     for depth, each in rungs.items():
         hands.say(f"Rung d{depth}: {each.name}")

@@ -4,6 +4,9 @@ Each subcommand is thin over the functions that the flows call. `--json` prints 
 on stderr and exit status 1.
 """
 
+import codecs
+import locale
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -29,6 +32,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     *ledger.COMMANDS,
     *use.COMMANDS,
 )
+UTF8 = "PYTHONUTF8"
 FUNCTIONS = {command.__name__.removesuffix("_report").replace("_", "-"): command for command in COMMANDS}
 for name, command in FUNCTIONS.items():
     app.command(name)(terminal.plain_errors()(command))
@@ -52,6 +56,7 @@ def settings(
 
 def main() -> None:
     """The console script. An option that a command lacks is answered with the nearest one."""
+    _in_utf8()
     try:
         sys.exit(app(standalone_mode=False))
     except typer.Abort:
@@ -65,3 +70,12 @@ def main() -> None:
             terminal.fail(wrong_option(name, command, FUNCTIONS[command.name]))
         error.show()
         sys.exit(error.exit_code)
+
+
+def _in_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale has another encoding: reports and experiments hold characters that it may lack."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # PYTHONIOENCODING may ask for ASCII
+    if codecs.lookup(locale.getpreferredencoding(False)).name == "utf-8" or os.environ.get(UTF8) == "1":
+        return
+    os.environ[UTF8] = "1"
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

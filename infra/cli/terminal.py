@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import re
 import sys
 import textwrap
@@ -102,7 +103,7 @@ def bars() -> Iterator[Progress]:
 def show(value: Mapping[str, Any] | Sequence[Any], as_json: bool) -> None:
     """Print a mapping as JSON or as lines of name and value; what has rows of its own becomes a table below them."""
     if as_json:
-        print(json.dumps(value, indent=1, default=str))
+        _print_json(value)
         return
     lines: dict[str, str] = {}
     below: dict[str, list[dict[str, Any]]] = {}
@@ -117,6 +118,19 @@ def show(value: Mapping[str, Any] | Sequence[Any], as_json: bool) -> None:
     for name, rows in below.items():
         out.print(f"\n[bold]{_cell(name)}[/bold]", highlight=False)
         show_rows(rows, False)
+
+
+def _print_json(value: Any) -> None:
+    """A number that is not finite is null: other parsers than Python's refuse NaN and Infinity."""
+    print(json.dumps(_finite(value), indent=1, default=str, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _wrapped(line: str, indent: int) -> str:
@@ -135,7 +149,7 @@ def _print(line: str) -> None:
 def show_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     """Print rows as JSON or as a table; columns without any value are left out. Nothing is cut: a table may be wider than the terminal."""
     if as_json:
-        print(json.dumps(list(rows), indent=1, default=str))
+        _print_json(list(rows))
         return
     table, width = grid(rows), out.width
     out.width = max(width, out.measure(table, options=out.options.update(width=10_000)).maximum)

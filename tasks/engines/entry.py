@@ -112,6 +112,13 @@ def score_questions(root: Root, run: str, asked: str) -> Artifact:
         return score_questions(root, run, asked)
 
 
+def require_core() -> None:
+    """Raises InputError when the questions of CORE are not on this machine: better said before runs are trained for them."""
+    from tasks.engines.nanochat.core import find_bundle
+
+    find_bundle()
+
+
 def evaluate_core(root: Root, run: str, max_per_task: int | None = None) -> Artifact:
     """Evaluate a finished run on CORE by nanochat's own evaluation: the artifact `runs/<run>/core`.
 

@@ -337,6 +337,8 @@ class HoldoutSize(Record):
     bytes: int
     clusters: int
     clusters_are: str
+    elsewhere: bool = False
+    """Whether it was taken from `data.holdout` instead of from the pool."""
 
 
 class Matched(Record):

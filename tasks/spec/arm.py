@@ -9,7 +9,8 @@ from tasks.spec.base import Column, Count, Name, Seed, Share, Spec, Url, if_set
 from tasks.spec.pool import Pool
 from tasks.spec.score import Formula, Score, columns_of, spelled_out
 
-Temperature = Annotated[float, Field(gt=0, le=1e6)]
+Temperature = Annotated[float, Field(ge=1e-6, le=1e6)]
+"""Scores divided by less may overflow, and equal keys are drawn at random."""
 
 
 class Part(Spec):

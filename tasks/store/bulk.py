@@ -101,7 +101,7 @@ def copy_blobs(url: str, blobs: Sequence[Blob], folder: Path) -> list[Blob]:
         size, free = sum(b.size for b in missing), shutil.disk_usage(folder).free
         if size + RESERVE > free:
             raise InputError(
-                f"Copying {url} needs {size / 1e9:.1f} GB under {folder} and {free / 1e9:.1f} GB are free: "
+                f"Copying {url} needs {size / 1e9:.1f} GB under {folder}, besides {RESERVE / 1e9:.1f} GB that stay free, and {free / 1e9:.1f} GB are free: "
                 "make room, or read it with download=ranged."
             )
         # Noted before: azcopy gives a file its name when it is whole, also in a run that is killed then.

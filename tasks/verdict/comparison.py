@@ -36,6 +36,7 @@ from tasks.verdict.planning import (
     what_is_read,
     what_seeds_show,
 )
+from tasks.verdict.strata import require_half
 from tasks.verdict.target import HALVES, find_target
 
 
@@ -208,11 +209,12 @@ class ComparisonPlan:
 
         Raises InputError when it is more than an arm has, when it takes all rows of an arm whose replicates redraw nothing else, when
         two arms hold the same rows and are no control, or when a half of the holdout by score is to decide and its documents have no
-        different scores.
+        different scores, or too few are in it.
         """
-        divided = root.find(PoolFolder(pool_id).strata(spec.score)) if spec.score and spec.target in HALVES else None
-        if divided:
+        if spec.score and spec.target in HALVES:
+            divided = root.manifest(PoolFolder(pool_id).strata(spec.score))
             require_two_scores(set(divided.facts["scores"].values()), spec.target)
+            require_half(root, pool_id, spec.score, spec.target)
         packed = {
             arm.name: [root.manifest(spec.packed(drawn, pool_id)) for drawn in spec.draws_of(arm)] for arm in spec.arms
         }

@@ -5,6 +5,7 @@ the ledger, else those of `MEASURED`. So a design is one of these settings with 
 the effect for the money the largest model is proposed, because it is the closest to what one wants to know about.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -96,11 +97,13 @@ def propose(
 
     What ran on a CPU proposes nothing for a GPU, nor the other way round. Replicates are as few as show the effect, and no more than
     `dollars` pay for, nor than `MOST_REPLICATES`. Raises InputError when the
-    effect or the dollars are not above 0, or when no setting's speed is known on the device.
+    effect or the dollars are not above 0, the price is below 0, or when no setting's speed is known on the device.
     """
     for name, value in (("effect", effect), ("budget in dollars", dollars)):
-        if value <= 0:
+        if not 0 < value < math.inf:  # nan is neither
             raise InputError(f"The {name} is {value:g}: give a number above 0.")
+    if not 0 <= dollars_per_gpu_hour < math.inf:
+        raise InputError(f"The price of a GPU and hour is {dollars_per_gpu_hour:g} dollars: give a number from 0 on.")
     designs = []
     for known in known_spreads([entry for entry in ledger if (entry.device == "cpu") == (device == "cpu")]):
         training = known.training.model_copy(update={"dollars_per_gpu_hour": dollars_per_gpu_hour})

@@ -146,7 +146,11 @@ def note(root: Root, name: str, look: TakenLook, verdict: Verdict) -> Registered
 def said(verdict: Verdict) -> Verdict:
     """The verdict with the sentences of its pairs, with what was registered and looked at if anything was."""
     scored, registered = {arm.label: arm for arm in verdict.arms}, verdict.registered
-    pairs = [worded(pair, scored[pair.a], scored[pair.b], verdict.control) for pair in verdict.comparisons]
+    elsewhere = verdict.holdout.elsewhere
+    pairs = [
+        worded(pair, scored[pair.a], scored[pair.b], verdict.control, elsewhere=elsewhere)
+        for pair in verdict.comparisons
+    ]
     if registered is not None:
         error, fewest = error_over_looks(registered), min(len(arm.runs) for arm in verdict.arms)
         pairs = [with_looks(pair, registered, error, fewest) for pair in pairs]

@@ -8,18 +8,19 @@ from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tasks.errors import DamagedError, InputError
-from tasks.records.layout import SCORES, STRATA, PoolFolder
+from tasks.records.layout import DOCUMENTS, SCORES, STRATA, PoolFolder
 from tasks.records.scores import read_scores, with_strata
-from tasks.records.verdict import Kind
+from tasks.records.verdict import Kind, Target
 from tasks.spec import Score
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
 from tasks.verdict.divided import Parts
 from tasks.verdict.paired import FEWEST_CLUSTERS, cluster_sums
 from tasks.verdict.taken import Chances, disagreements
-from tasks.verdict.target import DECILES
+from tasks.verdict.target import DECILES, HALVES, TARGETS
 
 LENGTHS = (1_000, 2_000, 4_000, 8_000, 16_000)  # bytes: bounds of the length classes
 SOURCES = 20  # the largest ones get a row each
@@ -77,6 +78,17 @@ class ScoredDocuments:
             source=table["source"].to_numpy(zero_copy_only=False).astype(str),
             near=np.isin(table["document"].to_numpy(), [] if leaked is None else leaked),
         )
+
+    def require_half(self, target: Target) -> None:
+        """Raises InputError when a half of the holdout by score is to decide, and too few documents are in it: no seeds would tell arms apart."""
+        if target not in HALVES:
+            return
+        inside = np.isin(self.decile, np.arange(DECILES)[TARGETS[target]])
+        if (count := len(np.unique(self.cluster[inside]))) < FEWEST_CLUSTERS:
+            raise InputError(
+                f"The target is {target!r}, but of the holdout's documents {int(inside.sum()):,} of {count} blocks are in it, as equal scores stay "
+                f"together: a verdict needs at least {FEWEST_CLUSTERS} blocks. Set it to all, or take a larger holdout."
+            )
 
     def same_as(self, other: "ScoredDocuments") -> bool:
         return np.array_equal(self.document, other.document) and np.array_equal(self.bytes, other.bytes)
@@ -178,6 +190,15 @@ def find_strata(
         return strata_by, None
     pool = next(iter(results.values()))[0].manifest.inputs["pool"]
     return strata_by, root.open(PoolFolder(pool).strata(strata_by))
+
+
+def require_half(root: Root, pool: str, score: Score, target: Target) -> None:
+    """The same of a pool's holdout, before anything is scored."""
+    held = pq.read_table(
+        root.file(PoolFolder(pool).holdout, DOCUMENTS), columns=["document", "cluster", "bytes", "source"]
+    )
+    strata = root.file(PoolFolder(pool).strata(score), STRATA)
+    ScoredDocuments.of(with_strata(held, strata), "holdout").require_half(target)
 
 
 def score_used(root: Root, pool: str, score: Score | None) -> Score | None:

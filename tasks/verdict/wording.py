@@ -42,6 +42,12 @@ DECIDES: dict[str, tuple[str, str]] = {
     ),
 }
 """Targets on the holdout: how a finding names them, and what it means that they decide."""
+ELSEWHERE = {
+    "all": "Documents of data.holdout, from outside the pool, decide, which favors the arm that resembles them.",
+    "lower half": "The worse-rated half of data.holdout's documents, from outside the pool, decides, which favors the arm that resembles it.",
+    "upper half": "The better-rated half of data.holdout's documents, from outside the pool, decides, which favors the arm that resembles it.",
+}
+"""What it means where the holdout was not taken from the pool."""
 HARDLY = 0.8
 """More seeds hardly help if they leave the difference that can be told above this part of what it is now."""
 NAMED = 3
@@ -52,14 +58,19 @@ UNEQUAL_TEXT = 0.01
 """Difference between the parts of two arms' text that were trained on, from which on the verdict says so."""
 
 
-def worded(pair: Comparison, a: ArmScores, b: ArmScores, control: Control | None = None) -> Comparison:
-    """The pair with its sentence: the verdict, what its interval covers, and what may be wrong with it."""
+def worded(
+    pair: Comparison, a: ArmScores, b: ArmScores, control: Control | None = None, *, elsewhere: bool = False
+) -> Comparison:
+    """The pair with its sentence: the verdict, what its interval covers, and what may be wrong with it.
+
+    `elsewhere`: whether the holdout is not of the pool.
+    """
     weak = WARNINGS | OF_QUESTIONS if _by_questions(pair.target) else WARNINGS
     said = pair.model_copy(
         update={"sentence": " ".join([_finding(pair), *_clean(pair), *_checked(pair)]), "caveats": ()}
     )
-    warnings = [weak[weakness] for weakness in pair.warnings]
-    said = _adding(said, _decides(pair.target), *_accuracy(pair), *_covers(pair), *warnings, *_control(pair, control))
+    warnings, decides = [weak[weakness] for weakness in pair.warnings], _decides(pair.target, elsewhere)
+    said = _adding(said, decides, *_accuracy(pair), *_covers(pair), *warnings, *_control(pair, control))
     return _with_columns(with_text(with_draws(said, a, b), a, b))
 
 
@@ -92,7 +103,9 @@ def _by_questions(target: Target) -> bool:
     return target.startswith(QUESTIONS)
 
 
-def _decides(target: Target) -> str:
+def _decides(target: Target, elsewhere: bool) -> str:
+    if elsewhere and target in ELSEWHERE:
+        return ELSEWHERE[target]
     if target in DECIDES:
         return DECIDES[target][1]
     if _by_questions(target):
@@ -240,12 +253,15 @@ def with_looks(pair: Comparison, registered: Registered, error: float, fewest: i
 
 
 def with_interval(value: float, low: float | None, high: float | None, sign: str = "-") -> str:
-    """0.0240 (0.0008 to 0.0504): three digits of the interval's half width; `sign="+"` shows both signs.
+    """0.0240 (0.0008 to 0.0504): three digits of the interval's half width; `sign="+"` shows both signs. Without an interval four decimals,
+    of what is smaller two digits.
 
     The ends stand by themselves, because an interval need not be symmetric about its estimate.
     """
     if low is None or high is None:
-        return f"{value:{sign}z.4f}".replace("-", "−")
+        small = 0 < abs(value) < 1e-4  # 0.0000 would say that there is none
+        decimals = min(8, 1 - math.floor(math.log10(abs(value)))) if small else 4
+        return f"{value:{sign}z.{decimals}f}".replace("-", "−")
     width = (high - low) / 2
     decimals = min(8, max(0, 2 - math.floor(math.log10(width)))) if width > 0 else 4
     shown, first, last = (f"{number:{sign}z.{decimals}f}".replace("-", "−") for number in (value, low, high))

@@ -99,6 +99,10 @@ ODD_SCORE = {
         lambda table: table.drop_columns([SCORES[0]]).append_column(SCORES[0], [[b"5", b"\xff"] * 60]),
         "bytes that are no UTF-8: a number or text is needed",
     ),
+    "a duration": (
+        lambda table: table.drop_columns([SCORES[0]]).append_column(SCORES[0], [pa.array([5] * 120, pa.duration("s"))]),
+        f"has '{SCORES[0]}' as duration[s]: a number or text is needed",
+    ),
 }
 
 

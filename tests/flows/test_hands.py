@@ -4,11 +4,14 @@ import os
 import time
 from types import SimpleNamespace
 
+import pytest
+
 from flows import comparison
 from flows.comparison import Hands
 from flows.sequence import Steps
 from tasks.cores import WORKERS, cores
 from tasks.engines import shared
+from tasks.errors import InputError
 from tasks.spec import Training
 from tasks.store.root import Root
 
@@ -24,7 +27,7 @@ def test_runs_that_are_at_work_together_use_as_many_cores_and_leave_the_environm
     monkeypatch.setattr(shared, "visible_gpus", lambda: ["GPU-a", "GPU-b"])
     monkeypatch.setattr(comparison, "train_arm", train)
     monkeypatch.delenv(WORKERS, raising=False)
-    plan = SimpleNamespace(spec=SimpleNamespace(alike="x"))
+    plan = SimpleNamespace(spec=SimpleNamespace(alike="x", core=False))
     runs = [
         (
             plan,
@@ -37,3 +40,12 @@ def test_runs_that_are_at_work_together_use_as_many_cores_and_leave_the_environm
     Hands(Root(tmp_path), Steps()).train(runs)
     assert len(used) == len(runs) and all(before == after == (asked or cores()) for asked, before, after in used)
     assert WORKERS not in os.environ
+
+
+def test_core_whose_questions_are_not_here_is_refused_before_anything_is_trained(monkeypatch, tmp_path):
+    monkeypatch.setenv("FABRATING_CORE_BUNDLE", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(comparison, "train_arm", lambda *_, **__: pytest.fail("a run was trained"))
+    experiment = SimpleNamespace(training=Training(), seed=1, held=())
+    plan = SimpleNamespace(spec=SimpleNamespace(alike="x", core=True))
+    with pytest.raises(InputError, match=r"evaluation bundle is not in .*nowhere"):
+        Hands(Root(tmp_path), Steps()).train([(plan, SimpleNamespace(experiment=experiment, arm_id="a"))])

@@ -5,12 +5,16 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tasks.errors import InputError
 from tasks.records import code
 from tasks.records.layout import PoolFolder, arm_id, pool_id, run_id
 from tasks.records.scaling import ModelShape, parameter_counts
+from tasks.records.scores import write_strata
 from tasks.spec import Arm, Experiment, Pool, Training
 from tasks.store.artifact import Work, code_version
 from tasks.store.blobs import Blob
@@ -62,20 +66,34 @@ def test_halves_of_an_unrated_pool_are_refused_before_anything_is_trained():
 
 
 @pytest.mark.parametrize(
-    ("scores", "refused"), [({}, True), ({"0": 2.0, "1": 2.0}, True), ({"0": 1.0, "1": 2.0}, False)]
+    ("scores", "refused"),
+    [
+        ([np.nan] * 20, "unrated or all rated alike"),
+        ([2.0] * 20, "unrated or all rated alike"),
+        (
+            [1.0] * 13 + [2.0] * 7,
+            "'upper half', but of the holdout's documents 7 of 7 blocks are in it.*needs at least 8",
+        ),
+        ([1.0] * 12 + [2.0] * 8, None),
+    ],
 )
-def test_a_holdout_without_different_scores_is_refused_before_anything_is_trained(tmp_path, scores, refused):
-    """A prebuilt pool may have a score, and its files then lack it."""
+def test_a_holdout_whose_half_cannot_decide_is_refused_before_anything_is_trained(tmp_path, scores, refused):
+    """A prebuilt pool may have a score, and its files then lack it; equal scores stay together."""
     root, spec = Root(tmp_path), asked(target="upper half")
     pack(root, spec, {"top": "a", "random": "b"})
 
-    def make(work: Work) -> None:
-        work.temporary("strata.parquet").touch()
-        work.finish("strata.parquet")
-        work.facts.update(scores=scores)
+    def held(work: Work) -> None:
+        table = {"document": range(20), "cluster": range(20), "bytes": [9] * 20, "source": [""] * 20}
+        pq.write_table(pa.table(table), work.temporary("documents.parquet"))
+        work.finish("documents.parquet")
 
-    root.build(PoolFolder("pool").strata(spec.score), make, spec={})
-    with pytest.raises(InputError, match="all rated alike") if refused else contextlib.nullcontext():
+    def strata(work: Work) -> None:
+        write_strata(work, np.array(scores))
+        work.facts.update(scores={str(score): score for score in scores if np.isfinite(score)})
+
+    root.build(PoolFolder("pool").holdout, held, spec={})
+    root.build(PoolFolder("pool").strata(spec.score), strata, spec={})
+    with pytest.raises(InputError, match=refused) if refused else contextlib.nullcontext():
         ComparisonPlan.make(root, spec, "pool")
 
 

@@ -55,11 +55,19 @@ def test_own_runs_count_before_the_table(tmp_path):
     [
         ((0, 100), "The effect is 0: give a number above 0"),
         ((0.01, -1), "The budget in dollars is -1"),
+        ((float("nan"), 100), "The effect is nan"),
+        ((0.01, float("inf")), "The budget in dollars is inf"),
     ],
 )
 def test_what_is_no_question_is_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         propose(*arguments)
+
+
+@pytest.mark.parametrize("price", [-1.0, float("nan"), float("inf")])
+def test_a_price_that_is_none_is_refused(price):
+    with pytest.raises(InputError, match=f"price of a GPU and hour is {price:g}"):
+        propose(0.01, 100, dollars_per_gpu_hour=price)
 
 
 def test_a_device_that_nothing_was_measured_on_is_refused():

@@ -8,6 +8,8 @@ from tasks.errors import InputError
 from tasks.records.verdict import HoldoutSize
 from tasks.reports.artifacts import verdict_markdown
 from tasks.reports.report import verdict_report
+from tasks.spec import Pool
+from tasks.verdict import looks
 from tasks.verdict.judge import judge
 from tasks.verdict.wording import with_interval
 
@@ -228,6 +230,16 @@ def test_a_holdout_of_few_blocks_falls_back_to_documents_and_says_so(bench):
     assert verdict.holdout == HoldoutSize(**held)
 
 
+@pytest.mark.parametrize("target", ["all", "lower half"])
+def test_a_holdout_from_elsewhere_is_not_called_documents_of_the_pool(bench, target):
+    pool = Pool(holdout="az://raw/exam")
+    arms = {arm: [bench.run(arm, seed, pool=pool) for seed in (1, 2)] for arm in ("top16", "rand16")}
+    verdict = judge(bench.root, "x", arms, target=target)
+    said = verdict.comparisons[0].sentence
+    assert verdict.holdout.elsewhere and "data.holdout" in said and "from outside the pool, decide" in said
+    assert "of the pool" not in said and looks.said(verdict).comparisons[0].sentence == said
+
+
 def test_outside_texts_are_compared_beside_the_holdout(bench):
     arms = bench.arms(seeds=2, top16=-0.05, rand16=0.0)
     for seed in (1, 2):
@@ -297,6 +309,8 @@ def test_more_seeds_are_not_promised_to_help_where_the_documents_are_too_few(ben
         ((-0.0046, -0.0123, 0.0031), "+", "−0.00460 (−0.01230 to +0.00310)"),
         ((1.5, 1.2, 1.9), "-", "1.500 (1.200 to 1.900)"),
         ((0.2, None, None), "-", "0.2000"),
+        ((-0.0000213, None, None), "+", "−0.000021"),
+        ((0.0, None, None), "+", "+0.0000"),
     ],
 )
 def test_an_interval_stands_with_its_own_ends(numbers, sign, shown):

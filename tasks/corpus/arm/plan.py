@@ -93,8 +93,8 @@ def check_disk(arms: str, needed: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if needed + RESERVE > free:
         raise InputError(
-            f"Preparing {arms} needs {needed / 1e9:.1f} GB under {folder} and {free / 1e9:.1f} GB are free: "
-            "make room, or choose another root."
+            f"Preparing {arms} needs {needed / 1e9:.1f} GB under {folder}, besides {RESERVE / 1e9:.1f} GB that stay free, and {free / 1e9:.1f} GB "
+            "are free: make room, or choose another root."
         )
 
 

@@ -221,6 +221,11 @@ def select(
     population = int(allowed.sum())
     if not population and rated:
         raise InputError(f"{_filters(arm)} leaves none of {rated:,} documents: loosen it.")
+    if not rated and free:
+        columns = ", ".join(arm.population or ())
+        raise InputError(
+            f"None of the {free:,} documents that the arm {arm.name} may take has the ratings that it asks for ({columns}): name others."
+        )
     wanted = _tokens_wanted(arm, pool, tokens[allowed]) if tokens is not None and arm.sized_by_tokens else None
     if arm.by_score:
         allowed &= ~np.isnan(scores)

@@ -313,6 +313,8 @@ def _decode(todo: BlobToRead, fetched: _Fetched, pool: Pool) -> tuple[Entry, dic
             columns[wanted] = ColumnEntry(
                 f"has {wanted.name!r} with bytes that are no UTF-8: a number or text is needed"
             )
+        except pa.ArrowNotImplementedError:  # Arrow's own types, such as durations, are numbers to Parquet
+            columns[wanted] = ColumnEntry(f"has {wanted.name!r} as {values.type}: a number or text is needed")
     return entry, columns
 
 

@@ -3,6 +3,7 @@
 Nothing else is read. A survey of 3,250 files of a rated web corpus takes seconds and some hundred megabytes of footers.
 """
 
+import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from tasks.corpus.parquet.footer import BadFile, Footer, chunk_range, column_ind
 from tasks.corpus.parquet.ranges import Range, coalesce, read_parts
 from tasks.corpus.parquet.reading import decode
 from tasks.corpus.pool.asked import lacking, likely_columns, ratings
-from tasks.corpus.pool.column import Wanted
+from tasks.corpus.pool.column import Wanted, numbers, widened
 from tasks.corpus.pool.partitions import folder_columns
 from tasks.corpus.pool.scores import composite, quantiles
 from tasks.corpus.pool.sources import list_place
@@ -187,9 +188,12 @@ def _look(source: Blobs, files: Sequence[tuple[Blob, Footer]], pool: Pool, sampl
         tables.append(_rows(source, blob, footer, group, pool.text_column, numeric))
     shared = [name for name in wanted if all(name in table.column_names for table in tables)]
     has_text = all(pool.text_column in table.column_names for table in tables)
-    names = [*shared, *([pool.text_column] if has_text else [])]
-    table = pa.concat_tables([t.select(names).cast(pa.schema([(n, pa.large_string() if n == pool.text_column else pa.float64()) for n in names])) for t in tables])  # fmt: skip
-    values = {name: table.column(name).to_numpy() for name in shared}
+    values = {}
+    for name in shared:
+        with contextlib.suppress(pa.ArrowNotImplementedError):  # a duration, for one, which preparing refuses too
+            values[name] = np.concatenate([widened(numbers(table.column(name))) for table in tables])
+    texts = [text for table in tables for text in table.column(pool.text_column).chunks] if has_text else []
+    documents = sum(table.num_rows for table in tables)
     found = {}
     for name, column in values.items():
         finite = column[np.isfinite(column)]
@@ -198,31 +202,42 @@ def _look(source: Blobs, files: Sequence[tuple[Blob, Footer]], pool: Pool, sampl
             "quantiles": quantiles(finite),
         }
     result: dict[str, Any] = {
-        "looked_at": {"row_groups": len(chosen), "documents": table.num_rows},
+        "looked_at": {"row_groups": len(chosen), "documents": documents},
         "ratings": found,
         "correlations": _correlations(values),
         "examples": {},
     }
     weights = {name: pool.score[name] for name in columns_of(pool.score)}
-    if not all(name in shared for name in weights):
-        weights = dict.fromkeys(shared[:1], 1.0)
+    if not all(name in values for name in weights):
+        weights = dict.fromkeys(list(values)[:1], 1.0)
     if has_text and weights:
         result["ranked_by"] = weights
         rated = {name: np.where(np.isfinite(values[name]), values[name], np.nan) for name in weights}
-        scores = composite(rated, weights, table.num_rows)
+        scores = composite(rated, weights, documents)
         result["composite"] = quantiles(scores)
         order = np.argsort(-scores, kind="stable")[: int(np.isfinite(scores).sum())]  # NaN comes last
         middle = max(0, (len(order) - samples) // 2)
         cuts = {"top": order[:samples], "middle": order[middle : middle + samples], "bottom": order[-samples:]}
-        texts = table.column(pool.text_column)
         result["examples"] = {
-            where: [{"score": float(scores[i]), "text": (texts[int(i)].as_py() or "")[:EXCERPT]} for i in rows]
+            where: [{"score": float(scores[i]), "text": _excerpt(texts, int(i))} for i in rows]
             for where, rows in cuts.items()
         }
     elif has_text:
-        texts = table.column(pool.text_column)[:samples]
-        result["examples"] = {"any": [{"text": (text.as_py() or "")[:EXCERPT]} for text in texts]}
+        result["examples"] = {"any": [{"text": _excerpt(texts, i)} for i in range(min(samples, documents))]}
     return result
+
+
+def _excerpt(chunks: Sequence[pa.Array], place: int) -> str:
+    """The beginning of a text; bytes that are no UTF-8 are shown as the replacement character."""
+    for chunk in chunks:
+        if place < len(chunk):
+            found = chunk[place : place + 1]
+            if pa.types.is_dictionary(found.type):
+                found = found.dictionary_decode()
+            value = found.cast(pa.large_binary())[0].as_py() or b""
+            return str(value.decode(errors="replace")[:EXCERPT])
+        place -= len(chunk)
+    return ""
 
 
 def _rows(

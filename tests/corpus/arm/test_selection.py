@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from tasks.corpus.arm.selection import SAMPLED, CutOff, Selection, first, ranked, select, smallest
 from tasks.corpus.arm.traits import Traits
@@ -116,6 +117,10 @@ def test_a_document_without_a_score_is_taken_by_no_selection_and_by_no_control()
         assert (made.population, made.unrated) == (15_000, 5_000)
         assert len(made.documents) == (15_000 if kind == "all" else 7_500)
         assert not np.isnan(scores[made.documents]).any()
+    with pytest.raises(
+        InputError, match=r"None of the 9 documents that the arm top16 may take has the ratings that it asks"
+    ):
+        take(Arm(), np.full(9, NAN))
 
 
 def test_a_population_of_every_document_is_for_controls_and_shares_refer_to_it() -> None:
@@ -172,6 +177,10 @@ def test_a_cold_temperature_is_the_top_and_a_hot_one_is_random() -> None:
     hot = set(take(Arm(select="temperature", temperature=1e4), scores).documents)
     assert len(top & cold) > 0.99 * len(top)
     assert abs(len(top & hot) / len(top) - 0.165) < 0.02
+    coldest = take(Arm(select="temperature", temperature=1e-6), 1e300 * scores).documents
+    assert set(coldest) == top, "no score overflows"
+    with pytest.raises(ValidationError, match=r"greater than or equal to 0\.000001"):
+        Arm(temperature=1e-320)
 
 
 def test_a_token_budget_is_reached_and_not_by_more_than_a_document() -> None:

@@ -111,7 +111,9 @@ def test_a_plan_counts_exactly_and_needs_the_disk_it_has(corpus: Path, tmp_path:
     assert plan.cut_off_score == scores.min() and plan.cut_off_taken == (scores == scores.min()).sum()
     assert plan.score_quantiles["0"] >= plan.pool_score_quantiles["0.4"]
     assert plan_arm(root, pool, Arm(share=0.5)).reused
-    with pytest.raises(InputError, match=r"needs 9,?000\.0 GB under .* are free: make room"):
+    with pytest.raises(
+        InputError, match=r"needs 9000\.0 GB under .*, besides 0\.5 GB that stay free, and .* are free: make"
+    ):
         check_disk(plan.arm_id, 9 * 10**12, root.folder)
 
 

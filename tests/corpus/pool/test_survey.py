@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -71,3 +72,12 @@ def test_a_survey_of_json_lines_looks_at_their_beginnings(tmp_path: Path) -> Non
     )
     assert found["ratings"][SCORES[0]]["quantiles"]["1"] == 5.0 and found["schemas"][0]["example"] == "0.jsonl"
     assert found["examples"]["top"][0]["score"] == 5.0 and "first lines of 3 files" in found["note"]
+
+
+def test_whole_numbers_beyond_a_float_durations_and_damaged_text_are_surveyed(tmp_path: Path) -> None:
+    texts = pa.array([b"caf\xe9 %d" % i for i in range(20)], pa.binary())
+    columns = {"text": texts, "hash": pa.array(range(2**60, 2**60 + 20)), "time": pa.array(range(20), pa.duration("s"))}
+    pq.write_table(pa.table(columns), tmp_path / "part.parquet")
+    found = survey(tmp_path.as_uri(), samples=1)
+    assert found["ratings"]["hash"]["quantiles"]["0"] == 2.0**60 and "time" not in found["ratings"]
+    assert found["examples"]["top"][0]["text"].startswith("caf\ufffd ")

@@ -46,6 +46,22 @@ def test_depths_that_are_no_numbers_are_refused(file):
     assert refused.exit_code == 1 and "write whole numbers with commas" in refused.stderr
 
 
+def test_what_the_deepest_rung_or_texts_lack_is_said_before_the_smallest_is_trained(file, tmp_path):
+    asked = yaml.safe_load(file.read_text())
+    asked["train"]["tokens_per_parameter"] = 1
+    file.write_text(yaml.safe_dump(asked))
+    refused = run(file, "--most", "9")
+    assert refused.exit_code == 1 and "Rung d3: The budget is" in refused.stderr
+    asked["train"]["tokens_per_parameter"] = 0.005
+    (tmp_path / "few.jsonl").write_text('{"text": "the cat sat"}\n' * 7)
+    for place, words in (("few.jsonl", "There are 7 texts book"), ("nowhere.jsonl", "nowhere.jsonl holds no files")):
+        asked["texts"] = [{"name": "book", "url": str(tmp_path / place)}]
+        file.write_text(yaml.safe_dump(asked))
+        refused = run(file, "--most", "9")
+        assert refused.exit_code == 1 and words in refused.stderr
+    assert not (tmp_path / "root" / "runs").exists()
+
+
 @pytest.mark.slow
 def test_three_depths_are_trained_compared_and_predict_a_fourth(file, tmp_path):
     ended = run(file, "--most", "9", "--json")

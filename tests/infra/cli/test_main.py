@@ -1,6 +1,7 @@
 """The command as a module, for where the console script is not installed."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -18,6 +19,19 @@ def test_the_module_is_the_command():
     )
     assert done.returncode == 1
     assert done.stderr.startswith("fabrating: There is no root /dev/null/x: check the name")
+
+
+def test_a_locale_of_another_encoding_changes_nothing(tmp_path):
+    (tmp_path / "experiment.yaml").write_text("# d’été\nnäme: a\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "infra.cli", "compare", "experiment.yaml"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)}
+        | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.stderr.startswith("fabrating: experiment.yaml, line 2: näme cannot be used")
 
 
 @pytest.mark.parametrize("command", FUNCTIONS)

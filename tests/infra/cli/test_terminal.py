@@ -39,6 +39,13 @@ def test_plain_values_and_empty_ones_stay_lines(shown):
     assert lines(shown())[0] == ["spread", "least:", "1,", "most:", "2"]
 
 
+def test_numbers_that_are_not_finite_are_null_in_json(capsys):
+    terminal.show({"loss": float("nan"), "ends": (0.5, float("-inf"))}, True)
+    terminal.show_rows([{"loss": float("inf")}], True)
+    printed = "".join(capsys.readouterr().out.split())
+    assert printed == '{"loss":null,"ends":[0.5,null]}[{"loss":null}]'
+
+
 def test_words_of_a_stranger_move_no_cursor_and_open_no_markup(shown, capsys):
     evil = "\x1b[2J[bold]a\x9b\r\nb"
     terminal.show({"a\x1b[1m[red]": evil, "rows": [{evil: evil}]}, False)

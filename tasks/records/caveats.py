@@ -37,6 +37,11 @@ def shared(pairs: Sequence[Said]) -> dict[str, str]:
     }
 
 
+def sentences(pairs: Sequence[Said]) -> list[str]:
+    """All that is said of the pairs: what each has alone, then what several share."""
+    return [*own(pairs), *(f"Of {where}: {said}" for where, said in shared(pairs).items())]
+
+
 def _spread(pairs: Sequence[Said]) -> dict[str, tuple[int, ...]]:
     """{caveat: places of the pairs that have it}, in the order in which they are met."""
     met = dict.fromkeys(said for pair in pairs for said in pair.caveats)

@@ -337,8 +337,7 @@ class HoldoutSize(Record):
     bytes: int
     clusters: int
     clusters_are: str
-    elsewhere: bool = False
-    """Whether it was taken from `data.holdout` instead of from the pool."""
+    elsewhere: bool = False  # taken from data.holdout, not from the pool
 
 
 class Matched(Record):
@@ -390,8 +389,7 @@ class Verdict(Record):
     @property
     def sentences(self) -> list[str]:
         """The conclusion of each comparison in words, then what restricts several of them."""
-        more = caveats.shared(self.comparisons)
-        return [*caveats.own(self.comparisons), *(f"Of {pairs}: {said}" for pairs, said in more.items())]
+        return caveats.sentences(self.comparisons)
 
     @classmethod
     def read(cls, path: Path) -> "Verdict":

@@ -32,7 +32,7 @@ def test_the_command_names_what_is_meant(arguments: tuple[str, ...], said: str) 
         ((Pool, Arm), "vocabsize=3", "there is no field 'vocabsize': vocab_size is a whole number, such as 32768"),
         ((Pool, Arm), "selct=top", "select is one of top, bottom, .*subset, such as top"),
         ((Training,), "batch_token=3", "batch_tokens is a whole number, such as 1"),
-        ((Training,), "zzzz=3", "there is no field 'zzzz': take one of engine, depth"),
+        ((Training,), "zzzz=3", "there is no field 'zzzz': take one of depth, tokens"),
     ],
 )
 def test_a_field_that_no_model_has(models: tuple[type, ...], given: str, said: str) -> None:

@@ -233,7 +233,7 @@ def test_arms_equal_the_reference_row_for_row(made: list[tuple[pa.Table, int]], 
             if not want:
                 with pytest.raises(
                     InputError,
-                    match=r"lower its share|ask for fewer|raise its share|are needed|loosen it|lower min_score",
+                    match=r"lower its share|ask for fewer|raise its share|are needed|loosen it|lower min_score|name others",
                 ):
                     build_arms(root, handle, [arm], workers=1)
         arms, expected = zip(

@@ -9,6 +9,7 @@ import pytest
 from tasks.hosts.facts import Facts, Gpu
 from tasks.hosts.provision import Outcome, Setup
 from tasks.hosts.report import moved, provisioned, removed
+from tasks.hosts.ssh import Remote
 from tasks.hosts.transfer import Moved
 from tasks.spec import Host
 
@@ -30,7 +31,7 @@ HOST = Host(address="127.0.0.1")
 FACTS = said_by_a_stranger(Facts, gpus=(said_by_a_stranger(Gpu),), privilege="none", services="systemd")
 REPORTS = {
     "provisioned": lambda: provisioned(
-        Setup(HOST, None, FACTS, None, {}, {"versions": {"torch": HOSTILE}}),
+        Setup(HOST, Remote(HOST), FACTS, None, {}, {"versions": {"torch": HOSTILE}}),
         [said_by_a_stranger(Outcome)],
         [HOSTILE],
         [],

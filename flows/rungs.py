@@ -43,7 +43,7 @@ def run_ladder(
         try:
             plan_of(root, each, hands)
         except InputError as error:
-            raise InputError(f"Rung d{depth}: {error}") from error
+            raise type(error)(f"Rung d{depth}: {error}") from error  # a store's refusal passes, and is tried again
     judged = {}
     for depth, each in rungs.items():
         hands.say(f"Rung d{depth}: {each.name}")

@@ -74,7 +74,8 @@ def main() -> None:
 
 def _in_utf8() -> None:
     """Start again in Python's UTF-8 mode where the locale has another encoding: reports and experiments hold characters that it may lack."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # PYTHONIOENCODING may ask for ASCII
+    if sys.stdout is not None:  # PYTHONIOENCODING may ask for ASCII
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     if codecs.lookup(locale.getpreferredencoding(False)).name == "utf-8" or os.environ.get(UTF8) == "1":
         return
     os.environ[UTF8] = "1"

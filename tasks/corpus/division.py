@@ -40,7 +40,11 @@ def require_columns_there(
     elif wanted and not lines:
         require_asked(handle, wanted)
     values = [name for name in columns if root.find(folder.division(name)) is None]
-    scored = [each.name for each in wanted[len(columns) :] if root.find(folder.column(each.name, each.use)) is None]
+    scored = [
+        each.name
+        for each in wanted[len(columns) :]
+        if each.may_lack != "all" and root.find(folder.column(each.name, each.use)) is None
+    ]
     if not lines and (values or scored):
         mean = not isinstance(score, str)
         require_values(handle, [*values, *([] if mean else scored)], scored if mean else [])

@@ -2,7 +2,7 @@
 
 A d4 model takes 20 steps (without a GPU a d1 model takes 5) on the bytes of FabRating's own source, packed by hand. That uses
 driver, PyTorch, compiler, checkpoints and evaluation, and needs no data. On a GPU the ways to compute attention are measured first, and
-the fastest is trained with. The last line printed is JSON. Exit status 66: the loss
+what is taken is trained with. The last line printed is JSON. Exit status 66: the loss
 did not fall.
 """
 

@@ -337,7 +337,7 @@ class HoldoutSize(Record):
     bytes: int
     clusters: int
     clusters_are: str
-    elsewhere: bool = False  # taken from data.holdout, not from the pool
+    from_outside: bool = False  # taken from data.holdout, not from the pool
 
 
 class Matched(Record):

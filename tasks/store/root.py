@@ -57,11 +57,11 @@ def root_url(url: str | Path = DEFAULT_ROOT) -> str:
 def root_if_made(url: str | Path = DEFAULT_ROOT, default: str = DEFAULT_ROOT) -> "Root | None":
     """The root for who looks up what is there and can do without: None for the default one, as a folder, as long as it has not been made.
 
-    Raises InputError when there is no other such root.
+    The default one in a store may be empty. Raises InputError when there is no other such root.
     """
     there = root_url(url)
-    place = local_path(there)
-    return None if place is not None and not place.is_dir() and there == root_url(default) else Root(url, make=False)
+    place, usual = local_path(there), there == root_url(default)
+    return None if usual and place is not None and not place.is_dir() else Root(url, make=usual and place is None)
 
 
 def _named(url: str | Path) -> str | Path:

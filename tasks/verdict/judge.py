@@ -107,7 +107,7 @@ def judge(
         divided_by=divided_by,
         leaks=leaks,
     )
-    elsewhere = bool(first.spec.get("pool", {}).get("holdout"))
+    from_outside = bool(first.spec.get("pool", {}).get("holdout"))
     ties = {label: drawn_of_ties(root, runs[0].manifest) for label, runs in results.items()}
     scored = {label: arm_scores(label, case).model_copy(update={"drawn_of_ties": part}) for label, part in ties.items()}
     return Verdict(
@@ -131,12 +131,12 @@ def judge(
             bytes=int(documents.bytes.sum()),
             clusters=documents.clusters,
             clusters_are="blocks of neighbouring rows" if documents.blocks else "single documents",
-            elsewhere=elsewhere,
+            from_outside=from_outside,
         ),
         matched=Matched(allowed=allowed, unknown=matched.unknown_of_runs(root, _manifests(results))),
         arms=tuple(scored.values()),
         comparisons=tuple(
-            worded(comparison(a, b, case), scored[a], scored[b], control, elsewhere=elsewhere)
+            worded(comparison(a, b, case), scored[a], scored[b], control, from_outside=from_outside)
             for a, b in combinations(arms, 2)
         ),
         near=tuple(arm for each in leaks.values() for arm in each.arms),

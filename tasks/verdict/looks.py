@@ -146,9 +146,9 @@ def note(root: Root, name: str, look: TakenLook, verdict: Verdict) -> Registered
 def said(verdict: Verdict) -> Verdict:
     """The verdict with the sentences of its pairs, with what was registered and looked at if anything was."""
     scored, registered = {arm.label: arm for arm in verdict.arms}, verdict.registered
-    elsewhere = verdict.holdout.elsewhere
+    from_outside = verdict.holdout.from_outside
     pairs = [
-        worded(pair, scored[pair.a], scored[pair.b], verdict.control, elsewhere=elsewhere)
+        worded(pair, scored[pair.a], scored[pair.b], verdict.control, from_outside=from_outside)
         for pair in verdict.comparisons
     ]
     if registered is not None:

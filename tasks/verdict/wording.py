@@ -59,17 +59,17 @@ UNEQUAL_TEXT = 0.01
 
 
 def worded(
-    pair: Comparison, a: ArmScores, b: ArmScores, control: Control | None = None, *, elsewhere: bool = False
+    pair: Comparison, a: ArmScores, b: ArmScores, control: Control | None = None, *, from_outside: bool = False
 ) -> Comparison:
     """The pair with its sentence: the verdict, what its interval covers, and what may be wrong with it.
 
-    `elsewhere`: whether the holdout is not of the pool.
+    `from_outside`: whether the holdout is not of the pool.
     """
     weak = WARNINGS | OF_QUESTIONS if _by_questions(pair.target) else WARNINGS
     said = pair.model_copy(
         update={"sentence": " ".join([_finding(pair), *_clean(pair), *_checked(pair)]), "caveats": ()}
     )
-    warnings, decides = [weak[weakness] for weakness in pair.warnings], _decides(pair.target, elsewhere)
+    warnings, decides = [weak[weakness] for weakness in pair.warnings], _decides(pair.target, from_outside)
     said = _adding(said, decides, *_accuracy(pair), *_covers(pair), *warnings, *_control(pair, control))
     return _with_columns(with_text(with_draws(said, a, b), a, b))
 
@@ -103,8 +103,8 @@ def _by_questions(target: Target) -> bool:
     return target.startswith(QUESTIONS)
 
 
-def _decides(target: Target, elsewhere: bool) -> str:
-    if elsewhere and target in ELSEWHERE:
+def _decides(target: Target, from_outside: bool) -> str:
+    if from_outside and target in ELSEWHERE:
         return ELSEWHERE[target]
     if target in DECIDES:
         return DECIDES[target][1]
@@ -334,7 +334,11 @@ def _covers(pair: Comparison) -> list[str]:
     if pair.low is None or not pair.covers_seeds:
         return []
     pairing = pair.pairing
-    gain = f", which made it {pair.pairing_gain:.2g} times as wide" if pairing.paired and pair.pairing_gain else ""
+    gain = (
+        f", which made the interval {pair.pairing_gain:.2g} times as wide"
+        if pairing.paired and pair.pairing_gain
+        else ""
+    )
     known = "" if pairing.correlation is None else f" (correlation {pairing.correlation:.2f})".replace("-", "−")
     paired = [f"{'Paired' if pairing.paired else 'Not paired'} by seed{known}{gain}."] if pairing.shared else []
     like = "documents like those of the holdout" if pair.target in DECIDES else "documents like those of these texts"

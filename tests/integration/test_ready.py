@@ -40,6 +40,7 @@ def sources(sample: Path, azurite_port: int, tmp_path: Path, monkeypatch: pytest
     return {name: f"az://ready/{name}" for name in names}
 
 
+@pytest.mark.slow  # tests/stack/test_ready.py does so with a server
 def test_two_subsets_without_scores_from_prefix_to_verdict(sources: dict[str, str], tmp_path: Path) -> None:
     root, runs = tmp_path / "root", []
     for name in sources:

@@ -171,13 +171,14 @@ def test_a_column_of_dates_is_refused_before_arms_are_prepared(indexed, tmp_path
     table = rated_texts(400)
     for name, kind in days.items():
         table = table.append_column(name, pa.array([2] * 400, kind))
+    table = table.append_column("good", pa.array([True, False] * 200))
     (tmp_path / "raw").mkdir()
     pq.write_table(table, tmp_path / "raw" / "a.parquet")
     pool = Pool(source=(tmp_path / "raw").as_uri(), holdout_documents=50, holdout_fraction=0.2, vocab_size=512)
     root = Root(tmp_path / "root")
     if indexed:
         build_index(root, pool)
-    require_columns_there(root, pool, ["year", FACTUAL], {FACTUAL: 1.0})
+    require_columns_there(root, pool, ["year", FACTUAL], {FACTUAL: 1.0, "good": 1.0})
     arms = [Arm(order="shuffled"), Arm(name="rand", select="random", order="shuffled")]
     training = Training(device="cpu", precision="fp32")
     number, either = "a number is needed", "a number or text is needed"

@@ -236,7 +236,7 @@ def test_a_holdout_from_elsewhere_is_not_called_documents_of_the_pool(bench, tar
     arms = {arm: [bench.run(arm, seed, pool=pool) for seed in (1, 2)] for arm in ("top16", "rand16")}
     verdict = judge(bench.root, "x", arms, target=target)
     said = verdict.comparisons[0].sentence
-    assert verdict.holdout.elsewhere and "data.holdout" in said and "from outside the pool, decide" in said
+    assert verdict.holdout.from_outside and "data.holdout" in said and "from outside the pool, decide" in said
     assert "of the pool" not in said and looks.said(verdict).comparisons[0].sentence == said
 
 

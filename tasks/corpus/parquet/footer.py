@@ -242,6 +242,11 @@ def number_column(footer: Footer, column: str) -> int:
     return _typed_column(footer, column, NUMBER_TYPES, "a number is needed")
 
 
+def rating_column(footer: Footer, column: str) -> int:
+    """Position of a column that a mean can be of: numbers or truth values. Raises BadFile as `number_column` does."""
+    return _typed_column(footer, column, {"BOOLEAN": ("NONE",), **NUMBER_TYPES}, "a number is needed")
+
+
 def text_column(footer: Footer, column: str) -> int:
     """Position of a column of text. Raises BadFile if it is missing, ambiguous, nested or of another type."""
     return _typed_column(footer, column, TEXT_TYPES, "text is needed")

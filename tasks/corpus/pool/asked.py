@@ -11,7 +11,7 @@ from tasks.corpus.parquet.footer import (
     NUMBERS,
     BadFile,
     Footer,
-    number_column,
+    rating_column,
     read_footer,
     single_values,
     value_column,
@@ -45,7 +45,7 @@ def require_values(handle: PoolHandle, columns: Sequence[str], numbers: Sequence
     or one of `numbers` that is no number.
     """
     folders, footers = folder_columns(handle.readable), _looked_into(handle)
-    kinds = [*((name, value_column) for name in columns), *((name, number_column) for name in numbers)]
+    kinds = [*((name, value_column) for name in columns), *((name, rating_column) for name in numbers)]
     for column, kind in kinds:
         faults = [_fault(footer, column, kind) for footer in footers if column in single_values(footer)]
         if column not in folders and faults and (first := faults[0]) and all(faults):
@@ -68,7 +68,7 @@ def _looked_into(handle: PoolHandle) -> list[Footer]:
 
 
 def _fault(footer: Footer, column: str, kind: Callable[[Footer, str], int]) -> BadFile | None:
-    """Why a column cannot be read as `kind` says (value_column, number_column), if it cannot."""
+    """Why a column cannot be read as `kind` says (value_column, rating_column), if it cannot."""
     try:
         place = kind(footer, column)
         for group in range(len(footer.rows)):

@@ -234,6 +234,8 @@ def _excerpt(chunks: Sequence[pa.Array], place: int) -> str:
             found = chunk[place : place + 1]
             if pa.types.is_dictionary(found.type):
                 found = found.dictionary_decode()
+            if pa.types.is_primitive(found.type):  # numbers, which a person named as text
+                found = found.cast(pa.large_string())
             value = found.cast(pa.large_binary())[0].as_py() or b""
             return str(value.decode(errors="replace")[:EXCERPT])
         place -= len(chunk)

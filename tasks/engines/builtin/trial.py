@@ -1,4 +1,4 @@
-"""`python -m tasks.engines.builtin.trial ASKED`: which way to compute attention is the fastest on this GPU? Prints a line of JSON.
+"""`python -m tasks.engines.builtin.trial ASKED`: which way to compute attention shall this GPU take? Prints a line of JSON.
 
     {"taken": "cudnn", "milliseconds": {"cudnn": 1.48, "fa4": 1.44}, "seconds": {"cudnn": 0.2, "fa4": 16.3},
      "left": ["Flash Attention 3 is not available (...)"]}
@@ -55,7 +55,7 @@ def _once(attend: Attend, inputs: tuple[Tensor, ...], d_y: Tensor, window: int) 
 
 def fastest(times: dict[str, float], starts: dict[str, float]) -> str:
     """The name to take, by milliseconds and by seconds of a start: cuDNN's, unless a training is clearly shorter with another."""
-    if "cudnn" not in times:
+    if "cudnn" not in times or len(times) == 1:  # one alone is not timed
         return min(times, key=lambda name: times[name])
 
     def whole(name: str) -> float:

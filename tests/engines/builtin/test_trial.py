@@ -11,6 +11,7 @@ def test_another_must_be_clearly_faster_than_cudnn():
     assert fastest({"fa3": 0.97, "fa4": 0.975, "cudnn": 1.0}, soon) == "fa3"
     assert fastest({"fa3": 0.99, "cudnn": 1.0}, soon) == "cudnn"
     assert fastest({"fa4": 0.0}, soon) == "fa4"
+    assert fastest({"cudnn": 0.0}, soon) == "cudnn"
 
 
 def test_what_starts_late_must_save_more_than_that():

@@ -151,7 +151,10 @@ def _trained(harm: Harm, root: Path, step: int, but: Path | None = None) -> Path
 
 def _at_work(metrics: Path, step: int) -> bool:
     """Lines of steps come together with that of their checkpoint; what a run writes at its end is of its last step, or says interrupted."""
-    last = read_metrics(metrics)[-1]
+    lines = read_metrics(metrics)
+    if not lines:
+        return False
+    last = lines[-1]
     return step <= last["step"] < STEPS and (last["kind"] == "train" or last.get("event") == "checkpoint")
 
 

@@ -33,7 +33,8 @@ def require_columns_there(
     handle = open_pool(root, pool)
     folder, lines = PoolFolder(handle.pool_id), has_lines(handle)
     rated = score is not None and root.find(folder.strata(score)) is not None
-    wanted = [*map(Wanted, columns), *(() if score is None or rated else score_columns(score, handle.pool))]
+    of_score = () if score is None or rated else score_columns(score, handle.pool)
+    wanted = [*map(Wanted, columns), *of_score]
     if (found := root.find(folder.index)) is not None:
         needed = [each.name for each in wanted if each.may_lack != "all"]
         require_columns("strata", needed, found.facts["columns"], handle.pool.address)
@@ -42,7 +43,7 @@ def require_columns_there(
     values = [name for name in columns if root.find(folder.division(name)) is None]
     scored = [
         each.name
-        for each in wanted[len(columns) :]
+        for each in of_score
         if each.may_lack != "all" and root.find(folder.column(each.name, each.use)) is None
     ]
     if not lines and (values or scored):

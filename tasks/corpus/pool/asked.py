@@ -42,7 +42,7 @@ def require_asked(handle: PoolHandle, wanted: Sequence[Wanted]) -> None:
 
 def require_values(handle: PoolHandle, columns: Sequence[str], numbers: Sequence[str] = ()) -> None:
     """Look into the same files. Raises InputError naming a column that all of them that have it have as what is neither number nor text,
-    or one of `numbers` that is no number.
+    or one of `numbers` that is neither number nor truth value.
     """
     folders, footers = folder_columns(handle.readable), _looked_into(handle)
     kinds = [*((name, value_column) for name in columns), *((name, rating_column) for name in numbers)]

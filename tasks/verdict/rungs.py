@@ -16,7 +16,7 @@ from tasks.records.ledger import LedgerEntry
 from tasks.records.scaling import ModelShape, flops_per_token, parameter_counts, tokens_at
 from tasks.records.sizes import RULE
 from tasks.records.verdict import Comparison, Verdict
-from tasks.spec import Training
+from tasks.spec import Spec, Training
 from tasks.spec.training import Depth
 from tasks.store.artifact import code_version
 from tasks.verdict.comparison import ComparisonSpec
@@ -28,8 +28,8 @@ POINTS = 25
 """Of a band."""
 
 
-class LadderForm(ComparisonForm):
-    """The arms of a comparison at several depths, and the depth at which their difference is to be predicted."""
+class LadderDepths(Spec):
+    """What is asked of a ladder and of no comparison: a base of its own, because the fields of the last base come first in a form."""
 
     to: Depth = Field(20, description="Depth at which the difference is predicted. Nothing is trained there.")
     depths: Annotated[list[Depth], Field(min_length=FEWEST, max_length=16)] = Field(
@@ -37,6 +37,11 @@ class LadderForm(ComparisonForm):
         description="Depths at which the arms are trained and compared, each on the same number of tokens a parameter: that of "
         f"train.tokens_per_parameter, or of train.tokens at train.depth, or {RULE:g}.",
     )
+
+
+class LadderForm(ComparisonForm, LadderDepths):
+    """The arms of a comparison at several depths, and the depth at which their difference is to be predicted."""
+
     most: Annotated[float, Field(gt=0, le=100)] = Field(
         0.2,
         description="The part of a direct comparison at the target, with as many replicates, that the ladder may cost.",

@@ -26,6 +26,11 @@ from tasks.verdict.ladder import FEWEST, LEVEL, band, predict
 LONGEST_NAME = 41
 POINTS = 25
 """Of a band."""
+COVERS = (
+    "Its interval holds for the mean of new replicates there and for new documents like those that decide, and includes how far a scale is off "
+    "its law, if the difference goes on with compute as such laws do: not for another pool, recipe or ratio of tokens to parameters."
+)
+"""What is said of every prediction."""
 
 
 class LadderDepths(Spec):
@@ -210,13 +215,13 @@ def _forecast(a: str, b: str, rungs: Sequence[Rung], target: Scale, on: str) -> 
         between=float(found.between[0]),
         band=tuple(band(compute, differences, errors, at, documents=documents)),
     )
-    return forecast.model_copy(update={"sentence": _sentence(forecast, target, on)})
+    said = (f"The prediction is extrapolated from {', '.join(f'd{rung.depth}' for rung in rungs)}.", COVERS)
+    return forecast.model_copy(update={"sentence": " ".join([_finding(forecast, target, on), *said]), "caveats": said})
 
 
-def _sentence(found: Forecast, target: Scale, on: str) -> str:
-    """What is predicted, and what the interval covers."""
+def _finding(found: Forecast, target: Scale, on: str) -> str:
+    """What is predicted, and how well the scales follow the law by which it is."""
     interval = f"{found.low:+.4f} to {found.high:+.4f}".replace("-", "−")
-    depths = ", ".join(f"d{rung.depth}" for rung in found.rungs)
     where = f"At d{target.depth} on {target.tokens:,} tokens"
     if found.better:
         other = found.b if found.better == found.a else found.a
@@ -228,7 +233,6 @@ def _sentence(found: Forecast, target: Scale, on: str) -> str:
             "bits per byte"
         )
     return (
-        f"{where}, {says} ({found.a} minus {found.b}: {interval}, {100 * LEVEL:g} % interval). It is extrapolated from {depths}. The interval holds for the mean "
-        "of new replicates there and for new documents like those that decide, and includes how far a scale is off its law (standard deviation "
-        f"{found.between:.2g}), if the difference goes on with compute as such laws do: not for another pool, recipe or ratio of tokens to parameters."
+        f"{where}, {says} ({found.a} minus {found.b}: {interval}, {100 * LEVEL:g} % interval). A scale is off its law by {found.between:.2g} "
+        "(standard deviation)."
     )

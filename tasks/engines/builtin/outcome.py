@@ -12,6 +12,7 @@ from tasks.errors import (
     FULL,
     BusyError,
     DamagedError,
+    DeniedError,
     DiskError,
     InputError,
     SupersededError,
@@ -19,10 +20,11 @@ from tasks.errors import (
     disk_fault,
 )
 from tasks.escaping import plain
-from tasks.records.job import BUSY, DISK, FAILED, INPUT, SUPERSEDED
+from tasks.records.job import BUSY, DENIED, DISK, FAILED, INPUT, SUPERSEDED
 from tasks.records.layout import FAILURE, FAILURE_BYTES
 
 ENDS: tuple[tuple[type[Exception], int], ...] = (
+    (DeniedError, DENIED),
     (InputError, INPUT),
     (DamagedError, INPUT),
     (SupersededError, SUPERSEDED),

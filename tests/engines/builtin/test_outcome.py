@@ -11,6 +11,7 @@ from tasks.engines.builtin.outcome import error_of, outcome
 from tasks.errors import (
     BusyError,
     DamagedError,
+    DeniedError,
     DiskError,
     InputError,
     StoreError,
@@ -27,6 +28,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device", "/data/runs/r/metrics.js
     [
         (InputError("a value"), InputError, "a value"),
         (DamagedError("a file"), InputError, "a file"),
+        (DeniedError("renew"), DeniedError, "renew"),
         (SupersededError("taken"), SupersededError, "taken"),
         (BusyError("in use"), BusyError, "in use"),
         (DiskError("free some"), DiskError, "free some"),

@@ -46,7 +46,7 @@ EXPECTED = (InputError, DamagedError, ChangedError, BusyError, TrainingError, St
 INTERRUPTED = 75  # EX_TEMPFAIL: run the same command again to resume
 
 # A pipe has no width: nothing is cut there.
-out = Console(soft_wrap=True) if sys.stdout.isatty() else Console(soft_wrap=True, width=400)
+out = Console(soft_wrap=True) if sys.stdout and sys.stdout.isatty() else Console(soft_wrap=True, width=400)
 err = Console(stderr=True, soft_wrap=True)
 
 

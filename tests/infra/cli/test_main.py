@@ -35,9 +35,7 @@ def test_a_locale_of_another_encoding_changes_nothing(tmp_path):
     assert done.stderr.startswith("fabrating: experiment.yaml, line 2: näme cannot be used")
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--version"], ["prepare", "--help"], ["estimate", "2B", "--root", ".", "--json"]]
-)
+@pytest.mark.parametrize("arguments", [["--version"], ["estimate", "2B", "--root", ".", "--json"]])
 def test_an_output_that_is_full_is_named_and_not_the_root(tmp_path, arguments):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -53,6 +51,16 @@ def test_an_output_that_is_full_is_named_and_not_the_root(tmp_path, arguments):
         "fabrating: The output cannot be written (No space left on device): "
         "send it elsewhere or make room for it, then run the same command again.\n"
     )
+
+
+def test_an_output_that_is_closed_is_none():
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" -m infra.cli --version >&-', sys.executable],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("command", FUNCTIONS)

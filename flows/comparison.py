@@ -19,7 +19,6 @@ from tasks.corpus.pool.handle import open_pool
 from tasks.corpus.prepare import build_strata
 from tasks.engines import entry as engine
 from tasks.engines.shared import OF_ONE_RUN, Scoring, score, share, turns_at_once
-from tasks.errors import InputError
 from tasks.progress import Progress, Stop, silent
 from tasks.records.cost import CostEstimate
 from tasks.records.layout import ArmFolder, arm_id
@@ -38,8 +37,8 @@ from tasks.verdict import looks, shortened
 from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec, PlannedRun
 from tasks.verdict.divided import divide
 from tasks.verdict.judge import judge
-from tasks.verdict.paired import FEWEST_CLUSTERS
 from tasks.verdict.planning import what_steps_are_few
+from tasks.verdict.strata import require_enough
 
 
 class Hands:
@@ -202,10 +201,7 @@ def texts_of(root: Root, plan: ComparisonPlan, hands: Hands) -> list[str]:
             f"Texts {each.name} for {plan.pool_id}",
             lambda progress, each=each: encode_outside(root, plan.pool_id, each, progress=progress),  # type: ignore[misc]
         )
-        if (count := encoded.facts["documents"]) < FEWEST_CLUSTERS:
-            raise InputError(
-                f"There are {count} texts {each.name}: a verdict needs at least {FEWEST_CLUSTERS}, better 1,000."
-            )
+        require_enough(encoded.facts["documents"], f"texts {each.name}")
         names.append(encoded.path.name)
     return names
 
@@ -219,10 +215,7 @@ def questions_of(root: Root, plan: ComparisonPlan, hands: Hands) -> list[str]:
             lambda progress, each=each: encode_questions(root, plan.pool_id, each, progress=progress),  # type: ignore[misc]
         )
         require_fit(encoded, plan.spec.training.sequence_length)
-        if (count := encoded.facts["questions"]) < FEWEST_CLUSTERS:
-            raise InputError(
-                f"There are {count} questions {each.name}: a verdict needs at least {FEWEST_CLUSTERS}, better 1,000."
-            )
+        require_enough(encoded.facts["questions"], f"questions {each.name}")
         names.append(encoded.path.name)
     return names
 

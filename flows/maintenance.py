@@ -35,12 +35,12 @@ FORGOTTEN = timedelta(days=1)
 FIRST_DELAY = timedelta(minutes=1)
 LONGEST_DELAY = timedelta(minutes=15)
 PERMANENT = (
-    *("InputError", "DamagedError", "ChangedError"),
+    *("InputError", "NoAttentionError", "StrangerError", "DamagedError", "ChangedError"),
     *("ValidationError", "Validation of flow parameters failed", "Validation failed"),
 )
-"""Marks in the state's message of a run that would only fail again until a person changes something. Not DeniedError: a
-credential is renewed outside the run, whose next attempt reads it again. But ChangedError: on other data the arms would no
-longer be matched, so a person decides."""
+"""Marks in the state's message of a run that would only fail again until a person changes something: names of errors, each
+subclass with its own, for a message has no more. Not DeniedError: a credential is renewed outside the run, whose next attempt reads
+it again. But ChangedError: on other data the arms would no longer be matched, so a person decides."""
 
 OURS = "Set going again by the reaper"
 """Message of the state that starts a run again."""

@@ -47,6 +47,10 @@ class LostProcessError(RuntimeError):
     """A training's process was killed (memory, by hand): another attempt goes on from the newest checkpoint."""
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of the errors of a full disk."""
+
+
 def disk_fault(error: OSError) -> tuple[str, str] | None:
     """What is wrong with the disk that could not be written, and the remedy, as parts of a sentence; None for another error."""
     faults = {

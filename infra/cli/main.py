@@ -57,8 +57,13 @@ def settings(
 def main() -> None:
     """The console script. An option that a command lacks is answered with the nearest one."""
     _in_utf8()
+    terminal.name_the_output()
     try:
-        sys.exit(app(standalone_mode=False))
+        with terminal.plain_errors():
+            status = app(standalone_mode=False)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # at exit its errors would have no sentence
+        sys.exit(status)
     except typer.Abort:
         sys.exit(1)
     except Exception as error:

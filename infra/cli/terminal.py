@@ -1,6 +1,7 @@
 """What the `fabrating` command prints: bars and tables for people, JSON for programs, one sentence for what went wrong."""
 
 import contextlib
+import io
 import json
 import math
 import re
@@ -35,6 +36,8 @@ from tasks.progress import Evaluations, Progress
 from tasks.spec.faults import faults
 
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
     from tasks.reports.live import Standing
 
 NUMBER = re.compile(r"[-+−–$]?[\d,.]*( ?%)?")
@@ -43,8 +46,35 @@ EXPECTED = (InputError, DamagedError, ChangedError, BusyError, TrainingError, St
 INTERRUPTED = 75  # EX_TEMPFAIL: run the same command again to resume
 
 # A pipe has no width: nothing is cut there.
-out = Console(soft_wrap=True) if sys.stdout.isatty() else Console(soft_wrap=True, width=400)
+out = Console(soft_wrap=True) if sys.stdout and sys.stdout.isatty() else Console(soft_wrap=True, width=400)
 err = Console(stderr=True, soft_wrap=True)
+
+
+class Output(io.FileIO):
+    """Standard output that says so when it cannot be written: its errors name no file, as those of the root may. Says it once."""
+
+    lost = False
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        if self.lost:  # what is flushed at exit, after the sentence
+            return memoryview(data).nbytes
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self.lost = True
+            raise InputError(
+                f"The output cannot be written ({error.strerror}): send it elsewhere or make room for it, then run the same command again."
+            ) from error
+
+
+def name_the_output() -> None:
+    """Let what cannot be written to standard output raise InputError, as `Output` does."""
+    if (was := sys.stdout) is not None:
+        buffer = io.BufferedWriter(Output(was.fileno(), "wb", closefd=False))
+        at_once = bool(was.line_buffering or was.write_through)  # type: ignore[union-attr]
+        sys.stdout = io.TextIOWrapper(buffer, was.encoding, was.errors, line_buffering=at_once)
 
 
 def say(message: str, on: Console = out) -> None:

@@ -40,10 +40,10 @@ def released() -> Iterator[None]:
             trim(0)
 
 
-def drop_pages(*columns: np.memmap | None) -> None:
-    """Give back the pages of mapped columns. A later read takes them from the kernel's cache."""
+def drop_pages(*columns: np.ndarray | None) -> None:
+    """Give back the pages of those columns that are mapped. A later read takes them from the kernel's cache."""
     for column in columns:
-        if column is not None:
+        if isinstance(column, np.memmap):
             column.base.madvise(mmap.MADV_DONTNEED)
 
 

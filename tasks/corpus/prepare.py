@@ -35,7 +35,7 @@ from tasks.corpus.pool import holdout, index, sample
 from tasks.corpus.pool.asked import require_asked
 from tasks.corpus.pool.column import StoredColumn, Wanted, open_ids
 from tasks.corpus.pool.columnar import columnar, has_lines
-from tasks.corpus.pool.entries import find_parts
+from tasks.corpus.pool.entries import UNKNOWN, find_parts
 from tasks.corpus.pool.handle import PoolHandle, open_pool
 from tasks.corpus.pool.holdout import HeldOut
 from tasks.corpus.pool.index import Index
@@ -298,6 +298,8 @@ def open_index(root: Root, handle: PoolHandle, indexed: Artifact, columns: Seque
         if wanted.use == "values":
             stored[wanted.name] = StoredColumn.open(column)
     opened = Index(indexed.path, stored)
+    if opened.tokens is None and handle.pool.token_count_column in indexed.facts["columns"]:
+        opened.tokens = np.broadcast_to(np.int32(UNKNOWN), len(opened))  # without a number in it nothing was kept
     opened.unrated = unrated
     opened.blobs = list(handle.readable)
     return opened

@@ -50,7 +50,7 @@ def train(
     Waits until a GPU is free, or on a CPU until the root's other trainings on this host have ended. Raises InputError for a parameter that cannot work, or when the finished run was trained on other content than lies there
     now, BusyError when the run or a GPU is in use, SupersededError when another host has taken the run over while this one could
     not reach the root, InterruptedRun when the training was asked to stop and saved a checkpoint, LostProcessError when one
-    of its processes was killed, TrainingError when it failed or hangs.
+    of its processes was killed, DiskError when nothing can be written here, TrainingError when it failed or hangs.
     """
     job = Job.of(root, experiment, pool_id, arm_id, comparison)
     if (finished := root.find(job.result)) is not None:

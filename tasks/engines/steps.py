@@ -7,19 +7,19 @@ from prefect import task
 
 from tasks.engines import entry
 from tasks.engines.export import Kind
-from tasks.errors import BusyError, InterruptedRun, TrainingError
+from tasks.errors import BusyError, DiskError, InterruptedRun, TrainingError
 from tasks.records.layout import run_id
 from tasks.spec import Experiment
 from tasks.steps import progress, retryable, watched
 from tasks.store.root import Root
 
 log = logging.getLogger(__name__)
-FINAL = (BusyError, InterruptedRun, TrainingError)
+FINAL = (BusyError, DiskError, InterruptedRun, TrainingError)
 
 
 def again(task: Any, run: Any, state: Any) -> bool:
     """Prefect's `retry_condition_fn`: a killed process and an unreachable store are worth another attempt, which resumes from
-    the newest checkpoint; a hang, a diverged training and a request to stop are not.
+    the newest checkpoint; a full disk, a hang, a diverged training and a request to stop are not.
     """
     return retryable(task, run, state) and not isinstance(state.result(raise_on_failure=False), FINAL)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from tasks.errors import InputError
 from tasks.hosts.facts import Facts, script
@@ -82,6 +83,17 @@ def install_packages(machine: Machine, facts: Facts, names: Sequence[str]) -> st
         )
     machine.run(script("packages.sh"), facts.privilege, *packages, timeout=INSTALL_SECONDS)
     return f"installed {', '.join(packages)}"
+
+
+def require_links(machine: Machine, host: Host) -> None:
+    """Raises InputError where find_links is a folder that the host's account cannot read. URLs are for the tools to ask."""
+    links = host.find_links or ""
+    path = unquote(urlsplit(links).path) if links.startswith("file:") else links
+    if path.startswith("/") and machine.run('[ -r "$1" ]', path, check=False).status != 0:
+        raise InputError(
+            f"find_links is {links}, but {machine.label} has no such folder that its account can read: give the path of one on the "
+            "host, or a URL."
+        )
 
 
 def torch_index(host: Host, facts: Facts) -> str:

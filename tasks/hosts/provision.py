@@ -64,13 +64,14 @@ class Setup:
 def look(remote: Remote, host: Host) -> Facts:
     """Reach a host, describe it, and refuse what cannot work there before anything is changed.
 
-    Raises InputError for the first misfit: key, host key, architecture, clock, rights, GPUs, disk, driver, server URL.
+    Raises InputError for the first misfit: key, host key, architecture, clock, rights, GPUs, disk, driver, wheels, server URL.
     """
     service.server_seen_from_host(host)
     service.check_tunnel_key(host)
     facts = identify(remote, host.folder)
     installed = remote.read(f"{facts.folder}/state/environment")
     require(host, facts, 0 if installed else environment.disk_need(host))
+    environment.require_links(remote, host)
     if not host.python_environment:
         environment.torch_index(host, facts)
     return facts

@@ -1,4 +1,4 @@
-"""What a verdict says of several pairs of arms: each caveat once, with the pairs that it belongs to."""
+"""What a verdict or a ladder says of several pairs of arms: each caveat once, with the pairs that it belongs to."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -17,6 +17,11 @@ class Said(Protocol):
     def finding(self) -> str: ...
     @property
     def caveats(self) -> tuple[str, ...]: ...
+
+
+def finding(sentence: str, caveats: Sequence[str]) -> str:
+    """What a sentence says before the caveats that it ends with."""
+    return sentence.removesuffix(" ".join(caveats)).rstrip()
 
 
 def own(pairs: Sequence[Said]) -> list[str]:

@@ -11,9 +11,9 @@ from tasks.spec import Experiment, Spec
 from tasks.store.artifact import write_atomic
 from tasks.store.root import Root
 
-DONE, FAILED, INPUT, BUSY, SUPERSEDED, RESUME = 0, 1, 65, 69, 70, 75
+DONE, FAILED, INPUT, BUSY, SUPERSEDED, DISK, RESUME, DENIED = 0, 1, 65, 69, 70, 74, 75, 77
 """Exit status of a trainer process. RESUME: it was asked to stop and saved a checkpoint to go on from. SUPERSEDED: another host
-has taken the run over."""
+has taken the run over. DISK: nothing can be written. DENIED: a store refuses the credential."""
 
 
 class Job(Spec):

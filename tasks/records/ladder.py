@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import computed_field
 
+from tasks.records import caveats
 from tasks.records.record import Record
 from tasks.records.verdict import Pairing, Target
 from tasks.store.artifact import write_atomic
@@ -61,6 +62,12 @@ class Forecast(Record):
     band: tuple[tuple[float, float, float, float], ...]
     """(FLOPs, middle, low, high) of predictions from the largest rung to the target."""
     sentence: str = ""
+    caveats: tuple[str, ...] = ()
+    """What the sentence ends with, after its finding. Not told apart in older ladders."""
+
+    @property
+    def finding(self) -> str:
+        return caveats.finding(self.sentence, self.caveats)
 
     @property
     def better(self) -> str | None:
@@ -167,8 +174,8 @@ class Ladder(Record):
 
     @property
     def sentences(self) -> list[str]:
-        """What is predicted of each pair, and what such predictions were worth so far."""
-        return [*(each.sentence for each in self.forecasts), self.backtest.sentence]
+        """What is predicted of each pair, what several share, and what such predictions were worth so far."""
+        return [*caveats.sentences(self.forecasts), self.backtest.sentence]
 
     @classmethod
     def read(cls, path: Path) -> "Ladder":

@@ -247,8 +247,8 @@ class Comparison(Difference):
         return {"better": self.a, "worse": self.b}[self.decision] if self.decision else self.lower
 
     @property
-    def finding(self) -> str:  # the sentence without its caveats
-        return self.sentence.removesuffix(" ".join(self.caveats)).rstrip()
+    def finding(self) -> str:
+        return caveats.finding(self.sentence, self.caveats)
 
     @property
     def pairing_gain(self) -> float | None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from tasks.escaping import markdown
+from tasks.records import caveats
 from tasks.records.ladder import Forecast, Ladder, LadderCost
 from tasks.records.layout import LADDER, REPORT, LadderFolder
 from tasks.reports.artifacts import dollars, hours, signed
@@ -33,14 +34,22 @@ def write_ladder(root: Root, ladder: Ladder) -> Artifact:
 def ladder_report(ladder: Ladder) -> str:
     """The page of a ladder, readable with nothing but a browser."""
     pictures = [Markup(picture(ladder, each, "page")) for each in ladder.forecasts]
-    return page("ladder.html", ladder=ladder, pictures=pictures, spent=spent(ladder))
+    return page(
+        "ladder.html",
+        ladder=ladder,
+        findings=caveats.own(ladder.forecasts),
+        shared_caveats=caveats.shared(ladder.forecasts),
+        pictures=pictures,
+        spent=spent(ladder),
+    )
 
 
 def ladder_markdown(ladder: Ladder, report: str | None = None) -> str:
     """The sentences, a picture and a table a pair. `report`: address of the HTML page."""
     lines = [f"## Ladder of {markdown(ladder.name)}", ""]
-    for each in ladder.forecasts:
-        lines += [f"**{markdown(each.sentence)}**", ""]
+    lines += [f"{markdown(f'Of {pairs}: {said}')}\n" for pairs, said in caveats.shared(ladder.forecasts).items()]
+    for each, said in zip(ladder.forecasts, caveats.own(ladder.forecasts), strict=True):
+        lines += [f"**{markdown(said)}**", ""]
         lines += [f"![Difference against compute]({data_url(picture(ladder, each, 'neutral'))})", ""]
         lines += ["| depth | FLOPs of a run | difference | from | to |", "| --- | ---: | ---: | ---: | ---: |"]
         lines += [

@@ -165,14 +165,28 @@ def _page(template: str, runs: Labelled, deciles: Mapping[str, Sequence[float | 
     first: dict[str, Run] = {}
     for label, run in runs:
         first.setdefault(label, run)
+    drawn = _drawn(runs)
     return page(
         template,
         runs=runs,
         first=first,
+        drawn=drawn,
         series={label: i % charts.SERIES for i, label in enumerate(first)},
-        pictures={"curves": _curves(runs), "scores": _scores(first, deciles), "speed": _speed(runs)},
+        pictures={"curves": _curves(runs), "scores": _scores(first, deciles, drawn), "speed": _speed(runs)},
         samples=_samples(first),
         **content,
+    )
+
+
+def _drawn(runs: Labelled) -> str:
+    """Which draw is shown of the arms that have several, in a sentence for each; "" where none has."""
+    arms: dict[str, list[str]] = {}
+    for label, run in runs:
+        arms.setdefault(label, []).append(run.arm)
+    several = {label: drawn for label, drawn in arms.items() if len(set(drawn)) > 1}
+    return "".join(
+        f" Of {label}, {drawn[0]} is shown, the first of its {len(set(drawn))} draws."
+        for label, drawn in several.items()
     )
 
 
@@ -186,7 +200,7 @@ def _curves(runs: Labelled) -> dict[str, str]:
     }
 
 
-def _scores(first: Mapping[str, Run], deciles: Mapping[str, Sequence[float | None]]) -> dict[str, str]:
+def _scores(first: Mapping[str, Run], deciles: Mapping[str, Sequence[float | None]], drawn: str) -> dict[str, str]:
     """Bits per byte per score decile, and the scores of what arms took beside those of the holdout, of those ranked alike."""
     rated = {label: values for label, values in deciles.items() if any(value is not None for value in values)}
     known = {label: [float("nan") if v is None else v for v in values] for label, values in rated.items()}
@@ -198,7 +212,7 @@ def _scores(first: Mapping[str, Run], deciles: Mapping[str, Sequence[float | Non
     by_decile = charts.decile_svg(known) if known else ""
     return {
         "Bits per byte of holdout documents, by decile of their score: lower is better.": Markup(by_decile),
-        "Scores of the documents that were taken, by the score of the first arm.": Markup(
+        f"Scores of the documents that were taken, by the score of the first arm.{drawn}": Markup(
             charts.score_histogram_svg(shown)
         ),
     }

@@ -50,9 +50,18 @@ class Host(Spec):
         description="A Python environment that is on the host already, with PyTorch and the other packages: used as it is, "
         "nothing but FabRating itself is added. Empty: made from the lock file.",
     )
-    find_links: Line | None = Field(
+    find_links: (
+        Annotated[
+            str,
+            Shape(
+                rf"(https?://|file:///|/){ANY}{{1,2000}}",
+                "where wheels lie: a path that begins with /, or a URL with https://, http:// or file:///",
+            ),
+        ]
+        | None
+    ) = Field(
         None,
-        description="Folder or URL with wheels that the host takes first, the package index for what is lacking there.",
+        description="Folder on the host (its absolute path) or URL with wheels that are taken first, the package index for what is lacking there.",
     )
     torch_index: Line | None = Field(
         None,

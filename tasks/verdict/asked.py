@@ -37,7 +37,7 @@ def sum_answers(
     """
     tables = {run.name: read_answers(run.path / ANSWERS) for runs in results.values() for run in runs}
     documents, sums = sum_scores(
-        results, f"set of questions {what}", leaked=leaked, read=lambda run: as_scores(tables[run.name])
+        results, f"questions {what}", leaked=leaked, read=lambda run: as_scores(tables[run.name])
     )
     with_choices = next(iter(tables.values()))["right"].is_valid().to_numpy()
     for name, table in tables.items():

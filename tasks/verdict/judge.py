@@ -85,7 +85,9 @@ def judge(
         matched.require_two_scores(set(documents.score[np.isfinite(documents.score)].tolist()), target)
         documents.require_half(target)
     beside = {
-        OUTSIDE + name: sum_scores(_open(root, arms, partial(RunFolder.outside, texts=name)), name, leaked=leaked[name])
+        OUTSIDE + name: sum_scores(
+            _open(root, arms, partial(RunFolder.outside, texts=name)), f"texts {name}", leaked=leaked[name]
+        )
         for name in outside
     }
     answered = {

@@ -16,7 +16,7 @@ from tasks.records.ledger import LedgerEntry
 from tasks.records.scaling import ModelShape, flops_per_token, parameter_counts, tokens_at
 from tasks.records.sizes import RULE
 from tasks.records.verdict import Comparison, Verdict
-from tasks.spec import Training
+from tasks.spec import Spec, Training
 from tasks.spec.training import Depth
 from tasks.store.artifact import code_version
 from tasks.verdict.comparison import ComparisonSpec
@@ -26,10 +26,15 @@ from tasks.verdict.ladder import FEWEST, LEVEL, band, predict
 LONGEST_NAME = 41
 POINTS = 25
 """Of a band."""
+COVERS = (
+    "Its interval holds for the mean of new replicates there and for new documents like those that decide, and includes how far a scale is off "
+    "its law, if the difference goes on with compute as such laws do: not for another pool, recipe or ratio of tokens to parameters."
+)
+"""What is said of every prediction."""
 
 
-class LadderForm(ComparisonForm):
-    """The arms of a comparison at several depths, and the depth at which their difference is to be predicted."""
+class LadderDepths(Spec):
+    """What is asked of a ladder and of no comparison: a base of its own, because the fields of the last base come first in a form."""
 
     to: Depth = Field(20, description="Depth at which the difference is predicted. Nothing is trained there.")
     depths: Annotated[list[Depth], Field(min_length=FEWEST, max_length=16)] = Field(
@@ -37,6 +42,11 @@ class LadderForm(ComparisonForm):
         description="Depths at which the arms are trained and compared, each on the same number of tokens a parameter: that of "
         f"train.tokens_per_parameter, or of train.tokens at train.depth, or {RULE:g}.",
     )
+
+
+class LadderForm(ComparisonForm, LadderDepths):
+    """The arms of a comparison at several depths, and the depth at which their difference is to be predicted."""
+
     most: Annotated[float, Field(gt=0, le=100)] = Field(
         0.2,
         description="The part of a direct comparison at the target, with as many replicates, that the ladder may cost.",
@@ -205,13 +215,13 @@ def _forecast(a: str, b: str, rungs: Sequence[Rung], target: Scale, on: str) -> 
         between=float(found.between[0]),
         band=tuple(band(compute, differences, errors, at, documents=documents)),
     )
-    return forecast.model_copy(update={"sentence": _sentence(forecast, target, on)})
+    said = (f"The prediction is extrapolated from {', '.join(f'd{rung.depth}' for rung in rungs)}.", COVERS)
+    return forecast.model_copy(update={"sentence": " ".join([_finding(forecast, target, on), *said]), "caveats": said})
 
 
-def _sentence(found: Forecast, target: Scale, on: str) -> str:
-    """What is predicted, and what the interval covers."""
+def _finding(found: Forecast, target: Scale, on: str) -> str:
+    """What is predicted, and how well the scales follow the law by which it is."""
     interval = f"{found.low:+.4f} to {found.high:+.4f}".replace("-", "−")
-    depths = ", ".join(f"d{rung.depth}" for rung in found.rungs)
     where = f"At d{target.depth} on {target.tokens:,} tokens"
     if found.better:
         other = found.b if found.better == found.a else found.a
@@ -223,7 +233,6 @@ def _sentence(found: Forecast, target: Scale, on: str) -> str:
             "bits per byte"
         )
     return (
-        f"{where}, {says} ({found.a} minus {found.b}: {interval}, {100 * LEVEL:g} % interval). It is extrapolated from {depths}. The interval holds for the mean "
-        "of new replicates there and for new documents like those that decide, and includes how far a scale is off its law (standard deviation "
-        f"{found.between:.2g}), if the difference goes on with compute as such laws do: not for another pool, recipe or ratio of tokens to parameters."
+        f"{where}, {says} ({found.a} minus {found.b}: {interval}, {100 * LEVEL:g} % interval). A scale is off its law by {found.between:.2g} "
+        "(standard deviation)."
     )

@@ -39,6 +39,12 @@ class Grouping:
     """Of the pool, that it is by."""
 
 
+def require_enough(count: int, what: str) -> None:
+    """Raises InputError when so many documents or questions are too few for a verdict; `what` they are, in words."""
+    if count < FEWEST_CLUSTERS:
+        raise InputError(f"There are {count} {what}: a verdict needs at least {FEWEST_CLUSTERS}, better 1,000.")
+
+
 @dataclass(frozen=True)
 class ScoredDocuments:
     """What all runs were scored on: columns of (documents,), clusters numbered from 0."""
@@ -62,10 +68,7 @@ class ScoredDocuments:
         `leaked`: numbers of documents that have a near copy in an arm.
         """
         blocks, cluster = np.unique(table["cluster"].to_numpy(), return_inverse=True)
-        if table.num_rows < FEWEST_CLUSTERS:
-            raise InputError(
-                f"The {what} has {table.num_rows} documents: a verdict needs at least {FEWEST_CLUSTERS}, better 1,000."
-            )
+        require_enough(table.num_rows, what)
         enough = len(blocks) >= FEWEST_CLUSTERS
         return cls(
             document=table["document"].to_numpy(),
@@ -198,7 +201,7 @@ def require_half(root: Root, pool: str, score: Score, target: Target) -> None:
         root.file(PoolFolder(pool).holdout, DOCUMENTS), columns=["document", "cluster", "bytes", "source"]
     )
     strata = root.file(PoolFolder(pool).strata(score), STRATA)
-    ScoredDocuments.of(with_strata(held, strata), "holdout").require_half(target)
+    ScoredDocuments.of(with_strata(held, strata), "documents of the holdout").require_half(target)
 
 
 def score_used(root: Root, pool: str, score: Score | None) -> Score | None:
@@ -209,7 +212,7 @@ def score_used(root: Root, pool: str, score: Score | None) -> Score | None:
 
 def sum_scores(
     results: Mapping[str, Sequence[Artifact]],
-    what: str = "holdout",
+    what: str = "documents of the holdout",
     strata: Artifact | None = None,
     leaked: np.ndarray | None = None,
     taken: Chances = MappingProxyType({}),

@@ -155,8 +155,20 @@ def test_an_unrated_pool_is_sampled_at_random(tmp_path: Path) -> None:
     assert made.facts["documents"] == round((360 - 16) * 0.165)
     with pytest.raises(InputError, match="unrated: use random or all"):
         build_arms(root, pool, [Arm()])
+    asked = Arm(name="t", select="random", tokens=5)
     with pytest.raises(InputError, match="no column 'token_count' to count them"):
-        plan_arm(root, pool, Arm(name="t", select="random", tokens=5))
+        plan_arm(root, pool, asked)
+    without = pool.model_copy(update={"token_count_column": None})
+    with pytest.raises(InputError, match="the pool has no column of lengths in tokens: give a share"):
+        plan_arm(root, without, asked)
+    nulls = table.select(["text"]).append_column("token_count", pa.nulls(len(table), pa.int64()))
+    pq.write_table(nulls, raw / "part_000.parquet")
+    for number in (1, 2):
+        (raw / f"part_{number:03d}.parquet").unlink()
+    with pytest.raises(InputError, match="no document that it may take has its length in 'token_count'"):
+        build_arms(root, pool, [asked])
+    (made,) = build_arms(root, pool, [Arm(name="rand", select="random")])
+    assert made.facts["tokens"] is None
 
 
 def test_the_sample_is_of_the_pool_without_the_holdout(corpus: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from infra.local.deploy import PROJECT
 from tasks.engines import shared
 from tasks.engines.shared import Scoring, share
-from tasks.errors import InputError, LostProcessError, TrainingError
+from tasks.errors import DiskError, InputError, LostProcessError, TrainingError
 from tasks.spec import Training
 from tasks.store.root import Root
 
@@ -58,7 +58,7 @@ def test_two_are_at_work_at_a_time():
     assert share(lambda item, stop: both.wait(), "ab", 2) == []
 
 
-@pytest.mark.parametrize("error", [InputError("a wrong value"), KeyboardInterrupt("enough")])
+@pytest.mark.parametrize("error", [InputError("a wrong value"), DiskError("no space"), KeyboardInterrupt("enough")])
 def test_any_other_error_stops_what_is_in_hand_begins_nothing_more_and_is_raised(error):
     begun = []
     first = threading.Event()

@@ -4,7 +4,7 @@ import pytest
 from prefect.states import Failed
 
 from tasks.engines.steps import again
-from tasks.errors import BusyError, InputError, InterruptedRun, LostProcessError, TrainingError
+from tasks.errors import BusyError, DiskError, InputError, InterruptedRun, LostProcessError, TrainingError
 
 
 @pytest.mark.parametrize(
@@ -13,6 +13,7 @@ from tasks.errors import BusyError, InputError, InterruptedRun, LostProcessError
         (LostProcessError("killed"), True),
         (OSError("the store is away"), True),
         (TrainingError("no number"), False),
+        (DiskError("no space"), False),
         (InterruptedRun("asked to stop"), False),
         (BusyError("GPU 0"), False),
         (InputError("wrong"), False),

@@ -48,6 +48,12 @@ def test_numbers_as_people_write_them_are_taken_by_schema_and_flow_alike():
         assert (not validate(parameters, form.schema)) == taken(form, parameters), (path, text)
 
 
+def test_a_ladders_form_begins_with_its_depths():
+    (form,) = (form for form in FORMS if form.flow.fn.__name__ == "ladder")
+    shown = sorted(form.schema["properties"], key=lambda name: form.schema["properties"][name]["position"])
+    assert shown[:2] == ["to", "depths"] and shown[-1] == "most"
+
+
 @each_form
 def test_schema_and_flow_agree_at_the_bounds_and_beyond(form):
     places = form.places()

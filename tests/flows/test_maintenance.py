@@ -1,12 +1,14 @@
 """Which ends of a run count as failed attempts, and against which start."""
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from prefect.states import AwaitingRetry, Crashed, Failed, Scheduled
 
 from flows.alive import Watch
-from flows.maintenance import OURS, failures, since_started
+from flows.maintenance import OURS, PERMANENT, failures, since_started
+from tasks.hosts.wheel import CHECKOUT
 
 GONE = Crashed(message="No heartbeat for two minutes; its worker, host or process is gone.")
 NEVER_STARTED = Crashed(message="Flow run could not be started: no such interpreter")
@@ -29,6 +31,15 @@ TAKEN = Failed(message="Flow run encountered an exception: SupersededError: The 
 )
 def test_what_counts_as_a_failed_attempt(ends: list, count: int) -> None:
     assert failures(ends) == count
+
+
+def test_every_error_that_a_person_must_mend_is_known_by_its_name() -> None:
+    code = "\n".join(path.read_text() for room in ("tasks", "flows") for path in (CHECKOUT / room).rglob("*.py"))
+    bases = dict(re.findall(r"^class (\w+)\(([\w.]+)\):", code, re.MULTILINE))
+    marked = {"InputError", "DamagedError", "ChangedError"}
+    while more := {name for name, base in bases.items() if base in marked} - marked:
+        marked |= more
+    assert marked - {"DeniedError"} == marked & set(PERMANENT)
 
 
 def test_the_limit_counts_our_own_restarts_since_a_person_started_the_run() -> None:

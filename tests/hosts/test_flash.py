@@ -13,6 +13,7 @@ from pathlib import Path
 from unittest.mock import ANY
 
 import pytest
+from pydantic import ValidationError
 
 from tasks.errors import InputError
 from tasks.hosts import environment, provision, smoke
@@ -76,13 +77,27 @@ def test_links_without_a_wheel_are_told_from_links_out_of_reach(tool: str, facts
         f"{packages}/200/": InputError,
         f"{packages}/503/": ConnectionError,
         "http://127.0.0.1:9/": ConnectionError,
-        f"{made}/none": ConnectionError,
+        f"{made}/none": InputError,
+        f"{packages}/404/": InputError,
     }.items():
         host = Parameters(name="gpu", address="gpu", find_links=links, **fa3)
         with pytest.raises(error, match=r"^attention is fa3, but .* give attention=auto\.$") as caught:
             environment.install_flash(Local(), host, facts)
         assert ("there is no wheel for it: " in str(caught.value)) == (error is InputError)
         assert len(str(caught.value).splitlines()) == 1
+
+
+def test_links_to_a_folder_that_is_not_there_are_refused_before_anything_is_installed(tmp_path: Path) -> None:
+    (tmp_path / "my wheels").mkdir()
+    for links in (None, f"{tmp_path}/my wheels", f"file://{tmp_path}/my%20wheels", "https://example.invalid/"):
+        environment.require_links(Local(), Parameters(name="gpu", address="gpu", find_links=links))
+    for links in (f"{tmp_path}/my wheel", f"file://{tmp_path}/my%20wheel"):
+        host = Parameters(name="gpu", address="gpu", find_links=links)
+        with pytest.raises(InputError, match=f"find_links is {links}, but this machine has no such folder"):
+            environment.require_links(Local(), host)
+    for mistyped in ("htps://example.org/wheels", "wheels", "~/wheels", "file://wheels"):
+        with pytest.raises(ValidationError, match="is not where wheels lie: a path that begins with /"):
+            Parameters(name="gpu", address="gpu", find_links=mistyped)
 
 
 def test_an_index_out_of_reach_leaves_cudnn_and_is_asked_again_the_next_time(

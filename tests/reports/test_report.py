@@ -123,6 +123,16 @@ def test_documents_of_one_arm_alone_are_spread_over_its_order_with_their_own_tex
     assert [document.rank for document in documents] == [20, 30, 39]
 
 
+def test_of_an_arm_with_several_draws_the_report_says_which_one_it_shows(compared):
+    bench, arms, verdict = compared
+    shown = "Of rand16, rand16-arm is shown, the first of its 3 draws."
+    assert "is shown, the first of" not in Reader(verdict_report(bench.root, verdict)).text
+    drawn = {**arms, "rand16": [bench.run("rand16", 1 + draw, draw=42 + draw) for draw in range(3)]}
+    text = Reader(verdict_report(bench.root, judge(bench.root, "drawn", drawn))).text
+    assert f"cut after 700 characters. {shown}" in text
+    assert f"Documents and text: {shown}" in text and f"by the score of the first arm. {shown}" in text
+
+
 def test_of_a_remote_arm_only_the_files_that_are_shown_are_fetched(compared, tmp_path):
     bench, _, verdict = compared
     away = Root(tmp_path / "away")

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from tasks.errors import InputError
+from tasks.records.layout import SCORES
+from tasks.records.scores import read_scores
 from tasks.spec import Pool, Training
 from tasks.verdict.judge import judge
+from tasks.verdict.strata import sum_scores
 from tasks.verdict.wording import worded
 from tests.planted import TRAINING
 
@@ -166,6 +169,14 @@ def test_wrong_runs_are_refused_by_name(bench):
         with pytest.raises(InputError, match=message):
             judge(bench.root, "x", arms)
     assert again != first
+
+
+def test_too_few_documents_are_refused_in_the_same_words_wherever_they_are_from(bench):
+    arms = {arm: [bench.run(arm, seed) for seed in (1, 2)] for arm in ("top16", "rand16")}
+    results = {arm: [bench.root.open(f"runs/{run}/result") for run in runs] for arm, runs in arms.items()}
+    for what, named in ({}, "documents of the holdout"), ({"what": "texts wiki"}, "texts wiki"):
+        with pytest.raises(InputError, match=f"^There are 7 {named}: a verdict needs at least 8, better 1,000.$"):
+            sum_scores(results, read=lambda run: read_scores(run.path / SCORES).slice(0, 7), **what)
 
 
 def test_runs_scored_on_other_documents_are_refused(bench):

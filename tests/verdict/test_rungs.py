@@ -6,7 +6,7 @@ from tasks.errors import InputError
 from tasks.records.ladder import CALIBRATED, Ladder
 from tasks.records.layout import LADDER, REPORT
 from tasks.records.ledger import Attempt, LedgerEntry
-from tasks.reports.ladder import ladder_markdown, write_ladder
+from tasks.reports.ladder import ladder_markdown, ladder_report, write_ladder
 from tasks.spec import Training
 from tasks.verdict.backtest import backtest
 from tasks.verdict.judge import judge
@@ -105,7 +105,18 @@ def test_the_prediction_follows_the_rungs_and_says_what_it_covers(climbed):
     assert found.low < found.difference < found.high and found.rungs[0].difference < found.difference
     assert "from d4, d6, d8, d10" in found.sentence and "90 % interval" in found.sentence
     assert "not for another pool, recipe or ratio" in found.sentence
-    assert ladder.sentences[-1].startswith(f"Not calibrated: 0 of the {CALIBRATED} pairs")
+    assert ladder.sentences == [found.sentence, ladder.backtest.sentence]
+    assert ladder.backtest.sentence.startswith(f"Not calibrated: 0 of the {CALIBRATED} pairs")
+
+
+def test_what_all_pairs_of_a_ladder_share_is_said_once(climbed):
+    _, ladder = climbed
+    (found,) = ladder.forecasts
+    other = found.model_copy(update={"b": "all", "sentence": found.sentence.replace("rand", "all")})
+    several = ladder.model_copy(update={"forecasts": (found, other)})
+    assert len(several.sentences) == 4 and several.sentences[2].startswith("Of all pairs: The prediction is extrap")
+    for text in (" ".join(several.sentences), ladder_report(several), ladder_markdown(several)):
+        assert text.count("extrapolated from d4, d6, d8, d10") == text.count("not for another pool, recipe") == 1
 
 
 def test_the_artifact_holds_the_record_and_a_page_with_a_picture(climbed):

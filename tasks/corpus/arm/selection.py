@@ -169,9 +169,11 @@ def check(arm: Arm, pool: Pool, *, tokens_known: bool) -> None:
         )
     if arm.sized_by_tokens and not tokens_known:
         asked = f"{arm.tokens:,} tokens" if arm.tokens is not None else "a share of the tokens"
+        column = pool.token_count_column
+        lacks = f"column {column!r} to count them" if column else "column of lengths in tokens"
         raise InputError(
-            f"The arm {arm.name} asks for {asked}, but the pool has no column {pool.token_count_column!r} "
-            "to count them: give a share of the documents instead, or token_count_column."
+            f"The arm {arm.name} asks for {asked}, but the pool has no {lacks}: give a share of the documents instead, or "
+            "token_count_column."
         )
 
 

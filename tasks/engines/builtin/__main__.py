@@ -1,8 +1,9 @@
 """`python -m tasks.engines.builtin JOB.json`: one rank under torchrun, or all ranks of a job on this host.
 
 Exit status: 0 done, 75 stopped on request after a checkpoint (run again to resume), 65 a parameter or a damaged file must be
-changed, 69 the GPU or the run is in use, 70 another host has taken the run over, 1 anything else. The sentence to show to a
-person is the last line of the error output and, for status 65, 69, 70 and 1, in `failure.json` beside the job.
+changed, 69 the GPU or the run is in use, 70 another host has taken the run over, 74 nothing can be written, 77 a store refuses the
+credential, 1 anything else. The sentence to show to a person is the last line of the error output and, for all but 0 and 75, in
+`failure.json` beside the job.
 """
 
 import logging

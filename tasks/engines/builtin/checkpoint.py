@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from tasks.errors import DamagedError, DeniedError, InputError, StoreError, SupersededError, TrainingError
+from tasks.errors import DamagedError, DeniedError, DiskError, InputError, StoreError, SupersededError, TrainingError
 from tasks.records.layout import RunFolder
 from tasks.store.artifact import MANIFEST, Artifact, Sources, Work, contents, fingerprints, set_aside, sha256_file, sync
 from tasks.store.root import Root
@@ -223,7 +223,7 @@ class Checkpoints:
         self._writing = self._writer.submit(self._write, model, shard, {**state, "ranks": self._ranks})
 
     def settle(self) -> None:
-        """Wait until the checkpoint in hand is on disk. Raises TrainingError when it could not be written."""
+        """Wait until the checkpoint in hand is on disk. Raises DiskError when it could not be written."""
         if self._writing is not None:
             self._writing.result()
 
@@ -273,7 +273,8 @@ class Checkpoints:
             raise
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             shutil.rmtree(work.path, ignore_errors=True)
-            raise TrainingError(
+            kind = TrainingError if isinstance(error, TimeoutError) else DiskError
+            raise kind(
                 f"The checkpoint of step {step} could not be written to {final} ({error}): free space there and run "
                 f"again; {self.describe_last()}."
             ) from error
@@ -293,7 +294,7 @@ class Checkpoints:
         deadline = time.monotonic() + SHARD_TIMEOUT
         while missing := [rank for rank in range(self._ranks) if work.done(shard_name(rank)) is None]:
             if time.monotonic() > deadline:
-                raise OSError(f"ranks {missing} wrote nothing in {SHARD_TIMEOUT:.0f} s")
+                raise TimeoutError(f"ranks {missing} wrote nothing in {SHARD_TIMEOUT:.0f} s")
             time.sleep(0.02)
 
     def describe_last(self) -> str:

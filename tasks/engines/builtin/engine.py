@@ -5,25 +5,17 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tasks.engines import warm
+from tasks.engines.builtin.outcome import error_of
 from tasks.engines.inputs import open_inputs
 from tasks.engines.ranks import launch
 from tasks.engines.turns import turn
-from tasks.errors import (
-    BusyError,
-    DamagedError,
-    InputError,
-    InterruptedRun,
-    LostProcessError,
-    SupersededError,
-    TrainingError,
-)
+from tasks.errors import DamagedError, InputError, InterruptedRun, LostProcessError
 from tasks.progress import Progress, Stop
-from tasks.records.job import BUSY, DONE, INPUT, RESUME, SUPERSEDED, Job
+from tasks.records.job import DONE, RESUME, Job
 from tasks.records.layout import FAILURE, FAILURE_BYTES, JOB, LOG, METRICS, RunFolder
 from tasks.records.metrics import read_metrics
 from tasks.store.artifact import verify
@@ -99,11 +91,8 @@ def _error(run: str, folder: Path, status: int | None) -> Exception:
     if status in (RESUME, -signal.SIGTERM):
         return InterruptedRun(f"The run {run} was asked to stop and saved a checkpoint: start it again to resume.")
     failure = _failure(folder / FAILURE)
-    kinds: Mapping[int, type[Exception]] = {INPUT: InputError, BUSY: BusyError, SUPERSEDED: SupersededError}
-    if failure and failure["status"] in kinds:
-        return kinds[failure["status"]](failure["message"])
     if failure:
-        return TrainingError(failure["message"])
+        return error_of(failure["status"], failure["message"])
     how = "was lost" if status is None else f"ended with status {status}"
     if status is not None and status < 0:
         how = f"was killed by signal {-status} (out of memory, or by hand?)"

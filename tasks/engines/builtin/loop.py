@@ -91,7 +91,7 @@ class Loop:
     def run(self, start: int) -> pa.Table | None:
         """Train from step `start` (finished steps) to the end. Returns the holdout's scores, or None when asked to stop.
 
-        Raises TrainingError at a loss that is no number, and when a checkpoint cannot be written.
+        Raises TrainingError at a loss that is no number, DiskError when a checkpoint cannot be written.
         """
         steps, batch = self.shape.plan.iterations, self.shape.batch
         self._saved = start if start else None

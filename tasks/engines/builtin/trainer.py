@@ -85,7 +85,7 @@ class Trainer:
         from tasks.engines.builtin.attempt import attempt
         from tasks.engines.builtin.distributed import join
         from tasks.engines.builtin.outcome import outcome
-        from tasks.errors import BusyError, DamagedError, InputError, TrainingError
+        from tasks.errors import BusyError, DamagedError, DiskError, InputError, TrainingError
         from tasks.records.job import DONE, RESUME, Job
 
         def work() -> int:
@@ -94,7 +94,7 @@ class Trainer:
                 world = join(job.experiment.training.device)
                 self._put_back(world.device, job.experiment.training)
                 return DONE if attempt(job, world, stop, began, verified) else RESUME
-            except (InputError, DamagedError, BusyError, TrainingError):
+            except (InputError, DamagedError, BusyError, DiskError, TrainingError):
                 raise
             except BaseException:
                 self._leaving = True

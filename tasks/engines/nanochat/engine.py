@@ -6,6 +6,7 @@ Its log lines become our metrics; its checkpoints are mirrored and resumed from;
 
 import logging
 import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ from tasks.engines.nanochat.scoring import choose_scores, upstream_scores
 from tasks.engines.nanochat.tokenizer import export_tokenizer
 from tasks.engines.ranks import GRACE, POLL_SECONDS, Ranks
 from tasks.engines.results import build_result
-from tasks.errors import InterruptedRun, LostProcessError, TrainingError
+from tasks.errors import FULL, DiskError, InterruptedRun, LostProcessError, TrainingError
 from tasks.progress import Progress, Stop, never
 from tasks.records.hardware import Hardware, settle
 from tasks.records.job import RESUME, Job
@@ -259,7 +260,8 @@ class Attempt:
                 f"A rank of {self.job.run} was killed by signal {-status} (out of memory, or by hand?); "
                 f"{self._last_saved()}: start it again to resume."
             )
-        return TrainingError(
-            f"nanochat ended with status {status} ({self._ranks.last_words()}); {self._last_saved()}: read "
-            f"{self._folder / LOG} and start it again."
-        )
+        words = self._ranks.last_words()
+        ended = f"nanochat ended with status {status} ({words}); {self._last_saved()}"
+        if any(os.strerror(number) in words for number in FULL):
+            return DiskError(f"{ended}: free space for {self._folder} and start it again.")
+        return TrainingError(f"{ended}: read {self._folder / LOG} and start it again.")

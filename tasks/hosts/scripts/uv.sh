@@ -1,13 +1,15 @@
 # tell WHAT COMMAND...: run uv or pip; if it fails, say what that means (nothing: "") and, in one line, its first and last reason. Ends with 69 if
-# the tool asked wherever it was to ask and was told that nothing there fits: another try tells the same.
+# the tool asked wherever it was to ask and was told that nothing there fits, or that there is no such place (404, 410): another try tells
+# the same.
 tell() {
     what=$1 said=$(mktemp) && shift || return
     PIP_LOG=$said.log "$@" </dev/null 2>"$said" # to its log alone pip says that an index answered with an error
     status=$?
     [ $status = 0 ] || {
         grep -o 'Could not fetch URL .*' "$said.log" >>"$said" 2>/dev/null
-        ! grep -Eq 'No solution found|No matching distribution found' "$said" ||
-            grep -Eq 'Could not fetch URL|is (being )?ignored|hint: An index' "$said" || status=69
+        gone='(404|410) '
+        ! grep -Eq "No solution found|No matching distribution found|Failed to read .--find-links. directory|client error .$gone" "$said" ||
+            grep 'Could not fetch URL' "$said" | grep -Evq ": $gone" || grep -Eq 'is being ignored|hint: An index' "$said" || status=69
         awk -v what="$what" '{ sub(/^ *(error|ERROR|WARNING|cause|Caused by): */, "") } NR == 2 { first = $0 }
             END { said = (NR > 2 ? first ": " : "") $0; print what (what == "" ? said : " (" said ")") }' "$said" >&2
     }

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from obstore.store import LocalStore
 
 from tasks.engines.builtin.checkpoint import Checkpoints, find, load_tensors, stale
-from tasks.errors import DamagedError, InputError, StoreError, TrainingError
+from tasks.errors import DamagedError, DiskError, InputError, StoreError, TrainingError
 from tasks.store.blobs import Blobs
 from tasks.store.root import Root
 from tasks.store.urls import parse_url
@@ -259,7 +259,7 @@ def test_a_file_that_cannot_grow_ends_in_a_sentence(local):
     resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, before[1]))
     try:
         checkpoints.save({"w": torch.zeros(1 << 20)}, shard(6), {"step": 6, "rows": 24})
-        with pytest.raises(TrainingError, match=r"step 6 could not be written .* free space .* that of step 3"):
+        with pytest.raises(DiskError, match=r"step 6 could not be written .* free space .* that of step 3"):
             checkpoints.settle()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -13,7 +13,7 @@ from tasks.engines.nanochat.contract import PINNED
 from tasks.engines.nanochat.engine import Attempt
 from tasks.engines.nanochat.environment import Environment
 from tasks.engines.nanochat.plan import plan_run
-from tasks.errors import InputError, InterruptedRun, LostProcessError, TrainingError
+from tasks.errors import DiskError, InputError, InterruptedRun, LostProcessError, TrainingError
 from tasks.progress import silent
 from tasks.records.job import Job
 from tasks.records.layout import METRICS, ArmFolder, RunFolder
@@ -80,6 +80,8 @@ def test_a_loss_that_is_no_number_stops_the_run(follow) -> None:
 def test_a_failure_is_told_with_its_last_words(follow) -> None:
     with pytest.raises(TrainingError, match=r"status 1 \(torch\.OutOfMemoryError: 2 GiB\); there is no checkpoint yet"):
         follow([STEP.format(0, 6.2)], "sys.exit('torch.OutOfMemoryError: 2 GiB')")
+    with pytest.raises(DiskError, match=r"No space left on device\); there is no checkpoint yet: free space for /"):
+        follow([STEP.format(0, 6.2)], "sys.exit('OSError: [Errno 28] No space left on device')")
 
 
 def test_a_kill_and_a_request_to_stop_are_told_apart(follow) -> None:

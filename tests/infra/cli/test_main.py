@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -32,6 +33,34 @@ def test_a_locale_of_another_encoding_changes_nothing(tmp_path):
         encoding="utf-8",
     )
     assert done.stderr.startswith("fabrating: experiment.yaml, line 2: näme cannot be used")
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["estimate", "2B", "--root", ".", "--json"]])
+def test_an_output_that_is_full_is_named_and_not_the_root(tmp_path, arguments):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "infra.cli", *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "fabrating: The output cannot be written (No space left on device): "
+        "send it elsewhere or make room for it, then run the same command again.\n"
+    )
+
+
+def test_an_output_that_is_closed_is_none():
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" -m infra.cli --version >&-', sys.executable],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("command", FUNCTIONS)

@@ -18,7 +18,7 @@ A recipe is "upstream" or "quiet" (`tasks.spec.Recipe`), or upstream's with chan
     autograd        PyTorch's autograd instead of the fused kernels
 
 A seed draws anew what `--vary` names: the initial weights (of all parameters, or of those whose name holds a given word), the order
-of the rows, or both. noise.md has the results. All commands but `pack` need only PyTorch, NumPy and pydantic.
+of the rows, or both. noise.md has the results.
 """
 
 import argparse

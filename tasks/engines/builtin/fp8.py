@@ -44,8 +44,7 @@ class LowWeight:
         self.inverses.copy_((largest / NORM_LIMIT)[:, None])
         for layer, master in enumerate(self.masters):
             slot = Slot(self.scales[layer, 0], self.inverses[layer, 0], self.unused[0], E4M3)
-            self.plain[layer] = quantize(master, slot)
-            self.turned[layer] = transpose(self.plain[layer])
+            quantize(master, slot, self.plain[layer], self.turned[layer])
 
 
 class Fp8Products:
@@ -132,12 +131,14 @@ class Fp8Products:
 
     def proj(self, layer: int, y: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         slot = self.slots("y", layer)
-        low = quantize(y, slot)
-        return self._product("proj", False, layer, low, slot.inverse, residual), low
+        low = torch.empty_like(y, dtype=E4M3)
+        turned = low.new_empty(low.shape[::-1])
+        quantize(y, slot, low, turned)
+        return self._product("proj", False, layer, low, slot.inverse, residual), turned
 
-    def proj_backward(self, layer: int, d_out: Tensor, y: Tensor) -> Tensor:
+    def proj_backward(self, layer: int, d_out: Tensor, y_turned: Tensor) -> Tensor:
         inverse = self.slots("proj", layer).inverse
-        self._add(self.grads.proj[layer], transpose(d_out), inverse, transpose(y), self.slots("y", layer).inverse)
+        self._add(self.grads.proj[layer], transpose(d_out), inverse, y_turned, self.slots("y", layer).inverse)
         return self._product("proj", True, layer, d_out, inverse)
 
     def mlp(self, layer: int, x: Tensor, residual: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:

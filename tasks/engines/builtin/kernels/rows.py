@@ -134,6 +134,11 @@ def norm_backward(
     return d_normed, low
 
 
+def _few(block: int) -> int:
+    """Warps for a row of which much is read: one, with no barriers in its sums, as long as its registers hold the row."""
+    return max(1, block // 2048)
+
+
 @triton.jit
 def _mix_norm_backward(
     x_ptr,
@@ -206,13 +211,13 @@ def mix_norm_backward(
     rows, channels = d_normed.shape
     dx = torch.empty_like(d_normed)
     low = torch.empty_like(dx, dtype=slot.dtype) if slot else None
+    block = triton.next_power_of_2(channels)
     first, second = value
     extra_tensor, extra_scale = extra or (first, a)
     _mix_norm_backward[(rows,)](
         first, second, second, a, b, first if d_mixed is None else d_mixed, d_normed, extra_tensor, extra_scale, dx, sums,
         *first_or(low, slot, sums), rows, channels,
-        of, d_mixed is not None, extra is not None, slot is not None, triton.next_power_of_2(channels),
-        num_warps=2,
+        of, d_mixed is not None, extra is not None, slot is not None, block, num_warps=_few(block),
     )  # fmt: skip
     return dx, low
 
@@ -255,9 +260,9 @@ def weigh(parts: list[Tensor], weights: Tensor, x: Tensor) -> tuple[Tensor, Tens
             part.data_ptr()
         )  # not a copy from the host, whose memory a CUDA graph would read again at each replay
     products = torch.empty(len(parts), rows, dtype=torch.float32, device=x.device)
-    out = torch.empty_like(x)
+    out, block = torch.empty_like(x), triton.next_power_of_2(channels)
     _weigh[(rows,)](
-        places, weights, x, out, products, rows, channels, len(parts), tl.bfloat16, triton.next_power_of_2(channels)
+        places, weights, x, out, products, rows, channels, len(parts), tl.bfloat16, block, num_warps=_few(block)
     )
     return out, products.sum(-1)  # (M, C), (count, M) -> (count,)
 

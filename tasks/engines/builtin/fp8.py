@@ -1,4 +1,4 @@
-"""Products in fp8 with one scale per tensor (Hopper and later): all of a layer's, forward and backward; the output matrix stays bf16.
+"""Products in fp8 with one scale per tensor (Hopper and later): all of a layer's and the output matrix's, forward and backward.
 
 Tensor cores read both operands of an fp8 product along the summed dimension, so what enters a weight gradient is also kept or made
 transposed. Weights are cast, both ways round, once per optimizer step. `kernels/low.py` explains the scales.
@@ -9,7 +9,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tasks.engines.builtin.kernels import hopper, relu2
+from tasks.engines.builtin.kernels.loss import LOW_SCALE, cross_entropy
 from tasks.engines.builtin.kernels.low import E4M3, E5M2, NORM_LIMIT, Slot, quantize, transpose
+from tasks.engines.builtin.model import SOFTCAP
 from tasks.engines.builtin.products import Bf16Products, Rotary, layer_views
 from tasks.errors import InputError
 
@@ -47,7 +49,7 @@ class LowWeight:
 
 
 class Fp8Products:
-    """The trained part in fp8; `bf16` is where the output matrix and the gradients' views come from."""
+    """The trained part in fp8; `bf16` is where the gradients' views come from."""
 
     name = "fp8"
     low_norms = True
@@ -57,6 +59,7 @@ class Fp8Products:
         self.relu2 = hopper if bf16.hopper else relu2
         masters = layer_views(bf16.storage, [stack.data for stack in bf16.storage.stacks], bf16.layers)
         self.weights = {role: LowWeight(getattr(masters, role)) for role in ("qkv", "proj", "fc", "mlp")}
+        self.weights["head"] = LowWeight(bf16.head_master[None])
         device = masters.qkv.device
         self.kinds = (*ACTIVATIONS, *GRADIENTS)
         dtypes = [E4M3] * len(ACTIVATIONS) + [E5M2] * len(GRADIENTS)
@@ -79,7 +82,6 @@ class Fp8Products:
     def refresh(self) -> None:
         for weight in self.weights.values():
             weight.refresh()
-        self.bf16.refresh_head()
 
     def guess(self, unit: float) -> None:
         """Scales to begin with, when the gradient of one logit is at most `unit`; rehearsals make them exact."""
@@ -107,14 +109,12 @@ class Fp8Products:
         x: Tensor,
         x_inverse: Tensor,
         base: Tensor | None = None,
-        out: Tensor | None = None,
     ) -> Tensor:
         """x times a weight of `role` or (turned) its transpose, in bf16, plus `base` where given. Sums have the fewer bits of fp8's
         tensor cores: gradients are as far from fp32 either way (0.0539). Those over tokens, many more, have all bits (`_add`)."""
         weight = self.weights[role]
         matrix = (weight.turned if turned else weight.plain)[layer]
-        if out is None:
-            out = torch.empty(x.size(0), matrix.size(0), dtype=torch.bfloat16, device=x.device)
+        out = torch.empty(x.size(0), matrix.size(0), dtype=torch.bfloat16, device=x.device)
         return self.bf16.blas.multiply(
             x, matrix.T, out, base=base, scales=(x_inverse, weight.inverses[layer, 0]), fast=True
         )
@@ -138,7 +138,7 @@ class Fp8Products:
     def proj(self, layer: int, y: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         slot = self.slots("y", layer)
         low = quantize(y, slot)
-        return self._product("proj", False, layer, low, slot.inverse, residual, residual), low
+        return self._product("proj", False, layer, low, slot.inverse, residual), low
 
     def proj_backward(self, layer: int, d_out: Tensor, y: Tensor) -> Tensor:
         inverse = self.slots("proj", layer).inverse
@@ -162,11 +162,15 @@ class Fp8Products:
         self._add(self.grads.fc[layer], d_z_turned, z.inverse, transpose(x), self.norm_inverse)
         return self._product("fc", True, layer, d_z, z.inverse)
 
-    def logits(self, x: Tensor) -> Tensor:
-        return self.bf16.logits(x)
-
-    def logits_backward(self, d_logits: Tensor, x: Tensor, d_x: Tensor) -> None:
-        self.bf16.logits_backward(d_logits, x, d_x)
+    def losses(self, x: Tensor, targets: Tensor, vocab_size: int, scale: float, d_x: Tensor) -> Tensor:
+        logits = self._product("head", False, 0, x, self.norm_inverse)
+        d_logits = torch.empty_like(logits, dtype=E5M2)
+        losses = cross_entropy(logits, targets, vocab_size, SOFTCAP, LOW_SCALE, d_logits)
+        del logits  # before the transpose takes as much again
+        inverse, weight = torch.full((), scale / LOW_SCALE, device=x.device), self.weights["head"]
+        self._add(self.bf16.head_grad, transpose(d_logits), inverse, transpose(x), self.norm_inverse)
+        self.bf16.blas.multiply(d_logits, weight.turned[0].T, d_x, scales=(inverse, weight.inverses[0, 0]))
+        return losses
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"fp8_scales": self.scales[..., 0].clone()}

@@ -43,10 +43,10 @@ def memory_bytes(config: ModelShape, precision: str, micro_batch: int, world_siz
     square = config.n_embd**2 * config.n_layer
     weights = 6 * products + 2 * counts.embeddings + 2 * 4 * square  # masters, copies in bf16; the MLP's transposed
     if precision == "fp8":
-        weights += 2 * counts.matrices
+        weights += 2 * (counts.matrices + counts.lm_head)
     norms = 12 * config.n_head + (8 if precision == "bf16" else 40)  # fp32; in fp8 with 16 channels for the gates
     kept = config.n_layer * (KEPT[precision] * config.n_embd + norms)
-    logits = 2 * config.padded_vocab_size * min(tokens, LOGIT_ROWS)
+    logits = (2 if precision == "bf16" else 3) * config.padded_vocab_size * min(tokens, LOGIT_ROWS)
     pass_bytes = tokens * (kept + 2 * LOSS[precision] * config.n_embd) + logits
     return LIBRARIES + weights + gradients + state + max(pass_bytes, _update_bytes(config) // world_size)
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from tasks.engines.builtin import blas
 
@@ -87,17 +86,49 @@ def test_squared_relus_backward_gives_the_same_bits_on_hopper(rows, channels):
 
 
 @HOPPER
+@pytest.mark.parametrize(("rows", "channels"), [(8192, 1280), (128, 128)])
+def test_squared_relu_in_fp8_gives_the_same_bits_on_hopper(rows, channels):
+    from tasks.engines.builtin.kernels import hopper, relu2
+    from tasks.engines.builtin.kernels.low import E4M3, E5M2, Slot
+
+    def apart(*numbers):  # 16 bytes, as scales are
+        return torch.tensor(numbers, device="cuda")[:, None].repeat(1, 4)[:, 0]
+
+    def slot(dtype):  # a few results are beyond the format's limit
+        scale = 16.0 if dtype == E4M3 else 3000.0
+        return Slot(*apart(scale, 1 / scale, 0.0), dtype)
+
+    one, other = apart(0.5, 0.25)
+    x, weight = normal(rows, channels, dtype=E4M3), normal(4 * channels, channels, seed=2, dtype=E4M3)
+    d_out, h = normal(rows, channels, seed=3, dtype=E5M2), normal(rows, 4 * channels, seed=4).relu().to(E4M3)
+    for name, arguments, dtype in (
+        ("product_relu2_low", (x, weight, one, other), E4M3),
+        ("product_relu2_backward_low", (d_out, weight, one, other, h, other), E5M2),
+    ):
+        plain, ours = slot(dtype), slot(dtype)
+        wanted = getattr(relu2, name)(*arguments, plain)
+        for _ in range(3):
+            for got, bits in zip(getattr(hopper, name)(*arguments, ours), wanted, strict=True):
+                assert torch.equal(got.view(torch.uint8), bits.view(torch.uint8)), name
+        assert plain.amax == ours.amax > 0, name
+
+
+@HOPPER
+@pytest.mark.parametrize("low", [False, True])
 @pytest.mark.parametrize(("batch", "length", "count"), [(32, 2048, 10), (3, 200, 3), (1, 128, 1)])
-def test_queries_and_keys_are_rotated_and_normed_at_their_products_end(batch, length, count):
+def test_queries_and_keys_are_rotated_and_normed_at_their_products_end(batch, length, count, low):
     from tasks.engines.builtin.kernels.heads import heads
     from tasks.engines.builtin.kernels.hopper import product_heads
     from tasks.engines.builtin.model import rotary_tables
 
     channels = 128 * count
-    x, weight = normal(batch * length, channels), normal(3 * channels, channels, seed=2)
+    dtype = torch.float8_e4m3fn if low else torch.bfloat16
+    x, weight = normal(batch * length, channels, dtype=dtype), normal(3 * channels, channels, seed=2, dtype=dtype)
+    inverses = (torch.tensor(0.5, device="cuda"), torch.tensor(3.0, device="cuda")) if low else None
     cos, sin = rotary_tables(length, 128, torch.device("cuda"), torch.bfloat16)
-    qkv, rstd = product_heads(x, weight, cos, sin, length, 1.2)
-    wanted = F.linear(x, weight)
+    qkv, rstd = product_heads(x, weight, cos, sin, length, 1.2, inverses)
+    products = blas.Blas(torch.device("cuda"))
+    wanted = products.multiply(x, weight.T, torch.empty_like(qkv), scales=inverses, fast=low)
     wanted_rstd = heads(wanted, cos, sin, length, 1.2, None)
     for got, part in zip(qkv.chunk(3, 1), wanted.chunk(3, 1), strict=True):
         assert distance(got, part) < 5e-3

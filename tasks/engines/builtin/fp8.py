@@ -8,9 +8,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tasks.engines.builtin.kernels import hopper, relu2
+from tasks.engines.builtin.kernels import hopper
 from tasks.engines.builtin.kernels.loss import LOW_SCALE, cross_entropy
 from tasks.engines.builtin.kernels.low import E4M3, E5M2, NORM_LIMIT, Slot, quantize, transpose
+from tasks.engines.builtin.kernels.relu2 import product_relu2_backward_low, product_relu2_low
 from tasks.engines.builtin.model import SOFTCAP
 from tasks.engines.builtin.products import Bf16Products, Rotary, layer_views
 from tasks.errors import InputError
@@ -55,7 +56,7 @@ class Fp8Products:
 
     def __init__(self, bf16: Bf16Products) -> None:
         self.bf16, self.grads = bf16, bf16.grads
-        self.relu2 = hopper if bf16.hopper else relu2
+        self.relu2_backward = hopper.product_relu2_backward_low if bf16.hopper else product_relu2_backward_low
         masters = layer_views(bf16.storage, [stack.data for stack in bf16.storage.stacks], bf16.layers)
         self.weights = {role: LowWeight(getattr(masters, role)) for role in ("qkv", "proj", "fc", "mlp")}
         self.weights["head"] = LowWeight(bf16.head_master[None])
@@ -149,7 +150,7 @@ class Fp8Products:
     def mlp(self, layer: int, x: Tensor, residual: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         slot = self.slots("h", layer)
         fc = self.weights["fc"]
-        h, h_turned = self.relu2.product_relu2_low(x, fc.plain[layer], self.norm_inverse, fc.inverses[layer, 0], slot)
+        h, h_turned = product_relu2_low(x, fc.plain[layer], self.norm_inverse, fc.inverses[layer, 0], slot)
         return self._product("mlp", False, layer, h, slot.inverse, residual), (x, h, h_turned)
 
     def mlp_backward(self, layer: int, d_out: Tensor, saved: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -157,7 +158,7 @@ class Fp8Products:
         h_inverse, d_inverse = self.slots("h", layer).inverse, self.slots("mlp", layer).inverse
         self._add(self.grads.mlp[layer], transpose(d_out), d_inverse, h_turned, h_inverse)
         z, mlp = self.slots("z", layer), self.weights["mlp"]
-        d_z, d_z_turned = self.relu2.product_relu2_backward_low(
+        d_z, d_z_turned = self.relu2_backward(
             d_out, mlp.turned[layer], d_inverse, mlp.inverses[layer, 0], h, h_inverse, z
         )
         self._add(self.grads.fc[layer], d_z_turned, z.inverse, transpose(x), self.norm_inverse)

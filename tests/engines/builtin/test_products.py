@@ -19,6 +19,17 @@ def normal(*shape, seed=1, dtype=torch.bfloat16):
     return torch.randn(shape, generator=torch.Generator("cuda").manual_seed(seed), device="cuda").to(dtype)
 
 
+def apart(*numbers):
+    """Numbers 16 bytes apart, as scales are."""
+    return torch.tensor(numbers, device="cuda")[:, None].repeat(1, 4)[:, 0]
+
+
+def slot(scale, dtype):
+    from tasks.engines.builtin.kernels.low import Slot
+
+    return Slot(*apart(scale, 1 / scale, 0.0), dtype)
+
+
 @GPU
 @pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True), (True, True)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -87,30 +98,35 @@ def test_squared_relus_backward_gives_the_same_bits_on_hopper(rows, channels):
 
 @HOPPER
 @pytest.mark.parametrize(("rows", "channels"), [(8192, 1280), (128, 128)])
-def test_squared_relu_in_fp8_gives_the_same_bits_on_hopper(rows, channels):
+def test_squared_relus_backward_in_fp8_gives_the_same_bits_on_hopper(rows, channels):
     from tasks.engines.builtin.kernels import hopper, relu2
-    from tasks.engines.builtin.kernels.low import E4M3, E5M2, Slot
-
-    def apart(*numbers):  # 16 bytes, as scales are
-        return torch.tensor(numbers, device="cuda")[:, None].repeat(1, 4)[:, 0]
-
-    def slot(dtype):  # a few results are beyond the format's limit
-        scale = 16.0 if dtype == E4M3 else 3000.0
-        return Slot(*apart(scale, 1 / scale, 0.0), dtype)
+    from tasks.engines.builtin.kernels.low import E4M3, E5M2
 
     one, other = apart(0.5, 0.25)
-    x, weight = normal(rows, channels, dtype=E4M3), normal(4 * channels, channels, seed=2, dtype=E4M3)
-    d_out, h = normal(rows, channels, seed=3, dtype=E5M2), normal(rows, 4 * channels, seed=4).relu().to(E4M3)
-    for name, arguments, dtype in (
-        ("product_relu2_low", (x, weight, one, other), E4M3),
-        ("product_relu2_backward_low", (d_out, weight, one, other, h, other), E5M2),
-    ):
-        plain, ours = slot(dtype), slot(dtype)
-        wanted = getattr(relu2, name)(*arguments, plain)
-        for _ in range(3):
-            for got, bits in zip(getattr(hopper, name)(*arguments, ours), wanted, strict=True):
-                assert torch.equal(got.view(torch.uint8), bits.view(torch.uint8)), name
-        assert plain.amax == ours.amax > 0, name
+    weight, d_out = normal(4 * channels, channels, dtype=E4M3), normal(rows, channels, seed=2, dtype=E5M2)
+    h = normal(rows, 4 * channels, seed=3).relu().to(E4M3)
+    arguments = (d_out, weight, one, other, h, other)
+    plain, ours = slot(3000.0, E5M2), slot(3000.0, E5M2)  # a few results are beyond the format's limit
+    wanted = relu2.product_relu2_backward_low(*arguments, plain)
+    for _ in range(3):
+        for got, bits in zip(hopper.product_relu2_backward_low(*arguments, ours), wanted, strict=True):
+            assert torch.equal(got.view(torch.uint8), bits.view(torch.uint8))
+    assert plain.amax == ours.amax > 0
+
+
+@HOPPER
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_what_is_cast_to_fp8_is_transposed_on_the_way(dtype):
+    from tasks.engines.builtin.kernels.low import E4M3, quantize, transpose
+
+    x, into = normal(1000, 384, dtype=dtype), slot(100.0, E4M3)
+    low = torch.empty(1000, 384, dtype=E4M3, device="cuda")
+    turned = low.new_empty(384, 1000)
+    quantize(x, into, low, turned)
+    assert torch.equal(low.view(torch.uint8), (x.float() * 100).clamp(-448, 448).to(E4M3).view(torch.uint8))
+    assert into.amax == x.abs().max()
+    for got in (turned, transpose(low)):
+        assert torch.equal(got.view(torch.uint8), low.view(torch.uint8).T)
 
 
 @HOPPER

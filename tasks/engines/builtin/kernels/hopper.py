@@ -1,14 +1,13 @@
-"""Products with much to do at their end, for Hopper, in bf16 or fp8: squared ReLU or its derivative, and rotary positions with head norms.
+"""Products with much to do at their end, for Hopper, in bf16 or fp8: the derivative of squared ReLU, and rotary positions with head norms.
 
 In Gluon, the lower half of Triton. One warp loads tiles; two groups of four warps multiply, each for 64 of a tile's 128 rows, and go
 at their own pace: while one finishes its half, the other has the tensor cores for itself. A kernel of plain Triton stops multiplying
-instead. `relu2.py` and `heads.py` compute the same for other GPUs. (In bf16 squared ReLU itself has so little to do that plain Triton
-is faster.)
+instead. `relu2.py` and `heads.py` compute the same for other GPUs. (Squared ReLU itself has so little to do that plain Triton is no slower.)
 
     a (M, K), b (N, K) -> out (M, N), h as out: all bf16, with LOW all fp8 (q, k, v bf16 also then)
     tile (ROWS, COLUMNS); a stage of the pipeline has LINE bytes each of ROWS rows of a and of COLUMNS rows of b
     Of a tile each group has (HALF, COLUMNS) sums in fp32. It finishes them part by part:
-    squared ReLU: (HALF, LINE bytes), four buffers a group. In bf16 each of the four parts has one. In fp8 there are two parts, and the
+    the derivative: (HALF, LINE bytes), four buffers a group. In bf16 each of the four parts has one. In fp8 there are two parts, and the
         other two buffers take them transposed, for turned (N, M): no part waits until another is on its way. h is loaded into the
         part's buffer while its tile is multiplied
     HEADS: (HALF, HEAD), one buffer a group, which leaves memory for a fourth stage. N = 3 C; cos and sin (T, HEAD / 2) are loaded into
@@ -38,7 +37,7 @@ TYPES = {torch.bfloat16: gl.bfloat16, torch.float8_e4m3fn: gl.float8e4nv, torch.
 ROWS, COLUMNS, HALF = gl.constexpr(128), gl.constexpr(256), gl.constexpr(64)
 """Of a tile, and the rows of one group."""
 LINE = gl.constexpr(128)
-"""Bytes of a row in a stage of the pipeline, and in a part of squared ReLU."""
+"""Bytes of a row in a stage of the pipeline, and in a part of the derivative."""
 HEAD = gl.constexpr(128)
 """Columns of a head."""
 GROUP = gl.constexpr(8)
@@ -99,18 +98,14 @@ def _derivative(x, buf, out_desc, row, column):
 
 
 @gluon.jit
-def _relu2_low(x, buf, other, out_desc, turned_desc, row, column, scales, BACKWARD: gl.constexpr):
-    """A part's squared ReLU, or (backward) the part times the derivative over h, in fp8, and its transpose from the other buffer.
+def _derivative_low(x, buf, other, out_desc, turned_desc, row, column, scales):
+    """The same in fp8, and its transpose from the other buffer.
 
     Returns each row's largest magnitude (HALF,).
     """
     scale, h_inverse, low_scale = scales
-    if BACKWARD:
-        h = buf.load(x.type.layout).to(gl.float8e4nv, bitcast=True).to(gl.float32)  # in a buffer of the result's type
-        x *= scale * 2 * _sqrt(h * h_inverse)
-    else:
-        x = gl.maximum(x * scale, 0.0)
-        x *= x
+    h = buf.load(x.type.layout).to(gl.float8e4nv, bitcast=True).to(gl.float32)  # in a buffer of the result's type
+    x *= scale * 2 * _sqrt(h * h_inverse)
     low = (x * low_scale).to(out_desc.dtype)  # cut off at the format's limit, as by `low.to_low`
     turned = other._reinterpret(low.dtype, turned_desc.block_shape, turned_desc.layout)
     buf.store(low)
@@ -163,8 +158,7 @@ def _head(x, cos, sin, buf, out_desc, row, column, rotary, M, scale, LOW: gl.con
 @gluon.jit
 def _multiply(
     half: gl.constexpr, a_bufs, b_bufs, bufs, h_desc, out_desc, turned_desc, full, empty, h_bars, rotary, low, M, tiles, steps, tiles_m,
-    tiles_n, HEADS: gl.constexpr, LOW: gl.constexpr, BACKWARD: gl.constexpr, STAGES: gl.constexpr, BUFFERS: gl.constexpr,
-    SCALE: gl.constexpr,
+    tiles_n, HEADS: gl.constexpr, LOW: gl.constexpr, STAGES: gl.constexpr, BUFFERS: gl.constexpr, SCALE: gl.constexpr,
 ):  # fmt: skip
     """A group of warps: its half of every tile, and what comes at its end. Of `bufs` it has BUFFERS."""
     layout: gl.constexpr = gl.NVMMADistributedLayout(
@@ -194,7 +188,7 @@ def _multiply(
                 mbarrier.arrive(empty.index((count + STAGES - 1) % STAGES), count=1)
             if k == once:
                 tma.store_wait(0)
-                if BACKWARD:
+                if not HEADS:
                     mbarrier.expect(h_bars.index(half), HALF * LINE * (COLUMNS // part))
                     for p in gl.static_range(COLUMNS // part):
                         _fetch(h_desc, [row, column + p * part], h_bars.index(half), bufs.index(first + p))
@@ -203,7 +197,7 @@ def _multiply(
             cos, sin = _angles(rotary, row)
         sums = warpgroup_mma_wait(num_outstanding=0, deps=[sums])
         mbarrier.arrive(empty.index((count + STAGES - 1) % STAGES), count=1)
-        if BACKWARD:
+        if not HEADS:
             mbarrier.wait(h_bars.index(half), (count // steps + 1) & 1)
         left, right = _halves(sums, COLUMNS)  # (HALF, 256) -> (HALF, 128)
         if HEADS:
@@ -215,8 +209,8 @@ def _multiply(
             b1 = bufs.index(first + 1)
             t0 = bufs.index(first + 2)
             t1 = bufs.index(first + 3)
-            top = _relu2_low(left, b0, t0, out_desc, turned_desc, row, column, scales, BACKWARD)
-            other = _relu2_low(right, b1, t1, out_desc, turned_desc, row, column + part, scales, BACKWARD)
+            top = _derivative_low(left, b0, t0, out_desc, turned_desc, row, column, scales)
+            other = _derivative_low(right, b1, t1, out_desc, turned_desc, row, column + part, scales)
             tops = gl.maximum(tops, gl.convert_layout(gl.maximum(top, other), tops.type.layout))
         else:
             q0, q1 = _halves(left, COLUMNS // 2)  # -> (HALF, 64)
@@ -232,8 +226,7 @@ def _multiply(
 
 @gluon.jit
 def _product(
-    a_desc, b_desc, h_desc, out_desc, turned_desc, rotary, low, M, N, K, HEADS: gl.constexpr, LOW: gl.constexpr,
-    BACKWARD: gl.constexpr, SCALE: gl.constexpr,
+    a_desc, b_desc, h_desc, out_desc, turned_desc, rotary, low, M, N, K, HEADS: gl.constexpr, LOW: gl.constexpr, SCALE: gl.constexpr,
 ):  # fmt: skip
     """Persistent tiles of a b^T, for a (M, K) and b (N, K)."""
     depth: gl.constexpr = a_desc.block_shape[1]
@@ -258,9 +251,9 @@ def _product(
     gl.warp_specialize(
         [
             (_multiply, (0, a_bufs, b_bufs, bufs, h_desc, out_desc, turned_desc, full, empty, h_bars, rotary, low, M, tiles, steps,
-                         tiles_m, tiles_n, HEADS, LOW, BACKWARD, STAGES, BUFFERS, SCALE)),
+                         tiles_m, tiles_n, HEADS, LOW, STAGES, BUFFERS, SCALE)),
             (_multiply, (1, a_bufs, b_bufs, bufs, h_desc, out_desc, turned_desc, full, empty, h_bars, rotary, low, M, tiles, steps,
-                         tiles_m, tiles_n, HEADS, LOW, BACKWARD, STAGES, BUFFERS, SCALE)),
+                         tiles_m, tiles_n, HEADS, LOW, STAGES, BUFFERS, SCALE)),
             (_load, (a_desc, b_desc, a_bufs, b_bufs, full, empty, tiles, steps, tiles_m, tiles_n, STAGES)),
         ],
         [4, 1],
@@ -283,7 +276,7 @@ def _launch(
     rotary: tuple[Tensor, Tensor, Tensor, int, int] | None = None,
     scale: float = 1.0,
 ) -> None:
-    """out = a b^T with heads (given `rotary`), squared ReLU or (given h) its derivative at its end."""
+    """out = a b^T with heads (given `rotary`) or (given h) the derivative of squared ReLU at its end."""
     (rows, depth), columns = a.shape, b.size(0)
     part = HEAD.value if rotary else LINE.value // out.element_size()
     stage = LINE.value // a.element_size()
@@ -292,18 +285,8 @@ def _launch(
         _describe(a, HALF.value, stage), _describe(b, COLUMNS.value, stage),
         out_desc if h is None else _describe(h.view(out.dtype), HALF.value, part), out_desc,
         out_desc if turned is None else _describe(turned, part, HALF.value), rotary or (out, out, out, 1, 1), low or (out,) * 5,
-        rows, columns, depth, rotary is not None, low is not None, h is not None, scale, num_warps=4,
+        rows, columns, depth, rotary is not None, low is not None, scale, num_warps=4,
     )  # fmt: skip
-
-
-def _launch_low(
-    a: Tensor, b: Tensor, h: Tensor | None, inverses: tuple[Tensor, Tensor, Tensor], slot: Slot
-) -> tuple[Tensor, Tensor]:
-    """Squared ReLU or its derivative in fp8, (M, N), and transposed; `inverses`: 1/scale of a, b and h."""
-    out = torch.empty(a.size(0), b.size(0), dtype=slot.dtype, device=a.device)
-    turned = torch.empty(out.size(1), out.size(0), dtype=slot.dtype, device=a.device)
-    _launch(a, b, out, turned, h, (*inverses, slot.scale, slot.amax))
-    return out, turned
 
 
 def product_relu2_backward(d_out: Tensor, transposed: Tensor, h: Tensor) -> Tensor:
@@ -311,13 +294,6 @@ def product_relu2_backward(d_out: Tensor, transposed: Tensor, h: Tensor) -> Tens
     out = torch.empty_like(h)
     _launch(d_out, transposed, out, h=h)
     return out
-
-
-def product_relu2_low(
-    x: Tensor, weight: Tensor, x_inverse: Tensor, weight_inverse: Tensor, slot: Slot
-) -> tuple[Tensor, Tensor]:
-    """As `relu2.product_relu2_low`, the same bits."""
-    return _launch_low(x, weight, None, (x_inverse, weight_inverse, slot.inverse), slot)
 
 
 def product_relu2_backward_low(
@@ -330,7 +306,10 @@ def product_relu2_backward_low(
     slot: Slot,
 ) -> tuple[Tensor, Tensor]:
     """As `relu2.product_relu2_backward_low`, the same bits."""
-    return _launch_low(d_out, transposed, h, (d_inverse, weight_inverse, h_inverse), slot)
+    out = torch.empty_like(h, dtype=slot.dtype)
+    turned = out.new_empty(out.shape[::-1])
+    _launch(d_out, transposed, out, turned, h, (d_inverse, weight_inverse, h_inverse, slot.scale, slot.amax))
+    return out, turned
 
 
 def product_heads(

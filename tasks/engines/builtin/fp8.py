@@ -45,7 +45,8 @@ class LowWeight:
         self.inverses.copy_((largest / NORM_LIMIT)[:, None])
         for layer, master in enumerate(self.masters):
             slot = Slot(self.scales[layer, 0], self.inverses[layer, 0], self.unused[0], E4M3)
-            quantize(master, slot, self.plain[layer], self.turned[layer])
+            quantize(master, slot, self.plain[layer])
+            transpose(self.plain[layer], self.turned[layer])
 
 
 class Fp8Products:
@@ -137,8 +138,7 @@ class Fp8Products:
 
     def proj(self, layer: int, y: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         slot = self.slots("y", layer)
-        low = torch.empty_like(y, dtype=E4M3)
-        turned = low.new_empty(low.shape[::-1])
+        low, turned = torch.empty_like(y, dtype=E4M3), torch.empty(y.shape[::-1], dtype=E4M3, device=y.device)
         quantize(y, slot, low, turned)
         return self._product("proj", False, layer, low, slot.inverse, residual), turned
 

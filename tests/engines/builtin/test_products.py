@@ -116,16 +116,16 @@ def test_squared_relus_backward_in_fp8_gives_the_same_bits_on_hopper(rows, chann
 
 @HOPPER
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_what_is_cast_to_fp8_is_transposed_on_the_way(dtype):
+def test_numbers_are_cast_to_fp8_and_transposed(dtype):
     from tasks.engines.builtin.kernels.low import E4M3, quantize, transpose
 
     x, into = normal(1000, 384, dtype=dtype), slot(100.0, E4M3)
     low = torch.empty(1000, 384, dtype=E4M3, device="cuda")
     turned = low.new_empty(384, 1000)
-    quantize(x, into, low, turned)
+    quantize(x, into, low, turned if dtype == torch.bfloat16 else None)
     assert torch.equal(low.view(torch.uint8), (x.float() * 100).clamp(-448, 448).to(E4M3).view(torch.uint8))
     assert into.amax == x.abs().max()
-    for got in (turned, transpose(low)):
+    for got in (turned, transpose(low)) if dtype == torch.bfloat16 else (transpose(low, turned),):
         assert torch.equal(got.view(torch.uint8), low.view(torch.uint8).T)
 
 

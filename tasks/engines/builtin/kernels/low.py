@@ -74,26 +74,41 @@ def _transpose(x_ptr, out_ptr, M, N, BLOCK: tl.constexpr):
     tl.store(out_ptr + turned, tl.trans(tl.load(x_ptr + place, inside)), tl.trans(inside))
 
 
-def transpose(x: Tensor) -> Tensor:
-    """x (M, N) of 1-byte numbers -> (N, M), dense."""
-    out = torch.empty(x.size(1), x.size(0), dtype=x.dtype, device=x.device)
+def transpose(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """x (M, N) of 1-byte numbers -> (N, M), dense; into `out` where given."""
+    out = x.new_empty(x.shape[::-1]) if out is None else out
     _transpose[_tiles(x)](x.view(torch.uint8), out.view(torch.uint8), *x.shape, BLOCK, num_warps=WARPS)
     return out
 
 
 @triton.jit
-def _quantize(x_ptr, out_ptr, turned_ptr, scale_ptr, amax_ptr, M, N, BLOCK: tl.constexpr):
+def _quantize(x_ptr, out_ptr, turned_ptr, scale_ptr, amax_ptr, M, N, TURNED: tl.constexpr, BLOCK: tl.constexpr):
     place, turned, inside = _tile(M, N, BLOCK)
     x = tl.load(x_ptr + place, inside, 0.0).to(tl.float32)
     record(amax_ptr, tl.max(tl.abs(x)))
     low = to_low(x, tl.load(scale_ptr), out_ptr.dtype.element_ty)
     tl.store(out_ptr + place, low, inside)
-    tl.store(turned_ptr + turned, tl.trans(low), tl.trans(inside))
+    if TURNED:
+        tl.store(turned_ptr + turned, tl.trans(low), tl.trans(inside))
 
 
-def quantize(x: Tensor, slot: Slot, out: Tensor, turned: Tensor) -> None:
-    """Write a contiguous x (M, N) in the slot's fp8 to out (M, N), and transposed to `turned` (N, M)."""
-    _quantize[_tiles(x)](x, out, turned, slot.scale, slot.amax, *x.shape, BLOCK, num_warps=WARPS)
+def quantize(x: Tensor, slot: Slot, out: Tensor, turned: Tensor | None = None) -> None:
+    """Write a contiguous x (M, N) in the slot's fp8 to out (M, N), and transposed to `turned` (N, M) where given.
+
+    That of an x in bf16 only: of one in fp32 Triton 3.6 makes a kernel for Hopper that transposes wrongly.
+    """
+    assert turned is None or x.dtype == torch.bfloat16
+    _quantize[_tiles(x)](
+        x,
+        out,
+        out if turned is None else turned,
+        slot.scale,
+        slot.amax,
+        *x.shape,
+        turned is not None,
+        BLOCK,
+        num_warps=WARPS,
+    )
 
 
 def _tiles(x: Tensor) -> tuple[int, int]:

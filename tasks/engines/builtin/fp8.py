@@ -1,4 +1,4 @@
-"""Products in fp8 with one scale per tensor (Hopper and later): all of a layer's, forward and backward; the output matrix stays bf16.
+"""Products in fp8 with one scale per tensor (Hopper and later): all of a layer's and the output matrix's, forward and backward.
 
 Tensor cores read both operands of an fp8 product along the summed dimension, so what enters a weight gradient is also kept or made
 transposed. Weights are cast, both ways round, once per optimizer step. `kernels/low.py` explains the scales.
@@ -8,8 +8,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from tasks.engines.builtin.kernels import hopper
+from tasks.engines.builtin.kernels.loss import LOW_SCALE, cross_entropy
 from tasks.engines.builtin.kernels.low import E4M3, E5M2, NORM_LIMIT, Slot, quantize, transpose
 from tasks.engines.builtin.kernels.relu2 import product_relu2_backward_low, product_relu2_low
+from tasks.engines.builtin.model import SOFTCAP
 from tasks.engines.builtin.products import Bf16Products, Rotary, layer_views
 from tasks.errors import InputError
 
@@ -42,20 +45,22 @@ class LowWeight:
         self.inverses.copy_((largest / NORM_LIMIT)[:, None])
         for layer, master in enumerate(self.masters):
             slot = Slot(self.scales[layer, 0], self.inverses[layer, 0], self.unused[0], E4M3)
-            self.plain[layer] = quantize(master, slot)
-            self.turned[layer] = transpose(self.plain[layer])
+            quantize(master, slot, self.plain[layer])
+            transpose(self.plain[layer], self.turned[layer])
 
 
 class Fp8Products:
-    """The trained part in fp8; `bf16` is where the output matrix and the gradients' views come from."""
+    """The trained part in fp8; `bf16` is where the gradients' views come from."""
 
     name = "fp8"
     low_norms = True
 
     def __init__(self, bf16: Bf16Products) -> None:
         self.bf16, self.grads = bf16, bf16.grads
+        self.relu2_backward = hopper.product_relu2_backward_low if bf16.hopper else product_relu2_backward_low
         masters = layer_views(bf16.storage, [stack.data for stack in bf16.storage.stacks], bf16.layers)
         self.weights = {role: LowWeight(getattr(masters, role)) for role in ("qkv", "proj", "fc", "mlp")}
+        self.weights["head"] = LowWeight(bf16.head_master[None])
         device = masters.qkv.device
         self.kinds = (*ACTIVATIONS, *GRADIENTS)
         dtypes = [E4M3] * len(ACTIVATIONS) + [E5M2] * len(GRADIENTS)
@@ -78,7 +83,6 @@ class Fp8Products:
     def refresh(self) -> None:
         for weight in self.weights.values():
             weight.refresh()
-        self.bf16.refresh_head()
 
     def guess(self, unit: float) -> None:
         """Scales to begin with, when the gradient of one logit is at most `unit`; rehearsals make them exact."""
@@ -106,14 +110,12 @@ class Fp8Products:
         x: Tensor,
         x_inverse: Tensor,
         base: Tensor | None = None,
-        out: Tensor | None = None,
     ) -> Tensor:
         """x times a weight of `role` or (turned) its transpose, in bf16, plus `base` where given. Sums have the fewer bits of fp8's
         tensor cores: gradients are as far from fp32 either way (0.0539). Those over tokens, many more, have all bits (`_add`)."""
         weight = self.weights[role]
         matrix = (weight.turned if turned else weight.plain)[layer]
-        if out is None:
-            out = torch.empty(x.size(0), matrix.size(0), dtype=torch.bfloat16, device=x.device)
+        out = torch.empty(x.size(0), matrix.size(0), dtype=torch.bfloat16, device=x.device)
         return self.bf16.blas.multiply(
             x, matrix.T, out, base=base, scales=(x_inverse, weight.inverses[layer, 0]), fast=True
         )
@@ -122,7 +124,11 @@ class Fp8Products:
         """A weight's gradient (N, K) += d x^T, from d (N, M) and x (K, M) in fp8."""
         self.bf16.blas.add_product(grad, d_turned, x_turned.T, (d_inverse, x_inverse))
 
-    def qkv(self, layer: int, x: Tensor, rotary: Rotary) -> tuple[Tensor, None]:
+    def qkv(self, layer: int, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor | None]:
+        if self.bf16.hopper:
+            weight = self.weights["qkv"]
+            inverses = self.norm_inverse, weight.inverses[layer, 0]
+            return hopper.product_heads(x, weight.plain[layer], *rotary, inverses)
         return self._product("qkv", False, layer, x, self.norm_inverse), None
 
     def qkv_backward(self, layer: int, d_out: Tensor, x: Tensor) -> Tensor:
@@ -132,12 +138,13 @@ class Fp8Products:
 
     def proj(self, layer: int, y: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         slot = self.slots("y", layer)
-        low = quantize(y, slot)
-        return self._product("proj", False, layer, low, slot.inverse, residual, residual), low
+        low, turned = torch.empty_like(y, dtype=E4M3), torch.empty(y.shape[::-1], dtype=E4M3, device=y.device)
+        quantize(y, slot, low, turned)
+        return self._product("proj", False, layer, low, slot.inverse, residual), turned
 
-    def proj_backward(self, layer: int, d_out: Tensor, y: Tensor) -> Tensor:
+    def proj_backward(self, layer: int, d_out: Tensor, y_turned: Tensor) -> Tensor:
         inverse = self.slots("proj", layer).inverse
-        self._add(self.grads.proj[layer], transpose(d_out), inverse, transpose(y), self.slots("y", layer).inverse)
+        self._add(self.grads.proj[layer], transpose(d_out), inverse, y_turned, self.slots("y", layer).inverse)
         return self._product("proj", True, layer, d_out, inverse)
 
     def mlp(self, layer: int, x: Tensor, residual: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
@@ -151,17 +158,21 @@ class Fp8Products:
         h_inverse, d_inverse = self.slots("h", layer).inverse, self.slots("mlp", layer).inverse
         self._add(self.grads.mlp[layer], transpose(d_out), d_inverse, h_turned, h_inverse)
         z, mlp = self.slots("z", layer), self.weights["mlp"]
-        d_z, d_z_turned = product_relu2_backward_low(
+        d_z, d_z_turned = self.relu2_backward(
             d_out, mlp.turned[layer], d_inverse, mlp.inverses[layer, 0], h, h_inverse, z
         )
         self._add(self.grads.fc[layer], d_z_turned, z.inverse, transpose(x), self.norm_inverse)
         return self._product("fc", True, layer, d_z, z.inverse)
 
-    def logits(self, x: Tensor) -> Tensor:
-        return self.bf16.logits(x)
-
-    def logits_backward(self, d_logits: Tensor, x: Tensor, d_x: Tensor) -> None:
-        self.bf16.logits_backward(d_logits, x, d_x)
+    def losses(self, x: Tensor, targets: Tensor, vocab_size: int, scale: float, d_x: Tensor) -> Tensor:
+        logits = self._product("head", False, 0, x, self.norm_inverse)
+        d_logits = torch.empty_like(logits, dtype=E5M2)
+        losses = cross_entropy(logits, targets, vocab_size, SOFTCAP, LOW_SCALE, d_logits)
+        del logits  # before the transpose takes as much again
+        inverse, weight = torch.full((), scale / LOW_SCALE, device=x.device), self.weights["head"]
+        self._add(self.bf16.head_grad, transpose(d_logits), inverse, transpose(x), self.norm_inverse)
+        self.bf16.blas.multiply(d_logits, weight.turned[0].T, d_x, scales=(inverse, weight.inverses[0, 0]))
+        return losses
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"fp8_scales": self.scales[..., 0].clone()}

@@ -18,7 +18,6 @@ from tasks.engines.builtin.attention import attend_backward, choose_backend
 from tasks.engines.builtin.fp8 import Fp8Products
 from tasks.engines.builtin.graphs import Replayed, replayable, small
 from tasks.engines.builtin.kernels.heads import heads, heads_backward
-from tasks.engines.builtin.kernels.loss import cross_entropy
 from tasks.engines.builtin.kernels.rows import (
     embed,
     embed_backward,
@@ -44,7 +43,7 @@ class Saved:
     """What the backward of one layer needs of its forward."""
 
     value: tuple[Tensor, Tensor]
-    """The norm of the layer's mixed input and 1/rms; where that is in fp8, what was mixed."""
+    """The norm of the layer's mixed input, or where that is in fp8 the mix, and 1/rms."""
     normed: Tensor
     first: Tensor
     qkv: Tensor
@@ -128,22 +127,24 @@ class Fused:
             middle_normed, middle_rstd = norm(middle, products.low_norms)
             after, saved_mlp = products.mlp(layer, middle_normed, middle)
             if keep is not None:
-                value, middle_value = ((x, x0), middle) if products.low_norms else ((normed, mixed_rstd), middle_normed)
+                value, middle_value = (mixed, middle) if products.low_norms else (normed, middle_normed)
                 attention = (q, k, v, y)
                 keep.append(
-                    Saved(value, normed, first, qkv, rstd, attention, saved_y, middle_value, middle_rstd, saved_mlp)
-                )
+                    Saved(
+                        (value, mixed_rstd), normed, first, qkv, rstd, attention, saved_y, middle_value, middle_rstd, saved_mlp
+                    )
+                )  # fmt: skip
             x = after
             if layer == config.n_layer // 2:
                 mid = x
-        _, out, _, _ = mix_norm(x, mid, self.one, -model.backout_lambda[0], store_mix=False)
+        _, out, _, _ = mix_norm(x, mid, self.one, -model.backout_lambda[0], store_mix=False, low=products.low_norms)
         return out, x, mid, x0
 
     @torch.no_grad()
     def losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
         self._refresh(self.evaluation)
         out, *_ = self._trunk(tokens.contiguous(), None)
-        return self._loss(out, targets.reshape(-1), None)[0].view(targets.shape)
+        return self._loss(self.evaluation, out, targets.reshape(-1), None)[0].view(targets.shape)
 
     @torch.no_grad()
     def logits(self, tokens: Tensor) -> Tensor:
@@ -152,16 +153,15 @@ class Fused:
         logits = self.evaluation.logits(out)[:, : self.model.config.vocab_size].float()
         return (SOFTCAP * torch.tanh(logits / SOFTCAP)).view(*tokens.shape, -1)
 
-    def _loss(self, out: Tensor, targets: Tensor, scale: float | None) -> tuple[Tensor, Tensor | None]:
+    def _loss(
+        self, products: Bf16Products | Fp8Products, out: Tensor, targets: Tensor, scale: float | None
+    ) -> tuple[Tensor, Tensor | None]:
         """Nats (M,), and with a scale the gradient of `out`; lm_head's gradient is added on the way. Logits exist piece by piece."""
-        losses, d_out = [], None if scale is None else torch.empty_like(out)
+        losses, d_out = [], None if scale is None else torch.empty_like(out, dtype=self.model.dtype)
         for start in range(0, len(out), LOGIT_ROWS):
             rows = slice(start, start + LOGIT_ROWS)
-            logits = self.training.logits(out[rows])
-            losses.append(cross_entropy(logits, targets[rows], self.model.config.vocab_size, SOFTCAP, scale))
-            if d_out is not None:
-                self.training.logits_backward(logits, out[rows], d_out[rows])
-            del logits  # before the next ones take as much again
+            d_rows = None if d_out is None else d_out[rows]
+            losses.append(products.losses(out[rows], targets[rows], self.model.config.vocab_size, scale, d_rows))
         return torch.cat(losses), d_out
 
     @torch.no_grad()
@@ -189,7 +189,7 @@ class Fused:
         rotary = (*model.rotary(tokens.size(1), tokens.device), tokens.size(1), QK_SCALE)
         keep: list[Saved] = []
         out, last, mid, x0 = self._trunk(tokens, keep)
-        losses, d_out = self._loss(out, targets.reshape(-1), scale / targets.numel())
+        losses, d_out = self._loss(products, out, targets.reshape(-1), scale / targets.numel())
         storage.ready(model.lm_head.weight)
 
         layers, rows, order = config.n_layer, flat.numel(), order_of(flat)
@@ -197,7 +197,7 @@ class Fused:
         backout = -model.backout_lambda[0]
         slots = products.slots
         d_last, low = mix_norm_backward(
-            (last, mid), False, self.one, backout, d_out, None, None, sums[layers], slots("mlp", layers - 1)
+            (last, mid), "parts", self.one, backout, d_out, None, None, sums[layers], slots("mlp", layers - 1)
         )
         dx, inputs = d_last, [d_last]
         a_of = torch.where(model.resid_lambdas == 0, SMALL, model.resid_lambdas)
@@ -226,8 +226,8 @@ class Fused:
             extra = (d_last, backout) if layer == layers // 2 + 1 else None
             before = slots("mlp", layer - 1) if layer else None
             dx, low = mix_norm_backward(
-                saved.value, not products.low_norms, a_of[layer], model.x0_lambdas[layer], d_normed, dx, extra, sums[layer],
-                before,
+                saved.value, "mix" if products.low_norms else "norm", a_of[layer], model.x0_lambdas[layer], d_normed, dx, extra,
+                sums[layer], before,
             )  # fmt: skip
             inputs.append(dx)
             self._all_ready(*block.parameters())

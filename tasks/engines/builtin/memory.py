@@ -14,8 +14,8 @@ entry (logits, their soft-capped copy and both gradients)."""
 KEPT = {"bf16": 20, "fp8": 23}
 """Bytes kept by the fused kernels per token, layer and channel: in bf16 the input's norm, q, k, v, the attention's output, the norm
 in the middle and 4 for the MLP, 2 bytes each; in fp8 what is mixed, q, k, v, the output and the middle in bf16, all else in fp8."""
-LOSS = {"bf16": 5, "fp8": 3}
-"""Activations in bf16 that are there beside those while the loss is computed."""
+LOSS = {"bf16": 10, "fp8": 9}
+"""Bytes of a token and channel that are there beside those while the loss is computed: x, its first and its middle value, norm, gradient."""
 EVALUATION = 28
 """Bytes per token and channel of an evaluation: 14 activations of one layer in bf16."""
 LOGIT_ROWS = 16_384
@@ -43,11 +43,11 @@ def memory_bytes(config: ModelShape, precision: str, micro_batch: int, world_siz
     square = config.n_embd**2 * config.n_layer
     weights = 6 * products + 2 * counts.embeddings + 2 * 4 * square  # masters, copies in bf16; the MLP's transposed
     if precision == "fp8":
-        weights += 2 * counts.matrices
+        weights += 2 * (counts.matrices + counts.lm_head)
     norms = 12 * config.n_head + (8 if precision == "bf16" else 40)  # fp32; in fp8 with 16 channels for the gates
     kept = config.n_layer * (KEPT[precision] * config.n_embd + norms)
-    logits = 2 * config.padded_vocab_size * min(tokens, LOGIT_ROWS)
-    pass_bytes = tokens * (kept + 2 * LOSS[precision] * config.n_embd) + logits
+    logits = (2 if precision == "bf16" else 3) * config.padded_vocab_size * min(tokens, LOGIT_ROWS)
+    pass_bytes = tokens * (kept + LOSS[precision] * config.n_embd) + logits
     return LIBRARIES + weights + gradients + state + max(pass_bytes, _update_bytes(config) // world_size)
 
 

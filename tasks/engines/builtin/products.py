@@ -11,7 +11,9 @@ from torch import Tensor
 from tasks.engines.builtin.blas import blas_of
 from tasks.engines.builtin.kernels import hopper
 from tasks.engines.builtin.kernels.chip import chip_of
+from tasks.engines.builtin.kernels.loss import cross_entropy
 from tasks.engines.builtin.kernels.relu2 import product_relu2, product_relu2_backward
+from tasks.engines.builtin.model import SOFTCAP
 from tasks.engines.builtin.storage import Storage
 
 Rotary = tuple[Tensor, Tensor, int, float]
@@ -75,7 +77,8 @@ class Bf16Products:
         self.grads = layer_views(storage, [stack.grad for stack in storage.stacks], self.layers)
         self.mlp_transposed = torch.empty_like(self.weights.fc)
         head = storage.others["lm_head.weight"]
-        self.head, self.head_grad = torch.empty_like(head, dtype=dtype), storage.grads[head]
+        self.head_master, self.head_grad = head.detach(), storage.grads[head]
+        self.head = torch.empty_like(self.head_master, dtype=dtype)
 
     def refresh(self) -> None:
         """Make low-precision copies of the weights: once per optimizer step."""
@@ -83,10 +86,7 @@ class Bf16Products:
             if low is not stack.data:
                 low.copy_(stack.data)
         self.mlp_transposed.copy_(self.weights.mlp.mT)
-        self.refresh_head()
-
-    def refresh_head(self) -> None:
-        self.head.copy_(self.storage.others["lm_head.weight"].detach())
+        self.head.copy_(self.head_master)
 
     def slots(self, kind: str, layer: int) -> None:
         """Where the gradient goes that enters the backward of "qkv", "proj" or "mlp"; None: plain."""
@@ -131,9 +131,15 @@ class Bf16Products:
     def logits(self, x: Tensor) -> Tensor:
         return self._product(x, self.head.T)
 
-    def logits_backward(self, d_logits: Tensor, x: Tensor, d_x: Tensor) -> None:
-        self._add(self.head_grad, d_logits, x)
-        self.blas.multiply(d_logits, self.head, d_x)
+    def losses(self, x: Tensor, targets: Tensor, vocab_size: int, scale: float | None, d_x: Tensor | None) -> Tensor:
+        """Nats (R,) of the targets after the normed rows x (R, C). With a scale, scale x the gradient of their sum is added to the output
+        matrix's gradient and written to d_x (R, C)."""
+        logits = self.logits(x)
+        losses = cross_entropy(logits, targets, vocab_size, SOFTCAP, scale)
+        if d_x is not None:
+            self._add(self.head_grad, logits, x)
+            self.blas.multiply(logits, self.head, d_x)
+        return losses
 
     def finish(self) -> None:
         """After the backward of a micro-batch: nothing to do."""

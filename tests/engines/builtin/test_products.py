@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from tasks.engines.builtin import blas
 
@@ -18,6 +17,17 @@ def distance(got, wanted):
 
 def normal(*shape, seed=1, dtype=torch.bfloat16):
     return torch.randn(shape, generator=torch.Generator("cuda").manual_seed(seed), device="cuda").to(dtype)
+
+
+def apart(*numbers):
+    """Numbers 16 bytes apart, as scales are."""
+    return torch.tensor(numbers, device="cuda")[:, None].repeat(1, 4)[:, 0]
+
+
+def slot(scale, dtype):
+    from tasks.engines.builtin.kernels.low import Slot
+
+    return Slot(*apart(scale, 1 / scale, 0.0), dtype)
 
 
 @GPU
@@ -87,17 +97,54 @@ def test_squared_relus_backward_gives_the_same_bits_on_hopper(rows, channels):
 
 
 @HOPPER
+@pytest.mark.parametrize(("rows", "channels"), [(8192, 1280), (128, 128)])
+def test_squared_relus_backward_in_fp8_gives_the_same_bits_on_hopper(rows, channels):
+    from tasks.engines.builtin.kernels import hopper, relu2
+    from tasks.engines.builtin.kernels.low import E4M3, E5M2
+
+    one, other = apart(0.5, 0.25)
+    weight, d_out = normal(4 * channels, channels, dtype=E4M3), normal(rows, channels, seed=2, dtype=E5M2)
+    h = normal(rows, 4 * channels, seed=3).relu().to(E4M3)
+    arguments = (d_out, weight, one, other, h, other)
+    plain, ours = slot(3000.0, E5M2), slot(3000.0, E5M2)  # a few results are beyond the format's limit
+    wanted = relu2.product_relu2_backward_low(*arguments, plain)
+    for _ in range(3):
+        for got, bits in zip(hopper.product_relu2_backward_low(*arguments, ours), wanted, strict=True):
+            assert torch.equal(got.view(torch.uint8), bits.view(torch.uint8))
+    assert plain.amax == ours.amax > 0
+
+
+@HOPPER
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_numbers_are_cast_to_fp8_and_transposed(dtype):
+    from tasks.engines.builtin.kernels.low import E4M3, quantize, transpose
+
+    x, into = normal(1000, 384, dtype=dtype), slot(100.0, E4M3)
+    low = torch.empty(1000, 384, dtype=E4M3, device="cuda")
+    turned = low.new_empty(384, 1000)
+    quantize(x, into, low, turned if dtype == torch.bfloat16 else None)
+    assert torch.equal(low.view(torch.uint8), (x.float() * 100).clamp(-448, 448).to(E4M3).view(torch.uint8))
+    assert into.amax == x.abs().max()
+    for got in (turned, transpose(low)) if dtype == torch.bfloat16 else (transpose(low, turned),):
+        assert torch.equal(got.view(torch.uint8), low.view(torch.uint8).T)
+
+
+@HOPPER
+@pytest.mark.parametrize("low", [False, True])
 @pytest.mark.parametrize(("batch", "length", "count"), [(32, 2048, 10), (3, 200, 3), (1, 128, 1)])
-def test_queries_and_keys_are_rotated_and_normed_at_their_products_end(batch, length, count):
+def test_queries_and_keys_are_rotated_and_normed_at_their_products_end(batch, length, count, low):
     from tasks.engines.builtin.kernels.heads import heads
     from tasks.engines.builtin.kernels.hopper import product_heads
     from tasks.engines.builtin.model import rotary_tables
 
     channels = 128 * count
-    x, weight = normal(batch * length, channels), normal(3 * channels, channels, seed=2)
+    dtype = torch.float8_e4m3fn if low else torch.bfloat16
+    x, weight = normal(batch * length, channels, dtype=dtype), normal(3 * channels, channels, seed=2, dtype=dtype)
+    inverses = (torch.tensor(0.5, device="cuda"), torch.tensor(3.0, device="cuda")) if low else None
     cos, sin = rotary_tables(length, 128, torch.device("cuda"), torch.bfloat16)
-    qkv, rstd = product_heads(x, weight, cos, sin, length, 1.2)
-    wanted = F.linear(x, weight)
+    qkv, rstd = product_heads(x, weight, cos, sin, length, 1.2, inverses)
+    products = blas.Blas(torch.device("cuda"))
+    wanted = products.multiply(x, weight.T, torch.empty_like(qkv), scales=inverses, fast=low)
     wanted_rstd = heads(wanted, cos, sin, length, 1.2, None)
     for got, part in zip(qkv.chunk(3, 1), wanted.chunk(3, 1), strict=True):
         assert distance(got, part) < 5e-3

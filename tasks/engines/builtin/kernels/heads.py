@@ -5,7 +5,7 @@ qkv    (M, 3 C)     q, k, v of a token side by side, each (H, D)
 cos    (T, HALF)    sin likewise
 rstd   (M, 2, H)    fp32, 1/rms of the rotated q and k
 gate   (H, CHANNELS), table (V, C): weights of the value gate, value embeddings
-One program per token: h (BLOCK_H,) with BLOCK_H >= H, d (HALF,).
+One program per head of ROWS tokens: row (ROWS,), d (HALF,); of a head it has the left and the right half, (ROWS, HALF) each.
 """
 
 import torch
@@ -17,32 +17,56 @@ from tasks.engines.builtin.kernels.low import Slot, first_or, record, to_low
 from tasks.engines.builtin.kernels.scatter import Order, add_rows
 
 EPSILON = tl.constexpr(torch.finfo(torch.float32).eps)
+ROWS, WARPS = 32, 8
 
 
 @triton.jit
-def _rotate_norm(base_ptr, rstd_ptr, cos, sin, h, d, H, HALF: tl.constexpr, SCALE: tl.constexpr):
-    """One token's queries (or keys): rotate, norm, scale, in place; keep 1/rms."""
-    inside = (h < H)[:, None]
-    place = base_ptr + h[:, None] * (2 * HALF) + d[None, :]
-    left = tl.load(place, inside, 0.0).to(tl.float32)  # (BLOCK_H, HALF)
-    right = tl.load(place + HALF, inside, 0.0).to(tl.float32)
+def _rows(M, ROWS: tl.constexpr):
+    row = tl.program_id(1).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    return row, (row < M)[:, None]
+
+
+@triton.jit
+def _halves(ptr, place, inside, HALF: tl.constexpr):
+    """Both halves of a head, in fp32."""
+    left = tl.load(ptr + place, inside, 0.0).to(tl.float32)
+    return left, tl.load(ptr + place + HALF, inside, 0.0).to(tl.float32)
+
+
+@triton.jit
+def _angles(cos_ptr, sin_ptr, row, d, T, HALF: tl.constexpr):
+    place = (row % T)[:, None] * HALF + d[None, :]
+    return tl.load(cos_ptr + place).to(tl.float32), tl.load(sin_ptr + place).to(tl.float32)
+
+
+@triton.jit
+def _rotate_norm(qkv_ptr, place, inside, rstd_ptr, row, M, cos, sin, HALF: tl.constexpr, SCALE: tl.constexpr):
+    """Queries (or keys): rotate, norm, scale, in place; keep 1/rms."""
+    left, right = _halves(qkv_ptr, place, inside, HALF)
     new_left = left * cos + right * sin
     new_right = right * cos - left * sin
-    # (BLOCK_H, HALF) -> (BLOCK_H,)
+    # (ROWS, HALF) -> (ROWS,)
     rstd = tl.rsqrt((tl.sum(new_left * new_left, 1) + tl.sum(new_right * new_right, 1)) / (2 * HALF) + EPSILON)
     scale = (rstd * SCALE)[:, None]
-    tl.store(place, (new_left * scale).to(base_ptr.dtype.element_ty), inside)
-    tl.store(place + HALF, (new_right * scale).to(base_ptr.dtype.element_ty), inside)
-    tl.store(rstd_ptr + h, rstd, h < H)
+    tl.store(qkv_ptr + place, (new_left * scale).to(qkv_ptr.dtype.element_ty), inside)
+    tl.store(qkv_ptr + place + HALF, (new_right * scale).to(qkv_ptr.dtype.element_ty), inside)
+    tl.store(rstd_ptr, rstd, row < M)
 
 
 @triton.jit
-def _gates(x_ptr, gate_ptr, h, H, CHANNELS: tl.constexpr):
-    """3 sigmoid(w x) of each head, from the token's first channels."""
+def _gates(x_ptr, x_stride, gate_ptr, row, inside, head, CHANNELS: tl.constexpr):
+    """3 sigmoid(w x) of each token, from its first channels."""
     j = tl.arange(0, 16)
-    x = tl.load(x_ptr + j, j < CHANNELS, 0.0).to(tl.float32)  # (16,)
-    weight = tl.load(gate_ptr + h[:, None] * CHANNELS + j[None, :], (h < H)[:, None] & (j < CHANNELS)[None, :], 0.0)
-    return 3 * tl.sigmoid(tl.sum(weight * x[None, :], 1))  # (BLOCK_H, 16) -> (BLOCK_H,)
+    used = (j < CHANNELS)[None, :]
+    x = tl.load(x_ptr + row[:, None] * x_stride + j[None, :], inside & used, 0.0).to(tl.float32)  # (ROWS, 16)
+    weight = tl.load(gate_ptr + head * CHANNELS + j[None, :], used, 0.0)  # (1, 16)
+    return 3 * tl.sigmoid(tl.sum(weight * x, 1))  # (ROWS, 16) -> (ROWS,)
+
+
+@triton.jit
+def _embeddings(tokens_ptr, table_ptr, row, inside, column, M, C, HALF: tl.constexpr):
+    token = tl.load(tokens_ptr + row, row < M, 0).to(tl.int64)
+    return _halves(table_ptr, token[:, None] * C + column, inside, HALF)
 
 
 @triton.jit
@@ -56,6 +80,7 @@ def _heads(
     x_stride,
     gate_ptr,
     table_ptr,
+    M,
     T,
     C,
     H,
@@ -64,26 +89,24 @@ def _heads(
     CHANNELS: tl.constexpr,
     SCALE: tl.constexpr,
     HALF: tl.constexpr,
-    BLOCK_H: tl.constexpr,
+    ROWS: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64)
-    h = tl.arange(0, BLOCK_H)
-    base = qkv_ptr + row * 3 * C
+    head = tl.program_id(0)
+    row, inside = _rows(M, ROWS)
+    d = tl.arange(0, HALF)
+    column = head * (2 * HALF) + d[None, :]
+    place = row[:, None] * (3 * C) + column
     if ROTATE:
-        d = tl.arange(0, HALF)
-        cos = tl.load(cos_ptr + (row % T) * HALF + d).to(tl.float32)[None, :]  # (1, HALF)
-        sin = tl.load(sin_ptr + (row % T) * HALF + d).to(tl.float32)[None, :]
-        _rotate_norm(base, rstd_ptr + row * 2 * H, cos, sin, h, d, H, HALF, SCALE)
-        _rotate_norm(base + C, rstd_ptr + (row * 2 + 1) * H, cos, sin, h, d, H, HALF, SCALE)
+        cos, sin = _angles(cos_ptr, sin_ptr, row, d, T, HALF)
+        rstd = rstd_ptr + row * 2 * H + head
+        _rotate_norm(qkv_ptr, place, inside, rstd, row, M, cos, sin, HALF, SCALE)
+        _rotate_norm(qkv_ptr, place + C, inside, rstd + H, row, M, cos, sin, HALF, SCALE)
     if VALUES:
-        gate = _gates(x_ptr + row * x_stride, gate_ptr, h, H, CHANNELS)
-        full = tl.arange(0, 2 * HALF)
-        inside = (h < H)[:, None]
-        place = h[:, None] * (2 * HALF) + full[None, :]
-        token = tl.load(tokens_ptr + row).to(tl.int64)
-        value = tl.load(base + 2 * C + place, inside, 0.0).to(tl.float32)  # (BLOCK_H, D)
-        value += gate[:, None] * tl.load(table_ptr + token * C + place, inside, 0.0).to(tl.float32)
-        tl.store(base + 2 * C + place, value.to(qkv_ptr.dtype.element_ty), inside)
+        gate = _gates(x_ptr, x_stride, gate_ptr, row, inside, head, CHANNELS)[:, None]
+        left, right = _halves(qkv_ptr, place + 2 * C, inside, HALF)
+        of_left, of_right = _embeddings(tokens_ptr, table_ptr, row, inside, column, M, C, HALF)
+        tl.store(qkv_ptr + place + 2 * C, (left + gate * of_left).to(qkv_ptr.dtype.element_ty), inside)
+        tl.store(qkv_ptr + place + 2 * C + HALF, (right + gate * of_right).to(qkv_ptr.dtype.element_ty), inside)
 
 
 def heads(
@@ -109,9 +132,9 @@ def heads(
     rstd = torch.empty(rows, 2, count, dtype=torch.float32, device=qkv.device) if rstd is None else rstd
     tokens, x, gate, table = values or (qkv, qkv, qkv, qkv)
     taps = gate.size(1) if values else 1
-    _heads[(rows,)](
-        qkv, cos, sin, rstd, tokens, x, x.stride(0), gate, table, length, channels, count,
-        rotate, values is not None, taps, scale, half, triton.next_power_of_2(count),
+    _heads[(count, triton.cdiv(rows, ROWS))](
+        qkv, cos, sin, rstd, tokens, x, x.stride(0), gate, table, rows, length, channels, count,
+        rotate, values is not None, taps, scale, half, ROWS, num_warps=WARPS,
     )  # fmt: skip
     return rstd
 
@@ -129,29 +152,25 @@ def _put(x, ptr, inside, scale, LOW: tl.constexpr):
 @triton.jit
 def _rotate_norm_backward(
     grad_ptr,
-    grad_stride,
+    grad_place,
     unit_ptr,
-    rstd_ptr,
+    rstd,
     out_ptr,
+    place,
+    inside,
     low_scale,
     cos,
     sin,
-    h,
-    d,
-    H,
     HALF: tl.constexpr,
     SCALE: tl.constexpr,
     LOW: tl.constexpr,
 ):
-    inside = (h < H)[:, None]
-    grad = grad_ptr + h[:, None] * grad_stride + d[None, :]
-    place = h[:, None] * (2 * HALF) + d[None, :]
-    d_left = tl.load(grad, inside, 0.0).to(tl.float32)  # (BLOCK_H, HALF), as the three below
-    d_right = tl.load(grad + HALF, inside, 0.0).to(tl.float32)
-    left = tl.load(unit_ptr + place, inside, 0.0).to(tl.float32) / SCALE
-    right = tl.load(unit_ptr + place + HALF, inside, 0.0).to(tl.float32) / SCALE
-    along = ((tl.sum(d_left * left, 1) + tl.sum(d_right * right, 1)) / (2 * HALF))[:, None]  # (BLOCK_H, 1)
-    scale = (tl.load(rstd_ptr + h, h < H, 0.0) * SCALE)[:, None]
+    d_left, d_right = _halves(grad_ptr, grad_place, inside, HALF)  # (ROWS, HALF), as the two below
+    left, right = _halves(unit_ptr, place, inside, HALF)
+    left *= 1 / SCALE
+    right *= 1 / SCALE
+    along = ((tl.sum(d_left * left, 1) + tl.sum(d_right * right, 1)) / (2 * HALF))[:, None]  # (ROWS, 1)
+    scale = (rstd * SCALE)[:, None]
     d_left = scale * (d_left - left * along)
     d_right = scale * (d_right - right * along)
     first = _put(d_left * cos - d_right * sin, out_ptr + place, inside, low_scale, LOW)
@@ -180,6 +199,7 @@ def _heads_backward(
     amax_ptr,
     d_logit_ptr,
     gates_ptr,
+    M,
     T,
     C,
     H,
@@ -188,50 +208,36 @@ def _heads_backward(
     CHANNELS: tl.constexpr,
     SCALE: tl.constexpr,
     HALF: tl.constexpr,
-    BLOCK_H: tl.constexpr,
+    ROWS: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64)
-    h = tl.arange(0, BLOCK_H)
+    head = tl.program_id(0)
+    row, inside = _rows(M, ROWS)
     d = tl.arange(0, HALF)
-    cos = tl.load(cos_ptr + (row % T) * HALF + d).to(tl.float32)[None, :]
-    sin = tl.load(sin_ptr + (row % T) * HALF + d).to(tl.float32)[None, :]
-    base = qkv_ptr + row * 3 * C
+    column = head * (2 * HALF) + d[None, :]
+    grad = row[:, None] * token_stride + head * head_stride + d[None, :]
+    place = row[:, None] * (3 * C) + column
+    cos, sin = _angles(cos_ptr, sin_ptr, row, d, T, HALF)
     low_scale = tl.load(low_scale_ptr) if LOW else 1.0
-    out = out_ptr + row * 3 * C
-    rstd = rstd_ptr + row * 2 * H
+    rstd_ptr += row * 2 * H + head
+    rstd = tl.load(rstd_ptr, row < M, 0.0)
     of_q = _rotate_norm_backward(
-        dq_ptr + row * token_stride, head_stride, base, rstd, out, low_scale, cos, sin, h, d, H, HALF, SCALE, LOW
+        dq_ptr, grad, qkv_ptr, rstd, out_ptr, place, inside, low_scale, cos, sin, HALF, SCALE, LOW
     )
+    rstd = tl.load(rstd_ptr + H, row < M, 0.0)
     of_k = _rotate_norm_backward(
-        dk_ptr + row * token_stride,
-        head_stride,
-        base + C,
-        rstd + H,
-        out + C,
-        low_scale,
-        cos,
-        sin,
-        h,
-        d,
-        H,
-        HALF,
-        SCALE,
-        LOW,
+        dk_ptr, grad, qkv_ptr, rstd, out_ptr, place + C, inside, low_scale, cos, sin, HALF, SCALE, LOW
     )
-    full = tl.arange(0, 2 * HALF)
-    inside = (h < H)[:, None]
-    place = h[:, None] * (2 * HALF) + full[None, :]
-    dv = tl.load(dv_ptr + row * token_stride + h[:, None] * head_stride + full[None, :], inside, 0.0).to(tl.float32)
-    of_v = _put(dv, out + 2 * C + place, inside, low_scale, LOW)
+    left, right = _halves(dv_ptr, grad, inside, HALF)
+    of_v = _put(left, out_ptr + place + 2 * C, inside, low_scale, LOW)
+    other = _put(right, out_ptr + place + 2 * C + HALF, inside, low_scale, LOW)
     if LOW:
-        record(amax_ptr, tl.maximum(tl.maximum(of_q, of_k), of_v))
+        record(amax_ptr, tl.maximum(tl.maximum(of_q, of_k), tl.maximum(of_v, other)))
     if VALUES:
-        gate = _gates(x_ptr + row * x_stride, gate_ptr, h, H, CHANNELS)
-        token = tl.load(tokens_ptr + row).to(tl.int64)
-        embedding = tl.load(table_ptr + token * C + place, inside, 0.0).to(tl.float32)
-        d_gate = tl.sum(dv * embedding, 1)  # (BLOCK_H, D) -> (BLOCK_H,)
-        tl.store(d_logit_ptr + row * H + h, d_gate * gate * (1 - gate / 3), h < H)
-        tl.store(gates_ptr + row * H + h, gate, h < H)
+        gate = _gates(x_ptr, x_stride, gate_ptr, row, inside, head, CHANNELS)
+        of_left, of_right = _embeddings(tokens_ptr, table_ptr, row, inside, column, M, C, HALF)
+        d_gate = tl.sum(left * of_left, 1) + tl.sum(right * of_right, 1)  # (ROWS, HALF) -> (ROWS,)
+        tl.store(d_logit_ptr + row * H + head, d_gate * gate * (1 - gate / 3), row < M)
+        tl.store(gates_ptr + row * H + head, gate, row < M)
 
 
 def heads_backward(
@@ -260,10 +266,10 @@ def heads_backward(
     d_logit, gates = torch.empty(2, rows, count, dtype=torch.float32, device=qkv.device) if values else (None, None)
     tokens, x, gate, table = values or (qkv, qkv, qkv, qkv)
     taps = gate.size(1) if values else 1
-    _heads_backward[(rows,)](
-        dq, dk, dv, dq.stride(1), dq.stride(2), qkv, cos, sin, rstd, tokens, x, x.stride(0), gate, table, out, low_scale, amax,
-        qkv if d_logit is None else d_logit, qkv if gates is None else gates, length, channels, count,
-        values is not None, slot is not None, taps, scale, half, triton.next_power_of_2(count),
+    _heads_backward[(count, triton.cdiv(rows, ROWS))](
+        dq, dk, dv, dq.stride(1), dq.stride(2), qkv, cos, sin, rstd, tokens, x, x.stride(0), gate, table, out, low_scale,
+        amax, qkv if d_logit is None else d_logit, qkv if gates is None else gates, rows, length, channels, count,
+        values is not None, slot is not None, taps, scale, half, ROWS, num_warps=WARPS,
     )  # fmt: skip
     if d_table is not None:
         add_rows(d_table, order, dv.view(rows, count, 2 * half), gates)  # (B, T, H, D) -> (M, H, D)

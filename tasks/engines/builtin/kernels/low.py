@@ -4,7 +4,7 @@ A tensor in fp8 is the tensor times one scale, cut off at the format's limit. No
 others have the scale of the micro-batch before, with a margin: their largest value is recorded while they are written, so no
 tensor is read once more for it. Formats: e4m3 for activations and weights, e5m2 for gradients (arXiv 2209.05433).
 
-    scale, inverse, amax: 0-d fp32. `transpose` (M, N) -> (N, M) in tiles of (BLOCK, BLOCK); `quantize` any shape, read flat.
+    scale, inverse, amax: 0-d fp32. (M, N) -> (N, M) in tiles of (BLOCK, BLOCK).
 """
 
 from typing import NamedTuple
@@ -17,6 +17,8 @@ from torch import Tensor
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
 NORM_LIMIT = 448.0
 """The largest e4m3."""
+BLOCK, WARPS = 128, 8
+"""Rows and columns of a tile that is transposed, and the warps for it."""
 
 
 class Slot(NamedTuple):
@@ -58,31 +60,56 @@ def store_low(x, ptr, place, inside, scale_ptr, amax_ptr):
 
 
 @triton.jit
-def _transpose(x_ptr, out_ptr, M, N, BLOCK: tl.constexpr):
+def _tile(M, N, BLOCK: tl.constexpr):
+    """Places of a tile in (M, N) and in (N, M), and what of it is inside."""
     rows = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     columns = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = (rows < M)[:, None] & (columns < N)[None, :]
-    x = tl.load(x_ptr + rows[:, None] * N + columns[None, :], inside)  # (BLOCK, BLOCK)
-    tl.store(out_ptr + columns[:, None] * M + rows[None, :], tl.trans(x), tl.trans(inside))
+    return rows[:, None] * N + columns[None, :], columns[:, None] * M + rows[None, :], inside
 
 
-def transpose(x: Tensor) -> Tensor:
-    """x (M, N) of 1-byte numbers -> (N, M), dense."""
-    out = torch.empty(x.size(1), x.size(0), dtype=x.dtype, device=x.device)
-    grid = (triton.cdiv(x.size(0), 128), triton.cdiv(x.size(1), 128))
-    _transpose[grid](x.view(torch.uint8), out.view(torch.uint8), *x.shape, 128, num_warps=8)
+@triton.jit
+def _transpose(x_ptr, out_ptr, M, N, BLOCK: tl.constexpr):
+    place, turned, inside = _tile(M, N, BLOCK)
+    tl.store(out_ptr + turned, tl.trans(tl.load(x_ptr + place, inside)), tl.trans(inside))
+
+
+def transpose(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """x (M, N) of 1-byte numbers -> (N, M), dense; into `out` where given."""
+    out = x.new_empty(x.shape[::-1]) if out is None else out
+    _transpose[_tiles(x)](x.view(torch.uint8), out.view(torch.uint8), *x.shape, BLOCK, num_warps=WARPS)
     return out
 
 
 @triton.jit
-def _quantize(x_ptr, out_ptr, scale_ptr, amax_ptr, size, BLOCK: tl.constexpr):
-    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    x = tl.load(x_ptr + place, place < size, 0.0).to(tl.float32)
-    store_low(x, out_ptr, place, place < size, scale_ptr, amax_ptr)
+def _quantize(x_ptr, out_ptr, turned_ptr, scale_ptr, amax_ptr, M, N, TURNED: tl.constexpr, BLOCK: tl.constexpr):
+    place, turned, inside = _tile(M, N, BLOCK)
+    x = tl.load(x_ptr + place, inside, 0.0).to(tl.float32)
+    record(amax_ptr, tl.max(tl.abs(x)))
+    low = to_low(x, tl.load(scale_ptr), out_ptr.dtype.element_ty)
+    tl.store(out_ptr + place, low, inside)
+    if TURNED:
+        tl.store(turned_ptr + turned, tl.trans(low), tl.trans(inside))
 
 
-def quantize(x: Tensor, slot: Slot) -> Tensor:
-    """A contiguous x in the slot's fp8."""
-    out = torch.empty_like(x, dtype=slot.dtype)
-    _quantize[(triton.cdiv(x.numel(), 8192),)](x, out, slot.scale, slot.amax, x.numel(), 8192, num_warps=8)
-    return out
+def quantize(x: Tensor, slot: Slot, out: Tensor, turned: Tensor | None = None) -> None:
+    """Write a contiguous x (M, N) in the slot's fp8 to out (M, N), and transposed to `turned` (N, M) where given.
+
+    That of an x in bf16 only: of one in fp32 Triton 3.6 makes a kernel for Hopper that transposes wrongly.
+    """
+    assert turned is None or x.dtype == torch.bfloat16
+    _quantize[_tiles(x)](
+        x,
+        out,
+        out if turned is None else turned,
+        slot.scale,
+        slot.amax,
+        *x.shape,
+        turned is not None,
+        BLOCK,
+        num_warps=WARPS,
+    )
+
+
+def _tiles(x: Tensor) -> tuple[int, int]:
+    return triton.cdiv(x.size(0), BLOCK), triton.cdiv(x.size(1), BLOCK)

@@ -134,6 +134,11 @@ def norm_backward(
     return d_normed, low
 
 
+def _few(block: int) -> int:
+    """Warps for a row of which much is read: one, with no barriers in its sums, as long as its registers hold the row."""
+    return max(1, block // 2048)
+
+
 @triton.jit
 def _mix_norm_backward(
     x_ptr,
@@ -152,7 +157,7 @@ def _mix_norm_backward(
     amax_ptr,
     M,
     C,
-    NORMED: tl.constexpr,
+    OF: tl.constexpr,
     RESIDUAL: tl.constexpr,
     EXTRA: tl.constexpr,
     LOW: tl.constexpr,
@@ -164,19 +169,20 @@ def _mix_norm_backward(
     place = row * C + c
     a = tl.load(a_ptr)
     unit = tl.load(x_ptr + place, inside, 0.0).to(tl.float32)
-    if NORMED:
-        rstd = tl.load(rstd_ptr + row)
-    else:
+    if OF == "parts":
         y = tl.load(y_ptr + place, inside, 0.0).to(tl.float32)
         unit = a * unit + tl.load(b_ptr) * y
         rstd = tl.rsqrt(tl.sum(unit * unit, 0) / C + EPSILON)
+    else:
+        rstd = tl.load(rstd_ptr + row)
+    if OF != "norm":
         unit *= rstd
     dn = tl.load(d_normed_ptr + place, inside, 0.0).to(tl.float32)
     dz = rstd * (dn - unit * (tl.sum(dn * unit, 0) / C))
     if RESIDUAL:
         dz += tl.load(residual_ptr + place, inside, 0.0).to(tl.float32)
     tl.store(sums_ptr + row, tl.sum(dz * unit, 0) / rstd)
-    if not NORMED:
+    if OF == "parts":
         tl.store(sums_ptr + M + row, tl.sum(dz * y, 0))
     dx = a * dz
     if EXTRA:
@@ -188,7 +194,7 @@ def _mix_norm_backward(
 
 def mix_norm_backward(
     value: tuple[Tensor, Tensor],
-    normed: bool,
+    of: str,
     a: Tensor,
     b: Tensor,
     d_normed: Tensor,
@@ -199,18 +205,19 @@ def mix_norm_backward(
 ) -> tuple[Tensor, Tensor | None]:
     """Backward of `mix_norm`: the gradient of x, plus `extra` = (tensor, 0-d scale) where given; with a slot, in fp8 as well.
 
-    `value` is (norm(z), 1/rms) or (not `normed`) (x, y). `sums` (2, M) fp32 takes each row's dz.z and (not `normed`) dz.y.
+    `value` is, by `of`, (norm(z), 1/rms) of the "norm", (z, 1/rms) of the "mix" or (x, y) of its "parts". `sums` (2, M) fp32 takes each
+    row's dz.z and, of parts, dz.y.
     """
     rows, channels = d_normed.shape
     dx = torch.empty_like(d_normed)
     low = torch.empty_like(dx, dtype=slot.dtype) if slot else None
+    block = triton.next_power_of_2(channels)
     first, second = value
     extra_tensor, extra_scale = extra or (first, a)
     _mix_norm_backward[(rows,)](
         first, second, second, a, b, first if d_mixed is None else d_mixed, d_normed, extra_tensor, extra_scale, dx, sums,
         *first_or(low, slot, sums), rows, channels,
-        normed, d_mixed is not None, extra is not None, slot is not None, triton.next_power_of_2(channels),
-        num_warps=2,
+        of, d_mixed is not None, extra is not None, slot is not None, block, num_warps=_few(block),
     )  # fmt: skip
     return dx, low
 
@@ -253,9 +260,9 @@ def weigh(parts: list[Tensor], weights: Tensor, x: Tensor) -> tuple[Tensor, Tens
             part.data_ptr()
         )  # not a copy from the host, whose memory a CUDA graph would read again at each replay
     products = torch.empty(len(parts), rows, dtype=torch.float32, device=x.device)
-    out = torch.empty_like(x)
+    out, block = torch.empty_like(x), triton.next_power_of_2(channels)
     _weigh[(rows,)](
-        places, weights, x, out, products, rows, channels, len(parts), tl.bfloat16, triton.next_power_of_2(channels)
+        places, weights, x, out, products, rows, channels, len(parts), tl.bfloat16, block, num_warps=_few(block)
     )
     return out, products.sum(-1)  # (M, C), (count, M) -> (count,)
 

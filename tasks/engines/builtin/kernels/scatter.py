@@ -36,6 +36,13 @@ def order_of(tokens: Tensor) -> Order:
 
 
 @triton.jit
+def _row(rows_ptr, row_stride, head_stride, places_ptr, place, c, inside, D: tl.constexpr):
+    """The row at a place in the order, (H, D) read as (C,). It is read ahead, while the one before is added."""
+    row = tl.load(places_ptr + place).to(tl.int64)
+    return tl.load(rows_ptr + row * row_stride + c // D * head_stride + c % D, inside, 0.0)
+
+
+@triton.jit
 def _sum_pieces(
     rows_ptr,
     row_stride,
@@ -60,11 +67,12 @@ def _sum_pieces(
     end = tl.minimum(first + PIECE, M)
     begins_here = tl.load(tokens_ptr + first - 1, first > 0, -1) != tl.load(tokens_ptr + first)
     total = tl.zeros((BLOCK,), tl.float32)
+    ahead = _row(rows_ptr, row_stride, head_stride, places_ptr, first, c, inside, D)
     for place in range(first, end):
+        x = ahead.to(tl.float32)
+        ahead = _row(rows_ptr, row_stride, head_stride, places_ptr, tl.minimum(place + 1, end - 1), c, inside, D)
         row = tl.load(places_ptr + place).to(tl.int64)
         token = tl.load(tokens_ptr + place)
-        # rows[row] (H, D), read as (C,)
-        x = tl.load(rows_ptr + row * row_stride + c // D * head_stride + c % D, inside, 0.0).to(tl.float32)
         if FACTORS:
             x *= tl.load(factors_ptr + row * H + c // D, inside, 0.0)
         total += x

@@ -21,9 +21,10 @@ ROWS, WARPS = 32, 8
 
 
 @triton.jit
-def _rows(M, ROWS: tl.constexpr):
-    row = tl.program_id(1).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    return row, (row < M)[:, None]
+def _tile(M, H, ROWS: tl.constexpr):
+    """This program's head, its rows, and which of them there are. One dimension of programs: a second one ends at 65,535."""
+    row = (tl.program_id(0) // H).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    return tl.program_id(0) % H, row, (row < M)[:, None]
 
 
 @triton.jit
@@ -91,8 +92,7 @@ def _heads(
     HALF: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    head = tl.program_id(0)
-    row, inside = _rows(M, ROWS)
+    head, row, inside = _tile(M, H, ROWS)
     d = tl.arange(0, HALF)
     column = head * (2 * HALF) + d[None, :]
     place = row[:, None] * (3 * C) + column
@@ -132,7 +132,7 @@ def heads(
     rstd = torch.empty(rows, 2, count, dtype=torch.float32, device=qkv.device) if rstd is None else rstd
     tokens, x, gate, table = values or (qkv, qkv, qkv, qkv)
     taps = gate.size(1) if values else 1
-    _heads[(count, triton.cdiv(rows, ROWS))](
+    _heads[(count * triton.cdiv(rows, ROWS),)](
         qkv, cos, sin, rstd, tokens, x, x.stride(0), gate, table, rows, length, channels, count,
         rotate, values is not None, taps, scale, half, ROWS, num_warps=WARPS,
     )  # fmt: skip
@@ -210,8 +210,7 @@ def _heads_backward(
     HALF: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    head = tl.program_id(0)
-    row, inside = _rows(M, ROWS)
+    head, row, inside = _tile(M, H, ROWS)
     d = tl.arange(0, HALF)
     column = head * (2 * HALF) + d[None, :]
     grad = row[:, None] * token_stride + head * head_stride + d[None, :]
@@ -266,7 +265,7 @@ def heads_backward(
     d_logit, gates = torch.empty(2, rows, count, dtype=torch.float32, device=qkv.device) if values else (None, None)
     tokens, x, gate, table = values or (qkv, qkv, qkv, qkv)
     taps = gate.size(1) if values else 1
-    _heads_backward[(count, triton.cdiv(rows, ROWS))](
+    _heads_backward[(count * triton.cdiv(rows, ROWS),)](
         dq, dk, dv, dq.stride(1), dq.stride(2), qkv, cos, sin, rstd, tokens, x, x.stride(0), gate, table, out, low_scale,
         amax, qkv if d_logit is None else d_logit, qkv if gates is None else gates, rows, length, channels, count,
         values is not None, slot is not None, taps, scale, half, ROWS, num_warps=WARPS,

@@ -4,6 +4,7 @@ Under torchrun the ranks share the micro-batches of a step; the first one speaks
 """
 
 import json
+import statistics
 import sys
 import time
 
@@ -50,10 +51,9 @@ def main(task: dict) -> None:
     if task.get("breakdown"):
         from benchmarks.training.breakdown import table
 
-        median = sorted(seconds)[len(seconds) // 2]
         result["breakdown"] = table(
-            lambda: compute.backward(x, y, 1 / accumulation), accumulation, optimizer, task["rates"], median
-        )
+            lambda: compute.backward(x, y, 1 / accumulation), accumulation, optimizer, task["rates"], statistics.median(seconds)
+        )  # fmt: skip
     if world.leads:
         print(json.dumps(result), flush=True)
     leave()

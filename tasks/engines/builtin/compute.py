@@ -97,6 +97,15 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise InputError(f"precision=bf16 needs an Ampere GPU (A100) or later, not {name}; take precision=fp32")
 
 
+def check_tokens(precision: str, micro_batch: int, sequence_length: int) -> None:
+    """Raises InputError when the products of a micro-batch have no form in a precision: fp8's sums have a multiple of 16 terms."""
+    if precision == "fp8" and micro_batch * sequence_length % 16:
+        raise InputError(
+            f"precision=fp8 needs a multiple of 16 tokens at a time, not micro_batch {micro_batch} x sequence_length "
+            f"{sequence_length}: take a sequence_length that is a multiple of 16, or precision=bf16"
+        )
+
+
 def fusable(config: ModelShape) -> bool:
     """Have the kernels a form for this model?"""
     return config.n_layer > 2 and config.n_kv_head == config.n_head

@@ -6,7 +6,14 @@ from typing import Any
 import torch
 
 from tasks.engines.builtin import checkpoint
-from tasks.engines.builtin.compute import Compute, build_compute, check_precision, embedding_dtype, fusable
+from tasks.engines.builtin.compute import (
+    Compute,
+    build_compute,
+    check_precision,
+    check_tokens,
+    embedding_dtype,
+    fusable,
+)
 from tasks.engines.builtin.distributed import World
 from tasks.engines.builtin.guards import available_memory, choose_micro_batch
 from tasks.engines.builtin.memory import graph_bytes, memory_bytes
@@ -83,6 +90,7 @@ def shape_run(experiment: Experiment, packed: Artifact, world: World) -> RunShap
         ),
         available_memory(world.device) // (world.size if world.device.type == "cpu" else 1),
     )
+    check_tokens(training.precision, micro, training.sequence_length)
     return RunShape(config, plan, Batch(batch_rows, world.size, world.rank, micro), PackedRows.of(packed, chosen))
 
 

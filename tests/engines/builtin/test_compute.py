@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tasks.engines.builtin.compute import build_compute, fusable
+from tasks.engines.builtin.compute import build_compute, check_tokens, fusable
 from tasks.engines.builtin.model import GPT
 from tasks.errors import InputError
 from tasks.records.scaling import ModelShape
@@ -16,6 +16,15 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="the fused path n
 def test_a_cpu_refuses_other_than_fp32(precision):
     with pytest.raises(InputError, match=f"precision={precision} needs a GPU"):
         build_compute(GPT(ModelShape.of_depth(1, 32, "L", 70)), precision)
+
+
+def test_fp8_takes_16_tokens_at_a_time():
+    for precision, rows, length in (("fp8", 2, 1000), ("fp8", 1, 1024), ("bf16", 1, 1000)):
+        check_tokens(precision, rows, length)
+    with pytest.raises(
+        InputError, match="not micro_batch 1 x sequence_length 1000: take a sequence_length that is a mult"
+    ):
+        check_tokens("fp8", 1, 1000)
 
 
 def test_models_of_two_layers_are_left_to_autograd():

@@ -71,7 +71,8 @@ def look(remote: Remote, host: Host) -> Facts:
     facts = identify(remote, host.folder)
     installed = remote.read(f"{facts.folder}/state/environment")
     require(host, facts, 0 if installed else environment.disk_need(host))
-    environment.require_links(remote, host)
+    if not installed:  # later the wheels may be gone
+        environment.require_links(remote, host)
     if not host.python_environment:
         environment.torch_index(host, facts)
     return facts

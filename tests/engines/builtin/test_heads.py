@@ -54,7 +54,19 @@ def test_they_are_those_of_float64(batch, length, count, width, taps):
     rstd = heads(qkv, cos, sin, length, 1.2, values)
     d_table, order = torch.zeros(9, channels, device=DEVICE), order_of(tokens)
     of_table = d_table if taps else None
-    d_qkv, d_logit = heads_backward(grads.unbind(2), qkv, rstd, cos, sin, length, 1.2, values, of_table, order)
+    packed = grads.unbind(2)
+    d_qkv, d_logit = heads_backward(
+        (*packed[:2], packed[2].contiguous()) if taps else packed,
+        qkv,
+        rstd,
+        cos,
+        sin,
+        length,
+        1.2,
+        values,
+        of_table,
+        order,
+    )
     pairs = [(qkv, wanted), (rstd, wanted_rstd), (d_qkv, exact[0].grad)]
     if taps:
         pairs += [(d_table, exact[3].grad), (d_logit.T @ values[1][:, :taps], exact[2].grad)]

@@ -257,7 +257,7 @@ def heads_backward(
     `qkv` is what `heads` left. `d_table` (V, C) fp32 gets the value embedding's gradient added, in the tokens' `order`.
     Returns: the gradient of qkv (M, 3 C), in fp8 with a slot, and of the gates before the sigmoid (M, H) fp32 where there are any.
     """
-    dq, dk, dv = (_like_first(grads[0], grad) for grad in grads)  # (B, T, H, D) each
+    dq, dk, dv = _alike(*grads)  # (B, T, H, D) each
     rows, channels, half = qkv.size(0), qkv.size(1) // 3, cos.size(1)
     count = channels // (2 * half)
     out = torch.empty_like(qkv, dtype=slot.dtype if slot else qkv.dtype)
@@ -275,7 +275,8 @@ def heads_backward(
     return out, d_logit
 
 
-def _like_first(first: Tensor, grad: Tensor) -> Tensor:
-    """Tokens must be one stride apart across the batch, and the same for all three."""
-    flat = grad.stride(3) == 1 and grad.stride(0) == grad.size(1) * grad.stride(1) and grad.stride() == first.stride()
-    return grad if flat else grad.contiguous()
+def _alike(first: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """Tokens must be one stride apart across the batch, and the same for all."""
+    flat = first.stride(3) == 1 and first.stride(0) == first.size(1) * first.stride(1)
+    grads = (first, *others)
+    return grads if flat and all(x.stride() == first.stride() for x in others) else tuple(x.contiguous() for x in grads)

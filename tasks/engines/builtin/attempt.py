@@ -44,7 +44,8 @@ def attempt(job: Job, world: World, stop: StopRequest, began: float, verified: b
 
     `began`: when the attempt was started, as `time.time` has it. `verified`: whoever did has compared the checksums of the rows.
     Raises InputError or DamagedError before anything expensive, BusyError when the GPU or the run is in use, SupersededError
-    when another host took the run over while this one was cut off, DiskError when nothing can be written, TrainingError when training cannot go on.
+    when another host took the run over while this one was cut off, DiskError when nothing can be written, TrainingError when training
+    cannot go on.
     """
     root = job.open_root()
     gpus = {}

@@ -18,6 +18,7 @@ from tasks.engines.builtin.kernels.scatter import Order, add_rows
 
 EPSILON = tl.constexpr(torch.finfo(torch.float32).eps)
 ROWS, WARPS = 32, 8
+"""Tokens of a program, and its warps: in bf16 the fastest of four on an H200."""
 
 
 @triton.jit
@@ -36,6 +37,7 @@ def _halves(ptr, place, inside, HALF: tl.constexpr):
 
 @triton.jit
 def _angles(cos_ptr, sin_ptr, row, d, T, HALF: tl.constexpr):
+    """cos and sin of the rows' positions, (ROWS, HALF) each."""
     place = (row % T)[:, None] * HALF + d[None, :]
     return tl.load(cos_ptr + place).to(tl.float32), tl.load(sin_ptr + place).to(tl.float32)
 
@@ -66,6 +68,7 @@ def _gates(x_ptr, x_stride, gate_ptr, row, inside, head, CHANNELS: tl.constexpr)
 
 @triton.jit
 def _embeddings(tokens_ptr, table_ptr, row, inside, column, M, C, HALF: tl.constexpr):
+    """Both halves of the head of each token's value embedding."""
     token = tl.load(tokens_ptr + row, row < M, 0).to(tl.int64)
     return _halves(table_ptr, token[:, None] * C + column, inside, HALF)
 

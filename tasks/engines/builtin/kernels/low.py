@@ -98,17 +98,8 @@ def quantize(x: Tensor, slot: Slot, out: Tensor, turned: Tensor | None = None) -
     That of an x in bf16 only: of one in fp32 Triton 3.6 makes a kernel for Hopper that transposes wrongly.
     """
     assert turned is None or x.dtype == torch.bfloat16
-    _quantize[_tiles(x)](
-        x,
-        out,
-        out if turned is None else turned,
-        slot.scale,
-        slot.amax,
-        *x.shape,
-        turned is not None,
-        BLOCK,
-        num_warps=WARPS,
-    )
+    into = out if turned is None else turned
+    _quantize[_tiles(x)](x, out, into, slot.scale, slot.amax, *x.shape, turned is not None, BLOCK, num_warps=WARPS)
 
 
 def _tiles(x: Tensor) -> tuple[int, int]:

@@ -3,7 +3,8 @@
 speed: steps of ours and of nanochat, each in a fresh process with cold compilation caches, one after the other on the same GPU.
 ranks: steps of ours on one GPU and on several, of the same batch.
 parity: how far bf16 (and fp8) gradients of ours and of nanochat are from ours in fp32, from equal weights and rows.
-paired: bits per byte of ours and of nanochat's code after equal tokens, from equal initial weights on equal rows.
+paired: bits per byte of ours and of nanochat's code (without a checkout of it: of ours in fp8 and in bf16) after equal tokens, from equal
+    initial weights on equal rows.
 resume: are the bits of a killed and resumed training those of an undisturbed one?
 turns: what CUDA graphs are worth, with and without them in turn in one process.
 """
@@ -172,9 +173,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("this benchmark needs a GPU")
-    if arguments.command == "paired" and not (arguments.root and arguments.arm and arguments.nanochat):
+    if arguments.command == "paired" and not (arguments.root and arguments.arm):
+        raise SystemExit("paired needs --root and --arm, an arm that `fabrating prepare` made")
+    if arguments.command == "paired" and not arguments.nanochat and arguments.precision == "bf16":
         raise SystemExit(
-            "paired needs --root and --arm, an arm that `fabrating prepare` made, and --nanochat, a checkout of it"
+            "paired compares bf16 with nanochat's code: name a checkout (--nanochat), or take --precision fp8"
         )
     COMMANDS[arguments.command](arguments)
 

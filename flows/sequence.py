@@ -32,7 +32,7 @@ from tasks.spec import Arm, Draw, Pool, Score, Training
 from tasks.store.artifact import Artifact, Manifest
 from tasks.store.root import Root
 from tasks.tokens.evaluation import encode_holdout
-from tasks.tokens.pack import pack_arm
+from tasks.tokens.pack import pack_arms
 from tasks.tokens.train import train_tokenizer
 
 T = TypeVar("T")
@@ -136,18 +136,11 @@ def _prepare(
         lambda progress: train_tokenizer(root, pool_id, pool.vocab_size, progress=progress),
     )
     steps.run(f"Evaluation tokens of {pool.name}", lambda progress: encode_holdout(root, pool_id, progress=progress))
-    length, packing = training.sequence_length, training.packing
-    packed = [
-        steps.run(
-            f"Packed rows of {arm.name}",
-            lambda progress, id=id: pack_arm(root, id, pool_id, length, packing, progress=progress),  # type: ignore[misc]
-        )
-        for arm, id in ((arm, plan.arm_id) for arm, plan in zip(arms, plans, strict=True))
-    ]
-    return [
-        Prepared(pool_id, id, texts[id], rows, root.manifest(ArmFolder(id).near(HOLDOUT)))
-        for id, rows in zip((plan.arm_id for plan in plans), packed, strict=True)
-    ]
+    ids, length, packing = [plan.arm_id for plan in plans], training.sequence_length, training.packing
+    packed = steps.run(
+        f"Packed rows of {called}", lambda progress: pack_arms(root, ids, pool_id, length, packing, progress)
+    )
+    return [Prepared(pool_id, id, texts[id], packed[id], root.manifest(ArmFolder(id).near(HOLDOUT))) for id in ids]
 
 
 def _called(arms: Sequence[Arm]) -> str:

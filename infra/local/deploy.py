@@ -19,6 +19,7 @@ import yaml
 from infra.local.access import connected
 from tasks.engines.turns import visible_gpus
 from tasks.errors import InputError
+from tasks.records.devices import runs_at_once
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -30,7 +31,7 @@ POOLS = ("cpu", "gpu")
 by runs which all wait; preparation is limited by its queue instead, training by each worker of the gpu pool."""
 DESCRIPTIONS = {
     "cpu": "Preparation, experiments and comparisons that wait for their children, hosts: what needs no GPU.",
-    "gpu": "Training and scoring. Several hosts may serve it: each takes a run for each of its GPUs, and one or two that wait.",
+    "gpu": "Training and scoring. Several hosts may serve it: each takes a run for each of its GPUs, and two that wait.",
 }
 QUEUES = {"cpu": {"prepare": 1}}
 """Work queues besides `default`, with their concurrency limits: one preparation at a time, as it takes all cores."""
@@ -40,12 +41,8 @@ SAMPLE, NO_SAMPLE = "FABRATING_SAMPLE", "file:///sample"
 
 
 def worker_options(pool: str) -> list[str]:
-    """How many runs the worker of a pool takes here: on the gpu pool more than there are GPUs, which load while the others train.
-
-    One for a single GPU, two for several, where runs end as fast as one after the other starts. More would wait while another host is free.
-    """
-    gpus = max(1, len(visible_gpus()))
-    return ["--limit", str(gpus + min(gpus, 2))] if pool == "gpu" else []
+    """How many runs the worker of a pool takes here."""
+    return ["--limit", str(runs_at_once(len(visible_gpus())))] if pool == "gpu" else []
 
 
 def version() -> str:

@@ -21,6 +21,7 @@ from tasks.hosts.hostkeys import KnownHosts, installation_folder
 from tasks.hosts.keys import encrypted
 from tasks.hosts.machine import Local, Machine
 from tasks.hosts.route import Route, bracketed, ssh_options
+from tasks.records.devices import runs_at_once
 from tasks.spec import Host
 from tasks.store import azure
 from tasks.store.artifact import fingerprint
@@ -105,7 +106,7 @@ def worker_environment(host: Host, facts: Facts, code: str) -> dict[str, str]:
         "FABRATING_HOME": facts.folder,
         "FABRATING_CODE": code,
         "FABRATING_POOL": host.work_pool,
-        "FABRATING_RUNS": str(max(1, len(facts.gpus)) + 1),  # one loads while the others train
+        "FABRATING_RUNS": str(runs_at_once(len(facts.gpus))),
         "FABRATING_TUNNEL": str(host.tunnel_port) if host.way_back == "tunnel" else "",
         "FABRATING_WORKER": host.name,
         "FABRATING_ROOT": host.root or f"{facts.folder}/root",
@@ -113,7 +114,7 @@ def worker_environment(host: Host, facts: Facts, code: str) -> dict[str, str]:
         "PREFECT_API_URL": server_seen_from_host(host),
         "PREFECT_HOME": f"{facts.folder}/prefect",
         "TMPDIR": f"{facts.folder}/tmp",  # Prefect's folder in /tmp belongs to the first account that used it
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "PREFECT_CLIENT_MAX_RETRIES": "20",
         "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500,504",  # what the server says while its database is away

@@ -1,4 +1,8 @@
-"""GPUs by the names that their drivers give them."""
+"""GPUs by the names that their drivers give them, and how many runs a host takes for those that it has."""
+
+WAITING = 2
+"""Runs that a worker takes beyond those that train: one of a small model starts and ends for as long as it trains. More would wait
+there while another host is free."""
 
 PEAK_FLOPS = {
     "GH200": 989e12,
@@ -18,3 +22,8 @@ def peak_flops(device_name: str) -> float | None:
         if part in device_name:
             return peak
     return None
+
+
+def runs_at_once(gpus: int) -> int:
+    """How many runs the worker of a host with so many GPUs takes; without one it trains on its CPU."""
+    return max(1, gpus) + WAITING

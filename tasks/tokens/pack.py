@@ -7,9 +7,10 @@ many threads there are. After every shard the state of the packer is saved: a ki
 
 import contextlib
 import os
+import threading
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,6 +39,9 @@ CHECKED = 64
 
 READ_AHEAD = 2
 """Row groups encoded before their turn, beyond one for each worker: what bounds the memory."""
+
+ARM_CORES = 4
+"""Cores that one arm keeps busy: a thread packs what the others encode. Where there are more, several arms are packed at a time."""
 
 UNREADABLE = (ValueError, KeyError, EOFError, BadZipFile)
 """What a damaged state, or one of another version, raises; then packing starts anew."""
@@ -105,6 +109,50 @@ def pack_arm(
         | ({"buffer": BUFFER, "batch": BATCH} if packing == "crop" else {}),
         inputs={"text": text.manifest, "tokenizer": trained.manifest},
     )
+
+
+def pack_arms(
+    root: Root,
+    arm_ids: Sequence[str],
+    pool_id: str,
+    sequence_length: int = 2_048,
+    packing: Packing = "split",
+    progress: Progress = silent,
+) -> dict[str, Artifact]:
+    """`pack_arm` for several arms of a pool, {id: rows}, at the same time where there are cores for it. `progress` counts the shards of all.
+
+    After an error no arm goes on; the next attempt finds what each has saved.
+    """
+    arm_ids = list(dict.fromkeys(arm_ids))
+    missing = [id for id in arm_ids if root.find(ArmFolder(id).packed(sequence_length, packing)) is None]
+    total = sum(len(_training_shards(root.open(ArmFolder(id).text))) for id in missing)
+    together = min(len(arm_ids), max(1, cores() // ARM_CORES))
+    told: dict[str, tuple[int, Mapping[str, float]]] = {}
+    telling, failed = threading.Lock(), threading.Event()
+
+    def pack(id: str) -> Artifact:
+        def tell(stage: str, done: int, _: int, counters: Mapping[str, float]) -> None:
+            if failed.is_set():
+                raise CancelledError(f"another arm than {id} could not be packed")
+            with telling:
+                told[id] = done, counters
+                done = sum(done for done, _ in told.values())
+                counters = {name: sum(counted[name] for _, counted in told.values()) for name in counters}
+                progress(stage, done, max(done, total), counters)
+
+        return pack_arm(root, id, pool_id, sequence_length, packing, max(1, cores() // together), tell)
+
+    with ThreadPoolExecutor(max(1, together)) as pool:
+        packed = {id: pool.submit(pack, id) for id in arm_ids}
+        try:
+            for ended in wait(packed.values(), return_when=FIRST_EXCEPTION).done:
+                ended.result()
+        except BaseException:
+            failed.set()
+            for each in packed.values():
+                each.cancel()
+            raise
+    return {id: each.result() for id, each in packed.items()}
 
 
 @dataclass

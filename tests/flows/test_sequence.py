@@ -79,7 +79,7 @@ def test_arms_prepared_together_share_the_steps_and_are_what_each_is_alone(prepa
         "Checksums of top16, rand",
         "Plan of top16, rand",
         "Text of top16, rand",
-        *("Packed rows of top16", "Packed rows of rand", "Packed rows of rand"),
+        "Packed rows of top16, rand",
     ]
 
 

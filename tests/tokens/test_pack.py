@@ -1,6 +1,7 @@
 """Packing an arm on disk: contents, determinism, resuming, and what is refused."""
 
 import json
+import shutil
 from itertools import chain
 
 import numpy as np
@@ -13,7 +14,7 @@ from tasks.records.packed import read_contents, read_rows
 from tasks.store.artifact import Work, sha256_file
 from tasks.store.root import Root
 from tasks.tokens import pack as pack_module
-from tasks.tokens.pack import pack_arm
+from tasks.tokens.pack import pack_arm, pack_arms
 from tests.tokens import conftest
 from tests.tokens.conftest import ARM, POOL, make_documents
 
@@ -218,6 +219,32 @@ def test_progress_counts_shards(root):
     pack_arm(root, ARM, POOL, 64, progress=lambda stage, done, total, counters: seen.append((stage, done, total)))
     assert seen[-1] == ("pack", 3, 3)
     assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
+
+
+@pytest.mark.parametrize("workers", [1, 12])
+def test_several_arms_have_the_rows_that_each_has_alone(root, monkeypatch, workers):
+    monkeypatch.setenv("FABRATING_WORKERS", str(workers))
+    texts = {"a": SHARDS, "b": SHARDS[:1], "c": SHARDS[1:], "d": SHARDS[::-1]}
+    alone, seen = {}, []
+    for arm, shards in texts.items():
+        write_text(root, arm, shards)
+        alone[arm] = sha256_file(pack_arm(root, arm, POOL, 64).path / "rows.bin")
+    shutil.rmtree(root.path("arms/b/packed"))
+    shutil.rmtree(root.path("arms/d/packed"))
+    packed = pack_arms(root, ["d", *texts], POOL, 64, progress=lambda *told: seen.append(told[:3]))
+    assert {arm: sha256_file(each.path / "rows.bin") for arm, each in packed.items()} == alone
+    assert {arm for arm, each in packed.items() if not each.reused} == {"b", "d"}
+    assert seen[-1] == ("pack", 4, 4)
+    assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
+
+
+def test_an_arm_that_cannot_be_packed_is_named_and_the_others_stay(root, monkeypatch):
+    monkeypatch.setenv("FABRATING_WORKERS", "8")
+    write_text(root, "whole", SHARDS)
+    write_text(root, "short", [["a few words"]])
+    with pytest.raises(InputError, match="arms/short/text holds 4 tokens"):
+        pack_arms(root, ["whole", "short"], POOL, 512)
+    assert pack_arms(root, ["whole"], POOL, 512)["whole"].facts["documents"] == sum(map(len, SHARDS))
 
 
 def test_an_arm_without_training_shards_is_refused(root):

@@ -2,6 +2,9 @@
 
 import inspect
 import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -37,6 +40,30 @@ def test_arms_that_a_server_would_not_take_at_once_are_several_children():
     )
     size = len(arms["listed-1"].model_dump_json())
     assert 1 < len(found) <= 128 * size / (MOST_PARAMETERS - size) + 1
+
+
+def test_children_are_asked_for_one_after_the_other_until_they_are_left(monkeypatch):
+    """At once they would lock one another out of SQLite. Prefect's part is played here: a real server only makes it slow."""
+    asked, together = [], []
+    busy = threading.Lock()
+
+    def ask(*_, flow_run_name, **__):
+        together.append(not busy.acquire(blocking=False))
+        time.sleep(0.01)
+        asked.append(flow_run_name)
+        busy.release()
+        if len(asked) == 5:
+            left.set()
+
+    left = threading.Event()
+    monkeypatch.setattr(children, "run_deployment", ask)
+    found = [scoring(f"run-{number}", (), False, "/root") for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        started = {child.name: pool.submit(children._ask, child, left) for child in found}
+    assert not any(together)
+    assert len(asked) == 5
+    errors = {name: str(each.exception()) for name, each in started.items() if each.exception()}
+    assert errors == {name: f"Nobody waits for {name} any more" for name in started.keys() - asked}
 
 
 def test_who_is_cancelled_waits_for_no_child(monkeypatch):

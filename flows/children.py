@@ -1,20 +1,17 @@
 """Runs of other deployments that a flow waits for: visible below it, found again by a retried parent, cancelled with it."""
 
-import contextvars
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, cast
+from uuid import UUID
 
 import httpx
 from prefect import get_run_logger, runtime
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 from prefect.states import AwaitingRetry, Cancelling
 
@@ -22,16 +19,13 @@ from flows.alive import lives, why_waiting
 from tasks.spec import Arm, Draw, Pool, Questions, Texts, Training
 from tasks.store.artifact import fingerprint
 
-POLL_SECONDS = 2.0
+POLL_SECONDS = 1.0
 SECONDS_IN_LINE = 30.0
 """A run that has waited for its start for so long, and longer, is asked why."""
 MOST_PARAMETERS = 200_000
 """Characters of the arms that one child is given. A server takes 512 KiB of parameters."""
-ASKING = threading.Lock()
-"""Children are asked for one after the other: side by side, requests lock one another out of the server's SQLite, and Prefect's client repeats
-a refused one only after up to a minute (16 children: after 15 to 33 s instead of 1 to 7)."""
-NEVER_LEFT = threading.Event()
-"""Of a child that is waited for to its end."""
+MOST_READ = 200
+"""Runs of one answer of a server."""
 
 
 class ChildFailed(RuntimeError):
@@ -45,6 +39,42 @@ class Child:
     deployment: str
     name: str
     parameters: Mapping[str, Any]
+
+
+@dataclass
+class _Awaited:
+    """A child and its run, as the server last told of it."""
+
+    child: Child
+    run: FlowRun
+    again: bool
+    """Whether the run had ended when it was asked for, so that it is to start again."""
+    ended: bool = False
+    deleted: bool = False
+
+    def look(self, client: SyncPrefectClient, run: FlowRun | None) -> None:
+        """Take over what the server tells now, None if the run was deleted, and start the run again if that is due."""
+        if run is None:
+            self.ended = self.deleted = True
+            return
+        self.run = run
+        if not self.again:
+            self.ended = _final(run)
+        elif _final(run) and not lives(
+            client, run
+        ):  # if it does, it was called crashed by mistake: two would be in each other's way
+            get_run_logger().info("%s was %s: starting it again", self.child.name, run.state_name)
+            client.set_flow_run_state(run.id, AwaitingRetry(), force=True)
+            self.again = False
+
+    def require_completed(self) -> None:
+        """Raise ChildFailed unless the run completed."""
+        if self.deleted:
+            raise ChildFailed(f"The run {self.child.name} was deleted: run it again")
+        state = self.run.state
+        if state is None or not state.is_completed():
+            reason = (state.message if state else None) or "see its logs"
+            raise ChildFailed(f"{self.child.deployment} ({self.child.name}) is {self.run.state_name}: {reason}")
 
 
 def preparation(arms: Mapping[str, Arm], data: Pool, train: Training, root: str) -> Child:
@@ -92,65 +122,46 @@ def scoring(run_id: str, texts: Sequence[Texts], core: bool, root: str, question
 
 
 def run_children(children: Sequence[Child], pages: dict[str, str] | None = None) -> None:
-    """Run children side by side. The first error is raised when all have ended. `pages`: as of `run_child`.
+    """Run children side by side and wait for all to end. The addresses of their pages are logged, and put into `pages` under their names.
 
-    An exception from outside, as of a cancellation, is raised at once: nobody waits for the children any more.
+    A retried parent attaches to the children of its earlier attempt: it waits for one that still runs, and restarts one that
+    has ended. (Even a completed one: what it made must be gone or damaged since, or the parent would not ask for it.)
+    Raises ChildFailed for the first that ended in any state but Completed, when all have ended. After a person cancelled it, the reaper
+    leaves the parent alone, too.
     """
-    if not children:
-        return
-    left = threading.Event()
-    with ThreadPoolExecutor(len(children)) as pool:
-        try:
-            started = [pool.submit(contextvars.copy_context().run, run_child, child, pages, left) for child in children]
-            wait(started)
-        finally:
-            left.set()
-    for child in started:
-        child.result()
+    with get_client(sync_client=True) as client:
+        runs = [_ask(child, pages) for child in children]
+        awaited = [_Awaited(child, run, again=_final(run)) for child, run in zip(children, runs, strict=True)]
+        _wait(client, awaited)
+    for each in awaited:
+        each.require_completed()
 
 
-def run_child(child: Child, pages: dict[str, str] | None = None, left: threading.Event = NEVER_LEFT) -> FlowRun:
-    """Run a child and wait for its end; the address of its page is logged, and put into `pages` under its name.
+def _ask(child: Child, pages: dict[str, str] | None) -> FlowRun:
+    """The child's run, a new one or that of an earlier attempt.
 
-    A retried parent attaches to the child of its earlier attempt: it waits if that still runs, and restarts it
-    if it has ended. (Even a completed one: what it made must be gone or damaged since, or the parent would not ask for it.)
-    Raises ChildFailed when the child ends in any state but Completed, and once it is `left` alone. After a person cancelled it, the reaper leaves the parent
-    alone, too.
+    Called for one child after the other: side by side, requests lock one another out of the server's SQLite, and Prefect's client repeats a
+    refused one only after up to a minute (16 children: after 15 to 33 s instead of 1 to 7).
     """
-    run = _ask(child, left)
+    started = run_deployment(
+        child.deployment,
+        parameters=dict(child.parameters),
+        flow_run_name=child.name,
+        idempotency_key=f"{runtime.flow_run.id}:{child.deployment.split('/')[0]}:{child.name}",
+        tags=list(runtime.flow_run.tags or []),
+        timeout=0,
+    )
+    run = cast("FlowRun", started)  # a coroutine only where the caller is one
     if (ui := get_current_settings().ui_url) is not None:
         page = f"{ui}/runs/flow-run/{run.id}"
         get_run_logger().info("%s: %s", child.name, page)
         if pages is not None:
             pages[child.name] = page
-    with get_client(sync_client=True) as client:
-        if run.state is not None and run.state.is_final():
-            while lives(client, run):  # it was declared crashed by mistake: two at once would be in each other's way
-                _pause(run.name, left)
-                run = client.read_flow_run(run.id)
-            get_run_logger().info("%s was %s: starting it again", child.name, run.state.name if run.state else "new")
-            client.set_flow_run_state(run.id, AwaitingRetry(), force=True)
-        run = _wait(client, run, left)
-    if run.state is None or not run.state.is_completed():
-        reason = (run.state.message if run.state else None) or "see its logs"
-        raise ChildFailed(f"{child.deployment} ({child.name}) is {run.state_name}: {reason}")
     return run
 
 
-def _ask(child: Child, left: threading.Event) -> FlowRun:
-    """The child's run, a new one or that of an earlier attempt. Raises ChildFailed once it is `left` alone."""
-    with ASKING:
-        if left.is_set():
-            raise ChildFailed(f"Nobody waits for {child.name} any more")
-        started = run_deployment(
-            child.deployment,
-            parameters=dict(child.parameters),
-            flow_run_name=child.name,
-            idempotency_key=f"{runtime.flow_run.id}:{child.deployment.split('/')[0]}:{child.name}",
-            tags=list(runtime.flow_run.tags or []),
-            timeout=0,
-        )
-    return cast("FlowRun", started)  # a coroutine only where the caller is one
+def _final(run: FlowRun) -> bool:
+    return run.state is not None and run.state.is_final()
 
 
 def cancel_children(flow: Any, flow_run: FlowRun, state: State) -> None:
@@ -158,22 +169,21 @@ def cancel_children(flow: Any, flow_run: FlowRun, state: State) -> None:
     with get_client(sync_client=True) as client:
         below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run.id]))
         for child in client.read_flow_runs(flow_run_filter=below):
-            if child.state is None or not child.state.is_final():
+            if not _final(child):
                 client.set_flow_run_state(child.id, Cancelling(message=f"{flow_run.name} was cancelled"), force=True)
 
 
-def _wait(client: SyncPrefectClient, run: FlowRun, left: threading.Event) -> FlowRun:
-    """Poll until the run has ended, and wait out a server (or its database) that is down for a while."""
-    away, reason, asked = False, "", time.monotonic()
-    while True:
+def _wait(client: SyncPrefectClient, awaited: Sequence[_Awaited]) -> None:
+    """Poll until all have ended, and wait out a server (or its database) that is down for a while."""
+    away, asked, told = False, time.monotonic(), dict[str | None, str]()
+    while left := [each for each in awaited if not each.ended]:
         try:
-            found = client.read_flow_run(run.id)
-            if found.state is not None and found.state.is_scheduled() and time.monotonic() - asked > SECONDS_IN_LINE:
-                asked, before, reason = time.monotonic(), reason, why_waiting(client, found)
-                if reason not in ("", before):
-                    get_run_logger().warning("%s waits: %s", found.name, reason)
-        except ObjectNotFound as error:
-            raise ChildFailed(f"The run {run.name} was deleted: run it again") from error
+            found = _read(client, [each.run.id for each in left])
+            for each in left:
+                each.look(client, found.get(each.run.id))
+            if time.monotonic() - asked > SECONDS_IN_LINE:
+                asked = time.monotonic()
+                _say_why(client, [each.run for each in left], told)
         except (httpx.TransportError, httpx.HTTPStatusError) as error:
             if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
                 raise
@@ -182,11 +192,24 @@ def _wait(client: SyncPrefectClient, run: FlowRun, left: threading.Event) -> Flo
             away = True
         else:
             away = False
-            if found.state is not None and found.state.is_final():
-                return found
-        _pause(run.name, left)
+        if not all(each.ended for each in left):
+            time.sleep(POLL_SECONDS)
 
 
-def _pause(child: str, left: threading.Event) -> None:
-    if left.wait(POLL_SECONDS):
-        raise ChildFailed(f"Nobody waits for {child} any more")
+def _read(client: SyncPrefectClient, ids: Sequence[UUID]) -> dict[UUID, FlowRun]:
+    """Flow runs by id; those that were deleted are missing."""
+    found: dict[UUID, FlowRun] = {}
+    for start in range(0, len(ids), MOST_READ):
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=list(ids[start : start + MOST_READ])))
+        found |= {run.id: run for run in client.read_flow_runs(flow_run_filter=wanted, limit=MOST_READ)}
+    return found
+
+
+def _say_why(client: SyncPrefectClient, runs: Sequence[FlowRun], told: dict[str | None, str]) -> None:
+    """Log what a person has to do before runs can start, once for each work pool: `told` has what was said last."""
+    waiting = {run.work_pool_name: run for run in runs if run.state is not None and run.state.is_scheduled()}
+    for pool, run in waiting.items():
+        reason = why_waiting(client, run)
+        if reason not in ("", told.get(pool)):
+            get_run_logger().warning("%s waits: %s", run.name, reason)
+        told[pool] = reason

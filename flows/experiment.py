@@ -2,7 +2,7 @@
 
 from prefect import flow, get_run_logger
 
-from flows.children import cancel_children, preparation, run_child, training
+from flows.children import cancel_children, preparation, run_children, training
 from flows.deployed import as_deployed, named
 from tasks.corpus.arm.listed import require_same_list
 from tasks.corpus.steps import find_pool
@@ -57,7 +57,7 @@ def run_experiment(whole: Experiment, root: str, name: str | None = None) -> dic
     if store.intact(ArmFolder(chosen).packed(train.sequence_length, train.packing)):
         log.info("Arm %s is complete: nothing to prepare", chosen)
     else:
-        run_child(preparation({chosen: arm}, data, train, root))
+        run_children([preparation({chosen: arm}, data, train, root)])
     if finished := store.find(RunFolder(run).result):
         store.require_current([finished])
         call(store, run, name)
@@ -69,7 +69,7 @@ def run_experiment(whole: Experiment, root: str, name: str | None = None) -> dic
         pages: dict[str, str] = {}
         table = RunsTable(store, {run: whole})
         with show_standing(run, lambda: Standing(table.rows(), "The report comes at the end."), pages):
-            run_child(training(run, chosen, train, seed, root, name=name), pages)
+            run_children([training(run, chosen, train, seed, root, name=name)], pages)
     result = store.open(RunFolder(run).result)
     show_loss_curve(store, [run])
     show_scores(store, run, {run: whole})

@@ -1,15 +1,10 @@
 """What Prefect calls by name must have the names that it uses."""
 
 import inspect
-import signal
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from flows import children
-from flows.children import MOST_PARAMETERS, preparations, run_children, scoring
+from flows.children import MOST_PARAMETERS, preparations
 from flows.compare import compare
 from flows.experiment import experiment
 from tasks.spec import Arm, Pool, Training
@@ -40,49 +35,3 @@ def test_arms_that_a_server_would_not_take_at_once_are_several_children():
     )
     size = len(arms["listed-1"].model_dump_json())
     assert 1 < len(found) <= 128 * size / (MOST_PARAMETERS - size) + 1
-
-
-def test_children_are_asked_for_one_after_the_other_until_they_are_left(monkeypatch):
-    """At once they would lock one another out of SQLite. Prefect's part is played here: a real server only makes it slow."""
-    asked, together = [], []
-    busy = threading.Lock()
-
-    def ask(*_, flow_run_name, **__):
-        together.append(not busy.acquire(blocking=False))
-        time.sleep(0.01)
-        asked.append(flow_run_name)
-        busy.release()
-        if len(asked) == 5:
-            left.set()
-
-    left = threading.Event()
-    monkeypatch.setattr(children, "run_deployment", ask)
-    found = [scoring(f"run-{number}", (), False, "/root") for number in range(8)]
-    with ThreadPoolExecutor(8) as pool:
-        started = {child.name: pool.submit(children._ask, child, left) for child in found}
-    assert not any(together)
-    assert len(asked) == 5
-    errors = {name: str(each.exception()) for name, each in started.items() if each.exception()}
-    assert errors == {name: f"Nobody waits for {name} any more" for name in started.keys() - asked}
-
-
-def test_who_is_cancelled_waits_for_no_child(monkeypatch):
-    """Threads that wait would keep its process alive until it is killed; a timer's signal stands for the worker's."""
-    ended = []
-
-    def wait(child, pages, left):
-        ended.append(left.wait(30))
-
-    def cancel(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(children, "run_child", wait)
-    previous = signal.signal(signal.SIGALRM, cancel)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
-        with pytest.raises(KeyboardInterrupt):
-            run_children([scoring(name, (), False, "/root") for name in "abc"])
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-    assert ended == [True] * 3

@@ -147,6 +147,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--precision", choices=("bf16", "fp8"), default="bf16")
+    parser.add_argument("--recipe", choices=("quiet", "upstream"), default="quiet", help="of both (paired)")
     parser.add_argument("--gpus", type=int, default=2, help="GPUs to compare with one (ranks)")
     parser.add_argument("--root", help="where the arm lies (paired)")
     parser.add_argument("--arm", help="a prepared arm (paired)")

@@ -36,15 +36,22 @@ def _to_fp8(model) -> None:
     convert_to_float8_training(model, config=Float8LinearConfig.from_recipe_name("tensorwise"), module_filter_fn=wanted)
 
 
-def _optimizer(model, plan: dict):
+def _optimizer(model, plan: dict, epsilons: dict[str, float]):
+    """nanochat's, with other epsilons for the parameters that are named."""
     scale = plan["lr_scale"]
-    return model.setup_optimizer(
+    optimizer = model.setup_optimizer(
         unembedding_lr=0.008 * scale,
         embedding_lr=0.3 * scale,
         scalar_lr=0.5 * scale,
         matrix_lr=0.02 * scale,
         weight_decay=plan["weight_decay"],
     )
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if names[parameter] in epsilons:
+                group["eps"] = epsilons[names[parameter]]
+    return optimizer
 
 
 def _step(optimizer, rates: tuple[float, float, float]) -> None:
@@ -66,7 +73,7 @@ def speed(task: dict) -> None:
     flops = model.estimate_flops()
     if task["precision"] == "fp8":
         _to_fp8(model)
-    optimizer = _optimizer(model, task["plan"])
+    optimizer = _optimizer(model, task["plan"], task.get("epsilons", {}))
     compiled = torch.compile(model, dynamic=False)
     x, y = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
     seconds, losses, first = [], [], 0.0
@@ -105,7 +112,7 @@ def function(weights: str, out: str) -> None:
     result["loss"] = loss.item()
     result["gradients"] = {name: parameter.grad.float().cpu() for parameter, name in names.items()}
     if task["rates"]:
-        optimizer = _optimizer(model, task["plan"])
+        optimizer = _optimizer(model, task["plan"], task.get("epsilons", {}))
         model.zero_grad(set_to_none=True)
         for row, rates in zip(rows, task["rates"], strict=True):
             model(row[:, :-1].contiguous(), row[:, 1:].contiguous()).backward()
@@ -123,7 +130,7 @@ def train(task: str, out: str) -> None:
     torch.set_float32_matmul_precision("high")
     task = torch.load(task)
     model = _model(task["config"], task["device"], task["state"])
-    optimizer = _optimizer(model, task["plan"])
+    optimizer = _optimizer(model, task["plan"], task.get("epsilons", {}))
     compiled = torch.compile(model, dynamic=False)
     rows = np.memmap(task["rows"], "<u2", "r").reshape(-1, task["config"]["sequence_len"] + 1)
     for step, rates in enumerate(task["rates"]):

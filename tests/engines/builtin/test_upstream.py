@@ -9,7 +9,7 @@ import torch
 from benchmarks.training.parity import run_upstream
 from tasks.engines.builtin.compute import build_compute
 from tasks.engines.builtin.model import GPT
-from tasks.engines.builtin.optimizer import build_optimizer
+from tasks.engines.builtin.optimizer import SCALAR_EPSILON, SCALARS, build_optimizer
 from tasks.engines.builtin.schedule import schedule
 from tasks.records.scaling import ModelShape, plan_training
 from tests.engines.builtin.reference import perturbed
@@ -19,7 +19,8 @@ STEPS = 20
 
 
 @pytest.mark.skipif(not CHECKOUT, reason="set NANOCHAT_CHECKOUT to a checkout of nanochat to compare with it")
-def test_function_and_steps_equal_nanochats():
+@pytest.mark.parametrize("recipe", SCALAR_EPSILON)
+def test_function_and_steps_equal_nanochats(recipe):
     config = ModelShape.of_depth(4, 128, "SSSL", 300)
     state = perturbed(config, 1)
     plan = plan_training(config, tokens=STEPS * 256, batch_tokens=256)
@@ -29,12 +30,13 @@ def test_function_and_steps_equal_nanochats():
     task = {
         "config": dataclasses.asdict(config), "device": "cpu", "state": state, "rows": rows,
         "plan": dataclasses.asdict(plan), "rates": rates,
+        "epsilons": dict.fromkeys(SCALARS, SCALAR_EPSILON[recipe]),
     }  # fmt: skip
     theirs = run_upstream(CHECKOUT, task, "float32")
 
     model = GPT(config)
     model.load_state_dict(state)
-    compute, optimizer = build_compute(model, "fp32"), build_optimizer(model, plan)
+    compute, optimizer = build_compute(model, "fp32"), build_optimizer(model, plan, recipe)
     logits = compute.logits(rows[0][:, :-1])
     assert (logits - theirs["logits"]).norm() < 1e-5 * theirs["logits"].norm()
     assert compute.backward(rows[0][:, :-1], rows[0][:, 1:], 1.0).item() == pytest.approx(theirs["loss"], rel=1e-5)

@@ -16,6 +16,8 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
+ACTIVE = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED)
+"""States of a run that has not ended and is not being cancelled."""
 HEARTBEAT = timedelta(seconds=30)
 """Between two signs of life of a run: PREFECT_FLOWS_HEARTBEAT_FREQUENCY on every worker."""
 SILENCE = 4 * HEARTBEAT

@@ -9,13 +9,19 @@ from uuid import UUID
 import httpx
 from prefect import get_run_logger, runtime
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterParentFlowRunId
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterParentFlowRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.settings import get_current_settings
 from prefect.states import AwaitingRetry, Cancelling
 
-from flows.alive import lives, why_waiting
+from flows.alive import ACTIVE, lives, why_waiting
 from tasks.spec import Arm, Draw, Pool, Questions, Texts, Training
 from tasks.store.artifact import fingerprint
 
@@ -60,9 +66,8 @@ class _Awaited:
         self.run = run
         if not self.again:
             self.ended = _final(run)
-        elif _final(run) and not lives(
-            client, run
-        ):  # if it does, it was called crashed by mistake: two would be in each other's way
+        elif _final(run) and not lives(client, run):
+            # one that lives was declared crashed by mistake: two at once would be in each other's way
             get_run_logger().info("%s was %s: starting it again", self.child.name, run.state_name)
             client.set_flow_run_state(run.id, AwaitingRetry(), force=True)
             self.again = False
@@ -166,10 +171,13 @@ def _final(run: FlowRun) -> bool:
 
 def cancel_children(flow: Any, flow_run: FlowRun, state: State) -> None:
     """Flow hook `on_cancellation`: cancel the children that have not ended. Prefect passes its arguments by name."""
+    below = FlowRunFilter(
+        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run.id]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[*ACTIVE])),
+    )
     with get_client(sync_client=True) as client:
-        below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run.id]))
-        for child in client.read_flow_runs(flow_run_filter=below):
-            if not _final(child):
+        while found := client.read_flow_runs(flow_run_filter=below, limit=MOST_READ):
+            for child in found:
                 client.set_flow_run_state(child.id, Cancelling(message=f"{flow_run.name} was cancelled"), force=True)
 
 

@@ -25,7 +25,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import AwaitingRetry, Cancelling
 from pydantic import Field
 
-from flows.alive import Watch, lives
+from flows.alive import ACTIVE, Watch, lives
 
 TAG = "fabrating"
 ENDS = (StateType.FAILED, StateType.CRASHED)
@@ -162,10 +162,9 @@ def cancel_left_behind(client: SyncPrefectClient) -> list[FlowRun]:
     above = client.read_flow_runs(flow_run_filter=stopped, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=200)
     if not above:
         return []
-    active = FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING])
     below = FlowRunFilter(
         parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id for run in above]),
-        state=FlowRunFilterState(type=active),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[*ACTIVE])),
     )
     found = client.read_flow_runs(flow_run_filter=below, limit=200)
     for run in found:

@@ -36,8 +36,9 @@ def _to_fp8(model) -> None:
     convert_to_float8_training(model, config=Float8LinearConfig.from_recipe_name("tensorwise"), module_filter_fn=wanted)
 
 
-def _optimizer(model, plan: dict, epsilons: dict[str, float]):
-    """nanochat's, with other epsilons for the parameters that are named."""
+def _optimizer(model, task: dict):
+    """nanochat's, with the task's epsilons for the parameters that it names."""
+    plan, epsilons = task["plan"], task.get("epsilons", {})
     scale = plan["lr_scale"]
     optimizer = model.setup_optimizer(
         unembedding_lr=0.008 * scale,
@@ -73,7 +74,7 @@ def speed(task: dict) -> None:
     flops = model.estimate_flops()
     if task["precision"] == "fp8":
         _to_fp8(model)
-    optimizer = _optimizer(model, task["plan"], task.get("epsilons", {}))
+    optimizer = _optimizer(model, task)
     compiled = torch.compile(model, dynamic=False)
     x, y = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
     seconds, losses, first = [], [], 0.0
@@ -112,7 +113,7 @@ def function(weights: str, out: str) -> None:
     result["loss"] = loss.item()
     result["gradients"] = {name: parameter.grad.float().cpu() for parameter, name in names.items()}
     if task["rates"]:
-        optimizer = _optimizer(model, task["plan"], task.get("epsilons", {}))
+        optimizer = _optimizer(model, task)
         model.zero_grad(set_to_none=True)
         for row, rates in zip(rows, task["rates"], strict=True):
             model(row[:, :-1].contiguous(), row[:, 1:].contiguous()).backward()
@@ -130,7 +131,7 @@ def train(task: str, out: str) -> None:
     torch.set_float32_matmul_precision("high")
     task = torch.load(task)
     model = _model(task["config"], task["device"], task["state"])
-    optimizer = _optimizer(model, task["plan"], task.get("epsilons", {}))
+    optimizer = _optimizer(model, task)
     compiled = torch.compile(model, dynamic=False)
     rows = np.memmap(task["rows"], "<u2", "r").reshape(-1, task["config"]["sequence_len"] + 1)
     for step, rates in enumerate(task["rates"]):

@@ -69,11 +69,8 @@ def find(root: Root, name: str, kinds: Sequence[str] = KINDS) -> Thing:
     """The thing that a person means. Raises InputError when there is none, or when several fit."""
     found = matching(root, name, kinds)
     if not found:
-        wanted = (
-            f"{', '.join(kind.removesuffix('s') for kind in kinds[:-1])} or {kinds[-1].removesuffix('s')}".removeprefix(
-                " or "
-            )
-        )
+        *others, last = (kind.removesuffix("s") for kind in kinds)
+        wanted = f"{', '.join(others)} or {last}" if others else last
         raise InputError(f"There is no {wanted} {name!r} under {root.url}: see `fabrating ls`.")
     if len(found) > 1:
         shown = ", ".join(each.folder for each in found[:6]) + (", ..." if len(found) > 6 else "")

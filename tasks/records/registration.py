@@ -194,7 +194,7 @@ def note(root: Root, name: str, look: TakenLook) -> Registered:
     """Register a look, unless the same runs were looked at by the same rule and level, on the same target. Returns all that is said of the question."""
 
     def noted(known: Registration) -> Registration:
-        if any(_same(each, look) for each in known.looks):
+        if any(each.question == look.question and each.same_as(look) for each in known.looks):
             return known
         return known.model_copy(update={"looks": (*known.looks, look)})
 
@@ -224,10 +224,6 @@ def elsewhere(
 def now() -> str:
     """This moment, ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _same(a: TakenLook, b: TakenLook) -> bool:
-    return a.question == b.question and a.same_as(b)
 
 
 def _about(registration: Registration, question: str) -> Registered:

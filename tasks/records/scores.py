@@ -32,8 +32,6 @@ SCHEMA = pa.schema(
     },
     metadata={FORMAT_KEY: str(FORMAT)},
 )
-
-
 DECILES = 10
 
 
@@ -111,7 +109,7 @@ def bits_per_byte(nats: np.ndarray, size: np.ndarray) -> float:
 def summarize(scores: pa.Table) -> ScoreSummary:
     """Bits per byte over all documents and by decile."""
     nats, size, decile = (scores[name].to_numpy() for name in ("nats", "bytes", "decile"))
-    by_decile = [bits_per_byte(nats[decile == d], size[decile == d]) for d in range(10)]
+    by_decile = [bits_per_byte(nats[decile == d], size[decile == d]) for d in range(DECILES)]
     return ScoreSummary(
         bpb=bits_per_byte(nats, size),
         bpb_by_decile=[None if math.isnan(value) else value for value in by_decile],

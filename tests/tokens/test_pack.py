@@ -242,7 +242,7 @@ def test_an_arm_that_cannot_be_packed_is_named_and_the_others_stay(root, monkeyp
     monkeypatch.setenv("FABRATING_WORKERS", "8")
     write_text(root, "whole", SHARDS)
     write_text(root, "short", [["a few words"]])
-    with pytest.raises(InputError, match="arms/short/text holds 4 tokens"):
+    with pytest.raises(InputError, match=r"arms/short/text holds \d+ tokens, which do not fill one row of 513"):
         pack_arms(root, ["whole", "short"], POOL, 512)
     assert pack_arms(root, ["whole"], POOL, 512)["whole"].facts["documents"] == sum(map(len, SHARDS))
 

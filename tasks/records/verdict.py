@@ -263,10 +263,9 @@ class Comparison(Difference):
         """The arm with fewer bits per byte, whether or not that means anything."""
         return self.a if self.difference < 0 else self.b
 
-    @property
-    def higher(self) -> str:
-        """The other arm."""
-        return self.b if self.difference < 0 else self.a
+    def other(self, arm: str) -> str:
+        """The arm of the pair that is not `arm`."""
+        return self.b if arm == self.a else self.a
 
 
 class StratumScore(Record):

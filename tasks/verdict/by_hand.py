@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tasks.errors import DamagedError
-from tasks.records import ledger, registration
+from tasks.records import registration
 from tasks.records.layout import RunFolder, VerdictFolder
 from tasks.records.registration import PairLook, Plan, Registered, TakenLook
 from tasks.records.stopping import Look
@@ -18,7 +18,7 @@ from tasks.records.verdict import Verdict
 from tasks.spec import DRAWS, Arm, Pool
 from tasks.store.artifact import code_version, fingerprint
 from tasks.store.root import Root
-from tasks.verdict.looks import note, said
+from tasks.verdict.looks import dollars, note, said
 from tasks.verdict.target import HALVES, unmarked
 
 BUDGET = ("tokens", "tokens_per_parameter")
@@ -32,7 +32,7 @@ def take(root: Root, verdict: Verdict) -> Verdict:
     name, known = _registered(root, verdict, runs)
     plan = _plan(verdict, runs, known)
     registration.say(root, name, plan)
-    entries = (ledger.find(root, run) for run in verdict.runs)
+
     pairs = (
         PairLook(
             a=pair.a,
@@ -50,7 +50,7 @@ def take(root: Root, verdict: Verdict) -> Verdict:
         replicates=min(len(arm.runs) for arm in verdict.arms),
         level=verdict.level,
         rule=None,
-        dollars=sum(entry.dollars for entry in entries if entry),
+        dollars=dollars(root, verdict.runs),
         pairs=tuple(pairs),
         target=plan.target,
         strata_by=verdict.strata_by if verdict.target in HALVES else None,

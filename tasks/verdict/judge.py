@@ -66,7 +66,10 @@ def judge(
     if control not in (None, *get_args(Control)):
         raise InputError(f"The control {control!r} is unknown: take {' or '.join(get_args(Control))}, or leave it out.")
     matched.require_pairing(pairing, control)
-    results = _by_seed(_open(root, arms, lambda run: run.result))
+    results = {
+        label: sorted(runs, key=lambda run: run.manifest.spec["seed"])
+        for label, runs in _open(root, arms, lambda run: run.result).items()
+    }
     arms = {label: [run_of(run) for run in runs] for label, runs in results.items()}
     allowed = _require_comparable(root, results, allow, control)
     divided_by, strata = find_strata(root, results, spelled_out(strata_by) if strata_by else None)
@@ -168,10 +171,6 @@ def _open(
 
 def _manifests(results: Mapping[str, Sequence[Artifact]]) -> list[Manifest]:
     return [run.manifest for runs in results.values() for run in runs]
-
-
-def _by_seed(results: Mapping[str, Sequence[Artifact]]) -> dict[str, list[Artifact]]:
-    return {label: sorted(runs, key=lambda run: run.manifest.spec["seed"]) for label, runs in results.items()}
 
 
 def _require_comparable(

@@ -1,7 +1,8 @@
 """The plan that a comparison registers before its first run, the level of each look, and what all looks together conclude."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -91,7 +92,7 @@ def over_budget(root: Root, plan: ComparisonPlan, *, first: bool) -> bool:
     rule, missing = plan.spec.stop, plan.missing(root)
     if rule is None or rule.max_dollars is None or not missing:
         return False
-    spent, more = _dollars(root, plan), plan.cost(root, missing)[0][-1].dollars or 0.0
+    spent, more = dollars(root, (run.id for run in plan.runs)), plan.cost(root, missing)[0][-1].dollars or 0.0
     if spent + more <= rule.max_dollars:
         return False
     if first:
@@ -123,7 +124,7 @@ def take(root: Root, plan: ComparisonPlan, verdict: Verdict, *, last: bool = Fal
         replicates=plan.replicates,
         level=verdict.level,
         rule=spec.stop,
-        dollars=_dollars(root, plan),
+        dollars=dollars(root, (run.id for run in plan.runs)),
         pairs=tuple(pairs),
         target=spec.target,
         strata_by=verdict.strata_by if spec.target in HALVES else None,
@@ -200,7 +201,7 @@ def is_decided(verdict: Verdict) -> bool:
 def _error(spec: ComparisonSpec, counts: list[int]) -> float:
     """Error of all pairs together at the last of several looks, each with so many replicates; 0 where it may conclude nothing."""
     assert spec.stop is not None, "without a stopping rule, looks have no error of their own"
-    pairs = len(spec.arms) * (len(spec.arms) - 1) // 2
+    pairs = math.comb(len(spec.arms), 2)
     return pairs * look_alpha(spec.stop, counts, (1 - LEVEL) / pairs)
 
 
@@ -241,6 +242,7 @@ def _plain(identity: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _dollars(root: Root, plan: ComparisonPlan) -> float:
-    entries = (ledger.find(root, run.id) for run in plan.runs)
+def dollars(root: Root, runs: Iterable[str]) -> float:
+    """What these runs have cost so far."""
+    entries = (ledger.find(root, run) for run in runs)
     return sum(entry.dollars for entry in entries if entry)

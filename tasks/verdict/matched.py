@@ -327,10 +327,6 @@ def _listed(labels: Sequence[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return (
-        "nothing"
-        if value is None
-        else f"{value:,}"
-        if isinstance(value, int) and not isinstance(value, bool)
-        else str(value)
-    )
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "nothing" if value is None else str(value)

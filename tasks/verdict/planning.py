@@ -106,11 +106,9 @@ def spread_between_seeds(found: Sequence[LedgerEntry], training: Training) -> tu
             groups.setdefault(json.dumps([entry.pool_id, asked]), []).append(entry.bpb)
     repeated = [values for values in groups.values() if len(values) > 1]
     freedom = sum(len(values) - 1 for values in repeated)
-    return (
-        (sum(statistics.variance(values) * (len(values) - 1) for values in repeated) / freedom, freedom)
-        if freedom
-        else None
-    )
+    if not freedom:
+        return None
+    return sum(statistics.variance(values) * (len(values) - 1) for values in repeated) / freedom, freedom
 
 
 def what_seeds_show(spread: tuple[float, int] | None, arms: int, seeds: int) -> str:

@@ -27,7 +27,7 @@ def check_savings(
             f"The verdict {verdict.name} saves no tokens between {pair.a} and {pair.b}: there is nothing to check."
         )
     arms = {arm.label: arm.runs for arm in verdict.arms}
-    other = pair.b if pair.better == pair.a else pair.a
+    other = pair.other(pair.better)
     found = judge(
         root,
         verdict.name,

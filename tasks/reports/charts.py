@@ -17,7 +17,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from markupsafe import escape
+from markupsafe import Markup, escape
 
 from tasks.escaping import plain
 from tasks.records.metrics import MetricsLine, read_metrics
@@ -359,8 +359,8 @@ def _clean(label: str, longest: int = 24) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def _render(draw: Callable[[Figure], None], width: int, height: int, title: str, theme: Theme = "page") -> str:
-    """Draw on a figure of `width` x `height` CSS pixels and return it as one `<svg>` element."""
+def _render(draw: Callable[[Figure], None], width: int, height: int, title: str, theme: Theme = "page") -> Markup:
+    """Draw on a figure of `width` x `height` CSS pixels and return it as one `<svg>` element, which pages take as it is."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -371,7 +371,7 @@ def _render(draw: Callable[[Figure], None], width: int, height: int, title: str,
         draw(figure)
         buffer = io.StringIO()
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
-    return _themed(buffer.getvalue(), theme, title)
+    return Markup(_themed(buffer.getvalue(), theme, title))
 
 
 def _themed(svg: str, theme: Theme, title: str) -> str:

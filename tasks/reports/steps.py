@@ -35,13 +35,13 @@ def show_survey(name: str, found: Mapping[str, Any]) -> None:
     show_markdown(key("survey", name), artifacts.survey_markdown(name, found), "What lies there")
 
 
-def show_plan(experiment: Experiment, plan: Mapping[str, Any], costs: Sequence[CostEstimate] = ()) -> None:
+def show_plan(experiment: Experiment, plan: Mapping[str, Any], costs: Sequence[CostEstimate]) -> None:
     """Before anything is spent: documents, tokens, steps, time and cost. Shown again when the arm is packed, it is exact."""
     text = artifacts.plan_markdown(experiment, plan, costs)
     show_markdown(key("plan", experiment.arm.name), text, "Plan and cost")
 
 
-def show_estimate(name: str, costs: Sequence[CostEstimate], notes: Sequence[str] = ()) -> None:
+def show_estimate(name: str, costs: Sequence[CostEstimate], notes: Sequence[str]) -> None:
     """What one or several runs would cost."""
     show_markdown(key("estimate", name), artifacts.estimate_markdown(costs, notes), "Estimated cost")
 

@@ -141,12 +141,11 @@ class SplitPacker:
     tokens = rows * sequence length + dropped_tokens + what waits for the next row; the very first token is only ever read.
     """
 
-    cropped_tokens = 0
-
     def __init__(self, sequence_length: int, bos: int):
         self.width = sequence_length + 1
         self.bos = bos
-        self.documents = self.tokens = self.rows = self.dropped_tokens = self.dropped_documents = 0
+        self.documents = self.tokens = self.rows = 0
+        self.cropped_tokens = self.dropped_tokens = self.dropped_documents = 0
         self._waiting = np.empty(0, np.uint16)
         """Tokens that are not in a full row yet, behind the last one that is."""
         self._numbers = np.empty(0, np.int64)
@@ -184,8 +183,7 @@ class SplitPacker:
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Become the packer that gave `state`, which was made with the same parameters."""
         for name, value in zip(_COUNTERS, state["counters"].tolist(), strict=True):
-            if name != "cropped_tokens":
-                setattr(self, name, value)
+            setattr(self, name, value)
         self._waiting, self._numbers = state["ids"], state["numbers"]
 
     def _cut(self) -> Packed:

@@ -168,7 +168,7 @@ def require_other_trainings(results: Mapping[str, Sequence[Manifest]], control: 
             )
 
 
-def require_fair_budgets(fronts: Sequence[str], allow: Sequence[str] = ()) -> dict[str, str]:
+def require_fair_budgets(fronts: Sequence[str], allow: Sequence[str]) -> dict[str, str]:
     """Raises InputError when a budget takes the front of one of the arms, `fronts`, unless that is allowed; returns it if so.
 
     Arms are often read best first: then the front of a larger arm is its best part, and the arms differ in more than selection.

@@ -24,11 +24,11 @@ from tasks.store.artifact import fingerprint
 
 POLL_SECONDS = 2.0
 SECONDS_IN_LINE = 30.0
-"""A run that has waited for its start for so long, and longer, is asked why."""
+"""How often a run that waits to start is asked why."""
 MOST_PARAMETERS = 200_000
-"""Characters of the arms that one child is given. A server takes 512 KiB of parameters."""
+"""The most characters of arms that one child is given. A server accepts 512 KiB of parameters."""
 NEVER_LEFT = threading.Event()
-"""Of a child that is waited for to its end."""
+"""For a child that is waited for to its end."""
 
 
 class ChildFailed(RuntimeError):
@@ -45,7 +45,7 @@ class Child:
 
 
 def preparation(arms: Mapping[str, Arm], data: Pool, train: Training, root: str) -> Child:
-    """A child that prepares arms, {id: arm}. Other arms make another child, though they begin alike."""
+    """A child that prepares arms, {id: arm}. Other arms make another child, even if the first is the same."""
     (first, arm), *others = arms.items()
     name = f"{first}-and-{len(others)}-more-{fingerprint(*arms)}" if others else first
     parameters: dict[str, Any] = {"arm": arm, "data": data, "train": train, "root": root}
@@ -75,7 +75,7 @@ def training(
     comparison: str | None = None,
     name: str | None = None,
 ) -> Child:
-    """A child that makes the run `run_id`, which a person calls `name`, on the hardware of the other runs of a `comparison`."""
+    """A child that makes the run `run_id`, which a person named `name`, on the same hardware as the other runs of a `comparison`."""
     parameters: dict[str, Any] = {"arm": arm_id, "train": train, "seed": seed, "root": root}
     parameters |= {"held": list(held)} if held else {}
     parameters |= {"name": name} if name else {}
@@ -91,7 +91,7 @@ def scoring(run_id: str, texts: Sequence[Texts], core: bool, root: str, question
 def run_children(children: Sequence[Child], pages: dict[str, str] | None = None) -> None:
     """Run children side by side. The first error is raised when all have ended. `pages`: as of `run_child`.
 
-    An exception from outside, as of a cancellation, is raised at once: nobody waits for the children any more.
+    An exception from outside, such as a cancellation, is raised at once, without waiting for the children.
     """
     if not children:
         return
@@ -111,8 +111,8 @@ def run_child(child: Child, pages: dict[str, str] | None = None, left: threading
 
     A retried parent attaches to the child of its earlier attempt: it waits if that still runs, and restarts it
     if it has ended. (Even a completed one: what it made must be gone or damaged since, or the parent would not ask for it.)
-    Raises ChildFailed when the child ends in any state but Completed, and once it is `left` alone. After a person cancelled it, the reaper leaves the parent
-    alone, too.
+    Raises ChildFailed when the child ends in any state but Completed, and once nobody waits for it (`left`). If a person cancelled
+    the child, the reaper leaves the parent alone too.
     """
     started = run_deployment(
         child.deployment,

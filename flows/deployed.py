@@ -1,7 +1,7 @@
 """What a flow is asked for: the fields of a form, and what its deployment says of those that were not given, field by field.
 
-Prefect lets a given parameter replace the deployment's whole one: of `--params '{"arm": {"share": 0.3}}'` the other fields would
-be those of the model's defaults, another selection under the deployment's name. So a flow completes its parameters from its
+In Prefect, a given parameter replaces the deployment's parameter as a whole: with `--params '{"arm": {"share": 0.3}}'` the other fields
+would take the model's defaults, which is another selection under the deployment's name. So a flow completes its parameters from its
 deployment when it starts, and stores them: its page shows them, and a later deployment changes no rerun.
 """
 

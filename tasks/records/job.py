@@ -13,14 +13,14 @@ from tasks.store.artifact import write_atomic
 from tasks.store.root import Root
 
 DONE, FAILED, INPUT, BUSY, SUPERSEDED, DISK, RESUME, DENIED = 0, 1, 65, 69, 70, 74, 75, 77
-"""Exit status of a trainer process. RESUME: it was asked to stop and saved a checkpoint to go on from. SUPERSEDED: another host
+"""Exit status of a trainer process. RESUME: it was asked to stop and saved a checkpoint to resume from. SUPERSEDED: another host
 has taken the run over. DISK: nothing can be written. DENIED: a store refuses the credential."""
 
 
 class Job(Spec):
     """One training run: which experiment, on which arm, under which root. `cache`: local folder of a remote root.
 
-    `run`: its id, which other versions of the code would not find again. `comparison`: the one whose runs must have the same
+    `run`: its id, which another version of the code would derive otherwise. `comparison`: the one whose runs must have the same
     hardware, if any.
     """
 

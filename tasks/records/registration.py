@@ -1,10 +1,10 @@
-"""`verdicts/<name>/registered.json`: what a comparison said before its first run, and every look that was taken at it.
+"""`verdicts/<name>/registered.json`: what a comparison registered before its first run, and every look that was taken at it.
 
-Both lists are only ever added to. A plan that is said anew with something changed stands beside the first one, with the number of
-runs and looks that were there by then: whoever reads the verdict sees what was decided after looking.
+Both lists only grow. A changed plan is added after the first one, with the number of runs and looks that existed by then, so
+whoever reads the verdict sees what was decided after looking.
 
-A question is what is compared: the arms, their pool, how they are trained. How it is to be answered (target, margin, stopping rule,
-replicates, budget) can change without making it another question, so looks at it add up.
+A question is what is compared: the arms, their pool, how they are trained. How it is answered (target, margin, stopping rule,
+replicates, budget) may change without making it another question, so looks at it add up.
 """
 
 import contextlib
@@ -191,7 +191,7 @@ def say(root: Root, name: str, plan: Plan) -> Registered:
 
 
 def note(root: Root, name: str, look: TakenLook) -> Registered:
-    """Register a look, unless the same runs were looked at by the same rule and level, on the same target. Returns all that is said of the question."""
+    """Register a look, unless one that asked the same of the same runs is there. Returns all that is said of the question."""
 
     def noted(known: Registration) -> Registration:
         if any(each.question == look.question and each.same_as(look) for each in known.looks):
@@ -206,7 +206,7 @@ def elsewhere(
 ) -> dict[str, tuple[TakenLook, ...]]:
     """Looks at runs of two or more of `arms`, {label: runs}, under other names than `name` or at another `question`: {name: looks}.
 
-    Another name is no other data, and neither is another arm beside: whoever renames a comparison looks again.
+    Neither another name nor a further arm makes the data new: whoever renames a comparison looks again.
     """
     found: dict[str, tuple[TakenLook, ...]] = {}
     for other in sorted(VerdictFolder.all_registered(root)):

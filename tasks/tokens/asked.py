@@ -1,4 +1,4 @@
-"""Questions as people keep them, parquet or JSON lines, read row by row: what is wrong with one is a sentence with row and field."""
+"""Questions as people keep them, Parquet or JSON lines, read row by row: an error names row and field."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ CONTEXT_CHARACTERS, ANSWER_CHARACTERS, TASK_CHARACTERS, CHOICES = 100_000, 2_000
 
 @dataclass(frozen=True)
 class Question:
-    """One question: the place of the right answer among its choices, which is all there is of them where there are no others."""
+    """One question, with the place of the right answer among its choices; without other choices, the right answer is the only one."""
 
     context: str
     choices: tuple[str, ...]

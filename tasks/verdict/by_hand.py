@@ -1,8 +1,8 @@
-"""A judgement by hand of runs that are there: a look, counted with those at what was registered about the same runs.
+"""Judging existing runs by hand: a look, counted with the other looks at what was registered about the same runs.
 
-A plan is about the runs if it has their pool, their training on whatever budget, and their arms' selections, whatever the arms are called
-and whichever draws of a random one they are. It may lie under another name than the verdict's: looks under a new name count all the
-same. What the judgement does otherwise than was registered is added as a change.
+A plan is about the runs if it has their pool, their training on any budget, and their arms' selections, whatever the arms' names and
+whichever draws of a random arm they are. It may be registered under another name than the verdict's: a new name does not reset the
+count. Where the judgement departs from what was registered, the change is added.
 """
 
 import json
@@ -27,7 +27,7 @@ Fields = Mapping[str, Any]
 
 
 def take(root: Root, verdict: Verdict) -> Verdict:
-    """Register a look at the runs of a verdict, and what it changes; the verdict with what was said and with all looks."""
+    """Register a look at the runs of a verdict, and what it changes. Returns the verdict with the registered plan and all looks."""
     runs = {arm.label: root.manifest(RunFolder(arm.runs[0]).result).spec for arm in verdict.arms}
     name, known = _registered(root, verdict, runs)
     plan = _plan(verdict, runs, known)

@@ -25,7 +25,7 @@ LEVEL = 0.95
 
 
 def register(root: Root, plan: ComparisonPlan) -> Registered:
-    """Say how the question of a comparison is to be answered, unless the newest plan says just that. Call it before the first run."""
+    """Register how a comparison answers its question, unless the newest plan says the same. Call it before the first run."""
     spec, question = plan.spec, plan.spec.question(plan.pool_id)
     known = registration.read(root, spec.name).about(question)
     return registration.say(
@@ -58,9 +58,9 @@ def register(root: Root, plan: ComparisonPlan) -> Registered:
 
 
 def rounds(spec: ComparisonSpec) -> list[ComparisonSpec]:
-    """The comparison with the replicates of each look, rising; without a stopping rule it alone.
+    """The comparison with the replicates of each look, rising; without a stopping rule just the comparison.
 
-    A look so early that it could conclude nothing is none.
+    Looks too early to conclude anything are left out.
     """
     if spec.stop is None:
         return [spec]
@@ -72,9 +72,9 @@ def rounds(spec: ComparisonSpec) -> list[ComparisonSpec]:
 
 
 def level_of_look(root: Root, plan: ComparisonPlan) -> float | None:
-    """Level of all intervals of the look at this plan's runs together; None where it may conclude nothing.
+    """Joint level of all intervals of the look at this plan's runs; None where it may conclude nothing.
 
-    Without a stopping rule that is `LEVEL`, at each look.
+    Without a stopping rule it is `LEVEL` at each look.
     """
     if plan.spec.stop is None:
         return LEVEL
@@ -104,7 +104,7 @@ def over_budget(root: Root, plan: ComparisonPlan, *, first: bool) -> bool:
 
 
 def take(root: Root, plan: ComparisonPlan, verdict: Verdict, *, last: bool = False) -> Verdict:
-    """Register a look at the verdict on all runs of a plan; the verdict with what all looks conclude, and with what was said.
+    """Register a look at the verdict on all runs of a plan. Returns the verdict with what all looks conclude and what was registered.
 
     `last`: no further round is possible.
     """
@@ -225,7 +225,7 @@ def _looked(
 
 def _decided(pair: Comparison, looked: PairLook, margin: float | None) -> Comparison:
     """The pair with what all looks conclude. Tokens saved are those of the arm that is lower now: if an earlier look found the other
-    one better, nothing is known to be saved."""
+    arm better, no savings are known."""
     decided = pair.model_copy(update={"decision": looked.decision, "margin": margin})
     turned = decided.better not in (None, pair.lower)
     return decided.model_copy(update={"tokens_saved": UNKNOWN}) if turned else decided

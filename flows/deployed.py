@@ -117,18 +117,13 @@ def completed(
 
 
 def _merged_with(value: Any, deployed: Any) -> Any:
-    if isinstance(value, BaseModel) and isinstance(deployed, Mapping):
-        return type(value).model_validate(_merged(value, deployed))
-    return value
+    merged = _merged(value, deployed)
+    return value if merged is value else type(value).model_validate(merged)
 
 
-def _merged(value: BaseModel, deployed: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists and mappings are values like numbers: given, they replace the deployment's."""
-    whole = dict(deployed)
-    for name in value.model_fields_set:
-        field, below = getattr(value, name), deployed.get(name)
-        if isinstance(field, BaseModel) and isinstance(below, Mapping):
-            whole[name] = _merged(field, below)
-        else:
-            whole[name] = field
-    return whole
+def _merged(value: Any, deployed: Any) -> Any:
+    """A model's fields, those that were not given as deployed. Lists and mappings are values like numbers: given, they replace the deployment's."""
+    if not (isinstance(value, BaseModel) and isinstance(deployed, Mapping)):
+        return value
+    given = {name: _merged(getattr(value, name), deployed.get(name)) for name in value.model_fields_set}
+    return {**deployed, **given}

@@ -247,7 +247,7 @@ def _parsed(root: Root, name: str, content: bytes | None) -> Registration:
     if content is None:
         return Registration(name=name)
     path = root.path(VerdictFolder(name).registered)
-    return Registration.parse(content, path, "move it away, and the comparison registers anew")
+    return Registration.parse(content, path, "move it away, and the comparison registers again")
 
 
 def _shown(value: object) -> str:

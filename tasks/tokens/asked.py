@@ -61,10 +61,10 @@ def _lines(data: bytes, file: str) -> Iterator[Mapping[str, Any] | None]:
             row = json.loads(line) if line.strip() else None
         except (ValueError, RecursionError) as error:
             raise InputError(
-                f"Line {number} of {file} is no JSON ({str(error).split(':')[0]}): write one object a line."
+                f"Line {number} of {file} is not JSON ({str(error).split(':')[0]}): write one object per line."
             ) from error
         if row is not None and not isinstance(row, dict):
-            raise InputError(f"Line {number} of {file} is no JSON object: write one a line.")
+            raise InputError(f"Line {number} of {file} is not a JSON object: write one per line.")
         yield row
 
 
@@ -73,7 +73,7 @@ def _rows(data: bytes, file: str) -> Iterator[Mapping[str, Any]]:
         with pq.ParquetFile(pa.BufferReader(data)) as opened:
             names = opened.schema_arrow.names
             if twice := [name for name in FIELDS if names.count(name) > 1]:
-                raise InputError(f"{file} has several columns {twice[0]!r}: leave one of them.")
+                raise InputError(f"{file} has several columns {twice[0]!r}: keep one of them.")
             taken = [name for name in FIELDS if name in names]
             _require_fields(taken, names, file)
             for batch in opened.iter_batches(1_024, columns=taken):
@@ -121,7 +121,7 @@ def _choices(given: Any, refuse: Refusal) -> list[str]:
     asked = [each if each[:1].isspace() else f" {each}" for each in choices]  # a blank is put there anyway
     if len(set(asked)) < len(asked):
         twice = next(each for each, as_asked in zip(choices, asked, strict=True) if asked.count(as_asked) > 1)
-        raise refuse("choices", f"holds {_shown(twice)} twice: leave one")
+        raise refuse("choices", f"holds {_shown(twice)} twice: keep one")
     return choices
 
 

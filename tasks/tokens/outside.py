@@ -102,10 +102,10 @@ def _lines(data: bytes, column: str, place: str) -> Iterator[str]:
             text = json.loads(line)[column]
         except (ValueError, LookupError, TypeError) as error:
             raise InputError(
-                f"Line {number} of {place} is no JSON object with the field {column!r}: name another."
+                f"Line {number} of {place} is not a JSON object with the field {column!r}: name another field."
             ) from error
         if not isinstance(text, str | None):
-            raise InputError(f"The field {column!r} in line {number} of {place} is no text: name another.")
+            raise InputError(f"The field {column!r} in line {number} of {place} is not text: name another field.")
         yield (text or "").encode(errors="replace").decode()
 
 

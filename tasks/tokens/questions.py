@@ -16,7 +16,7 @@ import pyarrow as pa
 from tasks.errors import InputError
 from tasks.progress import Progress, silent
 from tasks.records.layout import TOKENS, PoolFolder
-from tasks.records.questions import CHOICES_SCHEMA, write_choices
+from tasks.records.questions import write_choices
 from tasks.spec import BUNDLE, Questions
 from tasks.store.access import open_blobs
 from tasks.store.artifact import Artifact, Work, fingerprint
@@ -123,7 +123,7 @@ def _table(questions: Sequence[Question], sizes: np.ndarray) -> pa.Table:
         "bytes": [len(row[1].encode()) for row in rows],
         "characters": [len(row[1]) for row in rows],
     }
-    return pa.table(columns).cast(CHOICES_SCHEMA)
+    return pa.table(columns)
 
 
 def _tasks(questions: Sequence[Question]) -> list[tuple[str, int]]:

@@ -103,7 +103,7 @@ def propose(
         if not 0 < value < math.inf:  # nan is neither
             raise InputError(f"The {name} is {value:g}: give a number above 0.")
     if not 0 <= dollars_per_gpu_hour < math.inf:
-        raise InputError(f"The price of a GPU and hour is {dollars_per_gpu_hour:g} dollars: give a number from 0 on.")
+        raise InputError(f"The price of a GPU hour is {dollars_per_gpu_hour:g} dollars: give 0 or more.")
     designs = []
     for known in known_spreads([entry for entry in ledger if (entry.device == "cpu") == (device == "cpu")]):
         training = known.training.model_copy(update={"dollars_per_gpu_hour": dollars_per_gpu_hour})

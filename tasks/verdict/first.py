@@ -54,11 +54,11 @@ def first_experiment(
     tokens = min(size.tokens, _two_digits(SHARE * KEPT * text_bytes / BYTES_PER_TOKEN))
     if tokens < 10 * size.sequence_length:
         raise InputError(
-            f"{pool.address} has some {text_bytes:,.0f} bytes of text, of which a fifth does not train a model: take more text."
+            f"{pool.address} has about {text_bytes:,.0f} bytes of text, and a fifth of it is too little to train on: take more text."
         )
     if documents < FEWEST:
         raise InputError(
-            f"{pool.address} has {documents:,.0f} documents, of which a tenth is no holdout: take {FEWEST} or more."
+            f"{pool.address} has {documents:,.0f} documents, and a tenth of them is too small a holdout: take {FEWEST} or more."
         )
     rows = 1
     while 2 * rows * size.sequence_length * STEPS <= tokens and rows < 128:

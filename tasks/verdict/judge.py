@@ -186,7 +186,7 @@ def _require_comparable(
     for label, runs in results.items():
         seeds = [run.manifest.spec.get("seed") for run in runs]
         if twice := [seed for seed in set(seeds) if seeds.count(seed) > 1]:
-            raise InputError(f"The arm {label} has two runs with seed {twice[0]}: give one run a seed.")
+            raise InputError(f"The arm {label} has two runs with seed {twice[0]}: give each seed one run.")
     matched.require_other_trainings({label: [run.manifest for run in runs] for label, runs in results.items()}, control)
     manifests = _manifests(results)
     fronts = [label for label, runs in results.items() if any(matched.reads_front(run.manifest) for run in runs)]

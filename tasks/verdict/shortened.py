@@ -41,7 +41,7 @@ def check_savings(
     )
     if found.tokens != budget:
         raise InputError(
-            f"The runs trained on {found.tokens:,} tokens, but the savings are checked on {budget:,}: train runs on these."
+            f"The runs trained on {found.tokens:,} tokens, but the savings are checked on {budget:,}: train runs on that budget."
         )
     (against,) = found.comparisons
     whole = root.manifest(RunFolder(arms[pair.better][0]).result).facts["tokens"]

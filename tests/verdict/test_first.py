@@ -10,7 +10,7 @@ POOL = Pool(source="az://raw/mine")
 
 
 def test_too_little_text_is_refused():
-    with pytest.raises(InputError, match=r"az://raw/mine has some 60,000 bytes of text, .*: take more text"):
+    with pytest.raises(InputError, match=r"az://raw/mine has about 60,000 bytes of text, .*: take more text"):
         first_experiment(POOL, "body", ["clarity"], 60, 60_000, True)
 
 

@@ -229,7 +229,7 @@ class VerdictFolder:
 
     def hardware(self, training: Training, pool: str) -> str:
         """The hardware of the runs on this pool with this training, whatever their budget."""
-        recipe = training.model_copy(update={"tokens": None, "tokens_per_parameter": None}).identity()
+        recipe = training.on(None).identity()
         return f"{VERDICTS}/{self.id}/hardware-{fingerprint(recipe, pool)}.json"
 
     @classmethod

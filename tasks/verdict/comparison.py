@@ -10,6 +10,7 @@ from tasks.records.hardware import PATHS, Hardware, settle
 from tasks.records.layout import ArmFolder, PoolFolder, RunFolder, arm_id, run_id
 from tasks.records.ledger import entries
 from tasks.records.packed import PackedPlan
+from tasks.records.registration import Registered
 from tasks.records.scaling import ModelShape, budget_tokens, choose_batch
 from tasks.records.stopping import StoppingRule
 from tasks.records.verdict import Comparison, Control, Pairing, Target
@@ -170,8 +171,7 @@ class ComparisonSpec:
     def question(self, pool_id: str) -> str:
         """What is compared, as a fingerprint. Looks at one question add up, whatever the budget and however it is answered."""
         arms = [arm.of(self.pool).identity() for arm in self.arms]
-        training = self.training.model_copy(update={"tokens": None, "tokens_per_parameter": None})
-        return fingerprint(pool_id, arms, training.identity(), self.control)
+        return fingerprint(pool_id, arms, self.training.on(None).identity(), self.control)
 
     def packed(self, arm: Arm, pool_id: str) -> str:
         """Name of an arm's packed rows."""
@@ -239,7 +239,7 @@ class ComparisonPlan:
         spec.require_redrawn({name for name in held if held[name] - budgets[name] >= batch})
         runs = []
         for arm in spec.arms:
-            training = spec.training.model_copy(update={"tokens": budgets[arm.name], "tokens_per_parameter": None})
+            training = spec.training.on(budgets[arm.name])
             for seed in spec.seeds_of(arm):
                 drawn = spec.drawn(arm, seed)
                 experiment = Experiment(pool=spec.pool, arm=drawn, training=training, seed=seed, held=spec.held)
@@ -259,11 +259,13 @@ class ComparisonPlan:
             arm.name: [run.id for run in self.runs if run.experiment.arm.name == arm.name] for arm in self.spec.arms
         }
 
+    def registered(self, root: Root) -> Registered | None:
+        """What is registered about its question so far, None if nothing is."""
+        return registration.read(root, self.spec.name).about(self.spec.question(self.pool_id))
+
     def shortened(self, pair: Comparison) -> "ComparisonPlan":
         """The runs of the pair's better arm that stop at the tokens it saved; none where it saved none."""
-        training = self.spec.training.model_copy(
-            update={"tokens": pair.tokens_saved.budget, "tokens_per_parameter": None}
-        )
+        training = self.spec.training.on(pair.tokens_saved.budget)
         runs = []
         for run in self.runs if training.tokens else ():
             if run.experiment.arm.name == pair.better:

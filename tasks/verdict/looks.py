@@ -26,8 +26,7 @@ LEVEL = 0.95
 
 def register(root: Root, plan: ComparisonPlan) -> Registered:
     """Register how a comparison answers its question, unless the newest plan says the same. Call it before the first run."""
-    spec, question = plan.spec, plan.spec.question(plan.pool_id)
-    known = registration.read(root, spec.name).about(question)
+    spec, known = plan.spec, plan.registered(root)
     return registration.say(
         root,
         spec.name,
@@ -36,7 +35,7 @@ def register(root: Root, plan: ComparisonPlan) -> Registered:
             code=code_version(),
             runs_before=len(plan.runs) - len(plan.missing(root)),
             looks_before=len(known.looks) if known else 0,
-            question=question,
+            question=spec.question(plan.pool_id),
             pool=plan.pool_id,
             arms={arm.name: _plain(arm.identity()) for arm in spec.arms},
             training=_plain(spec.training.identity()),
@@ -78,7 +77,7 @@ def level_of_look(root: Root, plan: ComparisonPlan) -> float | None:
     """
     if plan.spec.stop is None:
         return LEVEL
-    known = registration.read(root, plan.spec.name).about(plan.spec.question(plan.pool_id))
+    known = plan.registered(root)
     before = [look.replicates for look in (known.looks if known else ()) if look.replicates < plan.replicates]
     error = _error(plan.spec, [*before, plan.replicates])
     return 1 - error if error else None
@@ -108,8 +107,7 @@ def take(root: Root, plan: ComparisonPlan, verdict: Verdict, *, last: bool = Fal
 
     `last`: no further round is possible.
     """
-    spec, question = plan.spec, plan.spec.question(plan.pool_id)
-    before = registration.read(root, spec.name).about(question)
+    spec, before = plan.spec, plan.registered(root)
     concludes = level_of_look(root, plan) is not None
     earlier = [
         look
@@ -119,7 +117,7 @@ def take(root: Root, plan: ComparisonPlan, verdict: Verdict, *, last: bool = Fal
     pairs = [_looked(pair, spec, earlier, concludes=concludes, last=last) for pair in verdict.comparisons]
     look = TakenLook(
         taken=registration.now(),
-        question=question,
+        question=spec.question(plan.pool_id),
         runs=tuple(verdict.runs),
         replicates=plan.replicates,
         level=verdict.level,
@@ -163,7 +161,7 @@ def so_far(root: Root, plan: ComparisonPlan) -> str:
     rule = plan.spec.stop
     if rule is None:
         return "One look is taken, when all runs are completed."
-    known = registration.read(root, plan.spec.name).about(plan.spec.question(plan.pool_id))
+    known = plan.registered(root)
     taken = [look for look in (known.looks if known else ()) if _most(look.rule) == _most(rule)]
     if not taken:
         return f"The first look is taken at {plan.replicates} replicates an arm."

@@ -1,7 +1,7 @@
 """The order of work of a comparison as plain functions: arms -> runs -> looks -> verdict.
 
-Which runs there are, what is registered before the first of them, when a look is taken and when the comparison ends is decided
-here alone. The command line calls it as it is; the flow passes `Hands` of its own, which let children do the work.
+Only this module decides which runs there are, what is registered before the first of them, when a look is taken and when the comparison
+ends. The command line calls it as it is; the flow passes its own `Hands`, which let children do the work.
 """
 
 import contextlib
@@ -65,8 +65,8 @@ class Hands:
             prepare_arms(self.root, spec.pool, list(arms.values()), spec.training, self.steps)
 
     def train(self, runs: Sequence[tuple[ComparisonPlan, PlannedRun]]) -> None:
-        """Train runs, each of a plan, as many at a time as there are GPUs. One that fails keeps none of the others from its turn; the
-        first error is raised at the end. Raises InputError first when runs are wanted for CORE and its questions are not here.
+        """Train runs, each of a plan, as many at a time as there are GPUs. A failure stops none of the others; the first error is raised
+        at the end. Raises InputError first when CORE is asked for and its questions are not here.
         """
 
         def one(each: tuple[ComparisonPlan, PlannedRun], stop: Stop) -> None:

@@ -43,7 +43,7 @@ OURS = "Set going again by the reaper"
 START = timedelta(minutes=5)
 """A run that a worker took this long ago and that has not begun was lost with it: the slowest start takes a minute or two."""
 BUSY = ("BusyError", "SupersededError")
-"""Marks of an attempt that found what it needs in use: it did nothing, and is no failed attempt."""
+"""Marks of an attempt that found what it needs in use: it did nothing, and does not count as failed."""
 ALIVE = "BusyError: The run "
 """Mark of an attempt that found its own run alive: the one before it was declared crashed by mistake."""
 

@@ -225,7 +225,7 @@ def finish(
             attempts[own[-1]] = attempts[own[-1]].model_copy(update=closing)
         entry = entry.model_copy(update={"attempts": tuple(attempts)})
         if own and own[-1] != len(attempts) - 1 and state != "completed":
-            return entry  # another host has begun an attempt: how the run stands is for that one to say
+            return entry  # another host has begun an attempt, which decides the state of the run
         reached = measured.model_dump(exclude_none=True)
         return entry.model_copy(update={**reached, "state": state, "error": error})
 
@@ -310,7 +310,7 @@ def _newest(root: Root, run: str, there: bytes | None) -> LedgerEntry | None:
 
 
 def _result(root: Root, run: str) -> Manifest | None:
-    """A run's result, if the root itself has it: one that waits for its upload is there for nobody else."""
+    """A run's result, if the root itself has it: nobody else sees one that waits for its upload."""
     name = RunFolder(run).result
     with contextlib.suppress(DamagedError):
         return root.find(name) if root.published(name) else None

@@ -46,16 +46,16 @@ class Plan(Record):
     replicates: int
     """Of an arm; with a stopping rule, at most."""
     redraw: tuple[Draw, ...] | None
-    """What each replicate draws anew; None: what a run's seed draws."""
+    """What each replicate redraws; None: what a run's seed draws."""
     target: str
     pairing: str
     level: float
     strata: Literal["exploration"] = "exploration"
     """Whether strata decide anything: they say where to look."""
     strata_columns: tuple[str, ...] = ()
-    """Columns of the pool that there are strata by, too."""
+    """Columns of the pool that there are strata by too."""
     clean: Literal["beside"] = "beside"
-    """The difference without documents that have near copies in arms decides nothing: it stands beside that on the target."""
+    """The difference without documents that have near copies in arms decides nothing: it is shown beside the one that does."""
     texts: tuple[str, ...]
     questions: tuple[str, ...] = ()
     core: bool
@@ -79,7 +79,7 @@ class Plan(Record):
 
 
 class PairLook(Record):
-    """What one look saw of a pair of arms, and what all looks up to it conclude; "go on" too where there is no stopping rule."""
+    """What one look saw of a pair of arms, and what all looks so far conclude; "go on" where there is no stopping rule."""
 
     a: str
     b: str

@@ -1,7 +1,7 @@
 """What a report shows beside numbers: what an arm took, what only it took, what a run wrote, where everything comes from.
 
-A report must be possible on a machine without the runs: of an artifact in the remote store only the files that are shown are
-fetched, and one that is nowhere is left out.
+A report must be possible on a machine without the runs: only the files that are shown are fetched from the remote store, and an
+artifact that is missing everywhere is left out.
 """
 
 from collections.abc import Mapping, Sequence

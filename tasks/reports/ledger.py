@@ -72,7 +72,7 @@ def narrow(found: Sequence[LedgerEntry]) -> list[dict[str, str]]:
 
 
 def cut(text: str, room: int) -> str:
-    """A name in so many characters."""
+    """A name cut to `room` characters."""
     return text if len(text) <= room else f"{text[: room - 1]}…"
 
 

@@ -92,9 +92,9 @@ def write_verdict(root: Root, verdict: Verdict) -> Artifact:
 
 
 def write_report(root: Root, name: str) -> Path:
-    """The report of a run (written anew as `runs/<run>/report.html`), of a verdict or of a ladder (as it was made), by its name.
+    """The report of a run (written again as `runs/<run>/report.html`), or that of a verdict or a ladder as it was made, by name.
 
-    Raises InputError when there is none of them.
+    Raises InputError when there is none of that name.
     """
     for made in (VerdictFolder(name).name, LadderFolder(name).name):
         if root.find(made) is not None:
@@ -111,7 +111,7 @@ def write_report(root: Root, name: str) -> Path:
 
 
 def leave_report(root: Root, run: str) -> Path | None:
-    """Write the report of a run that has ended. What cannot be drawn is logged, since the run has ended well: then None."""
+    """Write the report of a run that has ended. A failure is only logged, because the run itself ended well: then None."""
     try:
         return write_report(root, run)
     except Exception as error:

@@ -34,7 +34,7 @@ class Question:
 
 
 def read_questions(source: Blobs, blobs: Sequence[Blob]) -> Iterator[tuple[str, Question]]:
-    """(where it stands, question) of every row, in the order of files' names.
+    """(place, question) of every row, in the order of file names.
 
     Raises InputError for a file that cannot be read, and for a row that is no question: where, which field, what it should be.
     """
@@ -83,7 +83,7 @@ def _rows(data: bytes, file: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _require_fields(given: Sequence[str], names: Sequence[str], place: str) -> None:
-    """Raises InputError unless there is a context and an answer; names the nearest of what is there instead."""
+    """Raises InputError unless there is a context and an answer; the message names the nearest field that is there."""
     for wanted in (("context", "question"), ("answer",)):
         if not set(wanted) & set(given):
             near = next((near[0] for name in wanted if (near := get_close_matches(name, names, 1, 0.6))), None)

@@ -1,6 +1,6 @@
 """From documents to rows of `sequence length + 1` tokens, in two ways. Nothing is padded, and every document starts with BOS.
 
-`SplitPacker`  documents one after another; one that does not fit goes on in the next row, which repeats the last token of the row
+`SplitPacker`  documents one after another; one that does not fit continues in the next row, which repeats the last token of the row
                before it, so that each token is predicted exactly once. Only the last, incomplete row is lost.
 `CropPacker`   best fit, as nanochat does it. Every row starts with BOS. From a buffer of at least BUFFER documents, refilled BATCH
                at a time, the longest that fits what is left of the row is taken, the earliest of several as long; when none
@@ -136,7 +136,7 @@ class CropPacker:
 
 
 class SplitPacker:
-    """The same interface for documents that go on in the next row: nothing is cropped.
+    """The same interface for documents that continue in the next row: nothing is cropped.
 
     tokens = rows * sequence length + dropped_tokens + what waits for the next row; the very first token is only ever read.
     """

@@ -103,7 +103,7 @@ def boundary(context: str, choice: str) -> tuple[str, str]:
 
 
 def _table(questions: Sequence[Question], sizes: np.ndarray) -> pa.Table:
-    """The choices of questions, whose context and choice have so many tokens, (choices, 2)."""
+    """The choices of questions. `sizes`: tokens of each one's context and of the choice, (choices, 2)."""
     rows = [
         (number, choice, place == each.right)
         for number, each in enumerate(questions)

@@ -23,7 +23,7 @@ from tasks.verdict.target import HALVES, unmarked
 
 BUDGET = ("tokens", "tokens_per_parameter")
 Fields = Mapping[str, Any]
-"""An arm, a pool or a training as it lies in a file."""
+"""An arm, a pool or a training as a file holds it."""
 
 
 def take(root: Root, verdict: Verdict) -> Verdict:
@@ -60,7 +60,7 @@ def take(root: Root, verdict: Verdict) -> Verdict:
 
 
 def _registered(root: Root, verdict: Verdict, runs: Mapping[str, Fields]) -> tuple[str, Registered | None]:
-    """The name under which a plan about the runs, {label: what one of them is}, lies, and all that was said; or the verdict's own."""
+    """The name under which a plan about the runs, {label: spec of one}, is registered, with all that is; else the verdict's name."""
     first = next(iter(runs.values()))
     asked = _selections((run["arm"] for run in runs.values()), first["pool"])
     for name in sorted(VerdictFolder.all_registered(root), key=lambda name: name != verdict.name):

@@ -189,7 +189,7 @@ def _pairing(a: str, b: str, case: Case, paired: bool) -> SeedPairing:
 
 def _weaknesses(seeds: int, clusters: int, decide: ScoredDocuments, pairing: SeedPairing) -> list[Weakness]:
     sizes = decide.bytes.astype(float)
-    # so many of equal length would weigh like these (Kish, 1965)
+    # the number of equally long documents that would weigh as much (Kish, 1965)
     effective = sizes.sum() ** 2 / max((sizes**2).sum(), 1.0)
     found: dict[Weakness, bool] = {
         "two seeds": seeds == 2 and not pairing.paired,

@@ -175,8 +175,8 @@ def so_far(root: Root, plan: ComparisonPlan) -> str:
 def error_over_looks(registered: Registered) -> float:
     """Probability at most that some look concludes something wrong of one pair: 1 - `LEVEL` where one rule planned all looks.
 
-    Looks that ask otherwise (on another target, by other halves, by another pairing) or at other runs, such as those on another budget,
-    add their errors. Looks under other names and with other arms count.
+    Looks that ask something else (another target, other halves, another pairing) or that look at other runs, such as those on
+    another budget, add their errors. Looks under other names and with other arms count.
     """
     looks = registered.all_looks
     counts = sorted({look.replicates for look in looks if look.replicates > 1})
@@ -197,7 +197,7 @@ def is_decided(verdict: Verdict) -> bool:
 
 
 def _error(spec: ComparisonSpec, counts: list[int]) -> float:
-    """Error of all pairs together at the last of several looks, each with so many replicates; 0 where it may conclude nothing."""
+    """Joint error of all pairs at the last of several looks, given the replicates of each; 0 where it may conclude nothing."""
     assert spec.stop is not None, "without a stopping rule, looks have no error of their own"
     pairs = math.comb(len(spec.arms), 2)
     return pairs * look_alpha(spec.stop, counts, (1 - LEVEL) / pairs)

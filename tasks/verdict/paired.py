@@ -87,12 +87,12 @@ class Differences:
         return replace(self, low=self.estimate - reach, high=self.estimate + reach)
 
     def adjusted(self, pairs: int) -> "Differences":
-        """The same with p-values for one of so many pairs (Bonferroni)."""
+        """The same with p-values adjusted for the number of pairs (Bonferroni)."""
         return replace(self, p=np.minimum(1.0, self.p * pairs))
 
     @property
     def covers_seeds(self) -> bool:
-        """Whether the intervals hold for new seeds, too."""
+        """Whether the intervals hold for new seeds too."""
         return self.spread.known
 
 

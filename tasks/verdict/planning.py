@@ -64,7 +64,7 @@ def what_is_read(label: str, text: TrainedText) -> str:
 
 
 def what_steps_are_few(tokens: int, steps: int, sequence_length: int) -> list[str]:
-    """A sentence if a budget of `tokens` makes so few `steps` that a model hardly learns, with a batch that makes `WARMUP_STEPS`; or none."""
+    """A sentence if a budget of `tokens` makes too few `steps` to learn much, naming a batch that makes `WARMUP_STEPS`; else none."""
     if not 0 < steps < WARMUP_STEPS:
         return []
     rows = max(1, tokens // WARMUP_STEPS // sequence_length)
@@ -78,7 +78,7 @@ def what_steps_are_few(tokens: int, steps: int, sequence_length: int) -> list[st
 
 
 def smallest_difference(variance: float, seeds: int, arms: int) -> float:
-    """The difference that so many seeds an arm show 4 times in 5, if they do not correlate between arms.
+    """The difference that this many seeds an arm show 4 times in 5, if seeds do not correlate between arms.
 
     `variance`: of bits per byte between seeds.
     """

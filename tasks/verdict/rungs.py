@@ -34,7 +34,7 @@ COVERS = (
 
 
 class LadderDepths(Spec):
-    """What is asked of a ladder and of no comparison: a base of its own, because the fields of the last base come first in a form."""
+    """What only a ladder asks for, in a base of its own, because the fields of the last base come first in a form."""
 
     to: Depth = Field(20, description="Depth at which the difference is predicted. Nothing is trained there.")
     depths: Annotated[list[Depth], Field(min_length=FEWEST, max_length=16)] = Field(
@@ -53,7 +53,7 @@ class LadderForm(ComparisonForm, LadderDepths):
     )
 
     def ladder(self) -> "LadderSpec":
-        """What is asked for. Raises InputError when it is no ladder: depths, replicates or name do not go with one."""
+        """The ladder that is asked for. Raises InputError when depths, replicates or name do not make one."""
         depths = sorted(set(self.depths))
         if len(depths) < len(self.depths) or depths[-1] >= self.to:
             raise InputError(

@@ -40,7 +40,7 @@ class Grouping:
 
 
 def require_enough(count: int, what: str) -> None:
-    """Raises InputError when so many documents or questions are too few for a verdict; `what` they are, in words."""
+    """Raises InputError when `count` documents or questions are too few for a verdict; `what` says what they are."""
     if count < FEWEST_CLUSTERS:
         raise InputError(f"There are {count} {what}: a verdict needs at least {FEWEST_CLUSTERS}, better 1,000.")
 
@@ -126,7 +126,7 @@ class ScoredDocuments:
 
 @dataclass(frozen=True)
 class Stratum:
-    """A part of the documents: all, a half or decile by score, a class of lengths, a source, with or without near copies, by the arm that would take them, by a column."""
+    """A part of the documents: all, or by score (halves, deciles), length, source, near copies, the arm that would take them, or a column."""
 
     kind: Kind
     label: str
@@ -213,10 +213,11 @@ def sum_scores(
 ) -> tuple[ScoredDocuments, StratumSums]:
     """Read the scores of every run, {arm: runs}, and sum them; by other `strata` than those that the runs recorded.
 
-    `leaked`: numbers of documents that have a near copy in an arm. `taken`: which documents the arms would take, for strata of those on which two arms disagree.
-    `divided`: parts of the documents by columns of the pool. `read`: the scores in an artifact.
+    `leaked`: numbers of documents that have a near copy in an arm. `taken`: which documents the arms would take, for strata of
+    those on which two arms disagree. `divided`: parts of the documents by columns of the pool. `read`: the scores in an artifact.
 
-    Raises InputError when runs were scored on different documents, DamagedError when a score is not a number or a division is of other documents.
+    Raises InputError when runs were scored on different documents, DamagedError when a score is not a number or a division is of
+    other documents.
     """
     documents: ScoredDocuments | None = None
     nats: dict[str, list[np.ndarray]] = {label: [] for label in results}

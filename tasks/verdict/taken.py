@@ -1,6 +1,6 @@
 """Disagreement documents: those of the holdout that one arm's rule would rather take than the other's.
 
-No arm takes a document of the holdout. But an arm's rule says of each, by its rating alone, how likely it would have been taken had it not been held
+No arm takes a document of the holdout. But an arm's rule says how likely it would have taken each, by its rating alone, had it not been held
 out: certainly above the cut-off of a selection by score, as likely as any other in a random one. Where that is unequal between two arms, their
 training texts differ in documents like these, and there their models should differ. Like all strata these explore, with bands that hold together.
 """

@@ -12,7 +12,7 @@ TARGETS = {
     "lower half": slice(0, DECILES // 2),
     "upper half": slice(DECILES // 2, DECILES),
 }
-"""The targets on the holdout, by their score deciles. In the order of the strata."""
+"""The targets on the holdout, by their score deciles, in the order of the strata."""
 HALVES = tuple(target for target in TARGETS if target != "all")
 FINGERPRINT = re.compile(r"-[0-9a-f]{10}$")
 

@@ -55,6 +55,11 @@ def write_strata(work: Work, scores: np.ndarray) -> None:
     work.finish(STRATA, rows=len(scores))
 
 
+def strata_scores(strata: Path) -> np.ndarray:
+    """The scores (documents,) in a `strata.parquet`, NaN without a rating."""
+    return np.asarray(pq.read_table(strata, columns=["score"])["score"].to_numpy(), dtype=float)
+
+
 def with_strata(documents: pa.Table, strata: Path | None) -> pa.Table:
     """The documents of an evaluation with score and decile, by a `strata.parquet`, or unrated without one.
 

@@ -19,6 +19,7 @@ from tasks.records import ledger
 from tasks.records.layout import DOCUMENTS, METRICS, SAMPLES, STRATA, ArmFolder, PoolFolder, RunFolder
 from tasks.records.ledger import LedgerEntry, Measured
 from tasks.records.result import Sample, read_samples
+from tasks.records.scores import strata_scores
 from tasks.store.artifact import FileRecord, Manifest, read_manifest
 from tasks.store.root import Root
 
@@ -166,8 +167,7 @@ def holdout_scores(run: Run) -> np.ndarray:
     """Scores of the holdout's documents by the arm's score: those of the pool as a whole, by a random sample. Empty if not at hand."""
     if not run.score or run.root.find(name := PoolFolder(run.pool).strata(run.score)) is None:
         return np.array([])
-    path = run.root.file(name, STRATA)
-    return np.asarray(pq.read_table(path, columns=["score"])["score"].to_numpy(), dtype=float)
+    return strata_scores(run.root.file(name, STRATA))
 
 
 @dataclass(frozen=True)

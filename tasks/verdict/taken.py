@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from tasks.records.layout import STRATA, ArmFolder, PoolFolder
+from tasks.records.scores import strata_scores
 from tasks.spec import Arm
 from tasks.store.artifact import Artifact, Manifest
 from tasks.store.root import Root
@@ -59,8 +59,8 @@ def _of(root: Root, run: Manifest) -> np.ndarray | None:
     strata = PoolFolder(run.inputs["pool"]).strata(arm.score) if arm.score else ""
     if text is None or not strata or root.find(strata) is None:
         return None
-    scores = pq.read_table(root.open(strata).path / STRATA, columns=["score"])["score"].to_numpy()
-    rated: np.ndarray = np.isfinite(scores)
+    scores = strata_scores(root.open(strata).path / STRATA)
+    rated = np.isfinite(scores)
     facts = text.facts
     if arm.select == "all":
         return np.asarray(rated, float)

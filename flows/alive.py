@@ -1,13 +1,15 @@
-"""Whether a run's process lives, by the heartbeats that the server has received of it, and why a run waits for one."""
+"""Whether a run's process is alive, by the heartbeats that the server received from it, and why a run waits to start."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
@@ -18,17 +20,19 @@ from prefect.states import Crashed
 
 ACTIVE = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED)
 """States of a run that has not ended and is not being cancelled."""
+TAG = "fabrating"
+"""Of the runs of our deployments."""
 HEARTBEAT = timedelta(seconds=30)
 """Between two signs of life of a run: PREFECT_FLOWS_HEARTBEAT_FREQUENCY on every worker."""
 SILENCE = 4 * HEARTBEAT
-"""A run that the server did not hear of for so long has no process any more."""
+"""A run that the server has not heard from for this long has no process any more."""
 
 
 @dataclass
 class Watch:
-    """Since when the server answers without a gap. Nobody's heart beats for a server that slept, or with one who sleeps himself.
+    """Since when the server has answered without a gap. While it or this machine sleeps, no heartbeat arrives.
 
-    `gap`: the longest time between two answers that is none.
+    `gap`: a longer time between two answers starts the watch anew.
     """
 
     gap: timedelta = SILENCE / 2
@@ -36,11 +40,27 @@ class Watch:
     last: datetime | None = None
 
     def answered(self, now: datetime) -> datetime:
-        """Note an answer of the server; returns since when it has given them."""
+        """Note an answer of the server; returns since when it has answered."""
         if self.since is None or self.last is None or now - self.last > self.gap:
             self.since = now
         self.last = now
         return self.since
+
+
+def in_state(*types: StateType) -> FlowRunFilterState:
+    """Filter by the type of a run's state."""
+    return FlowRunFilterState(type=FlowRunFilterStateType(any_=[*types]))
+
+
+def ours(*types: StateType, **also: Any) -> FlowRunFilter:
+    """Filter for our runs whose state is of one of these types; `also`: other fields of the filter."""
+    return FlowRunFilter(tags=FlowRunFilterTags(all_=[TAG]), state=in_state(*types), **also)
+
+
+def below(runs: Sequence[FlowRun], *types: StateType) -> FlowRunFilter:
+    """Filter for the children of these runs whose state is of one of these types."""
+    parents = FlowRunFilterParentFlowRunId(any_=[run.id for run in runs])
+    return FlowRunFilter(parent_flow_run_id=parents, state=in_state(*types))
 
 
 def last_heartbeat(client: SyncPrefectClient, run: UUID) -> datetime | None:
@@ -56,23 +76,19 @@ def last_heartbeat(client: SyncPrefectClient, run: UUID) -> datetime | None:
 
 
 def lives(client: SyncPrefectClient, run: FlowRun) -> bool:
-    """Whether the process of a run that is said to have crashed goes on sending heartbeats."""
+    """Whether the process of a run that was declared crashed still sends heartbeats."""
     if run.state is None or run.state.type != StateType.CRASHED:
         return False
     beat = last_heartbeat(client, run.id)
     return beat is not None and beat > max(run.state.timestamp, datetime.now(UTC) - 3 * HEARTBEAT)
 
 
-def declare_dead(client: SyncPrefectClient, watch: Watch, tag: str) -> list[FlowRun]:
-    """Say of our running runs without a process that they crashed, and return them.
+def declare_dead(client: SyncPrefectClient, watch: Watch) -> list[FlowRun]:
+    """Mark our running runs without a process as crashed, and return them.
 
-    Time counts from the beginning of the `watch`: after a sleep each has as long to be heard of as ever.
+    Time counts from the start of the `watch`, so after a sleep each run again has the full time to send a heartbeat.
     """
-    running = FlowRunFilter(
-        tags=FlowRunFilterTags(all_=[tag]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])),
-    )
-    found = client.read_flow_runs(flow_run_filter=running, limit=200)
+    found = client.read_flow_runs(flow_run_filter=ours(StateType.RUNNING), limit=200)
     since = watch.answered(datetime.now(UTC))
     silent = [run for run in found if is_silent(client, run, since)]
     for run in silent:
@@ -83,9 +99,9 @@ def declare_dead(client: SyncPrefectClient, watch: Watch, tag: str) -> list[Flow
 
 
 def is_silent(client: SyncPrefectClient, run: FlowRun, since: datetime) -> bool:
-    """Whether nothing was heard of a running run for too long, since it began and the server listens.
+    """Whether a running run has been silent for too long, counted from when it began and the server has been listening (`since`).
 
-    Of one that never sent a heartbeat nobody can say: its worker has them turned off.
+    Nothing is known of one that never sent a heartbeat: its worker has them turned off.
     """
     now = datetime.now(UTC)
     assert run.state is not None
@@ -105,7 +121,6 @@ def why_waiting(client: SyncPrefectClient, run: FlowRun) -> str:
         return ""  # it is being made again
     if pool.is_paused:
         return f"the work pool {pool.name} is paused: prefect work-pool resume {pool.name}"
-    workers: Sequence[object] = [
-        worker for worker in client.read_workers_for_work_pool(pool.name) if worker.status == "ONLINE"
-    ]
-    return "" if workers else f"no worker of the work pool {pool.name} is online: start one (README)"
+    if any(worker.status == "ONLINE" for worker in client.read_workers_for_work_pool(pool.name)):
+        return ""
+    return f"no worker of the work pool {pool.name} is online: start one (README)"

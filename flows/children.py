@@ -9,29 +9,23 @@ from uuid import UUID
 import httpx
 from prefect import get_run_logger, runtime
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterId,
-    FlowRunFilterParentFlowRunId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.settings import get_current_settings
 from prefect.states import AwaitingRetry, Cancelling
 
-from flows.alive import ACTIVE, lives, why_waiting
+from flows.alive import ACTIVE, below, lives, why_waiting
 from tasks.spec import Arm, Draw, Pool, Questions, Texts, Training
 from tasks.store.artifact import fingerprint
 
 POLL_SECONDS = 1.0
 SECONDS_IN_LINE = 30.0
-"""A run that has waited for its start for so long, and longer, is asked why."""
+"""How often a run that waits to start is asked why."""
 MOST_PARAMETERS = 200_000
-"""Characters of the arms that one child is given. A server takes 512 KiB of parameters."""
+"""The most characters of arms that one child is given. A server accepts 512 KiB of parameters."""
 MOST_READ = 200
-"""Runs of one answer of a server."""
+"""The most runs that a server returns at once."""
 
 
 class ChildFailed(RuntimeError):
@@ -83,7 +77,7 @@ class _Awaited:
 
 
 def preparation(arms: Mapping[str, Arm], data: Pool, train: Training, root: str) -> Child:
-    """A child that prepares arms, {id: arm}. Other arms make another child, though they begin alike."""
+    """A child that prepares arms, {id: arm}. Other arms make another child, even if the first is the same."""
     (first, arm), *others = arms.items()
     name = f"{first}-and-{len(others)}-more-{fingerprint(*arms)}" if others else first
     parameters: dict[str, Any] = {"arm": arm, "data": data, "train": train, "root": root}
@@ -113,7 +107,7 @@ def training(
     comparison: str | None = None,
     name: str | None = None,
 ) -> Child:
-    """A child that makes the run `run_id`, which a person calls `name`, on the hardware of the other runs of a `comparison`."""
+    """A child that makes the run `run_id`, which a person named `name`, on the same hardware as the other runs of a `comparison`."""
     parameters: dict[str, Any] = {"arm": arm_id, "train": train, "seed": seed, "root": root}
     parameters |= {"held": list(held)} if held else {}
     parameters |= {"name": name} if name else {}
@@ -131,8 +125,8 @@ def run_children(children: Sequence[Child], pages: dict[str, str] | None = None)
 
     A retried parent attaches to the children of its earlier attempt: it waits for one that still runs, and restarts one that
     has ended. (Even a completed one: what it made must be gone or damaged since, or the parent would not ask for it.)
-    Raises ChildFailed for the first that ended in any state but Completed, when all have ended. After a person cancelled it, the reaper
-    leaves the parent alone, too.
+    Raises ChildFailed for the first that ended in any state but Completed, once all have ended. If a person cancelled it, the
+    reaper leaves the parent alone too.
     """
     with get_client(sync_client=True) as client:
         runs = [_ask(child, pages) for child in children]
@@ -171,12 +165,8 @@ def _final(run: FlowRun) -> bool:
 
 def cancel_children(flow: Any, flow_run: FlowRun, state: State) -> None:
     """Flow hook `on_cancellation`: cancel the children that have not ended. Prefect passes its arguments by name."""
-    below = FlowRunFilter(
-        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run.id]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[*ACTIVE])),
-    )
     with get_client(sync_client=True) as client:
-        while found := client.read_flow_runs(flow_run_filter=below, limit=MOST_READ):
+        while found := client.read_flow_runs(flow_run_filter=below([flow_run], *ACTIVE), limit=MOST_READ):
             for child in found:
                 client.set_flow_run_state(child.id, Cancelling(message=f"{flow_run.name} was cancelled"), force=True)
 

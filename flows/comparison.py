@@ -1,7 +1,7 @@
 """The order of work of a comparison as plain functions: arms -> runs -> looks -> verdict.
 
-Which runs there are, what is registered before the first of them, when a look is taken and when the comparison ends is decided
-here alone. The command line calls it as it is; the flow passes `Hands` of its own, which let children do the work.
+Only this module decides which runs there are, what is registered before the first of them, when a look is taken and when the comparison
+ends. The command line calls it as it is; the flow passes its own `Hands`, which let children do the work.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from flows.leaks import search_arm
-from flows.sequence import Steps, prepare_arms, train_arm
+from flows.sequence import Steps, encode_beside, prepare_arms, train_arm
 from tasks.cores import limited
 from tasks.corpus.arm.listed import require_same_list
 from tasks.corpus.division import build_division, require_columns_there
@@ -31,8 +31,6 @@ from tasks.reports.wandb_verdict import send_verdict
 from tasks.spec import Arm
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
-from tasks.tokens.outside import encode_outside
-from tasks.tokens.questions import encode_questions
 from tasks.verdict import looks, shortened
 from tasks.verdict.comparison import ComparisonPlan, ComparisonSpec, PlannedRun
 from tasks.verdict.divided import divide
@@ -67,8 +65,8 @@ class Hands:
             prepare_arms(self.root, spec.pool, list(arms.values()), spec.training, self.steps)
 
     def train(self, runs: Sequence[tuple[ComparisonPlan, PlannedRun]]) -> None:
-        """Train runs, each of a plan, as many at a time as there are GPUs. One that fails keeps none of the others from its turn; the
-        first error is raised at the end. Raises InputError first when runs are wanted for CORE and its questions are not here.
+        """Train runs, each of a plan, as many at a time as there are GPUs. A failure stops none of the others; the first error is raised
+        at the end. Raises InputError first when CORE is asked for and its questions are not here.
         """
 
         def one(each: tuple[ComparisonPlan, PlannedRun], stop: Stop) -> None:
@@ -188,36 +186,23 @@ def plan_of(root: Root, spec: ComparisonSpec, hands: Hands) -> ComparisonPlan:
     for run in plan.runs:
         trained = run.experiment
         engine.check(trained.training, [trained.arm], root.manifest(spec.packed(trained.arm, pool_id)).facts)
-    texts_of(root, plan, hands)  # what is wrong with them is said before anything is trained
-    questions_of(root, plan, hands)
+    encode_asked(root, plan, hands)  # what is wrong with it is said before anything is trained
     return plan
 
 
-def texts_of(root: Root, plan: ComparisonPlan, hands: Hands) -> list[str]:
-    """Encode the texts that runs are scored on; the last parts of the artifacts' names. Raises InputError for what no verdict can be made of."""
-    names = []
-    for each in plan.spec.texts:
-        encoded = hands.steps.run(
-            f"Texts {each.name} for {plan.pool_id}",
-            lambda progress, each=each: encode_outside(root, plan.pool_id, each, progress=progress),  # type: ignore[misc]
-        )
-        require_enough(encoded.facts["documents"], f"texts {each.name}")
-        names.append(encoded.path.name)
-    return names
+def encode_asked(root: Root, plan: ComparisonPlan, hands: Hands) -> tuple[list[str], list[str]]:
+    """Encode the texts and the questions that runs are scored on; the last parts of the artifacts' names, of both.
 
-
-def questions_of(root: Root, plan: ComparisonPlan, hands: Hands) -> list[str]:
-    """Encode what runs are asked; the last parts of the artifacts' names. Raises InputError for what no verdict can be made of."""
-    names = []
-    for each in plan.spec.questions:
-        encoded = hands.steps.run(
-            f"Questions {each.name} for {plan.pool_id}",
-            lambda progress, each=each: encode_questions(root, plan.pool_id, each, progress=progress),  # type: ignore[misc]
-        )
-        require_fit(encoded, plan.spec.training.sequence_length)
-        require_enough(encoded.facts["questions"], f"questions {each.name}")
-        names.append(encoded.path.name)
-    return names
+    Raises InputError where no verdict can be made of them.
+    """
+    spec = plan.spec
+    texts, questions = encode_beside(root, plan.pool_id, spec.texts, spec.questions, hands.steps)
+    for one, made in zip(spec.texts, texts, strict=True):
+        require_enough(made.facts["documents"], f"texts {one.name}")
+    for each, made in zip(spec.questions, questions, strict=True):
+        require_fit(made, spec.training.sequence_length)
+        require_enough(made.facts["questions"], f"questions {each.name}")
+    return [made.path.name for made in texts], [made.path.name for made in questions]
 
 
 def _train(root: Root, plan: ComparisonPlan, hands: Hands) -> None:
@@ -239,8 +224,7 @@ def _train(root: Root, plan: ComparisonPlan, hands: Hands) -> None:
 def _judge(root: Root, plan: ComparisonPlan, hands: Hands) -> Verdict:
     """Score what is missing, and judge all runs at the level of this look."""
     spec = plan.spec
-    texts = texts_of(root, plan, hands)
-    questions = questions_of(root, plan, hands)
+    texts, questions = encode_asked(root, plan, hands)
     hands.score(plan, plan.unscored(root, texts, questions), texts, questions)
     for id in dict.fromkeys(run.arm_id for run in plan.runs):
         if not all(root.find(ArmFolder(id).near(what)) for what in (HOLDOUT, *texts, *map(of_questions, questions))):

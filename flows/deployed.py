@@ -1,7 +1,7 @@
 """What a flow is asked for: the fields of a form, and what its deployment says of those that were not given, field by field.
 
-Prefect lets a given parameter replace the deployment's whole one: of `--params '{"arm": {"share": 0.3}}'` the other fields would
-be those of the model's defaults, another selection under the deployment's name. So a flow completes its parameters from its
+In Prefect, a given parameter replaces the deployment's parameter as a whole: with `--params '{"arm": {"share": 0.3}}'` the other fields
+would take the model's defaults, which is another selection under the deployment's name. So a flow completes its parameters from its
 deployment when it starts, and stores them: its page shows them, and a later deployment changes no rerun.
 """
 
@@ -117,18 +117,13 @@ def completed(
 
 
 def _merged_with(value: Any, deployed: Any) -> Any:
-    if isinstance(value, BaseModel) and isinstance(deployed, Mapping):
-        return type(value).model_validate(_merged(value, deployed))
-    return value
+    merged = _merged(value, deployed)
+    return value if merged is value else type(value).model_validate(merged)
 
 
-def _merged(value: BaseModel, deployed: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists and mappings are values like numbers: given, they replace the deployment's."""
-    whole = dict(deployed)
-    for name in value.model_fields_set:
-        field, below = getattr(value, name), deployed.get(name)
-        if isinstance(field, BaseModel) and isinstance(below, Mapping):
-            whole[name] = _merged(field, below)
-        else:
-            whole[name] = field
-    return whole
+def _merged(value: Any, deployed: Any) -> Any:
+    """A model's fields, those that were not given as deployed. Lists and mappings are values like numbers: given, they replace the deployment's."""
+    if not (isinstance(value, BaseModel) and isinstance(deployed, Mapping)):
+        return value
+    given = {name: _merged(getattr(value, name), deployed.get(name)) for name in value.model_fields_set}
+    return {**deployed, **given}

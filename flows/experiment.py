@@ -45,7 +45,7 @@ def experiment(
     return run_experiment(Experiment(pool=data, arm=arm, training=train, seed=seed), root, name)
 
 
-def run_experiment(whole: Experiment, root: str, name: str | None = None) -> dict[str, object]:
+def run_experiment(whole: Experiment, root: str, name: str | None) -> dict[str, object]:
     """Let children make what is missing of an experiment, and show its scores. Called in a flow."""
     data, arm, train, seed = whole.pool, whole.arm, whole.training, whole.seed
     engine.check(train, [arm])

@@ -18,7 +18,8 @@ from tasks.tokens.questions import encode_questions, question_texts
 def search_arm(
     root: Root, arm_id: str, texts: Sequence[Texts], steps: Steps, questions: Sequence[Questions] = ()
 ) -> dict[str, Artifact]:
-    """What an arm has of the holdout, of these texts and of these questions, {name of what is held out: its record}; counted unless it was before.
+    """Near copies in an arm of the holdout, these texts and these questions, {name of what is held out: its record}. What was counted
+    before is reused.
 
     Raises InputError when there is no such arm, or texts or questions cannot be read.
     """

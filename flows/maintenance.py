@@ -11,45 +11,39 @@ from typing import Annotated
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
-    FlowRunFilter,
     FlowRunFilterDeploymentId,
     FlowRunFilterEndTime,
-    FlowRunFilterParentFlowRunId,
     FlowRunFilterParentTaskRunId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import AwaitingRetry, Cancelling
 from pydantic import Field
 
-from flows.alive import ACTIVE, Watch, lives
+from flows.alive import ACTIVE, Watch, below, lives, ours
 
-TAG = "fabrating"
 ENDS = (StateType.FAILED, StateType.CRASHED)
 CANCELS = (StateType.CANCELLING, StateType.CANCELLED)
 FORGOTTEN = timedelta(days=1)
-"""A run that failed longer ago than this stays as it is: nobody expects it to start again."""
+"""A run that failed longer ago stays as it is: nobody expects it to start again."""
 FIRST_DELAY = timedelta(minutes=1)
 LONGEST_DELAY = timedelta(minutes=15)
 PERMANENT = (
     *("InputError", "NoAttentionError", "StrangerError", "DamagedError", "ChangedError"),
     *("ValidationError", "Validation of flow parameters failed", "Validation failed"),
 )
-"""Marks in the state's message of a run that would only fail again until a person changes something: names of errors, each
-subclass with its own, for a message has no more. Not DeniedError: a credential is renewed outside the run, whose next attempt reads
-it again. But ChangedError: on other data the arms would no longer be matched, so a person decides."""
+"""Marks in the state's message of a run that would only fail again until a person changes something: names of errors, subclasses
+too, because a message has only the name. DeniedError is not among them: a credential is renewed outside the run, and its next attempt
+reads it again. ChangedError is: on other data the arms would no longer be matched, so a person decides."""
 
 OURS = "Set going again by the reaper"
 """Message of the state that starts a run again."""
 START = timedelta(minutes=5)
-"""A run that has been with a worker for so long and has not begun was lost with it: the slowest start takes a minute or two."""
+"""A run that a worker took this long ago and that has not begun was lost with it: the slowest start takes a minute or two."""
 BUSY = ("BusyError", "SupersededError")
-"""Marks of an attempt that found what it needs in use: it did nothing, and is no failed attempt."""
+"""Marks of an attempt that found what it needs in use: it did nothing, and does not count as failed."""
 ALIVE = "BusyError: The run "
-"""Mark of an attempt that found its own run alive: the attempt before was declared crashed, by mistake."""
+"""Mark of an attempt that found its own run alive: the one before it was declared crashed by mistake."""
 
 
 @flow(name="maintenance", flow_run_name="reaper")
@@ -97,10 +91,9 @@ def ended_badly(
 
 def failed_runs(client: SyncPrefectClient, now: datetime) -> list[FlowRun]:
     """Our failed and crashed runs of the last day that have no parent, oldest first."""
-    wanted = FlowRunFilter(
+    wanted = ours(
+        *ENDS,
         deployment_id=FlowRunFilterDeploymentId(is_null_=False),  # a worker must be able to start it again
-        tags=FlowRunFilterTags(all_=[TAG]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[*ENDS])),
         end_time=FlowRunFilterEndTime(after_=now - FORGOTTEN),
         parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=True),
     )
@@ -114,7 +107,7 @@ def is_permanent(run: FlowRun) -> bool:
 
 
 def since_started(states: Sequence[State]) -> Sequence[State]:
-    """A run's states, given in order, since a person started it, again or for the first time: the limit is one of our restarts."""
+    """A run's states in order, from the last time that a person started it: the limit counts our restarts only."""
     by_hand = [
         at
         for at, state in enumerate(states)
@@ -124,9 +117,9 @@ def since_started(states: Sequence[State]) -> Sequence[State]:
 
 
 def failures(ends: Sequence[State]) -> int:
-    """How many attempts failed, by their ends in order: one that never came to run counts as well as one that did.
+    """How many attempts failed, by their ends in order, those that never began included.
 
-    One that found a GPU or its own run in use did not, nor did the one before it that was declared crashed while it ran on.
+    One that found a GPU or its own run in use did not fail, nor did the one before it that was declared crashed while it ran on.
     """
     count, crashed = 0, False
     for state in ends:
@@ -141,50 +134,35 @@ def failures(ends: Sequence[State]) -> int:
 
 
 def cancelled(client: SyncPrefectClient, run: FlowRun, states: Sequence[State]) -> bool:
-    """Whether a person cancelled the run, which then crashed, or one that it waits for and would set going again.
+    """Whether a person cancelled the run, which then crashed, or a child that it would start again.
 
     `states`: its states in order.
     """
     if any(state.type in CANCELS for state in states[-2:]):
         return True
-    below = FlowRunFilter(
-        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[*CANCELS])),
-    )
-    return bool(client.read_flow_runs(flow_run_filter=below, limit=1))
+    return bool(client.read_flow_runs(flow_run_filter=below([run], *CANCELS), limit=1))
 
 
 def cancel_left_behind(client: SyncPrefectClient) -> list[FlowRun]:
-    """Cancel what goes on below our runs that a person cancelled, and return it: a parent without a process cannot do so."""
-    stopped = FlowRunFilter(
-        tags=FlowRunFilterTags(all_=[TAG]), state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[*CANCELS]))
-    )
-    above = client.read_flow_runs(flow_run_filter=stopped, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=200)
+    """Cancel what still runs below our runs that a person cancelled, and return it: a parent without a process cannot do so."""
+    above = client.read_flow_runs(flow_run_filter=ours(*CANCELS), sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=200)
     if not above:
         return []
-    below = FlowRunFilter(
-        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id for run in above]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[*ACTIVE])),
-    )
-    found = client.read_flow_runs(flow_run_filter=below, limit=200)
+    found = client.read_flow_runs(flow_run_filter=below(above, *ACTIVE), limit=200)
     for run in found:
         client.set_flow_run_state(run.id, Cancelling(message="What waits for it was cancelled"))
     return found
 
 
 def put_back(client: SyncPrefectClient, watch: Watch) -> list[FlowRun]:
-    """Let our runs wait for a worker again that one had taken and never started, and return them: it was killed, or its host lost, in between.
+    """Put our runs back in line that a worker had taken and never started, and return them: it was killed, or its host lost, in between.
 
-    Nobody else would ever start them, and they would keep their place in a queue. Time counts from the beginning of the `watch`.
+    Nobody else would ever start them, and they would keep their place in a queue. Time counts from the start of the `watch`.
     """
-    taken = FlowRunFilter(
-        tags=FlowRunFilterTags(all_=[TAG]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])),
-    )
     since = watch.answered(datetime.now(UTC))
     found = [
         run
-        for run in client.read_flow_runs(flow_run_filter=taken, limit=200)
+        for run in client.read_flow_runs(flow_run_filter=ours(StateType.PENDING), limit=200)
         if run.state and datetime.now(UTC) - max(since, run.state.timestamp) >= START
     ]
     for run in found:

@@ -57,7 +57,7 @@ def train_on_subset(
         name: What you call the run: shown here, in the ledger and in W&B. It changes nothing else. Empty: subset and seed.
     """
     (arm,) = arms_of([subset], sources, random_share)
-    pool, training = pool_of(sources, holdout, data), training_of(depth, train)
+    pool, training = pool_of(sources, holdout, data), Training(**{"depth": depth, **train})
     return run_experiment(Experiment(pool=pool, arm=arm, training=training, seed=seed), root, name)
 
 
@@ -87,7 +87,7 @@ def compare_subsets(
         train: Other fields of the training, by name, such as tokens or precision. The recipe is quiet unless it says otherwise.
     """
     arms, pool = arms_of(list(sources), sources, random_share), pool_of(sources, holdout, data)
-    training = training_of(depth, {"recipe": "quiet", **train})
+    training = Training(**{"depth": depth, "recipe": "quiet", **train})
     spec = ComparisonSpec(name=name, pool=pool, arms=arms, seeds=seeds, training=training)
     return compare_and_show(spec, root)
 
@@ -107,8 +107,3 @@ def arms_of(names: Sequence[str], sources: Mapping[str, str], random_share: Mapp
 def pool_of(sources: Mapping[str, str], holdout: str | None, data: Mapping[str, Any]) -> Pool:
     """The pool of ready-made subsets, with other fields as `data` says."""
     return Pool(**{"name": "ready", "format": "prebuilt", "sources": sources, "holdout": holdout, **data})
-
-
-def training_of(depth: int, train: Mapping[str, Any]) -> Training:
-    """The training, with other fields as `train` says."""
-    return Training(**{"depth": depth, **train})

@@ -23,10 +23,11 @@ def recorded(
     name: str | None = None,
     comparison: str | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Note the attempt in the run ledger, unless the run is complete and noted as such: then there is nothing to attempt.
+    """Note the attempt in the run ledger, unless the run is complete and noted as such.
 
     The block has the run to itself on this host, from before it waits for a GPU, and puts the facts of the result into the
-    yielded dict. `name` is what a person calls the run. Raises BusyError when another process of this host keeps the run for longer than a minute.
+    yielded dict. `name` is what a person calls the run. Raises BusyError when another process
+    of this host keeps the run for longer than a minute.
     """
     run = run_id(experiment, arm)
     facts: dict[str, Any] = {}

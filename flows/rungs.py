@@ -1,6 +1,6 @@
 """The order of work of a ladder as plain functions: cost -> a comparison at each depth, the smallest first -> prediction.
 
-Each rung is a comparison with its own registered plan, so a ladder that is run again finds what is complete and resumes what is not.
+Each rung is a comparison with its own registered plan, so a ladder that is run again reuses what is complete and resumes the rest.
 """
 
 from collections.abc import Callable

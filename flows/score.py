@@ -5,14 +5,14 @@ from typing import Annotated, Any
 from prefect import flow
 from pydantic import Field
 
+from flows.prepare import TaskSteps
+from flows.sequence import encode_beside
 from tasks.cores import limited
 from tasks.engines import steps as engines
 from tasks.records.job import find_job
 from tasks.reports.steps import show_core, show_outside, show_questions
 from tasks.spec import Cores, Id, QuestionSets, Texts, Url, asked
 from tasks.store.root import DEFAULT_ROOT, Root
-from tasks.tokens.steps import outside
-from tasks.tokens.steps import questions as encode
 
 # The run form shows plain default values, not ones that a function makes.
 TEXTS: list[Texts] = []
@@ -44,17 +44,17 @@ def score(
     store = Root(root, make=False)
     with limited(workers):
         pool = find_job(store, run).pool_id
-        names = [outside(store, pool, one) for one in texts]
-        found: dict[str, Any] = {name: engines.score_outside(root, run, name) for name in names}
-        sets = [encode(store, pool, one) for one in asked(questions)]
-        answers = {name: engines.score_questions(root, run, name) for name in sets}
-        if core:
-            found["core"] = engines.core(root, run)
-    if names:
-        show_outside(run, {name: found[name] for name in names})
+        encoded, sets = encode_beside(store, pool, texts, asked(questions), TaskSteps())
+        scores = {made.path.name: engines.score_outside(root, run, made.path.name) for made in encoded}
+        answers = {made.path.name: engines.score_questions(root, run, made.path.name) for made in sets}
+        of_core = engines.core(root, run) if core else None
+    found: dict[str, Any] = {"run": run, **scores}
+    if scores:
+        show_outside(run, scores)
     if answers:
         show_questions(run, answers)
         found["questions"] = answers
-    if core:
-        show_core(run, found["core"])
-    return {"run": run, **found}
+    if of_core:
+        show_core(run, of_core)
+        found["core"] = of_core
+    return found

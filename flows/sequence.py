@@ -5,6 +5,7 @@ The command line calls them as they are. The flows pass `Steps` of their own, wh
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from flows.recorded import recorded
@@ -28,14 +29,17 @@ from tasks.records.layout import ArmFolder, RunFolder
 from tasks.records.near import HOLDOUT
 from tasks.records.recall import recall
 from tasks.reports.report import leave_report
-from tasks.spec import Arm, Draw, Pool, Score, Training
+from tasks.spec import Arm, Draw, Pool, Questions, Score, Texts, Training
 from tasks.store.artifact import Artifact, Manifest
 from tasks.store.root import Root
 from tasks.tokens.evaluation import encode_holdout
+from tasks.tokens.outside import encode_outside
 from tasks.tokens.pack import pack_arms
+from tasks.tokens.questions import encode_questions
 from tasks.tokens.train import train_tokenizer
 
 T = TypeVar("T")
+Asked = TypeVar("Asked", Texts, Questions)
 
 
 class Steps:
@@ -141,6 +145,20 @@ def _prepare(
         f"Packed rows of {called}", lambda progress: pack_arms(root, ids, pool_id, length, packing, progress)
     )
     return [Prepared(pool_id, id, texts[id], packed[id], root.manifest(ArmFolder(id).near(HOLDOUT))) for id in ids]
+
+
+def encode_beside(
+    root: Root, pool_id: str, texts: Sequence[Texts], questions: Sequence[Questions], steps: Steps
+) -> tuple[list[Artifact], list[Artifact]]:
+    """Encode what runs of a pool are scored on beside its holdout: texts from elsewhere, and questions."""
+
+    def encoded(what: str, encode: Callable[[Root, str, Asked, Progress], Artifact], each: Asked) -> Artifact:
+        return steps.run(f"{what} {each.name} for {pool_id}", partial(encode, root, pool_id, each))
+
+    return (
+        [encoded("Texts", encode_outside, each) for each in texts],
+        [encoded("Questions", encode_questions, each) for each in questions],
+    )
 
 
 def _called(arms: Sequence[Arm]) -> str:

@@ -1,4 +1,4 @@
-"""What lies in a blob store, before anything is spent on it."""
+"""What a blob store holds, before anything is spent on it."""
 
 from typing import Any
 

@@ -5,7 +5,7 @@ No GPU waits for a verdict, and a run that two comparisons have in common is tra
 
 from collections.abc import Sequence
 
-from flows.comparison import Hands, plan_of, questions_of, texts_of
+from flows.comparison import Hands, encode_asked, plan_of
 from tasks.engines.shared import Scoring, score
 from tasks.store.root import Root
 from tasks.verdict import looks
@@ -48,7 +48,7 @@ def score_all(root: Root, plans: Sequence[ComparisonPlan], hands: Hands) -> int:
     questions: dict[str, set[str]] = {}
     core = set()
     for plan in plans:
-        named, asked = texts_of(root, plan, hands), questions_of(root, plan, hands)
+        named, asked = encode_asked(root, plan, hands)
         for run in plan.unscored(root, named, asked):
             texts.setdefault(run.id, set()).update(named)
             questions.setdefault(run.id, set()).update(asked)

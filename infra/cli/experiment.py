@@ -70,7 +70,7 @@ def estimate(
     tokens = budget_tokens(training, Pool().vocab_size)
     if tokens is None:
         raise InputError("There is no budget: give TOKENS, --tokens-per-parameter, or --table for all depths.")
-    training = training.model_copy(update={"tokens": tokens, "tokens_per_parameter": None})
+    training = training.on(tokens)
     cost = estimate_cost(training, tokens, runs=arms * seeds, ledger=ledger, device=device)
     shows = what_seeds_show(spread_between_seeds(ledger, training), arms, seeds) if arms > 1 else None
     if as_json:

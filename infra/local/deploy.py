@@ -114,23 +114,13 @@ def _queue_again(client: "SyncPrefectClient") -> None:
 
     One that another run waits for is deleted; that one then asks for it again.
     """
-    from prefect.client.schemas.filters import (
-        FlowRunFilter,
-        FlowRunFilterDeploymentId,
-        FlowRunFilterState,
-        FlowRunFilterStateType,
-        FlowRunFilterTags,
-    )
+    from prefect.client.schemas.filters import FlowRunFilterDeploymentId
     from prefect.client.schemas.objects import StateType
     from prefect.states import Scheduled
 
-    from flows.maintenance import TAG
+    from flows.alive import ours
 
-    waiting = FlowRunFilter(
-        tags=FlowRunFilterTags(all_=[TAG]),
-        deployment_id=FlowRunFilterDeploymentId(is_null_=False),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
-    )
+    waiting = ours(StateType.SCHEDULED, deployment_id=FlowRunFilterDeploymentId(is_null_=False))
     for run in client.read_flow_runs(flow_run_filter=waiting, limit=200):
         if run.work_pool_name or run.deployment_id is None:
             continue

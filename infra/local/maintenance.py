@@ -43,14 +43,14 @@ def look(environment: Mapping[str, str], attempts: int, delay: float, watch: "Wa
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     from flows.alive import declare_dead
-    from flows.maintenance import TAG, cancel_left_behind, ended_badly, put_back, reaper
+    from flows.maintenance import cancel_left_behind, ended_badly, put_back, reaper
 
     with connected(environment):
         # The client doubles its wait with each retry: an outage would be followed by a pause as long.
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
             for run in cancel_left_behind(client):
                 log.warning("%s is cancelled, as what waits for it was", run.name)
-            for run in declare_dead(client, watch, TAG):
+            for run in declare_dead(client, watch):
                 log.warning("%s sends no heartbeat any more: it has crashed", run.name)
             for run in put_back(client, watch):
                 log.warning("%s was taken by a worker that never started it: it waits for one again", run.name)

@@ -1,4 +1,4 @@
-"""Which code made something: a commit for people, and two versions that are a part of names and so decide what is reused."""
+"""Which code made something: a commit for people, and versions that are part of names and so decide what is reused."""
 
 import contextlib
 import subprocess
@@ -8,10 +8,10 @@ from tasks.records.record import Record
 from tasks.store.artifact import code_version
 
 PREPARATION_VERSION = 5
-"""Raised by every change that alters the bytes of an arm's text, tokenizer, holdout or packed rows. A part of a pool's name,
-and so of its arms' and runs'."""
+"""Raised by every change that alters the bytes of an arm's text, tokenizer, holdout or packed rows. Part of a pool's name,
+and so of its arms' and runs' names."""
 READ_VERSIONS = (3, 4, 5)
-"""Those whose pools this code can add to for a verdict: it reads index, columns and holdout from version 3 on."""
+"""Preparation versions whose pools a verdict can still add to: index, columns and holdout are readable since version 3."""
 NEAR_VERSION = 1
 """Raised by every change of the rule by which documents are near copies. A part of the names of what it found."""
 TRAINING_VERSION = 2

@@ -25,9 +25,9 @@ RATES = Path(__file__).with_name("rates.json")
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """Cost of `runs` identical runs. `gpu_hours`, `dollars`, disk and egress are those of all runs together, the rest of one.
+    """Cost of `runs` identical runs. `gpu_hours`, `dollars`, disk and egress are totals; the rest is of one run.
 
-    None where no run on that device was measured, nor on one to scale from.
+    None where neither that device nor one to scale from was measured.
     """
 
     label: str
@@ -117,7 +117,7 @@ def estimate_cost(
     """Cost of `runs` runs of `tokens` trained tokens each.
 
     `holdout_tokens` are evaluated every `eval_every` steps, at a third of a trained token's cost. `read_bytes` leave the
-    blob store once and `disk_bytes` (text shards) lie once, whatever the number of runs. `ledger`: entries of
+    blob store once and `disk_bytes` (text shards) are stored once, whatever the number of runs. `ledger`: entries of
     `ledger.entries`. `device`: name of the GPU, or "cpu"; default: what `training.device` says, else the table's default.
     Raises InputError when `tokens` is below 1 or `training.batch_tokens` is not whole rows.
     """
@@ -153,7 +153,7 @@ def estimate_cost(
 
 
 def total(costs: Sequence[CostEstimate], label: str) -> CostEstimate:
-    """All of them together; what describes one run (tokens, steps, hours, source) is the first one's."""
+    """The sum of several costs; what describes one run (tokens, steps, hours, source) is taken from the first."""
 
     def added(name: str) -> Any:
         values = [getattr(cost, name) for cost in costs]
@@ -174,7 +174,7 @@ def _speed(
 ) -> tuple[float | None, float, str, bool]:
     """(tokens per second, seconds before the first step, where both come from, whether the speed is another GPU's, scaled).
 
-    (None, 0, why, False) when nothing is alike.
+    (None, 0, why, False) when nothing comparable was measured.
     """
     known = [row for entry in ledger if (row := _throughput_of(entry)) is not None] + list(rate_table().throughput)
     measured = [row for row in known if row.device.lower() == device.lower()]

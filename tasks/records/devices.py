@@ -1,8 +1,8 @@
 """GPUs by the names that their drivers give them, and how many runs a host takes for those that it has."""
 
 WAITING = 2
-"""Runs that a worker takes beyond those that train: one of a small model starts and ends for as long as it trains. More would wait
-there while another host is free."""
+"""Runs that a worker accepts beyond those that train: a run of a small model takes as long to start and end as to train. More would
+wait here while another host is free."""
 
 PEAK_FLOPS = {
     "GH200": 989e12,
@@ -18,12 +18,9 @@ PEAK_FLOPS = {
 
 def peak_flops(device_name: str) -> float | None:
     """Dense bf16 FLOP/s of a GPU by its name; None for one that is not in the table."""
-    for part, peak in PEAK_FLOPS.items():
-        if part in device_name:
-            return peak
-    return None
+    return next((peak for part, peak in PEAK_FLOPS.items() if part in device_name), None)
 
 
 def runs_at_once(gpus: int) -> int:
-    """How many runs the worker of a host with so many GPUs takes; without one it trains on its CPU."""
+    """How many runs the worker of a host with this many GPUs accepts; a host without any trains on its CPU."""
     return max(1, gpus) + WAITING

@@ -1,7 +1,7 @@
 """`division.parquet`: the value of one column of the pool for each document of its holdout, in the holdout's order.
 
-It lies beside the holdout and is made when a verdict first asks for the column, so pools from before have what they had. Values are numbers
-(float64) or texts; null is a document without one. What parts they make is for the verdict to say.
+It is made beside the holdout when a verdict first asks for the column, so older pools stay as they are. Values are numbers (float64) or
+strings; null means that the document has none. The verdict decides which parts they make.
 """
 
 from pathlib import Path

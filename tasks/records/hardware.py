@@ -1,7 +1,7 @@
-"""`verdicts/<name>/hardware-<recipe>.json`: what the runs of a comparison are trained on, settled by the first of them to begin.
+"""`verdicts/<name>/hardware-<recipe>.json`: what the runs of a comparison are trained on, settled by the first of them to start.
 
 A device or an attention path that differs between runs is a difference between arms, and the hosts of a work pool may differ. So
-the first run of a comparison writes down what it computes with, and one that has something else ends before its first step.
+the first run of a comparison records what it computes with, and a run on anything else ends before its first step.
 """
 
 import json
@@ -21,7 +21,7 @@ PATHS = ("device", "torch", "cuda", "compute")
 
 @dataclass(frozen=True)
 class Hardware:
-    """What decides the numbers of a run beside its parameters; None where it is not known beforehand."""
+    """What determines the numbers of a run besides its parameters; None where it is not known in advance."""
 
     device: str | None
     """The GPU's name, or cpu."""
@@ -37,9 +37,9 @@ class Hardware:
 
 
 def comparable(compute: str | None, window_pattern: str) -> str | None:
-    """What must be equal of two descriptions: not the attention backends that a host passed over, which stand behind a semicolon.
+    """The part of `compute` that must be equal: without the attention backends that a host passed over, which follow a semicolon.
 
-    Of a model without windows cuDNN was named together with FlexAttention, which computes windows alone.
+    Older runs of models without windows name FlexAttention beside cuDNN, though it computes windows alone.
     """
     if compute is None:
         return None
@@ -50,9 +50,9 @@ def comparable(compute: str | None, window_pattern: str) -> str | None:
 
 
 def settle(root: Root, comparison: str, training: Training, pool: str, run: str, own: Hardware) -> None:
-    """Write down that the runs of a comparison on a pool are trained on `own`, unless another run has said so before.
+    """Record that the runs of a comparison on a pool are trained on `own`, unless a run has recorded its hardware before.
 
-    Raises InputError naming what differs when that one had other hardware.
+    Raises InputError naming what differs from that.
     """
     name = VerdictFolder(comparison).hardware(training, pool)
     settled = json.loads(root.settle(name, json.dumps({"run": run, **asdict(own)}).encode()))

@@ -1,6 +1,6 @@
 """What lies under a root, by kind: pools, arms, runs, verdicts and ladders, what was made from each, and how one is removed.
 
-A thing is found by its id, by `kind/id`, or by a part of its id that no other has, such as its fingerprint.
+A thing is found by its id, by `kind/id`, or by any part of its id that no other has, such as its fingerprint.
 """
 
 from collections import Counter
@@ -49,14 +49,14 @@ class Thing:
 
 
 def things(root: Root, kind: str) -> list[Thing]:
-    """All of a kind, half-made ones too, by id. Of verdicts those that were made: what is only registered is none."""
+    """All of a kind, half-made ones too, by id. Verdicts that are only registered do not count."""
     if kind == VERDICTS:
         return [Thing(kind, id) for id in VerdictFolder.all(root)]
     return [Thing(kind, id) for id in root.folders(kind)]
 
 
-def matching(root: Root, name: str, kinds: Sequence[str] = KINDS) -> list[Thing]:
-    """What a person may mean: the one thing of that id, else the runs that are called so, else all whose id has it as a part."""
+def matching(root: Root, name: str, kinds: Sequence[str]) -> list[Thing]:
+    """What a person may mean: the thing with that id, else the runs with that name, else all whose id contains it."""
     kind, slash, rest = name.rstrip("/").partition("/")
     if slash and kind in KINDS:
         kinds, name = [kind], rest
@@ -69,11 +69,8 @@ def find(root: Root, name: str, kinds: Sequence[str] = KINDS) -> Thing:
     """The thing that a person means. Raises InputError when there is none, or when several fit."""
     found = matching(root, name, kinds)
     if not found:
-        wanted = (
-            f"{', '.join(kind.removesuffix('s') for kind in kinds[:-1])} or {kinds[-1].removesuffix('s')}".removeprefix(
-                " or "
-            )
-        )
+        *others, last = (kind.removesuffix("s") for kind in kinds)
+        wanted = f"{', '.join(others)} or {last}" if others else last
         raise InputError(f"There is no {wanted} {name!r} under {root.url}: see `fabrating ls`.")
     if len(found) > 1:
         shown = ", ".join(each.folder for each in found[:6]) + (", ..." if len(found) > 6 else "")
@@ -92,8 +89,8 @@ def dependents(root: Root, thing: Thing) -> list[Thing]:
 def remove(root: Root, thing: Thing) -> None:
     """Delete a thing here and in a remote root. What was made from it stays.
 
-    The ledger's entry of a run goes first and manifests before files, so that what a cut removal leaves is never taken for whole.
-    Raises InputError when the thing is in use by a run that trains, DamagedError when an entry cannot tell.
+    The ledger entry of a run goes first and manifests go before files, so an interrupted removal leaves nothing that looks complete.
+    Raises InputError when a run that trains uses the thing, DamagedError when a ledger entry cannot be read.
     """
     runs = [thing] if thing.kind == RUNS else things(root, RUNS) if thing.kind in (POOLS, ARMS) else []
     for run in runs:
@@ -108,7 +105,7 @@ def remove(root: Root, thing: Thing) -> None:
 
 
 def listed(root: Root, kind: str) -> list[Row]:
-    """One row a thing, newest first: what `fabrating ls` prints. What cannot be read, as of another version, is a row, too."""
+    """One row a thing, newest first: what `fabrating ls` prints. What this version cannot read is a row too."""
     uses = Counter(_uses(root, kind))
     rows = {POOLS: _pool, ARMS: _arm, RUNS: _run, VERDICTS: _verdict, LADDERS: _ladder}
     found = []
@@ -145,7 +142,7 @@ def _made_from(root: Root, thing: Thing) -> Iterator[Thing]:
 
 
 def _uses(root: Root, kind: str) -> list[str | None]:
-    """Of each arm its pool (`kind` is that of pools), or of each run its arm; None where that is not known."""
+    """The pool of each arm (for `POOLS`) or the arm of each run (for `ARMS`); None where it is not known."""
     if kind == POOLS:
         texts = [_readable(Root.find, root, ArmFolder(arm.id).text) for arm in things(root, ARMS)]
         return [text.inputs.get("pool") if text is not None else None for text in texts]

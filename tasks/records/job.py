@@ -7,19 +7,20 @@ from pydantic import ValidationError
 
 from tasks.errors import InputError
 from tasks.records.layout import JOB, RunFolder, run_id
+from tasks.records.record import first_fault
 from tasks.spec import Experiment, Spec
 from tasks.store.artifact import write_atomic
 from tasks.store.root import Root
 
 DONE, FAILED, INPUT, BUSY, SUPERSEDED, DISK, RESUME, DENIED = 0, 1, 65, 69, 70, 74, 75, 77
-"""Exit status of a trainer process. RESUME: it was asked to stop and saved a checkpoint to go on from. SUPERSEDED: another host
+"""Exit status of a trainer process. RESUME: it was asked to stop and saved a checkpoint to resume from. SUPERSEDED: another host
 has taken the run over. DISK: nothing can be written. DENIED: a store refuses the credential."""
 
 
 class Job(Spec):
     """One training run: which experiment, on which arm, under which root. `cache`: local folder of a remote root.
 
-    `run`: its id, which other versions of the code would not find again. `comparison`: the one whose runs must have the same
+    `run`: its id, which another version of the code would derive otherwise. `comparison`: the one whose runs must have the same
     hardware, if any.
     """
 
@@ -34,12 +35,10 @@ class Job(Spec):
 
     @classmethod
     def of(cls, root: Root, experiment: Experiment, pool_id: str, arm_id: str, comparison: str | None = None) -> "Job":
-        cache = str(root.folder.parent) if root.remote is not None else None
-        run = run_id(experiment, arm_id)
         return cls(
-            run=run,
+            run=run_id(experiment, arm_id),
             root=root.url,
-            cache=cache,
+            cache=str(root.folder.parent) if root.remote is not None else None,
             experiment=experiment,
             pool_id=pool_id,
             arm_id=arm_id,
@@ -54,11 +53,7 @@ class Job(Spec):
         except OSError as error:
             raise InputError(f"The job file {path} cannot be read ({error}): give the path of a job.json.") from error
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise InputError(
-                f"{path} is not a valid job file ({where}: {first['msg']}). Start the run again."
-            ) from error
+            raise InputError(f"{path} is not a valid job file ({first_fault(error)}). Start the run again.") from error
 
     def write(self, path: Path) -> None:
         write_atomic(path, self.model_dump_json(indent=1))

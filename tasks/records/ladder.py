@@ -14,7 +14,7 @@ from tasks.records.verdict import Pairing, Target
 from tasks.store.artifact import write_atomic
 
 CALIBRATED = 10
-"""From so many pairs on whose larger scale was predicted from smaller ones, the share that was covered says something."""
+"""The fewest pairs with a larger scale predicted from smaller ones for the covered share to mean anything."""
 
 
 class Scale(Record):

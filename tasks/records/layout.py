@@ -110,7 +110,7 @@ class PoolFolder:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Everything that each pool has, in the order in which it is made."""
+        """What every pool has, in the order in which it is made."""
         return self.index, self.holdout, self.sample, self.tokenizer, self.evaluation
 
     def intermediate(self, part: str) -> str:
@@ -201,7 +201,7 @@ class RunFolder:
         """Answers to a set of questions."""
         return f"{RUNS}/{self.id}/questions/{asked}"
 
-    def beside(self, texts: Iterable[str], core: bool, questions: Iterable[str] = ()) -> list[str]:
+    def beside(self, texts: Iterable[str], core: bool, questions: Iterable[str]) -> list[str]:
         """Scores on what is not the holdout: texts from elsewhere, questions and CORE."""
         asked = [self.questions(name) for name in questions]
         return [self.outside(name) for name in texts] + asked + ([self.core] if core else [])
@@ -228,8 +228,8 @@ class VerdictFolder:
         return f"{VERDICTS}/{self.id}/{REGISTERED}"
 
     def hardware(self, training: Training, pool: str) -> str:
-        """What the runs on this pool that are trained like this, on whatever budget, are trained on."""
-        recipe = training.model_copy(update={"tokens": None, "tokens_per_parameter": None}).identity()
+        """The hardware of the runs on this pool with this training, whatever their budget."""
+        recipe = training.on(None).identity()
         return f"{VERDICTS}/{self.id}/hardware-{fingerprint(recipe, pool)}.json"
 
     @classmethod
@@ -265,7 +265,7 @@ def _readable(column: str) -> str:
 
 
 def pool_id(pool: Pool, blobs: Iterable[Blob], version: int | None = None) -> str:
-    """Name of a pool: its parameters, the blobs it is read from, ETags included, and the version of the preparation, this one if none is given."""
+    """Name of a pool, by its parameters, its blobs with their ETags, and the version of the preparation (default: this one)."""
     read = [[blob.name, blob.size, blob.etag] for blob in blobs]
     return f"{pool.name}-{fingerprint(pool.identity(), read, version or code.PREPARATION_VERSION)}"
 

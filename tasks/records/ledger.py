@@ -2,7 +2,7 @@
 
 An entry says what a spreadsheet kept by hand would: arm, seed, host, GPUs, commit, budget, step, bits per byte, tokens per
 second, hours, dollars, state, attempts, W&B run. Only this module writes it. Whoever drives the trainer calls `open_entry`
-before and `finish` after; an entry whose process died in between says so when it is read. A run whose result the root has is
+before and `finish` after; an entry whose process died in between says so when it is read. A run with a result under the root is
 completed, however its last attempt ended.
 """
 
@@ -174,7 +174,7 @@ def open_entry(
 
 
 def start_clock(root: Root, run: str) -> None:
-    """Note that this process's attempt has its GPU from now on: what it waited costs nothing. Without an attempt, nothing is noted."""
+    """Note that this process's attempt has its GPU from now on, since waiting costs nothing. Without such an attempt, do nothing."""
 
     def own(entry: LedgerEntry | None) -> bool:
         return entry is not None and (entry.last.machine, entry.last.pid) == (machine(), os.getpid())
@@ -189,7 +189,7 @@ def start_clock(root: Root, run: str) -> None:
 
 
 def call(root: Root, run: str, name: str | None) -> None:
-    """Note what a person calls a run that is in the ledger already; without a name, nothing is noted."""
+    """Note the name that a person gave to a run in the ledger. Without a name, do nothing."""
     if name and (known := _read(root, run)) is not None and known.name != name:
         _edit(root, run, lambda entry: _known(root, run, entry).model_copy(update={"name": name}))
 
@@ -225,7 +225,7 @@ def finish(
             attempts[own[-1]] = attempts[own[-1]].model_copy(update=closing)
         entry = entry.model_copy(update={"attempts": tuple(attempts)})
         if own and own[-1] != len(attempts) - 1 and state != "completed":
-            return entry  # another host has begun an attempt: how the run stands is for that one to say
+            return entry  # another host has begun an attempt, which decides the state of the run
         reached = measured.model_dump(exclude_none=True)
         return entry.model_copy(update={**reached, "state": state, "error": error})
 
@@ -233,7 +233,7 @@ def finish(
 
 
 def withdraw(root: Root, before: LedgerEntry) -> LedgerEntry:
-    """Take back what this process opened, because the attempt that it found in `before` lives: nothing was attempted here."""
+    """Take back the attempt that this process opened, because the one that it found in `before` is still alive."""
 
     def withdrawn(known: LedgerEntry | None) -> LedgerEntry:
         entry = _known(root, before.run, known)
@@ -261,7 +261,7 @@ def entries(root: Root, unreadable: list[DamagedError] | None = None) -> list[Le
     read, or adds it to `unreadable`, if given.
 
     An entry that still says "running" gets its step, loss, bpb and speed from the metrics file; its state becomes "lost" when
-    its process on this machine is gone, "silent" when nothing was heard from it for 15 minutes.
+    its process on this machine is gone, "silent" after 15 minutes without news.
     """
     runs = {path.parent.name for path in root.path(RUNS).glob(f"*/{ENTRY}")}
     if root.remote is not None:
@@ -310,7 +310,7 @@ def _newest(root: Root, run: str, there: bytes | None) -> LedgerEntry | None:
 
 
 def _result(root: Root, run: str) -> Manifest | None:
-    """A run's result, if the root itself has it: one that waits for its upload is there for nobody else."""
+    """A run's result, if the root itself has it: nobody else sees one that waits for its upload."""
     name = RunFolder(run).result
     with contextlib.suppress(DamagedError):
         return root.find(name) if root.published(name) else None
@@ -322,8 +322,8 @@ def _of_result(facts: Mapping[str, object], loss: object) -> Measured:
 
 
 def _as_it_stands(root: Root, entry: LedgerEntry) -> LedgerEntry:
-    """One that says "running" with its live numbers and the state that its process is really in; completed if the result is there and
-    nobody was left to note it."""
+    """The entry with live numbers and the real state of its process if it says "running"; completed if there is a result that nobody
+    was left to note."""
     live = _live(root, entry) if entry.state == "running" else entry
     if live.state in ("running", "completed") or (result := _result(root, entry.run)) is None:
         return live

@@ -121,7 +121,7 @@ def last_metrics(path: Path) -> MetricsLine | dict[str, Any]:
 
 
 def mirrored_metrics(root: Root, run: str) -> MetricsLine | dict[str, Any]:
-    """The same by the copy in the remote root, where other hosts leave theirs with each checkpoint."""
+    """The same from the copy in the remote root, which other hosts update with each checkpoint."""
     name = RunFolder(run).file(METRICS)
     content = root.remote.read_if_exists(name) if root.remote is not None else None
     return _newest(_parse(content or b"", root.path(name)))
@@ -130,8 +130,8 @@ def mirrored_metrics(root: Root, run: str) -> MetricsLine | dict[str, Any]:
 def cut_back(root: Root, run: str, step: int, *, evaluated: bool = True) -> list[MetricsLine]:
     """Cut a run's metrics back to a checkpoint after `step` steps (0: none).
 
-    Of the copies on this machine and in a remote root the one that belongs to the checkpoint counts: where other hosts trained
-    in between, this machine's ends before it. `evaluated`: whether an evaluation at `step` itself stays; an engine that saves
+    Of the local and the remote copy, the one that reaches the checkpoint counts: where other hosts trained in between, the local
+    one ends before it. `evaluated`: whether an evaluation at `step` itself stays; an engine that saves
     first evaluates there again. Returns the lines that stay.
     """
     name = RunFolder(run).file(METRICS)

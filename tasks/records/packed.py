@@ -1,4 +1,4 @@
-"""A packed arm on disk: rows of tokens, and beside each what it holds; and which of the rows a budget takes."""
+"""A packed arm on disk: what each row of tokens holds, and which rows a budget takes."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -6,18 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from tasks.records.draws import BUDGET, ORDER, random_bits
-from tasks.records.layout import CONTENTS, ROWS, ArmFolder
+from tasks.records.layout import CONTENTS, ArmFolder
 from tasks.records.scaling import ModelShape, TrainingPlan, budget_tokens, plan_training
 from tasks.spec import Training
 from tasks.store.root import Root
 
 ROW_CONTENTS = np.dtype([("documents", "<u4"), ("bytes", "<u4"), ("score", "<f4")])
 """Documents that begin in the row; bytes of text that it trains on; mean score of its tokens' documents, NaN without a rating."""
-
-
-def read_rows(folder: Path, sequence_length: int) -> np.ndarray:
-    """The rows of a packed arm, mapped: uint16 (rows, sequence_length + 1)."""
-    return np.memmap(folder / ROWS, "<u2", "r").reshape(-1, sequence_length + 1)
 
 
 def read_contents(folder: Path) -> np.ndarray:
@@ -35,13 +30,13 @@ def choose_rows(
     epochs: int = 1,
     order_seed: int | None = None,
 ) -> np.ndarray:
-    """Those of an arm's `rows` that a budget of `count` reads, in the order in which they are read: int64 (count,).
+    """The rows of an arm that a budget of `count` of its `rows` reads, in reading order: int64 (count,).
 
-    They are a random subset drawn by `seed`, so their documents are as good as the arm's in whatever order it was packed; or the
-    arm's front, if `training.budget_from` says so. A smaller budget takes a part of what a larger one takes. Each is read
-    `epochs` times, but for one that is read less often where `count` is no multiple. The rows of a `shuffled` arm are read in an
-    order drawn by `order_seed` (not given: `seed`), another one in each epoch: neighbours on disk may hold one document, and a batch
-    should not.
+    They are a random subset drawn by `seed`, so their documents are as good as the arm's however it was ordered when packed; or
+    the arm's front, if `training.budget_from` says so. A smaller budget takes a part of what a larger one takes. Each row is
+    read `epochs` times, except one that is read less often where `count` is not a multiple. The rows of a `shuffled` arm are read
+    in an order drawn by `order_seed` (default: `seed`), a new one each epoch: neighbours on disk may hold one document, and a
+    batch should not.
     """
     order_seed = seed if order_seed is None else order_seed
     each, more = divmod(count, epochs)

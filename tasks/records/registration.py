@@ -1,10 +1,10 @@
-"""`verdicts/<name>/registered.json`: what a comparison said before its first run, and every look that was taken at it.
+"""`verdicts/<name>/registered.json`: what a comparison registered before its first run, and every look that was taken at it.
 
-Both lists are only ever added to. A plan that is said anew with something changed stands beside the first one, with the number of
-runs and looks that were there by then: whoever reads the verdict sees what was decided after looking.
+Both lists only grow. A changed plan is added after the first one, with the number of runs and looks that existed by then, so
+whoever reads the verdict sees what was decided after looking.
 
-A question is what is compared: the arms, their pool, how they are trained. How it is to be answered (target, margin, stopping rule,
-replicates, budget) can change without making it another question, so looks at it add up.
+A question is what is compared: the arms, their pool, how they are trained. How it is answered (target, margin, stopping rule,
+replicates, budget) may change without making it another question, so looks at it add up.
 """
 
 import contextlib
@@ -46,16 +46,16 @@ class Plan(Record):
     replicates: int
     """Of an arm; with a stopping rule, at most."""
     redraw: tuple[Draw, ...] | None
-    """What each replicate draws anew; None: what a run's seed draws."""
+    """What each replicate redraws; None: what a run's seed draws."""
     target: str
     pairing: str
     level: float
     strata: Literal["exploration"] = "exploration"
     """Whether strata decide anything: they say where to look."""
     strata_columns: tuple[str, ...] = ()
-    """Columns of the pool that there are strata by, too."""
+    """Columns of the pool that there are strata by too."""
     clean: Literal["beside"] = "beside"
-    """The difference without documents that have near copies in arms decides nothing: it stands beside that on the target."""
+    """The difference without documents that have near copies in arms decides nothing: it is shown beside the one that does."""
     texts: tuple[str, ...]
     questions: tuple[str, ...] = ()
     core: bool
@@ -79,7 +79,7 @@ class Plan(Record):
 
 
 class PairLook(Record):
-    """What one look saw of a pair of arms, and what all looks up to it conclude; "go on" too where there is no stopping rule."""
+    """What one look saw of a pair of arms, and what all looks so far conclude; "go on" where there is no stopping rule."""
 
     a: str
     b: str
@@ -191,10 +191,10 @@ def say(root: Root, name: str, plan: Plan) -> Registered:
 
 
 def note(root: Root, name: str, look: TakenLook) -> Registered:
-    """Register a look, unless the same runs were looked at by the same rule and level, on the same target. Returns all that is said of the question."""
+    """Register a look, unless one that asked the same of the same runs is there. Returns all that is said of the question."""
 
     def noted(known: Registration) -> Registration:
-        if any(_same(each, look) for each in known.looks):
+        if any(each.question == look.question and each.same_as(look) for each in known.looks):
             return known
         return known.model_copy(update={"looks": (*known.looks, look)})
 
@@ -206,7 +206,7 @@ def elsewhere(
 ) -> dict[str, tuple[TakenLook, ...]]:
     """Looks at runs of two or more of `arms`, {label: runs}, under other names than `name` or at another `question`: {name: looks}.
 
-    Another name is no other data, and neither is another arm beside: whoever renames a comparison looks again.
+    Neither another name nor a further arm makes the data new: whoever renames a comparison looks again.
     """
     found: dict[str, tuple[TakenLook, ...]] = {}
     for other in sorted(VerdictFolder.all_registered(root)):
@@ -224,10 +224,6 @@ def elsewhere(
 def now() -> str:
     """This moment, ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _same(a: TakenLook, b: TakenLook) -> bool:
-    return a.question == b.question and a.same_as(b)
 
 
 def _about(registration: Registration, question: str) -> Registered:
@@ -251,7 +247,7 @@ def _parsed(root: Root, name: str, content: bytes | None) -> Registration:
     if content is None:
         return Registration(name=name)
     path = root.path(VerdictFolder(name).registered)
-    return Registration.parse(content, path, "move it away, and the comparison registers anew")
+    return Registration.parse(content, path, "move it away, and the comparison registers again")
 
 
 def _shown(value: object) -> str:

@@ -32,8 +32,6 @@ SCHEMA = pa.schema(
     },
     metadata={FORMAT_KEY: str(FORMAT)},
 )
-
-
 DECILES = 10
 
 
@@ -55,6 +53,11 @@ def write_strata(work: Work, scores: np.ndarray) -> None:
     table = pa.table({"score": pa.array(scores, pa.float64()), "decile": deciles(scores)})
     pq.write_table(table, work.temporary(STRATA))
     work.finish(STRATA, rows=len(scores))
+
+
+def strata_scores(strata: Path) -> np.ndarray:
+    """The scores (documents,) in a `strata.parquet`, NaN without a rating."""
+    return np.asarray(pq.read_table(strata, columns=["score"])["score"].to_numpy(), dtype=float)
 
 
 def with_strata(documents: pa.Table, strata: Path | None) -> pa.Table:
@@ -111,7 +114,7 @@ def bits_per_byte(nats: np.ndarray, size: np.ndarray) -> float:
 def summarize(scores: pa.Table) -> ScoreSummary:
     """Bits per byte over all documents and by decile."""
     nats, size, decile = (scores[name].to_numpy() for name in ("nats", "bytes", "decile"))
-    by_decile = [bits_per_byte(nats[decile == d], size[decile == d]) for d in range(10)]
+    by_decile = [bits_per_byte(nats[decile == d], size[decile == d]) for d in range(DECILES)]
     return ScoreSummary(
         bpb=bits_per_byte(nats, size),
         bpb_by_decile=[None if math.isnan(value) else value for value in by_decile],

@@ -34,9 +34,9 @@ Control = Literal["aa"]
 Pairing = Literal["auto", "seed", "none"]
 """Whether seeds that two arms share are paired: by a rule that looks at the numbers of seeds alone, always, or never."""
 FEWEST_PAIRS = 3
-"""From so many shared seeds on, "auto" pairs."""
+"""From this many shared seeds on, "auto" pairs."""
 Kind = Literal["all", "half", "decile", "length", "source", "near", "taken", "column"]
-"""near: with and without near copies in arms. taken: documents of the holdout that the rule of one arm would rather take than that of the other.
+"""near: with and without near copies in arms. taken: documents of the holdout that one arm's rule would rather take than the other's.
 column: by a column of the pool that was asked for."""
 Conclusion = Literal["better", "equivalent", "not distinguishable", "one seed"]
 Weakness = Literal["two seeds", "opposed seeds", "few clusters", "single documents", "long documents"]
@@ -138,7 +138,7 @@ class StandardErrors(Record):
 
 
 class Detectable(Record):
-    """The difference that so many seeds an arm show with a probability of 80 %."""
+    """The difference that `seeds` seeds an arm show with a probability of 80 %."""
 
     seeds: int
     difference: float
@@ -263,10 +263,9 @@ class Comparison(Difference):
         """The arm with fewer bits per byte, whether or not that means anything."""
         return self.a if self.difference < 0 else self.b
 
-    @property
-    def higher(self) -> str:
-        """The other arm."""
-        return self.b if self.difference < 0 else self.a
+    def other(self, arm: str) -> str:
+        """The arm of the pair that is not `arm`."""
+        return self.b if arm == self.a else self.a
 
 
 class StratumScore(Record):
@@ -294,7 +293,7 @@ class ArmScores(Record):
     draws: tuple[str, ...] = ()
     """Names below arms/ of what each run trained on, where chance drew several; () where it was one arm."""
     redrawn: tuple[Draw, ...] | None = None
-    """What chance decided anew for each run. Unknown in older verdicts, as what follows."""
+    """What was redrawn for each run. Unknown in older verdicts, as are the next fields."""
     at_random: bool = False
     """Whether chance decides which documents the arm takes."""
     drawn_of_ties: float | None = None
@@ -367,7 +366,7 @@ class Verdict(Record):
     strata_by: Score | None = None
     """The score that the holdout's halves and deciles are by. None: unrated, or not recorded."""
     strata_columns: tuple[str, ...] = ()
-    """Columns of the pool that the holdout is divided by, too."""
+    """Columns of the pool that the holdout is divided by too."""
     pool: str
     """Its name below pools/."""
     tokens: int | None

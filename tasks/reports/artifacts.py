@@ -104,10 +104,8 @@ def plan_markdown(experiment: Experiment, plan: Mapping[str, Any], costs: Sequen
 
 def prepared_markdown(name: str, facts: Mapping[str, Any]) -> str:
     """What the preparation of an arm counted: the facts of its text and packed manifests."""
-    return (
-        "\n".join([f"## {markdown(name)} is prepared", "", *_facts(PREPARED, facts), *_parts(facts), *_left_out(facts)])
-        + "\n"
-    )
+    lines = [f"## {markdown(name)} is prepared", "", *_facts(PREPARED, facts), *_parts(facts), *_left_out(facts)]
+    return "\n".join(lines) + "\n"
 
 
 def estimate_markdown(costs: Sequence[CostEstimate], notes: Sequence[str] = ()) -> str:
@@ -311,6 +309,11 @@ def digits(row: Difference | Look) -> int:
 def signed(value: float | None, digits: int = 4) -> str:
     """+0.0123 or −0.0123; never −0.0000."""
     return MISSING if value is None else f"{value:+z.{digits}f}".replace("-", "−")
+
+
+def rough(value: float | None) -> str:
+    """A standard error: 0.00024, or unknown."""
+    return "unknown" if value is None else f"{value:.2g}"
 
 
 def probability(p: float | None) -> str:

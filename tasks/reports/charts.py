@@ -17,7 +17,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from markupsafe import escape
+from markupsafe import Markup, escape
 
 from tasks.escaping import plain
 from tasks.records.metrics import MetricsLine, read_metrics
@@ -145,7 +145,7 @@ def decile_svg(by_label: Mapping[str, Sequence[float]]) -> str:
 
 
 def score_histogram_svg(by_label: Mapping[str, np.ndarray]) -> str:
-    """Distribution of composite scores: of what each arm took, and of whatever else is given (the holdout). What has none keeps its color."""
+    """Distribution of composite scores: of what each arm took, and of whatever else is given (the holdout). An arm without any keeps its color."""
     scores = {label: values[np.isfinite(values)] for label, values in by_label.items()}
     colors = {label: COLORS[at % SERIES] for at, label in enumerate(scores)}
     scores = {label: values for label, values in scores.items() if len(values)}
@@ -171,7 +171,7 @@ def score_histogram_svg(by_label: Mapping[str, np.ndarray]) -> str:
 def strata_svg(rows: Sequence[Interval], *, zero: str) -> str:
     """Differences with their intervals, one row each, against the line of no difference; `zero` says which side is whose.
 
-    Where few documents or runs make some many times as wide as the others, they are cut at the edge.
+    Intervals many times as wide as the others, from few documents or runs, are cut at the edge.
     """
     ends = [max(abs(low), abs(high)) for _, _, low, high in rows]
     edge = max([3 * float(np.median(ends)), *(1.1 * abs(estimate) for _, estimate, _, _ in rows)])
@@ -359,8 +359,8 @@ def _clean(label: str, longest: int = 24) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def _render(draw: Callable[[Figure], None], width: int, height: int, title: str, theme: Theme = "page") -> str:
-    """Draw on a figure of `width` x `height` CSS pixels and return it as one `<svg>` element."""
+def _render(draw: Callable[[Figure], None], width: int, height: int, title: str, theme: Theme = "page") -> Markup:
+    """Draw on a figure of `width` x `height` CSS pixels and return it as one `<svg>` element, which pages take as it is."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -371,7 +371,7 @@ def _render(draw: Callable[[Figure], None], width: int, height: int, title: str,
         draw(figure)
         buffer = io.StringIO()
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
-    return _themed(buffer.getvalue(), theme, title)
+    return Markup(_themed(buffer.getvalue(), theme, title))
 
 
 def _themed(svg: str, theme: Theme, title: str) -> str:

@@ -1,10 +1,10 @@
 """What a report shows beside numbers: what an arm took, what only it took, what a run wrote, where everything comes from.
 
-A report must be possible on a machine without the runs: of an artifact in the remote store only the files that are shown are
-fetched, and one that is nowhere is left out.
+A report must be possible on a machine without the runs: only the files that are shown are fetched from the remote store, and an
+artifact that is missing everywhere is left out.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +19,14 @@ from tasks.records import ledger
 from tasks.records.layout import DOCUMENTS, METRICS, SAMPLES, STRATA, ArmFolder, PoolFolder, RunFolder
 from tasks.records.ledger import LedgerEntry, Measured
 from tasks.records.result import Sample, read_samples
+from tasks.records.scores import strata_scores
 from tasks.store.artifact import FileRecord, Manifest, read_manifest
 from tasks.store.root import Root
 
-SHOWN = 700  # characters of a sample document
+EXAMPLES = 3
+"""Documents that are shown of those that only one arm took."""
+SHOWN = 700
+"""Characters of each."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +130,6 @@ class Taken:
         blob = np.array(numbers, dtype=np.int64)[found.indices.to_numpy()]
         return np.asarray((blob << 40) | self.table["row"].to_numpy())
 
-    def documents(self, positions: Iterable[int]) -> list[Document]:
-        """The documents at these places of the training order, with the beginnings of their texts."""
-        return [self._document(int(position)) for position in positions]
-
     def spread(self, places: np.ndarray, count: int) -> np.ndarray:
         """`count` of the places, evenly spread; of a remote arm all from one shard, the middle one, to fetch no more."""
         if self.root.remote is not None and read_manifest(self.root.path(self.name)) is None and len(places):
@@ -146,7 +146,8 @@ class Taken:
     def _bounds(self) -> np.ndarray:
         return np.cumsum([0, *(record.rows for record in self._shards())])
 
-    def _document(self, position: int) -> Document:
+    def document(self, position: int) -> Document:
+        """The document at this place of the training order, with the beginning of its text."""
         bounds = self._bounds()
         shard = int(np.searchsorted(bounds, position, side="right")) - 1
         text = _row(self.root.file(self.name, self._shards()[shard].path), position - int(bounds[shard]))
@@ -155,19 +156,18 @@ class Taken:
         return Document(position, text=text[:SHOWN] + ("…" if len(text) > SHOWN else ""), **place)
 
 
-def only_in(ours: Taken, theirs: Taken, count: int = 3) -> tuple[int, list[Document]]:
+def only_in(ours: Taken, theirs: Taken) -> tuple[int, list[Document]]:
     """How many documents only the first arm took, and some of them, spread over its training order."""
     blobs: dict[str, int] = {}
     alone = np.flatnonzero(~np.isin(ours.keys(blobs), theirs.keys(blobs)))
-    return len(alone), ours.documents(ours.spread(alone, count))
+    return len(alone), [ours.document(int(position)) for position in ours.spread(alone, EXAMPLES)]
 
 
 def holdout_scores(run: Run) -> np.ndarray:
     """Scores of the holdout's documents by the arm's score: those of the pool as a whole, by a random sample. Empty if not at hand."""
     if not run.score or run.root.find(name := PoolFolder(run.pool).strata(run.score)) is None:
         return np.array([])
-    path = run.root.file(name, STRATA)
-    return np.asarray(pq.read_table(path, columns=["score"])["score"].to_numpy(), dtype=float)
+    return strata_scores(run.root.file(name, STRATA))
 
 
 @dataclass(frozen=True)

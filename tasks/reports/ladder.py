@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from markupsafe import Markup
-
 from tasks.escaping import markdown
 from tasks.records import caveats
 from tasks.records.ladder import Forecast, Ladder, LadderCost
@@ -33,13 +31,12 @@ def write_ladder(root: Root, ladder: Ladder) -> Artifact:
 
 def ladder_report(ladder: Ladder) -> str:
     """The page of a ladder, readable with nothing but a browser."""
-    pictures = [Markup(picture(ladder, each, "page")) for each in ladder.forecasts]
     return page(
         "ladder.html",
         ladder=ladder,
         findings=caveats.own(ladder.forecasts),
         shared_caveats=caveats.shared(ladder.forecasts),
-        pictures=pictures,
+        pictures=[picture(ladder, each, "page") for each in ladder.forecasts],
         spent=spent(ladder),
     )
 
@@ -88,10 +85,7 @@ def spent_before(depths: Sequence[int], to: int, cost: LadderCost) -> str:
     if cost.hours is None or cost.target_hours is None:
         amounts = f"{cost.flops:.2g} FLOPs against {cost.target_flops:.2g}; no speed on this device is known"
     else:
-        ours, theirs = (
-            f"{hours(cost.hours)}, {dollars(cost.dollars)}",
-            f"{hours(cost.target_hours)}, {dollars(cost.target_dollars)}",
-        )
-        amounts = f"{ours} against {theirs}"
+        direct = f"{hours(cost.target_hours)}, {dollars(cost.target_dollars)}"
+        amounts = f"{hours(cost.hours)}, {dollars(cost.dollars)} against {direct}"
     listed = ", ".join(f"d{depth}" for depth in depths)
     return f"The ladder of {listed} costs {100 * cost.share:.3g} % of a comparison at d{to} with as many replicates: {amounts}."

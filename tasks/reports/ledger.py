@@ -19,27 +19,8 @@ DIGITS = 6
 """Of a run's fingerprint, by which commands find it."""
 WIDTH = 80
 COLUMNS = (
-    *(
-        "run",
-        "name",
-        "comparison",
-        "arm",
-        "seed",
-        "depth",
-        "engine",
-        "host",
-        "gpus",
-        "commit",
-        "tokens",
-        "epochs",
-        "text_share",
-        "mean_score",
-        "step",
-        "steps",
-        "loss",
-        "bpb",
-        "core",
-    ),
+    *("run", "name", "comparison", "arm", "seed", "depth", "engine", "host", "gpus", "commit"),
+    *("tokens", "epochs", "text_share", "mean_score", "step", "steps", "loss", "bpb", "core"),
     *("tokens_per_second", "hours", "dollars", "state", "attempts", "wandb"),
 )
 
@@ -91,7 +72,7 @@ def narrow(found: Sequence[LedgerEntry]) -> list[dict[str, str]]:
 
 
 def cut(text: str, room: int) -> str:
-    """A name in so many characters."""
+    """A name cut to `room` characters."""
     return text if len(text) <= room else f"{text[: room - 1]}…"
 
 
@@ -138,9 +119,8 @@ def facts(root: Root, run: str) -> dict[str, Any]:
     folder = RunFolder(run)
     checkpoints = [int(name.rpartition("_")[2]) for name in root.names(folder.checkpoints)]
     known["checkpoints after step"] = ", ".join(f"{step:,}" for step in checkpoints) or MISSING
-    known["verdicts"] = (
-        ", ".join(each.id for each in dependents(root, Thing(RUNS, run)) if each.kind == VERDICTS) or MISSING
-    )
+    judged = [each.id for each in dependents(root, Thing(RUNS, run)) if each.kind == VERDICTS]
+    known["verdicts"] = ", ".join(judged) or MISSING
     known["where"] = f"{root.url}/{folder.folder}"
     if result is not None and (rows := decile_rows(RunFacts.of(result).bpb_by_decile)):
         known["by score"] = rows

@@ -92,9 +92,9 @@ def write_verdict(root: Root, verdict: Verdict) -> Artifact:
 
 
 def write_report(root: Root, name: str) -> Path:
-    """The report of a run (written anew as `runs/<run>/report.html`), of a verdict or of a ladder (as it was made), by its name.
+    """The report of a run (written again as `runs/<run>/report.html`), or that of a verdict or a ladder as it was made, by name.
 
-    Raises InputError when there is none of them.
+    Raises InputError when there is none of that name.
     """
     for made in (VerdictFolder(name).name, LadderFolder(name).name):
         if root.find(made) is not None:
@@ -111,7 +111,7 @@ def write_report(root: Root, name: str) -> Path:
 
 
 def leave_report(root: Root, run: str) -> Path | None:
-    """Write the report of a run that has ended. What cannot be drawn is logged, since the run has ended well: then None."""
+    """Write the report of a run that has ended. A failure is only logged, because the run itself ended well: then None."""
     try:
         return write_report(root, run)
     except Exception as error:
@@ -119,13 +119,8 @@ def leave_report(root: Root, run: str) -> Path | None:
         return None
 
 
-def rough(value: float | None) -> str:
-    """A standard error: 0.00024, or unknown."""
-    return "unknown" if value is None else f"{value:.2g}"
-
-
 def page(template: str, **content: object) -> str:
-    """A page of one of the templates. Every value is escaped but pictures, which are `Markup`."""
+    """A page of one of the templates. Every value is escaped but the pictures of `charts`, which are `Markup`."""
     return _templates().get_template(template).render(**content)
 
 
@@ -142,21 +137,11 @@ def _templates() -> Environment:
     made.globals["missing"] = artifacts.MISSING
     made.globals["fewest_pairs"] = FEWEST_PAIRS
     made.globals["how"] = HOW
-    shared = (
-        "by_seed",
-        "byte_size",
-        "count",
-        "decimal",
-        "digits",
-        "dollars",
-        "hours",
-        "percent",
-        "probability",
-        "selection",
-        "signed",
-        "when",
-    )
-    made.filters |= {name: getattr(artifacts, name) for name in shared} | {"rough": rough}
+    for shared in (
+        *("by_seed", "byte_size", "count", "decimal", "digits", "dollars", "hours"),
+        *("percent", "probability", "rough", "selection", "signed", "when"),
+    ):
+        made.filters[shared] = getattr(artifacts, shared)
     return made
 
 
@@ -195,8 +180,8 @@ def _curves(runs: Labelled) -> dict[str, str]:
     labels, files = _files(runs)
     seeds = " Line: mean over seeds; band: lowest to highest." if len(set(labels)) < len(labels) else ""
     return {
-        f"Bits per byte on the holdout.{seeds}": Markup(charts.curve_svg(files, labels, charts.HOLDOUT)),
-        f"Training loss, nats per token, smoothed.{seeds}": Markup(charts.curve_svg(files, labels, charts.LOSS)),
+        f"Bits per byte on the holdout.{seeds}": charts.curve_svg(files, labels, charts.HOLDOUT),
+        f"Training loss, nats per token, smoothed.{seeds}": charts.curve_svg(files, labels, charts.LOSS),
     }
 
 
@@ -211,9 +196,9 @@ def _scores(first: Mapping[str, Run], deciles: Mapping[str, Sequence[float | Non
         shown["holdout (the pool)"] = holdout_scores(leading)
     by_decile = charts.decile_svg(known) if known else ""
     return {
-        "Bits per byte of holdout documents, by decile of their score: lower is better.": Markup(by_decile),
-        f"Scores of the documents that were taken, by the score of the first arm.{drawn}": Markup(
-            charts.score_histogram_svg(shown)
+        "Bits per byte of holdout documents, by decile of their score: lower is better.": by_decile,
+        f"Scores of the documents that were taken, by the score of the first arm.{drawn}": charts.score_histogram_svg(
+            shown
         ),
     }
 
@@ -221,8 +206,8 @@ def _scores(first: Mapping[str, Run], deciles: Mapping[str, Sequence[float | Non
 def _speed(runs: Labelled) -> dict[str, str]:
     labels, files = _files(runs)
     return {
-        "Tokens per second.": Markup(charts.curve_svg(files, labels, charts.THROUGHPUT)),
-        "Model FLOPs utilization, percent of the device's peak.": Markup(charts.curve_svg(files, labels, charts.MFU)),
+        "Tokens per second.": charts.curve_svg(files, labels, charts.THROUGHPUT),
+        "Model FLOPs utilization, percent of the device's peak.": charts.curve_svg(files, labels, charts.MFU),
     }
 
 
@@ -237,7 +222,7 @@ def _replicates(verdict: Verdict, pair: Comparison) -> dict[str, str]:
     lines = ", joined where they are paired" if pair.pairing.paired else ""
     pictures: dict[str, str] = {}
     if points:
-        pictures[f"Each replicate{lines}."] = Markup(charts.replicates_svg(points, joined=pair.pairing.paired))
+        pictures[f"Each replicate{lines}."] = charts.replicates_svg(points, joined=pair.pairing.paired)
     side = f"bits per byte; left of 0 {pair.a} is better, right of it {pair.b}"
     parts = {"documents alone": pair.errors.reach_documents, "replicates alone": pair.errors.reach_seeds}
     rows = [
@@ -247,7 +232,7 @@ def _replicates(verdict: Verdict, pair: Comparison) -> dict[str, str]:
     ]
     if rows and pair.low is not None and pair.high is not None:
         rows.append(("both: the interval", pair.difference, pair.low, pair.high))
-        pictures["The interval by source of variance."] = Markup(charts.strata_svg(rows, zero=side))
+        pictures["The interval by source of variance."] = charts.strata_svg(rows, zero=side)
     looks = [
         (each.look.replicates, (each.a, each.difference, each.look.low, each.look.high))
         for look in (verdict.registered.looks if verdict.registered else ())
@@ -257,7 +242,7 @@ def _replicates(verdict: Verdict, pair: Comparison) -> dict[str, str]:
     if len(looks) > 1:
         band = "" if pair.margin is None else f" Band: within {pair.margin:g}, equivalent."
         caption = f"Looks so far: the difference ({pair.a} minus {pair.b}) with the interval of each look.{band}"
-        pictures[caption] = Markup(charts.looks_svg(looks, pair.margin, zero="Difference, bits per byte"))
+        pictures[caption] = charts.looks_svg(looks, pair.margin, zero="Difference, bits per byte")
     return pictures
 
 
@@ -275,10 +260,8 @@ def _strata(pair: Comparison, score: Score | None) -> dict[str, str]:
     rows_of = {caption: [row for row in pair.strata if row.kind in wanted] for caption, wanted in kinds.items()}
     for row in pair.strata:
         if row.column is not None:
-            name = row.label.removeprefix(f"{row.column}: ")
-            rows_of.setdefault(f"By the column {visible(row.column)}", []).append(
-                row.model_copy(update={"label": name})
-            )
+            part = row.model_copy(update={"label": row.label.removeprefix(f"{row.column}: ")})
+            rows_of.setdefault(f"By the column {visible(row.column)}", []).append(part)
     pictures: dict[str, str] = {}
     for caption, known in rows_of.items():
         rows = [
@@ -287,7 +270,7 @@ def _strata(pair: Comparison, score: Score | None) -> dict[str, str]:
             if row.low is not None and row.high is not None
         ]
         if len(rows) > 1:  # a single row is all documents once more
-            pictures[caption] = Markup(charts.strata_svg(rows, zero=side))
+            pictures[caption] = charts.strata_svg(rows, zero=side)
     return pictures
 
 

@@ -16,6 +16,7 @@ from tasks.records.layout import LADDERS, METRICS, REPORT, RUNS, VERDICTS, RunFo
 from tasks.records.verdict import Verdict
 from tasks.reports import artifacts
 from tasks.reports.address import address
+from tasks.reports.artifacts import rounded
 from tasks.reports.ladder import ladder_markdown
 from tasks.reports.live import Standing, followed
 from tasks.reports.report import leave_report
@@ -34,13 +35,13 @@ def show_survey(name: str, found: Mapping[str, Any]) -> None:
     show_markdown(key("survey", name), artifacts.survey_markdown(name, found), "What lies there")
 
 
-def show_plan(experiment: Experiment, plan: Mapping[str, Any], costs: Sequence[CostEstimate] = ()) -> None:
+def show_plan(experiment: Experiment, plan: Mapping[str, Any], costs: Sequence[CostEstimate]) -> None:
     """Before anything is spent: documents, tokens, steps, time and cost. Shown again when the arm is packed, it is exact."""
     text = artifacts.plan_markdown(experiment, plan, costs)
     show_markdown(key("plan", experiment.arm.name), text, "Plan and cost")
 
 
-def show_estimate(name: str, costs: Sequence[CostEstimate], notes: Sequence[str] = ()) -> None:
+def show_estimate(name: str, costs: Sequence[CostEstimate], notes: Sequence[str]) -> None:
     """What one or several runs would cost."""
     show_markdown(key("estimate", name), artifacts.estimate_markdown(costs, notes), "Estimated cost")
 
@@ -98,25 +99,29 @@ def show_scores(root: Root, name: str, runs: Mapping[str, Experiment]) -> None:
 
 def show_outside(run: str, scores: Mapping[str, Mapping[str, Any]]) -> None:
     """Bits per byte of one run on texts from elsewhere; `scores`: {name of the texts: facts}."""
-    rows = [{"texts": name, "bits per byte": round(facts["bpb"], 4)} for name, facts in scores.items()]
+    rows = [{"texts": name, "bits per byte": rounded(facts["bpb"])} for name, facts in scores.items()]
     show_table(key("outside", run), rows, "Bits per byte on texts from elsewhere")
 
 
 def show_questions(run: str, answers: Mapping[str, Mapping[str, Any]]) -> None:
     """Bits per byte of right answers and accuracies of one run; `answers`: {name of the questions: facts}."""
-    rows: list[dict[str, Any]] = []
-    for name, facts in answers.items():
-        row: dict[str, Any] = {"questions": name, "asked": facts["questions"], "bits per byte": round(facts["bpb"], 4)}
-        for title, key_ in (("accuracy", "accuracy"), ("per character", "accuracy_normed")):
-            row[title] = None if facts.get(key_) is None else round(facts[key_], 4)
-        rows.append(row)
+    rows = [
+        {
+            "questions": name,
+            "asked": facts["questions"],
+            "bits per byte": rounded(facts["bpb"]),
+            "accuracy": rounded(facts.get("accuracy")),
+            "per character": rounded(facts.get("accuracy_normed")),
+        }
+        for name, facts in answers.items()
+    ]
     show_table(key("questions", run), rows, "Bits per byte of right answers")
 
 
 def show_core(run: str, facts: Mapping[str, Any]) -> None:
     """CORE of one run, and accuracy of each of its tasks."""
-    rows: list[dict[str, Any]] = [{"task": "CORE", "accuracy": None, "centered": round(facts["core"], 4)}]
-    rows += [{"task": name} | {k: round(v, 4) for k, v in values.items()} for name, values in facts["tasks"].items()]
+    rows: list[dict[str, Any]] = [{"task": "CORE", "accuracy": None, "centered": rounded(facts["core"])}]
+    rows += [{"task": name} | {k: rounded(v) for k, v in values.items()} for name, values in facts["tasks"].items()]
     show_table(key("core", run), rows, "Accuracy; centered: 0 is guessing")
 
 

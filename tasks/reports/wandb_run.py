@@ -101,9 +101,9 @@ def start(name: str, group: str, mode: Mode, folder: Path, label: str | None = N
 
 
 def available_mode(wanted: Wanted) -> Mode:
-    """`wanted`, but offline where W&B would not let us in: said in a warning, unless it is auto and there is no key.
+    """`wanted`, but offline where W&B would not let us in, with a warning unless it is auto and there is no key.
 
-    Auto is what WANDB_MODE and WANDB_DISABLED say, if they do. W&B itself could not change to offline after it was refused: the
+    With auto, WANDB_MODE and WANDB_DISABLED decide if they are set. W&B itself cannot go offline after it was refused, because the
     run's id would be in use.
     """
     asked = _asked()

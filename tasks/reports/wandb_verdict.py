@@ -1,6 +1,6 @@
 """A verdict as a W&B run in the group of the runs it judges, with tables of arms, pairs, strata, texts, leaks and tasks.
 
-It is sent after the verdict stands and cannot harm it: errors of W&B are logged, and a service that does not answer is left.
+It is sent once the verdict is written and cannot harm it: errors of W&B are logged, and a service that does not answer is given up on.
 """
 
 import logging

@@ -96,3 +96,7 @@ class Training(Spec):
                 f"tokens {self.tokens:,} and tokens_per_parameter {self.tokens_per_parameter:g} are both given: leave one empty"
             )
         return self
+
+    def on(self, tokens: int | None) -> "Training":
+        """The same training on a budget of so many tokens; None: without a budget."""
+        return self.model_copy(update={"tokens": tokens, "tokens_per_parameter": None})

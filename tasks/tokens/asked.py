@@ -1,4 +1,4 @@
-"""Questions as people keep them, parquet or JSON lines, read row by row: what is wrong with one is a sentence with row and field."""
+"""Questions as people keep them, Parquet or JSON lines, read row by row: an error names row and field."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ CONTEXT_CHARACTERS, ANSWER_CHARACTERS, TASK_CHARACTERS, CHOICES = 100_000, 2_000
 
 @dataclass(frozen=True)
 class Question:
-    """One question: the place of the right answer among its choices, which is all there is of them where there are no others."""
+    """One question, with the place of the right answer among its choices; without other choices, the right answer is the only one."""
 
     context: str
     choices: tuple[str, ...]
@@ -34,7 +34,7 @@ class Question:
 
 
 def read_questions(source: Blobs, blobs: Sequence[Blob]) -> Iterator[tuple[str, Question]]:
-    """(where it stands, question) of every row, in the order of files' names.
+    """(place, question) of every row, in the order of file names.
 
     Raises InputError for a file that cannot be read, and for a row that is no question: where, which field, what it should be.
     """
@@ -61,10 +61,10 @@ def _lines(data: bytes, file: str) -> Iterator[Mapping[str, Any] | None]:
             row = json.loads(line) if line.strip() else None
         except (ValueError, RecursionError) as error:
             raise InputError(
-                f"Line {number} of {file} is no JSON ({str(error).split(':')[0]}): write one object a line."
+                f"Line {number} of {file} is not JSON ({str(error).split(':')[0]}): write one object per line."
             ) from error
         if row is not None and not isinstance(row, dict):
-            raise InputError(f"Line {number} of {file} is no JSON object: write one a line.")
+            raise InputError(f"Line {number} of {file} is not a JSON object: write one per line.")
         yield row
 
 
@@ -73,7 +73,7 @@ def _rows(data: bytes, file: str) -> Iterator[Mapping[str, Any]]:
         with pq.ParquetFile(pa.BufferReader(data)) as opened:
             names = opened.schema_arrow.names
             if twice := [name for name in FIELDS if names.count(name) > 1]:
-                raise InputError(f"{file} has several columns {twice[0]!r}: leave one of them.")
+                raise InputError(f"{file} has several columns {twice[0]!r}: keep one of them.")
             taken = [name for name in FIELDS if name in names]
             _require_fields(taken, names, file)
             for batch in opened.iter_batches(1_024, columns=taken):
@@ -83,7 +83,7 @@ def _rows(data: bytes, file: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _require_fields(given: Sequence[str], names: Sequence[str], place: str) -> None:
-    """Raises InputError unless there is a context and an answer; names the nearest of what is there instead."""
+    """Raises InputError unless there is a context and an answer; the message names the nearest field that is there."""
     for wanted in (("context", "question"), ("answer",)):
         if not set(wanted) & set(given):
             near = next((near[0] for name in wanted if (near := get_close_matches(name, names, 1, 0.6))), None)
@@ -121,7 +121,7 @@ def _choices(given: Any, refuse: Refusal) -> list[str]:
     asked = [each if each[:1].isspace() else f" {each}" for each in choices]  # a blank is put there anyway
     if len(set(asked)) < len(asked):
         twice = next(each for each, as_asked in zip(choices, asked, strict=True) if asked.count(as_asked) > 1)
-        raise refuse("choices", f"holds {_shown(twice)} twice: leave one")
+        raise refuse("choices", f"holds {_shown(twice)} twice: keep one")
     return choices
 
 

@@ -45,7 +45,7 @@ TIKTOKEN_CHARACTERS = 100_000
 """Texts up to here go to tiktoken: in longer ones a run of spaces can overflow its stack, which ends the process."""
 
 BATCH_BYTES = 1 << 24
-"""Texts that are longer are encoded in pieces, so many bytes at a time: the libraries take some 20 times the size of a text."""
+"""Longer texts are encoded in pieces, this many bytes at a time: the libraries need about 20 times the size of a text."""
 PIECE_BYTES = 1 << 16
 """Of a long text. Short enough for tiktoken, which encodes the few pieces that need it."""
 

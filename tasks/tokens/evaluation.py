@@ -38,7 +38,7 @@ def encode_holdout(root: Root, pool_id: str, progress: Progress = silent) -> Art
     return root.build(PoolFolder(pool_id).evaluation, make, spec={"columns": list(COLUMNS)}, inputs=inputs)
 
 
-def write_encoded(work: Work, documents: Path, tokenizer: Tokenizer, progress: Progress = silent) -> None:
+def write_encoded(work: Work, documents: Path, tokenizer: Tokenizer, progress: Progress) -> None:
     """Add tokens.bin and documents.parquet to an artifact in the making; `documents`: a file with COLUMNS and `text`."""
     with pq.ParquetFile(documents) as file:
         total = file.metadata.num_rows

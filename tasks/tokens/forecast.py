@@ -23,7 +23,7 @@ COUNTED = (0.7, 1.4)
 COUNTED_VOCAB = 50_257
 """The vocabulary of GPT-2, whose tokens such columns mostly count."""
 UNEVEN = 2.0
-"""A selection's documents are at most so many times longer or shorter than their neighbors, by which the footers count them."""
+"""How many times longer or shorter a selection's documents are at most than their neighbors, by which the footers count them."""
 KEPT = 0.3
 """The least that cropping leaves of the tokens that a row each could hold."""
 

@@ -63,13 +63,17 @@ def texts_of(texts: Texts) -> list[str]:
     return [text for _, text in found if text]
 
 
+def blocks(count: int) -> np.ndarray:
+    """The block of each of `count` neighbours, in at most `BLOCKS` blocks of equal size: int32 (count,)."""
+    return (np.arange(count) // max(1, -(-count // BLOCKS))).astype(np.int32)
+
+
 def _table(documents: Sequence[tuple[str, str]]) -> pa.Table:
     texts = pa.array([text for _, text in documents], pa.large_string())
-    numbers = np.arange(len(documents))
     return pa.table(
         {
-            "document": numbers,
-            "cluster": (numbers // max(1, -(-len(documents) // BLOCKS))).astype(np.int32),
+            "document": np.arange(len(documents)),
+            "cluster": blocks(len(documents)),
             "bytes": pc.binary_length(texts).cast(pa.int64()),
             "source": [name for name, _ in documents],
             "text": texts,
@@ -98,10 +102,10 @@ def _lines(data: bytes, column: str, place: str) -> Iterator[str]:
             text = json.loads(line)[column]
         except (ValueError, LookupError, TypeError) as error:
             raise InputError(
-                f"Line {number} of {place} is no JSON object with the field {column!r}: name another."
+                f"Line {number} of {place} is not a JSON object with the field {column!r}: name another field."
             ) from error
         if not isinstance(text, str | None):
-            raise InputError(f"The field {column!r} in line {number} of {place} is no text: name another.")
+            raise InputError(f"The field {column!r} in line {number} of {place} is not text: name another field.")
         yield (text or "").encode(errors="replace").decode()
 
 

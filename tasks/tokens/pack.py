@@ -2,7 +2,7 @@
 
 Row groups are read and encoded by threads (pyarrow and the encoders release the interpreter lock) and packed one after the
 other, in order, by the caller's thread, which costs a few microseconds a document. The rows therefore do not depend on how
-many threads there are. After every shard the state of the packer is saved: a killed run goes on at the shard it was in.
+many threads there are. After every shard the state of the packer is saved: a killed run resumes at the shard it was in.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ ARM_CORES = 4
 """Cores that one arm keeps busy: a thread packs what the others encode. Where there are more, several arms are packed at a time."""
 
 UNREADABLE = (ValueError, KeyError, EOFError, BadZipFile)
-"""What a damaged state, or one of another version, raises; then packing starts anew."""
+"""What a damaged state, or one of another version, raises; packing then starts over."""
 
 
 def pack_arm(
@@ -121,7 +121,7 @@ def pack_arms(
 ) -> dict[str, Artifact]:
     """`pack_arm` for several arms of a pool, {id: rows}, at the same time where there are cores for it. `progress` counts the shards of all.
 
-    After an error no arm goes on; the next attempt finds what each has saved.
+    After an error all arms stop; the next attempt resumes from what each has saved.
     """
     arm_ids = list(dict.fromkeys(arm_ids))
     missing = [id for id in arm_ids if root.find(ArmFolder(id).packed(sequence_length, packing)) is None]

@@ -1,6 +1,6 @@
 """From documents to rows of `sequence length + 1` tokens, in two ways. Nothing is padded, and every document starts with BOS.
 
-`SplitPacker`  documents one after another; one that does not fit goes on in the next row, which repeats the last token of the row
+`SplitPacker`  documents one after another; one that does not fit continues in the next row, which repeats the last token of the row
                before it, so that each token is predicted exactly once. Only the last, incomplete row is lost.
 `CropPacker`   best fit, as nanochat does it. Every row starts with BOS. From a buffer of at least BUFFER documents, refilled BATCH
                at a time, the longest that fits what is left of the row is taken, the earliest of several as long; when none
@@ -136,17 +136,16 @@ class CropPacker:
 
 
 class SplitPacker:
-    """The same interface for documents that go on in the next row: nothing is cropped.
+    """The same interface for documents that continue in the next row: nothing is cropped.
 
     tokens = rows * sequence length + dropped_tokens + what waits for the next row; the very first token is only ever read.
     """
 
-    cropped_tokens = 0
-
     def __init__(self, sequence_length: int, bos: int):
         self.width = sequence_length + 1
         self.bos = bos
-        self.documents = self.tokens = self.rows = self.dropped_tokens = self.dropped_documents = 0
+        self.documents = self.tokens = self.rows = 0
+        self.cropped_tokens = self.dropped_tokens = self.dropped_documents = 0
         self._waiting = np.empty(0, np.uint16)
         """Tokens that are not in a full row yet, behind the last one that is."""
         self._numbers = np.empty(0, np.int64)
@@ -184,8 +183,7 @@ class SplitPacker:
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Become the packer that gave `state`, which was made with the same parameters."""
         for name, value in zip(_COUNTERS, state["counters"].tolist(), strict=True):
-            if name != "cropped_tokens":
-                setattr(self, name, value)
+            setattr(self, name, value)
         self._waiting, self._numbers = state["ids"], state["numbers"]
 
     def _cut(self) -> Packed:

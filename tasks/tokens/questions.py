@@ -1,8 +1,8 @@
 """Questions in the tokens of a pool, cut where lm-eval cuts them: what runs of the pool are asked beside the holdout.
 
 A context and a choice are encoded together, and as many tokens as the context alone has are the context's. White space at the end of the
-context counts to the choice. A blank is put between the two where neither has white space there. A choice that merges with the end of its context
-so that no token would be left for it, which lm-eval refuses, gets all tokens from the first on that the context alone does not have. A model reads `<|bos|>`, as before
+context belongs to the choice. A blank is put between the two where neither has white space there. Where a choice merges with the end of
+its context so that no token is left for it, which lm-eval refuses, it gets all tokens from the first that differs from the context's. A model reads `<|bos|>`, as before
 each document that it was trained on, then the context: lm-eval's numbers with `add_bos_token=True`.
 """
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 from tasks.errors import InputError
 from tasks.progress import Progress, silent
 from tasks.records.layout import TOKENS, PoolFolder
-from tasks.records.questions import CHOICES_SCHEMA, write_choices
+from tasks.records.questions import write_choices
 from tasks.spec import BUNDLE, Questions
 from tasks.store.access import open_blobs
 from tasks.store.artifact import Artifact, Work, fingerprint
@@ -24,7 +24,7 @@ from tasks.store.listing import data_files
 from tasks.store.root import Root
 from tasks.tokens.asked import BUNDLE_FILE, KINDS, Question, read_bundle, read_questions
 from tasks.tokens.encode import open_encoder
-from tasks.tokens.outside import BLOCKS
+from tasks.tokens.outside import blocks
 from tasks.tokens.tokenizer import load_tokenizer
 
 CHECKED = 256
@@ -103,7 +103,7 @@ def boundary(context: str, choice: str) -> tuple[str, str]:
 
 
 def _table(questions: Sequence[Question], sizes: np.ndarray) -> pa.Table:
-    """The choices of questions, whose context and choice have so many tokens, (choices, 2)."""
+    """The choices of questions. `sizes`: tokens of each one's context and of the choice, (choices, 2)."""
     rows = [
         (number, choice, place == each.right)
         for number, each in enumerate(questions)
@@ -123,13 +123,12 @@ def _table(questions: Sequence[Question], sizes: np.ndarray) -> pa.Table:
         "bytes": [len(row[1].encode()) for row in rows],
         "characters": [len(row[1]) for row in rows],
     }
-    return pa.table(columns).cast(CHOICES_SCHEMA)
+    return pa.table(columns)
 
 
 def _tasks(questions: Sequence[Question]) -> list[tuple[str, int]]:
     """Name and cluster of each question's task; blocks of neighbours where no question has one."""
     if all(each.task is None for each in questions):
-        size = max(1, -(-len(questions) // BLOCKS))
-        return [("", number // size) for number in range(len(questions))]
+        return [("", block) for block in blocks(len(questions)).tolist()]
     numbers: dict[str, int] = {}
     return [(task, numbers.setdefault(task, len(numbers))) for task in (each.task or "" for each in questions)]

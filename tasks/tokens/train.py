@@ -22,7 +22,7 @@ SMALLEST, LARGEST = 256 + len(SPECIAL_TOKENS), 65_536
 READ = 1_024
 
 
-def train_tokenizer(root: Root, pool_id: str, vocab_size: int = 32_768, progress: Progress = silent) -> Artifact:
+def train_tokenizer(root: Root, pool_id: str, vocab_size: int, progress: Progress = silent) -> Artifact:
     """Make `pools/<pool>/tokenizer` from `pools/<pool>/sample`.
 
     `tokenizer.json` is the tokenizer; `token_bytes.npy` holds the bytes of each token, int32 of shape (vocab_size,), 0 for

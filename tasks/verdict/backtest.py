@@ -28,7 +28,7 @@ Cells = dict[tuple[int, int], dict[str, Scores]]
 """{(depth, budget in tokens): {arm: scores}} of what was otherwise trained alike."""
 
 
-def backtest(found: Sequence[LedgerEntry], level: float = LEVEL) -> Backtest:
+def backtest(found: Sequence[LedgerEntry]) -> Backtest:
     """The trials that the entries of a ledger allow. A scale counts where both arms have two replicates or more."""
     trials: dict[tuple[int | str, ...], Trial] = {}
     for group, (pool, shape_of, cells) in enumerate(_alike(found)):
@@ -36,9 +36,9 @@ def backtest(found: Sequence[LedgerEntry], level: float = LEVEL) -> Backtest:
             arms = sorted({arm for scale in scales for arm in cells[scale]})
             for a, b in combinations(arms, 2):
                 rungs = [scale for scale in scales if all(len(cells[scale].get(arm, ())) > 1 for arm in (a, b))]
-                if len(rungs) > FEWEST and (trial := _trial(a, b, pool, rungs, cells, shape_of, level)):
+                if len(rungs) > FEWEST and (trial := _trial(a, b, pool, rungs, cells, shape_of)):
                     trials.setdefault((group, a, b, *map(str, rungs)), trial)
-    return Backtest(level=level, trials=tuple(trials.values()))
+    return Backtest(level=LEVEL, trials=tuple(trials.values()))
 
 
 class _Shapes:
@@ -98,7 +98,6 @@ def _trial(
     rungs: Sequence[tuple[int, int]],
     cells: Mapping[tuple[int, int], Mapping[str, Scores]],
     shape_of: _Shapes,
-    level: float,
 ) -> Trial | None:
     """The last rung by those before it; None where replicates do not differ, whose error nobody knows."""
     seen = [_difference(cells[scale][a], cells[scale][b]) for scale in rungs]
@@ -107,7 +106,7 @@ def _trial(
     compute = [flops_per_token(shape_of(depth)) * float(tokens) for depth, tokens in rungs]
     differences, errors = (np.array([part]) for part in zip(*seen[:-1], strict=True))
     found = predict(compute[:-1], differences, errors, compute[-1], seen_error=seen[-1][1])
-    low, high = (float(end[0]) for end in found.interval(level))
+    low, high = (float(end[0]) for end in found.interval())
     return Trial(
         a=a,
         b=b,

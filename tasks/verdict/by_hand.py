@@ -1,8 +1,8 @@
-"""A judgement by hand of runs that are there: a look, counted with those at what was registered about the same runs.
+"""Judging existing runs by hand: a look, counted with the other looks at what was registered about the same runs.
 
-A plan is about the runs if it has their pool, their training on whatever budget, and their arms' selections, whatever the arms are called
-and whichever draws of a random one they are. It may lie under another name than the verdict's: looks under a new name count all the
-same. What the judgement does otherwise than was registered is added as a change.
+A plan is about the runs if it has their pool, their training on any budget, and their arms' selections, whatever the arms' names and
+whichever draws of a random arm they are. It may be registered under another name than the verdict's: a new name does not reset the
+count. Where the judgement departs from what was registered, the change is added.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tasks.errors import DamagedError
-from tasks.records import ledger, registration
+from tasks.records import registration
 from tasks.records.layout import RunFolder, VerdictFolder
 from tasks.records.registration import PairLook, Plan, Registered, TakenLook
 from tasks.records.stopping import Look
@@ -18,21 +18,21 @@ from tasks.records.verdict import Verdict
 from tasks.spec import DRAWS, Arm, Pool
 from tasks.store.artifact import code_version, fingerprint
 from tasks.store.root import Root
-from tasks.verdict.looks import note, said
+from tasks.verdict.looks import dollars, note, said
 from tasks.verdict.target import HALVES, unmarked
 
 BUDGET = ("tokens", "tokens_per_parameter")
 Fields = Mapping[str, Any]
-"""An arm, a pool or a training as it lies in a file."""
+"""An arm, a pool or a training as a file holds it."""
 
 
 def take(root: Root, verdict: Verdict) -> Verdict:
-    """Register a look at the runs of a verdict, and what it changes; the verdict with what was said and with all looks."""
+    """Register a look at the runs of a verdict, and what it changes. Returns the verdict with the registered plan and all looks."""
     runs = {arm.label: root.manifest(RunFolder(arm.runs[0]).result).spec for arm in verdict.arms}
     name, known = _registered(root, verdict, runs)
     plan = _plan(verdict, runs, known)
     registration.say(root, name, plan)
-    entries = (ledger.find(root, run) for run in verdict.runs)
+
     pairs = (
         PairLook(
             a=pair.a,
@@ -50,7 +50,7 @@ def take(root: Root, verdict: Verdict) -> Verdict:
         replicates=min(len(arm.runs) for arm in verdict.arms),
         level=verdict.level,
         rule=None,
-        dollars=sum(entry.dollars for entry in entries if entry),
+        dollars=dollars(root, verdict.runs),
         pairs=tuple(pairs),
         target=plan.target,
         strata_by=verdict.strata_by if verdict.target in HALVES else None,
@@ -60,7 +60,7 @@ def take(root: Root, verdict: Verdict) -> Verdict:
 
 
 def _registered(root: Root, verdict: Verdict, runs: Mapping[str, Fields]) -> tuple[str, Registered | None]:
-    """The name under which a plan about the runs, {label: what one of them is}, lies, and all that was said; or the verdict's own."""
+    """The name under which a plan about the runs, {label: spec of one}, is registered, with all that is; else the verdict's name."""
     first = next(iter(runs.values()))
     asked = _selections((run["arm"] for run in runs.values()), first["pool"])
     for name in sorted(VerdictFolder.all_registered(root), key=lambda name: name != verdict.name):

@@ -1,8 +1,8 @@
 """What comparisons are computed from: the runs of all arms with their scores, and what is asked of them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 
@@ -70,7 +70,7 @@ class Case:
     @property
     def pairs(self) -> int:
         """Of arms."""
-        return len(list(combinations(self.results, 2)))
+        return math.comb(len(self.results), 2)
 
     @property
     def level_of_a_pair(self) -> float:

@@ -48,10 +48,8 @@ def comparison(a: str, b: str, case: Case) -> Comparison:
     """The difference between two arms, without its sentence."""
     holdout, decides = case.holdout.about(a, b), case.decides
     paired = case.paired(a, b)
-    explored = _paired(
-        a, b, case, holdout.always_there(), case.level, paired
-    )  # the same whatever columns were asked for
-    together = explored
+    # the same whatever columns were asked for
+    explored = together = _paired(a, b, case, holdout.always_there(), case.level, paired)
     if len(explored.estimate) < len(holdout.strata):
         together = _paired(a, b, case, holdout, case.level, paired)
     beside = {target: _paired(a, b, case, sums, case.level, paired) for target, (_, sums) in case.beside.items()}
@@ -184,20 +182,15 @@ def _pairing(a: str, b: str, case: Case, paired: bool) -> SeedPairing:
     other = None
     nested = any(draws.nested(case.draws(label)) for label in (a, b))
     if len(shared) >= 2 and seeds[a] == seeds[b] and not nested:
-        other = Difference.model_validate(
-            _chance(
-                _paired(a, b, case, case.deciding[1], case.level_of_a_pair, not paired).adjusted(case.pairs),
-                case.decides,
-            )
-        )
+        differences = _paired(a, b, case, case.deciding[1], case.level_of_a_pair, not paired).adjusted(case.pairs)
+        other = Difference.model_validate(_chance(differences, case.decides))
     return SeedPairing(asked=case.pairing, paired=paired, shared=len(shared), other=other, **found)
 
 
 def _weaknesses(seeds: int, clusters: int, decide: ScoredDocuments, pairing: SeedPairing) -> list[Weakness]:
     sizes = decide.bytes.astype(float)
-    effective = sizes.sum() ** 2 / max(
-        (sizes**2).sum(), 1.0
-    )  # so many of equal length would weigh like these (Kish, 1965)
+    # the number of equally long documents that would weigh as much (Kish, 1965)
+    effective = sizes.sum() ** 2 / max((sizes**2).sum(), 1.0)
     found: dict[Weakness, bool] = {
         "two seeds": seeds == 2 and not pairing.paired,
         "opposed seeds": not pairing.paired and pairing.high is not None and pairing.high < 0,

@@ -10,6 +10,7 @@ from tasks.records.hardware import PATHS, Hardware, settle
 from tasks.records.layout import ArmFolder, PoolFolder, RunFolder, arm_id, run_id
 from tasks.records.ledger import entries
 from tasks.records.packed import PackedPlan
+from tasks.records.registration import Registered
 from tasks.records.scaling import ModelShape, budget_tokens, choose_batch
 from tasks.records.stopping import StoppingRule
 from tasks.records.verdict import Comparison, Control, Pairing, Target
@@ -44,12 +45,13 @@ from tasks.verdict.target import HALVES, find_target
 class ComparisonSpec:
     """What is asked: which of these arms of one pool is better, each trained with every seed on the same budget.
 
-    `redraw`: what a seed draws anew; the sample is that of a random or temperature arm, of which each seed then trains on a draw of
-    its own, and the rows of a budget. None: all but the documents of an arm. `stop`: add replicates in rounds by this rule.
-    `budget`: what is equal between arms. `target`: which documents decide. `pairing`: whether runs are
-    paired by seed. `allow`: differences besides selection that are meant, by their path. `texts`, `questions`, `core`: what runs are
-    scored on besides the holdout. `check_savings`: train runs of a better arm that stop at the tokens it saved. `strata_by`: the score of the holdout's halves and deciles, if not the pool's, `strata`: columns that it is divided by too. `control`: "aa" if arms are meant to be equal; then each arm has seeds of its own, for
-    equal arms with equal seeds would be one run twice.
+    `budget`: what is equal between arms. `target`: which documents decide. `pairing`: whether runs are paired by seed. `allow`:
+    intended differences besides selection, by their path. `texts`, `questions`, `core`: what runs are scored on besides the
+    holdout. `control`: "aa" if arms are meant to be equal; each arm then has seeds of its own, since equal arms with equal seeds
+    would be one run twice. `strata_by`: the score of the holdout's halves and deciles, if not the pool's; `strata`: columns that
+    it is divided by too. `redraw`: what a seed draws anew; the sample is the documents of a random or temperature arm, so that
+    each seed trains on a draw of its own, and the rows of a budget. None: all but an arm's documents. `stop`: add replicates in
+    rounds by this rule. `check_savings`: train runs of a better arm that stop at the tokens it saved.
     """
 
     name: str
@@ -67,17 +69,16 @@ class ComparisonSpec:
     control: Control | None = None
     strata_by: Score | None = None
     strata: Sequence[str] = ()
-
-    @property
-    def score(self) -> Score | None:
-        """What the holdout's halves and deciles are by: if nothing else is asked for, the pool's score."""
-        if self.strata_by:
-            return spelled_out(self.strata_by)
-        return spelled_out(self.pool.score) if self.pool.format != "unrated" else None
-
     redraw: Sequence[Draw] | None = None
     stop: StoppingRule | None = None
     check_savings: bool = False
+
+    @property
+    def score(self) -> Score | None:
+        """What the holdout's halves and deciles are by: `strata_by`, else the pool's score."""
+        if self.strata_by:
+            return spelled_out(self.strata_by)
+        return spelled_out(self.pool.score) if self.pool.format != "unrated" else None
 
     @property
     def held(self) -> tuple[Draw, ...]:
@@ -102,8 +103,8 @@ class ComparisonSpec:
     def require_matched(self) -> None:
         """Raises InputError unless arms have distinct names, differ in selection alone and have a fair budget, and seeds are distinct.
 
-        It is also raised when two arms are the same selection and no control, and when the pool has no halves, or the comparison
-        no texts or questions, that are to decide.
+        Also when two arms are the same selection but no control, and when the halves, texts or questions that are to decide are
+        missing.
         """
         names = [arm.name for arm in self.arms]
         if len(set(names)) < len(names):
@@ -141,7 +142,7 @@ class ComparisonSpec:
             require_redrawn(self.arms, self.redraw, nanochat=self.training.engine == "nanochat", sampled=random)
 
     def seeds_of(self, arm: Arm) -> list[int]:
-        """The seeds that an arm is trained with. In a control no two arms share one, however many replicates are added."""
+        """The seeds that an arm is trained with. In a control no two arms share a seed, however many replicates are added."""
         place = list(self.arms).index(arm)
         if self.control and self.redraw is not None:
             return [(seed - 1) * len(self.arms) + place + 1 for seed in self.seeds]
@@ -149,9 +150,9 @@ class ComparisonSpec:
         return [seed + shift for seed in self.seeds]
 
     def drawn(self, arm: Arm, seed: int) -> Arm:
-        """The arm as a run with this seed trains on it: seed 1 on the arm as it is given, each other one on a draw of its own.
+        """The arm that a run with this seed trains on: seed 1 on the arm as given, each other seed on a draw of its own.
 
-        nanochat reads an arm in the order in which it lies, so there a shuffled arm is drawn anew for its order too.
+        nanochat reads an arm in stored order, so for it a shuffled arm is drawn anew to change its order too.
         """
         upstream = self.training.engine == "nanochat" and self.redraw is not None and "order" in self.redraw
         if (self.draws_arms and arm.at_random) or (upstream and arm.order == "shuffled"):
@@ -168,10 +169,9 @@ class ComparisonSpec:
         return [arm for arm in drawn if not root.find(self.packed(arm, pool_id))]
 
     def question(self, pool_id: str) -> str:
-        """What is compared, as a fingerprint: however it is to be answered, and on whatever budget, looks at it add up."""
+        """What is compared, as a fingerprint. Looks at one question add up, whatever the budget and however it is answered."""
         arms = [arm.of(self.pool).identity() for arm in self.arms]
-        training = self.training.model_copy(update={"tokens": None, "tokens_per_parameter": None})
-        return fingerprint(pool_id, arms, training.identity(), self.control)
+        return fingerprint(pool_id, arms, self.training.on(None).identity(), self.control)
 
     def packed(self, arm: Arm, pool_id: str) -> str:
         """Name of an arm's packed rows."""
@@ -204,12 +204,12 @@ class ComparisonPlan:
     def make(cls, root: Root, spec: ComparisonSpec, pool_id: str) -> "ComparisonPlan":
         """Divide the budget between arms, all of which are packed: every draw of an arm gets the same.
 
-        An empty budget is what the smallest draw holds, of all replicates of the plan; once it is registered it stays. What draws of replicates
-        that are added later hold is known when they are packed.
+        An empty budget is what the smallest draw among all planned replicates holds; once registered, it stays. What later draws hold
+        is known only when they are packed.
 
-        Raises InputError when it is more than an arm has, when it takes all rows of an arm whose replicates redraw nothing else, when
-        two arms hold the same rows and are no control, or when a half of the holdout by score is to decide and its documents have no
-        different scores, or too few are in it.
+        Raises InputError when the budget is more than an arm has, when it takes all rows of an arm whose replicates redraw nothing
+        else, when two arms hold the same rows but are no control, or when a half of the holdout by score is to decide but its
+        documents all have one score, or too few are in it.
         """
         if spec.score and spec.target in HALVES:
             divided = root.manifest(PoolFolder(pool_id).strata(spec.score))
@@ -239,7 +239,7 @@ class ComparisonPlan:
         spec.require_redrawn({name for name in held if held[name] - budgets[name] >= batch})
         runs = []
         for arm in spec.arms:
-            training = spec.training.model_copy(update={"tokens": budgets[arm.name], "tokens_per_parameter": None})
+            training = spec.training.on(budgets[arm.name])
             for seed in spec.seeds_of(arm):
                 drawn = spec.drawn(arm, seed)
                 experiment = Experiment(pool=spec.pool, arm=drawn, training=training, seed=seed, held=spec.held)
@@ -259,11 +259,13 @@ class ComparisonPlan:
             arm.name: [run.id for run in self.runs if run.experiment.arm.name == arm.name] for arm in self.spec.arms
         }
 
+    def registered(self, root: Root) -> Registered | None:
+        """What is registered about its question so far, None if nothing is."""
+        return registration.read(root, self.spec.name).about(self.spec.question(self.pool_id))
+
     def shortened(self, pair: Comparison) -> "ComparisonPlan":
         """The runs of the pair's better arm that stop at the tokens it saved; none where it saved none."""
-        training = self.spec.training.model_copy(
-            update={"tokens": pair.tokens_saved.budget, "tokens_per_parameter": None}
-        )
+        training = self.spec.training.on(pair.tokens_saved.budget)
         runs = []
         for run in self.runs if training.tokens else ():
             if run.experiment.arm.name == pair.better:

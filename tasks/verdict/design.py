@@ -1,8 +1,8 @@
 """Before anything is trained: which depth, tokens and replicates can show an effect, and what that costs.
 
-What a comparison can show depends on how far replicates of one run scatter, and that is known only for settings that were run: those in
-the ledger, else those of `MEASURED`. So a design is one of these settings with a number of replicates; none is interpolated. Of those that show
-the effect for the money the largest model is proposed, because it is the closest to what one wants to know about.
+What a comparison can show depends on how far replicates of one run scatter, which is known only for settings that were run: those in the
+ledger, else those of `MEASURED`. So a design is one of these settings with a number of replicates; nothing is interpolated. Of the
+designs that show the effect for the money, the one with the largest model is proposed, because it is closest to what matters.
 """
 
 import math
@@ -17,7 +17,7 @@ from tasks.spec import Recipe, Training
 from tasks.verdict.planning import smallest_difference, spread_between_seeds
 
 BEYOND = 1 << 20
-"""No number of replicates above this is looked for."""
+"""The search for the number of replicates stops here."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _measured(depth: int, deviation: float, runs: int) -> KnownSpread:
 
 
 MEASURED = (_measured(6, 0.0193, 10), _measured(8, 0.0145, 4), _measured(12, 0.0023, 4))
-"""One random arm on one H200 under the quiet recipe, initial weights alone drawn anew."""
+"""One random arm on one H200 under the quiet recipe; only the initial weights are redrawn."""
 
 
 def known_spreads(ledger: Sequence[LedgerEntry]) -> list[KnownSpread]:
@@ -95,15 +95,15 @@ def propose(
 ) -> list[Design]:
     """What each known setting can show of `effect` (bits per byte) for `dollars` in all, the proposed one first.
 
-    What ran on a CPU proposes nothing for a GPU, nor the other way round. Replicates are as few as show the effect, and no more than
-    `dollars` pay for, nor than `MOST_REPLICATES`. Raises InputError when the
-    effect or the dollars are not above 0, the price is below 0, or when no setting's speed is known on the device.
+    Runs on a CPU say nothing about a GPU, nor the other way round. Replicates are as few as show the effect, and no more than
+    `dollars` pay for or `MOST_REPLICATES`. Raises InputError when the effect or the dollars are not above 0, when the price is
+    below 0, or when no setting's speed is known on the device.
     """
     for name, value in (("effect", effect), ("budget in dollars", dollars)):
         if not 0 < value < math.inf:  # nan is neither
             raise InputError(f"The {name} is {value:g}: give a number above 0.")
     if not 0 <= dollars_per_gpu_hour < math.inf:
-        raise InputError(f"The price of a GPU and hour is {dollars_per_gpu_hour:g} dollars: give a number from 0 on.")
+        raise InputError(f"The price of a GPU hour is {dollars_per_gpu_hour:g} dollars: give 0 or more.")
     designs = []
     for known in known_spreads([entry for entry in ledger if (entry.device == "cpu") == (device == "cpu")]):
         training = known.training.model_copy(update={"dollars_per_gpu_hour": dollars_per_gpu_hour})

@@ -1,8 +1,8 @@
 """The holdout by a column of its pool: texts by value, numbers by fifths, what is rare together.
 
-A text keeps a part of its own if it is among the `MOST` values with the most documents and has `RARE` of them; the others are one part. So have
-numbers of up to `FEW` different values, such as years or whole ratings; other numbers are cut into `PARTS` with equally many documents, equal
-numbers in one. Documents without a value are a part, too.
+A text value gets a part of its own if it is among the `MOST` most frequent and at least `RARE` of the documents have it; all others share
+one. The same goes for numbers with up to `FEW` different values, such as years or whole ratings; other numbers are cut into `PARTS` parts
+with equally many documents, equal numbers staying together. Documents without a value are a part too.
 """
 
 from collections import Counter

@@ -1,6 +1,6 @@
 """What replicates redraw, and the parts of their variance: between draws of a random arm, and between runs on one draw.
 
-Runs on one draw of a random arm are alike in its documents, so they are no independent replicates of the selection: where a label holds
+Runs on one draw of a random arm share its documents, so they are not independent replicates of the selection: where a label holds
 several draws, each counts once, with the mean of its runs. The two parts of the variance of a run can be told apart where a label holds
 several draws and one of them several runs: one-way analysis of variance with random effects and unequal numbers (Searle, Casella and
 McCulloch, Variance Components, 1992, chapter 3).

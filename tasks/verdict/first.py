@@ -10,21 +10,21 @@ from tasks.verdict.form import REPLICATES, ComparisonForm
 
 SHARE = 0.2
 BYTES_PER_TOKEN = 3.0
-"""Of English in a vocabulary of 2,048. Larger ones have longer tokens, so an arm has at most a third fewer than this says."""
+"""English in a vocabulary of 2,048. Tokens of larger vocabularies are longer, so an arm has at most a third fewer tokens than this says."""
 KEPT = 0.55
-"""The part of an arm's tokens that may be counted on: what holdout, longer tokens and packing leave."""
+"""The part of an arm's tokens that is safe to count on, after holdout, longer tokens and packing."""
 STEPS = 100
 HELD_OUT = 500
 """Documents that the holdout should have."""
 FEWEST = 80
-"""Documents of which a tenth makes a holdout, of 8 at least."""
+"""Documents a tenth of which makes a holdout, which needs 8."""
 VOCABULARIES = {300_000_000: 32_768, 20_000_000: 8_192, 0: 2_048}
 """Tokens of a vocabulary, by the bytes of text from which it is worth training."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """What one run takes minutes for: on a GPU, and on a CPU."""
+    """A run that takes minutes."""
 
     depth: int
     sequence_length: int
@@ -37,7 +37,8 @@ GPU, CPU = Size(6, 1_024, 20_000_000), Size(2, 256, 400_000)
 def first_experiment(
     pool: Pool, text_column: str, score: Sequence[str], documents: float, text_bytes: float, gpu: bool
 ) -> ComparisonForm:
-    """The form of an experiment on the pool's source, whose texts and ratings are in these columns; it has so many documents and bytes of text.
+    """The form of an experiment on the pool's source. `text_column`, `score`: the columns with texts and ratings; `documents`,
+    `text_bytes`: how much there is.
 
     Raises InputError when an arm would not fill 10 steps of one row each, or a tenth of the documents make no holdout.
     """
@@ -54,11 +55,11 @@ def first_experiment(
     tokens = min(size.tokens, _two_digits(SHARE * KEPT * text_bytes / BYTES_PER_TOKEN))
     if tokens < 10 * size.sequence_length:
         raise InputError(
-            f"{pool.address} has some {text_bytes:,.0f} bytes of text, of which a fifth does not train a model: take more text."
+            f"{pool.address} has about {text_bytes:,.0f} bytes of text, and a fifth of it is too little to train on: take more text."
         )
     if documents < FEWEST:
         raise InputError(
-            f"{pool.address} has {documents:,.0f} documents, of which a tenth is no holdout: take {FEWEST} or more."
+            f"{pool.address} has {documents:,.0f} documents, and a tenth of them is too small a holdout: take {FEWEST} or more."
         )
     rows = 1
     while 2 * rows * size.sequence_length * STEPS <= tokens and rows < 128:

@@ -46,18 +46,21 @@ def judge(
 ) -> Verdict:
     """Compare every pair of arms. `arms`: {label: ids of its finished runs, one a seed}.
 
-    `target`: which documents decide. The holdout is a sample of the whole pool, so an arm that leaves out the
-    pool's worst documents is examined on them too; "upper half" asks about the better-rated half alone, where in turn an arm of
-    such documents is at home; "outside/NAME" asks one of the texts from elsewhere, "questions/NAME" the right answers to questions. `pairing`: whether runs are paired by seed (see `paired_by_seed`); choose it before the first
-    look. `allow`: differences beside selection that are meant, by path ("arm.order"). `outside`: texts from elsewhere that every
-    run was scored on, by the names of `runs/<run>/outside/<name>`. `questions`: those that every run was asked, likewise. `core`: compare `runs/<run>/core` of every run too.
-    `control`: "aa" if arms are meant to be equal. `strata_by`: the score that the holdout's halves and deciles are by, if not that
-    of the arms: `pools/<pool>/strata` has it. `strata_columns`: columns of the pool that it is divided by too, as `pools/<pool>/divisions` has them. With more than one pair, the intervals of the target are Bonferroni-adjusted
-    so that all of them hold together with probability `level`, and p-values likewise; so are the bands of all strata of all pairs.
-    The other intervals of strata explore.
+    `target`: which documents decide. The holdout is a sample of the whole pool, so an arm that leaves out the pool's worst documents
+    is tested on them too; "upper half" asks about the better-rated half alone, where in turn an arm of such documents is at home;
+    "outside/NAME" takes one of the texts from elsewhere, "questions/NAME" the right answers to questions. `pairing`: whether runs
+    are paired by seed (see `paired_by_seed`); choose it before the first look. `allow`: intended differences besides selection,
+    by path ("arm.order"). `outside`: texts from elsewhere that every run was scored on, by the names of
+    `runs/<run>/outside/<name>`; `questions`: likewise those that every run was asked. `core`: compare `runs/<run>/core` too.
+    `control`: "aa" if arms are meant to be equal. `strata_by`: the score of the holdout's halves and deciles, if not that of the
+    arms; it must be in `pools/<pool>/strata`. `strata_columns`: columns that the holdout is divided by too, from
+    `pools/<pool>/divisions`.
 
-    Raises InputError when the name cannot be a folder's, arms are not matched, an arm has the same seed twice, seeds that are to be paired differ between
-    arms, a run is not finished, or what a run or its scores were made from has other content now.
+    With more than one pair, the intervals of the target and their p-values are Bonferroni-adjusted so that all of them hold together
+    with probability `level`; so are the bands of all strata of all pairs. The other intervals of strata explore.
+
+    Raises InputError when the name cannot be a folder's, arms are not matched, an arm has one seed twice, seeds that are to be
+    paired differ between arms, a run is not finished, or the inputs of a run or of its scores have changed since.
     """
     _require_name(name)
     target = find_target(target, outside, questions)
@@ -66,7 +69,10 @@ def judge(
     if control not in (None, *get_args(Control)):
         raise InputError(f"The control {control!r} is unknown: take {' or '.join(get_args(Control))}, or leave it out.")
     matched.require_pairing(pairing, control)
-    results = _by_seed(_open(root, arms, lambda run: run.result))
+    results = {
+        label: sorted(runs, key=lambda run: run.manifest.spec["seed"])
+        for label, runs in _open(root, arms, lambda run: run.result).items()
+    }
     arms = {label: [run_of(run) for run in runs] for label, runs in results.items()}
     allowed = _require_comparable(root, results, allow, control)
     divided_by, strata = find_strata(root, results, spelled_out(strata_by) if strata_by else None)
@@ -170,10 +176,6 @@ def _manifests(results: Mapping[str, Sequence[Artifact]]) -> list[Manifest]:
     return [run.manifest for runs in results.values() for run in runs]
 
 
-def _by_seed(results: Mapping[str, Sequence[Artifact]]) -> dict[str, list[Artifact]]:
-    return {label: sorted(runs, key=lambda run: run.manifest.spec["seed"]) for label, runs in results.items()}
-
-
 def _require_comparable(
     root: Root,
     results: Mapping[str, Sequence[Artifact]],
@@ -184,7 +186,7 @@ def _require_comparable(
     for label, runs in results.items():
         seeds = [run.manifest.spec.get("seed") for run in runs]
         if twice := [seed for seed in set(seeds) if seeds.count(seed) > 1]:
-            raise InputError(f"The arm {label} has two runs with seed {twice[0]}: give one run a seed.")
+            raise InputError(f"The arm {label} has two runs with seed {twice[0]}: give each seed one run.")
     matched.require_other_trainings({label: [run.manifest for run in runs] for label, runs in results.items()}, control)
     manifests = _manifests(results)
     fronts = [label for label, runs in results.items() if any(matched.reads_front(run.manifest) for run in runs)]

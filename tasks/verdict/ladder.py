@@ -71,9 +71,9 @@ class Predictions:
         found: np.ndarray = (low + high) / 2
         return found
 
-    def interval(self, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
-        """Its ends, equal in tails: (N,) each."""
-        return self.quantile((1 - level) / 2), self.quantile((1 + level) / 2)
+    def interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """The ends of the interval of `LEVEL` with equal tails: (N,) each."""
+        return self.quantile((1 - LEVEL) / 2), self.quantile((1 + LEVEL) / 2)
 
 
 def predict(
@@ -108,14 +108,13 @@ def band(
     differences: np.ndarray,
     errors: np.ndarray,
     at: Sequence[float],
-    *,
-    documents: float = 0.0,
+    documents: float,
 ) -> list[tuple[float, float, float, float]]:
     """What one ladder, (k,) differences and errors, says of a new scale at each compute: (FLOPs, middle, low, high), within it as beyond."""
     rows = []
     for flops in at:
         found = _averaged(compute, differences[None], errors[None], flops, documents**2)
-        middle, low, high = (float(found.quantile(p)[0]) for p in (0.5, (1 - LEVEL) / 2, (1 + LEVEL) / 2))
+        middle, low, high = (float(each[0]) for each in (found.quantile(0.5), *found.interval()))
         rows.append((flops, middle, low, high))
     return rows
 

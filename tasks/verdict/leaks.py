@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.records.layout import ArmFolder
-from tasks.records.near import HOLDOUT, leaked
+from tasks.records.near import leaked
 from tasks.records.verdict import ArmLeaks
 from tasks.store.artifact import Artifact
 from tasks.store.root import Root
@@ -20,7 +20,7 @@ class Leaks:
     documents: np.ndarray
 
 
-def read_leaks(root: Root, results: Mapping[str, Sequence[Artifact]], what: str = HOLDOUT) -> Leaks | None:
+def read_leaks(root: Root, results: Mapping[str, Sequence[Artifact]], what: str) -> Leaks | None:
     """Near copies of the holdout, or of texts or questions by their name, in the arms that the runs of `results`, {arm: runs}, trained on.
 
     An arm of several draws has what any of them has. None where one arm was not searched. What an arm leaves out is not in it.

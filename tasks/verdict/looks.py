@@ -1,7 +1,8 @@
 """The plan that a comparison registers before its first run, the level of each look, and what all looks together conclude."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -24,9 +25,8 @@ LEVEL = 0.95
 
 
 def register(root: Root, plan: ComparisonPlan) -> Registered:
-    """Say how the question of a comparison is to be answered, unless the newest plan says just that. Call it before the first run."""
-    spec, question = plan.spec, plan.spec.question(plan.pool_id)
-    known = registration.read(root, spec.name).about(question)
+    """Register how a comparison answers its question, unless the newest plan says the same. Call it before the first run."""
+    spec, known = plan.spec, plan.registered(root)
     return registration.say(
         root,
         spec.name,
@@ -35,7 +35,7 @@ def register(root: Root, plan: ComparisonPlan) -> Registered:
             code=code_version(),
             runs_before=len(plan.runs) - len(plan.missing(root)),
             looks_before=len(known.looks) if known else 0,
-            question=question,
+            question=spec.question(plan.pool_id),
             pool=plan.pool_id,
             arms={arm.name: _plain(arm.identity()) for arm in spec.arms},
             training=_plain(spec.training.identity()),
@@ -57,9 +57,9 @@ def register(root: Root, plan: ComparisonPlan) -> Registered:
 
 
 def rounds(spec: ComparisonSpec) -> list[ComparisonSpec]:
-    """The comparison with the replicates of each look, rising; without a stopping rule it alone.
+    """The comparison with the replicates of each look, rising; without a stopping rule just the comparison.
 
-    A look so early that it could conclude nothing is none.
+    Looks too early to conclude anything are left out.
     """
     if spec.stop is None:
         return [spec]
@@ -71,13 +71,13 @@ def rounds(spec: ComparisonSpec) -> list[ComparisonSpec]:
 
 
 def level_of_look(root: Root, plan: ComparisonPlan) -> float | None:
-    """Level of all intervals of the look at this plan's runs together; None where it may conclude nothing.
+    """Joint level of all intervals of the look at this plan's runs; None where it may conclude nothing.
 
-    Without a stopping rule that is `LEVEL`, at each look.
+    Without a stopping rule it is `LEVEL` at each look.
     """
     if plan.spec.stop is None:
         return LEVEL
-    known = registration.read(root, plan.spec.name).about(plan.spec.question(plan.pool_id))
+    known = plan.registered(root)
     before = [look.replicates for look in (known.looks if known else ()) if look.replicates < plan.replicates]
     error = _error(plan.spec, [*before, plan.replicates])
     return 1 - error if error else None
@@ -91,7 +91,7 @@ def over_budget(root: Root, plan: ComparisonPlan, *, first: bool) -> bool:
     rule, missing = plan.spec.stop, plan.missing(root)
     if rule is None or rule.max_dollars is None or not missing:
         return False
-    spent, more = _dollars(root, plan), plan.cost(root, missing)[0][-1].dollars or 0.0
+    spent, more = dollars(root, (run.id for run in plan.runs)), plan.cost(root, missing)[0][-1].dollars or 0.0
     if spent + more <= rule.max_dollars:
         return False
     if first:
@@ -103,12 +103,11 @@ def over_budget(root: Root, plan: ComparisonPlan, *, first: bool) -> bool:
 
 
 def take(root: Root, plan: ComparisonPlan, verdict: Verdict, *, last: bool = False) -> Verdict:
-    """Register a look at the verdict on all runs of a plan; the verdict with what all looks conclude, and with what was said.
+    """Register a look at the verdict on all runs of a plan. Returns the verdict with what all looks conclude and what was registered.
 
     `last`: no further round is possible.
     """
-    spec, question = plan.spec, plan.spec.question(plan.pool_id)
-    before = registration.read(root, spec.name).about(question)
+    spec, before = plan.spec, plan.registered(root)
     concludes = level_of_look(root, plan) is not None
     earlier = [
         look
@@ -118,12 +117,12 @@ def take(root: Root, plan: ComparisonPlan, verdict: Verdict, *, last: bool = Fal
     pairs = [_looked(pair, spec, earlier, concludes=concludes, last=last) for pair in verdict.comparisons]
     look = TakenLook(
         taken=registration.now(),
-        question=question,
+        question=spec.question(plan.pool_id),
         runs=tuple(verdict.runs),
         replicates=plan.replicates,
         level=verdict.level,
         rule=spec.stop,
-        dollars=_dollars(root, plan),
+        dollars=dollars(root, (run.id for run in plan.runs)),
         pairs=tuple(pairs),
         target=spec.target,
         strata_by=verdict.strata_by if spec.target in HALVES else None,
@@ -162,7 +161,7 @@ def so_far(root: Root, plan: ComparisonPlan) -> str:
     rule = plan.spec.stop
     if rule is None:
         return "One look is taken, when all runs are completed."
-    known = registration.read(root, plan.spec.name).about(plan.spec.question(plan.pool_id))
+    known = plan.registered(root)
     taken = [look for look in (known.looks if known else ()) if _most(look.rule) == _most(rule)]
     if not taken:
         return f"The first look is taken at {plan.replicates} replicates an arm."
@@ -176,8 +175,8 @@ def so_far(root: Root, plan: ComparisonPlan) -> str:
 def error_over_looks(registered: Registered) -> float:
     """Probability at most that some look concludes something wrong of one pair: 1 - `LEVEL` where one rule planned all looks.
 
-    Looks that ask otherwise (on another target, by other halves, by another pairing) or at other runs, such as those on another budget,
-    add their errors. Looks under other names and with other arms count.
+    Looks that ask something else (another target, other halves, another pairing) or that look at other runs, such as those on
+    another budget, add their errors. Looks under other names and with other arms count.
     """
     looks = registered.all_looks
     counts = sorted({look.replicates for look in looks if look.replicates > 1})
@@ -198,9 +197,9 @@ def is_decided(verdict: Verdict) -> bool:
 
 
 def _error(spec: ComparisonSpec, counts: list[int]) -> float:
-    """Error of all pairs together at the last of several looks, each with so many replicates; 0 where it may conclude nothing."""
+    """Joint error of all pairs at the last of several looks, given the replicates of each; 0 where it may conclude nothing."""
     assert spec.stop is not None, "without a stopping rule, looks have no error of their own"
-    pairs = len(spec.arms) * (len(spec.arms) - 1) // 2
+    pairs = math.comb(len(spec.arms), 2)
     return pairs * look_alpha(spec.stop, counts, (1 - LEVEL) / pairs)
 
 
@@ -224,7 +223,7 @@ def _looked(
 
 def _decided(pair: Comparison, looked: PairLook, margin: float | None) -> Comparison:
     """The pair with what all looks conclude. Tokens saved are those of the arm that is lower now: if an earlier look found the other
-    one better, nothing is known to be saved."""
+    arm better, no savings are known."""
     decided = pair.model_copy(update={"decision": looked.decision, "margin": margin})
     turned = decided.better not in (None, pair.lower)
     return decided.model_copy(update={"tokens_saved": UNKNOWN}) if turned else decided
@@ -241,6 +240,7 @@ def _plain(identity: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _dollars(root: Root, plan: ComparisonPlan) -> float:
-    entries = (ledger.find(root, run.id) for run in plan.runs)
+def dollars(root: Root, runs: Iterable[str]) -> float:
+    """What these runs have cost so far."""
+    entries = (ledger.find(root, run) for run in runs)
     return sum(entry.dollars for entry in entries if entry)

@@ -168,7 +168,7 @@ def require_other_trainings(results: Mapping[str, Sequence[Manifest]], control: 
             )
 
 
-def require_fair_budgets(fronts: Sequence[str], allow: Sequence[str] = ()) -> dict[str, str]:
+def require_fair_budgets(fronts: Sequence[str], allow: Sequence[str]) -> dict[str, str]:
     """Raises InputError when a budget takes the front of one of the arms, `fronts`, unless that is allowed; returns it if so.
 
     Arms are often read best first: then the front of a larger arm is its best part, and the arms differ in more than selection.
@@ -327,10 +327,6 @@ def _listed(labels: Sequence[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return (
-        "nothing"
-        if value is None
-        else f"{value:,}"
-        if isinstance(value, int) and not isinstance(value, bool)
-        else str(value)
-    )
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "nothing" if value is None else str(value)

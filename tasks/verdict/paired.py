@@ -49,9 +49,8 @@ LN2 = np.log(2.0)
 FEWEST_CLUSTERS = 8  # with documents in them: below, too many resamples hold one cluster alone
 DRAWS = 4_000
 TILE = 10  # values of Student's t per bootstrap draw
-KNOTS = ndtri(1e-9) * np.linspace(
-    1, -1, 513
-)  # where quantiles of Student's t are computed, as normal quantiles; even in between
+KNOTS = ndtri(1e-9) * np.linspace(1, -1, 513)
+"""Normal quantiles at which those of Student's t are computed; linear in between."""
 MOST_FREEDOM = 1e6  # as good as the normal distribution
 CHUNK = 1 << 22  # resampling weights held at once
 
@@ -88,12 +87,12 @@ class Differences:
         return replace(self, low=self.estimate - reach, high=self.estimate + reach)
 
     def adjusted(self, pairs: int) -> "Differences":
-        """The same with p-values for one of so many pairs (Bonferroni)."""
+        """The same with p-values adjusted for the number of pairs (Bonferroni)."""
         return replace(self, p=np.minimum(1.0, self.p * pairs))
 
     @property
     def covers_seeds(self) -> bool:
-        """Whether the intervals hold for new seeds, too."""
+        """Whether the intervals hold for new seeds too."""
         return self.spread.known
 
 
@@ -158,7 +157,7 @@ def paired_differences(
 
 def level_of_a_pair(level: float, arms: int) -> float:
     """Bonferroni: at this level, the intervals of all pairs of `arms` arms hold together with probability `level`."""
-    return 1 - (1 - level) / (arms * (arms - 1) / 2)
+    return 1 - (1 - level) / math.comb(arms, 2)
 
 
 def detectable_difference(

@@ -64,7 +64,7 @@ def what_is_read(label: str, text: TrainedText) -> str:
 
 
 def what_steps_are_few(tokens: int, steps: int, sequence_length: int) -> list[str]:
-    """A sentence if a budget of `tokens` makes so few `steps` that a model hardly learns, with a batch that makes `WARMUP_STEPS`; or none."""
+    """A sentence if a budget of `tokens` makes too few `steps` to learn much, naming a batch that makes `WARMUP_STEPS`; else none."""
     if not 0 < steps < WARMUP_STEPS:
         return []
     rows = max(1, tokens // WARMUP_STEPS // sequence_length)
@@ -78,7 +78,7 @@ def what_steps_are_few(tokens: int, steps: int, sequence_length: int) -> list[st
 
 
 def smallest_difference(variance: float, seeds: int, arms: int) -> float:
-    """The difference that so many seeds an arm show 4 times in 5, if they do not correlate between arms.
+    """The difference that this many seeds an arm show 4 times in 5, if seeds do not correlate between arms.
 
     `variance`: of bits per byte between seeds.
     """
@@ -106,11 +106,9 @@ def spread_between_seeds(found: Sequence[LedgerEntry], training: Training) -> tu
             groups.setdefault(json.dumps([entry.pool_id, asked]), []).append(entry.bpb)
     repeated = [values for values in groups.values() if len(values) > 1]
     freedom = sum(len(values) - 1 for values in repeated)
-    return (
-        (sum(statistics.variance(values) * (len(values) - 1) for values in repeated) / freedom, freedom)
-        if freedom
-        else None
-    )
+    if not freedom:
+        return None
+    return sum(statistics.variance(values) * (len(values) - 1) for values in repeated) / freedom, freedom
 
 
 def what_seeds_show(spread: tuple[float, int] | None, arms: int, seeds: int) -> str:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tasks.errors import InputError
 from tasks.records import registration
-from tasks.records.cost import CostEstimate, estimate_cost
+from tasks.records.cost import CostEstimate, estimate_cost, total
 from tasks.records.ladder import Backtest, Forecast, Ladder, LadderCost, Rung, Scale
 from tasks.records.ledger import LedgerEntry
 from tasks.records.scaling import ModelShape, flops_per_token, parameter_counts, tokens_at
@@ -34,7 +34,7 @@ COVERS = (
 
 
 class LadderDepths(Spec):
-    """What is asked of a ladder and of no comparison: a base of its own, because the fields of the last base come first in a form."""
+    """What only a ladder asks for, in a base of its own, because the fields of the last base come first in a form."""
 
     to: Depth = Field(20, description="Depth at which the difference is predicted. Nothing is trained there.")
     depths: Annotated[list[Depth], Field(min_length=FEWEST, max_length=16)] = Field(
@@ -53,7 +53,7 @@ class LadderForm(ComparisonForm, LadderDepths):
     )
 
     def ladder(self) -> "LadderSpec":
-        """What is asked for. Raises InputError when it is no ladder: depths, replicates or name do not go with one."""
+        """The ladder that is asked for. Raises InputError when depths, replicates or name do not make one."""
         depths = sorted(set(self.depths))
         if len(depths) < len(self.depths) or depths[-1] >= self.to:
             raise InputError(
@@ -112,20 +112,15 @@ class LadderSpec:
 
     def cost(self, ledger: Sequence[LedgerEntry] = ()) -> LadderCost:
         """Of all rungs and of a comparison at the target, by measured speeds where some are known."""
-        rungs = [self._estimate(depth, ledger) for depth in self.depths]
+        rungs = total([self._estimate(depth, ledger) for depth in self.depths], "the ladder")
         target = self._estimate(self.to, ledger)
         runs = len(self.asked.arms) * len(self.asked.seeds)
-
-        def added(values: Sequence[float | None]) -> float | None:
-            known = [value for value in values if value is not None]
-            return sum(known) if len(known) == len(values) else None
-
         return LadderCost(
             flops=runs * sum(self.scale(depth).flops for depth in self.depths),
             target_flops=runs * self.scale(self.to).flops,
-            hours=added([each.gpu_hours for each in rungs]),
+            hours=rungs.gpu_hours,
             target_hours=target.gpu_hours,
-            dollars=added([each.dollars for each in rungs]),
+            dollars=rungs.dollars,
             target_dollars=target.dollars,
         )
 
@@ -213,7 +208,7 @@ def _forecast(a: str, b: str, rungs: Sequence[Rung], target: Scale, on: str) -> 
         high=high,
         probability=float(found.below(np.zeros(1))[0]),
         between=float(found.between[0]),
-        band=tuple(band(compute, differences, errors, at, documents=documents)),
+        band=tuple(band(compute, differences, errors, at, documents)),
     )
     said = (f"The prediction is extrapolated from {', '.join(f'd{rung.depth}' for rung in rungs)}.", COVERS)
     return forecast.model_copy(update={"sentence": " ".join([_finding(forecast, target, on), *said]), "caveats": said})

@@ -37,10 +37,8 @@ def curve_of(
     else:
         weights = sizes[deciles] / sizes[deciles].sum()
         found = {line["tokens"]: line.get("bpb_by_decile") for line in lines}
-        points = {
-            tokens: float(
-                np.nan_to_num(np.array(values[deciles], dtype=float)) @ weights
-            )  # an empty one weighs nothing
+        points = {  # an empty decile weighs nothing
+            tokens: float(np.nan_to_num(np.array(values[deciles], dtype=float)) @ weights)
             for tokens, values in found.items()
             if values
         }

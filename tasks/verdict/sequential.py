@@ -37,9 +37,8 @@ from tasks.verdict.replicates import Spread
 
 STREAMS = 200_000
 SEED = 19
-UNLIKE = (
-    0.2  # spread of the second sample where replicates are not paired: of all ratios the one with the most false alarms
-)
+UNLIKE = 0.2
+"""Spread of the second sample where replicates are not paired: of all ratios the one with the most false alarms."""
 LEAST = 5e-4
 """A look's error below this is 0, and is left to later looks: the tails of simulated and resampled errors are not known that far out."""
 

@@ -27,7 +27,7 @@ def check_savings(
             f"The verdict {verdict.name} saves no tokens between {pair.a} and {pair.b}: there is nothing to check."
         )
     arms = {arm.label: arm.runs for arm in verdict.arms}
-    other = pair.b if pair.better == pair.a else pair.a
+    other = pair.other(pair.better)
     found = judge(
         root,
         verdict.name,
@@ -41,7 +41,7 @@ def check_savings(
     )
     if found.tokens != budget:
         raise InputError(
-            f"The runs trained on {found.tokens:,} tokens, but the savings are checked on {budget:,}: train runs on these."
+            f"The runs trained on {found.tokens:,} tokens, but the savings are checked on {budget:,}: train runs on that budget."
         )
     (against,) = found.comparisons
     whole = root.manifest(RunFolder(arms[pair.better][0]).result).facts["tokens"]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from tasks.errors import DamagedError, InputError
 from tasks.records.layout import DOCUMENTS, SCORES, STRATA, PoolFolder
-from tasks.records.scores import read_scores, with_strata
+from tasks.records.scores import DECILES, read_scores, with_strata
 from tasks.records.verdict import Kind, Target
 from tasks.spec import Score
 from tasks.store.artifact import Artifact
@@ -20,7 +20,7 @@ from tasks.store.root import Root
 from tasks.verdict.divided import Parts
 from tasks.verdict.paired import FEWEST_CLUSTERS, cluster_sums
 from tasks.verdict.taken import Chances, disagreements
-from tasks.verdict.target import DECILES, HALVES, TARGETS
+from tasks.verdict.target import TARGETS
 
 LENGTHS = (1_000, 2_000, 4_000, 8_000, 16_000)  # bytes: bounds of the length classes
 SOURCES = 20  # the largest ones get a row each
@@ -40,7 +40,7 @@ class Grouping:
 
 
 def require_enough(count: int, what: str) -> None:
-    """Raises InputError when so many documents or questions are too few for a verdict; `what` they are, in words."""
+    """Raises InputError when `count` documents or questions are too few for a verdict; `what` says what they are."""
     if count < FEWEST_CLUSTERS:
         raise InputError(f"There are {count} {what}: a verdict needs at least {FEWEST_CLUSTERS}, better 1,000.")
 
@@ -83,9 +83,7 @@ class ScoredDocuments:
         )
 
     def require_half(self, target: Target) -> None:
-        """Raises InputError when a half of the holdout by score is to decide, and too few documents are in it: no seeds would tell arms apart."""
-        if target not in HALVES:
-            return
+        """Raises InputError when too few documents are in a half of the holdout by score that is to decide: no seeds would tell arms apart."""
         inside = np.isin(self.decile, np.arange(DECILES)[TARGETS[target]])
         if (count := len(np.unique(self.cluster[inside]))) < FEWEST_CLUSTERS:
             raise InputError(
@@ -96,45 +94,39 @@ class ScoredDocuments:
     def same_as(self, other: "ScoredDocuments") -> bool:
         return np.array_equal(self.document, other.document) and np.array_equal(self.bytes, other.bytes)
 
-    def groupings(self) -> list[tuple[Kind, np.ndarray, list[str]]]:
-        """(kind, code of each document, label of each code). A document without a rating is of no half and no decile: -1."""
-        bounds = [0, *LENGTHS]
-        lengths = [f"{low // 1000} to {high // 1000} kB" for low, high in pairwise(bounds)]
+    def groupings(self) -> list[Grouping]:
+        """All but those by arms and by columns. A document without a rating is in no half and no decile."""
+        lengths = [f"{low // 1000} to {high // 1000} kB" for low, high in pairwise([0, *LENGTHS])]
         found, codes, counts = np.unique(self.source, return_inverse=True, return_counts=True)
         largest = np.argsort(-counts, kind="stable")[:SOURCES]
         place = np.full(len(found), len(largest))
         place[largest] = np.arange(len(largest))
         sources = [str(found[i]) or "(no source)" for i in largest] + ["all others"] * (len(found) > SOURCES)
-        decile = self.decile.astype(np.int64)
-        near: tuple[Kind, np.ndarray, list[str]]
-        near = ("near", self.near.astype(np.int64), ["without a near copy", "with a near copy in an arm"])
+        near = Grouping("near", self.near.astype(np.int64), ["without a near copy", "with a near copy in an arm"])
+        by_length = np.searchsorted(LENGTHS, self.bytes, side="right")
         return [
             *self._targets(),
-            ("decile", decile, [f"decile {i + 1}" for i in range(DECILES)]),
-            (
-                "length",
-                np.searchsorted(LENGTHS, self.bytes, side="right"),
-                [*lengths, f"above {bounds[-1] // 1000} kB"],
-            ),
-            ("source", place[codes], sources),
+            Grouping("decile", self.decile.astype(np.int64), [f"decile {i + 1}" for i in range(DECILES)]),
+            Grouping("length", by_length, [*lengths, f"above {LENGTHS[-1] // 1000} kB"]),
+            Grouping("source", place[codes], sources),
             *([near] if self.near.any() else []),
         ]
 
-    def _targets(self) -> list[tuple[Kind, np.ndarray, list[str]]]:
+    def _targets(self) -> list[Grouping]:
         half = self.decile.astype(np.int64) * 2 // DECILES
         return [
-            ("all", np.zeros(len(self.document), dtype=np.int64), ["all documents"]),
-            ("half", half, ["worse-rated half", "better-rated half"]),
+            Grouping("all", np.zeros(len(self.document), dtype=np.int64), ["all documents"]),
+            Grouping("half", half, ["worse-rated half", "better-rated half"]),
         ]
 
-    def clean(self) -> list[tuple[Kind, np.ndarray, list[str]]]:
+    def clean(self) -> list[Grouping]:
         """The targets on the holdout, in their order, without the documents that have near copies."""
-        return [(kind, np.where(self.near, -1, codes), labels) for kind, codes, labels in self._targets()]
+        return [replace(each, codes=np.where(self.near, -1, each.codes)) for each in self._targets()]
 
 
 @dataclass(frozen=True)
 class Stratum:
-    """A part of the documents: all, a half or decile by score, a class of lengths, a source, with or without near copies, by the arm that would take them, by a column."""
+    """A part of the documents: all, or by score (halves, deciles), length, source, near copies, the arm that would take them, or a column."""
 
     kind: Kind
     label: str
@@ -221,10 +213,11 @@ def sum_scores(
 ) -> tuple[ScoredDocuments, StratumSums]:
     """Read the scores of every run, {arm: runs}, and sum them; by other `strata` than those that the runs recorded.
 
-    `leaked`: numbers of documents that have a near copy in an arm. `taken`: which documents the arms would take, for strata of those on which two arms disagree.
-    `divided`: parts of the documents by columns of the pool. `read`: the scores in an artifact.
+    `leaked`: numbers of documents that have a near copy in an arm. `taken`: which documents the arms would take, for strata of
+    those on which two arms disagree. `divided`: parts of the documents by columns of the pool. `read`: the scores in an artifact.
 
-    Raises InputError when runs were scored on different documents, DamagedError when a score is not a number or a division is of other documents.
+    Raises InputError when runs were scored on different documents, DamagedError when a score is not a number or a division is of
+    other documents.
     """
     documents: ScoredDocuments | None = None
     nats: dict[str, list[np.ndarray]] = {label: [] for label in results}
@@ -246,7 +239,7 @@ def sum_scores(
     if documents is None:
         raise InputError("There are no runs to read scores of: name at least one.")
     stacked = {label: np.stack(values) for label, values in nats.items()}
-    groupings = [Grouping(*each) for each in documents.groupings()]
+    groupings = documents.groupings()
     groupings += [Grouping("taken", codes, labels, pair) for pair, codes, labels in disagreements(taken)]
     for column, (codes, labels) in divided.items():
         if len(codes) != len(documents.document):
@@ -255,9 +248,7 @@ def sum_scores(
                 "judge again."
             )
         groupings.append(Grouping("column", codes, labels, column=column))
-    clean = None
-    if documents.near.any():
-        clean = _summed(documents, stacked, [Grouping(*each) for each in documents.clean()])
+    clean = _summed(documents, stacked, documents.clean()) if documents.near.any() else None
     return documents, replace(_summed(documents, stacked, groupings), clean=clean)
 
 

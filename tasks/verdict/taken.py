@@ -1,7 +1,7 @@
 """Disagreement documents: those of the holdout that one arm's rule would rather take than the other's.
 
-No arm takes a document of the holdout. But an arm's rule says of each, by its rating alone, how likely it would have been taken had it not been held
-out: for certain above the cut-off of a selection by score, as likely as any other by a random one. Where that is unequal between two arms, their
+No arm takes a document of the holdout. But an arm's rule says how likely it would have taken each, by its rating alone, had it not been held
+out: certainly above the cut-off of a selection by score, as likely as any other in a random one. Where that is unequal between two arms, their
 training texts differ in documents like these, and there their models should differ. Like all strata these explore, with bands that hold together.
 """
 
@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from tasks.records.layout import STRATA, ArmFolder, PoolFolder
+from tasks.records.scores import strata_scores
 from tasks.spec import Arm
 from tasks.store.artifact import Artifact, Manifest
 from tasks.store.root import Root
@@ -59,8 +59,8 @@ def _of(root: Root, run: Manifest) -> np.ndarray | None:
     strata = PoolFolder(run.inputs["pool"]).strata(arm.score) if arm.score else ""
     if text is None or not strata or root.find(strata) is None:
         return None
-    scores = pq.read_table(root.open(strata).path / STRATA, columns=["score"])["score"].to_numpy()
-    rated: np.ndarray = np.isfinite(scores)
+    scores = strata_scores(root.open(strata).path / STRATA)
+    rated = np.isfinite(scores)
     facts = text.facts
     if arm.select == "all":
         return np.asarray(rated, float)

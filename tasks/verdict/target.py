@@ -4,20 +4,20 @@ import re
 from collections.abc import Sequence
 
 from tasks.errors import InputError
+from tasks.records.scores import DECILES
 from tasks.records.verdict import OUTSIDE, QUESTIONS, Target
 
-DECILES = 10
 TARGETS = {
     "all": slice(0, DECILES),
     "lower half": slice(0, DECILES // 2),
     "upper half": slice(DECILES // 2, DECILES),
 }
-"""The targets on the holdout, by their score deciles. In the order of the strata."""
+"""The targets on the holdout, by their score deciles, in the order of the strata."""
 HALVES = tuple(target for target in TARGETS if target != "all")
 FINGERPRINT = re.compile(r"-[0-9a-f]{10}$")
 
 
-def find_target(target: str, texts: Sequence[str], questions: Sequence[str] = ()) -> Target:
+def find_target(target: str, texts: Sequence[str], questions: Sequence[str]) -> Target:
     """The target with the full name of its texts or questions. `texts`, `questions`: names of those that runs are scored on.
 
     The fingerprint at the end of a name may be left out. Raises InputError for an unknown target, and for texts or questions that

@@ -9,7 +9,6 @@ from tasks.records.verdict import (
     ArmScores,
     Comparison,
     Control,
-    QuestionsDifference,
     Target,
     TokensSaved,
     Weakness,
@@ -115,9 +114,7 @@ def _decides(target: Target, from_outside: bool) -> str:
 
 def _accuracy(pair: Comparison) -> list[str]:
     """What the accuracy says, where questions decide and have choices."""
-    asked: QuestionsDifference | None = next(
-        (row for row in pair.questions if QUESTIONS + row.label == pair.target), None
-    )
+    asked = next((row for row in pair.questions if QUESTIONS + row.label == pair.target), None)
     if asked is None or asked.accuracy is None:
         return []
     found = asked.accuracy
@@ -131,11 +128,11 @@ def _accuracy(pair: Comparison) -> list[str]:
 
 def _finding(pair: Comparison) -> str:
     now = f"by an earlier look; now the difference, {pair.a} minus {pair.b}, is {_signed(pair)}"
-    if pair.conclusion == "better":
-        better, worse = (pair.a, pair.b) if pair.better == pair.a else (pair.b, pair.a)
+    if pair.better:
+        better = f"{pair.better} is better than {pair.other(pair.better)}"
         if pair.better != pair.lower or not pair.excludes_zero:
-            return f"{better} is better than {worse}{pair.on} {now} bits per byte{_equivalent(pair)}."
-        return f"{better} is better than {worse} by {_amount(pair)} bits per byte{pair.on}{_equivalent(pair)}."
+            return f"{better}{pair.on} {now} bits per byte{_equivalent(pair)}."
+        return f"{better} by {_amount(pair)} bits per byte{pair.on}{_equivalent(pair)}."
     if pair.conclusion == "equivalent":
         within = f"within {pair.margin:g} bits per byte{pair.on}"
         if pair.margin and not max(abs(pair.low or 0.0), abs(pair.high or 0.0)) < pair.margin:
@@ -308,7 +305,7 @@ def _checked(pair: Comparison) -> list[str]:
     found = pair.tokens_saved.checked
     if found is None or pair.better is None:
         return []
-    other = pair.b if pair.better == pair.a else pair.a
+    other = pair.other(pair.better)
     if found.conclusion == "open":
         apart = with_interval(found.difference, found.low, found.high, "+")
         ends = (
@@ -327,7 +324,7 @@ def _one_seed(pair: Comparison) -> str:
     if not pair.excludes_zero:
         return f"One seed in an arm: the models are not distinguishable{where} ({_signed(pair)} bits per byte)."
     amount = _amount(pair)
-    return f"One seed in an arm: models of {pair.lower} spend {amount} bits per byte less than those of {pair.higher}{where}."
+    return f"One seed in an arm: models of {pair.lower} spend {amount} bits per byte less than those of {pair.other(pair.lower)}{where}."
 
 
 def _covers(pair: Comparison) -> list[str]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from flows.comparison import Hands, questions_of
+from flows.comparison import Hands, encode_asked
 from flows.sequence import Steps
 from tasks.errors import InputError
 from tasks.spec import Arm, Pool, Questions, Training
@@ -26,16 +26,16 @@ def test_a_bad_row_too_few_and_an_answer_that_no_row_holds_are_refused_when_the_
     plan, hands = ComparisonPlan(spec, POOL, ()), Hands(root, Steps())
     line = json.dumps({"context": "the cat", "answer": "sat" * 9}) + "\n"
     file.write_text(8 * line)
-    (name,) = questions_of(root, plan, hands)
+    _, (name,) = encode_asked(root, plan, hands)
     assert root.find(f"pools/{POOL}/questions/{name}").facts["questions"] == 8
     file.write_text(7 * line)
     with pytest.raises(InputError, match="There are 7 questions exam: a verdict needs at least 8"):
-        questions_of(root, plan, hands)
+        encode_asked(root, plan, hands)
     file.write_text(json.dumps({"context": "the cat", "answer": "xyz" * 30}) + "\n")
     with pytest.raises(
         InputError, match=r"An answer of the questions exam-\w+ has 91 tokens, but a row of the model only 64"
     ):
-        questions_of(root, plan, hands)
+        encode_asked(root, plan, hands)
     file.write_text(json.dumps({"context": "the cat", "answer": 7}) + "\n")
     with pytest.raises(InputError, match=r"Line 1 of .*exam.jsonl: answer is 7"):
-        questions_of(root, plan, hands)
+        encode_asked(root, plan, hands)

@@ -4,10 +4,11 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from flows.ready import arms_of, pool_of, training_of
+from flows.ready import arms_of, pool_of
 from infra.local import deploy
 from tasks.errors import InputError
 from tasks.records.layout import arm_id, pool_id
+from tasks.spec import Training
 from tasks.verdict.comparison import ComparisonSpec
 
 DEPLOYMENTS = yaml.safe_load((deploy.DEPLOYMENTS / "prefect.yaml").read_text())["deployments"]
@@ -35,7 +36,7 @@ def test_arms_of_subsets_are_matched():
     for given in (READY["ready"], READY["ready-hub"]):
         arms = arms_of(list(given["sources"]), given["sources"], given.get("random_share", {}))
         pool = pool_of(given["sources"], None, {})
-        ComparisonSpec("x", pool, arms, [1, 2], training_of(4, {"tokens": 1_000})).require_matched()
+        ComparisonSpec("x", pool, arms, [1, 2], Training(depth=4, tokens=1_000)).require_matched()
 
 
 def test_the_random_arm_is_16_5_percent_of_a_data_set_by_seed_42():

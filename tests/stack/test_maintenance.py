@@ -18,7 +18,6 @@ from flows.alive import Watch
 from flows.maintenance import (
     FIRST_DELAY,
     LONGEST_DELAY,
-    TAG,
     cancel_left_behind,
     due,
     failed_runs,
@@ -193,7 +192,7 @@ def test_a_silent_run_is_dead_only_if_the_server_listened(client, ended, monkeyp
     monkeypatch.setattr(alive, "SILENCE", timedelta(milliseconds=1))
     assert alive.is_silent(client, found, long_ago)
     assert not alive.is_silent(client, found, datetime.now(UTC) + timedelta(seconds=9))  # the server woke just now
-    dead = {one.id for one in alive.declare_dead(client, Watch(since=long_ago, last=datetime.now(UTC)), TAG)}
+    dead = {one.id for one in alive.declare_dead(client, Watch(since=long_ago, last=datetime.now(UTC)))}
     assert run in dead and unheard not in dead
     assert client.read_flow_run(run).state.type == StateType.CRASHED
 

@@ -74,8 +74,8 @@ def test_as_many_as_wanted_in_blocks_of_neighbours(root, tmp_path):
     ("name", "content", "message"),
     [
         ("a.md", b"x", "holds no files ending in .parquet, .jsonl, .txt"),
-        ("a.jsonl", b'{"text": "x"}\n{"body": 1}\n', "Line 2 of .*a.jsonl is no JSON object with the field 'text'"),
-        ("a.jsonl", b'{"text": 3}\n', "The field 'text' in line 1 of .*a.jsonl is no text"),
+        ("a.jsonl", b'{"text": "x"}\n{"body": 1}\n', "Line 2 of .*a.jsonl is not a JSON object with the field 'text'"),
+        ("a.jsonl", b'{"text": 3}\n', "The field 'text' in line 1 of .*a.jsonl is not text"),
         ("a.parquet", b"PAR1PAR1", "a.parquet cannot be read as parquet texts"),
         ("a.txt", b"", "The 1 documents under .* are all empty"),
     ],

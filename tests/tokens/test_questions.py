@@ -100,9 +100,9 @@ OK = {"context": "the cat", "choices": ["sat", "mat"], "answer": 1}
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("[1]", "Line 2 of .*a.jsonl is no JSON object: write one a line."),
-        ("{", "Line 2 of .*a.jsonl is no JSON"),
-        pytest.param("[" * 100_000, "Line 2 of .*a.jsonl is no JSON", id="nested too deep"),
+        ("[1]", "Line 2 of .*a.jsonl is not a JSON object: write one per line."),
+        ("{", "Line 2 of .*a.jsonl is not JSON"),
+        pytest.param("[" * 100_000, "Line 2 of .*a.jsonl is not JSON", id="nested too deep"),
         ({"contxt": "x", "answer": "y"}, "Line 2 of .*a.jsonl has no 'context' or 'question': rename 'contxt'"),
         ({"context": "x", "Answers": "y"}, "has no 'answer': rename 'Answers', which is nearest"),
         ({"context": "x", "gold": "y"}, "has no 'answer': it has context, gold"),

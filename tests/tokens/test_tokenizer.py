@@ -7,14 +7,13 @@ import sys
 
 import numpy as np
 import pytest
-import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Reference
 
 from tasks.errors import InputError
 from tasks.store.root import Root
-from tasks.tokens.tokenizer import BOS, PATTERN, SPECIAL_TOKENS, load_tokenizer
+from tasks.tokens.tokenizer import BOS, SPECIAL_TOKENS, load_tokenizer
 from tasks.tokens.train import train_reference, train_tokenizer
 from tests.tokens.conftest import POOL, make_documents, write_pool
 
@@ -71,15 +70,6 @@ def test_the_file_is_enough_for_the_plain_library(tokenizer):
     assert plain.encode(text).ids == tokenizer.encode(text)
     assert plain.decode(plain.encode(text).ids) == text
     assert plain.token_to_id(BOS) == tokenizer.bos
-
-
-def test_ranks_make_the_same_tokenizer_in_tiktoken(tokenizer):
-    encoding = tiktoken.Encoding(
-        "t", pat_str=PATTERN, mergeable_ranks=tokenizer.ranks(), special_tokens=tokenizer.special_tokens
-    )
-    assert encoding.n_vocab == tokenizer.vocab_size
-    for text in make_documents(100, seed=4):
-        assert encoding.encode_ordinary(text) == tokenizer.encode(text)
 
 
 def test_documents_are_cut_and_one_sample_gives_one_tokenizer(tmp_path):

@@ -27,15 +27,6 @@ def test_two_arms_are_the_t_test_of_scipy(bench, pairing):
     assert "CORE tasks" in report and "squad" in report
 
 
-def test_false_alarms_come_at_the_nominal_rate():
-    random = np.random.default_rng(1)
-    draws = 1_000
-    values = {label: random.normal(size=(3, draws)) for label in ("a", "b", "c")}
-    rows = compare("a", "b", ([str(i) for i in range(draws)], values))
-    alarms = np.mean([not row.low <= 0 <= row.high for row in rows])
-    assert alarms == pytest.approx(0.05, abs=0.02)
-
-
 @pytest.mark.parametrize("values", [[[0.1]], [[0.1], [0.1]]])
 def test_one_seed_or_no_spread_gives_no_interval(values):
     (row,) = compare("a", "b", (["CORE"], {"a": np.array(values), "b": np.array(values) + 0.1}))

@@ -66,7 +66,7 @@ def test_what_is_no_question_is_refused(arguments, message):
 
 @pytest.mark.parametrize("price", [-1.0, float("nan"), float("inf")])
 def test_a_price_that_is_none_is_refused(price):
-    with pytest.raises(InputError, match=f"price of a GPU and hour is {price:g}"):
+    with pytest.raises(InputError, match=f"price of a GPU hour is {price:g}"):
         propose(0.01, 100, dollars_per_gpu_hour=price)
 
 

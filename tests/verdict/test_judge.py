@@ -111,6 +111,7 @@ def test_three_arms_make_three_pairs_with_wider_intervals(bench):
     assert verdict.level_of_a_pair == pytest.approx(1 - 0.05 / 3)
     assert again.low < alone.low and again.high > alone.high and again.errors.seeds == alone.errors.seeds
     assert "98.3 % interval" in again.sentence
+    assert again.p == pytest.approx(3 * alone.p)
 
 
 def test_a_caveat_of_several_pairs_is_said_once_with_the_pairs_that_it_is_of(bench):
@@ -143,11 +144,14 @@ def shared(bench, seeds, common):
 
 
 def test_many_shared_seeds_are_paired_by_a_rule_that_no_score_changes(bench):
-    (pair,) = judge(bench.root, "paired", shared(bench, 4, 0.02)).comparisons
+    arms = shared(bench, 4, 0.02)
+    (pair,) = judge(bench.root, "paired", arms).comparisons
     assert pair.pairing.paired and pair.pairing.shared == 4
     assert pair.pairing.correlation > 0.95 and pair.pairing.low < pair.pairing.correlation < pair.pairing.high
     assert pair.pairing.other.high - pair.pairing.other.low > 3 * (pair.high - pair.low)
     assert "new seeds. Paired by seed (correlation 1.00)" in pair.sentence and pair.warnings == ()
+    (pair,) = judge(bench.root, "none", arms, pairing="none").comparisons
+    assert "new seeds. Not paired by seed (correlation 1.00)" in pair.sentence
     (pair,) = judge(bench.root, "unlike", shared(bench, 4, 0.0)).comparisons
     assert pair.pairing.paired
 
@@ -159,11 +163,6 @@ def test_two_seeds_are_paired_only_if_asked_for(bench):
     assert found["auto"].high == found["none"].high == found["seed"].pairing.other.high
     assert found["seed"].high == found["auto"].pairing.other.high
     assert found["seed"].warnings == () and found["auto"].warnings == ("two seeds",)
-
-
-def test_seeds_that_are_not_paired_are_said_with_their_correlation(bench):
-    (pair,) = judge(bench.root, "none", shared(bench, 4, 0.02), pairing="none").comparisons
-    assert "new seeds. Not paired by seed (correlation 1.00)" in pair.sentence
 
 
 def test_runs_are_paired_by_their_seed_and_not_by_their_place(bench):
@@ -280,13 +279,6 @@ def test_bands_of_strata_hold_together_and_are_wider_the_more_arms_there_are(ben
         assert again.band_low < row.band_low < row.low < row.high < row.band_high < again.band_high
         assert (row.low, row.high) == (again.low, again.high)
         assert row.stands_out == (row.band_high < 0)
-
-
-def test_p_values_agree_with_intervals_however_many_arms_there_are(bench):
-    arms = bench.arms(seeds=3, top16=-0.05, rand16=0.0)
-    (alone,) = judge(bench.root, "two", arms).comparisons
-    again = judge(bench.root, "three", arms | bench.arms(seeds=3, bottom16=0.05)).comparisons[0]
-    assert again.p == pytest.approx(3 * alone.p)
 
 
 def test_more_seeds_are_not_promised_to_help_where_the_documents_are_too_few(bench):

@@ -7,7 +7,7 @@ import time
 
 import psutil
 
-from flows.maintenance import TAG
+from flows.alive import TAG
 from infra.local import processes
 from tests.chaos.harness.faults.kind import Harm, kind, send
 from tests.chaos.harness.rig import RESTART_SECONDS, Rig

@@ -109,6 +109,17 @@ def test_a_command_takes_the_root_of_the_running_stack_wherever_it_stands(tmp_pa
     assert stack.default_root() == (str(tmp_path / "shell"), "FABRATING_ROOT of this shell")
 
 
+def test_without_a_root_results_lie_in_the_folder_of_the_stack(tmp_path, monkeypatch):
+    monkeypatch.setenv("FABRATING_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("FABRATING_ROOT", raising=False)
+    monkeypatch.setattr(stack, "dotenv_values", lambda path: {})
+    monkeypatch.chdir(tmp_path)
+    assert options.root_of(".fabrating/root") == str(tmp_path / "home" / "root")
+    assert stack.default_root(tmp_path / "other") == (str(tmp_path / "other" / "root"), "the default")
+    monkeypatch.delenv("FABRATING_HOME")
+    assert options.root_of(".fabrating/root") == str(stack.PROJECT / ".fabrating" / "root")
+
+
 def test_rm_removes_nothing_unasked(tmp_path):
     kept = trained(Root(tmp_path), bpb=1.0).run
     refused = run("rm", kept, "--root", tmp_path)

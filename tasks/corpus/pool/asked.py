@@ -106,25 +106,33 @@ def lacking(pool: Pool, wanted: Iterable[Wanted], footers: Sequence[Footer], fol
 
 
 def likely_columns(pool: Pool, footers: Sequence[Footer]) -> dict[str, Any]:
-    """The columns of text and of ratings ({"text_column": name or None, "score": names}): the pool's own where they are there, else the likeliest."""
+    """The columns of text and of ratings ({"text_column": name or None, "score": names, "others": names}): the pool's own where they are there,
+    else the likeliest. Others are further columns of numbers that may be ratings.
+    """
     there = {name: kind for each in footers for name, kind in value_types(each).items()}
     likely = ratings(
         pool, {name: there[name] for name in there if not name.startswith("language")}
     )  # a detector's confidence
     own = columns_of(pool.score)
+    score = list(own) if all(name in there for name in own) else likely[:3]
     return {
         "text_column": pool.text_column if pool.text_column in there else _text(there, footers),
-        "score": list(own) if all(name in there for name in own) else likely[:3],
+        "score": score,
+        "others": [name for name in _numbers(pool, there) if name not in score and not NO_RATING.search(name)],
     }
 
 
 def ratings(pool: Pool, kinds: Mapping[str, str]) -> list[str]:
     """Columns of numbers that are the pool's ratings, or likely some: by their names, else all but counts and ids."""
-    numbers = [name for name, kind in kinds.items() if kind in NUMBERS and name != pool.token_count_column]
+    numbers = _numbers(pool, kinds)
     likely = [name for name in numbers if RATING.search(name)] or [
         name for name in numbers if not NO_RATING.search(name)
     ]
     return [name for name in numbers if name in likely or name in columns_of(pool.score)]
+
+
+def _numbers(pool: Pool, kinds: Mapping[str, str]) -> list[str]:
+    return [name for name, kind in kinds.items() if kind in NUMBERS and name != pool.token_count_column]
 
 
 def _text(there: Mapping[str, str], footers: Sequence[Footer]) -> str | None:

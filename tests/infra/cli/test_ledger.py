@@ -10,6 +10,7 @@ from infra.local import stack
 from infra.local.stack import Stack
 from tasks.errors import InputError
 from tasks.records import ledger
+from tasks.reports.live import SCORING, left
 from tasks.spec import Arm, Experiment, Training
 from tasks.store.root import Root
 
@@ -34,6 +35,12 @@ def test_runs_fit_eighty_columns_whatever_arms_are_called(tmp_path):
     assert lines[1].split()[:3] == [active.run.rpartition("-")[2][:6], "top16", "1"], "the active one is first"
     wide = run("runs", "--root", tmp_path, "--wide").stdout
     assert all(column in wide for column in ("loss", "attempts", "rand16-d20-s1-"))
+
+
+def test_a_run_says_that_it_is_scored_after_its_last_step(tmp_path):
+    entry = trained(Root(tmp_path)).model_copy(update={"steps": 195, "tokens": 2_048, "tokens_per_second": 2_048.0})
+    assert left(entry.model_copy(update={"step": 1})) == "3 min"
+    assert left(entry.model_copy(update={"step": 195})) == SCORING
 
 
 def test_a_run_that_cannot_be_read_is_named_beside_the_others(tmp_path):

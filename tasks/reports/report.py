@@ -194,7 +194,9 @@ def _curves(runs: Labelled) -> dict[str, str]:
     """{caption: picture}, as all functions below that make pictures."""
     labels, files = _files(runs)
     seeds = " Line: mean over seeds; band: lowest to highest." if len(set(labels)) < len(labels) else ""
-    final = " Of the final models alone: a smaller eval_every gives curves." * charts.is_one_point(files, charts.HOLDOUT)
+    final = " Of the final models alone: a smaller eval_every gives curves." * charts.is_one_point(
+        files, charts.HOLDOUT
+    )
     return {
         f"Bits per byte on the holdout.{final or seeds}": Markup(charts.curve_svg(files, labels, charts.HOLDOUT)),
         f"Training loss, nats per token, smoothed.{seeds}": Markup(charts.curve_svg(files, labels, charts.LOSS)),

@@ -289,8 +289,9 @@ def _strata(pair: Comparison, score: Score | None) -> dict[str, str]:
             for row in known
             if row.low is not None and row.high is not None
         ]
+        starred = ". *: its band, which holds for all parts at once, excludes 0" * any(row.stands_out for row in known)
         if len(rows) > 1:  # a single row is all documents once more
-            pictures[caption] = Markup(charts.strata_svg(rows, zero=side))
+            pictures[f"{caption}{starred}"] = Markup(charts.strata_svg(rows, zero=side))
     return pictures
 
 

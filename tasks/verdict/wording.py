@@ -351,7 +351,7 @@ def _outlook(pair: Comparison) -> str:
     if pair.seeds_needed is not None:
         needed = pair.seeds_needed
         shown = f"{needed.difference:.2g}, as large as the one seen,"
-        return f"{_more(needed.seeds - pair.seeds)} an arm would tell a difference of {shown} 4 times in 5."
+        return f"{_more(needed.seeds - pair.seeds)} would show a difference of {shown} 4 times in 5."
     further = [plan for plan in pair.detectable if plan.seeds > pair.seeds]
     if not further:
         return "Nothing is known of how more seeds would help."
@@ -363,8 +363,8 @@ def _outlook(pair: Comparison) -> str:
             f"{rough(pair.errors.seeds)}, {pair.clusters} {blocks}): score on more {what}."
         )
     more = _more(plan.seeds - pair.seeds)
-    return f"{more} an arm would tell a difference of {plan.difference:.2g} bits per byte 4 times in 5."
+    return f"{more} would show a difference of {plan.difference:.2g} bits per byte 4 times in 5."
 
 
 def _more(count: int) -> str:
-    return f"{count} more seed{'s' if count > 1 else ''}"
+    return f"{count} more seeds per arm" if count > 1 else "One more seed per arm"

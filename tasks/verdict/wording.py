@@ -70,7 +70,7 @@ def worded(
         update={"sentence": " ".join([_finding(pair), *_clean(pair), *_checked(pair)]), "caveats": ()}
     )
     warnings, decides = [weak[weakness] for weakness in pair.warnings], _decides(pair.target, from_outside)
-    said = _adding(said, decides, *_accuracy(pair), *_covers(pair), *warnings, *_control(pair, control))
+    said = _adding(said, decides, *_halves(pair), *_accuracy(pair), *_covers(pair), *warnings, *_control(pair, control))
     return _with_columns(with_text(with_draws(said, a, b), a, b))
 
 
@@ -165,6 +165,18 @@ def _clean(pair: Comparison) -> list[str]:
     better = pair.a if clean.difference < 0 else pair.b
     same = " too" if better == pair.better else ""
     return [f"{without}, {better} is better{same}: the difference is {shown}."]
+
+
+def _halves(pair: Comparison) -> list[str]:
+    """That one arm is better on the better-rated half and the other on the worse-rated one, where both stand out: all documents together hide it."""
+    halves = [row for row in pair.strata if row.kind == "half" and row.stands_out]
+    if pair.target != "all" or len(halves) != 2 or halves[0].difference * halves[1].difference > 0:
+        return []
+    said = [
+        f"{pair.a if row.difference < 0 else pair.b} is better on the {row.label}, {with_interval(row.difference, row.band_low, row.band_high, '+')}"
+        for row in halves
+    ]
+    return [f"The halves disagree: {', and '.join(said)}. These bands hold for all parts at once, and decide nothing."]
 
 
 def _with_columns(pair: Comparison) -> Comparison:

@@ -170,7 +170,12 @@ def _clean(pair: Comparison) -> list[str]:
 def _halves(pair: Comparison) -> list[str]:
     """That one arm is better on the better-rated half and the other on the worse-rated one, where both stand out: all documents together hide it."""
     halves = [row for row in pair.strata if row.kind == "half" and row.stands_out]
-    if pair.target != "all" or len(halves) != 2 or halves[0].difference * halves[1].difference > 0:
+    if (
+        pair.target != "all"
+        or not pair.covers_seeds
+        or len(halves) != 2
+        or halves[0].difference * halves[1].difference > 0
+    ):
         return []
     said = [
         f"{pair.a if row.difference < 0 else pair.b} is better on the {row.label}, {with_interval(row.difference, row.band_low, row.band_high, '+')}"

@@ -125,6 +125,8 @@ def test_halves_that_disagree_are_said_in_the_verdicts_sentence(bench):
     (pair,) = judge(bench.root, "apart", runs).comparisons
     said = r"The halves disagree: rand16 is better on the worse-rated half, \+0\.1\S* \(.*\), and top16 is better on the better-rated half, −0\.1"
     assert re.search(said, pair.sentence)
+    (once,) = judge(bench.root, "once", {label: each[:1] for label, each in runs.items()}).comparisons
+    assert "halves disagree" not in once.sentence, "bands of one seed do not hold for new ones"
 
 
 def test_a_division_of_another_holdout_is_refused_and_one_that_is_lacking_is_named(bench):
@@ -164,6 +166,8 @@ def test_a_column_is_read_for_the_holdout_of_a_pool_that_is_there(pool, tmp_path
     assert {name: root.find(name).fingerprint for name in before} == before, "nothing else was made anew"
     with pytest.raises(InputError, match=r"strata asks for the column 'langage', but .* has none: take language"):
         build_division(root, pool, "langage")
+    with pytest.raises(InputError, match="^The score asks for the column 'qualty', but"):
+        require_columns_there(root, pool, [], {"qualty": 1.0})
 
 
 def test_a_column_that_the_pool_lacks_is_refused_before_anything_is_read_or_trained(pool, tmp_path):

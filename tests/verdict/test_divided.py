@@ -166,7 +166,7 @@ def test_a_column_is_read_for_the_holdout_of_a_pool_that_is_there(pool, tmp_path
     assert {name: root.find(name).fingerprint for name in before} == before, "nothing else was made anew"
     with pytest.raises(InputError, match=r"strata asks for the column 'langage', but .* has none: take language"):
         build_division(root, pool, "langage")
-    with pytest.raises(InputError, match="^The score asks for the column 'qualty', but"):
+    with pytest.raises(InputError, match=r"^The score asks for the column 'qualty', but"):
         require_columns_there(root, pool, [], {"qualty": 1.0})
 
 

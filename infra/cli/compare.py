@@ -63,7 +63,7 @@ def init(
         raise InputError(f"{flag} sizes what --data fills in, but --data is not given: give both, or leave out {flag}.")
     if file.exists():
         raise InputError(f"{file} is there already: name another file, or remove it.")
-    form = _first(data, has_gpu() if gpu is None else gpu) if data else EXAMPLE
+    form, others = _first(data, has_gpu() if gpu is None else gpu) if data else (EXAMPLE, [])
     try:
         with file.open("x") as out:
             out.write(example(form, TITLE.format(file=file)))
@@ -71,12 +71,20 @@ def init(
         raise InputError(
             f"{file} cannot be written ({error.strerror}): name a file in a folder that is there."
         ) from None
-    then = "look at data and train" if data else "set data and arms"
-    terminal.show({"experiment": str(file), "next": f"{then} in it, then fabrating compare {file}"}, False)
+    shown = {"experiment": str(file)}
+    if data:
+        ratings = list(form.data.score)
+        shown |= {
+            "arms": f"{form.arms[0].share:.0%} of the documents each: the best-rated, and random ones",
+            "texts from": form.data.text_column,
+            "ranked by": f"{'the mean of ' * (len(ratings) > 1)}{', '.join(ratings)}",
+        } | ({"other numbers": ", ".join(others)} if others else {})
+    then = "check data, arms and train" if data else "set data and arms"
+    terminal.show(shown | {"next": f"{then} in it, then fabrating compare {file}"}, False)
 
 
-def _first(data: str, gpu: bool) -> "ComparisonForm":
-    """The best-rated fifth of some data against a random one."""
+def _first(data: str, gpu: bool) -> "tuple[ComparisonForm, list[str]]":
+    """The best-rated fifth of some data against a random one; and the columns of numbers that rank nothing there."""
     from infra.local.launch import whole
     from tasks.corpus.pool.survey import survey
     from tasks.verdict.first import first_experiment
@@ -94,7 +102,7 @@ def _first(data: str, gpu: bool) -> "ComparisonForm":
     if "note" in found:  # of JSON lines only the first were read
         part = min(1.0, found["read"]["bytes_read"] / max(1, found["bytes"]))
         size, documents = size / part, documents / part
-    return first_experiment(pool, text, score, documents, size, gpu)
+    return first_experiment(pool, text, score, documents, size, gpu), found["likely_columns"]["others"]
 
 
 def compare(file: FileArgument, as_json: JsonOption = False) -> None:

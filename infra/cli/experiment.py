@@ -80,7 +80,8 @@ def estimate(
         "runs": cost.runs,
         "parameters": artifacts.short(cost.parameters),
         "tokens": artifacts.short(cost.tokens),
-        "steps": cost.steps,
+        "steps": cost.steps
+        or "0: the tokens do not fill one batch, which a training refuses. Give more, or a smaller --depth",
         "tokens per second": artifacts.count(cost.tokens_per_second),
         "time a run": artifacts.hours(cost.hours),
         "GPU time in all": artifacts.hours(cost.gpu_hours),

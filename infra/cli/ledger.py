@@ -25,7 +25,7 @@ def runs(
     """List the runs of the ledger, active ones first, then the newest: arm, seed, step, bits per byte, speed, cost, state."""
     from tasks.records.ledger import entries
     from tasks.reports.ledger import core_scores, narrow, table
-    from tasks.reports.live import left
+    from tasks.reports.live import SCORING, left
 
     store = reading(root)
     unreadable: list[DamagedError] = []
@@ -37,7 +37,8 @@ def runs(
         terminal.show_rows(narrow(found), False)
         for entry in found:
             if remaining := left(entry):
-                terminal.say(f"{entry.run} has {remaining} left.", terminal.err)
+                is_at = "is being scored" if remaining == SCORING else f"has {remaining} left"
+                terminal.say(f"{entry.run} {is_at}.", terminal.err)
     for error in unreadable:
         terminal.say(f"Not listed: {error}", terminal.err)
     if not as_json:

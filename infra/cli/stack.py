@@ -36,6 +36,7 @@ def up(
         "ui": running.ui,
         "password in": str(running.password_file),
         "reports": running.reports,
+        "results in": running.root,
         "api": running.api,
         "sample": running.sample,
         "processes": running.pids if as_json else {name: str(pid) for name, pid in running.pids.items()},

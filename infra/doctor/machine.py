@@ -51,7 +51,7 @@ def _disk(home: Path) -> Finding:
     found = f"{free / 1e9:,.0f} GB free at {place}"
     if free >= FREE_BYTES:
         return Finding("disk", "good", found)
-    return Finding("disk", "note", found, "free some, or set FABRATING_HOME and give a root on another disk")
+    return Finding("disk", "note", found, "free some, or set FABRATING_HOME to a folder on another disk")
 
 
 def _node() -> Finding:

@@ -4,7 +4,6 @@ Ctrl-C cancels the run and ends every process of a stack that a demo started; a 
 """
 
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -102,8 +101,7 @@ def _cancel(client: "SyncPrefectClient", run: UUID) -> None:
 def _where_to_look(running: Stack, run: "FlowRun") -> dict[str, Any]:
     """The verdict of a finished comparison, with addresses, files and numbers."""
     given = run.parameters.get("root", DEFAULT_ROOT)
-    named = given == DEFAULT_ROOT and os.environ.get("FABRATING_ROOT")  # as its worker reads it
-    root = Root(DEFAULT_ROOT if named else PROJECT / given)
+    root = Root(running.root if given == DEFAULT_ROOT else PROJECT / given)  # as its worker reads it
     found = [root.open(VerdictFolder(id).name) for id in VerdictFolder.all(root) if id.rpartition("-")[0] == run.name]
     made = max(found, key=lambda each: each.manifest.created)
     verdict = Verdict.read(made.path / VERDICT)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.local import access, stack
+from tasks.engines.turns import visible_gpus
 from tasks.errors import InputError
 from tasks.spec.pool import SOURCE
 from tasks.store.root import DEFAULT_ROOT
@@ -21,12 +22,15 @@ def launch_comparison(parameters: Mapping[str, Any]) -> dict[str, str]:
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
-    environment = stack.server_environment(stack.load(stack.default_home()))
+    local = stack.load(stack.default_home())
+    environment = stack.server_environment(local)
     if not environment:
         raise InputError(
             "There is no Prefect server: start one with `fabrating up`, or set PREFECT_API_URL to another's."
         )
     api = environment[access.URL]
+    if local is not None and local.gpu and api.rstrip("/") == local.api and not visible_gpus():
+        parameters = on_the_cpu(parameters)
     try:
         with access.connected({**os.environ, **environment}), get_client(sync_client=True) as client:
             deployment = client.read_deployment_by_name(DEPLOYMENT)
@@ -41,6 +45,14 @@ def launch_comparison(parameters: Mapping[str, Any]) -> dict[str, str]:
         ) from error
     pages = environment.get(access.PAGES) or api.removesuffix("/").removesuffix("/api")
     return {"run": run.name, "ui": f"{pages}/runs/flow-run/{run.id}"}
+
+
+def on_the_cpu(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same, trained on a CPU if that is what fp32 and `auto` come to on a machine without a GPU: then its estimate is of a CPU, not of an H100."""
+    train = parameters["train"]
+    if (train["engine"], train["precision"], train["device"]) != ("builtin", "fp32", "auto"):
+        return parameters
+    return {**parameters, "train": train | {"device": "cpu"}}
 
 
 def whole(value: Any, place: bool = False) -> Any:

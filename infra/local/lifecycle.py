@@ -13,10 +13,9 @@ from pathlib import Path
 
 from infra.local import access, azurite, database, deploy, ports, processes
 from infra.local.deploy import PROJECT
-from infra.local.stack import ROOT, Say, Stack, full_environment, load, own_azure
+from infra.local.stack import FOLDER, ROOT, Say, Stack, full_environment, load, own_azure
 from tasks.errors import InputError
 from tasks.store.locks import locked
-from tasks.store.root import DEFAULT_ROOT
 
 SERVER_PORT = 4200
 LOCK = "stack.lock"
@@ -43,7 +42,7 @@ def up(home: Path, say: Say, owner: str = "up", port: int = SERVER_PORT, gpu: bo
             stack.owner = "up"
         stack.gpu = gpu
         if not stack.root or not any(stack.alive(f"worker-{pool}") for pool in deploy.POOLS):
-            stack.root = full_environment(stack).get(ROOT) or str(PROJECT / DEFAULT_ROOT)
+            stack.root = full_environment(stack).get(ROOT) or str(home.absolute() / FOLDER)
         try:
             with ThreadPoolExecutor(1) as meanwhile:
                 if stack.deployed == "":

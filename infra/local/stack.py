@@ -23,9 +23,9 @@ from tasks.errors import InputError
 from tasks.reports.address import VARIABLE as REPORTS
 from tasks.store import azure
 from tasks.store.artifact import write_atomic
-from tasks.store.root import DEFAULT_ROOT
 
 ROOT = "FABRATING_ROOT"
+FOLDER = "root"  # of the stack's own, where artifacts lie unless a root is named
 SAMPLE_CONTAINER, SAMPLE_NAME = "sample", "python-docs"
 
 Say = Callable[[str], None]
@@ -134,7 +134,7 @@ class Stack:
         return variables
 
     def private(self, part: str) -> dict[str, str]:
-        """What this part alone has to know: the server, whom it lets in; Azurite, its account's key."""
+        """What this part alone has to know: the server, whom it lets in; Azurite, its account's key; a worker, its root."""
         if part == "azurite":
             return azurite.accounts(self.store_key)
         if part == "server":
@@ -149,6 +149,8 @@ class Stack:
                 "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "90",
                 "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins),
             }
+        if part.startswith("worker-") and self.root:
+            return {ROOT: self.root}
         return {}
 
     def save(self) -> None:
@@ -179,15 +181,16 @@ def default_home() -> Path:
 def default_root(home: Path | None = None) -> tuple[str, str]:
     """The root of a command that names none, and why it is that one.
 
-    This shell's FABRATING_ROOT, else what the running stack's workers take, else that of `.env`, else a folder in the project.
+    This shell's FABRATING_ROOT, else what the running stack's workers take, else that of `.env`, else the folder `root` of the stack's.
     """
     named, in_file = os.environ.get(ROOT), dotenv_values(PROJECT / ".env").get(ROOT)
     if named and named != in_file:
         return named, f"{ROOT} of this shell"
-    running = load(home or default_home())
+    home = home or default_home()
+    running = load(home)
     if running is not None and running.root and running.alive("server"):
         return running.root, "the running stack's"
-    return (in_file, f"{ROOT} of .env") if in_file else (str(PROJECT / DEFAULT_ROOT), "the default")
+    return (in_file, f"{ROOT} of .env") if in_file else (str(home / FOLDER), "the default")
 
 
 def keep_days() -> int:

@@ -36,8 +36,9 @@ def require_columns_there(
     of_score = () if score is None or rated else score_columns(score, handle.pool)
     wanted = [*map(Wanted, columns), *of_score]
     if (found := root.find(folder.index)) is not None:
-        needed = [each.name for each in wanted if each.may_lack != "all"]
-        require_columns("strata", needed, found.facts["columns"], handle.pool.address)
+        needed = [each.name for each in of_score if each.may_lack != "all"]
+        for asking, names in (("strata", columns), ("The score", needed)):
+            require_columns(asking, names, found.facts["columns"], handle.pool.address)
     elif wanted and not lines:
         require_asked(handle, wanted)
     values = [name for name in columns if root.find(folder.division(name)) is None]

@@ -175,7 +175,8 @@ def verdict_markdown(verdict: Verdict, report: str | None = None, fetch: str | N
     `report`: address of the HTML page; `fetch`: the command that brings it to another machine.
     """
     lines = [f"## Verdict of {markdown(verdict.name)}", ""]
-    lines += [f"**{markdown(sentence)}**\n" for sentence in verdict.sentences]
+    for finding, dot, more in (sentence.partition(". ") for sentence in verdict.sentences):
+        lines.append(f"**{markdown(finding + dot.rstrip())}** {markdown(more)}".rstrip() + "\n")
     lines += ["| arm | bits per byte | by seed | documents read | of its text | mean score | of the arm |"]
     lines += ["| --- | ---: | --- | ---: | ---: | ---: | ---: |"]
     for arm in verdict.arms:

@@ -111,6 +111,11 @@ def loss_curve_svg(metrics: Sequence[Path], labels: Sequence[str]) -> str:
     return _render(draw, 560, 420, "Holdout bits per byte and training loss over trained tokens", "neutral")
 
 
+def is_one_point(metrics: Sequence[Path], curve: Curve) -> bool:
+    """Whether no run was measured more than once, so that there is nothing to connect."""
+    return all(len(_points(read_metrics(path), curve)[0]) < 2 for path in metrics)
+
+
 def curve_svg(metrics: Sequence[Path], labels: Sequence[str], curve: Curve) -> str:
     """One quantity over trained tokens; equal labels are seeds of one arm. "" when it is optional and nothing is known."""
     runs = _by_label(metrics, labels)
@@ -335,6 +340,7 @@ def _smoothed(values: np.ndarray, share: float = 0.02) -> np.ndarray:
 
 
 def _tokens_axis(axes: Axes) -> None:
+    axes.set_xlim(left=0)
     _thousands(axes.xaxis)
     axes.set_xlabel("Trained tokens")
 

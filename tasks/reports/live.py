@@ -15,6 +15,7 @@ from tasks.spec import Experiment
 from tasks.store.root import Root
 
 SECONDS_BETWEEN_UPDATES = 5.0
+SCORING = "scoring"
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 Row = dict[str, str | int | float | None]
 
@@ -100,9 +101,11 @@ class RunsTable:
 
 
 def left(entry: LedgerEntry) -> str:
-    """Time until the last step of a run that trains, by its newest speed: 12 min. Empty where it is not known."""
+    """Time until the last step of a run that trains, by its newest speed: 12 min; then SCORING. Empty where it is not known."""
     if entry.state != "running" or not entry.tokens_per_second:
         return ""
+    if entry.steps and entry.step == entry.steps:
+        return SCORING
     if entry.step and entry.steps and entry.tokens:
         tokens = entry.tokens / entry.step * entry.steps
     elif (budget := entry.experiment.training.tokens) is not None:

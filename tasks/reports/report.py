@@ -179,8 +179,11 @@ def _curves(runs: Labelled) -> dict[str, str]:
     """{caption: picture}, as all functions below that make pictures."""
     labels, files = _files(runs)
     seeds = " Line: mean over seeds; band: lowest to highest." if len(set(labels)) < len(labels) else ""
+    final = " Of the final models alone: a smaller eval_every gives curves." * charts.is_one_point(
+        files, charts.HOLDOUT
+    )
     return {
-        f"Bits per byte on the holdout.{seeds}": charts.curve_svg(files, labels, charts.HOLDOUT),
+        f"Bits per byte on the holdout.{final or seeds}": charts.curve_svg(files, labels, charts.HOLDOUT),
         f"Training loss, nats per token, smoothed.{seeds}": charts.curve_svg(files, labels, charts.LOSS),
     }
 
@@ -269,8 +272,9 @@ def _strata(pair: Comparison, score: Score | None) -> dict[str, str]:
             for row in known
             if row.low is not None and row.high is not None
         ]
+        starred = ". *: its band, which holds for all parts at once, excludes 0" * any(row.stands_out for row in known)
         if len(rows) > 1:  # a single row is all documents once more
-            pictures[caption] = charts.strata_svg(rows, zero=side)
+            pictures[f"{caption}{starred}"] = charts.strata_svg(rows, zero=side)
     return pictures
 
 

@@ -56,10 +56,11 @@ def show_standing(name: str, standing: Callable[[], Standing], pages: Mapping[st
     """Keep one table of runs up to date while the block runs. `pages`: of runs whose flow runs have started, their addresses."""
 
     def rows(now: Standing) -> list[dict[str, Any]]:
+        """Addresses come last: the second UI shows a link as it is written, and cuts what stands right of it."""
         linked = []
         for row, shown in zip(now.rows, cells(now.rows), strict=True):
             page = pages.get(str(row["run"]))
-            linked.append(shown | ({"run": f"[{shown['run']}]({page})"} if page else {}))
+            linked.append(shown | ({"page": f"[open]({page})" if page else ""} if pages else {}))
         return linked
 
     first = standing()

@@ -69,7 +69,7 @@ def worded(
         update={"sentence": " ".join([_finding(pair), *_clean(pair), *_checked(pair)]), "caveats": ()}
     )
     warnings, decides = [weak[weakness] for weakness in pair.warnings], _decides(pair.target, from_outside)
-    said = _adding(said, decides, *_accuracy(pair), *_covers(pair), *warnings, *_control(pair, control))
+    said = _adding(said, decides, *_halves(pair), *_accuracy(pair), *_covers(pair), *warnings, *_control(pair, control))
     return _with_columns(with_text(with_draws(said, a, b), a, b))
 
 
@@ -162,6 +162,23 @@ def _clean(pair: Comparison) -> list[str]:
     better = pair.a if clean.difference < 0 else pair.b
     same = " too" if better == pair.better else ""
     return [f"{without}, {better} is better{same}: the difference is {shown}."]
+
+
+def _halves(pair: Comparison) -> list[str]:
+    """That one arm is better on the better-rated half and the other on the worse-rated one, where both stand out: all documents together hide it."""
+    halves = [row for row in pair.strata if row.kind == "half" and row.stands_out]
+    if (
+        pair.target != "all"
+        or not pair.covers_seeds
+        or len(halves) != 2
+        or halves[0].difference * halves[1].difference > 0
+    ):
+        return []
+    said = [
+        f"{pair.a if row.difference < 0 else pair.b} is better on the {row.label}, {with_interval(row.difference, row.band_low, row.band_high, '+')}"
+        for row in halves
+    ]
+    return [f"The halves disagree: {', and '.join(said)}. These bands hold for all parts at once, and decide nothing."]
 
 
 def _with_columns(pair: Comparison) -> Comparison:
@@ -348,7 +365,7 @@ def _outlook(pair: Comparison) -> str:
     if pair.seeds_needed is not None:
         needed = pair.seeds_needed
         shown = f"{needed.difference:.2g}, as large as the one seen,"
-        return f"{_more(needed.seeds - pair.seeds)} an arm would tell a difference of {shown} 4 times in 5."
+        return f"{_more(needed.seeds - pair.seeds)} would show a difference of {shown} 4 times in 5."
     further = [plan for plan in pair.detectable if plan.seeds > pair.seeds]
     if not further:
         return "Nothing is known of how more seeds would help."
@@ -360,8 +377,8 @@ def _outlook(pair: Comparison) -> str:
             f"{rough(pair.errors.seeds)}, {pair.clusters} {blocks}): score on more {what}."
         )
     more = _more(plan.seeds - pair.seeds)
-    return f"{more} an arm would tell a difference of {plan.difference:.2g} bits per byte 4 times in 5."
+    return f"{more} would show a difference of {plan.difference:.2g} bits per byte 4 times in 5."
 
 
 def _more(count: int) -> str:
-    return f"{count} more seed{'s' if count > 1 else ''}"
+    return f"{count} more seeds per arm" if count > 1 else "One more seed per arm"

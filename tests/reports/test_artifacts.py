@@ -54,6 +54,14 @@ def test_equal_labels_draw_their_mean_and_range(two_arms):
     assert pair.count("opacity: 0.18") == 1 and one.count("opacity: 0.18") == 0
 
 
+def test_one_evaluation_a_run_is_no_curve_and_stands_at_its_tokens(two_arms, tmp_path):
+    alone = tmp_path / "alone.jsonl"
+    alone.write_text('{"kind": "eval", "step": 195, "tokens": 399360, "bpb": 3.1}\n')
+    assert charts.is_one_point([alone, alone], charts.HOLDOUT)
+    assert not charts.is_one_point([alone, two_arms[0][0]], charts.HOLDOUT)
+    assert "0" in texts(charts.curve_svg([alone], ["a"], charts.HOLDOUT)), "tokens are counted from 0"
+
+
 def test_pictures_are_drawn_the_same_twice(two_arms):
     assert charts.curve_svg(*two_arms, charts.LOSS) == charts.curve_svg(*two_arms, charts.LOSS)
 

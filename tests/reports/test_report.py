@@ -78,7 +78,7 @@ def test_a_verdicts_report_tells_the_whole_story(compared):
     assert "az://raw/<i>docs" in read.text
     assert read.tags.count("svg") >= 8
     assert "decile 10" in read.text and "8 to 16 kB" in read.text
-    assert "1,234 95.5 % 4.25, 4.00" in read.text
+    assert "1,234 95.5 % 4.25 (4.00)" in read.text
 
 
 def test_the_verdict_is_an_artifact_made_once_for_its_runs(compared):

@@ -106,6 +106,7 @@ def test_two_arms_with_two_replicates_end_in_a_verdict_and_a_report(stack, clien
     rows = json.loads(shown["runs-test"])
     assert [(row["state"], row["step"]) for row in rows] == [("completed", "16 of 16")] * 4
     assert all(row["bits per byte"] > 0 for row in rows)
+    assert {row["run"] for row in rows} == set(judged) and all(list(row)[-1] == "page" for row in rows)
     (table,) = [artifact for artifact in artifacts_of(client, run) if artifact.key == "runs-test"]
     assert table.description == "4 of 4 runs completed. One look is taken, when all runs are completed."
     assert table.updated > table.created, "one artifact, brought up to date"

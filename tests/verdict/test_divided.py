@@ -1,6 +1,7 @@
 """Parts of the holdout by columns of the pool: from the data to the bands, the report and the sentence."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -116,6 +117,18 @@ def test_the_part_where_an_arm_was_planted_worse_stands_out_in_verdict_report_an
     assert wider.band_high - wider.band_low > narrow.band_high - narrow.band_low, "bands hold for more parts at once"
 
 
+def test_halves_that_disagree_are_said_in_the_verdicts_sentence(bench):
+    plain = bench.arms(seeds=3, top16=-0.05, rand16=0.0)
+    assert "halves disagree" not in judge(bench.root, "alike", plain).comparisons[0].sentence
+    bench.base = bench.base + np.where(bench.score > np.median(bench.score), -0.1, 0.2)
+    runs = {"top16": [bench.run("top16", seed, -0.05, draw=7) for seed in (1, 2, 3)], "rand16": plain["rand16"]}
+    (pair,) = judge(bench.root, "apart", runs).comparisons
+    said = r"The halves disagree: rand16 is better on the worse-rated half, \+0\.1\S* \(.*\), and top16 is better on the better-rated half, −0\.1"
+    assert re.search(said, pair.sentence)
+    (once,) = judge(bench.root, "once", {label: each[:1] for label, each in runs.items()}).comparisons
+    assert "halves disagree" not in once.sentence, "bands of one seed do not hold for new ones"
+
+
 def test_a_division_of_another_holdout_is_refused_and_one_that_is_lacking_is_named(bench):
     runs = bench.arms(seeds=2, top16=-0.05, rand16=0.0)
     with pytest.raises(InputError, match=r"There is no complete artifact pools/.*/divisions/language"):
@@ -153,6 +166,8 @@ def test_a_column_is_read_for_the_holdout_of_a_pool_that_is_there(pool, tmp_path
     assert {name: root.find(name).fingerprint for name in before} == before, "nothing else was made anew"
     with pytest.raises(InputError, match=r"strata asks for the column 'langage', but .* has none: take language"):
         build_division(root, pool, "langage")
+    with pytest.raises(InputError, match=r"^The score asks for the column 'qualty', but"):
+        require_columns_there(root, pool, [], {"qualty": 1.0})
 
 
 def test_a_column_that_the_pool_lacks_is_refused_before_anything_is_read_or_trained(pool, tmp_path):

@@ -33,7 +33,7 @@ def test_no_difference_is_said_with_what_more_seeds_would_show(bench):
     (pair,) = verdict.comparisons
     assert pair.conclusion == "not distinguishable" and pair.better is None
     assert pair.sentence.startswith("top16 and rand16 are not distinguishable")
-    assert "more seed" in pair.sentence and "would tell a difference of" in pair.sentence
+    assert "more seed" in pair.sentence and "would show a difference of" in pair.sentence
     smallest = [plan.difference for plan in pair.detectable]
     assert smallest == sorted(smallest, reverse=True) and pair.detectable[0].seeds == 2
 

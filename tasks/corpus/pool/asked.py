@@ -25,6 +25,7 @@ from tasks.errors import InputError
 from tasks.spec import Pool, columns_of
 
 SHOWN = 20
+LIKELY = 3  # columns of ratings at most that nobody named
 RATING = re.compile(r"score|rating|quality|average|educ", re.IGNORECASE)
 NO_RATING = re.compile(r"(^|_)(id|idx|index|count|length|len|size|year|offset|tokens?|bytes)$", re.IGNORECASE)
 ID_NAME = re.compile(r"(^|_)(id|uuid|guid|urn|key)$", re.IGNORECASE)
@@ -95,36 +96,49 @@ def lacking(pool: Pool, wanted: Iterable[Wanted], footers: Sequence[Footer], fol
     advice: list[str] = []
     if set(values) & set(columns_of(pool.score)):
         found = ratings(pool, there)
-        fields |= {"score": json.dumps(dict.fromkeys(found[:3], 1))} if found else {"format": "unrated"}
+        fields |= {"score": json.dumps(dict.fromkeys(found[:LIKELY], 1))} if found else {"format": "unrated"}
     else:
         advice = [f"take {near} instead of {name}" for name in values if (near := _near(name, there))]
     if given := " ".join(f"--set {name}={shlex.quote(value)}" for name, value in fields.items() if value):
         advice.insert(0, given)
     names = [*list(there)[:SHOWN], *(["..."] if len(there) > SHOWN else [])]
-    named = f"no column{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))} (it has {', '.join(names)})"
-    return f"{named}: {', '.join(advice) or 'ask for others'}"
+    unnamed = [] if "score" in pool.model_fields_set else columns_of(pool.score)
+    if not set(unnamed) <= set(values):  # some of them are there: the others are lacking indeed
+        unnamed = []
+    asked = [name for name in missing if name not in unnamed]
+    said = [f"no column{'s' * (len(asked) > 1)} {', '.join(map(repr, asked))}"] if asked else []
+    said += ["no ratings by their default names"] if unnamed else []
+    return f"{' and '.join(said)} (it has {', '.join(names)}): {', '.join(advice) or 'ask for others'}"
 
 
 def likely_columns(pool: Pool, footers: Sequence[Footer]) -> dict[str, Any]:
-    """The columns of text and of ratings ({"text_column": name or None, "score": names}): the pool's own where they are there, else the likeliest."""
+    """The columns of text and of ratings ({"text_column": name or None, "score": names, "others": names}): the pool's own where they are there,
+    else the likeliest. Others are further columns of numbers that may be ratings.
+    """
     there = {name: kind for each in footers for name, kind in value_types(each).items()}
     likely = ratings(
         pool, {name: there[name] for name in there if not name.startswith("language")}
     )  # a detector's confidence
     own = columns_of(pool.score)
+    score = list(own) if all(name in there for name in own) else likely[:LIKELY]
     return {
         "text_column": pool.text_column if pool.text_column in there else _text(there, footers),
-        "score": list(own) if all(name in there for name in own) else likely[:3],
+        "score": score,
+        "others": [name for name in _numbers(pool, there) if name not in score and not NO_RATING.search(name)],
     }
 
 
 def ratings(pool: Pool, kinds: Mapping[str, str]) -> list[str]:
     """Columns of numbers that are the pool's ratings, or likely some: by their names, else all but counts and ids."""
-    numbers = [name for name, kind in kinds.items() if kind in NUMBERS and name != pool.token_count_column]
+    numbers = _numbers(pool, kinds)
     likely = [name for name in numbers if RATING.search(name)] or [
         name for name in numbers if not NO_RATING.search(name)
     ]
     return [name for name in numbers if name in likely or name in columns_of(pool.score)]
+
+
+def _numbers(pool: Pool, kinds: Mapping[str, str]) -> list[str]:
+    return [name for name, kind in kinds.items() if kind in NUMBERS and name != pool.token_count_column]
 
 
 def _text(there: Mapping[str, str], footers: Sequence[Footer]) -> str | None:

@@ -19,7 +19,7 @@ from tasks.corpus.lines import is_lines, write_columns
 from tasks.corpus.parquet.footer import BadFile, Footer, chunk_range, column_index, read_footer, top_name, value_types
 from tasks.corpus.parquet.ranges import Range, coalesce, read_parts
 from tasks.corpus.parquet.reading import decode
-from tasks.corpus.pool.asked import lacking, likely_columns, ratings
+from tasks.corpus.pool.asked import LIKELY, lacking, likely_columns, ratings
 from tasks.corpus.pool.column import Wanted, numbers, widened
 from tasks.corpus.pool.partitions import folder_columns
 from tasks.corpus.pool.scores import composite, quantiles
@@ -209,7 +209,7 @@ def _look(source: Blobs, files: Sequence[tuple[Blob, Footer]], pool: Pool, sampl
     }
     weights = {name: pool.score[name] for name in columns_of(pool.score)}
     if not all(name in values for name in weights):
-        weights = dict.fromkeys(list(values)[:1], 1.0)
+        weights = dict.fromkeys(list(values)[:LIKELY], 1.0)
     if has_text and weights:
         result["ranked_by"] = weights
         rated = {name: np.where(np.isfinite(values[name]), values[name], np.nan) for name in weights}

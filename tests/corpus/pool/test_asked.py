@@ -41,8 +41,14 @@ def write(folder: Path, columns: dict[str, str]) -> Path:
         (
             {"url": "text", "page": "long", "quality": "number", "doc_id": "number"},
             Arm(),
-            "no columns 'text', 'factual_accuracy_average', 'lesson_engagement_average', 'pedagogical_structure_average' (it has url, "
-            "page, quality, doc_id): --set text_column=page --set score='{\"quality\": 1}'",
+            "no column 'text' and no ratings by their default names (it has url, page, quality, doc_id): "
+            "--set text_column=page --set score='{\"quality\": 1}'",
+        ),
+        (
+            {"text": "text", "factual_accuracy_average": "number"},
+            Arm(),
+            "no columns 'lesson_engagement_average', 'pedagogical_structure_average' (it has text, factual_accuracy_average): "
+            "--set score='{\"factual_accuracy_average\": 1}'",
         ),
         (
             {"text": "text", "uuid": "text"},

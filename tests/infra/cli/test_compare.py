@@ -66,10 +66,15 @@ def test_init_fills_in_what_the_data_hold(tmp_path, monkeypatch):
     table = pa.table(
         {"body": [f"{n} words " * 50 for n in range(4_000)], "clarity": [0.5] * 4_000, "year": [2000] * 4_000}
     )
-    pq.write_table(table, tmp_path / "docs.parquet")
     asked = ["init", str(tmp_path / "mine.yaml"), "--data", "docs.parquet", "--cpu"]
+    pq.write_table(table.rename_columns(["body", "quality", "clarity"]), tmp_path / "docs.parquet")
+    said = " ".join(CliRunner().invoke(app, asked).stdout.split())
+    assert "texts from body ranked by quality other numbers clarity next check data" in said
+    (tmp_path / "mine.yaml").unlink()
+    pq.write_table(table, tmp_path / "docs.parquet")
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
+    assert "other numbers" not in done.stdout, "a year is no rating"
     form = read(tmp_path / "mine.yaml", ComparisonForm)
     assert (form.data.text_column, form.data.score) == ("body", {"clarity": 1.0})
     assert form.data.urls[""] == str(tmp_path / "docs.parquet") and form.train.precision == "fp32"

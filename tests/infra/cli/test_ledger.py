@@ -10,6 +10,7 @@ from infra.local import stack
 from infra.local.stack import Stack
 from tasks.errors import InputError
 from tasks.records import ledger
+from tasks.reports.live import SCORING, left
 from tasks.spec import Arm, Experiment, Training
 from tasks.store.root import Root
 
@@ -34,6 +35,12 @@ def test_runs_fit_eighty_columns_whatever_arms_are_called(tmp_path):
     assert lines[1].split()[:3] == [active.run.rpartition("-")[2][:6], "top16", "1"], "the active one is first"
     wide = run("runs", "--root", tmp_path, "--wide").stdout
     assert all(column in wide for column in ("loss", "attempts", "rand16-d20-s1-"))
+
+
+def test_a_run_says_that_it_is_scored_after_its_last_step(tmp_path):
+    entry = trained(Root(tmp_path)).model_copy(update={"steps": 195, "tokens": 2_048, "tokens_per_second": 2_048.0})
+    assert left(entry.model_copy(update={"step": 1})) == "3 min"
+    assert left(entry.model_copy(update={"step": 195})) == SCORING
 
 
 def test_a_run_that_cannot_be_read_is_named_beside_the_others(tmp_path):
@@ -107,6 +114,17 @@ def test_a_command_takes_the_root_of_the_running_stack_wherever_it_stands(tmp_pa
     assert options.root_of("/elsewhere") == "/elsewhere"
     monkeypatch.setenv("FABRATING_ROOT", str(tmp_path / "shell"))
     assert stack.default_root() == (str(tmp_path / "shell"), "FABRATING_ROOT of this shell")
+
+
+def test_without_a_root_results_lie_in_the_folder_of_the_stack(tmp_path, monkeypatch):
+    monkeypatch.setenv("FABRATING_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("FABRATING_ROOT", raising=False)
+    monkeypatch.setattr(stack, "dotenv_values", lambda path: {})
+    monkeypatch.chdir(tmp_path)
+    assert options.root_of(".fabrating/root") == str(tmp_path / "home" / "root")
+    assert stack.default_root(tmp_path / "other") == (str(tmp_path / "other" / "root"), "the default")
+    monkeypatch.delenv("FABRATING_HOME")
+    assert options.root_of(".fabrating/root") == str(stack.PROJECT / ".fabrating" / "root")
 
 
 def test_rm_removes_nothing_unasked(tmp_path):

@@ -58,6 +58,7 @@ def test_estimate_says_cost_source_and_what_seeds_show(tmp_path):
     assert cost["runs"] == 6 and cost["dollars"] == pytest.approx(cost["gpu_hours"] * 3.0)
     assert "not known yet" in cost["seeds"]
     assert "GPU time in all" in run(*arguments).stdout
+    assert "0: the tokens do not fill one batch" in run("estimate", 400_000, "--root", tmp_path).stdout
 
 
 def test_design_proposes_a_comparison_and_lists_what_else_there_is(tmp_path):

@@ -82,11 +82,17 @@ class ScoredDocuments:
             near=np.isin(table["document"].to_numpy(), [] if leaked is None else leaked),
         )
 
+    def inside(self, target: Target) -> np.ndarray:
+        """Which of the documents decide, bool (documents,): those of a half of the holdout, else all."""
+        if target not in HALVES:
+            return np.ones(len(self.document), bool)
+        return np.isin(self.decile, np.arange(DECILES)[TARGETS[target]])
+
     def require_half(self, target: Target) -> None:
         """Raises InputError when a half of the holdout by score is to decide, and too few documents are in it: no seeds would tell arms apart."""
         if target not in HALVES:
             return
-        inside = np.isin(self.decile, np.arange(DECILES)[TARGETS[target]])
+        inside = self.inside(target)
         if (count := len(np.unique(self.cluster[inside]))) < FEWEST_CLUSTERS:
             raise InputError(
                 f"The target is {target!r}, but of the holdout's documents {int(inside.sum()):,} of {count} blocks are in it, as equal scores stay "

@@ -205,6 +205,14 @@ def test_what_weakens_an_interval_is_said(bench):
     bench.cluster, bench.bytes = np.arange(600) // 20, np.where(np.arange(600) % 60, 500, 10_000_000)
     (pair,) = judge(bench.root, "long", bench.arms(seeds=3, top2=0.0, rand2=0.0)).comparisons
     assert pair.warnings == ("long documents",) and "Few long documents hold most bytes" in pair.sentence
+    bench.bytes = np.where(np.argsort(np.argsort(bench.score)) % 150, 500, 10_000_000)
+    bench.bytes[bench.score > np.median(bench.score)] = 500
+    arms = bench.arms(seeds=3, top1=0.0, rand1=0.0)
+    said = {
+        target: judge(bench.root, "half", arms, target=target).comparisons[0] for target in ("lower half", "upper half")
+    }
+    assert said["lower half"].warnings == ("long documents",), "those that decide"
+    assert said["upper half"].warnings == () and "long documents" not in said["upper half"].sentence
 
 
 @pytest.mark.parametrize(("taken", "tied", "said"), [(400, 5_000, "40 %"), (400, 400, None), (40, 5_000, None)])

@@ -19,6 +19,9 @@ from tasks.store.root import Root
 ALIKE = 0.01
 """Chances that differ by less, as a part of either, are equal: two draws of one random arm need not lose as many duplicates."""
 
+LEFT_OUT = ("empty_texts", "duplicates", "holdout_texts_removed", "near_copies_removed")
+"""Documents that were selected and are not in the arm."""
+
 Chances = Mapping[str, np.ndarray]
 """{label: how likely the arm takes a document like each of the holdout's, 0 to 1, (documents,)}; arms whose rule is not by a rating alone are left out."""
 
@@ -59,7 +62,8 @@ def drawn_of_ties(root: Root, run: Manifest) -> float | None:
     tied, taken, documents = (facts.get(name) for name in ("cut_off_documents", "cut_off_taken", "documents"))
     if not (tied and taken and documents):
         return None
-    return min(1.0, taken / documents) if taken < tied else 0.0
+    selected = documents + sum(facts.get(name, 0) for name in LEFT_OUT)  # as what was taken is counted
+    return min(1.0, taken / selected) if taken < tied else 0.0
 
 
 def _arm(run: Manifest) -> Arm:

@@ -217,7 +217,8 @@ def test_what_weakens_an_interval_is_said(bench):
 
 @pytest.mark.parametrize(("taken", "tied", "said"), [(400, 5_000, "40 %"), (400, 400, None), (40, 5_000, None)])
 def test_documents_that_chance_drew_from_equal_scores_are_said(bench, taken, tied, said):
-    facts = {"documents": 1_000, "cut_off_documents": tied, "cut_off_taken": taken}
+    facts = {"documents": 400, "cut_off_documents": tied, "cut_off_taken": taken}
+    facts |= {"duplicates": 300, "empty_texts": 100, "holdout_texts_removed": 150, "near_copies_removed": 50}
     bench.root.build("arms/top16-arm/text", lambda work: work.facts.update(facts), spec={})
     (pair,) = judge(bench.root, "ties", bench.arms(seeds=2, top16=0.0, rand16=0.0)).comparisons
     sentence = "of the documents of top16, {} were drawn, once, from those with the score at its cut-off."

@@ -212,6 +212,10 @@ def test_what_weakens_an_interval_is_said(bench):
         target: judge(bench.root, "half", arms, target=target).comparisons[0] for target in ("lower half", "upper half")
     }
     assert said["lower half"].warnings == ("long documents",), "those that decide"
+    assert all(
+        f"new documents like those of the {half}-rated half of the holdout and" in said[target].sentence
+        for half, target in (("worse", "lower half"), ("better", "upper half"))
+    )
     assert said["upper half"].warnings == () and "long documents" not in said["upper half"].sentence
 
 

@@ -1,17 +1,20 @@
 """How many cores of this machine the work may use: what FABRATING_WORKERS says, else all that this process may use.
 
-And the processes that use them: they end with the one that started them.
+And the threads and processes that use them: who waits for threads can be stopped, and processes end with the one that started them.
 """
 
 import contextlib
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from typing import Any
 
 WORKERS = "FABRATING_WORKERS"
 OF_LIBRARIES = ("RAYON_NUM_THREADS", "OMP_NUM_THREADS")
 """What tokenizers and PyTorch read."""
+SECONDS_BETWEEN_SIGNALS = 0.5
 
 
 def cores() -> int:
@@ -41,6 +44,19 @@ def variables(settings: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def wait_for(threads: Iterable[Future[Any]]) -> None:
+    """Wait until all threads have ended; raises the exception of one that fails, at once.
+
+    The kernel gives SIGTERM or Ctrl-C to any thread, often to a busy one. Python handles it in the main thread, which does not wake for
+    that: so it looks, every half a second.
+    """
+    waiting = set(threads)
+    while waiting:
+        ended, waiting = wait(waiting, SECONDS_BETWEEN_SIGNALS, FIRST_EXCEPTION)
+        for each in ended:
+            each.result()
 
 
 def end_with_parent() -> None:

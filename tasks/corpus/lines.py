@@ -1,8 +1,9 @@
 """JSON lines as Parquet: one object a line, plain or compressed by gzip or Zstandard, read from front to back in bounded memory.
 
 A compressed stream cannot be read by ranges, and a plain one not by columns. So each file is read once, and written as a Parquet file
-whose columns are the fields with single values, those of objects within by their path (`meta.score`); lists are left out. A row
-group is a block of lines. A field is a number, a truth value or text by all its values in the file; of mixed kinds, it is text.
+whose columns are the fields with single values, those of objects within by their path (`meta.score`); lists are left out, and so are
+objects that are null. A row group is a block of lines. A field is a number, a truth value or text by all its values in the file; of
+mixed kinds, it is text.
 """
 
 import json
@@ -234,11 +235,16 @@ class _Growing:
 
     def _begin(self) -> None:
         first, before = self._writer is None, self._path.with_name(f"{self._path.name}.before")
+        objects = {name[:place] for name in self._types for place, each in enumerate(name) if each == "."}  # or null
         if self._writer is not None:
             self._writer.close()
             self._path.replace(before)
         # a column without any value is one of numbers: in most files that lack all values it is a rating
-        fields = [(name, pa.float64() if pa.types.is_null(kind) else kind) for name, kind in self._types.items()]
+        fields = [
+            (name, pa.float64() if pa.types.is_null(kind) else kind)
+            for name, kind in self._types.items()
+            if not (pa.types.is_null(kind) and name in objects)
+        ]
         options = {"compression": "zstd", "compression_level": 1, "use_dictionary": False, "write_statistics": False}
         self._writer = pq.ParquetWriter(self._path, pa.schema(fields), **options)
         if first:

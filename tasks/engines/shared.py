@@ -9,13 +9,13 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.queues import SimpleQueue
 from typing import TypeVar
 
-from tasks.cores import end_with_parent
+from tasks.cores import end_with_parent, wait_for
 from tasks.engines import entry
 from tasks.engines.turns import VISIBLE, visible_gpus
 from tasks.errors import InterruptedRun, LostProcessError, TrainingError
@@ -76,7 +76,7 @@ def share(work: Callable[[T, Stop], object], items: Sequence[T], at_once: int) -
         return failed
     with ThreadPoolExecutor(at_once, "run") as threads:
         try:
-            wait([threads.submit(serve_aside) for _ in range(min(at_once, len(items)))])
+            wait_for([threads.submit(serve_aside) for _ in range(min(at_once, len(items)))])
         finally:
             stopped.set()
     if reasons:

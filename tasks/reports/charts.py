@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -372,10 +373,11 @@ def _render(draw: Callable[[Figure], None], width: int, height: int, title: str,
     from matplotlib.figure import Figure
 
     style = STYLE | {"svg.hashsalt": title}
-    with _drawing, matplotlib.rc_context(style):
+    with _drawing, matplotlib.rc_context(style), warnings.catch_warnings():
         figure = Figure(figsize=(width / PIXELS, height / PIXELS), dpi=PIXELS, layout="constrained")
         draw(figure)
         buffer = io.StringIO()
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the browser has fonts of its own
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
     return Markup(_themed(buffer.getvalue(), theme, title))
 

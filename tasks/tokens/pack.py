@@ -10,7 +10,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.cores import cores
+from tasks.cores import cores, wait_for
 from tasks.errors import InputError
 from tasks.progress import Progress, silent
 from tasks.records.layout import CONTENTS, DOCUMENTS, ROWS, TOKEN_BYTES, ArmFolder, PoolFolder
@@ -126,7 +126,7 @@ def pack_arms(
     arm_ids = list(dict.fromkeys(arm_ids))
     missing = [id for id in arm_ids if root.find(ArmFolder(id).packed(sequence_length, packing)) is None]
     total = sum(len(_training_shards(root.open(ArmFolder(id).text))) for id in missing)
-    together = min(len(arm_ids), max(1, cores() // ARM_CORES))
+    together = max(1, min(len(missing), cores() // ARM_CORES))
     told: dict[str, tuple[int, Mapping[str, float]]] = {}
     telling, failed = threading.Lock(), threading.Event()
 
@@ -140,13 +140,13 @@ def pack_arms(
                 counters = {name: sum(counted[name] for _, counted in told.values()) for name in counters}
                 progress(stage, done, max(done, total), counters)
 
-        return pack_arm(root, id, pool_id, sequence_length, packing, max(1, cores() // together), tell)
+        return pack_arm(root, id, pool_id, sequence_length, packing, cores() // together, tell)
 
-    with ThreadPoolExecutor(max(1, together)) as pool:
-        packed = {id: pool.submit(pack, id) for id in arm_ids}
+    with ThreadPoolExecutor(together) as pool:
+        packed: dict[str, Future[Artifact]] = {}
         try:
-            for ended in wait(packed.values(), return_when=FIRST_EXCEPTION).done:
-                ended.result()
+            packed |= ((id, pool.submit(pack, id)) for id in arm_ids)
+            wait_for(packed.values())
         except BaseException:
             failed.set()
             for each in packed.values():

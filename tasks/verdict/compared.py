@@ -31,7 +31,7 @@ from tasks.verdict.case import Case, known
 from tasks.verdict.paired import LN2, Differences, detectable_difference, paired_differences
 from tasks.verdict.replicates import correlation, paired_by_seed
 from tasks.verdict.savings import UNKNOWN, curve_of, shortened, tokens_saved
-from tasks.verdict.strata import ScoredDocuments, StratumSums
+from tasks.verdict.strata import StratumSums
 from tasks.verdict.target import TARGETS
 from tasks.verdict.wording import on
 
@@ -74,7 +74,7 @@ def comparison(a: str, b: str, case: Case) -> Comparison:
         errors=_errors(overall, decides, case.level_of_a_pair),
         degrees_of_freedom=known(overall.degrees_of_freedom[decides]),
         pairing=pairing,
-        warnings=_weaknesses(seeds, int(overall.clusters[decides]), case.deciding[0], pairing),
+        warnings=_weaknesses(seeds, int(overall.clusters[decides]), case, pairing),
         detectable=detectable,
         seeds_needed=needed,
         tokens_saved=_savings(a, b, overall, paired, case),
@@ -187,15 +187,16 @@ def _pairing(a: str, b: str, case: Case, paired: bool) -> SeedPairing:
     return SeedPairing(asked=case.pairing, paired=paired, shared=len(shared), other=other, **found)
 
 
-def _weaknesses(seeds: int, clusters: int, decide: ScoredDocuments, pairing: SeedPairing) -> list[Weakness]:
-    sizes = decide.bytes.astype(float)
+def _weaknesses(seeds: int, clusters: int, case: Case, pairing: SeedPairing) -> list[Weakness]:
+    documents, _ = case.deciding
+    sizes = documents.bytes[documents.inside(case.target)].astype(float)
     # the number of equally long documents that would weigh as much (Kish, 1965)
     effective = sizes.sum() ** 2 / max((sizes**2).sum(), 1.0)
     found: dict[Weakness, bool] = {
         "two seeds": seeds == 2 and not pairing.paired,
         "opposed seeds": not pairing.paired and pairing.high is not None and pairing.high < 0,
         "few clusters": clusters < ENOUGH_CLUSTERS,
-        "single documents": not decide.blocks,
+        "single documents": not documents.blocks,
         "long documents": effective < ENOUGH_EFFECTIVE * len(sizes),
     }
     return [weakness for weakness, there in found.items() if there]

@@ -20,7 +20,7 @@ from tasks.store.root import Root
 from tasks.verdict.divided import Parts
 from tasks.verdict.paired import FEWEST_CLUSTERS, cluster_sums
 from tasks.verdict.taken import Chances, disagreements
-from tasks.verdict.target import TARGETS
+from tasks.verdict.target import HALVES, TARGETS
 
 LENGTHS = (1_000, 2_000, 4_000, 8_000, 16_000)  # bytes: bounds of the length classes
 SOURCES = 20  # the largest ones get a row each
@@ -82,9 +82,15 @@ class ScoredDocuments:
             near=np.isin(table["document"].to_numpy(), [] if leaked is None else leaked),
         )
 
+    def inside(self, target: Target) -> np.ndarray:
+        """Which of the documents decide, bool (documents,): those of a half of the holdout, else all."""
+        if target not in HALVES:
+            return np.ones(len(self.document), bool)
+        return np.isin(self.decile, np.arange(DECILES)[TARGETS[target]])
+
     def require_half(self, target: Target) -> None:
         """Raises InputError when too few documents are in a half of the holdout by score that is to decide: no seeds would tell arms apart."""
-        inside = np.isin(self.decile, np.arange(DECILES)[TARGETS[target]])
+        inside = self.inside(target)
         if (count := len(np.unique(self.cluster[inside]))) < FEWEST_CLUSTERS:
             raise InputError(
                 f"The target is {target!r}, but of the holdout's documents {int(inside.sum()):,} of {count} blocks are in it, as equal scores stay "

@@ -355,7 +355,8 @@ def _covers(pair: Comparison) -> list[str]:
     )
     known = "" if pairing.correlation is None else f" (correlation {pairing.correlation:.2f})".replace("-", "−")
     paired = [f"{'Paired' if pairing.paired else 'Not paired'} by seed{known}{gain}."] if pairing.shared else []
-    like = "documents like those of the holdout" if pair.target in DECIDES else "documents like those of these texts"
+    where = on(pair.target).removeprefix(" on ") or "the holdout" if pair.target in DECIDES else "these texts"
+    like = f"documents like those of {where}"
     like = "tasks like those of these questions" if _by_questions(pair.target) else like
     return [f"The {100 * pair.level:.3g} % interval is for new {like} and for new seeds.", *paired]
 

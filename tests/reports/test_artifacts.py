@@ -85,6 +85,14 @@ def test_histogram_deciles_and_strata_are_wellformed():
     assert charts.score_histogram_svg({"empty": np.array([])}) == ""
 
 
+@pytest.mark.filterwarnings("error")
+def test_labels_in_any_script_are_drawn_without_a_warning():
+    svg = charts.strata_svg(
+        [("lang: 日本", -0.2, -0.3, -0.1), ("lang: العربية", 0.0, -0.1, 0.1)], zero="below 0: 上 better"
+    )
+    assert "lang: 日本" in texts(svg) and "lang: العربية" in texts(svg)
+
+
 def test_an_arm_keeps_its_color_where_another_has_no_scores():
     svg = charts.score_histogram_svg({"best": np.array([4.0]), "other": np.array([]), "random": np.array([1.0])})
     assert "var(--s0)" in svg and "var(--s1)" not in svg and "var(--s2)" in svg

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import signal
+import threading
 from itertools import chain
 
 import numpy as np
@@ -9,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.errors import InputError
+from tasks.errors import InputError, InterruptedRun
 from tasks.records.packed import read_contents
 from tasks.store.artifact import Work, sha256_file
 from tasks.store.root import Root
@@ -245,6 +247,30 @@ def test_an_arm_that_cannot_be_packed_is_named_and_the_others_stay(root, monkeyp
     with pytest.raises(InputError, match=r"arms/short/text holds \d+ tokens, which do not fill one row of 513"):
         pack_arms(root, ["whole", "short"], POOL, 512)
     assert pack_arms(root, ["whole"], POOL, 512)["whole"].facts["documents"] == sum(map(len, SHARDS))
+
+
+def test_a_signal_that_reaches_a_packing_thread_stops_all_arms(root, monkeypatch):
+    monkeypatch.setenv("FABRATING_WORKERS", "8")
+    for arm in "ab":
+        write_text(root, arm, SHARDS)
+    acted, seen = threading.Event(), []
+
+    def act(number, frame):
+        acted.set()
+        raise InterruptedRun("Stopped.")
+
+    def tell(*told):
+        if not seen:
+            signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+        seen.append(acted.wait(5))
+
+    before = signal.signal(signal.SIGUSR1, act)
+    try:
+        with pytest.raises(InterruptedRun):
+            pack_arms(root, ["a", "b"], POOL, 64, progress=tell)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert set(seen) == {True} and len(seen) <= 2
 
 
 def test_an_arm_without_training_shards_is_refused(root):

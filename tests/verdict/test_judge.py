@@ -204,11 +204,24 @@ def test_what_weakens_an_interval_is_said(bench):
     bench.cluster, bench.bytes = np.arange(600) // 20, np.where(np.arange(600) % 60, 500, 10_000_000)
     (pair,) = judge(bench.root, "long", bench.arms(seeds=3, top2=0.0, rand2=0.0)).comparisons
     assert pair.warnings == ("long documents",) and "Few long documents hold most bytes" in pair.sentence
+    bench.bytes = np.where(np.argsort(np.argsort(bench.score)) % 150, 500, 10_000_000)
+    bench.bytes[bench.score > np.median(bench.score)] = 500
+    arms = bench.arms(seeds=3, top1=0.0, rand1=0.0)
+    said = {
+        target: judge(bench.root, "half", arms, target=target).comparisons[0] for target in ("lower half", "upper half")
+    }
+    assert said["lower half"].warnings == ("long documents",), "those that decide"
+    assert all(
+        f"new documents like those of the {half}-rated half of the holdout and" in said[target].sentence
+        for half, target in (("worse", "lower half"), ("better", "upper half"))
+    )
+    assert said["upper half"].warnings == () and "long documents" not in said["upper half"].sentence
 
 
 @pytest.mark.parametrize(("taken", "tied", "said"), [(400, 5_000, "40 %"), (400, 400, None), (40, 5_000, None)])
 def test_documents_that_chance_drew_from_equal_scores_are_said(bench, taken, tied, said):
-    facts = {"documents": 1_000, "cut_off_documents": tied, "cut_off_taken": taken}
+    facts = {"documents": 400, "cut_off_documents": tied, "cut_off_taken": taken}
+    facts |= {"duplicates": 300, "empty_texts": 100, "holdout_texts_removed": 150, "near_copies_removed": 50}
     bench.root.build("arms/top16-arm/text", lambda work: work.facts.update(facts), spec={})
     (pair,) = judge(bench.root, "ties", bench.arms(seeds=2, top16=0.0, rand16=0.0)).comparisons
     sentence = "of the documents of top16, {} were drawn, once, from those with the score at its cut-off."

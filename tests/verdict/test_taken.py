@@ -3,11 +3,12 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows.sequence import Steps, prepare_arm
-from tasks.records.layout import STRATA, PoolFolder
-from tasks.spec import Arm, Pool, Training
+from flows.sequence import Steps, prepare_arm, prepare_arms
+from tasks.records.layout import DOCUMENTS, STRATA, PoolFolder
+from tasks.spec import Arm, Pool, Training, with_common_population
 from tasks.store.root import Root
 from tasks.verdict.taken import chances, disagreements
 
@@ -66,3 +67,36 @@ def test_the_rules_of_prepared_arms_are_applied_to_the_holdouts_own_ratings(samp
         for label, score in zip(pairs["top", "rand"], scores, strict=True)
         if score != cut
     )
+
+
+def test_no_arm_would_rather_take_what_its_population_leaves_out(tmp_path):
+    documents, dice = 600, np.random.default_rng(1)
+    ratings = {name: dice.random(documents) for name in ("a", "b")}
+    lacking = dice.random(documents) < 0.3
+    table = {"text": [f"document {n} of this pool" for n in range(documents)], "row": np.arange(documents)}
+    table |= {"a": ratings["a"], "b": pa.array(ratings["b"], mask=lacking)}
+    pq.write_table(pa.table(table), tmp_path / "data.parquet")
+    root = Root(tmp_path / "root")
+    pool = Pool(source=str(tmp_path / "data.parquet"), score={"b": 1}, vocab_size=300, holdout_fraction=0.2)
+    whole = Arm(name="whole", select="random", share=0.3, population=())
+    few = Arm(name="few", select="all", score={"a": 1}, population=("b",))
+    arms = [
+        Arm(name="top", score={"a": 1}, share=0.3),
+        Arm(name="least", min_score=0.7),
+        Arm(name="rand", select="random", share=0.3),
+    ]
+    arms = [*with_common_population(pool, arms), whole, few]
+    results = {}
+    for arm, made in zip(arms, prepare_arms(root, pool, arms, Training(sequence_length=16), Steps()), strict=True):
+        spec = {"arm": arm.of(pool).identity(), "pool": pool.identity()}
+        manifest = SimpleNamespace(spec=spec, inputs={"arm": made.arm_id, "pool": made.pool_id})
+        results[arm.name] = [SimpleNamespace(manifest=manifest)]
+    known = chances(root, results)
+    held = pq.read_table(root.path(PoolFolder(made.pool_id).holdout) / DOCUMENTS)["row"].to_numpy()
+    rated, a, b = ~lacking[held], ratings["a"][held], ratings["b"][held]
+    assert not known["top"][~rated].any() and known["top"][rated & (a > 0.75)].all()
+    assert np.array_equal(known["least"], np.where(rated, b >= 0.7, 0))
+    assert np.array_equal(known["rand"] > 0, rated) and np.array_equal(known["few"], rated)
+    assert known["whole"].all(), "its population asks for no rating"
+    left = {name: results[name] for name in ("top", "few")}
+    assert not chances(root, left), "nothing here tells which documents are rated by b"

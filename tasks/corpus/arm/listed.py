@@ -1,5 +1,6 @@
 """Lists of ids: which documents of a pool are on one."""
 
+import csv
 import hashlib
 import io
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from tasks.corpus.lines import BOM
 from tasks.corpus.pool.column import recognized
 from tasks.errors import InputError
 from tasks.records.layout import ArmFolder
@@ -54,15 +56,15 @@ def require_same_list(root: Root, arm: Arm, id: str) -> None:
 
 
 def _column(arm: Arm, content: bytes) -> pa.ChunkedArray:
-    name = arm.ids.lower()
+    name, content = arm.ids.lower(), content.removeprefix(BOM)
     if name.endswith(".parquet"):
         table = pq.ParquetFile(io.BytesIO(content)).read()
     elif name.endswith(".csv"):
-        heads = content[: content.find(b"\n") + 1 or None].decode(errors="replace").rstrip("\r\n").split(",")
-        texts = pa.csv.ConvertOptions(column_types={head.strip('"'): pa.string() for head in heads})
+        heads = next(csv.reader([content[: content.find(b"\n") + 1 or None].decode(errors="replace")]), [])
+        texts = pa.csv.ConvertOptions(column_types=dict.fromkeys(heads, pa.string()))
         table = pa.csv.read_csv(io.BytesIO(content), convert_options=texts)
     else:
-        lines = (line.strip() for line in content.decode(errors="replace").splitlines())
+        lines = (line.strip().decode(errors="replace") for line in content.splitlines())
         table = pa.table({arm.id_column: pa.array([line for line in lines if line], pa.string())})
     if arm.id_column in table.column_names:
         return table.column(arm.id_column)

@@ -8,7 +8,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.corpus.arm.listed import require_same_list
+from tasks.corpus.arm.listed import IdList, require_same_list
+from tasks.corpus.pool.column import recognized
 from tasks.corpus.prepare import build_arms, plan_arm
 from tasks.errors import DamagedError, InputError
 from tasks.spec import Arm, Pool
@@ -69,6 +70,22 @@ def test_an_arm_takes_the_documents_of_a_list(name: str, pool: Pool, tmp_path: P
     (tmp_path / name).write_bytes(lists()[name].replace(b"elsewhere", b"elsewher3"))
     with pytest.raises(DamagedError, match="was made from other inputs"):
         build_arms(root, pool, [arm(str(tmp_path / name))])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", "007\r\nabc\na\u2028b\n"),
+        ("a.csv", "id,of\r\n007,1\r\nabc,2\r\na\u2028b,3\r\n"),
+        ("a.csv", '"the, ids"\n"007"\n"abc"\n"a\u2028b"\n'),
+    ],
+)
+def test_a_byte_order_mark_as_spreadsheets_write_it_is_no_part_of_an_id(
+    name: str, content: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8-sig", newline="")
+    ids = recognized(pa.array(["007", "abc", "a\u2028b", "7", "b"]))
+    assert IdList.of(arm(str(tmp_path / name))).on_it(ids).tolist() == [True, True, True, False, False]
 
 
 def test_a_list_lies_in_a_container_too_and_numbers_are_ids(pool: Pool, azure: str, tmp_path: Path) -> None:

@@ -188,6 +188,19 @@ def test_fields_of_all_kinds_are_columns(tmp_path: Path, monkeypatch: pytest.Mon
     assert pq.ParquetFile(tmp_path / "out.parquet").num_row_groups == 3
 
 
+@pytest.mark.parametrize("block", [1, 1 << 20])
+def test_an_object_that_is_null_is_no_column(block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "BLOCK_BYTES", block)
+    records = [
+        {"a": 1, "meta": None},
+        {"a": 2, "meta": {"q": None}},
+        {"a": 3, "meta": {"q": 4.5}},
+        {"a": 4, "meta": None},
+    ]
+    table = converted(b"".join(json.dumps(record).encode() + b"\n" for record in records), tmp_path)
+    assert table.to_pydict() == {"a": [1, 2, 3, 4], "meta.q": [None, None, 4.5, None]}
+
+
 VALUES = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=9)
 
 

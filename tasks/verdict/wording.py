@@ -16,7 +16,7 @@ from tasks.records.verdict import (
 from tasks.verdict.target import HALVES
 
 WARNINGS: dict[Weakness, str] = {
-    "two seeds": "An arm has only two seeds: the interval is wide, and up to 7 % of such intervals miss if arms scatter very unlike.",
+    "two seeds": "An arm has only two seeds: the interval is wide, and of intervals of 95 % up to 7 % miss if arms scatter very unlike.",
     "opposed seeds": "Seeds that raise one arm lower the other, so the interval is too narrow: pair by seed.",
     "few clusters": "The documents come from fewer than 20 blocks, so few of them can decide.",
     "single documents": "The holdout has too few blocks, so documents count as independent: if neighbors are alike, the interval is too narrow.",

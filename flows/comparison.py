@@ -217,8 +217,12 @@ def _train(root: Root, plan: ComparisonPlan, hands: Hands) -> None:
     few = what_steps_are_few(costs[-1].tokens, costs[-1].steps, plan.spec.training.sequence_length)
     hands.show_cost(plan, costs, [*few, shows, *plan.texts(root)])
     runs = RunsTable(root, {run.id: run.experiment for run in plan.runs})
+    replicate = {id: number for ids in plan.runs_by_arm.values() for number, id in enumerate(ids)}
+    in_turn = sorted(
+        missing, key=lambda run: replicate[run.id]
+    )  # one of each arm, then the next: all arms are seen early
     with hands.following(plan, lambda: Standing(runs.rows(), looks.so_far(root, plan))):
-        hands.train([(plan, run) for run in missing])
+        hands.train([(plan, run) for run in in_turn])
 
 
 def _judge(root: Root, plan: ComparisonPlan, hands: Hands) -> Verdict:

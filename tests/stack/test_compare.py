@@ -93,9 +93,9 @@ def test_two_arms_with_two_replicates_end_in_a_verdict_and_a_report(stack, clien
     assert pair["degrees_of_freedom"] >= 1 and pair["warnings"][0] == "two seeds"
     assert pair["low"] <= pair["difference"] <= pair["high"]
     judged = [each for arm in verdict["arms"] for each in arm["runs"]]
-    assert {child.name for child in runs_below(client, run)} == set(judged), (
-        "a child is called as the run that it makes"
-    )
+    asked = [child.name for child in sorted(runs_below(client, run), key=lambda child: child.created)]
+    first, second = zip(*(each["runs"] for each in verdict["arms"]), strict=True)
+    assert asked == [*first, *second], "a child is called as the run that it makes; one of each arm, then the next"
     assert len({store.find(f"runs/{each}/result").facts["tokens"] for each in judged}) == 1
     report = (store.path(name) / "report.html").read_text()
     assert "took, rand16 did not" in report and "What the models write" in report

@@ -218,9 +218,8 @@ def _train(root: Root, plan: ComparisonPlan, hands: Hands) -> None:
     hands.show_cost(plan, costs, [*few, shows, *plan.texts(root)])
     runs = RunsTable(root, {run.id: run.experiment for run in plan.runs})
     replicate = {id: number for ids in plan.runs_by_arm.values() for number, id in enumerate(ids)}
-    in_turn = sorted(
-        missing, key=lambda run: replicate[run.id]
-    )  # one of each arm, then the next: all arms are seen early
+    # one of each arm, then the next: all arms are seen early
+    in_turn = sorted(missing, key=lambda run: replicate[run.id])
     with hands.following(plan, lambda: Standing(runs.rows(), looks.so_far(root, plan))):
         hands.train([(plan, run) for run in in_turn])
 

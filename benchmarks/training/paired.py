@@ -27,6 +27,7 @@ from tasks.engines.builtin.model import GPT
 from tasks.engines.builtin.optimizer import SCALAR_EPSILON, SCALARS
 from tasks.engines.builtin.schedule import schedule
 from tasks.engines.builtin.score import GPU_BATCH_TOKENS
+from tasks.engines.turns import VISIBLE, visible_gpus
 from tasks.records.layout import PoolFolder
 from tasks.records.recall import recall
 from tasks.records.scaling import ModelShape, plan_training
@@ -43,7 +44,7 @@ BARS = {"nanochat's code": 0.002, "ours in bf16": 0.005}
 """The most that the mean may be off what ours is compared with."""
 
 
-def train_ours(arguments: argparse.Namespace, precision: str, seed: int, gpu: int) -> float:
+def train_ours(arguments: argparse.Namespace, precision: str, seed: int, gpu: str) -> float:
     """Bits per byte after `fabrating train` on one GPU. Exits with the log's end when it fails."""
     settings = {
         "engine": "builtin", "tokens": arguments.steps * arguments.batch_tokens, "batch_tokens": arguments.batch_tokens,
@@ -56,9 +57,7 @@ def train_ours(arguments: argparse.Namespace, precision: str, seed: int, gpu: in
     for name, value in settings.items():
         command += ["--set", f"{name}={value}"]
     began = time.time()
-    done = subprocess.run(
-        command, env=os.environ | {"CUDA_VISIBLE_DEVICES": str(gpu)}, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=os.environ | {VISIBLE: gpu}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"ours ended with status {done.returncode}:\n{done.stderr[-3000:]}")
     print(f"  ours, {precision}, seed {seed}, took {time.time() - began:.0f} s in all", flush=True)
@@ -66,7 +65,7 @@ def train_ours(arguments: argparse.Namespace, precision: str, seed: int, gpu: in
 
 
 def train_upstream(
-    arguments: argparse.Namespace, packed: Artifact, config: ModelShape, seed: int, gpu: int
+    arguments: argparse.Namespace, packed: Artifact, config: ModelShape, seed: int, gpu: str
 ) -> dict[str, torch.Tensor]:
     """The weights that nanochat's code arrives at."""
     began = time.time()
@@ -83,7 +82,7 @@ def train_upstream(
         given, out = f"{folder}/task.pt", f"{folder}/out.pt"
         torch.save(task, given)
         command = [sys.executable, str(UPSTREAM), "train", arguments.nanochat, given, out]
-        subprocess.run(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": str(gpu)}, check=True)
+        subprocess.run(command, env=os.environ | {VISIBLE: gpu}, check=True)
         print(f"  nanochat's code, seed {seed}, took {time.time() - began:.0f} s in all", flush=True)
         return torch.load(out)
 
@@ -110,8 +109,8 @@ def main(arguments: argparse.Namespace) -> None:
     config = ModelShape.of_depth(
         arguments.depth, arguments.sequence_length, arguments.window_pattern, packed.facts["vocab_size"]
     )
-    gpus: Queue[int] = Queue()
-    for gpu in range(torch.cuda.device_count()):
+    gpus: Queue[str] = Queue()
+    for gpu in visible_gpus():
         gpus.put(gpu)
     seeds = range(SEED, SEED + arguments.seeds)
 

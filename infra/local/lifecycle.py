@@ -144,7 +144,7 @@ def _start_server(stack: Stack, say: Say, port: int) -> None:
     def command(port: int) -> list[str]:
         stack.server_port = port  # the environment that the server starts with names it
         say(f"Starting the Prefect server on {stack.ui}")
-        return [sys.executable, "-m", "prefect", "server", "start", "--host", ports.HOST, "--port", str(port)]
+        return [sys.executable, "-m", "infra.local.server", "start", "--host", ports.HOST, "--port", str(port)]
 
     _serve(
         stack, "server", "the Prefect server", port, command, lambda _: access.reachable(f"{stack.api}/health", 2), say

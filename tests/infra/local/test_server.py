@@ -1,0 +1,39 @@
+"""Transactions of the stack's server that read before they write."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from prefect.server.database.dependencies import MODELS_DEPENDENCIES, provide_database_interface
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
+from sqlalchemy import text
+
+from infra.local.server import let_writers_queue
+
+
+def test_one_that_reads_before_it_writes_is_not_refused_when_another_writes_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in MODELS_DEPENDENCIES:
+        monkeypatch.setitem(MODELS_DEPENDENCIES, name, None)
+
+    async def add(amount: int, read: asyncio.Event, other: asyncio.Event) -> None:
+        async with provide_database_interface().session_context(begin_transaction=True) as session:
+            found = (await session.execute(text("SELECT value FROM sums"))).scalar_one()
+            read.set()
+            await asyncio.wait([asyncio.create_task(other.wait())], timeout=0.5)
+            await session.execute(text("UPDATE sums SET value = :value"), {"value": found + amount})
+
+    async def total() -> int:
+        async with provide_database_interface().session_context(begin_transaction=True) as session:
+            await session.execute(text("CREATE TABLE sums (value INTEGER)"))
+            await session.execute(text("INSERT INTO sums VALUES (0)"))
+        first, second = asyncio.Event(), asyncio.Event()
+        await asyncio.gather(add(1, first, second), add(2, second, first))
+        async with provide_database_interface().session_context() as session:
+            value: int = (await session.execute(text("SELECT value FROM sums"))).scalar_one()
+        return value
+
+    with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: f"sqlite+aiosqlite:///{tmp_path}/server.db"}):
+        let_writers_queue()
+        assert asyncio.run(total()) == 3

@@ -12,7 +12,7 @@ from tasks.cores import limited
 from tasks.engines import warm
 from tasks.engines.export import Kind
 from tasks.engines.locks import hold_attempt
-from tasks.engines.turns import turn
+from tasks.engines.turns import free_gpus, turn
 from tasks.progress import Progress, Stop, never, silent
 from tasks.records.job import Job
 from tasks.records.layout import JOB, RunFolder
@@ -31,6 +31,13 @@ def check(training: Training, arms: Sequence[Arm], packed: Mapping[str, Any] | N
             require_one_epoch(arm)
         if packed is not None:
             plan_run(training, packed["rows"], packed["vocab_size"], ())
+
+
+def get_ready(root: Root, training: Training) -> None:
+    """Let the trainers of this host's free GPUs load, for runs of a comparison that are to come: five idle minutes later they are gone."""
+    if training.engine == "builtin" and training.gpus == 1 and training.device != "cpu":
+        with limited(training.workers), free_gpus() as gpus:
+            warm.get_ready(root.folder, gpus)
 
 
 def train(

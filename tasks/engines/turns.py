@@ -67,6 +67,18 @@ def turn(root: Root, run: str, device: str, count: int = 1, stop: Stop = never, 
         yield Turn(mine, bool(gpus))
 
 
+@contextlib.contextmanager
+def free_gpus() -> Iterator[Turn]:
+    """Hold the GPUs that are free now: maybe none."""
+    mine = []
+    with contextlib.ExitStack() as held:
+        for gpu in visible_gpus():
+            with contextlib.suppress(BusyError):
+                held.enter_context(hold(turn_lock(gpu), gpu, "a trainer that starts", patience=0))
+                mine.append(gpu)
+        yield Turn(tuple(mine), True)
+
+
 def _take(held: contextlib.ExitStack, places: Sequence[str], count: int, run: str) -> tuple[str, ...]:
     """The first `count` places that are free, all at once; none when there are fewer."""
     mine = []

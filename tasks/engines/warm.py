@@ -62,6 +62,16 @@ def train(
         return (line.hang_up() if answer is None else answer).get("status")
 
 
+def get_ready(root: Path, turn: Turn) -> None:
+    """Start trainers at those of these places that have none. They load what takes long, but nothing onto a GPU, and wait for a run."""
+    for place in turn.places:
+        address, environment = _address(place), trainer_environment(Turn((place,), turn.gpus))
+        try:
+            Line(address).close()
+        except OSError:
+            _start(address, identity(root, environment), environment, Path(os.devnull))
+
+
 def dismiss(turn: Turn) -> None:
     """End idle trainers on the GPUs of this turn: their contexts would take memory from the process that trains there next."""
     for place in turn.places if turn.gpus else ():

@@ -8,19 +8,21 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 
 import psutil
 import pytest
 
 from tasks.engines import turns, warm
 from tasks.engines.builtin import checkpoint
-from tasks.engines.entry import train
+from tasks.engines.entry import get_ready, train
 from tasks.engines.inputs import open_inputs
 from tasks.errors import InputError, InterruptedRun, LostProcessError, TrainingError
 from tasks.records import ledger
 from tasks.records.job import Job
 from tasks.records.layout import RunFolder
 from tasks.records.metrics import read_metrics
+from tasks.store.locks import hold, turn_lock
 from tasks.store.root import Root
 from tests.engines.builtin import ranks
 from tests.engines.builtin.conftest import ARM, LENGTH, POOL, make_experiment, spoil_weights, write_artifacts
@@ -197,13 +199,42 @@ def test_a_folder_that_others_can_enter_is_refused(tmp_path, monkeypatch):
         warm._address("gpu")
 
 
-def test_runs_take_the_gpus_that_are_free_and_wait_for_the_others(shared, tmp_path, monkeypatch):
-    """A script that prints two UUIDs stands for the driver's tool."""
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\nprintf 'GPU-aa-1\\nGPU-bb-2\\nGPU-cc-3\\n'\n")
-    tool.chmod(0o755)
+@pytest.fixture
+def drivers_tool(tmp_path, monkeypatch):
+    """A script that prints UUIDs stands for nvidia-smi."""
+
+    def show(*gpus):
+        tool = tmp_path / "nvidia-smi"
+        tool.write_text("#!/bin/sh\n" + "".join(f"echo {gpu}\n" for gpu in gpus))
+        tool.chmod(0o755)
+
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr("tasks.store.locks.GPU_LOCKS", tmp_path / "locks")
+    return show
+
+
+def test_the_first_run_finds_the_trainer_that_was_got_ready_for_it(shared, drivers_tool):
+    free, taken = f"GPU-{uuid.uuid4()}", f"GPU-{uuid.uuid4()}"
+    drivers_tool(free, taken)
+    training = make_experiment(31, device="auto").training
+
+    def ready():
+        get_ready(shared, training)
+        with warm.Line(warm._address(free)) as line:
+            return line._next(60)["pid"]
+
+    with hold(turn_lock(taken), taken, "another run"):
+        first = ready()
+    with pytest.raises(OSError):
+        warm.Line(warm._address(taken))
+    drivers_tool(free)
+    assert ready() == first
+    together(shared, 31, device="auto")
+    assert trainer_of(shared, 31, device="auto") == first
+
+
+def test_runs_take_the_gpus_that_are_free_and_wait_for_the_others(shared, drivers_tool, monkeypatch):
+    drivers_tool("GPU-aa-1", "GPU-bb-2", "GPU-cc-3")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-aa")
     assert turns.visible_gpus() == ["GPU-cc-3", "GPU-aa-1"]
     with turns.turn(shared, "a", "auto") as one, turns.turn(shared, "b", "cuda") as other:

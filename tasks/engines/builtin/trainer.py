@@ -22,6 +22,8 @@ import socket
 import sys
 import threading
 import time
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -41,6 +43,8 @@ class Trainer:
     def __init__(self, listener: socket.socket, identity: str):
         import torch
 
+        for name in ("attempt", "fused") if find_spec("triton") else ("attempt",):
+            import_module(f"tasks.engines.builtin.{name}")
         self._listener, self._identity = listener, identity
         self._stop: StopRequest | None = None
         self._leaving = False

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from prefect.cli import app
-from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
 from prefect.server.database.dependencies import MODELS_DEPENDENCIES
 from prefect.server.utilities.database import get_dialect
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
@@ -18,14 +18,23 @@ from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 
 class QueueingSqlite(AioSqliteConfiguration):
-    """Prefect's SQLite, with every transaction begun as Prefect begins those that lock a row."""
+    """Prefect's SQLite, with every transaction begun as Prefect begins those that lock a row, but those that begin within another.
+
+    Within some transactions Prefect opens another session, to read: it must not ask for the lock that the first one holds until it is done.
+    """
 
     @asynccontextmanager
     async def begin_transaction(
         self, session: AsyncSession, with_for_update: bool = False
     ) -> AsyncGenerator[AsyncSessionTransaction, None]:
-        async with super().begin_transaction(session, with_for_update=True) as transaction:
-            yield transaction
+        within = SQLITE_BEGIN_MODE.get() is not None
+        async with super().begin_transaction(session, with_for_update=with_for_update or not within) as transaction:
+            await session.connection()  # begins here, by the mode that is set now
+            mode = SQLITE_BEGIN_MODE.set("DEFERRED")
+            try:
+                yield transaction
+            finally:
+                SQLITE_BEGIN_MODE.reset(mode)
 
 
 def let_writers_queue() -> None:

@@ -5,9 +5,12 @@ between, SQLite refuses them at once, whatever its timeout (https://www.sqlite.o
 Prefect's client waits 2 s, 4 s and so on before it asks again. Begun IMMEDIATE, they queue for the lock, mostly for milliseconds.
 """
 
+import asyncio
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 from prefect.cli import app
 from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
@@ -18,18 +21,25 @@ from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 
 class QueueingSqlite(AioSqliteConfiguration):
-    """Prefect's SQLite, with every transaction begun as Prefect begins those that lock a row, but those that begin within another.
+    """Prefect's SQLite, whose transactions take turns, each begun as Prefect begins those that lock a row.
 
-    Within some transactions Prefect opens another session, to read: it must not ask for the lock that the first one holds until it is done.
+    They wait here for the one before, in order and without a connection: SQLite looks for its lock now and then, so that some would wait
+    long there, and who reads would wait for a connection. What Prefect begins within a transaction is no other's turn: it reads.
     """
+
+    turns: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]] = WeakKeyDictionary()
 
     @asynccontextmanager
     async def begin_transaction(
         self, session: AsyncSession, with_for_update: bool = False
     ) -> AsyncGenerator[AsyncSessionTransaction, None]:
-        within = SQLITE_BEGIN_MODE.get() is not None
-        async with super().begin_transaction(session, with_for_update=with_for_update or not within) as transaction:
-            await session.connection()  # begins here, by the mode that is set now
+        if SQLITE_BEGIN_MODE.get() is not None:
+            async with super().begin_transaction(session, with_for_update) as transaction:
+                yield transaction
+            return
+        turn = self.turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+        async with turn, super().begin_transaction(session, with_for_update=True) as transaction:
+            await session.connection()  # begins here, IMMEDIATE; sessions within begin as Prefect's do
             mode = SQLITE_BEGIN_MODE.set("DEFERRED")
             try:
                 yield transaction

@@ -61,3 +61,25 @@ def test_a_session_within_a_transaction_reads_at_once(tmp_path: Path, begin_tran
     with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: f"sqlite+aiosqlite:///{tmp_path}/server.db"}):
         let_writers_queue()
         assert asyncio.run(read_within_a_transaction()) == 0
+
+
+def test_who_reads_gets_a_connection_while_many_wait_to_write(tmp_path: Path) -> None:
+    """SQLAlchemy's pool has 15."""
+
+    async def write(until: asyncio.Event) -> None:
+        async with provide_database_interface().session_context(begin_transaction=True) as session:
+            await session.execute(text("CREATE TABLE IF NOT EXISTS sums (value INTEGER)"))
+            await until.wait()
+
+    async def read_while_many_wait() -> None:
+        until = asyncio.Event()
+        writers = [asyncio.create_task(write(until)) for _ in range(20)]
+        await asyncio.sleep(0.3)
+        async with provide_database_interface().session_context() as session:
+            await asyncio.wait_for(session.execute(text("SELECT 1")), 2)
+        until.set()
+        await asyncio.gather(*writers)
+
+    with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: f"sqlite+aiosqlite:///{tmp_path}/server.db"}):
+        let_writers_queue()
+        asyncio.run(read_while_many_wait())

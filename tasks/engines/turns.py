@@ -68,11 +68,13 @@ def turn(root: Root, run: str, device: str, count: int = 1, stop: Stop = never, 
 
 
 @contextlib.contextmanager
-def free_gpus() -> Iterator[Turn]:
-    """Hold the GPUs that are free now: maybe none."""
-    mine = []
+def free_gpus(most: int) -> Iterator[Turn]:
+    """Hold the first GPUs that are free now, `most` of them: maybe none."""
+    mine: list[str] = []
     with contextlib.ExitStack() as held:
         for gpu in visible_gpus():
+            if len(mine) == most:
+                break
             with contextlib.suppress(BusyError):
                 held.enter_context(hold(turn_lock(gpu), gpu, "a trainer that starts", patience=0))
                 mine.append(gpu)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from tasks.records.layout import RunFolder
 from tasks.records.metrics import read_metrics
 from tasks.store.locks import hold, turn_lock
 from tasks.store.root import Root
+from tasks.store.settings import load_settings
 from tests.engines.builtin import ranks
 from tests.engines.builtin.conftest import ARM, LENGTH, POOL, make_experiment, spoil_weights, write_artifacts
 
@@ -41,7 +43,8 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """A root for all tests of this file: one trainer serves it."""
+    """A root for all tests of this file: one trainer serves it. What is opened by its URL loads settings, for which it would be another's."""
+    load_settings()
     root = Root(tmp_path_factory.mktemp("warm"))
     write_artifacts(root)
     yield root
@@ -214,23 +217,47 @@ def drivers_tool(tmp_path, monkeypatch):
 
 
 def test_the_first_run_finds_the_trainer_that_was_got_ready_for_it(shared, drivers_tool):
-    free, taken = f"GPU-{uuid.uuid4()}", f"GPU-{uuid.uuid4()}"
-    drivers_tool(free, taken)
+    free, taken, other = (f"GPU-{uuid.uuid4()}" for _ in range(3))
+    drivers_tool(taken, free, other)
     training = make_experiment(31, device="auto").training
 
     def ready():
-        get_ready(shared, training)
+        get_ready(shared, training, 1)
         with warm.Line(warm._address(free)) as line:
             return line._next(60)["pid"]
 
     with hold(turn_lock(taken), taken, "another run"):
         first = ready()
-    with pytest.raises(OSError):
-        warm.Line(warm._address(taken))
+    drivers_tool(free, other)
+    assert ready() == first
+    for idle in (taken, other):
+        with pytest.raises(OSError):
+            warm.Line(warm._address(idle))
     drivers_tool(free)
     assert ready() == first
     together(shared, 31, device="auto")
     assert trainer_of(shared, 31, device="auto") == first
+
+
+def test_a_run_is_patient_with_a_trainer_that_loads(shared, monkeypatch):
+    monkeypatch.setattr(warm, "PATIENCE", 0.1)
+    turn = turns.Turn((f"{uuid.uuid4()}",), gpus=False)
+    identity = warm.identity(shared.folder, warm.trainer_environment(turn))
+
+    def answer_late(listener):
+        connection, _ = listener.accept()
+        time.sleep(1)
+        with connection:
+            connection.sendall(json.dumps({"pid": 1, "identity": identity}).encode() + b"\n")
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(warm._address(turn.places[0])))
+        listener.listen()
+        threading.Thread(target=answer_late, args=(listener,)).start()
+        line = warm._line_to(shared.folder, turn, shared.path("log.txt"), lambda: False)
+    assert line is not None
+    line.close()
+    warm._address(turn.places[0]).unlink()
 
 
 def test_runs_take_the_gpus_that_are_free_and_wait_for_the_others(shared, drivers_tool, monkeypatch):

@@ -99,14 +99,14 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     """UUIDs of the GPUs that a process with this environment may use, as nvidia-smi shows them; none where it shows none."""
     query = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
     try:
-        shown = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout.split()
-    except (OSError, subprocess.SubprocessError):
+        shown = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+    except (OSError, ValueError, subprocess.SubprocessError):
         return []
+    numbered = {index: line.strip() for index, line in enumerate(shown) if line.startswith("GPU-")}  # else it complains
     wanted = environment.get(VISIBLE)
     if wanted is None:
-        return shown
+        return list(numbered.values())
     names = [name.strip() for name in wanted.split(",")]
-    numbered = dict(enumerate(shown))
     return [
         uuid
         for name in names

@@ -208,7 +208,7 @@ def drivers_tool(tmp_path, monkeypatch):
 
     def show(*gpus):
         tool = tmp_path / "nvidia-smi"
-        tool.write_text("#!/bin/sh\n" + "".join(f"echo {gpu}\n" for gpu in gpus))
+        tool.write_text("#!/bin/sh\n" + "".join(f"echo '{gpu}'\n" for gpu in gpus))
         tool.chmod(0o755)
 
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
@@ -273,6 +273,13 @@ def test_runs_take_the_gpus_that_are_free_and_wait_for_the_others(shared, driver
             turns.turn(shared, "d", "cuda", stop=lambda: asked.append(1) or len(asked) > 2).__enter__()
     with turns.turn(shared, "e", "cuda", count=2) as both:
         assert both.places == ("GPU-cc-3", "GPU-aa-1")
+
+
+def test_what_the_drivers_tool_says_besides_is_no_gpu(drivers_tool):
+    drivers_tool("[Unknown Error]", "GPU-bb-2")
+    assert turns.visible_gpus({}) == turns.visible_gpus({"CUDA_VISIBLE_DEVICES": "1"}) == ["GPU-bb-2"]
+    drivers_tool("No devices were found")
+    assert turns.visible_gpus({}) == []
 
 
 def test_what_a_run_waited_for_its_turn_costs_nothing(shared, monkeypatch, tmp_path):

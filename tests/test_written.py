@@ -41,6 +41,7 @@ FAULTS = {
     "questions:\n  - {name: wiki, ulr: x}\n": "line 2: questions.0.ulr cannot be used: there is no field 'ulr': url is a text, such as bundle.",
     "questions: bundel": "line 1: questions = 'bundel' cannot be used: input should be 'bundle'.",
     "arms: [{name: a}]": "line 1: arms cannot be used: give at least 2, not 1.",
+    "arms: []": "line 1: arms cannot be used: give at least 2, not 0.",
     "data: {source: 'https://a.blob.core.windows.net/raw?sv=1&sig=SECRET'}": "line 1: data.source: The URL .* carries a signature",
     "arms: [1\n": "line 2 is no YAML: expected ',' or ']'",
     "a: &a [*a]": "line 1: a.0 holds itself: leave out the alias.",

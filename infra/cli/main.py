@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from infra.cli import compare, experiment, ledger, results, stack, terminal, use
-from infra.cli.options import wrong_option
+from infra.cli.options import Command, wrong_option
 from tasks.records.code import Code
 from tasks.store.settings import load_settings
 
@@ -35,7 +35,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 UTF8 = "PYTHONUTF8"
 FUNCTIONS = {command.__name__.removesuffix("_report").replace("_", "-"): command for command in COMMANDS}
 for name, command in FUNCTIONS.items():
-    app.command(name)(terminal.plain_errors()(command))
+    app.command(name, cls=Command)(terminal.plain_errors()(command))
 
 
 def _version(asked: bool) -> None:

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from infra.cli import terminal
 from infra.local import stack
@@ -65,6 +66,23 @@ WorkersOption = Annotated[
 ]
 
 
+class Command(TyperCommand):
+    """A command that takes an option with one value once: of two, the last would win unseen."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        valued = {flag: each for each in self.params if not getattr(each, "is_flag", True) for flag in each.opts}
+        given: dict[str | None, str] = {}
+        words = iter(args)
+        for word in words:
+            flag, equals, value = word.partition("=")
+            if word == "--" or (option := valued.get(flag)) is None:
+                continue
+            value = value if equals else next(words, "")
+            if not option.multiple and given.setdefault(option.name, value) != value:
+                raise InputError(f"{flag} is given twice, as {given[option.name]!r} and {value!r}: give it once.")
+        return super().parse_args(ctx, args)
+
+
 def wrong_option(name: str, command: Any, function: Callable[..., None]) -> str:
     """What to say of an option that a command, made of `function`, lacks: the nearest one, what it takes, and an example."""
     known = {flag: param for param in command.params for flag in param.opts if flag.startswith("--")}
@@ -88,8 +106,8 @@ def pool_of(source: str | None, fields: Mapping[str, Any]) -> Pool:
 def parse(settings: list[str] | None, options: Collection[str], *models: type[Spec]) -> dict[str, Any]:
     """{field: value} of FIELD=VALUE pairs; a value is JSON where it can be.
 
-    Raises InputError for a pair without an equals sign, for a field that is one of the command's own `options`, and for one that
-    none of the `models` has.
+    Raises InputError for a pair without an equals sign, for a field that is one of the command's own `options`, for one that
+    none of the `models` has, and for one that has two values.
     """
     parsed: dict[str, Any] = {}
     for setting in settings or ():
@@ -101,7 +119,9 @@ def parse(settings: list[str] | None, options: Collection[str], *models: type[Sp
         if not any(field in model.model_fields for model in models):
             raise InputError(f"--set {setting} cannot be used: {no_field(field, *models)}.")
         try:
-            parsed[field] = json.loads(value)
+            read = json.loads(value)
         except ValueError:
-            parsed[field] = value
+            read = value
+        if parsed.setdefault(field, read) != read:
+            raise InputError(f"--set {field} is given twice, as {parsed[field]!r} and {read!r}: give it once.")
     return parsed

@@ -17,6 +17,14 @@ from tasks.spec import Arm, Experiment, Pool, Training
     [
         (("--shar", "3"), "There is no option --shar: --share takes a number, such as --share 0.165."),
         (("--share", "16.5"), "share = 16.5 cannot be used: it is a part of 1, did you mean 0.165?"),
+        (
+            ("--share", ".1", "--name", "--share", "--share=.2"),
+            "--share is given twice, as '.1' and '.2': give it once.",
+        ),
+        (
+            ("--set", "vocab_size=512", "--set", "vocab_size=1024"),
+            "--set vocab_size is given twice, as 512 and 1024: give it once.",
+        ),
     ],
 )
 def test_the_command_names_what_is_meant(arguments: tuple[str, ...], said: str) -> None:

@@ -171,7 +171,7 @@ def plan_of(root: Root, spec: ComparisonSpec, hands: Hands) -> ComparisonPlan:
     for drawn in (each for arm in spec.arms for each in spec.draws_of(arm)):
         require_same_list(root, drawn, arm_id(drawn, spec.pool, pool_id))
     if missing:
-        engine.get_ready(root, spec.training)
+        engine.get_ready(root, spec.training, len(spec.arms) * len(spec.seeds))
     hands.prepare(spec, missing)
     if (score := spec.score) is not None:
         hands.steps.run(
@@ -222,7 +222,7 @@ def _train(root: Root, plan: ComparisonPlan, hands: Hands) -> None:
     replicate = {id: number for ids in plan.runs_by_arm.values() for number, id in enumerate(ids)}
     # one of each arm, then the next: all arms are seen early
     in_turn = sorted(missing, key=lambda run: replicate[run.id])
-    engine.get_ready(root, plan.spec.training)
+    engine.get_ready(root, plan.spec.training, len(missing))
     with hands.following(plan, lambda: Standing(runs.rows(), looks.so_far(root, plan))):
         hands.train([(plan, run) for run in in_turn])
 

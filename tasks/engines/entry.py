@@ -33,10 +33,10 @@ def check(training: Training, arms: Sequence[Arm], packed: Mapping[str, Any] | N
             plan_run(training, packed["rows"], packed["vocab_size"], ())
 
 
-def get_ready(root: Root, training: Training) -> None:
-    """Let the trainers of this host's free GPUs load, for runs of a comparison that are to come: five idle minutes later they are gone."""
+def get_ready(root: Root, training: Training, runs: int) -> None:
+    """Let trainers of this host's free GPUs load, for so many runs of a comparison to come at most: five idle minutes later they are gone."""
     if training.engine == "builtin" and training.gpus == 1 and training.device != "cpu":
-        with limited(training.workers), free_gpus() as gpus:
+        with limited(training.workers), free_gpus(runs) as gpus:
             warm.get_ready(root.folder, gpus)
 
 

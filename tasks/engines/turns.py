@@ -68,11 +68,13 @@ def turn(root: Root, run: str, device: str, count: int = 1, stop: Stop = never, 
 
 
 @contextlib.contextmanager
-def free_gpus() -> Iterator[Turn]:
-    """Hold the GPUs that are free now: maybe none."""
-    mine = []
+def free_gpus(most: int) -> Iterator[Turn]:
+    """Hold the first GPUs that are free now, `most` of them: maybe none."""
+    mine: list[str] = []
     with contextlib.ExitStack() as held:
         for gpu in visible_gpus():
+            if len(mine) == most:
+                break
             with contextlib.suppress(BusyError):
                 held.enter_context(hold(turn_lock(gpu), gpu, "a trainer that starts", patience=0))
                 mine.append(gpu)
@@ -97,14 +99,14 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     """UUIDs of the GPUs that a process with this environment may use, as nvidia-smi shows them; none where it shows none."""
     query = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
     try:
-        shown = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout.split()
-    except (OSError, subprocess.SubprocessError):
+        shown = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+    except (OSError, ValueError, subprocess.SubprocessError):
         return []
+    numbered = {index: line.strip() for index, line in enumerate(shown) if line.startswith("GPU-")}  # else it complains
     wanted = environment.get(VISIBLE)
     if wanted is None:
-        return shown
+        return list(numbered.values())
     names = [name.strip() for name in wanted.split(",")]
-    numbered = dict(enumerate(shown))
     return [
         uuid
         for name in names

@@ -30,6 +30,8 @@ from tasks.records.job import RESUME
 from tasks.store.artifact import fingerprint
 from tasks.store.locks import PATIENCE
 
+LOADING_SECONDS = 240.0
+"""How long a trainer may take until it says hello: on a cold machine, whose disk is far away, PyTorch loads for minutes."""
 NEWS = logging.getLogger(__name__)
 SHELL = ("_", "COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL", "PYTEST_CURRENT_TEST", LAUNCHER)
 """Variables that change from caller to caller and mean nothing to a trainer; nor do those of `OTHERS`."""
@@ -152,7 +154,7 @@ def _line_to(root: Path, turn: Turn, log: Path, stop: Stop) -> Line | None:
     """A connection to a trainer that this process may use, which is started if need be. None when it died, or on `stop`."""
     address, environment = _address(turn.places[0]), trainer_environment(turn)
     wanted = identity(root, environment)
-    started, deadline = False, time.monotonic() + PATIENCE
+    started, began = False, time.time()
     while True:
         try:
             line = Line(address)
@@ -162,14 +164,15 @@ def _line_to(root: Path, turn: Turn, log: Path, stop: Stop) -> Line | None:
             _start(address, wanted, environment, log)
             started = True
             continue
+        deadline = max(began + PATIENCE, address.stat().st_ctime + LOADING_SECONDS)
         while (hello := line.hear(POLL_SECONDS)) is None:
             if stop():
                 line.close()
                 return None
-            if not started and time.monotonic() > deadline:
+            if not started and (now := time.time()) > deadline:
                 line.close()
                 raise BusyError(
-                    f"The trainer of this host is still at an earlier run after {PATIENCE:.0f} s: run again."
+                    f"The trainer of this host is still at an earlier run after {now - began:.0f} s: run again."
                 )
         if hello.get("identity") == wanted:
             return line

@@ -64,7 +64,8 @@ def _message(problem: Mapping[str, Any]) -> str:
     if counted is None:
         return str(problem["msg"]).removeprefix("Value error, ")
     (bound, name), ctx = counted, problem["ctx"]
-    return f"give {bound} {ctx[name]:,}, not {ctx['actual_length'] or 'more'}"
+    given = ctx["actual_length"]  # None: more, which were not counted
+    return f"give {bound} {ctx[name]:,}, not {'more' if given is None else given}"
 
 
 def _all(model: type[BaseModel]) -> Iterator[type[BaseModel]]:

@@ -1,5 +1,6 @@
 """Forms as YAML files: an example of one with every field and what it means, and the way back, with the line of each fault."""
 
+import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from tasks.spec.base import Spec
 from tasks.spec.faults import Place, dotted, faults, model_in
 
 WIDTH = 110
+OTHER_BASE = re.compile(r"[-+]?0_*[0-9]|.*:")
+"""How a number begins that YAML reads in base 8, or in base 60."""
 Form = TypeVar("Form", bound=Spec)
 
 
@@ -59,10 +62,17 @@ def read(path: Path, form: type[Form]) -> Form:
 def _lines(
     node: yaml.Node, path: Path, place: Place = (), around: tuple[yaml.Node, ...] = ()
 ) -> Iterator[tuple[Place, int]]:
-    """The place and the line, from 1, of every value. Raises InputError for a field that is given twice, or that holds itself."""
+    """The place and the line, from 1, of every value.
+
+    Raises InputError for a field that is given twice or holds itself, and for 020000, which YAML reads as 8,192.
+    """
     line = node.start_mark.line + 1
     if node in around:
         raise InputError(f"{path}, line {line}: {dotted(place)} holds itself: leave out the alias.")
+    if node.tag == "tag:yaml.org,2002:int" and OTHER_BASE.match(node.value):
+        raise InputError(
+            f"{path}, line {line}: {dotted(place)} = {node.value} is a number in base 8 or 60 in YAML: write it in base 10, or a text in quotes."
+        )
     yield place, line
     if isinstance(node, yaml.SequenceNode):
         for at, each in enumerate(node.value):

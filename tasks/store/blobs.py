@@ -22,6 +22,7 @@ import obstore
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
+    InvalidPathError,
     NotFoundError,
     PermissionDeniedError,
     PreconditionError,
@@ -141,6 +142,8 @@ class Blobs:
             return DeniedError(f"{said}: check or renew the credentials.")
         if isinstance(error, GONE) or (status and 400 <= status < 500 and status not in PASSING):
             return InputError(f"{said}: check the URL and the credentials.")
+        if isinstance(error, InvalidPathError):
+            return InputError(f"{said}: rename what has a tab, a line break or the like in its name.")
         return StoreError(f"{said}: the store does not answer as it should, try again later.")
 
     def read_range(self, blob: Blob, start: int, end: int) -> memoryview:

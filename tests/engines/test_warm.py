@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from tasks.records.layout import RunFolder
 from tasks.records.metrics import read_metrics
 from tasks.store.locks import hold, turn_lock
 from tasks.store.root import Root
+from tasks.store.settings import load_settings
 from tests.engines.builtin import ranks
 from tests.engines.builtin.conftest import ARM, LENGTH, POOL, make_experiment, spoil_weights, write_artifacts
 
@@ -41,7 +43,8 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """A root for all tests of this file: one trainer serves it."""
+    """A root for all tests of this file: one trainer serves it. What is opened by its URL loads settings, for which it would be another's."""
+    load_settings()
     root = Root(tmp_path_factory.mktemp("warm"))
     write_artifacts(root)
     yield root
@@ -205,7 +208,7 @@ def drivers_tool(tmp_path, monkeypatch):
 
     def show(*gpus):
         tool = tmp_path / "nvidia-smi"
-        tool.write_text("#!/bin/sh\n" + "".join(f"echo {gpu}\n" for gpu in gpus))
+        tool.write_text("#!/bin/sh\n" + "".join(f"echo '{gpu}'\n" for gpu in gpus))
         tool.chmod(0o755)
 
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
@@ -214,23 +217,47 @@ def drivers_tool(tmp_path, monkeypatch):
 
 
 def test_the_first_run_finds_the_trainer_that_was_got_ready_for_it(shared, drivers_tool):
-    free, taken = f"GPU-{uuid.uuid4()}", f"GPU-{uuid.uuid4()}"
-    drivers_tool(free, taken)
+    free, taken, other = (f"GPU-{uuid.uuid4()}" for _ in range(3))
+    drivers_tool(taken, free, other)
     training = make_experiment(31, device="auto").training
 
     def ready():
-        get_ready(shared, training)
+        get_ready(shared, training, 1)
         with warm.Line(warm._address(free)) as line:
             return line._next(60)["pid"]
 
     with hold(turn_lock(taken), taken, "another run"):
         first = ready()
-    with pytest.raises(OSError):
-        warm.Line(warm._address(taken))
+    drivers_tool(free, other)
+    assert ready() == first
+    for idle in (taken, other):
+        with pytest.raises(OSError):
+            warm.Line(warm._address(idle))
     drivers_tool(free)
     assert ready() == first
     together(shared, 31, device="auto")
     assert trainer_of(shared, 31, device="auto") == first
+
+
+def test_a_run_is_patient_with_a_trainer_that_loads(shared, monkeypatch):
+    monkeypatch.setattr(warm, "PATIENCE", 0.1)
+    turn = turns.Turn((f"{uuid.uuid4()}",), gpus=False)
+    identity = warm.identity(shared.folder, warm.trainer_environment(turn))
+
+    def answer_late(listener):
+        connection, _ = listener.accept()
+        time.sleep(1)
+        with connection:
+            connection.sendall(json.dumps({"pid": 1, "identity": identity}).encode() + b"\n")
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(warm._address(turn.places[0])))
+        listener.listen()
+        threading.Thread(target=answer_late, args=(listener,)).start()
+        line = warm._line_to(shared.folder, turn, shared.path("log.txt"), lambda: False)
+    assert line is not None
+    line.close()
+    warm._address(turn.places[0]).unlink()
 
 
 def test_runs_take_the_gpus_that_are_free_and_wait_for_the_others(shared, drivers_tool, monkeypatch):
@@ -246,6 +273,13 @@ def test_runs_take_the_gpus_that_are_free_and_wait_for_the_others(shared, driver
             turns.turn(shared, "d", "cuda", stop=lambda: asked.append(1) or len(asked) > 2).__enter__()
     with turns.turn(shared, "e", "cuda", count=2) as both:
         assert both.places == ("GPU-cc-3", "GPU-aa-1")
+
+
+def test_what_the_drivers_tool_says_besides_is_no_gpu(drivers_tool):
+    drivers_tool("[Unknown Error]", "GPU-bb-2")
+    assert turns.visible_gpus({}) == turns.visible_gpus({"CUDA_VISIBLE_DEVICES": "1"}) == ["GPU-bb-2"]
+    drivers_tool("No devices were found")
+    assert turns.visible_gpus({}) == []
 
 
 def test_what_a_run_waited_for_its_turn_costs_nothing(shared, monkeypatch, tmp_path):

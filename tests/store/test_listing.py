@@ -33,6 +33,13 @@ def test_hidden_and_uncommitted_files_are_left_out_and_said(tmp_path, caplog):
     assert "left out 4 hidden or uncommitted files, such as " in caplog.text
 
 
+@pytest.mark.parametrize("name", ["a\tb.parquet", "a\nb.parquet"])
+def test_a_name_that_no_store_allows_is_to_be_changed(tmp_path, name):
+    write(tmp_path, name)
+    with pytest.raises(InputError, match=r"cannot be listed \(.*a.*\): rename what has a tab, a line break"):
+        listed(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "hidden"), [("a/_b=1/c", False), ("a/_b/c", True), (".a=1/c", True), ("a/b_/c", False)]
 )

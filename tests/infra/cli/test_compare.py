@@ -148,7 +148,7 @@ def test_killed_stopped_and_run_again_it_ends_in_one_verdict(file, tmp_path):
     ended = start()
     out, err = ended.communicate(timeout=300)
     assert ended.returncode == 0, err
-    assert "top less rand at 2 replicates: " in err and "go on." in err
+    assert "top minus rand at 2 replicates: " in err and "go on." in err
     verdict = json.loads(out)
     assert verdict["comparisons"][0]["seeds"] == 3 and verdict["report"].endswith("report.html")
     assert [look["replicates"] for look in verdict["registered"]["looks"]] == [2, 3]

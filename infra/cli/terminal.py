@@ -218,15 +218,15 @@ def _rows(value: Any, name: str = "") -> list[dict[str, Any]]:
 
 
 def text(value: Any) -> str:
-    """A value as people read it."""
-    if value is None:
+    """A value as people read it: nothing is a dash, a float has four decimals, one from 1,000 on."""
+    if value is None or (isinstance(value, Mapping | list | tuple) and not value):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:,.4f}".rstrip("0").rstrip(".")
+        return f"{value:,.{1 if abs(value) >= 1_000 else 4}f}".rstrip("0").rstrip(".")
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {text(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):

@@ -31,7 +31,7 @@ class Standing:
     def summary(self) -> str:
         """3 of 8 runs completed, 1 running, 4 waiting, and the answer so far."""
         states = [str(row["state"]) for row in self.rows]
-        others = dict.fromkeys(state for state in states if state != "completed")
+        others = sorted({*states} - {"completed"}, key=lambda state: (state == "waiting", states.index(state)))
         counts = [f"{states.count('completed')} of {len(states)} runs completed"]
         return f"{', '.join([*counts, *(f'{states.count(state)} {state}' for state in others)])}. {self.so_far}"
 

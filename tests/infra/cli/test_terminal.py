@@ -35,8 +35,11 @@ def test_lists_under_names_become_rows_too_and_their_text_is_no_markup(shown):
 
 
 def test_plain_values_and_empty_ones_stay_lines(shown):
-    terminal.show({"spread": {"least": 1, "most": 2}, "bad": [], "none": {}}, False)
-    assert lines(shown())[0] == ["spread", "least:", "1,", "most:", "2"]
+    terminal.show({"spread": {"least": 1, "most": 2}, "bad": [], "none": {}, "speed": 3_869.5685, "loss": 0.5}, False)
+    assert lines(shown()) == [
+        ["spread", "least:", "1,", "most:", "2"],
+        *(["bad", "-"], ["none", "-"], ["speed", "3,869.6"], ["loss", "0.5"]),
+    ]
 
 
 def test_numbers_that_are_not_finite_are_null_in_json(capsys):

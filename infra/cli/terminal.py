@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import math
 import re
 import sys
@@ -80,6 +81,25 @@ def name_the_output() -> None:
 def say(message: str, on: Console = out) -> None:
     """Print a line for a person, as it is, above what is drawn there."""
     on.print(plain(message), markup=False, highlight=False)
+
+
+class _Said(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage(), err)
+
+
+@contextlib.contextmanager
+def telling() -> Iterator[None]:
+    """Print what the work tells meanwhile on stderr: for whom it waits, and where its log is."""
+    told, handler = logging.getLogger("tasks"), _Said(logging.INFO)
+    level = told.level
+    told.addHandler(handler)
+    told.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        told.setLevel(level)
+        told.removeHandler(handler)
 
 
 def evaluations(run: str = "") -> Progress:

@@ -1,6 +1,7 @@
 """What the command prints for people: nested findings as tables, text from outside as it is."""
 
 import io
+import logging
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -10,7 +11,9 @@ from typer.testing import CliRunner
 
 from infra.cli import terminal
 from infra.cli.main import app
-from tasks.errors import InputError
+from tasks.engines.turns import turn
+from tasks.errors import InputError, InterruptedRun
+from tasks.store.root import Root
 
 
 @pytest.fixture
@@ -83,3 +86,13 @@ def test_a_store_that_refuses_is_one_sentence(command, monkeypatch):
         server.server_close()
     assert done.exit_code == 1 and done.stderr.count("\n") == 1, done.exception
     assert "403" in done.stderr and "the credentials" in done.stderr
+
+
+def test_who_waits_for_another_training_is_told_so(tmp_path, capsys):
+    root = Root(str(tmp_path))
+    with terminal.telling(), turn(root, "first", "cpu"):
+        with pytest.raises(InterruptedRun), turn(root, "second", "cpu", stop=lambda: True):
+            pass
+    said = capsys.readouterr().err
+    assert said.count("second waits for its turn: run first (process ") == 1
+    assert not logging.getLogger("tasks").handlers

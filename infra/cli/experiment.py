@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 def estimate(
     tokens: Annotated[
         int | None,
-        typer.Argument(parser=options.tokens, metavar="TOKENS", help="Trained tokens of one run, such as 2B."),
+        typer.Argument(
+            parser=options.tokens,
+            metavar="TOKENS",
+            help="Trained tokens of one run, such as 2B. Of an experiment's file, compare says the cost before it trains.",
+        ),
     ] = None,
     depth: Annotated[int, typer.Option(help="Layers of the model.")] = 20,
     precision: Annotated[str, typer.Option(help="bf16, fp8 or fp32.")] = "bf16",

@@ -90,9 +90,9 @@ def test_a_store_that_refuses_is_one_sentence(command, monkeypatch):
 
 def test_who_waits_for_another_training_is_told_so(tmp_path, capsys):
     root = Root(str(tmp_path))
-    with terminal.telling(), turn(root, "first", "cpu"):
-        with pytest.raises(InterruptedRun), turn(root, "second", "cpu", stop=lambda: True):
-            pass
+    second = turn(root, "second", "cpu", stop=lambda: True)
+    with terminal.telling(), turn(root, "first", "cpu"), pytest.raises(InterruptedRun):
+        second.__enter__()
     said = capsys.readouterr().err
     assert said.count("second waits for its turn: run first (process ") == 1
     assert not logging.getLogger("tasks").handlers

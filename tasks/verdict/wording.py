@@ -296,7 +296,8 @@ def _size(difference: float, low: float | None, high: float | None) -> str:
     """A difference whose interval excludes 0, without its sign."""
     if low is None or high is None:
         return with_interval(abs(difference), None, None)
-    return with_interval(abs(difference), *sorted((abs(low), abs(high))))
+    low, high = sorted((abs(low), abs(high)))
+    return with_interval(abs(difference), low, high)
 
 
 def _signed(pair: Comparison) -> str:

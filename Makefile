@@ -5,8 +5,8 @@ WORKERS ?= 2
 DATA ?= peers
 CHAOS ?=
 SOAK ?=
-NEXT := setup: ready. Next: make demo (two arms and a verdict), make up for work of your own, make test, or make help for the rest. \
-	The command fabrating is .venv/bin/fabrating, or fabrating after: . .venv/bin/activate
+NEXT := setup: ready. Next: make demo (two arms and a verdict), or make up (a stack for your own work); make help lists the rest.
+COMMAND := The command fabrating is .venv/bin/fabrating, or fabrating after: . .venv/bin/activate
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down test test-servers test-slow test-faults lint format docs bench-data chaos soak lock
@@ -16,7 +16,7 @@ help: ## List the targets
 
 setup: ## Make the virtual environment and install Azurite
 	@sh infra/setup.sh
-	@$(if $(filter $@,$(MAKECMDGOALS)),echo "$(NEXT)")
+	@$(if $(filter $@,$(MAKECMDGOALS)),printf '%s\n' "$(NEXT)" "$(COMMAND)")
 
 demo: setup ## Start the local stack and run the demo, two arms to a verdict
 	@$(RUN) demo

@@ -73,6 +73,8 @@ class _Awaited:
         state = self.run.state
         if state is None or not state.is_completed():
             reason = (state.message if state else None) or "see its logs"
+            if state is not None and state.is_cancelled():
+                reason = "run this again, or Retry, and it goes on from there"
             raise ChildFailed(f"{self.child.deployment} ({self.child.name}) is {self.run.state_name}: {reason}")
 
 

@@ -75,10 +75,11 @@ def init(
     if data:
         ratings = list(form.data.score)
         shown |= {
-            "arms": f"{form.arms[0].share:.0%} of the documents each: the best-rated, and random ones",
+            "arms": f"{100 * form.arms[0].share:.0f} % of the documents each: the best-rated, and random ones",
             "texts from": form.data.text_column,
             "ranked by": f"{'the mean of ' * (len(ratings) > 1)}{', '.join(ratings)}",
         } | ({"other numbers": ", ".join(others)} if others else {})
+        shown["runs"] = f"{form.replicates} of each arm, of {form.train.tokens:,} tokens at depth {form.train.depth}"
     then = "check data, arms and train" if data else "set data and arms"
     terminal.show(shown | {"next": f"{then} in it, then fabrating compare {file}"}, False)
 
@@ -232,7 +233,7 @@ def _hands(root: Root) -> "Hands":
 
         def show_cost(self, plan: "ComparisonPlan", costs: Sequence["CostEstimate"], notes: Sequence[str]) -> None:
             all_runs = costs[-1]
-            price = f"{hours(all_runs.gpu_hours)}, {dollars(all_runs.dollars)} by {all_runs.source}"
+            price = f"{hours(all_runs.gpu_hours)}, {dollars(all_runs.dollars)} (speed: {all_runs.source})"
             for line in (
                 f"{all_runs.runs} runs of {all_runs.tokens:,} tokens in {all_runs.steps:,} steps: {price}",
                 *notes,

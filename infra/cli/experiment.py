@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 def estimate(
     tokens: Annotated[
         int | None,
-        typer.Argument(parser=options.tokens, metavar="TOKENS", help="Trained tokens of one run, such as 2B."),
+        typer.Argument(
+            parser=options.tokens,
+            metavar="TOKENS",
+            help="Trained tokens of one run, such as 2B. Of an experiment's file, compare says the cost before it trains.",
+        ),
     ] = None,
     depth: Annotated[int, typer.Option(help="Layers of the model.")] = 20,
     precision: Annotated[str, typer.Option(help="bf16, fp8 or fp32.")] = "bf16",
@@ -146,7 +150,7 @@ def prepare(
 
     --select subset --set subset=top16 --set format=prebuilt --set sources='{"top16": "az://...", "rand16": "az://..."}'
     """
-    with limited(workers):
+    with limited(workers), terminal.telling():
         extra = parse(
             settings, ("source", "select", "share", "order", "seed", "name", "sequence_length", "packing"), Pool, Arm
         )
@@ -201,7 +205,7 @@ def train(
             packing=packing,
             **extra,
         )
-        with terminal.bars() as progress:
+        with terminal.telling(), terminal.bars() as progress:
             result = train_arm(store, arm, training, seed, progress, name=name)
         _show_artifact(result, as_json)
 
@@ -237,7 +241,7 @@ def score(
     With --texts, --questions or --core its final weights on texts from elsewhere, on right answers, or on CORE; `fabrating judge` compares
     those too.
     """
-    with limited(workers):
+    with limited(workers), terminal.telling():
         store = reading(root)
         wanted = {"--texts": texts, "--questions": questions, "--core": core}
         if len(given := [name for name, value in wanted.items() if value]) > 1:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import math
 import re
 import sys
@@ -80,6 +81,25 @@ def name_the_output() -> None:
 def say(message: str, on: Console = out) -> None:
     """Print a line for a person, as it is, above what is drawn there."""
     on.print(plain(message), markup=False, highlight=False)
+
+
+class _Said(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage(), err)
+
+
+@contextlib.contextmanager
+def telling() -> Iterator[None]:
+    """Print what the work tells meanwhile on stderr: for whom it waits, and where its log is."""
+    told, handler = logging.getLogger("tasks"), _Said(logging.INFO)
+    level = told.level
+    told.addHandler(handler)
+    told.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        told.setLevel(level)
+        told.removeHandler(handler)
 
 
 def evaluations(run: str = "") -> Progress:
@@ -218,15 +238,15 @@ def _rows(value: Any, name: str = "") -> list[dict[str, Any]]:
 
 
 def text(value: Any) -> str:
-    """A value as people read it."""
-    if value is None:
+    """A value as people read it: nothing is a dash, a float has four decimals, one from 1,000 on."""
+    if value is None or (isinstance(value, Mapping | list | tuple) and not value):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:,.4f}".rstrip("0").rstrip(".")
+        return f"{value:,.{1 if abs(value) >= 1_000 else 4}f}".rstrip("0").rstrip(".")
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {text(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):

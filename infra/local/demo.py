@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -55,13 +56,14 @@ def _run(running: Stack, say: Say) -> dict[str, Any]:
         run = client.create_flow_run_from_deployment(deployment.id, name=deployment.parameters["name"])
         say(f"Running {DEPLOYMENT}: {running.page(run.id)}")
         shown: dict[UUID, str] = {}
+        flow_name = cache(lambda flow: client.read_flow(flow).name)
         try:
             while True:
                 run = client.read_flow_run(run.id)
                 for each in [*_children(client, run.id), run]:
                     if each.state is not None and shown.get(each.id) != (now := _how_far(each.state)):
                         shown[each.id] = now
-                        say(f"  {each.name}: {now}")
+                        say(f"  {flow_name(each.flow_id)} {each.name}: {now}")
                 if run.state is not None and run.state.is_final():
                     state = run.state
                     break

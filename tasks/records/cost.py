@@ -228,6 +228,6 @@ def _throughput_of(entry: LedgerEntry) -> Throughput | None:
         window_pattern=training.window_pattern,
         vocab_size=entry.experiment.pool.vocab_size,
         tokens_per_second=entry.tokens_per_second,
-        source=f"own run {entry.run}",
+        source=f"the run {entry.run}",
         own=True,
     )

@@ -272,9 +272,8 @@ def _strata(pair: Comparison, score: Score | None) -> dict[str, str]:
             for row in known
             if row.low is not None and row.high is not None
         ]
-        starred = ". *: its band, which holds for all parts at once, excludes 0" * any(row.stands_out for row in known)
         if len(rows) > 1:  # a single row is all documents once more
-            pictures[f"{caption}{starred}"] = charts.strata_svg(rows, zero=side)
+            pictures[caption] = charts.strata_svg(rows, zero=side)
     return pictures
 
 

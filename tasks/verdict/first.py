@@ -16,6 +16,10 @@ KEPT = 0.55
 STEPS = 100
 HELD_OUT = 500
 """Documents that the holdout should have."""
+SCORED = 2
+"""Tokens of the holdout for each token of the budget, at most: they cost a third each, so a run is scored in less time than it trains."""
+FEW = 100
+"""Documents that the holdout has even so."""
 FEWEST = 80
 """Documents a tenth of which makes a holdout, which needs 8."""
 VOCABULARIES = {300_000_000: 32_768, 20_000_000: 8_192, 0: 2_048}
@@ -43,7 +47,10 @@ def first_experiment(
     Raises InputError when an arm would not fill 10 steps of one row each, or a tenth of the documents make no holdout.
     """
     size = GPU if gpu else CPU
-    held = min(0.1, HELD_OUT / max(1, documents))
+    tokens = min(size.tokens, _two_digits(SHARE * KEPT * text_bytes / BYTES_PER_TOKEN))
+    most = max(FEW, int(SCORED * tokens * BYTES_PER_TOKEN * documents / max(1.0, text_bytes)))
+    held = min(0.1, min(HELD_OUT, most) / max(1, documents))
+    usual = min(pool.holdout_documents, pool.holdout_fraction * documents)
     pool = pool.model_copy(
         update={
             "text_column": text_column,
@@ -51,8 +58,8 @@ def first_experiment(
             "vocab_size": next(count for least, count in VOCABULARIES.items() if text_bytes >= least),
         }
         | ({"holdout_fraction": round(held, 3)} if held > pool.holdout_fraction else {})
+        | ({"holdout_documents": _two_digits(most)} if usual > most else {})
     )
-    tokens = min(size.tokens, _two_digits(SHARE * KEPT * text_bytes / BYTES_PER_TOKEN))
     if tokens < 10 * size.sequence_length:
         raise InputError(
             f"{pool.address} has about {text_bytes:,.0f} bytes of text, and a fifth of it is too little to train on: take more text."

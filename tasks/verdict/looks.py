@@ -166,7 +166,7 @@ def so_far(root: Root, plan: ComparisonPlan) -> str:
     if not taken:
         return f"The first look is taken at {plan.replicates} replicates an arm."
     return " ".join(
-        f"{pair.a} less {pair.b} at {pair.look.replicates} replicates: "
+        f"{pair.a} minus {pair.b} at {pair.look.replicates} replicates: "
         f"{with_interval(pair.difference, pair.look.low, pair.look.high, '+')}, {pair.decision}."
         for pair in taken[-1].pairs
     )

@@ -76,8 +76,9 @@ def require_matched(found: Mapping[str, str], allow: Sequence[str] = ()) -> dict
     """
     refused = {path: text for path, text in found.items() if not _covered(path, allow)}
     if refused:
-        listed = "; ".join(f"{path}: {text}" for path, text in refused.items())
-        if READ_FROM & refused.keys():
+        read_from = READ_FROM & refused.keys()  # what else differs follows from that, or no longer matters
+        listed = "; ".join(f"{path}: {text}" for path, text in refused.items() if path in read_from or not read_from)
+        if read_from:
             raise InputError(
                 f"The arms are of different pools, which have different holdouts ({listed}): give one pool all their sources "
                 "(data.sources), with an arm for each (select: subset), and train again, as the deployment compare/ready does."

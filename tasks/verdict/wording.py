@@ -127,7 +127,7 @@ def _accuracy(pair: Comparison) -> list[str]:
 
 
 def _finding(pair: Comparison) -> str:
-    now = f"by an earlier look; now the difference, {pair.a} minus {pair.b}, is {_signed(pair)}"
+    now = f"by an earlier look; now {_signed(pair)}"
     if pair.better:
         better = f"{pair.better} is better than {pair.other(pair.better)}"
         if pair.better != pair.lower or not pair.excludes_zero:
@@ -137,10 +137,10 @@ def _finding(pair: Comparison) -> str:
         within = f"within {pair.margin:g} bits per byte{pair.on}"
         if pair.margin and not max(abs(pair.low or 0.0), abs(pair.high or 0.0)) < pair.margin:
             return f"{pair.a} and {pair.b} are equivalent {within} {now}."
-        return f"{pair.a} and {pair.b} are equivalent {within}: the difference is {_signed(pair)}."
+        return f"{pair.a} and {pair.b} are equivalent {within}: {_signed(pair)}."
     if pair.conclusion == "one seed":
         return f"{_one_seed(pair)} What other seeds would say is not known: train at least 2 seeds an arm."
-    seen = f"{pair.a} and {pair.b} are not distinguishable{pair.on}: the difference is {_signed(pair)} bits per byte"
+    seen = f"{pair.a} and {pair.b} are not distinguishable{pair.on}: {_signed(pair)} bits per byte"
     return f"{seen}. {_outlook(pair)}"
 
 
@@ -156,12 +156,12 @@ def _clean(pair: Comparison) -> list[str]:
     without = f"Without the {clean.left_out} of {total} {what} that have near copies in the arms ({where})"
     if clean.low is None or clean.difference is None:
         return [f"{without}, too few are left to judge."]
-    shown = f"{with_interval(clean.difference, clean.low, clean.high, '+')} bits per byte"
     if not clean.excludes_zero:
-        return [f"{without}, the arms are not distinguishable: the difference is {shown}."]
+        shown = _minus(pair, clean.difference, clean.low, clean.high)
+        return [f"{without}, the arms are not distinguishable: {shown} bits per byte."]
     better = pair.a if clean.difference < 0 else pair.b
-    same = " too" if better == pair.better else ""
-    return [f"{without}, {better} is better{same}: the difference is {shown}."]
+    same = " too," if better == pair.better else ""
+    return [f"{without}, {better} is better{same} by {_size(clean.difference, clean.low, clean.high)} bits per byte."]
 
 
 def _halves(pair: Comparison) -> list[str]:
@@ -289,14 +289,23 @@ def rough(value: float | None) -> str:
 
 def _amount(pair: Comparison) -> str:
     """The size of a difference whose interval excludes 0, in favour of the better arm."""
-    if pair.low is None or pair.high is None:
-        return with_interval(abs(pair.difference), None, None)
-    low, high = sorted((abs(pair.low), abs(pair.high)))
-    return with_interval(abs(pair.difference), low, high)
+    return _size(pair.difference, pair.low, pair.high)
+
+
+def _size(difference: float, low: float | None, high: float | None) -> str:
+    """A difference whose interval excludes 0, without its sign."""
+    if low is None or high is None:
+        return with_interval(abs(difference), None, None)
+    low, high = sorted((abs(low), abs(high)))
+    return with_interval(abs(difference), low, high)
 
 
 def _signed(pair: Comparison) -> str:
-    return with_interval(pair.difference, pair.low, pair.high, "+")
+    return _minus(pair, pair.difference, pair.low, pair.high)
+
+
+def _minus(pair: Comparison, difference: float, low: float | None, high: float | None) -> str:
+    return f"the difference, {pair.a} minus {pair.b}, is {with_interval(difference, low, high, '+')}"
 
 
 def _equivalent(pair: Comparison) -> str:

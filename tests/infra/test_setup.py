@@ -84,9 +84,9 @@ def make(checkout: Path, python3: Path, *goals: str) -> str:
 
 
 def test_setup_says_what_comes_next(finished):
-    (said,) = make(*finished, "setup").splitlines()
-    assert said.startswith("setup: ready. Next: make demo (two arms and a verdict), ")
-    assert "fabrating is .venv/bin/fabrating" in said
+    first, then = make(*finished, "setup").splitlines()
+    assert first.startswith("setup: ready. Next: make demo (two arms and a verdict), ")
+    assert "fabrating is .venv/bin/fabrating" in then
 
 
 def test_setup_on_the_way_to_another_goal_says_nothing(finished):

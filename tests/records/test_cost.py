@@ -30,10 +30,10 @@ def own_run(**training):
 def test_own_runs_refine_the_table_and_eight_gpus_are_eight_times_one():
     cost = estimate_cost(Training(gpus=8), 10**9, ledger=[own_run()])
     assert cost.tokens_per_second == pytest.approx(8 * 200_000)
-    assert "own run top16-d20-s1-x" in cost.source
+    assert "the run top16-d20-s1-x" in cost.source
     assert "GPUs 1 -> 8" in cost.source
     other = estimate_cost(Training(gpus=8), 10**9, ledger=[own_run().model_copy(update={"state": "failed"})])
-    assert "own run" not in other.source
+    assert "the run" not in other.source
 
 
 def test_precision_decides_before_size():

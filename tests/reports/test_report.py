@@ -78,6 +78,7 @@ def test_a_verdicts_report_tells_the_whole_story(compared):
     assert "az://raw/<i>docs" in read.text
     assert read.tags.count("svg") >= 8
     assert "decile 10" in read.text and "8 to 16 kB" in read.text
+    assert "in color: their own interval excludes 0, which only says where to look" in read.text
     assert "1,234 95.5 % 4.25 (4.00)" in read.text
 
 

@@ -33,7 +33,19 @@ def test_an_arm_holds_the_budget_and_a_budget_makes_steps(text_bytes, gpu, size)
 
 def test_small_pools_hold_out_a_larger_part_and_large_ones_the_usual():
     fractions = [
-        first_experiment(POOL, "text", ["q"], documents, 1e8, False).data.holdout_fraction
+        first_experiment(POOL, "text", ["q"], documents, 1e8, True).data.holdout_fraction
         for documents in (2_000, 10_000, 10**6)
     ]
     assert fractions == [0.1, 0.05, POOL.holdout_fraction]
+
+
+@pytest.mark.parametrize("documents", [2_000, 10_000, 10**7])
+@pytest.mark.parametrize("gpu", [True, False])
+def test_a_run_is_scored_in_less_time_than_it_trains(documents, gpu):
+
+    form = first_experiment(POOL, "text", ["q"], documents, 8_000 * documents, gpu)
+    held = min(form.data.holdout_documents, int(form.data.holdout_fraction * documents))
+    assert 100 <= held <= 20_000
+    assert held == 100 or held * 8_000 / 3 <= 2 * form.train.tokens, (
+        "3 bytes a token, a third of the cost of one that is trained"
+    )

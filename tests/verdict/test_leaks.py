@@ -34,7 +34,7 @@ def test_copies_in_one_arm_flip_the_verdict_on_all_documents_and_not_on_clean_on
     assert pair.clean.excludes_zero and 0.005 < pair.clean.difference < 0.015
     assert (pair.clean.documents, pair.clean.left_out) == (DOCUMENTS - 61, 61)
     assert (
-        "Without the 61 of 600 documents that have near copies in the arms (60 in top16 and 1 in rand16), rand16 is better:"
+        "Without the 61 of 600 documents that have near copies in the arms (60 in top16 and 1 in rand16), rand16 is better by 0."
         in pair.sentence
     )
     assert [(arm.label, arm.leaked, arm.copies) for arm in verdict.near] == [("top16", 60, 60), ("rand16", 1, 1)]

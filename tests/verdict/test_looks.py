@@ -133,7 +133,9 @@ def test_equal_arms_end_equivalent_within_a_wide_margin_and_undecided_without_on
     bench = make_bench()
     pair = in_rounds(bench, StoppingRule(margin=0.02, max_replicates=6))[-1].comparisons[0]
     assert (pair.decision, pair.conclusion, pair.better) == ("equivalent", "equivalent", None)
-    assert pair.sentence.startswith("top16 and rand16 are equivalent within 0.02 bits per byte: the difference is")
+    assert pair.sentence.startswith(
+        "top16 and rand16 are equivalent within 0.02 bits per byte: the difference, top16 minus rand16, is"
+    )
     other = Bench(tmp_path / "other")
     verdicts = in_rounds(other, StoppingRule(max_replicates=5), spread=0.01)
     assert [verdict.comparisons[0].decision for verdict in verdicts] == ["go on", "go on", "undecided"]

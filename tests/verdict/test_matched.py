@@ -62,7 +62,8 @@ def test_each_value_is_named_with_those_that_have_it():
 def test_runs_of_two_pools_are_told_the_way_out(bench):
     pools = [Pool(source=f"az://ready/{name}", format="prebuilt") for name in ("top16", "rand16")]
     _, found = runs_of(bench, *({"pool": pool, "inputs": {"pool": f"pool-{i}"}} for i, pool in enumerate(pools)))
-    with pytest.raises(InputError, match=r"different pools.*az://ready/top16 .* against .*data.sources.*compare/ready"):
+    told = r"different holdouts \(pool.source: az://ready/top16 .* against [^;]*\).*data.sources.*compare/ready"
+    with pytest.raises(InputError, match=told):
         require_matched(differences_of_runs(bench.root, found))
 
 

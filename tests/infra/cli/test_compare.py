@@ -69,7 +69,7 @@ def test_init_fills_in_what_the_data_hold(tmp_path, monkeypatch):
     asked = ["init", str(tmp_path / "mine.yaml"), "--data", "docs.parquet", "--cpu"]
     pq.write_table(table.rename_columns(["body", "quality", "clarity"]), tmp_path / "docs.parquet")
     said = " ".join(CliRunner().invoke(app, asked).stdout.split())
-    assert "texts from body ranked by quality other numbers clarity next check data" in said
+    assert "texts from body ranked by quality other numbers clarity runs 4 of each arm, of " in said
     (tmp_path / "mine.yaml").unlink()
     pq.write_table(table, tmp_path / "docs.parquet")
     done = CliRunner().invoke(app, asked)
@@ -148,7 +148,7 @@ def test_killed_stopped_and_run_again_it_ends_in_one_verdict(file, tmp_path):
     ended = start()
     out, err = ended.communicate(timeout=300)
     assert ended.returncode == 0, err
-    assert "top less rand at 2 replicates: " in err and "go on." in err
+    assert "top minus rand at 2 replicates: " in err and "go on." in err
     verdict = json.loads(out)
     assert verdict["comparisons"][0]["seeds"] == 3 and verdict["report"].endswith("report.html")
     assert [look["replicates"] for look in verdict["registered"]["looks"]] == [2, 3]

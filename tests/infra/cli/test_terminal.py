@@ -1,6 +1,7 @@
 """What the command prints for people: nested findings as tables, text from outside as it is."""
 
 import io
+import logging
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -10,7 +11,9 @@ from typer.testing import CliRunner
 
 from infra.cli import terminal
 from infra.cli.main import app
-from tasks.errors import InputError
+from tasks.engines.turns import turn
+from tasks.errors import InputError, InterruptedRun
+from tasks.store.root import Root
 
 
 @pytest.fixture
@@ -35,8 +38,11 @@ def test_lists_under_names_become_rows_too_and_their_text_is_no_markup(shown):
 
 
 def test_plain_values_and_empty_ones_stay_lines(shown):
-    terminal.show({"spread": {"least": 1, "most": 2}, "bad": [], "none": {}}, False)
-    assert lines(shown())[0] == ["spread", "least:", "1,", "most:", "2"]
+    terminal.show({"spread": {"least": 1, "most": 2}, "bad": [], "none": {}, "speed": 3_869.5685, "loss": 0.5}, False)
+    assert lines(shown()) == [
+        ["spread", "least:", "1,", "most:", "2"],
+        *(["bad", "-"], ["none", "-"], ["speed", "3,869.6"], ["loss", "0.5"]),
+    ]
 
 
 def test_numbers_that_are_not_finite_are_null_in_json(capsys):
@@ -80,3 +86,13 @@ def test_a_store_that_refuses_is_one_sentence(command, monkeypatch):
         server.server_close()
     assert done.exit_code == 1 and done.stderr.count("\n") == 1, done.exception
     assert "403" in done.stderr and "the credentials" in done.stderr
+
+
+def test_who_waits_for_another_training_is_told_so(tmp_path, capsys):
+    root = Root(str(tmp_path))
+    second = turn(root, "second", "cpu", stop=lambda: True)
+    with terminal.telling(), turn(root, "first", "cpu"), pytest.raises(InterruptedRun):
+        second.__enter__()
+    said = capsys.readouterr().err
+    assert said.count("second waits for its turn: run first (process ") == 1
+    assert not logging.getLogger("tasks").handlers

@@ -42,7 +42,6 @@ def test_small_pools_hold_out_a_larger_part_and_large_ones_the_usual():
 @pytest.mark.parametrize("documents", [2_000, 10_000, 10**7])
 @pytest.mark.parametrize("gpu", [True, False])
 def test_a_run_is_scored_in_less_time_than_it_trains(documents, gpu):
-
     form = first_experiment(POOL, "text", ["q"], documents, 8_000 * documents, gpu)
     held = min(form.data.holdout_documents, int(form.data.holdout_fraction * documents))
     assert 100 <= held <= 20_000

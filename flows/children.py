@@ -141,8 +141,8 @@ def run_children(children: Sequence[Child], pages: dict[str, str] | None = None)
 def _ask(child: Child, pages: dict[str, str] | None) -> FlowRun:
     """The child's run, a new one or that of an earlier attempt.
 
-    Called for one child after the other: side by side, requests lock one another out of the server's SQLite, and Prefect's client repeats a
-    refused one only after up to a minute (16 children: after 15 to 33 s instead of 1 to 7).
+    Called for one child after the other: side by side, requests lock one another out of the SQLite of a server that `fabrating up` did not
+    start, and Prefect's client repeats a refused one only after up to a minute (16 children: after 15 to 33 s instead of 1 to 7).
     """
     started = run_deployment(
         child.deployment,

@@ -44,6 +44,7 @@ FAULTS = {
     "arms: []": "line 1: arms cannot be used: give at least 2, not 0.",
     "data: {source: 'https://a.blob.core.windows.net/raw?sv=1&sig=SECRET'}": "line 1: data.source: The URL .* carries a signature",
     "train: {tokens: 020000}": "line 1: train.tokens = 020000 is a number in base 8 or 60 in YAML: write it in base 10, or a text in quotes.",
+    "margin: 0:30.5": "line 1: margin = 0:30.5 is a number in base 8 or 60 in YAML",
     "train:\n  tokens: 1:30": "line 2: train.tokens = 1:30 is a number in base 8 or 60 in YAML",
     "arms: [1\n": "line 2 is no YAML: expected ',' or ']'",
     "a: &a [*a]": "line 1: a.0 holds itself: leave out the alias.",

@@ -103,6 +103,19 @@ def pool_of(source: str | None, fields: Mapping[str, Any]) -> Pool:
     return Pool(**fields) if source is None else Pool(**{"source": source, **fields})
 
 
+def read_json(given: str) -> Any:
+    """A value of the command line that is JSON. Raises JSONDecodeError where it is none, InputError for a name with two values."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        named: dict[str, Any] = {}
+        for name, value in pairs:
+            if named.setdefault(name, value) != value:
+                raise InputError(f"{name} is given twice, as {named[name]!r} and {value!r}: give it once.")
+        return named
+
+    return json.loads(given, object_pairs_hook=once)
+
+
 def parse(settings: list[str] | None, options: Collection[str], *models: type[Spec]) -> dict[str, Any]:
     """{field: value} of FIELD=VALUE pairs; a value is JSON where it can be.
 
@@ -119,8 +132,8 @@ def parse(settings: list[str] | None, options: Collection[str], *models: type[Sp
         if not any(field in model.model_fields for model in models):
             raise InputError(f"--set {setting} cannot be used: {no_field(field, *models)}.")
         try:
-            read = json.loads(value)
-        except ValueError:
+            read = read_json(value)
+        except json.JSONDecodeError:
             read = value
         if parsed.setdefault(field, read) != read:
             raise InputError(f"--set {field} is given twice, as {parsed[field]!r} and {read!r}: give it once.")

@@ -10,7 +10,17 @@ from typing import Annotated, Any
 import typer
 
 from infra.cli import terminal
-from infra.cli.options import JsonOption, RootOption, SetOption, WorkersOption, parse, pool_of, reading, reading_if_made
+from infra.cli.options import (
+    JsonOption,
+    RootOption,
+    SetOption,
+    WorkersOption,
+    parse,
+    pool_of,
+    read_json,
+    reading,
+    reading_if_made,
+)
 from tasks.cores import limited
 from tasks.errors import InputError
 from tasks.records import caveats
@@ -291,10 +301,10 @@ def _arms(given: list[str]) -> dict[str, list[str]]:
 
 
 def _weights(given: str) -> Any:
-    """Columns and their weights as JSON. Raises InputError for what is none."""
+    """Columns and their weights as JSON. Raises InputError for what is none, and for a column with two weights."""
     try:
-        return json.loads(given)
-    except ValueError as error:
+        return read_json(given)
+    except json.JSONDecodeError as error:
         raise InputError(
             f"The score {given} is no JSON ({error}): write '{{\"column\": 1.0}}', or a column's name."
         ) from error

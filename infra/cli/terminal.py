@@ -238,7 +238,7 @@ def _rows(value: Any, name: str = "") -> list[dict[str, Any]]:
 
 
 def text(value: Any) -> str:
-    """A value as people read it: nothing is a dash, a float has four decimals, one from 1,000 on."""
+    """A value as people read it: nothing is a dash, and a float has four decimals, from 1,000 on only one."""
     if value is None or (isinstance(value, Mapping | list | tuple) and not value):
         return "-"
     if isinstance(value, bool):

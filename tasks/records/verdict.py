@@ -137,6 +137,11 @@ class StandardErrors(Record):
     reach_seeds: float | None = None
 
 
+def rough(error: float | None) -> str:
+    """A standard error as people read it: 0.00024, or unknown."""
+    return "unknown" if error is None else f"{error:.2g}"
+
+
 class Detectable(Record):
     """The difference that `seeds` seeds an arm show with a probability of 80 %."""
 

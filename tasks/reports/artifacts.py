@@ -312,11 +312,6 @@ def signed(value: float | None, digits: int = 4) -> str:
     return MISSING if value is None else f"{value:+z.{digits}f}".replace("-", "−")
 
 
-def rough(value: float | None) -> str:
-    """A standard error: 0.00024, or unknown."""
-    return "unknown" if value is None else f"{value:.2g}"
-
-
 def probability(p: float | None) -> str:
     """0.034, or < 0.001."""
     return MISSING if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -18,7 +18,7 @@ from tasks.errors import InputError
 from tasks.escaping import visible
 from tasks.records import caveats
 from tasks.records.layout import REPORT, VERDICT, LadderFolder, RunFolder, VerdictFolder
-from tasks.records.verdict import FEWEST_PAIRS, ArmScores, Comparison, Verdict
+from tasks.records.verdict import FEWEST_PAIRS, ArmScores, Comparison, Verdict, rough
 from tasks.reports import artifacts, charts
 from tasks.reports.evidence import Run, Taken, holdout_scores, lineage, only_in
 from tasks.spec import Score
@@ -139,9 +139,10 @@ def _templates() -> Environment:
     made.globals["how"] = HOW
     for shared in (
         *("by_seed", "byte_size", "count", "decimal", "digits", "dollars", "hours"),
-        *("percent", "probability", "rough", "selection", "signed", "when"),
+        *("percent", "probability", "selection", "signed", "when"),
     ):
         made.filters[shared] = getattr(artifacts, shared)
+    made.filters["rough"] = rough
     return made
 
 

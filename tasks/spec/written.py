@@ -15,8 +15,8 @@ from tasks.spec.base import Spec
 from tasks.spec.faults import Place, dotted, faults, model_in
 
 WIDTH = 110
-OTHER_BASE = re.compile(r"[-+]?0_*[0-9]|.*:")
-"""How a number begins that YAML reads in base 8, or in base 60."""
+OTHER_BASE = {"tag:yaml.org,2002:int": re.compile(r"[-+]?0_*[0-9]|.*:"), "tag:yaml.org,2002:float": re.compile(".*:")}
+"""How a number begins that YAML reads in base 8, or in base 60: 020000, 1:30 and 1:30.5, by its tag."""
 Form = TypeVar("Form", bound=Spec)
 
 
@@ -69,7 +69,7 @@ def _lines(
     line = node.start_mark.line + 1
     if node in around:
         raise InputError(f"{path}, line {line}: {dotted(place)} holds itself: leave out the alias.")
-    if node.tag == "tag:yaml.org,2002:int" and OTHER_BASE.match(node.value):
+    if (other := OTHER_BASE.get(node.tag)) and other.match(node.value):
         raise InputError(
             f"{path}, line {line}: {dotted(place)} = {node.value} is a number in base 8 or 60 in YAML: write it in base 10, or a text in quotes."
         )

@@ -12,6 +12,7 @@ from tasks.records.verdict import (
     Target,
     TokensSaved,
     Weakness,
+    rough,
 )
 from tasks.verdict.target import HALVES
 
@@ -280,11 +281,6 @@ def with_interval(value: float, low: float | None, high: float | None, sign: str
     decimals = min(8, max(0, 2 - math.floor(math.log10(width)))) if width > 0 else 4
     shown, first, last = (f"{number:{sign}z.{decimals}f}".replace("-", "−") for number in (value, low, high))
     return f"{shown} ({first} to {last})"
-
-
-def rough(value: float | None) -> str:
-    """A standard error: 0.00024, or unknown."""
-    return "unknown" if value is None else f"{value:.2g}"
 
 
 def _amount(pair: Comparison) -> str:

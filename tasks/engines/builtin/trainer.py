@@ -43,6 +43,7 @@ class Trainer:
     def __init__(self, listener: socket.socket, identity: str):
         import torch
 
+        # what every run needs, before the first one asks; without Triton, as on a CPU, there are no kernels
         for name in ("attempt", "fused") if find_spec("triton") else ("attempt",):
             import_module(f"tasks.engines.builtin.{name}")
         self._listener, self._identity = listener, identity

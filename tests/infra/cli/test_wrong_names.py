@@ -25,6 +25,7 @@ from tasks.spec import Arm, Experiment, Pool, Training
             ("--set", "vocab_size=512", "--set", "vocab_size=1024"),
             "--set vocab_size is given twice, as 512 and 1024: give it once.",
         ),
+        (("--set", 'score={"clear": 1, "clear": 2}'), "clear is given twice, as 1 and 2: give it once."),
     ],
 )
 def test_the_command_names_what_is_meant(arguments: tuple[str, ...], said: str) -> None:
